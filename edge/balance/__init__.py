@@ -1,0 +1,1 @@
+"""Which backend serves: policies, health, regions, retries. Pure domain, no IO, no clock, no chance."""

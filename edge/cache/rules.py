@@ -1,0 +1,57 @@
+"""The caching rules of one route, compiled from its `cache` table; every field is one key of the operator's file.
+
+Values only: the defaults here are the defaults of the product (`config.py` documents each for operators).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class SetCookie(Enum):
+    """What to do with a storable response that carries Set-Cookie."""
+
+    REFUSE = "refuse"
+    STORE = "store"
+    STRIP = "strip"
+
+
+class Directives(Enum):
+    """Whether request directives (RFC 9111 5.2.1) are honoured or ignored."""
+
+    HONOUR = "honour"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One route's caching rules. Durations in seconds, sizes in bytes, names in lower case bytes."""
+
+    name: str = "default"  # shown as rule:<name>
+    default_ttl_s: float = 0.0  # lifetime where the origin gave none; 0 = as RFC 9111 says
+    status_ttl_s: dict[int, float] = field(default_factory=dict)  # lifetime by status, where the origin gave none
+    override_ttl_s: float | None = None  # operator's lifetime; wins over everything, no-store and private too
+    bypass_cookies: tuple[bytes, ...] = ()  # cookie names; a request that carries one is not answered nor stored
+    bypass_headers: tuple[bytes, ...] = ()
+    bypass_paths: tuple[bytes, ...] = ()  # path prefixes (by segment)
+    ignore_query: tuple[bytes, ...] = ()  # argument names or globs, dropped from the key only
+    only_query: tuple[bytes, ...] | None = None
+    sort_query: bool = False
+    key_headers: tuple[bytes, ...] = ()
+    key_cookies: tuple[bytes, ...] = ()
+    set_cookie: SetCookie = SetCookie.REFUSE
+    request_directives: Directives = Directives.HONOUR
+    stale_if_error_s: float = 0.0  # when the origin gave none
+    stale_while_revalidate_s: float = 0.0
+    stale_on_outage_s: float = 0.0  # outage stretch: region unhealthy or no backend
+    keep_s: float = 3600.0  # past freshness and stale windows, for conditional refetch
+    heuristic_fraction: float = 0.1
+    heuristic_max_s: float = 86400.0
+    max_object_bytes: int = 32 * 1024 * 1024
+    min_uses: int = 1
+    vary_limit: int = 64  # variants per URL
+    normalise_encoding: tuple[bytes, ...] | None = None  # codings the route serves; None = compare as sent
+    normalise_language: bool = True
+    targets: tuple[bytes, ...] = (b"cdn-cache-control",)
+    collapse_wait_s: float = 5.0

@@ -1,0 +1,157 @@
+"""Every way a request or an operation can fail, mapped once at the border (DESIGN §8).
+
+Each class knows whose side failed, the status a client sees, the RFC 9209 word for `Proxy-Status`, whether another
+attempt may be made, and whether it counts against the backend. `CancelledError` is never one of these.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Side(Enum):
+    """Whose fault: the client's, the upstream's, or our own."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    GATEWAY = "gateway"
+
+
+class Repeat(Enum):
+    """When another attempt may be made after this failure."""
+
+    NEVER = "never"
+    ALWAYS = "always"  # nothing was sent
+    IDEMPOTENT = "idempotent"  # only for methods that may be repeated (RFC 9110 9.2.2)
+
+
+class EdgeError(Exception):
+    """Base of all. `detail` is a short phrase for logs and Proxy-Status; it never carries secrets or addresses."""
+
+    side: ClassVar[Side] = Side.GATEWAY
+    status: ClassVar[int] = 500
+    proxy_status: ClassVar[str] = "proxy_internal_error"
+    repeat: ClassVar[Repeat] = Repeat.NEVER
+    counts: ClassVar[bool] = False
+
+    def __init__(self, detail: str = "", status: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if status is not None:
+            self.status = status  # type: ignore[misc]  # one instance may narrow its class's status (413/414/431)
+
+
+class ClientError(EdgeError):
+    """The client's doing: never counts against a backend, never repeated."""
+
+    side = Side.CLIENT
+    status = 400
+    proxy_status = "http_request_error"
+
+
+class BadRequest(ClientError):
+    """Malformed or ambiguous request."""
+
+
+class TooLarge(ClientError):
+    """A limit was passed: 413 content, 414 target, 431 fields (given per instance)."""
+
+    status = 413
+
+
+class Denied(ClientError):
+    """A rule refuses the request."""
+
+    status = 403
+    proxy_status = "http_request_denied"
+
+
+class ClientSlow(ClientError):
+    """The client missed a deadline."""
+
+    status = 408
+
+
+class ClientGone(ClientError):
+    """The client closed before the end; 499 in the log only."""
+
+    status = 499
+
+
+class UpstreamError(EdgeError):
+    """The upstream side failed."""
+
+    side = Side.UPSTREAM
+    status = 502
+    counts = True
+
+
+class NoBackend(UpstreamError):
+    """No backend is available for the route."""
+
+    status = 503
+    proxy_status = "destination_unavailable"
+    counts = False
+
+
+class ConnectFailed(UpstreamError):
+    """The connection was refused, reset or could not be resolved; nothing was sent."""
+
+    proxy_status = "connection_refused"
+    repeat = Repeat.ALWAYS
+
+
+class ConnectTimeout(UpstreamError):
+    """No connection within the connect deadline; nothing was sent."""
+
+    status = 504
+    proxy_status = "connection_timeout"
+    repeat = Repeat.ALWAYS
+
+
+class ConnectionLost(UpstreamError):
+    """The connection ended before a response head."""
+
+    proxy_status = "connection_terminated"
+    repeat = Repeat.IDEMPOTENT
+
+
+class ResponseTimeout(UpstreamError):
+    """No response head, or no further byte, within its deadline."""
+
+    status = 504
+    proxy_status = "http_response_timeout"
+    repeat = Repeat.IDEMPOTENT
+
+
+class ResponseInvalid(UpstreamError):
+    """The response broke the grammar or a limit."""
+
+    proxy_status = "http_protocol_error"
+
+
+class ResponseIncomplete(UpstreamError):
+    """The response ended early after its head was sent on: abort, never repeat, never store."""
+
+    proxy_status = "http_response_incomplete"
+
+
+class PoolFull(UpstreamError):
+    """Every backend is at its limit and the queue's wait ran out; not the backends' fault."""
+
+    status = 503
+    proxy_status = "connection_limit_reached"
+    counts = False
+
+
+class StoreError(EdgeError):
+    """Cache IO failed; counted and logged, becomes a bypass, never seen by clients."""
+
+
+class ConfigError(EdgeError):
+    """A configuration that cannot be used. `problems` are complete lines, `file:line:column key: what is wrong`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

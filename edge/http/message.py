@@ -1,0 +1,99 @@
+"""The words every other file shares about messages: field lines and heads, as bytes.
+
+One rule: bytes stay bytes. Names keep the case they came in and values keep every octet (obs-text included,
+RFC 9110 5.5); comparison is by the lower-cased name. Nothing here validates: `grammar` proves before it builds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+Line = tuple[bytes, bytes]
+
+
+class Fields:
+    """Field lines of one head, in order, immutable. `lines` holds (name as received, value without outer OWS)."""
+
+    __slots__ = ("_index", "lines")
+
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        self.lines: tuple[Line, ...] = tuple(lines)
+        self._index: dict[bytes, tuple[bytes, ...]] | None = None
+
+    def _by_name(self) -> dict[bytes, tuple[bytes, ...]]:
+        index: dict[bytes, tuple[bytes, ...]] = {}
+        for name, value in self.lines:
+            key = name.lower()
+            index[key] = (*index[key], value) if key in index else (value,)
+        self._index = index
+        return index
+
+    def get_all(self, name: bytes) -> tuple[bytes, ...]:
+        """Every line's value for a lower-case name, in order; empty when absent."""
+        index = self._index
+        return (index if index is not None else self._by_name()).get(name, ())
+
+    def joined(self, name: bytes) -> bytes | None:
+        """The lines of a lower-case name joined with `, ` (RFC 9110 5.3); None when absent."""
+        values = self.get_all(name)
+        if not values:
+            return None
+        return values[0] if len(values) == 1 else b", ".join(values)
+
+    def names(self) -> Iterable[bytes]:
+        """The lower-case names present, each once."""
+        index = self._index
+        return (index if index is not None else self._by_name()).keys()
+
+    def without(self, names: frozenset[bytes] | set[bytes]) -> Fields:
+        """A copy without the lines whose lower-case name is in `names`."""
+        return Fields(line for line in self.lines if line[0].lower() not in names)
+
+    def plus(self, *lines: Line) -> Fields:
+        """A copy with lines appended."""
+        return Fields((*self.lines, *lines))
+
+    def encode(self) -> bytes:
+        """`Name: value CRLF` for each line; no empty line at the end."""
+        return b"".join([b"%b: %b\r\n" % line for line in self.lines])
+
+    def __contains__(self, name: object) -> bool:
+        index = self._index
+        return name in (index if index is not None else self._by_name())
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self.lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fields) and self.lines == other.lines
+
+    def __hash__(self) -> int:
+        return hash(self.lines)
+
+    def __repr__(self) -> str:
+        return f"Fields({list(self.lines)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """A final or interim response head. `status` is any three digits; `minor` is the HTTP/1.x minor version."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    minor: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request as decisions see it: `authority` is lower-case host[:port], `target` is path and query as received."""
+
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    target: bytes
+    fields: Fields
