@@ -1,0 +1,209 @@
+"""All connections to one backend: kept ones (newest first), new ones, names resolved anew by interval.
+
+One rule: a request that finds a kept connection starts no task; only making a new connection does. An address that
+does not resolve or answer is an error of that attempt, never of the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
+from math import inf
+from time import monotonic
+
+from edge.adapters.upstream import UpstreamConnection
+from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
+from edge.http.grammar import Limits, Memo, ResponseFacts, response_head
+from edge.metrics import Meter
+from edge.ports import Connector
+
+IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
+
+
+class NameUnresolved(ConnectFailed):
+    """The backend's name did not resolve."""
+
+    proxy_status = "dns_error"
+
+
+class CertificateInvalid(ConnectFailed):
+    """The backend's certificate did not verify, or the handshake failed."""
+
+    proxy_status = "tls_certificate_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds for each wait on a backend; the defaults are SECURITY's."""
+
+    connect: float = 1.0
+    first_byte: float = 10.0
+    head: float = 15.0
+    body: float = 30.0
+    idle: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a backend listens and how it is spoken to."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+    resolve_s: float = 30.0
+
+
+class BackendLink:
+    """The connections to one backend of one worker."""
+
+    __slots__ = (
+        "_addresses",
+        "_connecting",
+        "_resolved_at",
+        "_turn",
+        "chunk_line_bytes",
+        "connections",
+        "idle",
+        "interim_max",
+        "label",
+        "limits",
+        "memo",
+        "meter",
+        "peer",
+        "timeouts",
+        "trailer_bytes",
+    )
+
+    def __init__(self, peer: Peer, timeouts: Timeouts, limits: Limits, memo: Memo[ResponseFacts]) -> None:
+        self.peer = peer
+        self.meter = Meter()
+        self.label = b""  # the backend's id and region as the log writes them
+        self.timeouts = timeouts
+        self.limits = limits
+        self.memo = memo
+        self.interim_max = 16
+        self.chunk_line_bytes = 4096
+        self.trailer_bytes = 8192
+        self.idle: list[UpstreamConnection] = []
+        self.connections: set[UpstreamConnection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._addresses: list[tuple[int, str]] = []
+        self._resolved_at = -inf
+        self._turn = 0
+
+    def take(self) -> UpstreamConnection | None:
+        """The newest kept connection, if one is still good."""
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.transport.is_closing():
+                connection.reused = True
+                connection.deadline = inf
+                return connection
+        return None
+
+    def connect(self, waiter: Connector) -> None:
+        """Make a new connection; the waiter hears of it, or of the failure, later on the loop."""
+        task = asyncio.get_running_loop().create_task(self._connect(waiter), name=f"connect {self.peer.host}")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """A clean connection returns; it is kept until its idle deadline."""
+        connection.deadline = monotonic() + min(self.timeouts.idle, connection.idle_until)
+        self.idle.append(connection)
+
+    def hint(self, connection: UpstreamConnection, seconds: float) -> None:
+        """The origin said how long it keeps an idle connection."""
+        connection.idle_until = max(seconds - IDLE_MARGIN_S, 0.0)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is gone."""
+        self.connections.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def tick(self, now: float) -> None:
+        """Expire what missed its deadline."""
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.expire()
+
+    def close_idle(self) -> None:
+        """Give up kept connections; running exchanges go on."""
+        for connection in list(self.idle):
+            connection.cancel()
+
+    async def close(self) -> None:
+        """End everything."""
+        for task in list(self._connecting):
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.cancel()
+
+    async def _connect(self, waiter: Connector) -> None:
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                connection = await self._open()
+        except TimeoutError:
+            waiter.on_failed(ConnectTimeout("connect deadline passed"))
+        except UpstreamError as error:
+            waiter.on_failed(error)
+        else:
+            waiter.on_connected(connection)
+
+    async def _open(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        peer = self.peer
+        name = (peer.server_name or peer.host) if peer.tls else None
+        error: Exception = ConnectFailed("no address")
+        for family, address in await self._resolve():
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    address,
+                    peer.port,
+                    family=family,
+                    ssl=peer.tls,
+                    server_hostname=name,
+                )
+            except ssl.SSLError as failed:
+                error = CertificateInvalid(failed.reason or "TLS handshake failed")
+            except OSError as failed:
+                error = ConnectFailed(failed.strerror or "connect failed")
+            else:
+                self.connections.add(connection)
+                return connection
+        raise error
+
+    async def _resolve(self) -> list[tuple[int, str]]:
+        """The backend's addresses, asked anew after `resolve_s`; the last good answer serves when a name fails."""
+        peer = self.peer
+        try:
+            literal = ip_address(peer.host)
+        except ValueError:
+            pass
+        else:
+            return [(socket.AF_INET6 if literal.version == 6 else socket.AF_INET, peer.host)]
+        now = monotonic()
+        if now - self._resolved_at >= peer.resolve_s:
+            loop = asyncio.get_running_loop()
+            try:
+                found = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+            except OSError as failed:
+                if not self._addresses:
+                    raise NameUnresolved(failed.strerror or "name not resolved") from None
+            else:
+                self._addresses = [(int(entry[0]), str(entry[4][0])) for entry in found]
+                self._resolved_at = now
+        self._turn += 1
+        turn = self._turn % max(len(self._addresses), 1)
+        return self._addresses[turn:] + self._addresses[:turn]
+
+
+def response_memo(limits: Limits) -> Memo[ResponseFacts]:
+    """A memo of response heads under these limits, shared by the links of one worker."""
+    return Memo(lambda head: response_head(head, limits), limit=1024, longest=2048)

@@ -1,0 +1,329 @@
+"""One connection to a backend, driven by callbacks: no task and no future for a request on a kept connection.
+
+One rule: a connection is reused only when it is exactly clean. Bytes on an idle connection, bytes after a response's
+end, an answer before the request body was sent, a failed parse: each retires it (RFC 9112 6.3, 9.3, 11.2).
+The response is framed by the strict grammar and `ChunkedReader`; there is no lenient reader behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.errors import ConnectionLost, ResponseIncomplete, ResponseInvalid, ResponseTimeout, UpstreamError
+from edge.http.chunked import ChunkedReader
+from edge.http.grammar import Framing, ResponseFacts
+from edge.http.message import Line
+from edge.ports import ResponseSink
+
+if TYPE_CHECKING:
+    from edge.adapters.links import BackendLink
+
+_NO_TRAILERS: list[Line] = []
+
+
+class Phase(IntEnum):
+    """Where the reader stands in a response."""
+
+    IDLE = 0
+    HEAD = 1
+    LENGTH = 2
+    CHUNKED = 3
+    CLOSE = 4
+    TUNNEL = 5
+    GONE = 6
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Sends one request at a time and hands its response to the sink (see `ports.ResponseSink`)."""
+
+    __slots__ = (
+        "_asked_upgrade",
+        "_buffer",
+        "_clean_eof",
+        "_head_only",
+        "_interims",
+        "_paused_reading",
+        "_persistent",
+        "_reader",
+        "_remaining",
+        "_sent_at",
+        "_uploading",
+        "deadline",
+        "idle_until",
+        "link",
+        "phase",
+        "reused",
+        "sink",
+        "transport",
+    )
+
+    def __init__(self, link: BackendLink) -> None:
+        self.link = link
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else can happen
+        self.sink: ResponseSink | None = None
+        self.phase = Phase.IDLE
+        self.deadline = inf  # looked at by the worker's tick
+        self.idle_until = inf
+        self.reused = False
+        self._buffer = b""
+        self._head_only = False
+        self._asked_upgrade = False
+        self._uploading = False
+        self._persistent = True
+        self._clean_eof = False
+        self._paused_reading = False
+        self._interims = 0
+        self._remaining = 0
+        self._sent_at = 0.0
+        self._reader: ChunkedReader | None = None
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes, sink: ResponseSink, head_only: bool = False, upgrade: bool = False) -> None:
+        """Send a request head (and its whole body, if short) and expect one response to it."""
+        self.sink = sink
+        self.phase = Phase.HEAD
+        self._head_only = head_only
+        self._asked_upgrade = upgrade
+        self._interims = 0
+        now = monotonic()
+        self._sent_at = now
+        self.deadline = now + self.link.timeouts.first_byte
+        self.transport.write(data)
+
+    def upload_begins(self) -> None:
+        """A body follows in pieces: the response deadline starts when it has been sent."""
+        self._uploading = True
+        self.deadline = inf
+
+    def upload(self, data: bytes) -> None:
+        """One piece of the request body, framed already."""
+        self.transport.write(data)
+
+    def upload_ends(self) -> None:
+        """The request is whole: from now on the response is due."""
+        self._uploading = False
+        if self.phase is Phase.HEAD:
+            self._sent_at = monotonic()
+            self.deadline = self._sent_at + self.link.timeouts.first_byte
+
+    def pause(self) -> None:
+        """Stop reading: who receives the response is slower than its origin."""
+        if not self._paused_reading and self.phase is not Phase.GONE:
+            self._paused_reading = True
+            self.deadline = inf  # the receiver's own deadline counts while it holds us back
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again after `pause`."""
+        if self._paused_reading and self.phase is not Phase.GONE:
+            self._paused_reading = False
+            self.deadline = monotonic() + self.link.timeouts.body
+            self.transport.resume_reading()
+
+    def cancel(self) -> None:
+        """Nobody wants the response any more: the connection ends, the sink hears nothing."""
+        self.sink = None
+        self._drop()
+
+    def expire(self) -> None:
+        """The deadline passed (called by the worker's tick)."""
+        if self.phase is Phase.IDLE:
+            self._drop()
+        elif self.phase is Phase.HEAD:
+            self._fail(ResponseTimeout("no response head in time"))
+        else:
+            self._fail(ResponseIncomplete("response stalled"))
+
+    # -- asyncio ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def pause_writing(self) -> None:
+        if self.sink is not None:
+            self.deadline = monotonic() + self.link.timeouts.body  # an origin that stops reading is stalled
+            self.sink.on_pause()
+
+    def resume_writing(self) -> None:
+        if self.sink is not None:
+            if self._uploading:
+                self.deadline = inf
+            self.sink.on_resume()
+
+    def data_received(self, data: bytes) -> None:
+        phase = self.phase
+        if phase is Phase.HEAD:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            try:
+                self._read_head(data)
+            except UpstreamError as error:
+                self._fail(error)
+        elif phase is Phase.LENGTH:
+            self._read_length(data)
+        elif phase is Phase.CHUNKED:
+            self._read_chunked(data)
+        elif phase is Phase.CLOSE or phase is Phase.TUNNEL:
+            self.deadline = inf if phase is Phase.TUNNEL else monotonic() + self.link.timeouts.body
+            if self.sink is not None:
+                self.sink.on_data(data)
+        else:  # idle: bytes that nobody asked for must never reach the next request's client
+            self._drop()
+
+    def eof_received(self) -> bool:
+        self._clean_eof = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        phase, self.phase = self.phase, Phase.GONE
+        self.link.forget(self)
+        sink, self.sink = self.sink, None
+        if sink is None:
+            return
+        clean = exc is None and self._clean_eof
+        if phase is Phase.TUNNEL or (phase is Phase.CLOSE and clean):
+            sink.on_end(_NO_TRAILERS)
+        elif phase is Phase.HEAD:
+            sink.on_failed(ConnectionLost("closed before a response" if not self._buffer else "closed within the head"))
+        else:
+            sink.on_failed(ResponseIncomplete("closed within the response"))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        link = self.link
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > link.limits.head_bytes:
+                if len(data) > link.limits.head_bytes:
+                    raise ResponseInvalid("response head too large")
+                self._buffer = data
+                if not self._uploading:
+                    self.deadline = self._sent_at + link.timeouts.head
+                return
+            end += 4
+            raw = data[:end]
+            facts = link.memo.get(raw)
+            if facts is None:
+                facts = link.memo.slow(raw)
+            if facts.status >= 200 or facts.status == 101:
+                break
+            self._interim(facts)
+            data = data[end:]
+            if not data or self.sink is None:
+                return
+        if facts.idle_hint_s is not None:
+            link.hint(self, facts.idle_hint_s)
+        sink = self.sink
+        # An early answer leaves a request body half sent: such a connection is never clean.
+        self._persistent = facts.persistent and not self._uploading
+        length, rest = facts.length, data[end:]
+        if facts.framing is Framing.LENGTH and len(rest) == length and not self._head_only:
+            self._finish(b"")
+            sink.on_head(facts, length, rest, True)  # type: ignore[union-attr]  # phase HEAD has a sink
+        else:
+            self._final(facts, rest)
+
+    def _interim(self, facts: ResponseFacts) -> None:
+        self._interims += 1
+        if self._interims > self.link.interim_max:
+            raise ResponseInvalid("too many interim responses")
+        if self.sink is not None:
+            self.sink.on_interim(facts)
+
+    def _final(self, facts: ResponseFacts, rest: bytes) -> None:
+        """Frame the final response (RFC 9112 6.3) and pass its head on with what came of its body."""
+        sink = self.sink
+        assert sink is not None
+        framing = facts.framing
+        if facts.status == 101:
+            if not self._asked_upgrade or facts.upgrade is None:
+                raise ResponseInvalid("unexpected 101")
+            self.phase, self.deadline = Phase.TUNNEL, inf
+            sink.on_head(facts, None, rest, False)
+            return
+        if self._head_only or framing is Framing.NONE:
+            self._finish(rest)
+            sink.on_head(facts, 0, b"", True)
+            return
+        self.deadline = monotonic() + self.link.timeouts.body
+        if framing is Framing.LENGTH:
+            assert facts.length is not None
+            missing = facts.length - len(rest)
+            if missing <= 0:
+                self._finish(rest[facts.length :])
+                sink.on_head(facts, facts.length, rest[: facts.length], True)
+                return
+            self.phase, self._remaining = Phase.LENGTH, missing
+            sink.on_head(facts, facts.length, rest, False)
+        elif framing is Framing.CHUNKED:
+            self.phase = Phase.CHUNKED
+            self._reader = ChunkedReader(self.link.chunk_line_bytes, self.link.trailer_bytes)
+            sink.on_head(facts, None, b"", False)
+            if rest and self.phase is Phase.CHUNKED:
+                self._read_chunked(rest)
+        else:
+            self.phase, self._persistent = Phase.CLOSE, False
+            sink.on_head(facts, None, rest, False)
+
+    def _read_length(self, data: bytes) -> None:
+        remaining = self._remaining - len(data)
+        self._remaining = remaining
+        sink = self.sink
+        assert sink is not None
+        if remaining > 0:
+            if not self._paused_reading:
+                self.deadline = monotonic() + self.link.timeouts.body
+            sink.on_data(data)
+            return
+        excess = data[remaining:] if remaining else b""
+        self._finish(excess)
+        sink.on_data(data[:remaining] if remaining else data)
+        sink.on_end(_NO_TRAILERS)
+
+    def _read_chunked(self, data: bytes) -> None:
+        reader, sink = self._reader, self.sink
+        assert reader is not None and sink is not None
+        if not self._paused_reading:
+            self.deadline = monotonic() + self.link.timeouts.body
+        try:
+            pieces, rest = reader.feed(data)
+        except ValueError as error:
+            self._fail(ResponseIncomplete(str(error)))
+            return
+        if reader.done:
+            self._finish(rest)
+        if pieces:
+            sink.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if reader.done:
+            sink.on_end(reader.trailers)
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, excess: bytes) -> None:
+        """The response is whole: give the connection back to its link, or retire it. The sink is told afterwards."""
+        self.sink = None
+        self._reader = None
+        if excess or not self._persistent or self._paused_reading or self._uploading:
+            self._drop()
+        else:
+            self.phase = Phase.IDLE
+            self.link.give_back(self)
+
+    def _fail(self, error: UpstreamError) -> None:
+        sink, self.sink = self.sink, None
+        self._drop()
+        if sink is not None:
+            sink.on_failed(error)
+
+    def _drop(self) -> None:
+        self.phase = Phase.GONE
+        self.deadline = inf
+        self.link.forget(self)
+        self.transport.abort()

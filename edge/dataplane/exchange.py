@@ -1,0 +1,273 @@
+"""One request and its response: the one mutable object that the stages pass along, and the one writer of responses.
+
+One rule: a response begins once and ends once. After its head is out, a failure aborts the connection: there is never a
+second answer inside a body and never a clean end of a short one (SECURITY 6). `finish` runs exactly once whatever came.
+
+Attributes have class-level defaults and no slots: a hit touches only the few that it needs, which is cheaper.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.dataplane.deliver import error_response, status_line
+from edge.dataplane.tunnel import Tunnel
+from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, UpstreamError
+from edge.http.chunked import chunk, last_chunk
+from edge.http.grammar import Framing, RequestBlock, ResponseFacts
+from edge.http.message import Line
+
+if TYPE_CHECKING:
+    from edge.dataplane.fetch import Fetch
+    from edge.dataplane.fill import Watch
+    from edge.dataplane.front import Front
+    from edge.dataplane.router import Route
+    from edge.dataplane.upload import Upload
+
+NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)
+WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second write
+
+
+class Exchange:
+    """What is known of one request while it runs, and what is written of its response."""
+
+    route: Route | None = None
+    fetch: Fetch | None = None
+    watch: Watch | None = None  # where it stands in a fill that it shares
+    upload: Upload | None = None
+    client: str | None = None  # the client's address when a trusted proxy told another one than the peer
+    status = 0
+    mode = NOT_STARTED
+    bytes_out = 0  # body bytes, without framing
+    from_store = False
+    verdict = "bypass"
+    reason = ""
+    error = ""
+    cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
+    attempts = 0
+    served_by = b'","region":"'  # the backend's id and region as the log writes them
+    head_at = 0.0  # when the backend's response head came
+    ended = False
+    invited = False  # 100 Continue was sent
+    expected: int | None = None
+    request_id = b""
+
+    def __init__(self, front: Front, method: bytes, target: bytes, minor: bool, block: RequestBlock) -> None:
+        self.front = front
+        self.worker = front.worker
+        self.method = method
+        self.target = target
+        self.minor = minor  # HTTP/1.1 when true, else 1.0
+        self.block = block
+        self.host = block.host
+        self.keep = (minor and not block.close) or (not minor and block.keep_alive)
+        self.started_at = monotonic()
+
+    # -- the response, as a fetch or a fill gives it ---------------------------------------------------------------
+
+    def interim(self, facts: ResponseFacts) -> None:
+        """Pass a 1xx on, unless the client cannot understand it (RFC 9110 15.2)."""
+        if self.minor and self.mode == NOT_STARTED and facts.status != 100:
+            self.front.transport.write(facts.wire + b"\r\n")
+
+    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Begin the response with what a backend sent; end it too when `done`."""
+        status = facts.status
+        self.head_at = monotonic()
+        if status == 101:
+            self._switch(facts, body)
+            return
+        self.status = status
+        self.expected = length
+        if self.method == b"HEAD" or facts.framing is Framing.NONE:
+            self.mode = NO_BODY
+            head = facts.wire
+        elif length is not None:
+            self.mode = LENGTH
+            head = facts.wire
+        elif self.minor:
+            self.mode = CHUNKED
+            head = facts.wire + b"Transfer-Encoding: chunked\r\n"
+        else:
+            self.mode = CLOSE
+            self.keep = False
+            head = facts.wire
+        head += self.own_lines(facts.has_date)
+        transport = self.front.transport
+        if not body:
+            transport.write(head)
+        else:
+            self.bytes_out = len(body)
+            if self.mode == CHUNKED:
+                body = chunk(body)
+            if len(body) < WRITE_TOGETHER:
+                transport.write(head + body)
+            else:
+                transport.write(head)
+                transport.write(body)
+        if done:
+            self.finish()
+
+    def own_lines(self, has_date: bool) -> bytes:
+        """What the gateway adds to every head, the empty line included; decides whether the connection is kept."""
+        if self.upload is not None and not self.upload.done:
+            self.keep = False  # an early answer: the rest of the body is not worth reading
+        if not self.keep or self.worker.draining:
+            self.keep = False
+            connection = b"Connection: close\r\n\r\n"
+        else:
+            connection = b"\r\n" if self.minor else b"Connection: keep-alive\r\n\r\n"
+        return self.cache_status + connection if has_date else self.worker.date_line + self.cache_status + connection
+
+    def begin(self, head: bytes, length: int, mode: int) -> None:
+        """Write a head of ours (status line, lines, framing) whose body follows through `body`."""
+        self.mode = mode
+        self.expected = length
+        self.front.transport.write(head + self.own_lines(True))
+
+    def body(self, data: bytes) -> None:
+        """More of the body; the caller heeds `front.paused`."""
+        self.bytes_out += len(data)
+        if self.mode == CHUNKED:
+            data = chunk(data)
+        self.front.transport.write(data)
+
+    def end(self, trailers: list[Line] | None = None) -> None:
+        """The response is whole."""
+        if self.mode == CHUNKED:
+            self.front.transport.write(last_chunk(trailers or []))
+        elif self.mode == LENGTH and self.expected is not None and self.bytes_out != self.expected:
+            self.broken(EdgeError("body and length disagree"))  # never let a short body look whole
+            return
+        self.finish()
+
+    def data(self, data: bytes) -> None:
+        """A fetch's body piece for this exchange alone: written, and the backend held back if the client is slow."""
+        self.body(data)
+        if self.front.paused and self.fetch is not None:
+            self.fetch.pause()
+
+    # -- what goes upstream ----------------------------------------------------------------------------------------
+
+    @property
+    def wants_upgrade(self) -> bool:
+        """Whether the client asks for a protocol that its route tunnels."""
+        route = self.route
+        return self.minor and route is not None and self.block.upgrade in route.upgrades
+
+    def identify(self) -> bytes:
+        """The X-Request-Id line (the client's, when well-formed) and a W3C traceparent where none came.
+
+        The trace is not sampled, for nobody asked for it.
+        """
+        block = self.block
+        own = self.worker.next_id()
+        self.request_id = block.request_id or own
+        if block.trace:
+            return b"X-Request-Id: %b\r\n" % self.request_id
+        return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-00\r\n" % (self.request_id, own, own[16:])
+
+    def invite_body(self) -> None:
+        """Answer `Expect: 100-continue`: the backend is ready for the body (RFC 9110 10.1.1)."""
+        upload = self.upload
+        if self.minor and not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
+            self.invited = True
+            self.front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def client_text(self) -> str:
+        """The client's address, after the trusted-proxy rules."""
+        return self.client or self.front.peer
+
+    # -- failures --------------------------------------------------------------------------------------------------
+
+    def failed(self, error: UpstreamError) -> None:
+        """The fetch gave up."""
+        self.fetch = None
+        self.fail(error)
+
+    def fail(self, error: EdgeError) -> None:
+        """End with an error: an answer when nothing was sent yet, else an aborted connection."""
+        if self.ended:
+            return
+        if self.mode != NOT_STARTED:
+            self.broken(error)
+            return
+        self.error = error.proxy_status
+        self._release(error)
+        if isinstance(error, ClientError) and error.status in (400, 408, 413, 414, 431, 501, 505):
+            self.keep = False  # where the next request starts is not known, or not wanted
+        lines, body = error_response(error, self.worker.date_line)
+        self.status = error.status
+        self.mode = LENGTH
+        head = b"%b%bContent-Length: %d\r\n" % (status_line(error.status), lines, len(body)) + self.own_lines(True)
+        self.front.transport.write(head if self.method == b"HEAD" else head + body)
+        self.finish()
+
+    def broken(self, error: EdgeError) -> None:
+        """The head is out and the body will not be whole."""
+        self.error = error.proxy_status
+        self.keep = False
+        self._release(error)
+        self.front.abort(reset=self.mode == CLOSE)
+        self.finish()
+
+    def client_gone(self, error: ClientGone) -> None:
+        """The client closed: its backend is free at once, unless others share the fill."""
+        self.error = error.proxy_status
+        if self.mode == NOT_STARTED:
+            self.status = error.status
+        self._release(error)
+        self.finish()
+
+    def _release(self, error: EdgeError) -> None:
+        fetch, self.fetch = self.fetch, None
+        if fetch is not None:
+            fetch.cancel(error)
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch.leave(error)
+
+    # -- backpressure and time -------------------------------------------------------------------------------------
+
+    def client_paused(self) -> None:
+        """The client is slow."""
+        if self.fetch is not None:
+            self.fetch.pause()
+
+    def client_resumed(self) -> None:
+        """The client takes more."""
+        if self.watch is not None:
+            self.watch.pump()
+        elif self.fetch is not None:
+            self.fetch.resume()
+
+    def upload_late(self, now: float) -> None:
+        """A body deadline passed."""
+        if self.upload is not None and not self.upload.done:
+            self.fail(ClientSlow("request body not in time"))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _switch(self, facts: ResponseFacts, first: bytes) -> None:
+        """101: from here on bytes pass both ways until one side ends."""
+        fetch = self.fetch
+        assert fetch is not None and facts.upgrade is not None
+        self.status = 101
+        self.keep = False
+        self.mode = CLOSE
+        front = self.front
+        front.transport.write(facts.wire + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % facts.upgrade + first)
+        self.bytes_out += len(first)
+        Tunnel(self, front, fetch)
+
+    def finish(self) -> None:
+        """Stage 9, exactly once: count, log, let the connection go on."""
+        if self.ended:
+            return
+        self.ended = True
+        self.fetch = None
+        if self.upload is not None:
+            self.upload.close()
+        self.worker.finished(self)
+        self.front.exchange_ended(self.keep)

@@ -1,0 +1,137 @@
+"""Host and path to route: the most specific host wins, then the longest path prefix (by segments).
+
+One rule: the path that decides the route is the one that an origin would see after the usual normalisation (`.` and
+`..` segments, also percent-encoded); what is forwarded and what keys the cache stay the client's bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge.cache.rules import Rules
+from edge.errors import Denied
+from edge.metrics import Meter
+
+if TYPE_CHECKING:
+    from edge.dataplane.pools import PoolRuntime
+
+HOSTS_REMEMBERED = 1024  # a client may invent hosts, so the memo is bounded
+_DOTTED = re.compile(rb"/(?:\.|%2[eE]){1,2}(?=/|$)|//")
+
+
+class NoRoute(Denied):
+    """No route for this host and path."""
+
+    status = 404
+
+
+class Misdirected(Denied):
+    """No route knows this host at all (RFC 9110 15.5.20)."""
+
+    status = 421
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One route of the running configuration."""
+
+    name: str
+    host: bytes
+    path: bytes
+    pool: PoolRuntime
+    rules: Rules | None = None
+    preserve_host: bool = True
+    max_body: int = 100 * 1024 * 1024
+    upgrades: frozenset[bytes] = frozenset((b"websocket",))
+    prefer: tuple[str, ...] = ()
+    fence: frozenset[str] | None = None
+    geo: bool = False
+    meter: Meter = field(default_factory=Meter)
+    label: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.label = self.name.encode()
+
+
+class Router:
+    """All routes, by host."""
+
+    __slots__ = ("_any", "_exact", "_sole", "_wild", "routes")
+
+    def __init__(self, routes: list[Route]) -> None:
+        self.routes = routes
+        self._exact: dict[bytes, list[Route]] = {}
+        self._wild: dict[bytes, list[Route]] = {}
+        self._any: list[Route] = []
+        self._sole: dict[bytes | None, Route] = {}  # hosts as received that have one route for all paths
+        for route in sorted(routes, key=lambda r: len(r.path), reverse=True):
+            if route.host == b"*":
+                self._any.append(route)
+            elif route.host.startswith(b"*."):
+                self._wild.setdefault(route.host[1:], []).append(route)
+            else:
+                self._exact.setdefault(route.host, []).append(route)
+
+    def find(self, host: bytes | None, target: bytes) -> Route:
+        """The route of a request. Raises NoRoute or Misdirected."""
+        sole = self._sole.get(host)
+        if sole is not None:
+            return sole
+        routes = self._exact.get(host or b"") or self._by_name(host or b"")
+        if not routes:
+            raise Misdirected("unknown host")
+        first = routes[0]
+        if first.path == b"/" and len(routes) == 1:
+            if len(self._sole) >= HOSTS_REMEMBERED:
+                self._sole.clear()
+            self._sole[host] = first
+            return first
+        path = normal_path(target)
+        for route in routes:
+            if covers(route.path, path):
+                return route
+        raise NoRoute("no route for this path")
+
+    def _by_name(self, host: bytes) -> list[Route]:
+        """Without the port; exact, then the longest wildcard, then any."""
+        name = host
+        if not host.endswith(b"]"):
+            name = host.rpartition(b":")[0] or host
+        name = name.rstrip(b".")
+        found = self._exact.get(name)
+        if found:
+            return found
+        at = name.find(b".")
+        while at >= 0:
+            found = self._wild.get(name[at:])
+            if found:
+                return found
+            at = name.find(b".", at + 1)
+        return self._any
+
+
+def covers(prefix: bytes, path: bytes) -> bool:
+    """Whether the path is the prefix or lies below it, by segments: /api covers /api and /api/x, not /apix."""
+    if not path.startswith(prefix):
+        return False
+    return prefix.endswith(b"/") or len(path) == len(prefix) or path[len(prefix) : len(prefix) + 1] == b"/"
+
+
+def normal_path(target: bytes) -> bytes:
+    """The path without query, with dot segments removed (RFC 3986 5.2.4) and empty segments folded."""
+    path = target.partition(b"?")[0]
+    if _DOTTED.search(path) is None:
+        return path
+    out: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        plain = re.sub(rb"%2[eE]", b".", segment)
+        if plain == b"..":
+            if out:
+                out.pop()
+        elif plain not in (b".", b""):
+            out.append(segment)
+    tail = b"/" if re.sub(rb"%2[eE]", b".", segments[-1]) in (b"", b".", b"..") and out else b""
+    return b"/" + b"/".join(out) + tail

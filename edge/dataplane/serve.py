@@ -1,0 +1,107 @@
+"""The request path on one page: admit → route → lookup → collapse → select → attempt → store → deliver → finish.
+
+Each stage is a plain function in the file named beside it; an `Exchange` is what they pass along. A stage that has to
+wait returns, and a callback of the upstream or of the client takes the exchange further: there is no task per request.
+
+    admit, route      here                      refused: 400 404 405 413 414 417 421 431 503
+    lookup, collapse  lookup.py                 a hit ends here, with no wait in it
+    select, attempt   fetch.py                  502 503 504, or the next distinct backend
+    store             fill.py                   tee to the store, settle the flight
+    deliver, finish   exchange.py, deliver.py   head, body with backpressure; count, log
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edge.dataplane.exchange import Exchange
+from edge.dataplane.fetch import forward
+from edge.dataplane.lookup import lookup, quick_hit
+from edge.dataplane.upload import Upload
+from edge.errors import BadRequest, ClientError, Denied, EdgeError, NoBackend, TooLarge
+from edge.http.grammar import RequestBlock, absolute_target
+
+if TYPE_CHECKING:
+    from edge.dataplane.front import Front
+
+# No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
+NEVER_METHODS = (b"TRACE", b"CONNECT")
+
+
+def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
+    """One request whose head the grammar proved. Everything that can go wrong has become an answer when it returns."""
+    exchange = Exchange(front, line[1], line[2], line[3] != b"0", block)
+    front.exchange = exchange
+    try:
+        admit(exchange)
+        exchange.route = route = front.worker.router.find(exchange.host, exchange.target)
+        if exchange.upload is not None:
+            limit_body(exchange, route.max_body)
+        if route.rules is None:
+            forward(exchange)
+        elif not (block.quick and quick_hit(exchange, route)):
+            lookup(exchange, route)
+    except EdgeError as error:
+        exchange.fail(error)
+    except Exception as error:  # a bug, not an outcome: answered, counted and logged with its traceback
+        exchange.worker.report_bug(error)
+        exchange.fail(EdgeError("internal error"))
+
+
+def admit(exchange: Exchange) -> None:
+    """Stage 1: what the head alone decides. Raises ClientError; such a request reaches no backend."""
+    block = exchange.block
+    if block.error is not None:
+        raise block.error
+    worker = exchange.worker
+    if worker.stopping:
+        raise NoBackend("shutting down")
+    target = exchange.target
+    if target[0] != 47:  # not "/"
+        _other_form(exchange, target)
+    if exchange.host is None:
+        if exchange.minor:
+            raise BadRequest("missing Host")
+        exchange.host = b""
+    if exchange.method in NEVER_METHODS:
+        raise Denied("method not allowed", 405)
+    if block.plain:
+        return
+    if block.chunked and not exchange.minor:
+        raise BadRequest("Transfer-Encoding in HTTP/1.0")
+    if block.length or block.chunked:
+        exchange.upload = Upload(exchange, block.length)
+
+
+def limit_body(exchange: Exchange, limit: int) -> None:
+    """Refuse a declared body over the route's limit before a byte of it is read; a chunked one is counted."""
+    assert exchange.upload is not None
+    if (exchange.block.length or 0) > limit:
+        raise TooLarge("request body too large", 413)
+    exchange.upload.limit = limit
+
+
+def _other_form(exchange: Exchange, target: bytes) -> None:
+    """Absolute, asterisk and authority form (RFC 9112 3.2.2-3.2.4)."""
+    if exchange.method == b"CONNECT":
+        raise Denied("CONNECT is not allowed", 405)
+    if exchange.block.host is None and exchange.minor:
+        raise BadRequest("missing Host")
+    if target == b"*":
+        if exchange.method != b"OPTIONS":
+            raise BadRequest("asterisk form is for OPTIONS")
+        return
+    found = absolute_target(target)
+    if found is None:
+        raise BadRequest("malformed request target")
+    exchange.host, exchange.target = found
+
+
+def refuse(front: Front, error: ClientError) -> None:
+    """Answer bytes that are no request: the error, then the end of the connection."""
+    block = front.worker.no_block
+    exchange = Exchange(front, b"-", b"-", True, block)
+    front.exchange = exchange
+    exchange.keep = False
+    exchange.fail(error)

@@ -1,0 +1,105 @@
+"""After a 101 that the gateway asked for: bytes both ways, unread, with backpressure, until either side ends.
+
+One rule: nothing here looks at the bytes. When one side ends, what it sent is flushed to the other and both close.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from edge.errors import UpstreamError
+from edge.http.grammar import ResponseFacts
+from edge.http.message import Line
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.fetch import Fetch
+    from edge.dataplane.front import Front
+
+
+class Tunnel:
+    """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
+
+    __slots__ = ("_connection", "_exchange", "_fetch", "_front")
+
+    def __init__(self, exchange: Exchange, front: Front, fetch: Fetch) -> None:
+        from edge.dataplane.front import State
+
+        assert fetch.connection is not None
+        self._exchange = exchange
+        self._front = front
+        self._fetch = fetch
+        self._connection = fetch.connection
+        self._connection.sink = self
+        front.tunnel = self
+        front.state = State.TUNNEL
+        front.deadline = inf
+        front.start_reading()
+        waiting = front.take_buffer()
+        if waiting:
+            self.from_client(waiting)
+
+    # from the client's side
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes of the client."""
+        self._connection.upload(data)
+
+    def client_paused(self) -> None:
+        """The client is slow."""
+        self._connection.pause()
+
+    def client_resumed(self) -> None:
+        """The client takes more."""
+        self._connection.resume()
+        self._connection.deadline = inf
+
+    def client_ended(self) -> None:
+        """The client sends no more: the tunnel ends once its bytes are out."""
+        self._connection.transport.close()
+
+    def client_gone(self) -> None:
+        """The client's connection is gone."""
+        self._connection.sink = None
+        self._connection.transport.close()
+        self._over()
+
+    # from the upstream's side (ports.ResponseSink)
+
+    def on_interim(self, facts: ResponseFacts) -> None:
+        """Never in a tunnel."""
+
+    def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Never in a tunnel."""
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the origin."""
+        self._exchange.bytes_out += len(data)
+        self._front.transport.write(data)
+
+    def on_end(self, trailers: list[Line]) -> None:
+        """The origin ended: flush, then close."""
+        self._front.tunnel = None
+        self._front.transport.close()
+        self._over()
+
+    def on_failed(self, error: UpstreamError) -> None:
+        """The origin was lost."""
+        self._exchange.error = error.proxy_status
+        self._front.tunnel = None
+        self._front.abort()
+        self._over()
+
+    def on_pause(self) -> None:
+        """The origin is slow."""
+        self._front.stop_reading()
+
+    def on_resume(self) -> None:
+        """The origin takes more."""
+        self._front.start_reading()
+
+    def _over(self) -> None:
+        self._fetch.tunnel_over()
+        self._exchange.fetch = None
+        self._exchange.finish()

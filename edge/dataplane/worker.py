@@ -1,0 +1,262 @@
+"""One worker: what all its connections share, its timer, its listeners, its drain.
+
+One rule: there is one timer. Four times a second it renews the clock's texts, expires deadlines, flushes the log;
+nothing on a request makes a timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from email.utils import formatdate
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.adapters.logs import AccessLog, quote
+from edge.dataplane.front import Front
+from edge.http.grammar import Limits, Memo, RequestBlock, request_block
+from edge.http.message import Fields
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.pools import PoolRuntime
+    from edge.dataplane.router import Router
+    from edge.dataplane.store import Store
+
+TICK_S = 0.25
+_LINE = (
+    b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
+    b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,'
+    b'"verdict":"%b","reason":"%b","error":"%b"}\n'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Limits of the client side; seconds and bytes. The defaults are SECURITY's."""
+
+    header_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    write_timeout: float = 30.0
+    body_timeout: float = 30.0
+    body_grace: float = 10.0
+    body_rate: float = 1000.0
+    connections: int = 20000
+    connections_per_client: int = 1000
+    pipeline_bytes: int = 64 * 1024
+    hold_bytes: int = 64 * 1024
+    buffer_bytes: int = 64 * 1024
+    chunk_line_bytes: int = 4096
+    trailer_bytes: int = 8192
+    max_ranges: int = 5
+    grace: float = 30.0
+
+
+class Worker:
+    """The data plane of one process."""
+
+    def __init__(self, limits: WorkerLimits, head: Limits, log: AccessLog, trusted: object) -> None:
+        self.limits = limits
+        self.head = head
+        self.log = log
+        self.trusted = trusted  # answers `address in trusted`
+        self.blocks: Memo[RequestBlock] = Memo(lambda raw: request_block(raw, head))
+        self.no_block = RequestBlock(Fields())
+        self.router: Router = None  # type: ignore[assignment]  # given by `use` before a listener opens
+        self.pools: dict[str, PoolRuntime] = {}
+        self.store: Store | None = None
+        self.fronts: set[Front] = set()
+        self.draining = False  # running exchanges end, connections with them
+        self.stopping = False  # nothing new is begun
+        self.refused_connections = 0
+        self.bugs = 0
+        self.combined = False
+        self.now = time.time()
+        self.date_line = b""
+        self.idle_deadline = 0.0
+        self._clients: dict[str, int] = {}
+        self._servers: list[asyncio.Server] = []
+        self._ids = os.urandom(10).hex().encode()
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
+        self._second = 0
+        self.refresh()
+
+    # -- set-up ----------------------------------------------------------------------------------------------------
+
+    def use(self, router: Router, pools: dict[str, PoolRuntime]) -> None:
+        """Serve with this graph from the next request on."""
+        self.router = router
+        self.pools = pools
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept on a bound socket."""
+        loop = asyncio.get_running_loop()
+        scheme = b"https" if tls else b"http"
+        server = await loop.create_server(lambda: Front(self, scheme), sock=sock, ssl=tls, backlog=4096)
+        self._servers.append(server)
+        if self._timer is None:
+            self._tick()
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def admit_connection(self, front: Front) -> bool:
+        """Whether the connection fits the limits, in all and for its address; counted until it is forgotten."""
+        limits, peer = self.limits, front.peer
+        mine = self._clients.get(peer, 0)
+        if len(self.fronts) >= limits.connections or 0 < limits.connections_per_client <= mine or self.stopping:
+            self.refused_connections += 1
+            return False
+        self._clients[peer] = mine + 1
+        self.fronts.add(front)
+        front.trusted = peer in self.trusted  # type: ignore[operator]
+        front.transport.set_write_buffer_limits(high=limits.buffer_bytes)
+        return True
+
+    def forget_connection(self, front: Front) -> None:
+        """The connection is gone."""
+        if front in self.fronts:
+            self.fronts.remove(front)
+            left = self._clients[front.peer] - 1
+            if left:
+                self._clients[front.peer] = left
+            else:
+                del self._clients[front.peer]
+        if self.draining and not self.fronts:
+            self._drained.set()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Renew the texts of the clock."""
+        self.now = now = time.time()
+        self.idle_deadline = monotonic() + self.limits.idle_timeout
+        if int(now) != self._second:
+            self._second = int(now)
+            self.date_line = b"Date: %b\r\n" % formatdate(now, usegmt=True).encode()
+            self.log.refresh(now)
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self.refresh()
+        now = monotonic()
+        for front in [f for f in self.fronts if f.deadline <= now]:
+            front.expire(now)
+        for pool in self.pools.values():
+            pool.tick(now)
+        for route in self.router.routes:
+            route.meter.fold()
+        if self.store is not None:
+            self.store.tick(now)
+        self.log.flush()
+
+    # -- exchanges -------------------------------------------------------------------------------------------------
+
+    def next_id(self) -> bytes:
+        """A request id: 32 hexadecimal digits, unique over workers, in the form of a trace id."""
+        self._count += 1
+        return b"%b%012x" % (self._ids, self._count)
+
+    def finished(self, exchange: Exchange) -> None:
+        """Count and log one exchange."""
+        route = exchange.route
+        seconds = monotonic() - exchange.started_at
+        if route is not None:
+            meter = route.meter
+            meter.requests += 1
+            status = exchange.status
+            meter.status[status // 100 if status < 600 else 0] += 1
+            meter.bytes_out += exchange.bytes_out
+            meter.samples.append(seconds)
+            verdict = exchange.verdict
+            meter.verdicts[verdict] = meter.verdicts.get(verdict, 0) + 1
+            if exchange.reason:
+                meter.reasons[exchange.reason] = meter.reasons.get(exchange.reason, 0) + 1
+            if exchange.error:
+                meter.errors[exchange.error] = meter.errors.get(exchange.error, 0) + 1
+            if exchange.upload is not None:
+                meter.bytes_in += exchange.upload.received
+            if exchange.from_store:
+                meter.cache_out += exchange.bytes_out
+        if self.log.enabled:
+            self.log.add(self._combined(exchange) if self.combined else self._line(exchange, seconds))
+
+    def _line(self, exchange: Exchange, seconds: float) -> bytes:
+        """One JSON object; its keys are documented in edge/README.md. Durations are whole microseconds."""
+        route, upload, target = exchange.route, exchange.upload, exchange.target
+        return _LINE % (
+            self.log.stamp,
+            exchange.request_id or exchange.block.request_id or self.next_id(),
+            exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
+            route.label if route is not None else b"",
+            exchange.method,
+            exchange.host or b"",
+            quote(target) if b'"' in target or b"\\" in target else target,
+            exchange.status,
+            upload.received if upload is not None else 0,
+            exchange.bytes_out,
+            seconds * 1e6,
+            (exchange.head_at - exchange.started_at) * 1e6 if exchange.head_at else 0,
+            exchange.served_by,
+            exchange.attempts,
+            exchange.verdict.encode(),
+            exchange.reason.encode(),
+            exchange.error.encode(),
+        )
+
+    def _combined(self, exchange: Exchange) -> bytes:
+        """The combined log format of Apache and nginx."""
+        fields = exchange.block.fields
+        return b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"\n' % (
+            exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
+            self.log.stamp_combined,
+            exchange.method,
+            quote(exchange.target),
+            1 if exchange.minor else 0,
+            exchange.status,
+            exchange.bytes_out,
+            quote(fields.joined(b"referer") or b"-"),
+            quote(fields.joined(b"user-agent") or b"-"),
+        )
+
+    def report_bug(self, error: BaseException) -> None:
+        """An exception that no stage should let out: counted, with its traceback on standard error."""
+        self.bugs += 1
+        traceback.print_exception(error, file=sys.stderr)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> None:
+        """Stop accepting, let running exchanges end within `grace` seconds, then close what is left."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for front in list(self.fronts):
+            front.drain()
+        if self.fronts:
+            try:
+                await asyncio.wait_for(self._drained.wait(), grace)
+            except TimeoutError:
+                pass  # the grace time is the limit; what still runs is cut below
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything at once."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        for front in list(self.fronts):
+            front.abort()
+        for pool in self.pools.values():
+            await pool.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.log.close()

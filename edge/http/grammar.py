@@ -1,0 +1,349 @@
+"""The one strict grammar of heads, for requests and responses alike (RFC 9112 2-6).
+
+What it does: proves that a head is well-formed and unambiguous, and turns it into facts. One rule: what is not proven
+is refused with a named error; nothing is repaired. There is one grammar and no lenient second reader, so that the
+gateway can never understand a message in another way than it forwards it.
+
+The header block (all lines but the first) is a pure function from bytes to facts. A browser sends the same block
+again and again, so `Memo` keeps a bounded number of results; it is invisible, as the facts depend on the bytes alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
+from edge.http.forwarding import request_lines, response_lines
+from edge.http.hopbyhop import dropped_names
+from edge.http.message import Fields, Line
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
+REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])")
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"))?")
+BLOCK = re.compile(rb"(?:" + TOKEN + rb":" + VALUE + rb"\r\n)*")
+VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
+HOST = re.compile(rb"(?:[0-9A-Za-z._\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+REQUEST_ID = re.compile(rb"[0-9A-Za-z._\-]{8,128}")
+TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+# A request that carries one of these needs the cache's full decision; all others may take the short way to a hit.
+CACHE_WORDS = frozenset(
+    b"authorization cache-control pragma range if-none-match if-modified-since if-match if-unmodified-since if-range "
+    b"content-length transfer-encoding expect upgrade".split()
+)
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND", b"REPORT", b"SEARCH"))
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY", b"PROPFIND", b"SEARCH"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The sizes a head may have; the defaults are SECURITY's."""
+
+    line_bytes: int = 8 * 1024  # one field line, and the request line
+    fields: int = 100
+    head_bytes: int = 32 * 1024
+
+
+class RequestBlock:
+    """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
+
+    __slots__ = (
+        "chunked",
+        "close",
+        "connection_keep",
+        "cookie",
+        "error",
+        "expect",
+        "fields",
+        "forward",
+        "forwarding",
+        "host",
+        "keep_alive",
+        "length",
+        "plain",
+        "quick",
+        "request_id",
+        "trace",
+        "upgrade",
+        "user_agent",
+    )
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        self.error: ClientError | None = None
+        self.host: bytes | None = None  # lower case, port kept
+        self.length: int | None = None
+        self.chunked = False
+        self.close = False  # Connection: close
+        self.keep_alive = False  # Connection: keep-alive (matters to HTTP/1.0)
+        self.expect = False
+        self.upgrade: bytes | None = None  # the single protocol asked for, lower case
+        self.request_id: bytes | None = None
+        self.trace = False  # a valid traceparent came along
+        self.forward = b""
+        self.forwarding = False  # carries X-Forwarded-* or Forwarded, which only a trusted peer may
+        self.plain = False  # no body, no upgrade, no expectation
+        self.quick = False  # plain, and no field that a cache decision looks at
+
+
+class Framing(IntEnum):
+    """How the end of a response's body is found (RFC 9112 6.3)."""
+
+    NONE = 0
+    LENGTH = 1
+    CHUNKED = 2
+    CLOSE = 3
+
+
+class ResponseFacts:
+    """Facts of a response head: status, framing, persistence and the bytes that cross the gateway."""
+
+    __slots__ = (
+        "fields",
+        "forward",
+        "framing",
+        "has_date",
+        "idle_hint_s",
+        "length",
+        "persistent",
+        "reason",
+        "status",
+        "upgrade",
+        "wire",
+    )
+
+    def __init__(self, status: int, reason: bytes, fields: Fields) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields = fields
+        self.length: int | None = None  # the body's size in bytes, when the head tells it
+        self.framing = Framing.CLOSE  # for a request that was not HEAD
+        self.persistent = False
+        self.upgrade: bytes | None = None
+        self.idle_hint_s: float | None = None  # Keep-Alive: timeout
+        self.forward = b""  # end-to-end lines without framing
+        self.wire = b""  # status line, end-to-end lines and Content-Length: a head that only wants our own lines
+        self.has_date = False
+
+
+T = TypeVar("T")
+
+
+class Memo(Generic[T]):
+    """A bounded memo of a pure function of bytes: two generations, the older one dropped when the younger is full."""
+
+    __slots__ = ("_compute", "_limit", "_longest", "_old", "_young", "get")
+
+    def __init__(self, compute: Callable[[bytes], T], limit: int = 2048, longest: int = 2048) -> None:
+        self._compute = compute
+        self._limit = limit
+        self._longest = longest
+        self._young: dict[bytes, T] = {}
+        self._old: dict[bytes, T] = {}
+        self.get = self._young.get  # the common case without one more call
+
+    def slow(self, block: bytes) -> T:
+        """After `get` said None: look in the older generation, or compute and keep."""
+        found = self._old.get(block)
+        if found is None:
+            found = self._compute(block)
+            if len(block) > self._longest:
+                return found
+        if len(self._young) >= self._limit:
+            self._old, self._young = self._young, {}
+            self.get = self._young.get
+        self._young[block] = found
+        return found
+
+
+def split_lines(block: bytes, limits: Limits) -> tuple[Line, ...] | None:
+    """The field lines of a block that ends in CRLF (or is empty); None when the grammar does not prove it.
+
+    Raises TooLarge past a limit. Field names: tokens, no space before the colon, no folding (RFC 9112 5.1, 5.2).
+    """
+    if BLOCK.fullmatch(block) is None:
+        return None
+    raw = block.split(b"\r\n")
+    raw.pop()
+    if len(raw) > limits.fields:
+        raise TooLarge("too many fields", 431)
+    lines = []
+    for line in raw:
+        if len(line) > limits.line_bytes:
+            raise TooLarge("field line too long", 431)
+        name, _, value = line.partition(b":")
+        lines.append((name, value.strip(b" \t")))
+    return tuple(lines)
+
+
+def valid_host(value: bytes) -> bool:
+    """RFC 9110 7.2: a registered name, IPv4 or bracketed IPv6 address, and a port that exists."""
+    match = HOST.fullmatch(value)
+    return match is not None and (match[1] is None or 0 < int(match[1]) < 65536)
+
+
+def content_length(fields: Fields) -> int | None:
+    """The one Content-Length, None when absent. Raises ValueError: several lines, a list, a sign, too large."""
+    values = fields.get_all(b"content-length")
+    if not values:
+        return None
+    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 18:
+        raise ValueError("invalid Content-Length")
+    return int(values[0])
+
+
+def tokens(fields: Fields, name: bytes) -> list[bytes]:
+    """The members of a comma list of tokens, lower case, empty ones left out."""
+    return [part for value in fields.get_all(name) for raw in value.lower().split(b",") if (part := raw.strip(b" \t"))]
+
+
+def request_block(block: bytes, limits: Limits) -> RequestBlock:
+    """Facts of a request's header block; an illegal one comes back with `error` set, never as an exception."""
+    try:
+        lines = split_lines(block, limits)
+    except TooLarge as error:
+        lines, refused = (), error
+        facts = RequestBlock(Fields())
+        facts.error = refused
+        return facts
+    facts = RequestBlock(Fields(lines or ()))
+    if lines is None:
+        facts.error = BadRequest("malformed field line")
+        return facts
+    try:
+        _frame_request(facts)
+        _connection(facts)
+    except ClientError as error:
+        facts.error = error
+    except ValueError as error:
+        facts.error = BadRequest(str(error))
+    return facts
+
+
+def _frame_request(facts: RequestBlock) -> None:
+    """Host and framing (RFC 9112 3.2, 6.1-6.3): exactly one reading, or an error."""
+    fields = facts.fields
+    hosts = fields.get_all(b"host")
+    if len(hosts) > 1:
+        raise BadRequest("several Host fields")
+    if hosts:
+        if not valid_host(hosts[0]):
+            raise BadRequest("invalid Host")
+        facts.host = hosts[0].lower()
+    facts.length = content_length(fields)
+    codings = fields.get_all(b"transfer-encoding")
+    if codings:
+        if facts.length is not None:
+            raise BadRequest("Content-Length with Transfer-Encoding")
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            known = all(word in (b"chunked", b"identity", b"") for word in tokens(fields, b"transfer-encoding"))
+            raise BadRequest("invalid Transfer-Encoding", 400 if known else 501)
+        facts.chunked = True
+
+
+def _connection(facts: RequestBlock) -> None:
+    """Connection options, expectation, upgrade, and the lines that go upstream."""
+    fields = facts.fields
+    options = tokens(fields, b"connection")
+    facts.close = b"close" in options
+    facts.keep_alive = b"keep-alive" in options and not facts.close
+    if b"expect" in fields:
+        if fields.joined(b"expect") is None or fields.joined(b"expect").lower() != b"100-continue":  # type: ignore[union-attr]
+            raise BadRequest("unknown expectation", 417)
+        facts.expect = True
+    asked = tokens(fields, b"upgrade")
+    if b"upgrade" in options and len(asked) == 1:
+        facts.upgrade = asked[0]
+    identifier = fields.get_all(b"x-request-id")
+    if len(identifier) == 1 and REQUEST_ID.fullmatch(identifier[0]):
+        facts.request_id = identifier[0]
+    parents = fields.get_all(b"traceparent")
+    facts.trace = len(parents) == 1 and TRACEPARENT.fullmatch(parents[0]) is not None
+    facts.forward, facts.forwarding = request_lines(fields, dropped_names(fields), facts.trace)
+    facts.plain = not (facts.length or facts.chunked or facts.expect or facts.upgrade)
+    facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names())
+
+
+def request_line_error(line: bytes, limits: Limits) -> ClientError:
+    """Why a first line was not proven: too long, another version, or malformed."""
+    if len(line) > limits.line_bytes:
+        return TooLarge("request line too long", 414)
+    if VERSION_ONLY.fullmatch(line) and not line.rpartition(b" ")[2].startswith(b"HTTP/1."):
+        return BadRequest("HTTP version not supported", 505)
+    return BadRequest("malformed request line")
+
+
+def absolute_target(target: bytes) -> tuple[bytes, bytes] | None:
+    """An absolute-form target as (authority, origin-form target), RFC 9112 3.2.2; None when it is not one.
+
+    Raises BadRequest on user information, another scheme or an invalid authority.
+    """
+    match = ABSOLUTE.fullmatch(target)
+    if match is None:
+        return None
+    if match[1].lower() != b"http" or not valid_host(match[2]):
+        raise BadRequest("invalid request target")
+    return match[2].lower(), (match[3] or b"/") + (match[4] or b"")
+
+
+def response_head(head: bytes, limits: Limits) -> ResponseFacts:
+    """Facts of a whole response head, the empty line included. Raises ResponseInvalid on bad syntax or framing."""
+    line_end = head.find(b"\r\n")
+    match = STATUS_LINE.fullmatch(head, 0, line_end)
+    if match is None:
+        raise ResponseInvalid("malformed status line")
+    try:
+        lines = split_lines(head[line_end + 2 : -2], limits)
+    except TooLarge as error:
+        raise ResponseInvalid(error.detail) from None
+    if lines is None:
+        raise ResponseInvalid("malformed field line")
+    fields = Fields(lines)
+    facts = ResponseFacts(int(match[2]), match[3] or b"", fields)
+    _frame_response(facts, match[1] == b"1")
+    asked = tokens(fields, b"upgrade")
+    options = tokens(fields, b"connection")
+    minor_one = match[1] == b"1"
+    facts.persistent = b"close" not in options if minor_one else b"keep-alive" in options and b"close" not in options
+    facts.upgrade = asked[0] if len(asked) == 1 and b"upgrade" in options else None
+    facts.idle_hint_s = _idle_hint(fields)
+    facts.has_date = b"date" in fields
+    facts.forward = response_lines(fields, dropped_names(fields))
+    sized = b"" if facts.length is None else b"Content-Length: %d\r\n" % facts.length
+    facts.wire = b"HTTP/1.1 %d %b\r\n%b%b" % (facts.status, facts.reason, facts.forward, sized)
+    return facts
+
+
+def _frame_response(facts: ResponseFacts, minor_one: bool) -> None:
+    """One framing, or ResponseInvalid."""
+    fields = facts.fields
+    try:
+        facts.length = content_length(fields)
+    except ValueError as error:
+        raise ResponseInvalid(str(error)) from None
+    codings = fields.get_all(b"transfer-encoding")
+    if codings:
+        if facts.length is not None:
+            raise ResponseInvalid("Content-Length with Transfer-Encoding")
+        if len(codings) > 1 or codings[0].lower() != b"chunked" or not minor_one:
+            raise ResponseInvalid("unknown Transfer-Encoding")
+        facts.framing = Framing.CHUNKED
+    elif facts.length is not None:
+        facts.framing = Framing.LENGTH
+    if facts.status < 200 or facts.status in (204, 304):
+        facts.framing = Framing.NONE
+
+
+def _idle_hint(fields: Fields) -> float | None:
+    """Seconds of `Keep-Alive: timeout=N`; None when it says nothing usable."""
+    for member in tokens(fields, b"keep-alive"):
+        name, _, value = member.partition(b"=")
+        if name.strip() == b"timeout" and value.strip().isdigit() and len(value) < 8:
+            return float(value)
+    return None

@@ -1,0 +1,151 @@
+"""Counters on the request path and their declaration: name, kind, help text, each once.
+
+One rule: adding is an attribute's `+=`; nothing is looked up, locked or formatted on a request. A worker sends what was
+added since the last time (`Meter.delta`); the control plane sums the deltas of all workers, so that a worker's death
+loses at most one second of counts and nothing twice.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any
+
+# Upper bounds in seconds of the latency histogram's buckets; the last bucket is +Inf.
+LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+# What `/metrics` says of each number. Labels stand in METER_LABELS.
+HELP: dict[str, str] = {
+    "requests": "Requests that ended, by route",
+    "status": "Responses by route and status class",
+    "verdicts": "Cache verdicts by route",
+    "reasons": "Cache reasons by route",
+    "errors": "Errors the gateway answered itself, by route and RFC 9209 word",
+    "bytes_in": "Request body bytes from clients",
+    "bytes_out": "Response body bytes to clients",
+    "origin_in": "Response body bytes from backends",
+    "origin_out": "Request body bytes to backends",
+    "cache_out": "Response body bytes served from the store",
+    "attempts": "Requests sent to backends, retries included",
+    "retries": "Attempts after the first",
+    "latency": "Seconds from the request's head to the response's end",
+}
+
+
+class Histogram:
+    """Counts by upper bound, with sum: enough for quantiles and for Prometheus."""
+
+    __slots__ = ("counts", "total", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.total = 0
+        self.total_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.total += 1
+        self.total_s += seconds
+
+    def add(self, other: Histogram) -> None:
+        """Sum another one in."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+        self.total_s += other.total_s
+
+    def quantile(self, q: float) -> float | None:
+        """An upper bound in seconds of the q-quantile (0 < q < 1); None without samples, inf past the last bound."""
+        if not self.total:
+            return None
+        need, seen = q * self.total, 0
+        for bound, count in zip((*LATENCY_BOUNDS_S, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen >= need:
+                return bound
+        return None
+
+
+class Meter:
+    """The numbers of one thing that is measured (a route, a backend)."""
+
+    __slots__ = (
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "cache_out",
+        "errors",
+        "latency",
+        "origin_in",
+        "origin_out",
+        "reasons",
+        "requests",
+        "retries",
+        "samples",
+        "status",
+        "verdicts",
+    )
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.status = [0, 0, 0, 0, 0, 0]  # by class: index 2 counts 2xx; 0 counts aborted without a head
+        self.verdicts: dict[str, int] = {}
+        self.reasons: dict[str, int] = {}
+        self.errors: dict[str, int] = {}
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.origin_in = 0
+        self.origin_out = 0
+        self.cache_out = 0
+        self.attempts = 0
+        self.retries = 0
+        self.latency = Histogram()
+        self.samples: list[float] = []  # seconds, not yet in the histogram
+
+    def fold(self) -> None:
+        """Put the samples into the histogram (four times a second, by the worker's timer)."""
+        latency = self.latency
+        for seconds in self.samples:
+            latency.observe(seconds)
+        self.samples.clear()
+
+    def delta(self) -> dict[str, Any]:
+        """Everything counted since the last call, as plain JSON values; the meter starts again at zero."""
+        self.fold()
+        latency = self.latency
+        found: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        found.update(
+            status=self.status,
+            verdicts=self.verdicts,
+            reasons=self.reasons,
+            errors=self.errors,
+            latency=[latency.counts, latency.total, latency.total_s],
+        )
+        self.__init__()  # type: ignore[misc]  # the one place where a meter starts again
+        return found
+
+    def add(self, delta: Mapping[str, Any]) -> None:
+        """Sum a delta in."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + delta[name])
+        self.status = [a + b for a, b in zip(self.status, delta["status"], strict=True)]
+        for name in ("verdicts", "reasons", "errors"):
+            own = getattr(self, name)
+            for word, count in delta[name].items():
+                own[word] = own.get(word, 0) + count
+        counts, total, total_s = delta["latency"]
+        other = Histogram()
+        other.counts, other.total, other.total_s = counts, total, total_s
+        self.latency.add(other)
+
+
+_NUMBERS = (
+    "requests",
+    "bytes_in",
+    "bytes_out",
+    "origin_in",
+    "origin_out",
+    "cache_out",
+    "attempts",
+    "retries",
+)
