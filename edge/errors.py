@@ -73,6 +73,13 @@ class ClientSlow(ClientError):
     status = 408
 
 
+class OnlyIfCached(ClientError):
+    """The client wanted only what is stored, and nothing usable is (RFC 9111 5.2.1.7)."""
+
+    status = 504
+    proxy_status = "http_request_denied"
+
+
 class ClientGone(ClientError):
     """The client closed before the end; 499 in the log only."""
 

@@ -1,15 +1,30 @@
-"""What the data path needs from outside, as Protocols: each is a contract that real parts and test fakes both keep.
+"""What the data path needs from outside, as Protocols and plain values.
 
-Nothing here has behaviour. What implements one of these lives in `adapters` or `dataplane`; `app` wires them.
+Each is a contract that real parts and test fakes both keep. Nothing here has behaviour. What implements one of these lives in `adapters` or `dataplane`; `app` wires them.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from edge.errors import UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
+from edge.metrics import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds for each wait on a backend; the defaults are SECURITY's."""
+
+    connect: float = 1.0
+    first_byte: float = 10.0
+    head: float = 15.0
+    body: float = 30.0
+    idle: float = 30.0
+    queue: float = 1.0
 
 
 class ResponseSink(Protocol):
@@ -41,18 +56,104 @@ class ResponseSink(Protocol):
         """The upstream takes the request body again."""
 
 
+class Connection(Protocol):
+    """One upstream connection, for one request at a time."""
+
+    reused: bool  # it carried a request before
+    deadline: float
+    sink: ResponseSink | None
+
+    @property
+    def link(self) -> Link:
+        """Whose it is."""
+
+    def send(self, data: bytes, sink: ResponseSink, timeouts: Timeouts, head_only: bool, upgrade: bool) -> None:
+        """Send a request head and expect one response within these times."""
+
+    def upload_begins(self) -> None:
+        """A body follows in pieces."""
+
+    def upload(self, data: bytes) -> None:
+        """A piece of the body, framed already."""
+
+    def upload_ends(self) -> None:
+        """The request is whole."""
+
+    def pause(self) -> None:
+        """Read no more of the response for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def close(self) -> None:
+        """Nobody listens any more; what was written still goes out."""
+
+    def cancel(self) -> None:
+        """The response is not wanted any more."""
+
+
+class Link(Protocol):
+    """All connections to one backend."""
+
+    meter: Meter
+    label: bytes  # the backend's id and region as the log writes them
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open, the idle ones included."""
+
+    @property
+    def idle(self) -> Collection[Connection]:
+        """Those that are kept for later."""
+
+    def take(self) -> Connection | None:
+        """The newest kept connection, if there is one."""
+
+    def connect(self, waiter: Connector, timeout: float) -> None:
+        """Make a new connection within `timeout` seconds; the waiter hears of it later on the loop."""
+
+    def give_back(self, connection: Any) -> None:
+        """A connection that was not used."""
+
+    def tick(self, now: float) -> None:
+        """Expire deadlines."""
+
+    def close_idle(self) -> None:
+        """Give up kept connections."""
+
+    async def close(self) -> None:
+        """End everything."""
+
+
+class LogSink(Protocol):
+    """Where access log lines go."""
+
+    enabled: bool
+    lost: int  # lines that could not be written
+    stamp: bytes  # the current second, ISO 8601
+    stamp_combined: bytes  # the same, as the combined format has it
+
+    def refresh(self, now: float) -> None:
+        """Renew the stamps."""
+
+    def add(self, line: bytes) -> None:
+        """Keep one line until the next flush."""
+
+    def flush(self) -> None:
+        """Write what is kept."""
+
+    def reopen(self) -> None:
+        """Open the file anew after rotation."""
+
+    def close(self) -> None:
+        """Flush and let go."""
+
+
 class Connector(Protocol):
     """Who waits for a new upstream connection."""
 
-    def on_connected(self, connection: object) -> None:
+    def on_connected(self, connection: Connection) -> None:
         """A connection is ready; the receiver must send on it or give it back at once."""
 
     def on_failed(self, error: UpstreamError) -> None:
         """No connection could be made; nothing was sent."""
-
-
-class Clock(Protocol):
-    """Time for code that must not read it."""
-
-    def __call__(self) -> float:
-        """Seconds."""

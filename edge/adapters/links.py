@@ -18,7 +18,7 @@ from edge.adapters.upstream import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits, Memo, ResponseFacts, response_head
 from edge.metrics import Meter
-from edge.ports import Connector
+from edge.ports import Connector, Timeouts
 
 IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
 
@@ -33,17 +33,6 @@ class CertificateInvalid(ConnectFailed):
     """The backend's certificate did not verify, or the handshake failed."""
 
     proxy_status = "tls_certificate_error"
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds for each wait on a backend; the defaults are SECURITY's."""
-
-    connect: float = 1.0
-    first_byte: float = 10.0
-    head: float = 15.0
-    body: float = 30.0
-    idle: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +53,7 @@ class BackendLink:
         "_addresses",
         "_connecting",
         "_resolved_at",
+        "_retired",
         "_turn",
         "chunk_line_bytes",
         "connections",
@@ -94,6 +84,7 @@ class BackendLink:
         self._addresses: list[tuple[int, str]] = []
         self._resolved_at = -inf
         self._turn = 0
+        self._retired = False
 
     def take(self) -> UpstreamConnection | None:
         """The newest kept connection, if one is still good."""
@@ -105,14 +96,18 @@ class BackendLink:
                 return connection
         return None
 
-    def connect(self, waiter: Connector) -> None:
+    def connect(self, waiter: Connector, timeout: float) -> None:
         """Make a new connection; the waiter hears of it, or of the failure, later on the loop."""
-        task = asyncio.get_running_loop().create_task(self._connect(waiter), name=f"connect {self.peer.host}")
+        self._retired = False  # who asks for one means to use the backend (again)
+        task = asyncio.get_running_loop().create_task(self._connect(waiter, timeout), name=f"connect {self.peer.host}")
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """A clean connection returns; it is kept until its idle deadline."""
+        """A clean connection returns; it is kept until its idle deadline, unless the backend has left."""
+        if self._retired:
+            connection.cancel()
+            return
         connection.deadline = monotonic() + min(self.timeouts.idle, connection.idle_until)
         self.idle.append(connection)
 
@@ -132,7 +127,8 @@ class BackendLink:
             connection.expire()
 
     def close_idle(self) -> None:
-        """Give up kept connections; running exchanges go on."""
+        """Keep none any more (the backend leaves, or the gateway stops); running exchanges go on."""
+        self._retired = True
         for connection in list(self.idle):
             connection.cancel()
 
@@ -144,9 +140,9 @@ class BackendLink:
         for connection in list(self.connections):
             connection.cancel()
 
-    async def _connect(self, waiter: Connector) -> None:
+    async def _connect(self, waiter: Connector, timeout: float) -> None:
         try:
-            async with asyncio.timeout(self.timeouts.connect):
+            async with asyncio.timeout(timeout):
                 connection = await self._open()
         except TimeoutError:
             waiter.on_failed(ConnectTimeout("connect deadline passed"))
@@ -193,9 +189,9 @@ class BackendLink:
             loop = asyncio.get_running_loop()
             try:
                 found = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-            except OSError as failed:
+            except (OSError, UnicodeError) as failed:  # a label that IDNA refuses is no name either
                 if not self._addresses:
-                    raise NameUnresolved(failed.strerror or "name not resolved") from None
+                    raise NameUnresolved(getattr(failed, "strerror", None) or "name not resolved") from None
             else:
                 self._addresses = [(int(entry[0]), str(entry[4][0])) for entry in found]
                 self._resolved_at = now

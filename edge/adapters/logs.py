@@ -1,7 +1,7 @@
 """The access log: one line per exchange, buffered, written by the worker's timer and at drain.
 
-One rule: a line cannot be forged. Bytes that come from outside are escaped before they get here (`quote`); secrets
-(Authorization, Cookie, query of the admin API) are never given to it. `reopen` serves log rotation (SIGUSR1).
+One rule: a line cannot be forged. What comes from outside is escaped before it gets here (`http.text`); secrets
+(Authorization, Cookie) are never given to it. `reopen` serves log rotation (SIGUSR1).
 """
 
 from __future__ import annotations
@@ -11,16 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import orjson
-
 FLUSH_BYTES = 64 * 1024
-
-
-def quote(raw: bytes) -> bytes:
-    """Bytes as the inside of a JSON string: quotes, backslashes and control bytes escaped, obs-text as Latin-1."""
-    if raw.isascii() and b'"' not in raw and b"\\" not in raw and raw.decode("ascii").isprintable():
-        return raw
-    return orjson.dumps(raw.decode("latin-1"))[1:-1]
 
 
 class AccessLog:

@@ -17,7 +17,7 @@ from edge.errors import ConnectionLost, ResponseIncomplete, ResponseInvalid, Res
 from edge.http.chunked import ChunkedReader
 from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Line
-from edge.ports import ResponseSink
+from edge.ports import ResponseSink, Timeouts
 
 if TYPE_CHECKING:
     from edge.adapters.links import BackendLink
@@ -58,6 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
         "phase",
         "reused",
         "sink",
+        "timeouts",
         "transport",
     )
 
@@ -65,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.link = link
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else can happen
         self.sink: ResponseSink | None = None
+        self.timeouts = link.timeouts
         self.phase = Phase.IDLE
         self.deadline = inf  # looked at by the worker's tick
         self.idle_until = inf
@@ -83,16 +85,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes, sink: ResponseSink, head_only: bool = False, upgrade: bool = False) -> None:
+    def send(self, data: bytes, sink: ResponseSink, timeouts: Timeouts, head_only: bool, upgrade: bool) -> None:
         """Send a request head (and its whole body, if short) and expect one response to it."""
         self.sink = sink
+        self.timeouts = timeouts
         self.phase = Phase.HEAD
         self._head_only = head_only
         self._asked_upgrade = upgrade
         self._interims = 0
         now = monotonic()
         self._sent_at = now
-        self.deadline = now + self.link.timeouts.first_byte
+        self.deadline = now + timeouts.first_byte
         self.transport.write(data)
 
     def upload_begins(self) -> None:
@@ -109,7 +112,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._uploading = False
         if self.phase is Phase.HEAD:
             self._sent_at = monotonic()
-            self.deadline = self._sent_at + self.link.timeouts.first_byte
+            self.deadline = self._sent_at + self.timeouts.first_byte
 
     def pause(self) -> None:
         """Stop reading: who receives the response is slower than its origin."""
@@ -122,8 +125,14 @@ class UpstreamConnection(asyncio.Protocol):
         """Read again after `pause`."""
         if self._paused_reading and self.phase is not Phase.GONE:
             self._paused_reading = False
-            self.deadline = monotonic() + self.link.timeouts.body
+            self.deadline = monotonic() + self.timeouts.body
             self.transport.resume_reading()
+
+    def close(self) -> None:
+        """No more is sent and nobody listens: what was written goes out in time, then the connection ends."""
+        self.sink = None
+        self.deadline = monotonic() + self.timeouts.body
+        self.transport.close()
 
     def cancel(self) -> None:
         """Nobody wants the response any more: the connection ends, the sink hears nothing."""
@@ -146,12 +155,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.sink is not None:
-            self.deadline = monotonic() + self.link.timeouts.body  # an origin that stops reading is stalled
+            self.deadline = monotonic() + self.timeouts.body  # an origin that stops reading is stalled
             self.sink.on_pause()
 
     def resume_writing(self) -> None:
         if self.sink is not None:
-            if self._uploading:
+            if self._uploading or self.phase is Phase.TUNNEL:
                 self.deadline = inf
             self.sink.on_resume()
 
@@ -170,7 +179,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif phase is Phase.CHUNKED:
             self._read_chunked(data)
         elif phase is Phase.CLOSE or phase is Phase.TUNNEL:
-            self.deadline = inf if phase is Phase.TUNNEL else monotonic() + self.link.timeouts.body
+            self.deadline = inf if phase is Phase.TUNNEL else monotonic() + self.timeouts.body
             if self.sink is not None:
                 self.sink.on_data(data)
         else:  # idle: bytes that nobody asked for must never reach the next request's client
@@ -205,7 +214,7 @@ class UpstreamConnection(asyncio.Protocol):
                     raise ResponseInvalid("response head too large")
                 self._buffer = data
                 if not self._uploading:
-                    self.deadline = self._sent_at + link.timeouts.head
+                    self.deadline = self._sent_at + self.timeouts.head
                 return
             end += 4
             raw = data[:end]
@@ -234,6 +243,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._interims += 1
         if self._interims > self.link.interim_max:
             raise ResponseInvalid("too many interim responses")
+        if not self._uploading:
+            self.deadline = self._sent_at + self.timeouts.head
         if self.sink is not None:
             self.sink.on_interim(facts)
 
@@ -252,7 +263,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish(rest)
             sink.on_head(facts, 0, b"", True)
             return
-        self.deadline = monotonic() + self.link.timeouts.body
+        self.deadline = monotonic() + self.timeouts.body
         if framing is Framing.LENGTH:
             assert facts.length is not None
             missing = facts.length - len(rest)
@@ -279,7 +290,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert sink is not None
         if remaining > 0:
             if not self._paused_reading:
-                self.deadline = monotonic() + self.link.timeouts.body
+                self.deadline = monotonic() + self.timeouts.body
             sink.on_data(data)
             return
         excess = data[remaining:] if remaining else b""
@@ -291,7 +302,7 @@ class UpstreamConnection(asyncio.Protocol):
         reader, sink = self._reader, self.sink
         assert reader is not None and sink is not None
         if not self._paused_reading:
-            self.deadline = monotonic() + self.link.timeouts.body
+            self.deadline = monotonic() + self.timeouts.body
         try:
             pieces, rest = reader.feed(data)
         except ValueError as error:

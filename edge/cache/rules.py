@@ -55,3 +55,11 @@ class Rules:
     normalise_language: bool = True
     targets: tuple[bytes, ...] = (b"cdn-cache-control",)
     collapse_wait_s: float = 5.0
+    # Derived, so that a look-up asks one question instead of five:
+    plain_key: bool = field(init=False, default=True)  # the key is just the URI
+    bypasses: bool = field(init=False, default=False)  # some request may be kept away from the cache
+
+    def __post_init__(self) -> None:
+        keyed = self.ignore_query or self.only_query is not None or self.sort_query
+        object.__setattr__(self, "plain_key", not (keyed or self.key_headers or self.key_cookies))
+        object.__setattr__(self, "bypasses", bool(self.bypass_cookies or self.bypass_headers or self.bypass_paths))

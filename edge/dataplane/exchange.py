@@ -15,15 +15,18 @@ from edge.dataplane.deliver import error_response, status_line
 from edge.dataplane.tunnel import Tunnel
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, UpstreamError
 from edge.http.chunked import chunk, last_chunk
+from edge.http.forwarding import client_address
 from edge.http.grammar import Framing, RequestBlock, ResponseFacts
 from edge.http.message import Line
 
 if TYPE_CHECKING:
+    from edge.cache.index import Group, Node
+    from edge.cache.stored import Stored
     from edge.dataplane.fetch import Fetch
-    from edge.dataplane.fill import Watch
     from edge.dataplane.front import Front
     from edge.dataplane.router import Route
     from edge.dataplane.upload import Upload
+    from edge.dataplane.watch import Watch
 
 NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)
 WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second write
@@ -45,10 +48,13 @@ class Exchange:
     reason = ""
     error = ""
     cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
+    key: bytes | None = None  # in the store
+    found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
     attempts = 0
     served_by = b'","region":"'  # the backend's id and region as the log writes them
     head_at = 0.0  # when the backend's response head came
     ended = False
+    counted = True  # in log and meters; the gateway's own fetches are not a client's
     invited = False  # 100 Continue was sent
     expected: int | None = None
     request_id = b""
@@ -73,27 +79,12 @@ class Exchange:
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Begin the response with what a backend sent; end it too when `done`."""
-        status = facts.status
-        self.head_at = monotonic()
-        if status == 101:
-            self._switch(facts, body)
+        if facts.status == 101:
+            self.switch(facts, body)
             return
-        self.status = status
-        self.expected = length
-        if self.method == b"HEAD" or facts.framing is Framing.NONE:
-            self.mode = NO_BODY
-            head = facts.wire
-        elif length is not None:
-            self.mode = LENGTH
-            head = facts.wire
-        elif self.minor:
-            self.mode = CHUNKED
-            head = facts.wire + b"Transfer-Encoding: chunked\r\n"
-        else:
-            self.mode = CLOSE
-            self.keep = False
-            head = facts.wire
-        head += self.own_lines(facts.has_date)
+        self.head_at = monotonic()
+        bodiless = facts.framing is Framing.NONE
+        head = self.open(facts.status, facts.wire, length, bodiless) + self.own_lines(facts.has_date)
         transport = self.front.transport
         if not body:
             transport.write(head)
@@ -109,6 +100,22 @@ class Exchange:
         if done:
             self.finish()
 
+    def open(self, status: int, wire: bytes, length: int | None, bodiless: bool) -> bytes:
+        """Begin a response of `length` bytes (None: its end will tell): `wire` with framing where that is missing."""
+        self.status = status
+        self.expected = length
+        if bodiless or self.method == b"HEAD":
+            self.mode = NO_BODY
+        elif length is not None:
+            self.mode = LENGTH
+        elif self.minor:
+            self.mode = CHUNKED
+            return wire + b"Transfer-Encoding: chunked\r\n"
+        else:
+            self.mode = CLOSE
+            self.keep = False
+        return wire
+
     def own_lines(self, has_date: bool) -> bytes:
         """What the gateway adds to every head, the empty line included; decides whether the connection is kept."""
         if self.upload is not None and not self.upload.done:
@@ -119,12 +126,6 @@ class Exchange:
         else:
             connection = b"\r\n" if self.minor else b"Connection: keep-alive\r\n\r\n"
         return self.cache_status + connection if has_date else self.worker.date_line + self.cache_status + connection
-
-    def begin(self, head: bytes, length: int, mode: int) -> None:
-        """Write a head of ours (status line, lines, framing) whose body follows through `body`."""
-        self.mode = mode
-        self.expected = length
-        self.front.transport.write(head + self.own_lines(True))
 
     def body(self, data: bytes) -> None:
         """More of the body; the caller heeds `front.paused`."""
@@ -148,6 +149,17 @@ class Exchange:
         if self.front.paused and self.fetch is not None:
             self.fetch.pause()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the final response's head is out."""
+        return self.mode != NOT_STARTED
+
+    @property
+    def routed(self) -> Route:
+        """The route, once it is known."""
+        assert self.route is not None
+        return self.route
+
     # -- what goes upstream ----------------------------------------------------------------------------------------
 
     @property
@@ -164,9 +176,15 @@ class Exchange:
         block = self.block
         own = self.worker.next_id()
         self.request_id = block.request_id or own
+        if block.request_id is not None and not self._keeps_id():
+            self.request_id = own
         if block.trace:
             return b"X-Request-Id: %b\r\n" % self.request_id
         return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-00\r\n" % (self.request_id, own, own[16:])
+
+    def _keeps_id(self) -> bool:
+        policy = self.worker.limits.request_id
+        return policy == "keep" or (policy == "trusted" and self.front.trusted)
 
     def invite_body(self) -> None:
         """Answer `Expect: 100-continue`: the backend is ready for the body (RFC 9110 10.1.1)."""
@@ -174,6 +192,21 @@ class Exchange:
         if self.minor and not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
             self.invited = True
             self.front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    @property
+    def authority(self) -> bytes:
+        """Host and port for the key: the scheme's default port says nothing."""
+        host = self.host or b""
+        return host.removesuffix(b":80" if self.front.scheme == b"http" else b":443")
+
+    def regions(self) -> tuple[str, ...] | None:
+        """The regions that suit the client's place, best first; None where its route does not ask."""
+        route, geography = self.routed, self.worker.geography
+        if not route.by_place or geography is None:
+            return None
+        if self.client is None and self.block.forwarding and self.front.trusted:
+            self.client = client_address(self.block.fields, self.front.peer, self.worker.trusted)
+        return geography.decide(self, route.wish).order
 
     def client_text(self) -> str:
         """The client's address, after the trusted-proxy rules."""
@@ -238,7 +271,7 @@ class Exchange:
     def client_resumed(self) -> None:
         """The client takes more."""
         if self.watch is not None:
-            self.watch.pump()
+            self.watch.resumed()
         elif self.fetch is not None:
             self.fetch.resume()
 
@@ -249,7 +282,7 @@ class Exchange:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def _switch(self, facts: ResponseFacts, first: bytes) -> None:
+    def switch(self, facts: ResponseFacts, first: bytes) -> None:
         """101: from here on bytes pass both ways until one side ends."""
         fetch = self.fetch
         assert fetch is not None and facts.upgrade is not None
@@ -269,5 +302,6 @@ class Exchange:
         self.fetch = None
         if self.upload is not None:
             self.upload.close()
-        self.worker.finished(self)
+        if self.counted:
+            self.worker.finished(self)
         self.front.exchange_ended(self.keep)

@@ -18,10 +18,9 @@ from edge.dataplane.outbound import request_head
 from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, Repeat, Side, UpstreamError
 from edge.http.grammar import IDEMPOTENT, ResponseFacts
 from edge.http.message import Line
+from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
-    from edge.adapters.links import BackendLink
-    from edge.adapters.upstream import UpstreamConnection
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.pools import PoolRuntime
 
@@ -46,8 +45,8 @@ class Fetch:
     """
 
     backend: Backend | None = None
-    link: BackendLink = None  # type: ignore[assignment]  # the backend's, set with it
-    connection: UpstreamConnection | None = None
+    link: Link = None  # type: ignore[assignment]  # the backend's, set with it
+    connection: Connection | None = None
     attempts = 0
     queued_until = 0.0
     _tried: tuple[Backend, ...] = ()
@@ -58,7 +57,8 @@ class Fetch:
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
         self.exchange = exchange  # whose request this is; it may have ended while a fill goes on
         self.receiver = receiver
-        self.pool: PoolRuntime = exchange.route.pool  # type: ignore[union-attr]  # routed before it is fetched
+        self.route = route = exchange.routed
+        self.pool: PoolRuntime = route.pool
         self._lines = lines
         self._began_at = exchange.started_at
 
@@ -81,26 +81,25 @@ class Fetch:
         backend.take(now)
         self.backend = backend
         self.attempts += 1
-        self.link = link = self.pool.links[backend.id]
+        self.link = link = self.pool.link(backend)
         exchange = self.exchange
         exchange.attempts = self.attempts
         exchange.served_by = link.label
         self.pool.began(link, self.attempts)
         connection = None if self._fresh_only else link.take()
         if connection is None:
-            link.connect(self)
+            link.connect(self, self.route.timeouts.connect)
         else:
             self._send(connection, backend)
 
-    def on_connected(self, connection: object) -> None:
+    def on_connected(self, connection: Connection) -> None:
         """A new connection is there (`ports.Connector`)."""
-        upstream: UpstreamConnection = connection  # type: ignore[assignment]
         if self._canceled or self.backend is None:
-            upstream.link.give_back(upstream)
+            connection.link.give_back(connection)
         else:
-            self._send(upstream, self.backend)
+            self._send(connection, self.backend)
 
-    def _send(self, connection: UpstreamConnection, backend: Backend) -> None:
+    def _send(self, connection: Connection, backend: Backend) -> None:
         exchange = self.exchange
         upload = exchange.upload
         self.connection = connection
@@ -108,7 +107,7 @@ class Fetch:
         framing = b"" if upload is None else upload.framing
         head = request_head(exchange, backend, self._lines, framing)
         upgrade = exchange.block.upgrade is not None and exchange.wants_upgrade
-        connection.send(head, self, exchange.method == b"HEAD", upgrade)
+        connection.send(head, self, self.route.timeouts, exchange.method == b"HEAD", upgrade)
         if upload is not None:
             if exchange.block.expect:
                 exchange.invite_body()
@@ -131,7 +130,7 @@ class Fetch:
         meter.requests += 1
         meter.status[status // 100 if status < 600 else 0] += 1
         meter.samples.append(seconds)
-        if bad and status in self.pool.retry_statuses and self._may_repeat(None, now):
+        if bad and status in self.route.retry.statuses and self._may_repeat(None, now):
             other = self.pool.select(self.exchange, (*self._tried, backend), now)
             if other is not None:
                 self._let_go(now, cancel=not done)
@@ -235,7 +234,10 @@ class Fetch:
             return False
         if exchange.upload is not None and not exchange.upload.replayable:
             return False
-        return self.attempts <= self.pool.retries and self.pool.budget_allows(now)
+        retry = self.route.retry
+        if self.attempts > retry.attempts or now - exchange.started_at > retry.deadline:
+            return False
+        return self.pool.budget_allows(now)
 
     def _let_go(self, now: float, cancel: bool = True) -> None:
         connection, self.connection = self.connection, None

@@ -22,6 +22,7 @@ from edge.errors import BadRequest, ClientError, ClientGone, ClientSlow, TooLarg
 from edge.http.grammar import REQUEST_LINE, request_line_error
 
 if TYPE_CHECKING:
+    from edge.balance.geo import ClientPlace
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.tunnel import Tunnel
     from edge.dataplane.worker import Worker
@@ -54,6 +55,7 @@ class Front(asyncio.Protocol):
         "paused",
         "peer",
         "peer_bytes",
+        "place",
         "scheme",
         "state",
         "transport",
@@ -73,6 +75,7 @@ class Front(asyncio.Protocol):
         self.deadline = inf
         self.peer = ""
         self.peer_bytes = b""
+        self.place: ClientPlace | None = None  # where the peer is, once somebody asked
         self.trusted = False
         self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
         self._buffer = b""
@@ -158,7 +161,7 @@ class Front(asyncio.Protocol):
                 return
             line_end = data.find(b"\r\n")
             match = REQUEST_LINE.fullmatch(data, 0, line_end)
-            if match is None or end > worker.head.head_bytes or line_end > worker.head.line_bytes:
+            if match is None or end > worker.head.head_bytes or line_end > worker.head.first_line_bytes:
                 if line_end == 0:  # one empty line before a request is skipped (RFC 9112 2.2)
                     if data.startswith(b"\r\n\r\n"):
                         self._refuse(BadRequest("empty lines instead of a request"))
@@ -193,7 +196,7 @@ class Front(asyncio.Protocol):
             self._keep(data)
 
     def _why(self, line: bytes, unproven: bool) -> ClientError:
-        if unproven or len(line) > self.worker.head.line_bytes:
+        if unproven or len(line) > self.worker.head.first_line_bytes:
             return request_line_error(line, self.worker.head)
         return TooLarge("header section too large", 431)
 
@@ -202,7 +205,7 @@ class Front(asyncio.Protocol):
         head = self.worker.head
         first = data.find(b"\r\n")
         line = data if first < 0 else data[:first]
-        if len(line) > head.line_bytes:
+        if len(line) > head.first_line_bytes:
             self._refuse(TooLarge("request line too long", 414))
         elif len(data) > head.head_bytes:
             self._refuse(TooLarge("header section too large", 431))

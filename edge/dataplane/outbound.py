@@ -21,6 +21,8 @@ def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: by
     assert route is not None
     host = exchange.host if route.preserve_host and exchange.host else backend.authority
     block = exchange.block
+    if not framing and block.length == 0:  # a body that is there and empty: POST without a length is refused by many
+        framing = b"Content-Length: 0\r\n"
     if block.upgrade is not None and exchange.wants_upgrade:
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % block.upgrade
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
@@ -38,10 +40,13 @@ def forwarding_lines(exchange: Exchange) -> bytes:
     """X-Forwarded-*, Forwarded and Via for this client and host."""
     front = exchange.front
     host = exchange.host or b""
-    if exchange.block.forwarding and front.trusted:
-        address = client_address(exchange.block.fields, front.peer, exchange.worker.trusted)
-        exchange.client = address
-        return appended_lines(exchange.block.fields, front.peer, front.scheme, host)
+    if exchange.block.forwarding:
+        fields = exchange.block.fields
+        if front.trusted:
+            exchange.client = client_address(fields, front.peer, exchange.worker.trusted)
+            return appended_lines(fields, front.peer, front.scheme, host)
+        if (via := fields.joined(b"via")) is not None:
+            return asserted_lines(front.peer, front.scheme, host, via)
     kept_host, lines = front.forward_lines
     if kept_host != host or not lines:
         lines = asserted_lines(front.peer, front.scheme, host)

@@ -13,27 +13,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from edge.adapters.links import BackendLink
 from edge.balance.backend import Backend
 from edge.balance.pool import Pool
 from edge.balance.retry import RetryBudget
 from edge.errors import PoolFull, UpstreamError
+from edge.ports import Link
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.fetch import Fetch
-
-RETRY_STATUSES = frozenset((502, 503, 504))
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """What a pool's queue and retries may do; durations in seconds."""
 
-    retries: int = 2
     queue_size: int = 1000
     queue_timeout: float = 1.0
-    retry_statuses: frozenset[int] = RETRY_STATUSES
+    retry_budget: float = 0.2
+    retry_min: int = 3
 
 
 class PoolRuntime:
@@ -43,12 +41,11 @@ class PoolRuntime:
         "_hint",
         "_queue",
         "budget",
+        "fallback",
         "links",
         "make_link",
         "name",
         "pool",
-        "retries",
-        "retry_statuses",
         "settings",
     )
 
@@ -56,19 +53,29 @@ class PoolRuntime:
         self,
         pool: Pool,
         settings: PoolSettings,
-        make_link: Callable[[Backend], BackendLink],
+        make_link: Callable[[Backend], Link],
         hint: Callable[[Exchange], int] | None = None,
     ) -> None:
         self.name = pool.name
         self.pool = pool
         self.settings = settings
-        self.retries = settings.retries
-        self.retry_statuses = settings.retry_statuses
         self.make_link = make_link
-        self.links: dict[str, BackendLink] = {backend.id: make_link(backend) for backend in pool.backends}
-        self.budget = RetryBudget()
+        self.links: dict[str, Link] = {backend.id: make_link(backend) for backend in pool.backends}
+        self.budget = RetryBudget(settings.retry_budget, settings.retry_min)
+        self.fallback: PoolRuntime | None = None
         self._queue: deque[Fetch] = deque()
         self._hint = hint
+
+    def fall_back_to(self, other: PoolRuntime) -> None:
+        """Let another pool serve when nobody here is available."""
+        self.fallback = other
+        self.pool.fallback = other.pool
+
+    def link(self, backend: Backend) -> Link:
+        """The connections to a backend that this pool picked; it may be the fallback's."""
+        if backend.pool == self.name or self.fallback is None:
+            return self.links[backend.id]
+        return self.fallback.links[backend.id]
 
     # -- selection -------------------------------------------------------------------------------------------------
 
@@ -77,7 +84,7 @@ class PoolRuntime:
         route = exchange.route
         assert route is not None
         hint = 0 if self._hint is None else self._hint(exchange)
-        if route.geo:
+        if route.by_place or route.fence is not None:
             return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
         return self.pool.pick(now, hint, tried)
 
@@ -85,7 +92,7 @@ class PoolRuntime:
         """After `select` gave none: whether one would be free if requests ended."""
         route = exchange.route
         assert route is not None
-        return not tried and self.pool.is_full(now, route.fence if route.geo else None)
+        return not tried and self.pool.is_full(now, route.fence)
 
     def budget_allows(self, now: float) -> bool:
         """Whether the retry budget has room."""
@@ -93,7 +100,7 @@ class PoolRuntime:
 
     # -- accounting ------------------------------------------------------------------------------------------------
 
-    def began(self, link: BackendLink, attempts: int) -> None:
+    def began(self, link: Link, attempts: int) -> None:
         """An attempt begins."""
         meter = link.meter
         meter.attempts += 1
@@ -101,7 +108,7 @@ class PoolRuntime:
             meter.retries += 1
         self.budget.began(attempts > 1)
 
-    def failed(self, link: BackendLink, error: UpstreamError) -> None:
+    def failed(self, link: Link, error: UpstreamError) -> None:
         """An attempt failed."""
         errors = link.meter.errors
         errors[error.proxy_status] = errors.get(error.proxy_status, 0) + 1

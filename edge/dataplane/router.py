@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge.balance.geo import NO_WISH, GeoWish
 from edge.cache.rules import Rules
 from edge.errors import Denied
 from edge.metrics import Meter
+from edge.ports import Timeouts
 
 if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
@@ -33,6 +35,15 @@ class Misdirected(Denied):
     status = 421
 
 
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Further attempts of a route; the deadline in seconds from the request's start."""
+
+    attempts: int = 2
+    deadline: float = 15.0
+    statuses: frozenset[int] = frozenset((502, 503, 504))
+
+
 @dataclass(slots=True, eq=False)
 class Route:
     """One route of the running configuration."""
@@ -44,12 +55,24 @@ class Route:
     rules: Rules | None = None
     preserve_host: bool = True
     max_body: int = 100 * 1024 * 1024
+    methods: frozenset[bytes] = frozenset()  # empty = all
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
     upgrades: frozenset[bytes] = frozenset((b"websocket",))
-    prefer: tuple[str, ...] = ()
-    fence: frozenset[str] | None = None
-    geo: bool = False
+    wish: GeoWish = NO_WISH
+    by_place: bool = False  # regions are tried in the order that suits the client's place
     meter: Meter = field(default_factory=Meter)
     label: bytes = b""
+
+    @property
+    def fence(self) -> frozenset[str] | None:
+        """The only regions that may ever serve; None = all."""
+        return self.wish.require
+
+    @property
+    def prefer(self) -> tuple[str, ...]:
+        """Regions to try first."""
+        return self.wish.prefer
 
     def __post_init__(self) -> None:
         self.label = self.name.encode()
@@ -88,7 +111,7 @@ class Router:
                 self._sole.clear()
             self._sole[host] = first
             return first
-        path = normal_path(target)
+        path = normal_path(target) if target != b"*" else b"/"  # OPTIONS *: the host as a whole
         for route in routes:
             if covers(route.path, path):
                 return route

@@ -38,6 +38,8 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
         exchange.route = route = front.worker.router.find(exchange.host, exchange.target)
         if exchange.upload is not None:
             limit_body(exchange, route.max_body)
+        if route.methods and exchange.method not in route.methods:
+            raise Denied("method not allowed", 405)
         if route.rules is None:
             forward(exchange)
         elif not (block.quick and quick_hit(exchange, route)):

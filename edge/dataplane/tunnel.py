@@ -6,6 +6,7 @@ One rule: nothing here looks at the bytes. When one side ends, what it sent is f
 from __future__ import annotations
 
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.errors import UpstreamError
@@ -56,13 +57,12 @@ class Tunnel:
         self._connection.deadline = inf
 
     def client_ended(self) -> None:
-        """The client sends no more: the tunnel ends once its bytes are out."""
-        self._connection.transport.close()
+        """The client sends no more, and its own connection is closing: the tunnel ends once its bytes are out."""
+        self._connection.close()
 
     def client_gone(self) -> None:
         """The client's connection is gone."""
-        self._connection.sink = None
-        self._connection.transport.close()
+        self._connection.close()
         self._over()
 
     # from the upstream's side (ports.ResponseSink)
@@ -79,9 +79,11 @@ class Tunnel:
         self._front.transport.write(data)
 
     def on_end(self, trailers: list[Line]) -> None:
-        """The origin ended: flush, then close."""
-        self._front.tunnel = None
-        self._front.transport.close()
+        """The origin ended: flush within the write deadline, then close."""
+        front = self._front
+        front.tunnel = None
+        front.deadline = monotonic() + front.worker.limits.write_timeout
+        front.transport.close()
         self._over()
 
     def on_failed(self, error: UpstreamError) -> None:

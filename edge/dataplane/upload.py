@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from edge.errors import BadRequest, ClientError, TooLarge
 from edge.http.chunked import ChunkedReader, chunk, last_chunk
+from edge.ports import Connection
 
 if TYPE_CHECKING:
-    from edge.adapters.upstream import UpstreamConnection
     from edge.dataplane.exchange import Exchange
 
 
@@ -47,7 +47,7 @@ class Upload:
         self._reader = ChunkedReader(limits.chunk_line_bytes, limits.trailer_bytes) if length is None else None
         self._kept: list[bytes] = []  # what came so far, as long as it may have to be sent again
         self._held_bytes = 0
-        self._connection: UpstreamConnection | None = None
+        self._connection: Connection | None = None
         self._stopped = False
         self._began_at = monotonic()
         exchange.front.deadline = self._began_at + limits.body_timeout
@@ -62,7 +62,7 @@ class Upload:
         exchange = self._exchange
         try:
             pieces, rest = self._decode(data)
-            if self.received > self.limit:
+            if self.received + (self._reader.announced if self._reader is not None else 0) > self.limit:
                 raise TooLarge("request body too large", 413)
         except ValueError as error:
             exchange.fail(BadRequest(str(error)))
@@ -111,7 +111,8 @@ class Upload:
         exchange = self._exchange
         limits = exchange.worker.limits
         now = monotonic()
-        exchange.front.deadline = now + limits.body_timeout
+        if not self._stopped:
+            exchange.front.deadline = now + limits.body_timeout
         spent = now - self._began_at
         if (
             not self.done
@@ -120,17 +121,17 @@ class Upload:
         ):
             exchange.upload_late(now)
 
-    def attach(self, connection: UpstreamConnection) -> None:
+    def attach(self, connection: Connection) -> None:
         """Send what is kept, then pass on what comes."""
         self._connection = connection
         connection.upload_begins()
+        if not self.done:
+            self.go()  # before anything is written, for that may stop the client again
         if self._kept:
             kept = b"".join(self._kept)
             connection.upload(chunk(kept) if self.length is None else kept)
         if self.done:
             self._complete(connection)
-        else:
-            self.go()
 
     def detach(self) -> None:
         """The attempt is over; what comes now is held for the next one."""
@@ -155,7 +156,7 @@ class Upload:
         self._connection = None
         self._kept.clear()
 
-    def _complete(self, connection: UpstreamConnection) -> None:
+    def _complete(self, connection: Connection) -> None:
         if self._reader is not None:
             connection.upload(last_chunk(self._reader.trailers))
         connection.upload_ends()

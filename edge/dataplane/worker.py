@@ -18,13 +18,16 @@ from email.utils import formatdate
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.adapters.logs import AccessLog, quote
 from edge.dataplane.front import Front
+from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, Memo, RequestBlock, request_block
 from edge.http.message import Fields
+from edge.http.text import quote
+from edge.ports import LogSink
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
+    from edge.dataplane.geography import Geography
     from edge.dataplane.pools import PoolRuntime
     from edge.dataplane.router import Router
     from edge.dataplane.store import Store
@@ -48,29 +51,32 @@ class WorkerLimits:
     body_grace: float = 10.0
     body_rate: float = 1000.0
     connections: int = 20000
-    connections_per_client: int = 1000
+    connections_per_client: int = 4096
     pipeline_bytes: int = 64 * 1024
     hold_bytes: int = 64 * 1024
-    buffer_bytes: int = 64 * 1024
+    buffer_high: int = 64 * 1024
+    buffer_low: int = 16 * 1024
     chunk_line_bytes: int = 4096
     trailer_bytes: int = 8192
     max_ranges: int = 5
     grace: float = 30.0
+    request_id: str = "keep"  # a client's X-Request-Id: keep | trusted (from trusted proxies) | replace
 
 
 class Worker:
     """The data plane of one process."""
 
-    def __init__(self, limits: WorkerLimits, head: Limits, log: AccessLog, trusted: object) -> None:
+    def __init__(self, limits: WorkerLimits, head: Limits, log: LogSink, trusted: Networks) -> None:
         self.limits = limits
         self.head = head
         self.log = log
-        self.trusted = trusted  # answers `address in trusted`
+        self.trusted = trusted
         self.blocks: Memo[RequestBlock] = Memo(lambda raw: request_block(raw, head))
         self.no_block = RequestBlock(Fields())
         self.router: Router = None  # type: ignore[assignment]  # given by `use` before a listener opens
         self.pools: dict[str, PoolRuntime] = {}
         self.store: Store | None = None
+        self.geography: Geography | None = None
         self.fronts: set[Front] = set()
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
@@ -116,8 +122,8 @@ class Worker:
             return False
         self._clients[peer] = mine + 1
         self.fronts.add(front)
-        front.trusted = peer in self.trusted  # type: ignore[operator]
-        front.transport.set_write_buffer_limits(high=limits.buffer_bytes)
+        front.trusted = peer in self.trusted
+        front.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         return True
 
     def forget_connection(self, front: Front) -> None:

@@ -43,6 +43,11 @@ class ChunkedReader:
         self.done = False
         self.trailers: list[Line] = []
 
+    @property
+    def announced(self) -> int:
+        """Bytes of the current chunk that have not come yet."""
+        return self._remaining
+
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """Payload pieces in order, and the bytes after the message's end (empty until `done`). Raises ValueError."""
         if self._buffer:

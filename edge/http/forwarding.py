@@ -6,6 +6,9 @@ unless that side is trusted. Hop-by-hop lines and those that `Connection` names 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
 from edge.http.message import Fields, Line
 
 # Written by the gateway itself on every outbound request, whatever came in.
@@ -16,6 +19,7 @@ ASSERTED = frozenset(
 FORWARDING = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
 # A name that some servers read as one of these once `_` and `-` are the same to them (CGI's habit).
 _SENSITIVE = ASSERTED | {b"connection", b"upgrade", b"te", b"trailer", b"keep-alive", b"proxy-authorization"}
+REMEMBERED = 4096  # addresses whose membership is remembered
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
@@ -42,17 +46,18 @@ def response_lines(fields: Fields, dropped: frozenset[bytes]) -> bytes:
     )
 
 
-def asserted_lines(client: str, scheme: bytes, host: bytes) -> bytes:
-    """The forwarding fields for a client that is not a trusted proxy: whatever it sent is replaced (RFC 7239)."""
+def asserted_lines(client: str, scheme: bytes, host: bytes, via: bytes | None = None) -> bytes:
+    """The forwarding fields for a client that is not a trusted proxy: whatever it sent is replaced (RFC 7239).
+
+    Its Via is kept: that list is there to find loops, asserts nothing, and only grows (RFC 9110 7.6.3).
+    """
     node = f'"[{client}]"' if ":" in client else client
-    return (
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\nVia: 1.1 edge\r\n"
-        % (
-            client.encode(),
-            scheme,
-            host,
-            _element(node.encode(), scheme, host),
-        )
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\nVia: %b\r\n" % (
+        client.encode(),
+        scheme,
+        host,
+        _element(node.encode(), scheme, host),
+        via + b", 1.1 edge" if via else b"1.1 edge",
     )
 
 
@@ -78,13 +83,38 @@ def _element(node: bytes, scheme: bytes, host: bytes) -> bytes:
     return b"for=%b;host=%b;proto=%b" % (node, quoted or b'""', scheme)
 
 
-def client_address(fields: Fields, peer: str, trusted: object) -> str:
+class Networks:
+    """A set of networks that answers `address in networks` for addresses as text; remembers a bounded number."""
+
+    __slots__ = ("_known", "_networks")
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network] = ()) -> None:
+        self._networks = tuple(networks)
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, address: object) -> bool:
+        if not self._networks or not isinstance(address, str):
+            return False
+        known = self._known.get(address)
+        if known is None:
+            try:
+                parsed = ip_address(address)
+            except ValueError:
+                return False
+            known = any(parsed in network for network in self._networks)
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[address] = known
+        return known
+
+
+def client_address(fields: Fields, peer: str, trusted: Networks) -> str:
     """The client's address behind trusted proxies: the right-most X-Forwarded-For member that is not one of them.
 
-    `trusted` answers `address in trusted`. A member that is no address ends the walk: the last good one counts.
+    A member that is no address ends the walk: the last good one counts.
     """
     address = peer
-    if peer not in trusted:  # type: ignore[operator]
+    if peer not in trusted:
         return peer
     for value in reversed(fields.get_all(b"x-forwarded-for")):
         for raw in reversed(value.split(b",")):
@@ -92,15 +122,13 @@ def client_address(fields: Fields, peer: str, trusted: object) -> str:
             if not is_address(member):
                 return address
             address = member
-            if address not in trusted:  # type: ignore[operator]
+            if address not in trusted:
                 return address
     return address
 
 
 def is_address(text: str) -> bool:
     """Whether the text is an IPv4 or IPv6 address in its usual form (no port, no zone)."""
-    from ipaddress import ip_address
-
     try:
         ip_address(text)
     except ValueError:

@@ -45,9 +45,10 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 class Limits:
     """The sizes a head may have; the defaults are SECURITY's."""
 
-    line_bytes: int = 8 * 1024  # one field line, and the request line
+    line_bytes: int = 8 * 1024  # one field line
     fields: int = 100
     head_bytes: int = 32 * 1024
+    first_line_bytes: int = 8 * 1024
 
 
 class RequestBlock:
@@ -264,15 +265,16 @@ def _connection(facts: RequestBlock) -> None:
     if len(identifier) == 1 and REQUEST_ID.fullmatch(identifier[0]):
         facts.request_id = identifier[0]
     parents = fields.get_all(b"traceparent")
-    facts.trace = len(parents) == 1 and TRACEPARENT.fullmatch(parents[0]) is not None
-    facts.forward, facts.forwarding = request_lines(fields, dropped_names(fields), facts.trace)
+    dropped = dropped_names(fields)
+    facts.trace = len(parents) == 1 and TRACEPARENT.fullmatch(parents[0]) is not None and b"traceparent" not in dropped
+    facts.forward, facts.forwarding = request_lines(fields, dropped, facts.trace)
     facts.plain = not (facts.length or facts.chunked or facts.expect or facts.upgrade)
     facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names())
 
 
 def request_line_error(line: bytes, limits: Limits) -> ClientError:
     """Why a first line was not proven: too long, another version, or malformed."""
-    if len(line) > limits.line_bytes:
+    if len(line) > limits.first_line_bytes:
         return TooLarge("request line too long", 414)
     if VERSION_ONLY.fullmatch(line) and not line.rpartition(b" ")[2].startswith(b"HTTP/1."):
         return BadRequest("HTTP version not supported", 505)
@@ -315,7 +317,9 @@ def response_head(head: bytes, limits: Limits) -> ResponseFacts:
     facts.idle_hint_s = _idle_hint(fields)
     facts.has_date = b"date" in fields
     facts.forward = response_lines(fields, dropped_names(fields))
-    sized = b"" if facts.length is None else b"Content-Length: %d\r\n" % facts.length
+    sized = b""
+    if facts.length is not None and facts.status >= 200 and facts.status != 204:  # RFC 9110 8.6
+        sized = b"Content-Length: %d\r\n" % facts.length
     facts.wire = b"HTTP/1.1 %d %b\r\n%b%b" % (facts.status, facts.reason, facts.forward, sized)
     return facts
 

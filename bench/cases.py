@@ -1,0 +1,92 @@
+"""What is measured, and what must be reached: the cases and the targets as tables.
+
+One rule: a target names one metric of one case, and compares the gateway's figure of this run with a peer's figure of
+the same run, or with a fixed bound. Nothing is compared across runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+GATEWAY = "gateway"
+OBJECTS = 10_000
+KEPT = 2_000
+
+
+class Kind(Enum):
+    """How a case is measured."""
+
+    LOAD = "wrk"
+    LATENCY = "one connection"
+    IDLE = "kept connections"
+    BIG = "large bodies"
+    SLOW = "a 50 ms origin"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`mode` is the load script's: plain, zipf or slow. Cached cases are warmed first."""
+
+    name: str
+    title: str
+    path: str = ""
+    kind: Kind = Kind.LOAD
+    mode: str = "plain"
+    connections: int = 64
+    cached: bool = False
+
+
+CASES = (
+    Case("forward-1k", "forward 1 KiB", "/f/1k"),
+    Case("forward-100k", "forward 100 KiB", "/f/100k"),
+    Case("hit-1k", "hit 1 KiB", "/c/1k", cached=True),
+    Case("hit-10k", "hit 10 KiB", "/c/10k", cached=True),
+    Case("hit-100k", "hit 100 KiB", "/c/100k", cached=True),
+    Case("browser", "browser mix, cached", "/c/o/", mode="zipf", cached=True),
+    Case("latency", "forward 1 KiB, 1 connection", "/f/1k", Kind.LATENCY, connections=1),
+    Case("idle", "2,000 kept connections", "/f/1k", Kind.IDLE),
+    Case("big", "large body up and down", "/big/", Kind.BIG),
+    Case("slow-forward", "50 ms origin, no cache", "/sf/", Kind.SLOW, "slow"),
+    Case("slow-cached", "50 ms origin, 90 % cacheable", "/s/", Kind.SLOW, "slow", cached=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """gateway.metric (<= or >=) factor x reference.metric; with an empty reference, factor is the bound itself.
+
+    `reference` is a peer's name, or `case:NAME` for the gateway's own figure in another case.
+    """
+
+    case: str
+    metric: str
+    factor: float
+    reference: str = ""
+    at_least: bool = False
+    stretch: bool = False
+
+
+TARGETS = (
+    Target("forward-1k", "cpu_us", 1.5, "nginx"),
+    Target("forward-1k", "cpu_us", 1.15, "nginx", stretch=True),
+    Target("forward-1k", "rps", 4.0, "naive", at_least=True),
+    Target("forward-100k", "rps", 0.8, "haproxy", at_least=True),
+    Target("idle", "bytes_each", 2560),
+    Target("big", "down_growth_mib", 32),
+    Target("big", "up_growth_mib", 32),
+    Target("latency", "added_us", 2.0, "nginx"),
+    Target("hit-1k", "cpu_us", 0.9, "nginx"),
+    Target("hit-1k", "cpu_us", 0.6, "varnish"),
+    Target("hit-1k", "cpu_us", 0.7, "nginx", stretch=True),
+    Target("hit-1k", "cpu_us", 1.1, "haproxy", stretch=True),
+    Target("hit-1k", "p99_us", 1.5, "nginx"),
+    Target("hit-10k", "cpu_us", 1.2, "nginx"),
+    Target("hit-100k", "cpu_us", 0.8, "varnish"),
+    Target("hit-100k", "cpu_us", 0.8, "haproxy"),
+    Target("hit-100k", "cpu_us", 1.2, "nginx"),
+    Target("browser", "cpu_us", 0.9, "nginx"),
+    Target("browser", "cpu_us", 1.0, "haproxy", stretch=True),
+    Target("slow-cached", "p50_us", 0.5, "case:slow-forward"),
+    Target("slow-cached", "hit_ratio", 0.9, at_least=True),
+)

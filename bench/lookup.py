@@ -1,0 +1,139 @@
+"""What a look-up in the memory tier costs, and what an object costs beside its head and body.
+
+`python -m bench.lookup [OBJECTS …]` (default 1,000 and 1,000,000). Keys are asked for as requests ask for them: new
+bytes objects whose hash is not yet known, by popularity (Zipf, s = 1) and, as the worst case for the processor's caches,
+uniformly. Times are medians over batches, the loop around them taken off.
+"""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from array import array
+from bisect import bisect
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
+from statistics import median
+from time import perf_counter
+
+from edge.cache.index import Index
+from edge.cache.stored import Plan, Stored, build
+from edge.cache.verdict import Source
+from edge.http.message import Fields
+
+BATCH = 500
+BATCHES = 200
+NOW = 1_800_000_000.0
+NO_TAGS: frozenset[bytes] = frozenset()  # one object, as the product shares it; an empty one takes 216 bytes
+FIELDS = Fields(
+    (
+        (b"Content-Type", b"text/html; charset=utf-8"),
+        (b"Cache-Control", b"public, max-age=3600"),
+        (b"Date", b"Fri, 15 Jan 2027 08:00:00 GMT"),
+        (b"Content-Length", b"6"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Microseconds for each look-up; bytes for each object beside its head's and body's own bytes."""
+
+    objects: int
+    zipf_us: float
+    uniform_us: float
+    metadata_bytes: float
+    charged_bytes: float
+
+
+def key_of(number: int) -> bytes:
+    """One of the keys, a new object each time."""
+    return b"https://www.example.com/articles/%d/index.html" % number
+
+
+def stored(number: int) -> Stored:
+    """A small response as a fill would build it."""
+    plan = Plan(
+        key=key_of(number),
+        status=200,
+        reason=b"OK",
+        fields=FIELDS,
+        vary=(),
+        received_at=NOW + number % 1000 / 7,
+        born=NOW + number % 1000 / 7 - 1,
+        lifetime_s=3600.0,
+        source=next(iter(Source)),
+        swr_s=0.0,
+        sie_s=0.0,
+        outage_s=0.0,
+        keep_s=3600.0,
+        must_revalidate=False,
+        no_cache=False,
+        plain_hits=True,
+        etag=None,
+        tags=NO_TAGS,
+    )
+    return build(plan, (b"body-%d" % (number % 10),))
+
+
+def measure(objects: int) -> Figures:
+    """Fill an index and ask it."""
+    tracemalloc.start()
+    index: Index[Stored] = Index(objects * 4096 + (1 << 20))
+    fixed = index.bytes
+    before = tracemalloc.get_traced_memory()[0]
+    seq = index.epochs.now_seq()
+    payload = 0
+    for number in range(objects):
+        entry = stored(number)
+        payload += len(entry.wire) + entry.length
+        index.put(entry, NOW, seq)
+    entry = stored(0)  # so that the last one made is not counted twice
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    random = Random(7)
+    weights = array("d", accumulate(1 / (rank + 1) for rank in range(objects)))
+    zipf = [bisect(weights, random.random() * weights[-1]) for _ in range(BATCH * BATCHES)]
+    uniform = [random.randrange(objects) for _ in range(BATCH * BATCHES)]
+    places = list(range(objects))
+    random.shuffle(places)  # what is popular does not lie side by side in memory
+    metadata, charged = (taken - payload) / objects, (index.bytes - fixed - payload) / objects
+    return Figures(
+        objects,
+        _time(index, [places[number] for number in zipf]),
+        _time(index, uniform),
+        metadata,
+        charged,
+    )
+
+
+def _time(index: Index[Stored], numbers: list[int]) -> float:
+    get = index.get
+    times = []
+    for start in range(0, len(numbers), BATCH):
+        keys = [key_of(number) for number in numbers[start : start + BATCH]]
+        begun = perf_counter()
+        for key in keys:
+            get(key)
+        ended = perf_counter()
+        for _ in keys:
+            pass
+        times.append((ended - begun - (perf_counter() - ended)) / BATCH)
+    return median(times) * 1e6
+
+
+def main() -> None:
+    """Print one line for each number of objects."""
+    sizes = [int(word) for word in sys.argv[1:]] or [1_000, 1_000_000]
+    print(f"{'objects':>10} {'zipf µs':>9} {'uniform µs':>11} {'metadata B':>11} {'charged B':>10}")
+    for size in sizes:
+        found = measure(size)
+        print(
+            f"{found.objects:>10,} {found.zipf_us:>9.3f} {found.uniform_us:>11.3f}"
+            f" {found.metadata_bytes:>11.0f} {found.charged_bytes:>10.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

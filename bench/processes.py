@@ -1,0 +1,108 @@
+"""Processes of a run: free ports, pinning to a core, waiting until they answer, and ending all of them.
+
+One rule: each process lives in a session of its own and is ended through it, children included, on every way out of
+the run; Ctrl-C reaches the run alone, which then ends the rest in order.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+LOOPBACK = "127.0.0.1"
+SEARCH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+READY_S = 30.0
+STOP_S = 5.0
+
+
+class Refused(Exception):
+    """The run cannot start, or a process of it failed; the text is one line for people."""
+
+
+def program(name: str) -> str | None:
+    """The path of an installed program, also where Debian keeps daemons."""
+    return shutil.which(name, path=SEARCH)
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct free ports on loopback."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for sock in held:
+            sock.bind((LOOPBACK, 0))
+        return [int(sock.getsockname()[1]) for sock in held]
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def answer(port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of one GET; status 0 when nobody answers."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
+
+
+class Running(AbstractContextManager["Running"]):
+    """One process, pinned to `core`."""
+
+    def __init__(self, name: str, command: list[str], directory: Path, core: int) -> None:
+        self.name = name
+        self.output = directory / f"{name}.out"
+        with self.output.open("wb") as sink:
+            self._child = subprocess.Popen(
+                ["taskset", "-c", str(core), *command],
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+                env=dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[1])),
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def wait_for(self, port: int, path: str) -> Running:
+        """Wait until `path` answers 200."""
+        deadline = time.monotonic() + READY_S
+        while answer(port, path)[0] != 200:
+            if self._child.poll() is not None or time.monotonic() > deadline:
+                tail = self.output.read_text(errors="replace").strip().splitlines()[-4:]
+                raise Refused(f"{self.name} did not become ready: {' | '.join(tail) or 'no output'}")
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        """SIGTERM, a short grace, then SIGKILL for the whole session."""
+        if self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                pass
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._child.wait()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

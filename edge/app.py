@@ -1,0 +1,274 @@
+"""From a checked configuration to the running parts: the only place that names concrete classes.
+
+One rule: nothing is decided here. Each function turns one table of the file into the object that acts on it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from edge.adapters.links import BackendLink, Peer, response_memo
+from edge.adapters.logs import AccessLog
+from edge.adapters.tls import client_context, server_context
+from edge.balance.backend import Backend, BackendSpec
+from edge.balance.geo import NO_WISH, GeoMap, GeoWish
+from edge.balance.health import EjectionSettings
+from edge.balance.pool import BalanceSettings, Pool
+from edge.balance.regions import RegionSpec
+from edge.cache.rules import Directives, Rules, SetCookie
+from edge.config import Config
+from edge.config_cache import CacheRules
+from edge.config_routing import Backend as BackendConfig
+from edge.config_routing import Pool as PoolConfig
+from edge.config_routing import Region as RegionConfig
+from edge.config_routing import Route as RouteConfig
+from edge.config_routing import Timeouts as TimeoutsConfig
+from edge.dataplane.geography import Geography, Nowhere, Places
+from edge.dataplane.pools import PoolRuntime, PoolSettings, hash_hint, seeded
+from edge.dataplane.router import Retry, Route, Router
+from edge.dataplane.store import Store
+from edge.dataplane.worker import Worker, WorkerLimits
+from edge.http.forwarding import Networks
+from edge.http.grammar import Limits
+from edge.ports import Link, Timeouts
+
+
+def build(config: Config, log: AccessLog | None = None, places: Places | None = None) -> Worker:
+    """A worker that serves this configuration; its listeners are opened by `listen`. Raises ConfigError."""
+    limits = config.limits
+    head = Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
+    log = log or AccessLog(config.log.access)
+    worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies))
+    worker.combined = config.log.format == "combined"
+    pools = pool_runtimes(config)
+    worker.geography = geography(config, places or Nowhere())
+    worker.store = Store(config.cache.memory, config.cache.eviction)
+    worker.use(Router([route(each, pools) for each in config.routes]), pools)
+    return worker
+
+
+async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:
+    """Open the listeners, shared with the other workers of the machine; the addresses that are bound."""
+    bound = []
+    for address in config.listen.http:
+        sock = bind(address.host, address.port, config.listen.backlog)
+        bound.append(sock.getsockname()[:2])
+        await worker.listen(sock)
+    for listener in config.listen.https:
+        tls = server_context([(each.cert, each.key) for each in listener.certificates])
+        sock = bind(listener.address.host, listener.address.port, config.listen.backlog)
+        bound.append(sock.getsockname()[:2])
+        await worker.listen(sock, tls)
+    return bound
+
+
+def bind(host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket that several workers may bind; raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def geography(config: Config, places: Places) -> Geography:
+    """The regions as places see them."""
+    specs = [region_spec(name, region) for name, region in config.regions.items()]
+    overrides = [(str(network), name) for name, region in config.regions.items() for network in region.cidrs]
+    return Geography(GeoMap(specs, overrides), places, bool(overrides))
+
+
+def region_spec(name: str, region: RegionConfig) -> RegionSpec:
+    """A region of the file as balancing sees it."""
+    return RegionSpec(
+        name,
+        region.tier,
+        region.weight,
+        region.location,
+        region.countries,
+        region.continents,
+        region.subdivisions,
+        region.last_resort,
+    )
+
+
+def worker_limits(config: Config) -> WorkerLimits:
+    """The client side's limits."""
+    limits = config.limits
+    return WorkerLimits(
+        header_timeout=limits.header_timeout,
+        idle_timeout=limits.idle_timeout,
+        write_timeout=limits.write_timeout,
+        body_timeout=limits.body_timeout,
+        body_grace=limits.body_grace,
+        body_rate=limits.min_body_rate,
+        connections=limits.connections,
+        connections_per_client=limits.connections_per_client,
+        pipeline_bytes=limits.pipeline_buffer,
+        hold_bytes=limits.replay_buffer,
+        buffer_high=limits.buffer_high,
+        buffer_low=limits.buffer_low,
+        chunk_line_bytes=limits.max_chunk_line,
+        trailer_bytes=limits.max_trailers,
+        max_ranges=limits.max_ranges,
+        grace=limits.shutdown_grace,
+        request_id=limits.request_id,
+    )
+
+
+def pool_runtimes(config: Config) -> dict[str, PoolRuntime]:
+    """All pools, with their fallbacks tied."""
+    make = link_maker(config)
+    runtimes = {}
+    for name, pool in config.pools.items():
+        backends = [
+            Backend(backend_spec(each, name, config.regions), pool.health is not None, ejection(pool))
+            for each in pool.backends
+        ]
+        settings = BalanceSettings(ejection(pool), pool.slow_start, pool.fail_open)
+        pure = Pool(name, backends, pool.balance, settings, seeded())
+        runtimes[name] = PoolRuntime(
+            pure,
+            PoolSettings(pool.queue, pool.timeouts.queue, pool.retry.budget, pool.retry.min),
+            make(pool),
+            hash_hint(pool.hash.on) if pool.balance == "hash" else None,
+        )
+    for name, pool in config.pools.items():
+        if pool.fallback is not None:
+            runtimes[name].fall_back_to(runtimes[pool.fallback])
+    return runtimes
+
+
+def backend_spec(backend: BackendConfig, pool: str, regions: dict[str, RegionConfig]) -> BackendSpec:
+    """A backend of the file (or of a registration) as balancing sees it."""
+    url = backend.url
+    return BackendSpec(
+        id=backend.id,
+        pool=pool,
+        scheme=url.scheme,
+        host=url.host,
+        port=url.port,
+        authority=url.authority.encode(),
+        region=backend.region,
+        weight=backend.weight,
+        max_in_flight=backend.max_in_flight or None,
+    )
+
+
+def ejection(pool: PoolConfig) -> EjectionSettings | None:
+    """How live failures take a backend of this pool out; None when they do not."""
+    rule = pool.ejection
+    if rule is None:
+        return None
+    return EjectionSettings(
+        consecutive=rule.consecutive,
+        time_s=rule.time,
+        max_time_s=rule.max_time,
+        max_ejected=rule.max,
+        window_s=rule.window,
+        min_sample=rule.min_sample,
+        min_success=rule.success_rate,
+    )
+
+
+def link_maker(config: Config) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
+    """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
+    limits = config.limits
+    # A response's field line may be as long as its head: origins set long policies and cookies.
+    head = Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
+    memo = response_memo(head)
+
+    def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
+        tls = pool.tls
+        context = None
+        if any(each.url.scheme == "https" for each in pool.backends):
+            context = client_context(tls.ca, tls.cert, tls.key, tls.verify)
+
+        def make(backend: Backend) -> Link:
+            secure = context or client_context(tls.ca, tls.cert, tls.key, tls.verify)
+            peer = Peer(
+                backend.host, backend.port, secure if backend.scheme == "https" else None, tls.server_name, pool.resolve
+            )
+            link = BackendLink(peer, timeouts(pool.timeouts), head, memo)
+            link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
+            link.interim_max = limits.max_interim
+            link.chunk_line_bytes = limits.max_chunk_line
+            link.trailer_bytes = limits.max_trailers
+            return link
+
+        return make
+
+    return for_pool
+
+
+def timeouts(values: TimeoutsConfig) -> Timeouts:
+    """The waits on a backend."""
+    return Timeouts(values.connect, values.first_byte, values.head, values.body, values.idle, values.queue)
+
+
+def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
+    """One route."""
+    geo = values.geo
+    pool = pools[values.pool]
+    return Route(
+        name=values.name,
+        host=values.host.encode(),
+        path=values.path.encode(),
+        pool=pool,
+        rules=None if values.cache is None else rules(values.cache),
+        preserve_host=values.preserve_host,
+        max_body=values.max_body,
+        methods=frozenset(method.encode() for method in values.methods),
+        timeouts=timeouts(values.timeouts),
+        retry=Retry(values.retry.attempts, values.retry.deadline, values.retry.statuses),
+        upgrades=frozenset((b"websocket",)) if values.upgrade else frozenset(),
+        wish=GeoWish(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_WISH,
+        by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
+    )
+
+
+def rules(values: CacheRules) -> Rules:
+    """A route's `cache` table as the cache reads it."""
+
+    def names(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+        return tuple(text.encode() for text in texts)
+
+    return Rules(
+        name=values.name,
+        default_ttl_s=values.default_ttl,
+        status_ttl_s=dict(values.status_ttl),
+        override_ttl_s=values.override_ttl,
+        bypass_cookies=names(values.bypass.cookies),
+        bypass_headers=names(values.bypass.headers),
+        bypass_paths=names(values.bypass.paths),
+        ignore_query=names(values.ignore_query),
+        only_query=None if values.only_query is None else names(values.only_query),
+        sort_query=values.sort_query,
+        key_headers=names(values.key_headers),
+        key_cookies=names(values.key_cookies),
+        set_cookie=SetCookie(values.set_cookie),
+        request_directives=Directives(values.request_directives),
+        stale_if_error_s=values.stale_if_error,
+        stale_while_revalidate_s=values.stale_while_revalidate,
+        stale_on_outage_s=values.stale_on_outage,
+        keep_s=values.keep,
+        heuristic_fraction=values.heuristic,
+        heuristic_max_s=values.heuristic_max,
+        max_object_bytes=values.max_object,
+        min_uses=values.min_uses,
+        vary_limit=values.vary_limit,
+        normalise_encoding=None if values.normalise_encoding is None else names(values.normalise_encoding),
+        normalise_language=values.normalise_language,
+        targets=names(values.targets),
+        collapse_wait_s=values.collapse_wait,
+    )

@@ -1,0 +1,221 @@
+"""A backend: one address we can send to, its configuration and its live state, as two types.
+
+One rule: `take` and `give_back` come in pairs, and only they move `in_flight`. `BackendSpec` is what the file says;
+`Backend` is what lives: a reload gives an existing `Backend` a new spec, so requests that are running give back to the
+same object. The pool that owns a backend hears of everything that may change who is a candidate; policies never look
+past `in_flight`, `share` and `latency`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from edge.balance.health import NEVER, Admin, EjectionSettings, Health, Outlier
+from edge.balance.latency import PeakEwma
+
+UNLIMITED = 1 << 60
+
+
+class Outcome(Enum):
+    """How one attempt ended, seen from the backend."""
+
+    SUCCESS = "success"
+    GATEWAY_FAILURE = "gateway-failure"  # could not connect, connection lost, timed out, invalid, 502-504
+    NEUTRAL = "neutral"  # the client left, or a limit of ours: never the backend's fault
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """What the configuration, or a registration, says of a backend."""
+
+    id: str
+    pool: str
+    scheme: str
+    host: str
+    port: int
+    authority: bytes
+    region: str = ""
+    weight: int = 1
+    max_in_flight: int | None = None
+
+    def same_address(self, other: BackendSpec) -> bool:
+        """Whether live state may be carried over: what answers there is the same."""
+        return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
+
+
+class Owner(Protocol):
+    """The pool, as a backend sees it."""
+
+    def changed(self) -> None:
+        """Who is a candidate may have changed."""
+
+    def suspect(self, backend: Backend, evidence: str, now: float) -> None:
+        """Live traffic says that the backend is an outlier; eject it if the pool can do without."""
+
+    def readmitted(self, backend: Backend, now: float) -> None:
+        """A trial after an ejection went well."""
+
+
+class Backend:
+    """One backend's live state. `health` stays HEALTHY when the pool has no probes."""
+
+    __slots__ = (
+        "_outlier",
+        "_owner",
+        "admin",
+        "authority",
+        "ejected_until",
+        "ejections",
+        "failures",
+        "half_open",
+        "health",
+        "host",
+        "id",
+        "in_flight",
+        "latency",
+        "limit",
+        "max_in_flight",
+        "neutrals",
+        "pool",
+        "port",
+        "region",
+        "returned_at",
+        "scheme",
+        "share",
+        "slow_from",
+        "spec",
+        "successes",
+        "taken",
+        "turn",
+        "weight",
+    )
+
+    def __init__(self, spec: BackendSpec, probed: bool = False, ejection: EjectionSettings | None = None) -> None:
+        self.in_flight = 0
+        self.health = Health.UNKNOWN if probed else Health.HEALTHY
+        self.admin = Admin.ACTIVE
+        self.ejected_until = NEVER
+        self.half_open = False  # back from ejection, on trial: one request at a time until one succeeds
+        self.returned_at = NEVER
+        self.slow_from = NEVER  # slow start began
+        self.turn: float = 0.0  # smooth round-robin's running value
+        self.latency = PeakEwma()
+        self.taken = self.successes = self.failures = self.neutrals = self.ejections = 0
+        self._outlier = Outlier(ejection or EjectionSettings())
+        self._owner: Owner | None = None
+        self.respec(spec)
+
+    def respec(self, spec: BackendSpec) -> None:
+        """Take on a new configuration; live state stays."""
+        self.spec = spec
+        self.id, self.pool, self.scheme = spec.id, spec.pool, spec.scheme
+        self.host, self.port, self.authority = spec.host, spec.port, spec.authority
+        self.region, self.weight, self.max_in_flight = spec.region, spec.weight, spec.max_in_flight
+        self.share: float = spec.weight  # the weight after slow start; the pool keeps it
+        self.limit = self.own_limit  # 1 while half open; the pool keeps it
+
+    def belong(self, owner: Owner | None, ejection: EjectionSettings | None) -> None:
+        """Join a pool (or leave one); counts of live failures begin anew when the settings differ."""
+        self._owner = owner
+        settings = ejection or EjectionSettings()
+        if self._outlier.settings != settings:
+            self._outlier = Outlier(settings)
+
+    @property
+    def own_limit(self) -> int:
+        """Requests in flight at most, as configured."""
+        return UNLIMITED if self.max_in_flight is None else self.max_in_flight
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def is_in(self, now: float) -> bool:
+        """Whether a new request may be sent here, apart from being full: active, not unhealthy, not ejected."""
+        return self.admin is Admin.ACTIVE and self.health is not Health.UNHEALTHY and now >= self.ejected_until
+
+    def available(self, now: float) -> bool:
+        """The one question that decides whether a new request may be sent here."""
+        return self.is_in(now) and self.in_flight < self.limit
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> None:
+        """A request was assigned; counted at selection, before any connect."""
+        self.in_flight += 1
+        self.taken += 1
+
+    def give_back(self, now: float) -> None:
+        """That request ended, however it ended."""
+        assert self.in_flight > 0, f"backend {self.id} was given back more often than taken"
+        self.in_flight -= 1
+
+    def observe(self, outcome: Outcome, latency_s: float, now: float) -> None:
+        """Learn from one attempt; `latency_s` runs from request sent to response head (or to the failure)."""
+        if outcome is Outcome.SUCCESS:
+            self.successes += 1
+            self.latency.observe(latency_s, now)
+            self._outlier.on_success(now)
+            if self.half_open:
+                self._readmit(now)
+        elif outcome is Outcome.GATEWAY_FAILURE:
+            self.failures += 1
+            self.latency.fail(latency_s, now)
+            evidence = self._outlier.on_failure(now)
+            if self.half_open:
+                evidence = "the trial request failed"
+            if evidence is not None and self._owner is not None and now >= self.ejected_until:
+                self._owner.suspect(self, evidence, now)
+        else:
+            self.neutrals += 1
+
+    # -- changes of state ------------------------------------------------------------------------------------------
+
+    def set_health(self, health: Health, now: float) -> None:
+        """What probes found. Coming back from unhealthy starts slowly."""
+        if health is self.health:
+            return
+        if health is Health.HEALTHY and self.health is Health.UNHEALTHY:
+            self.slow_from = now
+            self._outlier.reset()
+        self.health = health
+        self._tell()
+
+    def set_admin(self, admin: Admin, now: float) -> None:
+        """What the operator wants. Coming back from a drain starts slowly."""
+        if admin is self.admin:
+            return
+        if admin is Admin.ACTIVE:
+            self.slow_from = now
+        self.admin = admin
+        self._tell()
+
+    def eject(self, now: float) -> float:
+        """Out until the returned time; the pool has checked that it may."""
+        in_service_s = now - self.returned_at if self.returned_at > NEVER else 0.0
+        self.ejected_until = now + self._outlier.next_time_s(in_service_s)
+        self.half_open = False
+        self.ejections += 1
+        self._outlier.reset()
+        self._tell()
+        return self.ejected_until
+
+    def spare(self) -> None:
+        """The pool cannot do without this outlier: count again from nothing."""
+        self._outlier.reset()
+
+    def try_again(self) -> None:
+        """The ejection is over: on trial."""
+        self.ejected_until = NEVER
+        self.half_open = True
+        self._outlier.reset()
+
+    def _readmit(self, now: float) -> None:
+        self.half_open = False
+        self.returned_at = self.slow_from = now
+        if self._owner is not None:
+            self._owner.readmitted(self, now)
+
+    def _tell(self) -> None:
+        if self._owner is not None:
+            self._owner.changed()

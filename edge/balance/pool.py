@@ -1,0 +1,321 @@
+"""A pool: picks a backend for a request, in the region that the view says, within the fence.
+
+One rule: the fence and the view's regions hold on every rung of the ladder, fail-open included. Who is a candidate
+changes seldom, so it is worked out when something changed (`changed`) or when time makes a difference (`_next_at`: an
+ejection ends, a slow start goes on), never per request. A pick is then: region by share, policy over its candidates.
+
+    region by share (or the caller's order) ─► next regions in order ─► last resorts ─► FULL? None, wait
+      ─► fallback pool ─► fail-open (health ignored) ─► None
+
+Panic (health ignored in a tier that is short, SEMANTICS 2) is part of the candidates; with nothing available at all the
+ladder applies instead, so that a fallback pool is reached and a dead fence answers 503.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from edge.balance.backend import Backend
+from edge.balance.groups import FOREVER, Ask, Group, rows, share_out
+from edge.balance.health import Admin, EjectionSettings, Event, Health, Randbelow
+from edge.balance.policies import POLICIES, spread
+from edge.balance.regions import RegionHealth, RoutingView
+
+# The region of each request without a hint: steps through all of SPAN, each value once, evenly (SPAN and STEP have no
+# common divisor; STEP / SPAN is near the golden ratio). So shares are kept closely over any run, without chance.
+SPAN = 10000
+STEP = 6181
+_REGION_SALT = 0x5DEECE66D  # so that a key's region and its place on the ring have nothing in common
+
+
+class Verdict(Enum):
+    """How the last pick that left the fast way ended."""
+
+    PICKED = "picked"
+    FULL = "full"  # somebody is available, but at the limit: wait
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSettings:
+    """How a pool treats its backends; durations in seconds."""
+
+    ejection: EjectionSettings | None = field(default_factory=EjectionSettings)
+    slow_start_s: float = 10.0
+    fail_open: bool = False  # with everything down, try anyway rather than answer 503
+
+
+class Pool:
+    """One pool's backends in one process."""
+
+    def __init__(
+        self, name: str, backends: Iterable[Backend], policy: str, settings: BalanceSettings, randbelow: Randbelow
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.settings = settings
+        self.fallback: Pool | None = None  # another pool; the backends that it gives have its name in `pool`
+        self.verdict = Verdict.NONE
+        self.view: RoutingView | None = None  # None: all regions of the pool, by weight of their backends
+        self._randbelow = randbelow
+        self._backends: dict[str, Backend] = {}
+        self._groups: dict[str, Group] = {}
+        self._events: deque[Event] = deque(maxlen=256)
+        self._spin = randbelow(SPAN)  # workers begin at different places
+        self._dirty = True
+        self._next_at = FOREVER
+        self._drawn: list[Group] = []  # groups with a share and a candidate
+        self._bounds: list[float] = []  # where each one's part of SPAN ends
+        self._only: Group | None = None  # that one, when it is one
+        self._well: dict[str, Group] = {}  # groups with a candidate in regions that are well
+        self._current = RoutingView()
+        for backend in backends:
+            self._join(backend)
+        self._regroup()
+
+    # -- picking ---------------------------------------------------------------------------------------------------
+
+    def pick(
+        self,
+        now: float,
+        hint: int = 0,
+        tried: Sequence[Backend] = (),
+        regions: Sequence[str] | None = None,
+        fence: frozenset[str] | None = None,
+    ) -> Backend | None:
+        """A backend that may take one more request, none of `tried`; None says why in `verdict`.
+
+        `regions` is an order to use instead of the shares (geo). Nothing outside `fence` is ever given.
+        """
+        if self._dirty or now >= self._next_at:
+            self._refresh(now)
+        if not tried and regions is None and fence is None and self._drawn:
+            group = self._only or self._draw(hint)
+            backend = group.policy.pick(group.candidates, hint, now)
+            if backend.in_flight < backend.limit:
+                return backend
+        elif regions is not None and not tried:
+            for name in regions:
+                if name in self._well and (fence is None or name in fence):
+                    group = self._well[name]
+                    backend = group.policy.pick(group.candidates, hint, now)
+                    if backend.in_flight < backend.limit:
+                        return backend
+                    break
+        return self._pick_slowly(now, Ask(hint, tried, regions, fence))
+
+    def _draw(self, hint: int) -> Group:
+        """A region by share; with consistent hashing a key stays in its region."""
+        if self.policy == "hash":
+            at = spread(hint ^ _REGION_SALT) % SPAN
+        else:
+            at = self._spin = (self._spin + STEP) % SPAN
+        return self._drawn[min(bisect_right(self._bounds, at), len(self._drawn) - 1)]
+
+    def _draw_inside(self, ask: Ask) -> list[str]:
+        """The same among the regions inside the fence."""
+        if not self._drawn:
+            return []
+        if ask.fence is None:
+            return [self._draw(ask.hint).region]
+        for _ in range(16):  # by rejection: shares inside the fence keep their proportions
+            group = self._draw(ask.hint)
+            if group.region in ask.fence:
+                return [group.region]
+            if self.policy == "hash":
+                break
+        return [group.region for group in self._drawn if group.region in ask.fence][:1]
+
+    def _walk(self, ask: Ask) -> Iterator[Group]:
+        """Groups in the order this request may use them: where it was before, then the order, then last resorts."""
+        view = self._current
+        last: list[str]
+        if ask.regions is not None:
+            order = sorted(ask.regions, key=lambda name: name not in view.healthy)
+            last = [name for name in ask.regions if name in view.last_resort]
+        else:
+            order = [*(() if ask.tried else self._draw_inside(ask)), *view.order]
+            last = list(view.last_resort)
+        if ask.tried and ask.tried[-1].region in order:
+            order.insert(0, ask.tried[-1].region)
+        allowed = frozenset(view.order)
+        for name in dict.fromkeys([name for name in order if name in allowed] + last):
+            if name in self._groups and (ask.fence is None or name in ask.fence):
+                yield self._groups[name]
+
+    def _pick_slowly(self, now: float, ask: Ask) -> Backend | None:
+        full = anybody = False
+        for group in self._walk(ask):
+            free = group.free(ask)
+            if free:
+                self.verdict = Verdict.PICKED
+                return group.policy.pick(free, ask.hint, now)
+            full = full or group.has_full()
+            anybody = anybody or bool(group.candidates)
+        # Somebody is in, but full or tried already: to wait, or to give up, is right. The rest is for all being down.
+        found = None if anybody else self._all_down(now, ask)
+        self.verdict = Verdict.PICKED if found is not None else Verdict.FULL if full else Verdict.NONE
+        return found
+
+    def _all_down(self, now: float, ask: Ask) -> Backend | None:
+        """The last rungs, with the same fence; the caller has served stale already if it could."""
+        if self.fallback is not None:
+            found = self.fallback.pick(now, *ask)
+            if found is not None:
+                return found
+        if self.settings.fail_open:
+            for group in self._walk(ask):
+                if members := group.whoever(ask):
+                    return group.policy.pick(members, ask.hint, now)
+        return None
+
+    def is_full(self, now: float, fence: frozenset[str] | None = None, regions: Sequence[str] | None = None) -> bool:
+        """Whether a backend that may serve is kept from it by its limit only, so that waiting makes sense."""
+        if self._dirty or now >= self._next_at:
+            self._refresh(now)
+        return any(group.has_full() for group in self._walk(Ask(0, (), regions, fence)))
+
+    # -- what changes ----------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Who is a candidate may have changed (`backend.Owner`)."""
+        self._dirty = True
+
+    def suspect(self, backend: Backend, evidence: str, now: float) -> None:
+        """An outlier: eject it, unless too many are out already or nobody else is in (`backend.Owner`)."""
+        settings = self.settings.ejection
+        if settings is None:
+            return
+        if self._dirty:  # whom the view lets serve counts below
+            self._refresh(now)
+        members = [other for other in self._backends.values() if other.admin is Admin.ACTIVE]
+        ejected = sum(1 for other in members if now < other.ejected_until)
+        serving = self._current.order
+        others_in = any(other is not backend and other.region in serving and other.is_in(now) for other in members)
+        if not others_in or ejected + 1 > int(len(members) * settings.max_ejected):
+            backend.spare()
+            self._events.append(Event("ejection-refused", backend.id, f"{evidence}; too few would be left", now))
+            return
+        until = backend.eject(now)
+        self._events.append(Event("ejected", backend.id, f"{evidence}; for {until - now:g} s", now))
+
+    def readmitted(self, backend: Backend, now: float) -> None:
+        """A trial after an ejection went well (`backend.Owner`)."""
+        self._events.append(Event("readmitted", backend.id, "the trial request went well", now))
+        self._dirty = True
+
+    def apply(self, view: RoutingView | None) -> None:
+        """Use a view from the next pick on. Running requests go on where they are."""
+        if view != self.view:
+            self.view = view
+            self._dirty = True
+
+    def apply_health(self, healths: Mapping[str, Health], now: float) -> None:
+        """Take over what the prober found, by backend id; unknown ids are ignored."""
+        for backend_id, health in healths.items():
+            if backend_id in self._backends:
+                self._backends[backend_id].set_health(health, now)
+
+    def add(self, backend: Backend, now: float | None = None) -> None:
+        """A backend joins at run time; with `now` it starts slowly."""
+        if now is not None:
+            backend.slow_from = now
+        self._join(backend)
+        self._regroup()
+
+    def remove(self, backend_id: str) -> Backend | None:
+        """A backend leaves: no new requests. Who holds it still gives it back."""
+        backend = self._backends.pop(backend_id, None)
+        if backend is not None:
+            backend.belong(None, self.settings.ejection)
+            self._regroup()
+        return backend
+
+    def carry_over(self, old: Pool) -> None:
+        """After a reload: who is the same by id and address goes on with its live state and the new values."""
+        for backend_id, fresh in list(self._backends.items()):
+            lived = old.get(backend_id)
+            if lived is None or not lived.spec.same_address(fresh.spec):
+                continue
+            lived.respec(fresh.spec)
+            if fresh.health is Health.HEALTHY:  # the new configuration has no probes
+                lived.health = Health.HEALTHY
+            self._join(lived)
+        if self.view is None:
+            self.view = old.view
+        self._events.extend(old.take_events())
+        self._regroup()
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    # -- for others ------------------------------------------------------------------------------------------------
+
+    @property
+    def backends(self) -> list[Backend]:
+        """All members, in configured order."""
+        return list(self._backends.values())
+
+    def get(self, backend_id: str) -> Backend | None:
+        """The member of that id."""
+        return self._backends.get(backend_id)
+
+    def region_health(self, now: float) -> dict[str, RegionHealth]:
+        """Each region of the pool, for `failover.decide`."""
+        return {group.region: group.region_health(now) for group in self._groups.values()}
+
+    def table(self, now: float) -> list[dict[str, Any]]:
+        """One row for each backend, for status."""
+        return rows(self._backends.values(), now)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _join(self, backend: Backend) -> None:
+        backend.belong(self, self.settings.ejection)
+        self._backends[backend.id] = backend
+
+    def _regroup(self) -> None:
+        """Membership changed: groups and policies anew (the hash ring is built from members, not from who is in)."""
+        members: dict[str, list[Backend]] = {}
+        for backend in self._backends.values():
+            members.setdefault(backend.region, []).append(backend)
+        make = POLICIES[self.policy]
+        self._groups = {region: Group(region, found, make(found, self._randbelow)) for region, found in members.items()}
+        self._dirty = True
+
+    def _refresh(self, now: float) -> None:
+        """Work out the candidates of each region, and the shares of the regions that have any."""
+        view = self._current = self.view if self.view is not None else self._whole_view()
+        groups = list(self._groups.values())
+        next_at = min((group.refresh(now, group.region in view.panic) for group in groups), default=FOREVER)
+        usable = [group for group in groups if group.region in view.order]
+        if not any(group.candidates for group in usable):
+            for group in usable:
+                group.forgive()
+        everyone = [backend for group in groups for backend in group.candidates]
+        self._next_at = min(next_at, share_out(everyone, now, self.settings.slow_start_s))
+        for group in groups:
+            group.policy.settle(group.candidates)
+        self._drawn = [group for group in usable if group.candidates and view.shares.get(group.region, 0.0) > 0]
+        total = sum(view.shares[group.region] for group in self._drawn)
+        self._bounds, at = [], 0.0
+        for group in self._drawn:
+            at += view.shares[group.region] * SPAN / total
+            self._bounds.append(at)
+        self._only = self._drawn[0] if len(self._drawn) == 1 else None
+        self._well = {group.region: group for group in usable if group.candidates and group.region in view.healthy}
+        self._dirty = False
+
+    def _whole_view(self) -> RoutingView:
+        """Without anyone who decides: all regions of the pool, by the weight of their backends."""
+        total = sum(group.weight for group in self._groups.values())
+        shares = {group.region: 100.0 * group.weight / total for group in self._groups.values()}
+        return RoutingView(shares, tuple(shares), frozenset(shares))

@@ -1,0 +1,254 @@
+"""Coalescing: who fetches a key that is not stored, and what the others do for each way the fetch can end.
+
+One flight per flight key (cache key + what is known of the variant): its leader fetches, followers wait. Pure: a party
+is an opaque object with three callbacks; nothing here fetches, stores or reads a clock.
+
+    how it ends      known when      waiting followers           attached followers        later requests
+    STORABLE         leader's head   attach to the stream (1)    –                         attach while it fills (1)
+    STORED           body's end      (none are left)             served by the stream      found in the index
+    UNCACHEABLE      leader's head   all go alone, at once       –                         alone, for MARKER_TTL_S
+    TOO_LARGE        head            all go alone, at once       –                         alone, for MARKER_TTL_S
+                     in mid-body     –                           stay on the stream (2)    alone, for MARKER_TTL_S
+    FAILED           before a head   the first one leads, the    –                         follow the new leader
+                                     others wait on
+                     in mid-body     –                           their stream aborts (2)   a new flight
+    slow             wait limit      that one goes alone         –                         follow as before
+    client gone      any time        the fill goes on while anybody else is in the flight; else `leave` says so
+
+    (1) Those whom the response's Vary does not match are told OTHER_VARIANT: look up again with the variant known.
+    (2) By the stream itself: it is never stored, and never ended as if whole.
+
+The rule: each follower that waits is settled exactly once, by one callback or by its own `leave`. Callbacks run after
+the table is in its next state and never inside one another, so that a party may join, fail or leave from within one,
+and five hundred followers that fail one after the other need no deep stack.
+
+Markers are bounded in number; the oldest gives way, which costs one coalesced fetch and no more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heappop, heappush
+from typing import Protocol
+
+MARKER_TTL_S = 120.0
+MAX_MARKERS = 8192
+WAIT_S = 5.0
+
+
+class Outcome(Enum):
+    """How the leader's fetch ended, or turned out to be storable."""
+
+    STORABLE = "storable"
+    STORED = "stored"
+    UNCACHEABLE = "uncacheable"
+    TOO_LARGE = "too-large"
+    FAILED = "failed"
+
+
+class Why(Enum):
+    """Why a party goes alone."""
+
+    UNCACHEABLE = "uncacheable-memory"
+    TOO_LARGE = "size"
+    SLOW = "slow"
+    OTHER_VARIANT = "vary"
+
+
+class Party(Protocol):
+    """A request that leads or follows. Of the three calls a follower gets exactly one, unless it leaves first."""
+
+    def on_attach(self, flight: Flight) -> None:
+        """The response is storable: take it from the flight's stream (`flight.stream`)."""
+
+    def on_lead(self, flight: Flight) -> None:
+        """The leader failed: fetch, and tell the table how it ends."""
+
+    def on_alone(self, why: Why) -> None:
+        """Fetch without regard to others (OTHER_VARIANT: look up again)."""
+
+
+class Flight:
+    """One fetch that others may share. `stream` is what followers attach to: set by whoever fills, opaque here."""
+
+    __slots__ = ("accepts", "attached", "failures", "filling", "key", "leader", "over", "stream", "waiting")
+
+    def __init__(self, key: Hashable, leader: Party) -> None:
+        self.key = key
+        self.leader: Party | None = leader  # None: its client has gone, the fill goes on
+        self.waiting: dict[int, Party] = {}  # in the order they came; by id(), parties need not be hashable
+        self.attached: dict[int, Party] = {}
+        self.accepts: Callable[[Party], bool] | None = None
+        self.stream: object = None
+        self.filling = False
+        self.over = False
+        self.failures = 0
+
+    def __repr__(self) -> str:
+        state = "over" if self.over else "filling" if self.filling else "asking"
+        return f"<Flight {self.key!r} {state}, {len(self.waiting)} waiting, {len(self.attached)} attached>"
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Fetch; others may follow."""
+
+    flight: Flight
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Wait for a callback; or, when `flight.filling`, take the stream now (no callback comes)."""
+
+    flight: Flight
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Fetch without regard to others."""
+
+    why: Why
+
+
+class Flights:
+    """The table of one worker. `now` in seconds, any clock, the same one throughout."""
+
+    def __init__(self, marker_ttl_s: float = MARKER_TTL_S, max_markers: int = MAX_MARKERS) -> None:
+        self.marker_ttl_s = marker_ttl_s
+        self.max_markers = max_markers
+        self._flights: dict[Hashable, Flight] = {}
+        self._markers: dict[Hashable, tuple[float, Why]] = {}  # until; the oldest first
+        self._limits: list[tuple[float, int, Flight, Party]] = []  # a heap; settled ones leave it when their time comes
+        self._count = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._calling = False
+
+    def join(self, key: Hashable, me: Party, now: float, wait_s: float = WAIT_S) -> Lead | Follow | Alone:
+        """A request that found nothing usable. A background refresh that gets Follow has nothing to do and leaves."""
+        flight = self._flights.get(key)
+        if flight is None:
+            marker = self._markers.get(key)
+            if marker is not None:
+                if now < marker[0]:
+                    return Alone(marker[1])
+                del self._markers[key]
+            self._flights[key] = flight = Flight(key, me)
+            return Lead(flight)
+        if flight.filling:
+            if flight.accepts is not None and not flight.accepts(me):
+                return Alone(Why.OTHER_VARIANT)
+            flight.attached[id(me)] = me
+            return Follow(flight)
+        flight.waiting[id(me)] = me
+        self._count += 1
+        heappush(self._limits, (now + wait_s, self._count, flight, me))
+        return Follow(flight)
+
+    def storable(self, flight: Flight, stream: object, accepts: Callable[[Party], bool] | None = None) -> None:
+        """The leader's head may be stored and `stream` will carry the body; `accepts` tells whom its Vary matches."""
+        if flight.over:
+            return
+        flight.filling, flight.stream, flight.accepts = True, stream, accepts
+        self._markers.pop(flight.key, None)
+        waiting, flight.waiting = flight.waiting, {}
+        for party in waiting.values():
+            if accepts is None or accepts(party):
+                flight.attached[id(party)] = party
+                self._call(party.on_attach, flight)
+            else:
+                self._call(party.on_alone, Why.OTHER_VARIANT)
+        self._run()
+
+    def end(self, flight: Flight, outcome: Outcome, now: float) -> None:
+        """The fetch ended otherwise than by turning out storable, which is `storable`. Again or too late: ignored."""
+        if flight.over:
+            return
+        if outcome is Outcome.FAILED and not flight.filling and flight.waiting:
+            self._promote(flight)
+        else:
+            self._close(flight)
+            if outcome in _ALONE:
+                self._mark(flight.key, _ALONE[outcome], now)
+            waiting, flight.waiting = flight.waiting, {}
+            for party in waiting.values():
+                # Without an outcome that says why (a leader that stored without `storable`), look up again.
+                self._call(party.on_alone, _ALONE.get(outcome, Why.OTHER_VARIANT))
+        self._run()
+
+    def leave(self, flight: Flight, me: Party) -> bool:
+        """A party's client has gone, or it has all it wanted. Whether anybody is left: if not, the fetch may stop.
+
+        Not for a party that leads and goes on: its fetch ends by `end`.
+        """
+        if flight.leader is me:
+            flight.leader = None
+        flight.waiting.pop(id(me), None)
+        flight.attached.pop(id(me), None)
+        return bool(flight.leader or flight.waiting or flight.attached)
+
+    def tick(self, now: float) -> None:
+        """Send alone whose wait has reached its limit; to be called a few times a second."""
+        limits = self._limits
+        while limits and limits[0][0] <= now:
+            _, _, flight, party = heappop(limits)
+            if flight.waiting.get(id(party)) is party:
+                del flight.waiting[id(party)]
+                self._call(party.on_alone, Why.SLOW)
+        self._run()
+
+    def marker(self, key: Hashable, now: float) -> Why | None:
+        """Why requests for a key go alone at present."""
+        found = self._markers.get(key)
+        return found[1] if found is not None and now < found[0] else None
+
+    def forget(self, key: Hashable) -> None:
+        """A request that went alone found the response storable: coalesce again."""
+        self._markers.pop(key, None)
+
+    def __len__(self) -> int:
+        """Flights under way."""
+        return len(self._flights)
+
+    def __repr__(self) -> str:
+        return f"<Flights {len(self._flights)} under way, {len(self._markers)} markers>"
+
+    def _promote(self, flight: Flight) -> None:
+        party = flight.waiting.pop(next(iter(flight.waiting)))
+        flight.leader = party
+        flight.failures += 1
+        self._call(party.on_lead, flight)
+
+    def _close(self, flight: Flight) -> None:
+        flight.over = True
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _mark(self, key: Hashable, why: Why, now: float) -> None:
+        self._markers.pop(key, None)
+        if len(self._markers) >= self.max_markers:
+            del self._markers[next(iter(self._markers))]
+        self._markers[key] = (now + self.marker_ttl_s, why)
+
+    def _call(self, callback: Callable[..., None], what: object) -> None:
+        self._calls.append(lambda: callback(what))
+
+    def _run(self) -> None:
+        """Make the calls that are due, unless a call under way is doing so. One that raises does not keep the rest."""
+        if self._calling:
+            return
+        self._calling = True
+        raised: Exception | None = None
+        while self._calls:
+            try:
+                self._calls.popleft()()
+            except Exception as error:  # a bug of a party; raised below, after every other one was told
+                raised = raised or error
+        self._calling = False
+        if raised is not None:
+            raise raised
+
+
+_ALONE = {Outcome.UNCACHEABLE: Why.UNCACHEABLE, Outcome.TOO_LARGE: Why.TOO_LARGE}

@@ -1,0 +1,125 @@
+"""How long a response is fresh and how old it is (RFC 9111 4.2, 9213).
+
+One rule: all dates and directives are read here, once, when a response is stored; a look-up compares two numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.cache.rules import Rules
+from edge.cache.verdict import Source
+from edge.http.cache_control import (
+    NONE,
+    CacheControl,
+    Collector,
+    field_names,
+    has_no_cache_pragma,
+    is_seconds,
+    parse_cache_control,
+)
+from edge.http.dates import parse_date
+from edge.http.fields import age_value
+from edge.http.message import Fields, ResponseHead
+from edge.http.structured import Item, Kind, parse_dictionary
+
+# RFC 9110 15.1: statuses that may be stored without explicit freshness.
+HEURISTIC = frozenset((200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501))
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the request was sent on and when the response's head came, in seconds since the epoch."""
+
+    requested_at: float
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """Seconds of freshness, and where they come from. `explicit` is what makes any status storable."""
+
+    seconds: float
+    source: Source
+
+    @property
+    def explicit(self) -> bool:
+        """Whether someone said it, rather than a guess or nobody."""
+        return self.source not in (Source.HEURISTIC, Source.NONE)
+
+
+def policy(fields: Fields, rules: Rules) -> CacheControl:
+    """The directives that count: the first targeted field that is valid and not empty, or else Cache-Control."""
+    for name in rules.targets:
+        value = fields.joined(name)
+        if value is not None and (members := parse_dictionary(value)):
+            return _targeted(members)
+    values = fields.get_all(b"cache-control")
+    return parse_cache_control(values) if values else NONE
+
+
+def _targeted(members: dict[bytes, Item]) -> CacheControl:
+    """RFC 9213 2.1: numbers are Integers, flags are true; a number of another type is as if it were not there."""
+    collector = Collector()
+    for name, item in members.items():
+        if is_seconds(name):
+            if item.kind is Kind.INTEGER and isinstance(item.value, int):
+                collector.seconds(name, item.value)
+        elif item.kind is Kind.STRING and isinstance(item.value, bytes):
+            collector.flag(name, field_names(item.value))
+        elif not (item.kind is Kind.BOOLEAN and not item.value):
+            collector.flag(name, None)
+    return collector.result(targeted=True)
+
+
+def lifetime(control: CacheControl, head: ResponseHead, rules: Rules, received_at: float) -> Lifetime:
+    """The first of: operator's override, s-maxage, max-age, Expires - Date, operator's default, a heuristic."""
+    fields = head.fields
+    if overrides(head, rules) and rules.override_ttl_s is not None:
+        return Lifetime(rules.override_ttl_s, Source.OVERRIDE)
+    if control.s_maxage is not None:
+        return Lifetime(control.s_maxage, Source.TARGETED if control.targeted else Source.S_MAXAGE)
+    if control.max_age is not None:
+        return Lifetime(control.max_age, Source.TARGETED if control.targeted else Source.MAX_AGE)
+    if not control.targeted and (expires := fields.joined(b"expires")) is not None:
+        until = parse_date(expires, received_at)
+        seconds = 0.0 if until is None else max(0.0, until - date_value(fields, received_at))
+        return Lifetime(seconds, Source.EXPIRES)
+    default = rules.status_ttl_s.get(head.status)
+    if default is None and rules.default_ttl_s > 0 and head.status in HEURISTIC:
+        default = rules.default_ttl_s
+    if default is not None:
+        return Lifetime(default, Source.RULE)
+    return _heuristic(control, head, rules, received_at)
+
+
+def overrides(head: ResponseHead, rules: Rules) -> bool:
+    """Whether the operator's override_ttl holds: not for a 500 and the like, which nobody means to keep for hours."""
+    return rules.override_ttl_s is not None and head.status in HEURISTIC
+
+
+def _heuristic(control: CacheControl, head: ResponseHead, rules: Rules, received_at: float) -> Lifetime:
+    fields = head.fields
+    modified_field = fields.joined(b"last-modified")
+    if modified_field is None or not (control.public or head.status in HEURISTIC) or has_no_cache_pragma(fields):
+        return Lifetime(0.0, Source.NONE)
+    modified = parse_date(modified_field, received_at)
+    unchanged = 0.0 if modified is None else date_value(fields, received_at) - modified
+    if unchanged <= 0:
+        return Lifetime(0.0, Source.NONE)
+    return Lifetime(min(unchanged * rules.heuristic_fraction, rules.heuristic_max_s), Source.HEURISTIC)
+
+
+def date_value(fields: Fields, received_at: float) -> float:
+    """Date, or the time of receipt where it is missing or invalid."""
+    value = fields.joined(b"date")
+    date = parse_date(value, received_at) if value is not None else None
+    return received_at if date is None else date
+
+
+def initial_age(fields: Fields, times: Times) -> float:
+    """The age at receipt (RFC 9111 4.2.3): the larger of the apparent one and Age plus the time the response took."""
+    # Date has whole seconds: without the floor a response made in the last moment of a second would seem a second old.
+    apparent = float(int(max(0.0, times.received_at - date_value(fields, times.received_at))))
+    delay = max(0.0, times.received_at - times.requested_at)
+    return max(apparent, (age_value(fields) or 0) + delay)

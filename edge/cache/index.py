@@ -1,0 +1,304 @@
+"""The memory tier: which response is stored, replaced, refused, evicted, purged; the shelf (shelf.py) holds them.
+
+The rules:
+1. Stored bytes, metadata and the tables included, never exceed the budget: room is made before anything is put in.
+2. What is expired (past `keep_until`) goes before anything that is not; then the policy (eviction.py) chooses.
+3. A purged response is never returned: url and tag remove at once; stamps are checked when a response is looked up
+   (one comparison when there is nothing new), and a sweep of a few nodes with each put frees the rest.
+4. A look-up is synchronous, reads no clock and changes a counter.
+
+Work: put and remove are amortised O(1). A put evicts as many as it needs room for, so one large response could evict
+thousands of small ones at once: a fill calls `reserve` for each piece as it streams, which spreads that work over its
+pieces, and `release` just before it puts. A tag's purge takes time by the responses that carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Generic
+
+from edge.cache.chains import Node
+from edge.cache.eviction import Fingerprints
+from edge.cache.purge import STAMPED, Epochs, Fate, Kind, Purge, Verdict
+from edge.cache.shelf import NODE_BYTES, E, Entry, Gone, Group, Shelf, Stats, cost_of, mark_of
+
+__all__ = ["Entry", "Gone", "Group", "Index", "Node", "Put", "Stats", "supersedes"]
+
+SWEEP_STEPS = 4  # nodes looked at with each put while a stamp is being carried out
+
+
+class Put(Enum):
+    """What became of a response that was offered."""
+
+    STORED = "stored"
+    REPLACED = "replaced"
+    SIZE = "size"  # larger than the budget
+    MIN_USES = "min-uses"
+    VARY_LIMIT = "vary-limit"
+    PURGED = "purged"  # a purge of it came after its fill had started
+    GONE = "evicted"  # what was to be replaced went meanwhile; a whole response may still be put
+    NO_ROOM = "no-room"  # fills in progress hold the rest of the budget
+
+    @property
+    def ok(self) -> bool:
+        """It is in the index."""
+        return self is Put.STORED or self is Put.REPLACED
+
+
+def supersedes(new: Entry, old: Entry) -> bool:
+    """Whether `new` makes `old`, of the same key, useless: the same variant, and the same part or the whole of it."""
+    return new.vary == old.vary and (new.part is None or new.part == old.part)
+
+
+class Index(Generic[E]):
+    """See the module's docstring. `now` is epoch seconds; `seq` is `epochs.now_seq()` from when the fill started."""
+
+    def __init__(
+        self,
+        budget_bytes: int,
+        eviction: str = "s3-fifo",
+        variant_limit: int = 64,
+        min_uses: int = 1,
+        epochs: Epochs | None = None,
+    ) -> None:
+        self.variant_limit = variant_limit
+        self.min_uses = min_uses
+        self.epochs = epochs or Epochs()
+        self._shelf: Shelf[E] = Shelf(budget_bytes, eviction)
+        self._found = self._shelf.found
+        self._touch, self._cap, self._moves = self._shelf.policy.touch, self._shelf.policy.cap, self._shelf.policy.moves
+        self._uses = Fingerprints(min(65536, budget_bytes // 16384))
+        self._shelf.fixed += self._uses.memory_bytes
+        self._shelf.bytes += self._uses.memory_bytes
+
+    # Looking up
+
+    def get(self, key: bytes) -> Node[E] | Group[E] | None:
+        """What is stored for a key, hit counted; with several variants, tell which one served by `used`."""
+        found = self._found.get(key)
+        if found is None:
+            return None
+        if found.seq < self.epochs.last_stamp:
+            found = self.peek(key)
+            if found is None:
+                return None
+        if found.freq < self._cap:
+            found.freq += 1
+        elif self._moves and type(found) is Node:
+            self._touch(found)
+        return found
+
+    def peek(self, key: bytes) -> Node[E] | Group[E] | None:
+        """As `get`, without counting a hit (for `explain`): a key's responses after every stamp was carried out."""
+        for node in self._shelf.nodes(key):
+            if node.seq < self.epochs.last_stamp:
+                self._check(node)
+        found = self._found.get(key)
+        if isinstance(found, Group):
+            found.seq = min(node.seq for node in found.nodes)
+        return found
+
+    def used(self, found: Node[E] | Group[E], stored: E) -> None:
+        """The variant of a group that served; nothing for a node, whose hit `get` has counted."""
+        if isinstance(found, Node):
+            return
+        for node in found.nodes:
+            if node.sole is stored and node.chain is not None:
+                if node.freq < self._cap:
+                    node.freq += 1
+                elif self._moves:
+                    self._touch(node)
+
+    def absence(self, key: bytes) -> Gone:
+        """Why a key is missing, as far as is remembered; COLD when nothing is."""
+        return self._shelf.absence(key)
+
+    def _check(self, node: Node[E]) -> bool:
+        """Carry stamps out on one node; False when it is gone."""
+        fate = self.epochs.stamped(node.seq, node.sole.key)
+        if fate.verdict is Verdict.GONE:
+            self._shelf.drop(node, Gone.PURGED)
+            return False
+        if fate.verdict is Verdict.STALE:
+            self._stale(node, fate.at)
+        node.seq = self.epochs.seq
+        return True
+
+    def _stale(self, node: Node[E], at: float) -> None:
+        self._shelf.swap(node, node.sole.expired(at))
+
+    # Storing
+
+    def put(self, stored: E, now: float, seq: int, min_uses: int | None = None) -> Put:
+        """Store a whole response whose fill started at `seq`; what it supersedes is replaced in any case."""
+        fate = self.epochs.admit(seq, stored.key, stored.tags)
+        if fate.verdict is Verdict.GONE:
+            return Put.PURGED
+        if self._shelf.sweeping:
+            self.sweep(SWEEP_STEPS, now)
+        nodes = self._shelf.nodes(stored.key)
+        old = None
+        for node in nodes:
+            if supersedes(stored, node.sole):
+                if old is not None:
+                    self._shelf.drop(old, Gone.REPLACED)
+                old = node
+        if old is None:
+            refused = self._refused(stored, nodes, now, self.min_uses if min_uses is None else min_uses)
+            if refused is not None:
+                return refused
+        return self._place(stored, old, fate, now)
+
+    def replace(self, old: E, new: E, now: float, seq: int) -> Put:
+        """Put `new` (a validated head, the same body) in the place of `old`; the validation started at `seq`."""
+        fate = self.epochs.admit(seq, new.key, new.tags)
+        if fate.verdict is Verdict.GONE:
+            return Put.PURGED
+        node = self._shelf.node_of(old)
+        if node is None or not self._check(node):
+            return Put.GONE
+        for other in self._shelf.nodes(new.key):
+            if other is not node and supersedes(new, other.sole):
+                self._shelf.drop(other, Gone.REPLACED)
+        return self._place(new, node, fate, now)
+
+    def enough_uses(self, key: bytes, min_uses: int) -> bool:
+        """Count one use of a key that is not stored; whether it was used often enough to be.
+
+        A fill may ask before it buffers anything, and then put with `min_uses=1`.
+        """
+        if min_uses <= 1:
+            return True
+        mark = mark_of(key)
+        uses = (self._uses.get(mark) or 0) + 1
+        if uses >= min_uses:
+            self._uses.forget(mark)
+            return True
+        self._uses.put(mark, uses)
+        return False
+
+    def fits(self, stored: E) -> bool:
+        """Whether an empty index would have room for it."""
+        return cost_of(stored) + NODE_BYTES <= self._shelf.budget - self._shelf.fixed
+
+    def _refused(self, stored: E, nodes: tuple[Node[E], ...], now: float, min_uses: int) -> Put | None:
+        if len(nodes) >= self.variant_limit:
+            for node in nodes:
+                if node.sole.keep_until <= now:
+                    self._shelf.drop(node, Gone.EXPIRED)
+            if len(self._shelf.nodes(stored.key)) >= self.variant_limit:
+                return Put.VARY_LIMIT
+        if not self.fits(stored):
+            return Put.SIZE
+        return None if self.enough_uses(stored.key, min_uses) else Put.MIN_USES
+
+    def _place(self, stored: E, old: Node[E] | None, fate: Fate, now: float) -> Put:
+        """Make room and link a new node in, with its predecessor's hits and place in the order."""
+        shelf = self._shelf
+        node = Node(stored, cost_of(stored), self.epochs.seq)
+        into = None
+        if old is not None:  # what it replaces is outdated, whether the new one fits or not
+            into, node.freq = old.chain, old.freq
+            shelf.drop(old, Gone.REPLACED)
+            if not self.fits(stored):
+                return Put.SIZE
+        if not shelf.make_room(node.cost + NODE_BYTES, now):
+            return Put.NO_ROOM
+        if fate.verdict is Verdict.STALE:
+            node.sole = stored.expired(fate.at)
+        shelf.link(node, into)
+        return Put.REPLACED if old is not None else Put.STORED
+
+    def reserve(self, count: int, now: float) -> bool:
+        """Set bytes of a fill in progress aside, evicting for them; False when fills would hold over half of it."""
+        shelf = self._shelf
+        if 2 * (shelf.reserved + count) > shelf.budget or not shelf.make_room(count, now):
+            return False
+        shelf.reserved += count
+        return True
+
+    def release(self, count: int) -> None:
+        """Give reserved bytes back: the fill ended, or is put next."""
+        self._shelf.reserved -= count
+
+    # Removing
+
+    def purge(self, purge: Purge, now: float, number: int | None = None) -> int | None:
+        """Carry a purge out before returning: how many responses for url and tag, None for the other kinds.
+
+        The value of a url purge is the URL's key without additions. `number` is the journal's. What an unsafe method
+        invalidates is a url purge as well (without a number): a fill in progress must not bring it back either.
+        """
+        self.epochs.record(purge, now, number)
+        if purge.kind in STAMPED:
+            self._shelf.start_sweep()
+            return None
+        nodes = self._shelf.tagged(purge.value) if purge.kind is Kind.TAG else self._shelf.of_url(purge.value)
+        return sum(self._purge_node(node, purge.soft, now) for node in nodes)
+
+    def _purge_node(self, node: Node[E], soft: bool, now: float) -> bool:
+        """Whether there was something usable to purge."""
+        if node.sole.keep_until <= now:
+            self._shelf.drop(node, Gone.EXPIRED)
+            return False
+        if not self._check(node):
+            return False
+        if soft:
+            self._stale(node, now)
+        else:
+            self._shelf.drop(node, Gone.PURGED)
+        return True
+
+    def remove(self, key: bytes) -> int:
+        """Drop every variant of a key; how many there were. Not a purge: a fill in progress may store it again."""
+        nodes = self._shelf.nodes(key)
+        for node in nodes:
+            self._shelf.drop(node, Gone.REMOVED)
+        return len(nodes)
+
+    def discard(self, stored: E) -> bool:
+        """Drop one stored response, if it is still the one stored."""
+        node = self._shelf.node_of(stored)
+        if node is not None:
+            self._shelf.drop(node, Gone.REMOVED)
+        return node is not None
+
+    def sweep(self, steps: int, now: float) -> int:
+        """Look at some nodes for what is expired or purged by a stamp, and free that; how many were freed."""
+        freed = 0
+        for _ in range(steps):
+            node = self._shelf.expired(now)
+            if node is not None:
+                self._shelf.drop(node, Gone.EXPIRED)
+                freed += 1
+                continue
+            node = self._shelf.next_unswept()
+            if node is None:
+                break
+            if node.seq < self.epochs.last_stamp and not self._check(node):
+                freed += 1
+        return freed
+
+    # Showing
+
+    @property
+    def bytes(self) -> int:
+        """Bytes charged now, tables included and reserved ones not."""
+        return self._shelf.bytes
+
+    def __len__(self) -> int:
+        """Stored responses, variants counted."""
+        return self._shelf.objects
+
+    def __iter__(self) -> Iterator[E]:
+        """Every stored response, purged ones that are not yet swept included; the index must not change meanwhile."""
+        for found in self._found.values():
+            yield from found.variants
+
+    def stats(self) -> Stats:
+        """The numbers now."""
+        return self._shelf.stats()
+
+    def __repr__(self) -> str:
+        return f"<Index {self._shelf.objects} objects, {self.bytes} of {self._shelf.budget} bytes>"

@@ -1,0 +1,190 @@
+"""May a request be answered from store (RFC 9111 4), and may a stored response stand in when the origin fails.
+
+Pure functions of heads, rules and `now`; each "no" is a named reason. One rule: in doubt the origin is asked. What
+`storing` (re-exported here, it has a file of its own) worked out when the response came is only compared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge.cache.freshness import Times as Times
+from edge.cache.key import cookies
+from edge.cache.rules import Directives, Rules
+from edge.cache.selection import matching
+from edge.cache.stored import Stored
+from edge.cache.storing import storing as storing
+from edge.cache.verdict import Act, Failure, Reason
+from edge.http.cache_control import NONE, CacheControl, request_control
+from edge.http.conditional import CONDITIONS, range_applies
+from edge.http.fields import is_tag
+from edge.http.message import Fields, RequestHead
+from edge.http.ranges import parse_range, within
+
+MOST_OFFERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a request, and why.
+
+    `stored` is what to answer from (FRESH, STALE_OK) or to validate (REVALIDATE). With MISS it is, for HEAD, what the
+    forwarded HEAD's answer may update, and for GET a stored beginning whose rest may be asked for.
+    `offers` are the ETags of variants that do not match (MISS for Reason.VARY).
+    """
+
+    act: Act
+    reason: Reason
+    stored: Stored | None = None
+    offers: tuple[bytes, ...] = ()
+    refresh: bool = False  # STALE_OK: within stale-while-revalidate, so validate in the background
+
+
+_COLD = Decision(Act.MISS, Reason.COLD)
+
+
+def look(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Decision:
+    """What to do with a request whose key has these stored variants, most often none or one."""
+    method = request.method
+    fields = request.fields
+    if method != b"GET" and method != b"HEAD":
+        return Decision(Act.BYPASS, Reason.METHOD)
+    if rules.bypasses and is_bypassed(request, rules):
+        return Decision(Act.BYPASS, Reason.RULE)
+    control = _directives(fields, rules)
+    if control.no_store:
+        return Decision(Act.BYPASS, Reason.NO_STORE)
+    if variants:
+        found = _among(request, variants, rules, now)
+        decision = found if isinstance(found, Decision) else _reuse(method, found, control, now)
+    else:
+        decision = _COLD
+    if control.only_if_cached and decision.act is not Act.FRESH and decision.act is not Act.STALE_OK:
+        return Decision(Act.UNSATISFIABLE, Reason.ONLY_IF_CACHED)
+    return decision
+
+
+def _directives(fields: Fields, rules: Rules) -> CacheControl:
+    if rules.request_directives is Directives.IGNORE:
+        return NONE
+    return request_control(fields)
+
+
+def is_bypassed(request: RequestHead, rules: Rules) -> bool:
+    """Whether the operator keeps such requests away from the cache, both ways."""
+    fields = request.fields
+    if any(name in fields for name in rules.bypass_headers):
+        return True
+    path = request.target.partition(b"?")[0]
+    for prefix in rules.bypass_paths:
+        base = prefix.rstrip(b"/")
+        if path == base or path.startswith(base + b"/"):
+            return True
+    if rules.bypass_cookies and b"cookie" in fields:
+        return not cookies(fields).keys().isdisjoint(rules.bypass_cookies)
+    return False
+
+
+def _among(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Stored | Decision:
+    """The most recent variant that matches and can give what is asked, still to be judged, or why there is none."""
+    found = matching(request.fields, variants, rules)
+    if not found:
+        return Decision(Act.MISS, Reason.VARY, offers=_offers(request, variants))
+    best: Stored | None = None
+    for stored in found:
+        if (best is None or stored.received_at > best.received_at) and (
+            stored.part is None or _part_answers(request, stored)
+        ):
+            best = stored
+    if best is not None:
+        return best
+    return Decision(Act.MISS, Reason.RANGE, _beginning(request, found, now))
+
+
+def _part_answers(request: RequestHead, stored: Stored) -> bool:
+    """A part answers GETs of one range within it, and nothing else (RFC 9111 3.3)."""
+    if request.method != b"GET" or stored.part is None or b"range" not in request.fields:
+        return False
+    if within(parse_range(request.fields.joined(b"range")), stored.part, stored.length) is None:
+        return False
+    return b"if-range" not in request.fields or range_applies(request.fields, stored.head.fields)
+
+
+def _beginning(request: RequestHead, found: list[Stored], now: float) -> Stored | None:
+    """A fresh stored beginning, where the whole is wanted without conditions."""
+    fields = request.fields
+    if request.method != b"GET" or b"range" in fields or not CONDITIONS.isdisjoint(fields.names()):
+        return None
+    for stored in found:
+        part = stored.part
+        beginning = part is not None and part.first == 0 and not part.at_end and stored.length == len(part)
+        if beginning and stored.is_fresh(now) and not stored.no_cache:
+            return stored
+    return None
+
+
+def _offers(request: RequestHead, variants: Sequence[Stored]) -> tuple[bytes, ...]:
+    """ETags a 304 may choose from. None beside the client's own conditions, which go through as they are."""
+    fields = request.fields
+    if request.method != b"GET" or b"range" in fields or not CONDITIONS.isdisjoint(fields.names()):
+        return ()
+    latest = sorted((one for one in variants if one.etag and one.part is None), key=lambda one: -one.received_at)
+    tags = dict.fromkeys(one.etag for one in latest if one.etag is not None and is_tag(one.etag))
+    return tuple(tags)[:MOST_OFFERS]
+
+
+def _reuse(method: bytes, stored: Stored, control: CacheControl, now: float) -> Decision:
+    """May the selected response be used without asking (RFC 9111 4, 4.2.4, 5.2.1)?"""
+    ttl = stored.fresh_until - now
+    if stored.no_cache:
+        return _validate(method, stored, Reason.NO_CACHE)
+    if control is not NONE and _client_objects(stored, control, ttl, now):
+        return _validate(method, stored, Reason.REQUEST)
+    if ttl > 0:
+        return Decision(Act.FRESH, Reason.FRESH, stored)
+    if not stored.must_revalidate:
+        refreshing = -ttl < stored.swr_s
+        if refreshing or (control.max_stale is not None and -ttl <= control.max_stale):
+            return Decision(Act.STALE_OK, Reason.STALE, stored, refresh=refreshing)
+    return _validate(method, stored, Reason.STALE)
+
+
+def _client_objects(stored: Stored, control: CacheControl, ttl: float, now: float) -> bool:
+    if control.no_cache:
+        return True
+    if control.max_age is not None:
+        age = max(now, stored.received_at) - stored.born
+        if age > control.max_age or control.max_age == 0:  # 0 asks for validation whatever the clock's grain
+            return True
+    return control.min_fresh is not None and ttl < control.min_fresh
+
+
+def _validate(method: bytes, stored: Stored, reason: Reason) -> Decision:
+    # A HEAD is forwarded as it is; what comes back updates the stored GET (RFC 9111 4.3.5).
+    return Decision(Act.MISS if method == b"HEAD" else Act.REVALIDATE, reason, stored)
+
+
+def may_serve_stale(stored: Stored, request: RequestHead, rules: Rules, now: float, failure: Failure) -> bool:
+    """Whether a stored response may stand in for a failed request to the origin (RFC 9111 4.2.4, 5861 4).
+
+    A fresh one may too, where only the client had wanted it validated. STATUS needs stale-if-error, of the response,
+    the rules or the request; where the origin cannot be asked at all, what is still kept may be served.
+    """
+    if stored.no_cache:
+        return False
+    if now < stored.fresh_until:
+        return True
+    if stored.must_revalidate:
+        return False
+    if failure is not Failure.STATUS:
+        return now < stored.keep_until
+    if now < stored.sie_until:
+        return True
+    asked = _directives(request.fields, rules).stale_if_error
+    return asked is not None and now < stored.fresh_until + asked
+
+
+def displaces(stored: Stored, now: float) -> bool:
+    """Whether a newer response that may not be stored takes away the stored one: only when that is no longer fresh."""
+    return not stored.is_fresh(now)

@@ -1,0 +1,317 @@
+"""Purges: what an operator may ask for (`parse_purge`), and who is touched by it (`Epochs`). Nothing is removed here.
+
+Every purge gets a number from one ascending sequence. A response carries the number that was current when its *fill
+started*; whatever purge of it has a higher number reached the operator's desk while the origin's answer may already
+have been on its way, so that response is gone (hard) or stale (soft). Numbers, not clocks: two things in one
+millisecond still have an order.
+
+    kind     what is touched                              how it is found
+    url      every variant of one key                     index: removed at once, counted; log, for fills in progress
+    tag      every response that carries the tag          index: removed at once, counted; log, for fills in progress
+    prefix   paths by whole segments: /a is /a and /a/b,  stamp, checked when a response is looked up, stored or swept
+             not /ab; on one host or on all
+    host     everything of one authority                  stamp
+    all      everything                                   stamp
+
+The rule: forgetting is only ever towards *more* purged. A log entry that has to go raises the floor, and a fill that
+started below the floor is refused; a stamp that has to go is folded into the stamp for `all`.
+
+The check on a hit is one comparison, `response.seq < epochs.last_stamp`; it is false unless a stamp was set since the
+response was last checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from edge.errors import BadRequest
+
+MAX_LOG = 8192
+MAX_STAMPS = 1024
+_MAX_VALUE = 8192
+
+_AUTHORITY = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\Z")
+_URL = re.compile(r"(https?)://([^/?#]*)(/[^#]*)?\Z", re.IGNORECASE)
+# scheme://authority/path of a cache key; what rules add to a key comes after a space (key.py).
+_KEY = re.compile(rb"(https?)://([^/? ]*)([^? ]*)")
+
+
+class Kind(Enum):
+    """What a purge names."""
+
+    URL = "url"
+    TAG = "tag"
+    PREFIX = "prefix"
+    HOST = "host"
+    ALL = "all"
+
+
+STAMPED = frozenset({Kind.PREFIX, Kind.HOST, Kind.ALL})
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """One purge. `value` by kind: URL, or its key without additions; tag; authority (or nothing) + path; authority."""
+
+    kind: Kind
+    value: bytes = b""
+    soft: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the journal and the workers; `from_dict` is its inverse."""
+        return {"kind": self.kind.value, "value": self.value.decode("latin-1"), "soft": self.soft}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Purge:
+        """From what `to_dict` gave; operators' input goes through `parse_purge`."""
+        return cls(Kind(found["kind"]), found["value"].encode("latin-1"), found["soft"])
+
+
+class Verdict(Enum):
+    """What purges left of a response."""
+
+    KEPT = "kept"
+    STALE = "stale"
+    GONE = "purged"
+
+
+class Fate(NamedTuple):
+    """A verdict; `at` (epoch seconds) is when a STALE one stopped being fresh."""
+
+    verdict: Verdict
+    at: float = 0.0
+
+
+KEPT, GONE = Fate(Verdict.KEPT), Fate(Verdict.GONE)
+
+
+class Stamp(NamedTuple):
+    """The latest hard and soft purge of one target, as sequence numbers, and when the soft one was."""
+
+    hard: int = 0
+    soft: int = 0
+    soft_at: float = 0.0
+
+    def join(self, other: Stamp) -> Stamp:
+        """What either of them touches."""
+        return Stamp(max(self.hard, other.hard), max(self.soft, other.soft), max(self.soft_at, other.soft_at))
+
+
+Target = tuple[Kind, bytes]
+
+
+class Epochs:
+    """The sequence, the stamps and the log of one worker; `to_dict` is what must survive a restart."""
+
+    __slots__ = ("_all", "_depth", "_log", "_stamps", "floor", "last_stamp", "seq")
+
+    def __init__(self) -> None:
+        self.seq = 1  # the number of the last purge
+        self.last_stamp = 0  # the number of the last prefix, host or all
+        self.floor = 0  # fills that started before this number are refused
+        self._all = Stamp()
+        self._stamps: dict[Target, Stamp] = {}  # the most recent one last
+        self._log: dict[Target, Stamp] = {}
+        self._depth = 0  # segments in the longest prefix stamped
+
+    def now_seq(self) -> int:
+        """To be taken when a fill starts, before its request is sent."""
+        return self.seq
+
+    def record(self, purge: Purge, now: float, number: int | None = None) -> int:
+        """Give a purge its place in the sequence.
+
+        `number` is the journal's, ascending over all workers; local ones (unsafe methods) go between two of those.
+        """
+        self.seq = max(self.seq + 1, (number or 0) << 32)
+        stamp = Stamp(soft=self.seq, soft_at=now) if purge.soft else Stamp(hard=self.seq)
+        if purge.kind is Kind.ALL:
+            self._all = self._all.join(stamp)
+            if not purge.soft:  # nothing that an older entry speaks of is left
+                self._stamps.clear()
+                self._log.clear()
+        elif purge.kind in STAMPED:
+            self._depth = max(self._depth, purge.value.count(b"/"))
+            evicted = _remember(self._stamps, (purge.kind, purge.value), stamp, MAX_STAMPS)
+            self._all = self._all.join(evicted)
+        else:
+            evicted = _remember(self._log, (purge.kind, purge.value), stamp, MAX_LOG)
+            self.floor = max(self.floor, evicted.hard, evicted.soft)
+        if purge.kind in STAMPED:
+            self.last_stamp = self.seq
+        return self.seq
+
+    def admit(self, seq: int, key: bytes, tags: Iterable[bytes]) -> Fate:
+        """What is left of a response whose fill started at `seq`, and which no index held since."""
+        if seq >= self.seq:
+            return KEPT
+        if seq < self.floor:
+            return GONE
+        log = self._log
+        found = log.get((Kind.URL, base_of(key)), _NONE)
+        for tag in tags:
+            found = found.join(log.get((Kind.TAG, tag), _NONE))
+        return _fate(found.join(self._stamp_of(key)), seq)
+
+    def stamped(self, seq: int, key: bytes) -> Fate:
+        """What stamps since `seq` left of a response that the index holds."""
+        return KEPT if seq >= self.last_stamp else _fate(self._stamp_of(key), seq)
+
+    def _stamp_of(self, key: bytes) -> Stamp:
+        stamps, found = self._stamps, self._all
+        if not stamps:
+            return found
+        host, path = host_and_path(key)
+        found = found.join(stamps.get((Kind.HOST, host), _NONE))
+        end = 0
+        for _ in range(self._depth + 1):
+            end = path.find(b"/", end)
+            prefix = path if end < 0 else path[:end]
+            for value in (prefix, host + prefix):
+                found = found.join(stamps.get((Kind.PREFIX, value), _NONE))
+            if end < 0:
+                break
+            end += 1
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "seq": self.seq,
+            "last_stamp": self.last_stamp,
+            "floor": self.floor,
+            "all": list(self._all),
+            "stamps": [[kind.value, value.decode("latin-1"), *stamp] for (kind, value), stamp in self._stamps.items()],
+            "log": [[kind.value, value.decode("latin-1"), *stamp] for (kind, value), stamp in self._log.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Epochs:
+        """The inverse of `to_dict`."""
+        epochs = cls()
+        epochs.seq, epochs.last_stamp, epochs.floor = found["seq"], found["last_stamp"], found["floor"]
+        epochs._all = Stamp(*found["all"])
+        for kind, value, *stamp in found["stamps"]:
+            epochs._stamps[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
+            epochs._depth = max(epochs._depth, value.count("/"))
+        for kind, value, *stamp in found["log"]:
+            epochs._log[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
+        return epochs
+
+
+_NONE = Stamp()
+
+
+def _remember(kept: dict[Target, Stamp], target: Target, stamp: Stamp, limit: int) -> Stamp:
+    """Join a stamp into `kept`, as its most recent; what has to give way for it, if anything."""
+    kept[target] = kept.pop(target, _NONE).join(stamp)
+    return kept.pop(next(iter(kept))) if len(kept) > limit else _NONE
+
+
+def _fate(stamp: Stamp, seq: int) -> Fate:
+    if stamp.hard > seq:
+        return GONE
+    return Fate(Verdict.STALE, stamp.soft_at) if stamp.soft > seq else KEPT
+
+
+def host_and_path(key: bytes) -> tuple[bytes, bytes]:
+    """Authority (without the scheme's default port) and path of a cache key; empty ones when it is no URL."""
+    found = _KEY.match(key)
+    if found is None:
+        return b"", b""
+    return _without_default_port(found[1], found[2]), found[3]
+
+
+def base_of(key: bytes) -> bytes:
+    """A key without the additions that rules made to it (header and cookie values)."""
+    return key.partition(b" ")[0]
+
+
+def _without_default_port(scheme: bytes, authority: bytes) -> bytes:
+    return authority.removesuffix(b":80" if scheme == b"http" else b":443")
+
+
+def parse_purge(found: object) -> Purge:
+    """An operator's purge: one of `url`, `tag`, `prefix`, `host`, `all`, and `soft`; or `kind` and `value`.
+
+    Raises BadRequest with one line that says what to change.
+    """
+    if not isinstance(found, dict):
+        raise BadRequest("purge: expected a JSON object")
+    asked = dict(found)
+    soft = asked.pop("soft", False)
+    if not isinstance(soft, bool):
+        raise BadRequest("purge: soft must be true or false")
+    if "kind" in asked:
+        name = asked.pop("kind")
+        value = asked.pop("value", True if name == "all" else None)
+    elif len(asked) == 1:
+        name, value = asked.popitem()
+    else:
+        raise BadRequest("purge: give exactly one of url, tag, prefix, host, all")
+    if asked:
+        raise BadRequest(f"purge: unknown field {_shown(next(iter(asked)))}")
+    kind = next((kind for kind in Kind if kind.value == name), None)
+    if kind is None:
+        raise BadRequest(f"purge: unknown kind {_shown(name)}; one of url, tag, prefix, host, all")
+    if kind is Kind.ALL:
+        if value is not True:
+            raise BadRequest("purge: all must be true")
+        return Purge(kind, soft=soft)
+    return Purge(kind, _VALUES[kind](_text(kind, value)), soft)
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]
+
+
+def _text(kind: Kind, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest(f"purge: {kind.value} must be a text that is not empty")
+    if len(value) > _MAX_VALUE:
+        raise BadRequest(f"purge: {kind.value} is longer than {_MAX_VALUE} characters")
+    allowed = " " if kind is Kind.TAG else "!"  # group names (RFC 9875) may have spaces inside
+    if value != value.strip() or not all(allowed <= char <= "~" for char in value):
+        raise BadRequest(f"purge: {kind.value} has characters that must be percent-encoded: {_shown(value)}")
+    return value
+
+
+def _authority(text: str) -> bytes:
+    lowered = text.lower()
+    if not _AUTHORITY.match(lowered):
+        raise BadRequest(f"purge: not a host or host:port: {_shown(text)}")
+    return lowered.encode()
+
+
+def _url(text: str) -> bytes:
+    found = _URL.match(text)
+    if found is None:
+        raise BadRequest(f"purge: url must be http(s)://host/path without fragment: {_shown(text)}")
+    scheme = found[1].lower().encode()
+    return b"%b://%b%b" % (scheme, _without_default_port(scheme, _authority(found[2])), (found[3] or "/").encode())
+
+
+def _prefix(text: str) -> bytes:
+    """`/path` on every host, `host/path` or a URL; a final slash says nothing."""
+    found = _URL.match(text)
+    host, path = (found[2], found[3] or "") if found else (text[: text.find("/")] if "/" in text else text, "")
+    if found is None:
+        path = text[len(host) :]
+    if "?" in path or "#" in path:
+        raise BadRequest(f"purge: prefix must be a path without query or fragment: {_shown(text)}")
+    authority = _authority(host) if host else b""
+    if found is not None:
+        authority = _without_default_port(found[1].lower().encode(), authority)
+    return authority + path.encode().removesuffix(b"/")
+
+
+_VALUES: dict[Kind, Callable[[str], bytes]] = {
+    Kind.URL: _url,
+    Kind.TAG: str.encode,
+    Kind.PREFIX: _prefix,
+    Kind.HOST: _authority,
+}

@@ -1,0 +1,183 @@
+"""Validating a stored response and what comes of it (RFC 9111 4.3, 3.2, 3.4; CACHE_BEHAVIOUR 7).
+
+One rule: fields are replaced whole, name by name, but never the ones that describe the stored bytes. The result is
+always a new Stored that shares the body; the old one stays as it was for whoever still sends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from edge.cache.freshness import Times
+from edge.cache.rules import Rules
+from edge.cache.stored import Stored, build
+from edge.cache.storing import plan
+from edge.cache.verdict import Reason
+from edge.http.conditional import CLIENT_OWN
+from edge.http.dates import format_date, parse_date
+from edge.http.fields import one_tag, strong_match, weak_match
+from edge.http.hopbyhop import storable
+from edge.http.message import Fields, Line, RequestHead, ResponseHead
+
+# They describe the stored bytes, which a 304 or a HEAD does not bring.
+NOT_UPDATED = frozenset((b"content-length", b"content-encoding", b"content-type", b"content-range"))
+
+
+def request_fields(request_fields: Fields, stored: Stored) -> Fields:
+    """The lines to validate with: the client's, its own conditions and Range replaced by the stored validators.
+
+    Range stays when a part is validated, so that a new version of just that part comes back when it has changed.
+    """
+    dropped = CLIENT_OWN if stored.part is None else CLIENT_OWN - {b"range"}
+    added: list[Line] = []
+    if stored.etag is not None:
+        added.append((b"If-None-Match", stored.etag))
+    modified = stored.last_modified
+    if modified is not None:
+        added.append((b"If-Modified-Since", modified))
+    return request_fields.without(dropped).plus(*added)
+
+
+def offer_fields(request_fields: Fields, offers: Sequence[bytes]) -> Fields:
+    """The lines of a miss that offers the ETags of variants which this request does not select."""
+    if not offers:
+        return request_fields
+    return request_fields.without(CLIENT_OWN).plus((b"If-None-Match", b", ".join(offers)))
+
+
+def rest_fields(request_fields: Fields, stored: Stored) -> Fields:
+    """The lines that ask for what comes after a stored beginning; with If-Range where there is a strong ETag."""
+    lines: list[Line] = [(b"Range", b"bytes=%d-" % stored.length)]
+    if stored.etag is not None and strong_match(stored.etag, stored.etag):
+        lines.append((b"If-Range", stored.etag))
+    return request_fields.without(CLIENT_OWN).plus(*lines)
+
+
+def selected(candidates: Sequence[Stored], head304: ResponseHead) -> Stored | None:
+    """The one that a 304 validates: by its ETag, or the only candidate; None: ask again without conditions."""
+    tag = one_tag(head304.fields)
+    if tag is None:
+        return candidates[0] if len(candidates) == 1 else None
+    matches = [one for one in candidates if one.etag is not None and weak_match(one.etag, tag)]
+    if matches:
+        return max(matches, key=lambda one: one.received_at)
+    return candidates[0] if len(candidates) == 1 and candidates[0].etag is None else None
+
+
+def updated(stored: Stored, head304: ResponseHead, request: RequestHead, rules: Rules, times: Times) -> Stored:
+    """The stored response with a 304's fields, its lifetime begun anew, in the place that this request selects.
+
+    When the new fields forbid storing, the result answers this one request and is not `keepable`.
+    """
+    fresh = _merged(stored, head304, request, rules, times)
+    if not isinstance(fresh, Reason):
+        return fresh
+    once = stored.expired(times.received_at)
+    once.wire = _rewritten(stored, head304)
+    once.no_cache, once.simple = True, False
+    once.received_at = once.born = once.fresh_until = times.received_at
+    once.lifetime_s = once.swr_s = once.sie_s = once.outage_s = once.keep_s = 0
+    return once
+
+
+def _replaced(stored: Stored, new: Fields, received_at: float) -> Fields:
+    """Stored lines, each name that the new head has replaced by all of its lines there (RFC 9111 3.2)."""
+    replacing = [line for line in storable(new).lines if line[0].lower() not in NOT_UPDATED]
+    names = {name.lower() for name, _ in replacing}
+    if b"date" not in names:  # its receipt is its date (RFC 9110 6.6.1): the old one would make it look old
+        replacing.append((b"Date", format_date(received_at)))
+        names.add(b"date")
+    return stored.head.fields.without(names).plus(*replacing)
+
+
+def _merged(stored: Stored, head: ResponseHead, request: RequestHead, rules: Rules, times: Times) -> Stored | Reason:
+    old = stored.head
+    merged = ResponseHead(old.status, old.reason, _replaced(stored, head.fields, times.received_at))
+    get = replace(request, method=b"GET")
+    planned = plan(get, merged, rules, times, stored.part)
+    if isinstance(planned, Reason):
+        return planned
+    return build(replace(planned, key=stored.key), stored.chunks)
+
+
+def _rewritten(stored: Stored, head: ResponseHead) -> bytes:
+    fields = _replaced(stored, head.fields, stored.received_at)
+    return stored.wire.partition(b"\r\n")[0] + b"\r\n" + fields.without({b"age", b"cache-status"}).encode()
+
+
+class HeadEffect(Enum):
+    """What an answered HEAD does to the stored GET."""
+
+    UPDATED = "updated"
+    STALE = "stale"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOutcome:
+    """`stored` is what to put in the old one's place, and after UPDATED what to answer the HEAD from."""
+
+    effect: HeadEffect
+    stored: Stored
+
+
+def head_outcome(stored: Stored, head: ResponseHead, request: RequestHead, rules: Rules, times: Times) -> HeadOutcome:
+    """RFC 9111 4.3.5: a 200 that does not contradict updates, one that does makes stale; others do nothing."""
+    if head.status != 200 or stored.part is not None:
+        return HeadOutcome(HeadEffect.NOTHING, stored)
+    if stored.status != 200 or _contradicts(stored, head.fields):
+        return HeadOutcome(HeadEffect.STALE, stored.expired(times.received_at))
+    fresh = _merged(stored, head, request, rules, times)
+    if isinstance(fresh, Reason):
+        return HeadOutcome(HeadEffect.NOTHING, stored)
+    return HeadOutcome(HeadEffect.UPDATED, fresh)
+
+
+def _contradicts(stored: Stored, new: Fields) -> bool:
+    tag, modified, length = one_tag(new), new.joined(b"last-modified"), new.joined(b"content-length")
+    old_modified = stored.last_modified
+    return (
+        (tag is not None and stored.etag is not None and not weak_match(tag, stored.etag))
+        or (modified is not None and old_modified is not None and modified != old_modified)
+        or (length is not None and length != b"%d" % stored.length)
+    )
+
+
+def combined(stored: Stored, rest: Stored, request: RequestHead, rules: Rules, times: Times) -> Stored | None:
+    """A stored beginning and the part that follows it as one 200; None when they may not be combined (RFC 9111 3.4).
+
+    They must have the same strong validator and touch, and the end must be the end. The newer part's fields win.
+    """
+    one, two = stored.part, rest.part
+    if one is None or two is None or one.first != 0 or not two.at_end or two.first != one.last + 1:
+        return None
+    if (stored.length, rest.length) != (len(one), len(two)) or one.complete not in (None, two.complete):
+        return None
+    if not _same_strong_validator(stored, rest):
+        return None
+    fields = rest.head.fields
+    names = set(fields.names())
+    merged = (
+        stored.head.fields.without(names)
+        .plus(*fields.lines)
+        .without(NOT_UPDATED - {b"content-type", b"content-encoding"})
+    )
+    head = ResponseHead(200, b"OK", merged)
+    planned = plan(request, head, rules, times, None)
+    if isinstance(planned, Reason):
+        return None
+    return build(replace(planned, key=stored.key), stored.chunks + rest.chunks)
+
+
+def _same_strong_validator(one: Stored, two: Stored) -> bool:
+    if one.etag is not None or two.etag is not None:
+        return one.etag is not None and two.etag is not None and strong_match(one.etag, two.etag)
+    first, second = one.last_modified, two.last_modified
+    if first is None or first != second:
+        return False
+    modified = parse_date(first, one.received_at)
+    dates = [parse_date(date, one.received_at) for s in (one, two) if (date := s.head.fields.joined(b"date"))]
+    # RFC 9110 8.8.2.2: a time is a strong validator only when the response is clearly younger than it.
+    return modified is not None and len(dates) == 2 and all(date is not None and date - modified >= 1 for date in dates)

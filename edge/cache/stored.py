@@ -1,0 +1,267 @@
+"""A stored response: everything a look-up or a hit needs, worked out once when it is stored.
+
+One rule: nothing in it changes after `build`; what updates it makes another one that shares the body's chunks. It is
+kept lean, as there may be millions: the field lines exist once, encoded in `wire`, and times are two points and the
+lengths of windows (numbers that many objects share) rather than a float for each moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.cache.verdict import Source
+from edge.http.dates import format_date
+from edge.http.message import Fields, Line, ResponseHead
+from edge.http.ranges import Part
+
+Selecting = tuple[tuple[bytes, bytes | None], ...]  # (lower-case name in Vary, comparable value or None), sorted
+NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
+NO_CONTENT = frozenset((204, 205, 304))
+# Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
+_OVERHEAD_BYTES = 540
+_PER_CHUNK_BYTES = 49
+_PER_VARY_BYTES = 56
+_PER_TAG_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A response that may be stored, before its body is known. `fields` are the lines to keep, Date among them."""
+
+    key: bytes
+    status: int
+    reason: bytes
+    fields: Fields
+    vary: Selecting
+    received_at: float
+    born: float  # received_at less the initial age
+    lifetime_s: float
+    source: Source
+    swr_s: float
+    sie_s: float
+    outage_s: float
+    keep_s: float
+    must_revalidate: bool
+    no_cache: bool
+    plain_hits: bool  # the rules keep no request away from the cache
+    etag: bytes | None
+    tags: frozenset[bytes]
+    language: bytes | None = None
+    part: Part | None = None
+    length: int | None = None  # what Content-Length announced
+
+    def fits(self, length: int) -> bool:
+        """Whether a body of this length is the whole response; for a part also what Content-Range told.
+
+        A part that is shorter than its range passes where Content-Length announced just that: the framing is sound
+        and only the origin's arithmetic is off. A longer one never does.
+        """
+        if self.length is not None and length != self.length:
+            return False
+        if self.part is None:
+            return True
+        return length == len(self.part) or (self.length is not None and 0 < length < len(self.part))
+
+
+class Stored:
+    """See the module. Times are seconds since the epoch; the four windows are lengths that count from `fresh_until`."""
+
+    __slots__ = (
+        "born",
+        "chunks",
+        "etag",
+        "fresh_until",
+        "keep_s",
+        "key",
+        "language",
+        "length",
+        "lifetime_s",
+        "must_revalidate",
+        "no_cache",
+        "outage_s",
+        "part",
+        "received_at",
+        "sie_s",
+        "simple",
+        "size_bytes",
+        "source",
+        "status",
+        "swr_s",
+        "tags",
+        "vary",
+        "wire",
+    )
+
+    key: bytes
+    status: int
+    wire: bytes  # status line and all served lines, each with CRLF; without Age, Connection, Cache-Status
+    chunks: tuple[bytes, ...]
+    length: int  # of the stored body
+    size_bytes: int  # what it counts against the budget, this object included
+    vary: Selecting
+    language: bytes | None  # Content-Language, lower case, where Vary is just Accept-Language
+    part: Part | None  # of a 206
+    etag: bytes | None
+    tags: frozenset[bytes]
+    received_at: float
+    born: float
+    lifetime_s: float
+    fresh_until: float
+    swr_s: float
+    sie_s: float
+    outage_s: float
+    keep_s: float
+    must_revalidate: bool  # once stale, never served unvalidated
+    no_cache: bool  # validated before each reuse, and never served stale
+    simple: bool  # answers any GET without cache-relevant fields as long as it is fresh
+    source: Source
+
+    @property
+    def swr_until(self) -> float:
+        """Until when it may be served while it is refreshed."""
+        return self.fresh_until + self.swr_s
+
+    @property
+    def sie_until(self) -> float:
+        """Until when it may be served in place of an error."""
+        return self.fresh_until + self.sie_s
+
+    @property
+    def outage_until(self) -> float:
+        """Until when it may be served while its region is unhealthy."""
+        return self.fresh_until + self.outage_s
+
+    @property
+    def keep_until(self) -> float:
+        """Until when it is worth keeping at all: past every window, for a conditional request."""
+        return self.fresh_until + max(self.swr_s, self.sie_s, self.outage_s) + self.keep_s
+
+    @property
+    def head(self) -> ResponseHead:
+        """Status, reason and fields, read back from `wire`."""
+        line, _, block = self.wire.partition(b"\r\n")
+        lines: list[Line] = []
+        for raw in block.split(b"\r\n"):
+            name, colon, value = raw.partition(b": ")
+            if colon:
+                lines.append((name, value))
+        return ResponseHead(self.status, line[13:], Fields(lines))
+
+    @property
+    def last_modified(self) -> bytes | None:
+        """Last-Modified as it came."""
+        return self.head.fields.joined(b"last-modified")
+
+    @property
+    def keepable(self) -> bool:
+        """Whether it may be put in store; what a 304 made unstorable answers one request only."""
+        return self.keep_until > self.received_at or self.keep_s > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is no mere part."""
+        return self.part is None
+
+    @property
+    def variant(self) -> bytes:
+        """Which place of its key it takes: one that is stored later with the same key and variant replaces it."""
+        chosen = b"\n".join([b"%b:%b" % (name, b"-" if value is None else b"+" + value) for name, value in self.vary])
+        return chosen if self.part is None else b"%b\n#%d-%d" % (chosen, self.part.first, self.part.last)
+
+    def age(self, now: float) -> int:
+        """Whole seconds since the origin made or validated it; never negative, never less for a later `now`."""
+        return max(0, int(max(now, self.received_at) - self.born))
+
+    def ttl(self, now: float) -> float:
+        """Seconds of freshness left, negative when stale."""
+        return self.fresh_until - now
+
+    def is_fresh(self, now: float) -> bool:
+        """Age < lifetime, strictly."""
+        return now < self.fresh_until
+
+    def expired(self, now: float) -> Stored:
+        """A copy that is stale from `now` on (soft purge, a HEAD that contradicts); its windows count from there."""
+        other = self._copy()
+        other.fresh_until = min(self.fresh_until, now)
+        return other
+
+    def _copy(self) -> Stored:
+        other = Stored.__new__(Stored)
+        for name in Stored.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+    def __repr__(self) -> str:
+        return f"Stored({self.key!r}, {self.status}, {self.length} B, {self.source.value} {self.lifetime_s:g} s)"
+
+
+def build(plan: Plan, chunks: tuple[bytes, ...]) -> Stored:
+    """The stored response of a plan and its whole body. Raises ValueError when the body does not fit the plan."""
+    length = sum(map(len, chunks))
+    if not plan.fits(length):
+        raise ValueError("the body is not what its head announced")
+    made = Stored.__new__(Stored)
+    made.key = plan.key
+    made.status = plan.status
+    made.chunks = chunks
+    made.length = length
+    made.vary = plan.vary
+    made.language = plan.language
+    made.part = plan.part
+    made.etag = plan.etag
+    made.tags = plan.tags
+    made.received_at = plan.received_at
+    made.born = plan.born
+    made.lifetime_s = plan.lifetime_s
+    made.fresh_until = plan.born + plan.lifetime_s
+    made.swr_s, made.sie_s, made.outage_s, made.keep_s = plan.swr_s, plan.sie_s, plan.outage_s, plan.keep_s
+    made.must_revalidate = plan.must_revalidate
+    made.no_cache = plan.no_cache
+    made.source = plan.source
+    made.simple = plan.plain_hits and plan.status == 200 and not (plan.vary or plan.no_cache or plan.part)
+    made.wire = _wire(plan, length)
+    made.size_bytes = _size(made)
+    return made
+
+
+def _wire(plan: Plan, length: int) -> bytes:
+    lines = [b"HTTP/1.1 %d %b\r\n" % (plan.status, plan.reason)]
+    announced = False
+    for name, value in plan.fields.lines:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            if announced or plan.status in NO_CONTENT or value != b"%d" % length:
+                continue
+            announced = True
+        elif lowered in NOT_IN_WIRE:
+            continue
+        lines.append(b"%b: %b\r\n" % (name, value))
+    if not announced and plan.status not in NO_CONTENT:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    return b"".join(lines)
+
+
+def _size(made: Stored) -> int:
+    return (
+        _OVERHEAD_BYTES
+        + len(made.key)
+        + len(made.wire)
+        + made.length
+        + len(made.etag or b"")
+        + _PER_CHUNK_BYTES * len(made.chunks)
+        + sum(_PER_VARY_BYTES + len(value or b"") for _, value in made.vary)
+        + sum(_PER_TAG_BYTES + len(tag) for tag in made.tags)
+    )
+
+
+def supersedes(new: Stored, old: Stored) -> bool:
+    """Whether storing `new` makes `old`, of the same key, useless: the same place, or a part of what is now whole."""
+    return new.vary == old.vary and (new.part is None or new.part == old.part)
+
+
+def with_date(fields: Fields, received_at: float) -> Fields:
+    """The lines with a Date, added where the origin sent none (RFC 9110 6.6.1)."""
+    if b"date" in fields:
+        return fields
+    return fields.plus((b"Date", format_date(received_at)))

@@ -1,0 +1,49 @@
+"""Which nodes carry which tag, and which keys belong to one URL. One rule: what was added is removed with its node.
+
+A tag or URL with a single member (most of them) maps straight to it; a set is made for the second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
+
+M = TypeVar("M", bound=Hashable)
+
+
+class Members(Generic[M]):
+    """Names to their members, in O(1) per membership both ways."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self) -> None:
+        self._members: dict[bytes, Any] = {}  # a member, or a set of several
+
+    def add(self, name: bytes, member: M) -> None:
+        """Add one membership."""
+        found = self._members.setdefault(name, member)
+        if type(found) is set:
+            found.add(member)
+        elif found != member:
+            self._members[name] = {found, member}
+
+    def remove(self, name: bytes, member: M) -> None:
+        """Take one membership away; the name goes with the last one."""
+        found = self._members.get(name)
+        if type(found) is set:
+            found.discard(member)
+            if len(found) == 1:
+                self._members[name] = found.pop()
+        elif found == member and found is not None:
+            del self._members[name]
+
+    def of(self, name: bytes) -> tuple[M, ...]:
+        """A copy of a name's members."""
+        found = self._members.get(name)
+        if found is None:
+            return ()
+        return tuple(found) if type(found) is set else (found,)
+
+    def __len__(self) -> int:
+        """Names in use."""
+        return len(self._members)

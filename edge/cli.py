@@ -1,0 +1,145 @@
+"""The command `edge`: what starts things (`run`, `check`, `demo`, the hidden `worker`); the rest is in `cli_*`.
+
+One rule: a failure is one clear line on standard error and a non-zero exit code: 1 when it failed, 2 when it was asked
+for wrongly. A missing configuration file is an error, never a start with defaults.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from edge import __version__, cli_live, cli_regions, demo
+from edge.cli_client import DEFAULT_CONFIG, Failed, console, json_option, say, table
+from edge.config import Config, config_hash, describe, load_text, warnings
+from edge.errors import ConfigError, EdgeError
+
+
+class Commands(click.Group):
+    """Commands in the order in which they are of use, and errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(problem, err=True)
+            ctx.exit(1)
+        except EdgeError as error:
+            raise Failed(error.detail or type(error).__name__) from None
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "--version", prog_name="edge")
+def main() -> None:
+    """StreamGate Edge: reverse proxy, CDN cache, load balancer, regions that fail over."""
+
+
+def read_config(path: Path) -> tuple[Config, str]:
+    """The configuration and its text. Raises ConfigError; Failed when there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    return load_text(text, str(path)), text
+
+
+config_option = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), default=DEFAULT_CONFIG, show_default=True,
+    help="The configuration file.",
+)  # fmt: skip
+
+
+@main.command()
+@config_option
+def run(path: Path) -> None:
+    """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
+    from edge.control.supervisor import Settings, run_gateway  # not needed, and not cheap, for other commands
+
+    config, text = read_config(path)
+    for line in warnings(config):
+        click.echo(f"edge: {line}", err=True)
+    sys.exit(uvloop.run(run_gateway(Settings(config, text, str(path)))))
+
+
+@main.command()
+@config_option
+@json_option
+@click.option("--keys", is_flag=True, help="List every key with type, default and help; reads no file.")
+def check(path: Path, as_json: bool, keys: bool) -> None:
+    """Check a configuration file: every mistake at once, each with its line and column."""
+    if keys:
+        found = [key._asdict() for key in describe()]
+        if as_json:
+            say(found)
+        else:
+            console().print(table("", ["key", "type", "default", "help"], [list(key.values()) for key in found]))
+        return
+    try:
+        config, text = read_config(path)
+    except ConfigError as error:
+        if as_json:
+            say({"ok": False, "problems": error.problems})
+            sys.exit(1)
+        raise
+    notes = warnings(config)
+    if as_json:
+        say({"ok": True, "problems": [], "warnings": notes, "hash": config_hash(text)})
+        return
+    for line in notes:
+        click.echo(f"{path}: {line}", err=True)
+    counts = f"{len(config.routes)} routes, {len(config.pools)} pools, {len(config.regions)} regions"
+    click.echo(f"{path}: ok ({counts})")
+
+
+@main.command("demo")
+@click.option("--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True)
+def demo_command(directory: Path) -> None:
+    """Two regions of sample origins and a gateway before them, until Ctrl-C."""
+    from edge.control.supervisor import Settings, run_gateway
+
+    taken = demo.busy()
+    if taken is not None:
+        raise Failed(f"{taken} is in use; the demo needs {demo.HTTP} and {demo.ADMIN}")
+    directory.mkdir(parents=True, exist_ok=True)
+    origins = demo.Origins()
+    try:
+        origins.start()
+        path = directory / "demo.toml"
+        path.write_text(demo.demo_toml(origins.ports, directory), encoding="utf-8")
+        config, text = read_config(path)
+        settings = Settings(config, text, str(path), on_ready=lambda: click.echo(demo.greeting(path)))
+        code = uvloop.run(run_gateway(settings))
+    except RuntimeError as error:
+        raise Failed(str(error)) from None
+    finally:
+        origins.stop()
+    sys.exit(code)
+
+
+@main.command(hidden=True)
+@click.option("--fd", type=int, required=True)
+def worker(fd: int) -> None:
+    """One worker; started by `edge run`, which holds the other end of the socket."""
+    from edge.cli_worker import run_worker
+
+    sys.exit(uvloop.run(run_worker(fd)))
+
+
+for command in (*cli_live.COMMANDS, *cli_regions.COMMANDS):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The commands' way to the admin API: where it is, the token, one request, and how answers are shown.
+
+One rule: a failure is one clear line on standard error and exit code 1. Where the API is: `--admin` and `--token-file`,
+else the environment (EDGE_ADMIN, EDGE_TOKEN), else the configuration file given by `-c`, else `config.toml` when it is
+there, else 127.0.0.1:9900 and var/admin.token.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from edge.config import load_text
+from edge.errors import ConfigError
+
+DEFAULT_ADMIN = "127.0.0.1:9900"
+DEFAULT_TOKEN_FILE = "var/admin.token"
+DEFAULT_CONFIG = "config.toml"
+TIMEOUT_S = 30.0
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """One clear line, exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"edge: {self.message}", file=file, err=file is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Where the admin API is, and the token for it."""
+
+    host: str
+    port: int
+    token: str
+    source: str  # where the address is from, for the error's text
+
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
+        """The answer's JSON."""
+        return self.call("GET", path, query=query)
+
+    def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
+        """One request; its answer's JSON. Raises Failed with the API's own line."""
+        connection, answer = self._send(method, path, body, query)
+        try:
+            data = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failed(f"the gateway at {self.host}:{self.port} broke off: {error}") from None
+        finally:
+            connection.close()
+        return orjson.loads(data) if data else {}
+
+    def lines(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Iterator[bytes]:
+        """The answer line by line, as it comes."""
+        connection, answer = self._send(method, path, body, query, timeout_s=None)
+        try:
+            while line := answer.readline():
+                if line.strip():
+                    yield line.strip()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failed(f"the gateway at {self.host}:{self.port} broke off: {error}") from None
+        finally:
+            connection.close()
+
+    def _send(
+        self, method: str, path: str, body: Any, query: dict[str, Any] | None, timeout_s: float | None = TIMEOUT_S
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        given = {key: value for key, value in (query or {}).items() if value is not None}
+        target = path + ("?" + urlencode(given, doseq=True) if given else "")
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
+        data = None if body is None else orjson.dumps(body)
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, target, data, headers)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Failed(f"no gateway answers at {self.host}:{self.port} ({self.source}): {why}") from None
+        if answer.status >= 400:
+            data = answer.read()
+            connection.close()
+            raise Failed(_error_line(answer.status, data, self))
+        return connection, answer
+
+
+def _error_line(status: int, data: bytes, admin: Admin) -> str:
+    if status == 401:
+        return f"the gateway at {admin.host}:{admin.port} does not accept the token; give --token-file or EDGE_TOKEN"
+    try:
+        return str(orjson.loads(data)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the gateway answered {status}"
+
+
+def admin_options(command: Decorated) -> Decorated:
+    """The options that say which gateway is meant."""
+    for option in (
+        click.option("--token-file", type=click.Path(path_type=Path), help="File with the admin token."),
+        click.option("--admin", metavar="HOST:PORT", help="The gateway's admin listener."),
+        click.option("-c", "--config", type=click.Path(path_type=Path), help="The gateway's configuration file."),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: Decorated) -> Decorated:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def connect(config: Path | None, admin: str | None, token_file: Path | None) -> Admin:
+    """The gateway that the options, the environment or a configuration file name."""
+    address, source = admin or os.environ.get("EDGE_ADMIN"), "--admin or EDGE_ADMIN"
+    file = config or (Path(DEFAULT_CONFIG) if Path(DEFAULT_CONFIG).is_file() else None)
+    if file is not None and (config is not None or address is None or token_file is None):
+        found_address, found_token = _from_config(file)
+        address, source = (address, source) if address else (found_address, str(file))
+        token_file = token_file or found_token
+    if not address:
+        address, source = DEFAULT_ADMIN, "the default; -c FILE or --admin name another"
+    host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
+    if not port.isdigit():
+        raise Failed(f"{address}: not HOST:PORT")
+    host = host.strip("[]")
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    token = os.environ.get("EDGE_TOKEN") or _token(token_file or Path(DEFAULT_TOKEN_FILE))
+    return Admin(reachable, int(port), token, source)
+
+
+def _from_config(path: Path) -> tuple[str, Path]:
+    try:
+        config = load_text(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise Failed(f"{path}: {error.strerror}") from None
+    except ConfigError as error:
+        raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
+    return str(config.admin.listen), Path(config.admin.token_file)
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise Failed(f"{path}: cannot read the admin token: {error.strerror}; --token-file names another") from None
+
+
+# -- showing -----------------------------------------------------------------------------------------------------------
+
+
+def say(value: Any) -> None:
+    """JSON on standard output."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def console() -> Console:
+    """Where tables go; plain text when it is no terminal."""
+    return Console(highlight=False, width=None if os.isatty(1) else 160)
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
+    """A table for people; numbers to the right, None as a dash."""
+    found = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for at, column in enumerate(columns):
+        number = bool(rows) and all(isinstance(row[at], int | float | None) for row in rows)
+        found.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*(text(cell) for cell in row))
+    return found
+
+
+def text(cell: Any) -> str:
+    """One cell."""
+    if cell is None or cell == "":
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.2f}".rstrip("0").rstrip(".")
+    if isinstance(cell, list | tuple):
+        return ", ".join(map(text, cell)) or "-"
+    return str(cell).replace("[", "\\[")
+
+
+def percent(ratio: float | None) -> str | None:
+    """A ratio as per cent."""
+    return None if ratio is None else f"{ratio * 100:.1f} %"
+
+
+def size(number: float | None) -> str | None:
+    """Bytes for people."""
+    if number is None:
+        return None
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(number) < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

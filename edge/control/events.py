@@ -1,0 +1,102 @@
+"""What happened lately, for people and for `GET /v1/events`: a ring of events and whoever listens to new ones.
+
+One rule: an event never waits for a listener. A listener that is too slow loses its oldest events and is told how many.
+Events are for people; what must not be lost stands in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+KEPT = 1000
+LISTENERS_MAX = 64
+
+
+class Events:
+    """The ring. `clock` gives epoch seconds."""
+
+    def __init__(self, clock: Callable[[], float], echo: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._clock = clock
+        self._echo = echo
+        self._count = 0
+        self._listeners: set[Listener] = set()
+        self.closed = False
+
+    def add(self, kind: str, facts: dict[str, Any] | None = None) -> None:
+        """Something happened."""
+        self._count += 1
+        event = {"id": self._count, "time": self._clock(), "kind": kind, **(facts or {})}
+        self.recent.append(event)
+        if self._echo is not None:
+            self._echo(event)
+        for listener in self._listeners:
+            listener.offer(event)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further listener is taken."""
+        return len(self._listeners) >= LISTENERS_MAX
+
+    def listen(self, after: int = 0) -> Listener:
+        """The kept events after an id, then new ones as they come. Whoever listens must `leave`."""
+        listener = Listener(self)
+        for event in self.recent:
+            if event["id"] > after:
+                listener.offer(event)
+        self._listeners.add(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """No more for this one."""
+        self._listeners.discard(listener)
+
+    def close(self) -> None:
+        """The gateway stops: whoever listens is told to leave."""
+        self.closed = True
+        for listener in self._listeners:
+            listener.wake()
+
+
+class Listener:
+    """One who listens."""
+
+    def __init__(self, events: Events) -> None:
+        self._all = events
+        self._events: deque[dict[str, Any]] = deque()
+        self._lost = 0
+        self._news = asyncio.Event()
+
+    def offer(self, event: dict[str, Any]) -> None:
+        """A new event; the oldest unread one makes room for it."""
+        if len(self._events) >= KEPT:
+            self._events.popleft()
+            self._lost += 1
+        self._events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again."""
+        self._news.set()
+
+    async def next(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next event; None when none came in time or the gateway stops."""
+        if not self._events and not self._all.closed:
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout_s)
+            except TimeoutError:
+                return None
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        if self._lost:
+            event, self._lost = {**event, "lost": self._lost}, 0
+        return event
+
+    def leave(self) -> None:
+        """Listen no more."""
+        self._all.leave(self)

@@ -1,0 +1,125 @@
+"""The Prometheus text of what is known: totals, gauges, readiness, region health.
+
+One rule: names and help texts stand once, in `edge.metrics.HELP` and in the tables here; this file looks nothing up on
+a request path, it runs when someone scrapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edge.control.totals import Totals
+from edge.metrics import HELP, LATENCY_BOUNDS_S, Meter
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+ROUTE_NUMBERS = ("bytes_in", "bytes_out", "cache_out", "origin_in", "origin_out")
+BACKEND_NUMBERS = ("attempts", "retries", "origin_in", "origin_out")
+COUNTERS = {
+    "refused_connections": "Client connections refused at a limit",
+    "bugs": "Exceptions that no stage should let out",
+    "log_lost": "Access log lines that could not be written",
+}
+
+Extra = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]  # name, help, labels, value
+
+
+class _Collected(Collector):
+    def __init__(self, totals: Totals, extra: Extra) -> None:
+        self._totals = totals
+        self._extra = extra
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._totals
+        routes = [((name,), meter) for name, meter in totals.routes.items()]
+        backends = [(key, meter) for key, meter in totals.backends.items()]
+        regions = [((name,), meter) for name, meter in totals.regions.items()]
+        yield from _requests("edge", ["route"], routes)
+        yield from _words("edge", ["route"], routes)
+        for name in ROUTE_NUMBERS:
+            yield _numbers("edge", name, ["route"], routes)
+        yield _latency("edge", ["route"], routes)
+        yield from _requests("edge_backend", ["pool", "backend"], backends)
+        for name in BACKEND_NUMBERS:
+            yield _numbers("edge_backend", name, ["pool", "backend"], backends)
+        yield _latency("edge_backend", ["pool", "backend"], backends)
+        yield from _requests("edge_region", ["region"], regions)
+        for name, help_text in COUNTERS.items():
+            yield CounterMetricFamily(f"edge_{name}", help_text, value=totals.counters.get(name, 0))
+        yield GaugeMetricFamily("edge_connections", "Open client connections", value=totals.gauge("connections"))
+        yield self._in_flight()
+        for name, value in sorted(totals.store().items()):
+            yield GaugeMetricFamily(f"edge_store_{name}", f"The stores' {name}, over all workers", value=value)
+        yield from self._others()
+
+    def _in_flight(self) -> Metric:
+        family = GaugeMetricFamily(
+            "edge_backend_in_flight", "Requests that are at a backend now", labels=["pool", "backend"]
+        )
+        for pool, identity in self._totals.backends:
+            family.add_metric([pool, identity], self._totals.in_flight(pool, identity))
+        return family
+
+    def _others(self) -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, help_text, labels, value in self._extra():
+            family = families.get(name)
+            if family is None:
+                family = families[name] = GaugeMetricFamily(name, help_text, labels=list(labels))
+            family.add_metric(list(labels.values()), value)
+        yield from families.values()
+
+
+Rows = Sequence[tuple[tuple[str, ...], Meter]]
+
+
+def _requests(prefix: str, labels: list[str], rows: Rows) -> Iterator[Metric]:
+    requests = CounterMetricFamily(f"{prefix}_requests", HELP["requests"], labels=labels)
+    status = CounterMetricFamily(f"{prefix}_responses", HELP["status"], labels=[*labels, "class"])
+    errors = CounterMetricFamily(f"{prefix}_errors", HELP["errors"], labels=[*labels, "error"])
+    for key, meter in rows:
+        requests.add_metric(list(key), meter.requests)
+        for at, count in enumerate(meter.status):
+            if count:
+                status.add_metric([*key, f"{at}xx" if at else "aborted"], count)
+        for word, count in meter.errors.items():
+            errors.add_metric([*key, word], count)
+    yield from (requests, status, errors)
+
+
+def _words(prefix: str, labels: list[str], rows: Rows) -> Iterator[Metric]:
+    for name, label in (("verdicts", "verdict"), ("reasons", "reason")):
+        family = CounterMetricFamily(f"{prefix}_cache_{name}", HELP[name], labels=[*labels, label])
+        for key, meter in rows:
+            for word, count in getattr(meter, name).items():
+                family.add_metric([*key, word], count)
+        yield family
+
+
+def _numbers(prefix: str, name: str, labels: list[str], rows: Rows) -> Metric:
+    family = CounterMetricFamily(f"{prefix}_{name}", HELP[name], labels=labels)
+    for key, meter in rows:
+        family.add_metric(list(key), getattr(meter, name))
+    return family
+
+
+def _latency(prefix: str, labels: list[str], rows: Rows) -> Metric:
+    family = HistogramMetricFamily(f"{prefix}_latency_seconds", HELP["latency"], labels=labels)
+    for key, meter in rows:
+        seen, buckets = 0, []
+        for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), meter.latency.counts, strict=True):
+            seen += count
+            buckets.append((bound, float(seen)))
+        family.add_metric(list(key), buckets, meter.latency.total_s)
+    return family
+
+
+def exposition(totals: Totals, extra: Extra) -> bytes:
+    """The whole text; `extra` gives what is not counted by workers, as gauges."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(totals, extra))
+    return bytes(generate_latest(registry))

@@ -1,0 +1,176 @@
+"""Who is there: regions and backends of the file and of run-time registrations, with what the operator wants of each.
+
+One rule: a membership is a value. A change makes a new one, the safety rule compares the two, and only then does it
+become the gateway's. Where file and registration name one thing, the file says what it is and the operator's run-time
+state (draining, inactive) stays: see README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from edge.balance.backend import BackendSpec
+from edge.balance.health import Admin
+from edge.balance.regions import RegionSpec, RouteNeed, eligible_regions
+from edge.config import Config
+from edge.config_routing import Backend as BackendConfig
+from edge.config_routing import Region as RegionConfig
+
+
+class Source(Enum):
+    """Where an entry is from."""
+
+    FILE = "file"
+    RUNTIME = "runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """An operator's word on something: who, why, when (epoch seconds), until when."""
+
+    actor: str = ""
+    reason: str = ""
+    at: float = 0.0
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegionEntry:
+    """A region."""
+
+    spec: RegionSpec
+    source: Source
+    admin: Admin = Admin.ACTIVE
+    word: Word | None = None  # on the administrative state
+    registered: Word | None = None  # on the registration
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEntry:
+    """A backend."""
+
+    spec: BackendSpec
+    source: Source
+    admin: Admin = Admin.ACTIVE
+    word: Word | None = None
+    registered: Word | None = None
+
+
+Key = tuple[str, str]  # pool, id
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the safety rule needs to know of a route."""
+
+    name: str
+    pool: str
+    fence: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """All entries at one moment, in the file's order, registrations behind."""
+
+    regions: Mapping[str, RegionEntry] = field(default_factory=dict)
+    backends: Mapping[Key, BackendEntry] = field(default_factory=dict)
+
+    def with_region(self, entry: RegionEntry) -> Membership:
+        """One region added or changed."""
+        return replace(self, regions={**self.regions, entry.spec.name: entry})
+
+    def without_region(self, name: str) -> Membership:
+        """One region fewer."""
+        return replace(self, regions={key: entry for key, entry in self.regions.items() if key != name})
+
+    def with_backend(self, entry: BackendEntry) -> Membership:
+        """One backend added or changed."""
+        return replace(self, backends={**self.backends, (entry.spec.pool, entry.spec.id): entry})
+
+    def without_backend(self, key: Key) -> Membership:
+        """One backend fewer."""
+        return replace(self, backends={each: entry for each, entry in self.backends.items() if each != key})
+
+    def of_pool(self, pool: str) -> list[BackendEntry]:
+        """A pool's backends."""
+        return [entry for (name, _), entry in self.backends.items() if name == pool]
+
+    def in_region(self, name: str) -> list[BackendEntry]:
+        """A region's backends, of all pools."""
+        return [entry for entry in self.backends.values() if entry.spec.region == name]
+
+    @property
+    def admins(self) -> dict[str, Admin]:
+        """Regions' administrative states."""
+        return {name: entry.admin for name, entry in self.regions.items()}
+
+    def unserved(self, routes: Iterable[Route]) -> set[str]:
+        """Routes for which no region is left that may serve and has an active backend of their pool."""
+        eligible = eligible_regions((entry.spec for entry in self.regions.values()), self.admins)
+        serving: dict[str, set[str]] = {}
+        for (pool, _), entry in self.backends.items():
+            if entry.admin is Admin.ACTIVE:
+                serving.setdefault(pool, set()).add(entry.spec.region)
+        needs = (RouteNeed(route.name, frozenset(serving.get(route.pool, ())), route.fence) for route in routes)
+        return {need.name for need in needs if not need.served(eligible)}
+
+
+# -- from the file -----------------------------------------------------------------------------------------------------
+
+
+def of_file(config: Config) -> Membership:
+    """What the file says. A region that starts drained is the file's word, until an operator says otherwise."""
+    regions = {
+        name: RegionEntry(region_spec(name, region), Source.FILE, Admin.DRAINING if region.drained else Admin.ACTIVE)
+        for name, region in config.regions.items()
+    }
+    backends = {
+        (pool, backend.id): BackendEntry(backend_spec(pool, backend), Source.FILE)
+        for pool, found in config.pools.items()
+        for backend in found.backends
+    }
+    return Membership(regions, backends)
+
+
+def region_spec(name: str, region: RegionConfig) -> RegionSpec:
+    """A region's table as balancing sees it."""
+    return RegionSpec(
+        name=name,
+        tier=region.tier,
+        weight=region.weight,
+        location=region.location,
+        countries=tuple(region.countries),
+        continents=tuple(region.continents),
+        subdivisions=tuple(region.subdivisions),
+        last_resort=region.last_resort,
+    )
+
+
+def backend_spec(pool: str, backend: BackendConfig) -> BackendSpec:
+    """A backend's table as balancing sees it."""
+    url = backend.url
+    return BackendSpec(
+        id=backend.id,
+        pool=pool,
+        scheme=url.scheme,
+        host=url.host,
+        port=url.port,
+        authority=url.authority.encode(),
+        region=backend.region,
+        weight=backend.weight,
+        max_in_flight=backend.max_in_flight or None,
+    )
+
+
+def routes_of(config: Config) -> list[Route]:
+    """The routes, for the safety rule."""
+    return [
+        Route(
+            route.name,
+            route.pool,
+            frozenset(route.geo.require) if route.geo is not None and route.geo.require else None,
+        )
+        for route in config.routes
+    ]

@@ -1,0 +1,41 @@
+"""Why an administrative request was not carried out; each becomes a status and one clear line.
+
+One rule: whoever gets one of these may rely on nothing having changed, in the journal or in a worker; `NotApplied` is
+the one exception and says so.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from edge.errors import EdgeError
+
+
+class Refusal(EdgeError):
+    """The request is wrong."""
+
+    status: ClassVar[int] = 400
+
+
+class NotFound(Refusal):
+    """There is no such thing."""
+
+    status = 404
+
+
+class Conflict(Refusal):
+    """It may not be done as things stand; the line says what would have to be given (`force`) or changed."""
+
+    status = 409
+
+
+class Unavailable(Refusal):
+    """Nobody can answer now."""
+
+    status = 503
+
+
+class NotApplied(Refusal):
+    """It is durable, but a worker could not apply it."""
+
+    status = 500

@@ -1,0 +1,284 @@
+"""Changing who is there at run time: registrations and administrative states of regions and backends.
+
+    check ─► safety rule ─► journal ─► membership ─► every worker ─► answer
+
+One rule: whoever gets an answer may kill the gateway at once and will find the change after the next start; whoever
+gets a refusal has changed nothing. Changes are made one at a time. What file and registration say of one thing, and
+which of them counts, is in README.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from edge.balance.failover import ask_failback
+from edge.balance.health import Admin
+from edge.config_keys import problems_of
+from edge.config_routing import Backend as BackendConfig
+from edge.config_routing import Region as RegionConfig
+from edge.config_types import Name, Section
+from edge.control.membership import (
+    BackendEntry,
+    Key,
+    Membership,
+    RegionEntry,
+    Route,
+    Source,
+    Word,
+    backend_spec,
+    region_spec,
+)
+from edge.control.refusals import Conflict, NotFound, Refusal
+from edge.control.routing import Routing
+
+REGION_KEYS = tuple(name for name in RegionConfig.model_fields if name not in ("drained", "cidrs"))
+BACKEND_KEYS = ("url", "region", "weight", "max_in_flight")
+MAX_REGISTERED = 1000  # of each kind; a bound on what an operator's script can pile up
+
+Read = TypeVar("Read", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Who changes something, why, until when (epoch seconds), and whether the safety rule may be passed over."""
+
+    actor: str
+    reason: str = ""
+    force: bool = False
+    expires_at: float | None = None
+
+
+class Ledger(Protocol):
+    """Where a change is made durable, audit line included; it is when the call returns."""
+
+    def register(self, kind: str, name: str, values: dict[str, Any], change: Change) -> None: ...
+    def unregister(self, kind: str, name: str, change: Change) -> None: ...
+    def set_state(self, kind: str, name: str, state: Admin, change: Change) -> None: ...
+    def note(self, action: str, name: str, change: Change) -> None: ...
+
+
+class Registry:
+    """The one place that changes the membership. `push` tells every worker and returns when each has done it."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        routes: Sequence[Route],
+        ledger: Ledger,
+        push: Callable[[], Awaitable[None]],
+        wall: Callable[[], float],
+    ) -> None:
+        self._routing = routing
+        self._routes = routes
+        self._ledger = ledger
+        self._push = push
+        self._wall = wall
+        self._one = asyncio.Lock()
+
+    @property
+    def _now(self) -> Membership:
+        return self._routing.membership
+
+    # -- regions ---------------------------------------------------------------------------------------------------
+
+    async def put_region(self, name: str, body: dict[str, Any], change: Change) -> bool:
+        """Register a region or change its registration; whether it is new."""
+        values = {key: value for key, value in body.items() if key in REGION_KEYS and value is not None}
+        read(RegionConfig, values)
+        _name("region", name)
+        async with self._one:
+            old = self._now.regions.get(name)
+            if old is not None and old.source is Source.FILE:
+                raise Conflict(f"region {name} is in the configuration file; change it there")
+            self._bound(entry.source for entry in self._now.regions.values())
+            admin, word = (Admin.ACTIVE, None) if old is None else (old.admin, old.word)
+            entry = RegionEntry(region_of(name, values), Source.RUNTIME, admin, word, self._word(change))
+            after = self._now.with_region(entry)
+            self._check(after, change)
+            self._ledger.register("region", name, values, change)
+            await self._become(after)
+        return old is None
+
+    async def remove_region(self, name: str, change: Change) -> None:
+        """Remove a registered region; refused while backends are in it."""
+        async with self._one:
+            entry = self.region(name)
+            if entry.source is Source.FILE:
+                raise Conflict(f"region {name} is in the configuration file; remove it there, or deactivate it")
+            inside = self._now.in_region(name)
+            if inside:
+                raise Conflict(f"region {name} still has {len(inside)} backends, such as {inside[0].spec.id}")
+            after = self._now.without_region(name)
+            self._check(after, change)
+            self._ledger.unregister("region", name, change)
+            await self._become(after)
+
+    async def set_region_state(self, name: str, state: Admin, change: Change) -> None:
+        """Activate, drain or deactivate a region."""
+        async with self._one:
+            entry = replace(self.region(name), admin=state, word=self._word(change))
+            after = self._now.with_region(entry)
+            self._check(after, change)
+            self._ledger.set_state("region", name, state, change)
+            await self._become(after)
+
+    async def ask_failback(self, name: str, change: Change) -> list[str]:
+        """Let the pools that have backends in this region come back to it; their names."""
+        async with self._one:
+            self.region(name)
+            pools = [pool for pool in self._routing.pools.values() if name in pool.health]
+            self._ledger.note("failback", name, change)
+            for pool in pools:
+                pool.state = ask_failback(pool.state)
+            await self._become(self._now)
+        return [pool.name for pool in pools]
+
+    # -- backends --------------------------------------------------------------------------------------------------
+
+    async def put_backend(
+        self, pool: str, identity: str | None, body: dict[str, Any], change: Change
+    ) -> tuple[str, bool]:
+        """Register a backend or change its registration; its id, and whether it is new."""
+        if pool not in self._routing.pools:
+            raise NotFound(f"there is no pool {pool}")
+        values = {key: value for key, value in body.items() if key in BACKEND_KEYS and value is not None}
+        if identity is not None:
+            values["id"] = identity
+        config = read(BackendConfig, values)
+        async with self._one:
+            if config.region not in self._now.regions:
+                known = ", ".join(self._now.regions)
+                raise Refusal(f"region: there is no region {config.region!r}; known: {known}")
+            key = (pool, config.id)
+            old = self._now.backends.get(key)
+            if old is not None and old.source is Source.FILE:
+                raise Conflict(f"backend {config.id} of {pool} is in the configuration file; change it there")
+            spec = backend_spec(pool, config)
+            twin = next((each for each in self._now.of_pool(pool) if each.spec.same_address(spec)), None)
+            if twin is not None and twin.spec.id != config.id:
+                raise Conflict(f"url: backend {twin.spec.id} of {pool} has this address already")
+            self._bound(entry.source for entry in self._now.backends.values())
+            admin, word = (Admin.ACTIVE, None) if old is None else (old.admin, old.word)
+            after = self._now.with_backend(BackendEntry(spec, Source.RUNTIME, admin, word, self._word(change)))
+            self._check(after, change)
+            self._ledger.register("backend", join(key), values, change)
+            await self._become(after)
+        return config.id, old is None
+
+    async def remove_backend(self, key: Key, change: Change) -> None:
+        """Remove a registered backend."""
+        async with self._one:
+            entry = self.backend(key)
+            if entry.source is Source.FILE:
+                raise Conflict(f"backend {key[1]} of {key[0]} is in the configuration file; remove it there")
+            after = self._now.without_backend(key)
+            self._check(after, change)
+            self._ledger.unregister("backend", join(key), change)
+            await self._become(after)
+
+    async def set_backend_state(self, key: Key, state: Admin, change: Change) -> None:
+        """Activate, drain or deactivate a backend."""
+        async with self._one:
+            entry = replace(self.backend(key), admin=state, word=self._word(change))
+            after = self._now.with_backend(entry)
+            self._check(after, change)
+            self._ledger.set_state("backend", join(key), state, change)
+            await self._become(after)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    async def expire(self) -> None:
+        """Undo what was meant for a time: states become active again, registrations end. The safety rule does not
+        stop this: it is what the operator asked for when setting the time."""
+        now = self._wall()
+        over = Change("expiry", "the time given is over", force=True)
+        for name, region in list(self._now.regions.items()):
+            if _over(region.word, now):
+                await self.set_region_state(name, Admin.ACTIVE, over)
+        for key, backend in list(self._now.backends.items()):
+            if _over(backend.word, now):
+                await self.set_backend_state(key, Admin.ACTIVE, over)
+            if backend.source is Source.RUNTIME and _over(backend.registered, now):
+                await self.remove_backend(key, over)
+        for name, region in list(self._now.regions.items()):
+            if region.source is Source.RUNTIME and _over(region.registered, now) and not self._now.in_region(name):
+                await self.remove_region(name, over)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def region(self, name: str) -> RegionEntry:
+        """A region. Raises NotFound."""
+        entry = self._now.regions.get(name)
+        if entry is None:
+            raise NotFound(f"there is no region {name}")
+        return entry
+
+    def backend(self, key: Key) -> BackendEntry:
+        """A backend. Raises NotFound."""
+        entry = self._now.backends.get(key)
+        if entry is None:
+            where = f"backend {key[1]} in pool {key[0]}" if key[0] in self._routing.pools else f"pool {key[0]}"
+            raise NotFound(f"there is no {where}")
+        return entry
+
+    def _check(self, after: Membership, change: Change) -> None:
+        """The safety rule: no route may lose its last region, unless forced."""
+        lost = after.unserved(self._routes) - self._now.unserved(self._routes)
+        if lost and not change.force:
+            raise Conflict(f"route {min(lost)} would have no region left that may serve it; force does it all the same")
+
+    async def _become(self, after: Membership) -> None:
+        self._routing.use(after)
+        await self._push()
+
+    def _word(self, change: Change) -> Word:
+        return Word(change.actor, change.reason, self._wall(), change.expires_at)
+
+    @staticmethod
+    def _bound(sources: Any) -> None:
+        if sum(1 for source in sources if source is Source.RUNTIME) >= MAX_REGISTERED:
+            raise Conflict(f"no more than {MAX_REGISTERED} registrations")
+
+
+def read(section: type[Read], values: dict[str, Any]) -> Read:
+    """Values checked as the file's are. Raises Refusal with the first problem."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        problem = problems_of(error, section)[0]
+        key = ".".join(map(str, problem.path))
+        raise Refusal(f"{key}: {problem.message}" if key else problem.message) from None
+
+
+def region_of(name: str, values: dict[str, Any]) -> Any:
+    """A registration as balancing sees it."""
+    return region_spec(name, read(RegionConfig, values))
+
+
+def backend_of(pool: str, values: dict[str, Any]) -> Any:
+    """A registration as balancing sees it."""
+    return backend_spec(pool, read(BackendConfig, values))
+
+
+def join(key: Key) -> str:
+    """A backend's name in the journal; pools' names have no slash."""
+    return "/".join(key)
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def _name(what: str, name: str) -> None:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError as error:
+        raise Refusal(f"{what}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _over(word: Word | None, now: float) -> bool:
+    return word is not None and word.expires_at is not None and word.expires_at <= now

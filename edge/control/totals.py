@@ -1,0 +1,110 @@
+"""What all workers counted, summed: by route, backend, pool and region, with windows and gauges.
+
+One rule: nothing is counted twice. Workers send what was added since their last frame; their gauges (what *is*, such as
+open connections) replace the ones they sent before and go with the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from edge.cache.accounting import Accounts, Tally, worth
+from edge.metrics import Meter
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+class Totals:
+    """The sums. `add` takes the body of a COUNTS frame."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Meter] = {}
+        self.backends: dict[tuple[str, str], Meter] = {}
+        self.pools: dict[str, Meter] = {}
+        self.regions: dict[str, Meter] = {}
+        self.accounts = Accounts()
+        self.counters: dict[str, int] = {}  # refused connections, bugs, lost log lines, evictions …
+        self.gauges: dict[int, dict[str, Any]] = {}  # by worker
+
+    def add(self, worker: int, body: Mapping[str, Any], now: float) -> None:
+        """Sum one worker's second in. `now`: monotonic seconds."""
+        for name, delta in body.get("routes", {}).items():
+            self.routes.setdefault(name, Meter()).add(delta)
+            self.accounts.add(name, Tally.from_meter(delta), now)
+        for pool, members in body.get("backends", {}).items():
+            for identity, (region, delta) in members.items():
+                self.backends.setdefault((pool, identity), Meter()).add(delta)
+                self.pools.setdefault(pool, Meter()).add(delta)
+                self.regions.setdefault(region, Meter()).add(delta)
+        for name, count in body.get("counters", {}).items():
+            self.counters[name] = self.counters.get(name, 0) + count
+        if "gauges" in body:
+            self.gauges[worker] = body["gauges"]
+
+    def forget(self, worker: int) -> None:
+        """The worker is gone, and what it held with it."""
+        self.gauges.pop(worker, None)
+
+    # -- what is -----------------------------------------------------------------------------------------------------
+
+    def gauge(self, name: str) -> int:
+        """A gauge over all workers."""
+        return sum(int(found.get(name, 0)) for found in self.gauges.values())
+
+    def in_flight(self, pool: str, identity: str) -> int:
+        """Requests that are at a backend now."""
+        return sum(int(found.get("in_flight", {}).get(pool, {}).get(identity, 0)) for found in self.gauges.values())
+
+    def store(self) -> dict[str, float]:
+        """The stores' gauges over all workers: bytes, objects, budget …"""
+        sums: dict[str, float] = {}
+        for found in self.gauges.values():
+            for name, value in found.get("store", {}).items():
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    sums[name] = sums.get(name, 0) + value
+        return sums
+
+    # -- for people --------------------------------------------------------------------------------------------------
+
+    def cache_report(self, now: float) -> dict[str, Any]:
+        """Hit rates and bandwidth, in all and per route."""
+        report = self.accounts.report(now)
+        for name, route in report["routes"].items():
+            meter = self.routes[name]
+            route["verdicts"], route["reasons"] = dict(meter.verdicts), dict(meter.reasons)
+        return {**report, "store": self.store()}
+
+    def requests_report(self, now: float) -> dict[str, Any]:
+        """Requests, statuses, errors and latency by route, pool, backend and region."""
+        return {
+            "requests_per_s": self.accounts.total.window("1m", now).requests / 60,
+            "connections": self.gauge("connections"),
+            "routes": {
+                name: {**summary(meter), "cache_5m": asdict(worth(self.accounts.routes[name].window("5m", now)))}
+                for name, meter in sorted(self.routes.items())
+            },
+            "pools": {name: summary(meter) for name, meter in sorted(self.pools.items())},
+            "regions": {name: summary(meter) for name, meter in sorted(self.regions.items())},
+        }
+
+
+def summary(meter: Meter) -> dict[str, Any]:
+    """One meter for people: counts, and upper bounds of latency quantiles in milliseconds."""
+    found: dict[str, Any] = {
+        "requests": meter.requests,
+        "status": {"aborted" if at == 0 else f"{at}xx": count for at, count in enumerate(meter.status) if count},
+        "errors": dict(meter.errors),
+        "attempts": meter.attempts,
+        "retries": meter.retries,
+        "bytes_in": meter.bytes_in,
+        "bytes_out": meter.bytes_out,
+        "origin_in": meter.origin_in,
+        "origin_out": meter.origin_out,
+        "cache_out": meter.cache_out,
+    }
+    for name, q in QUANTILES.items():
+        bound = meter.latency.quantile(q)
+        found[f"{name}_ms"] = None if bound is None or bound == float("inf") else bound * 1000
+    return found

@@ -1,0 +1,266 @@
+"""The worker processes: start them, replace one that dies, tell all of them something and know that each did it.
+
+    STARTING ─ first frame sent ─► (builds) ─ READY frame ─► READY ─ DRAIN ─► DRAINING ─► gone
+        └──────────────── dies at any time ──► backoff ──► STARTING, unless the gateway stops
+
+One rule: a worker that is alive has applied all that was told before `tell` returned. The first frame carries the state
+of its moment and the link keeps the order, so a worker that starts meanwhile misses nothing; one that does not answer
+in time is killed and replaced, because it might go on serving what was purged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from time import monotonic
+from typing import Any, Protocol
+
+from edge.control.link import Link, LinkLost, Progress, Refused, connect
+from edge.frames import Frame, Kind
+
+ANSWER_S = 5.0  # how long a worker may take to apply what it is told
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
+READ_OUT_S = 0.5
+STEADY_S = 10.0  # a worker that lived this long did not fail at its start
+
+
+class State(Enum):
+    """Where a worker's life stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Child(Protocol):
+    """A started worker, as a process or inside this one."""
+
+    pid: int
+    link: Link
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; harmless when it is gone."""
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What the supervisor wants to hear. `first` gives the first frame of a new worker."""
+
+    first: Callable[[int], Frame]
+    frame: Callable[[int, Frame], None]
+    event: Callable[[str, dict[str, Any]], None]
+    gone: Callable[[int], None] = lambda index: None
+
+
+@dataclass(slots=True)
+class Slot:
+    """One of the N places, and who holds it now."""
+
+    index: int
+    child: Child | None = None
+    state: State = State.GONE
+    started_at: float = 0.0
+    restarts: int = 0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Workers:
+    """All workers of one gateway."""
+
+    def __init__(self, spawn: Callable[[int], Awaitable[Child]], count: int, hooks: Hooks) -> None:
+        self.slots = [Slot(index) for index in range(count)]
+        self._stop = asyncio.Event()
+        self._spawn = spawn
+        self._hooks = hooks
+        self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def live(self) -> list[Slot]:
+        """Those that have a process and were told the state."""
+        return [slot for slot in self.slots if slot.child is not None and slot.child.link.closed is None]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker listens."""
+        return all(slot.state is State.READY for slot in self.slots)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all; returns before they are ready."""
+        self._keepers = [asyncio.create_task(self._keep(slot), name=f"worker-{slot.index}") for slot in self.slots]
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until every worker listens; False when the time ran out."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                for slot in self.slots:
+                    await slot.ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def drain(self, grace_s: float) -> None:
+        """Let every worker end its exchanges, then end; after the grace time and a margin they are killed."""
+        self._stop.set()
+        for slot in self.live:
+            slot.state = State.DRAINING
+            assert slot.child is not None
+            slot.child.link.send(Frame(Kind.DRAIN, {"grace_s": grace_s}))
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=grace_s + 2.0)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End every worker at once."""
+        self._stop.set()
+        self.signal_all(signal.SIGKILL)
+        await asyncio.gather(*self._keepers)
+        self._keepers = []
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to every worker."""
+        for slot in self.slots:
+            if slot.child is not None:
+                slot.child.signal(number)
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def send_all(self, frame: Frame) -> None:
+        """Tell every worker, without waiting."""
+        for slot in self.live:
+            assert slot.child is not None
+            slot.child.link.send(frame)
+
+    async def tell(self, kind: Kind, body: dict[str, Any], timeout_s: float = ANSWER_S) -> list[dict[str, Any]]:
+        """Tell every worker and wait until each has done it. Raises Refused when one could not."""
+        slots = self.live
+        answers = await asyncio.gather(*(self._ask(slot, kind, body, timeout_s) for slot in slots))
+        return [answer for answer in answers if answer is not None]
+
+    async def ask_one(
+        self, kind: Kind, body: dict[str, Any], on_progress: Progress | None = None, timeout_s: float | None = ANSWER_S
+    ) -> dict[str, Any]:
+        """Ask the first worker that is ready. Raises LinkLost when none is or it dies, Refused, TimeoutError."""
+        for slot in self.slots:
+            if slot.state is State.READY and slot.child is not None:
+                return await asyncio.wait_for(slot.child.link.ask(kind, body, on_progress), timeout_s)
+        raise LinkLost("no worker is ready")
+
+    async def _ask(self, slot: Slot, kind: Kind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+        """One worker's answer; None when it died, for its successor starts from the new state."""
+        child = slot.child
+        assert child is not None
+        try:
+            return await asyncio.wait_for(child.link.ask(kind, body), timeout_s)
+        except LinkLost:
+            return None
+        except TimeoutError:
+            self._hooks.event("worker.hung", {"worker": slot.index, "pid": child.pid, "frame": kind.value})
+            child.signal(signal.SIGKILL)
+            child.link.end("no answer in time")
+            return None
+        except Refused as error:
+            raise Refused(f"worker {slot.index}: {error.detail}") from None
+
+    # -- one place -------------------------------------------------------------------------------------------------
+
+    async def _keep(self, slot: Slot) -> None:
+        """Keep one place filled until the gateway stops."""
+        backoff_s = BACKOFF_MIN_S
+        while not self._stop.is_set():
+            slot.started_at = monotonic()
+            code = await self._live_once(slot)
+            if self._stop.is_set():
+                return
+            if monotonic() - slot.started_at > STEADY_S:
+                backoff_s = BACKOFF_MIN_S
+            slot.restarts += 1
+            self._hooks.event("worker.died", {"worker": slot.index, "code": code, "again_in_s": backoff_s})
+            try:
+                await asyncio.wait_for(self._stop.wait(), backoff_s)
+            except TimeoutError:
+                pass  # the backoff is over
+            backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+
+    async def _live_once(self, slot: Slot) -> int:
+        """One worker from start to end; its exit code."""
+        try:
+            child = await self._spawn(slot.index)
+        except OSError as error:
+            self._hooks.event("worker.not_started", {"worker": slot.index, "error": str(error)})
+            return -1
+        slot.child, slot.state = child, State.STARTING
+        child.link.on_frame = lambda frame: self._frame(slot, frame)
+        child.link.send(self._hooks.first(slot.index))
+        if self._stop.is_set():
+            child.signal(signal.SIGKILL)  # the gateway ended while it was started
+        try:
+            code = await child.wait()
+            await _read_out(child.link)
+            return code
+        finally:
+            slot.child, slot.state = None, State.GONE
+            slot.ready.clear()
+            child.link.end("the worker ended")
+            self._hooks.gone(slot.index)
+
+    def _frame(self, slot: Slot, frame: Frame) -> None:
+        if frame.kind is Kind.READY and slot.state is State.STARTING:
+            slot.state = State.READY
+            slot.ready.set()
+            pid = slot.child.pid if slot.child is not None else 0
+            self._hooks.event("worker.ready", {"worker": slot.index, "pid": pid})
+        self._hooks.frame(slot.index, frame)
+
+
+async def _read_out(link: Link) -> None:
+    """What a worker said last, such as its counts, is still on its way when it has ended."""
+    try:
+        await asyncio.wait_for(link.ended.wait(), READ_OUT_S)
+    except TimeoutError:
+        pass  # a child of its own holds the socket open; nothing more is to come
+
+
+class ProcessChild:
+    """A worker as a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, link: Link) -> None:
+        self.pid = process.pid
+        self.link = link
+        self._process = process
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        try:
+            self._process.send_signal(number)
+        except ProcessLookupError:
+            pass  # it is gone already
+
+
+async def spawn_process(index: int) -> Child:
+    """Start `edge worker` with one end of a socketpair."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "edge.cli",
+            "worker",
+            "--fd",
+            str(theirs.fileno()),
+            pass_fds=[theirs.fileno()],
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+    return ProcessChild(process, await connect(ours))

@@ -1,0 +1,159 @@
+"""`edge explain`: what would become of a request, stage by stage, without sending anything.
+
+One rule: it asks the very functions that the request path asks (router, key, store, pool), and changes nothing: no pick
+is counted, no flight begun, no use of a stored response noted.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from edge.balance.policies import latency_score
+from edge.cache.key import cache_key
+from edge.cache.policy import look
+from edge.cache.stored import Stored
+from edge.cache.verdict import Act, Reason, Verdict, word
+from edge.errors import BadRequest, Denied
+from edge.http.message import Fields, RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.pools import PoolRuntime
+    from edge.dataplane.router import Route
+    from edge.dataplane.worker import Worker
+
+
+def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
+    """`body`: url, and optionally client, method, headers (list of [name, value]). Raises BadRequest."""
+    url = body["url"]
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or not url.isascii():
+        raise BadRequest(f"{url[:100]!r}: expected http(s)://host/path in ASCII")
+    host = parts.netloc.lower().encode()
+    target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
+    method = str(body.get("method", "GET"))
+    fields = Fields([(name.encode(), value.encode()) for name, value in body.get("headers", [])])
+    found: dict[str, Any] = {"url": url, "method": method, "client": body.get("client")}
+    try:
+        route = worker.router.find(host, target)
+    except Denied as error:
+        return {**found, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
+    found["route"] = _route(route)
+    authority = host.removesuffix(b":80" if parts.scheme == "http" else b":443")
+    request = RequestHead(method.encode(), parts.scheme.encode(), authority, target, fields)
+    found["cache"] = _cache(worker, route, request, time())
+    found["regions"], found["backends"] = _regions(worker, route, body.get("client")), _backends(route.pool)
+    return found
+
+
+def _route(route: Route) -> dict[str, Any]:
+    rules = route.rules
+    return {
+        "name": route.name,
+        "host": route.host.decode(),
+        "path": route.path.decode(),
+        "pool": route.pool.name,
+        "rule": None if rules is None else rules.name,
+        "prefer": list(route.prefer),
+        "require": sorted(route.fence) if route.fence is not None else [],
+    }
+
+
+def _cache(worker: Worker, route: Route, request: RequestHead, now: float) -> dict[str, Any]:
+    """Key, verdict, reason and what is stored, by `cache.policy.look` as a request would have it."""
+    store, rules = worker.store, route.rules
+    if rules is None or store is None:
+        return {"verdict": Verdict.BYPASS.value, "reason": "cache = false"}
+    key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
+    node = store.index.peek(key)
+    variants = node.variants if node is not None else ()
+    decision = look(request, variants, rules, now)
+    reason = word(decision.reason, rules.name)
+    if decision.reason is Reason.COLD:
+        reason = store.absence(key)
+    return {
+        "key": key.decode("latin-1"),
+        "verdict": _VERDICTS[decision.act].value,
+        "reason": reason,
+        "rule": rules.name,
+        "variants": len(variants),
+        "stored": None if decision.stored is None else _stored(decision.stored, now),
+    }
+
+
+_VERDICTS = {
+    Act.FRESH: Verdict.HIT,
+    Act.STALE_OK: Verdict.STALE,
+    Act.REVALIDATE: Verdict.REVALIDATED,
+    Act.MISS: Verdict.MISS,
+    Act.BYPASS: Verdict.BYPASS,
+    Act.UNSATISFIABLE: Verdict.ERROR,
+}
+
+
+def _stored(stored: Stored, now: float) -> dict[str, Any]:
+    """What is stored, and how long it lasts."""
+    return {
+        "status": stored.status,
+        "bytes": stored.length,
+        "age_s": stored.age(now),
+        "ttl_s": round(stored.fresh_until - now, 1),
+        "keep_s": round(stored.keep_until - now, 1),
+        "vary": [name.decode("latin-1") for name, _ in stored.vary],
+        "tags": sorted(tag.decode("latin-1") for tag in stored.tags),
+    }
+
+
+def _regions(worker: Worker, route: Route, client: str | None) -> list[dict[str, Any]]:
+    """The regions in the order in which this request would try them, each with the reason for its place."""
+    pool = route.pool.pool
+    view = pool.view
+    if view is None:
+        return [{"region": name, "reason": "no view yet"} for name in sorted({b.region for b in pool.backends})]
+    rows = []
+    for name in (*view.order, *view.last_resort):
+        fenced = route.fence is not None and name not in route.fence
+        reason = "last resort" if name in view.last_resort else "share" if name in view.shares else "spare"
+        if name not in view.healthy:
+            reason = "unhealthy"
+        if name in view.panic:
+            reason = "panic: health ignored"
+        if fenced:
+            reason = "outside the route's fence"
+        rows.append({"region": name, "share": 0.0 if fenced else view.shares.get(name, 0.0), "reason": reason})
+    return rows
+
+
+def _backends(runtime: PoolRuntime) -> list[dict[str, Any]]:
+    """Every backend with what its policy looks at."""
+    now = monotonic()
+    policy = runtime.pool.policy
+    rows = []
+    for backend in runtime.pool.backends:
+        score = None
+        if policy in ("least-connections", "geo", "random"):
+            score = (backend.in_flight + 1) / backend.share
+        elif policy == "latency":
+            score = latency_score(backend, now)
+        rows.append(
+            {
+                "backend": backend.id,
+                "region": backend.region,
+                "available": backend.available(now),
+                "why": _why(backend.admin.value, backend.health.value, backend.ejected_until - now),
+                "in_flight": backend.in_flight,
+                "weight": backend.weight,
+                "policy": policy,
+                "score": None if score is None else round(score, 4),
+            }
+        )
+    return rows
+
+
+def _why(admin: str, health: str, ejected_s: float) -> str:
+    if admin != "active":
+        return admin
+    if ejected_s > 0:
+        return f"ejected for {ejected_s:.1f} s more"
+    return health

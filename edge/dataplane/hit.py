@@ -1,0 +1,119 @@
+"""Serving a stored response: the quick way for a plain GET, and the full way under a client's conditions and ranges.
+
+One rule: a hit never waits. The body's chunks are written as they are stored, without copying them for the request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge.cache.stored import Stored
+from edge.cache.verdict import Verdict
+from edge.dataplane.deliver import status_line
+from edge.dataplane.exchange import LENGTH, WRITE_TOGETHER
+from edge.http.cache_status import hit, line
+from edge.http.conditional import (
+    CLIENT_OWN,
+    Answer,
+    Kind,
+    answer,
+    failed_fields,
+    multipart,
+    not_modified_fields,
+    partial_fields,
+    unsatisfiable_fields,
+)
+from edge.http.message import Fields, RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+
+_EMPTY: tuple[bytes, ...] = ()
+
+
+def serve_simple(exchange: Exchange, stored: Stored, now: float) -> None:
+    """A fresh, simple response to a request without any field that caching looks at."""
+    age, ttl = stored.age(now), int(stored.fresh_until - now)
+    if exchange.keep and exchange.minor and not exchange.worker.draining:
+        head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (stored.wire, age, ttl)
+    else:
+        exchange.cache_status = b"Cache-Status: edge; hit; ttl=%d\r\n" % ttl
+        head = b"%bAge: %d\r\n%b" % (stored.wire, age, exchange.own_lines(True))
+    exchange.verdict = "hit"
+    exchange.status = stored.status
+    write(exchange, head, stored.chunks, stored.length)
+
+
+def serve(exchange: Exchange, request: RequestHead, stored: Stored, verdict: Verdict, now: float) -> None:
+    """Answer from store under the client's own conditions; `exchange.cache_status` is set by who forwarded."""
+    exchange.verdict = verdict.value
+    exchange.from_store = True
+    if verdict in (Verdict.HIT, Verdict.STALE):
+        detail = "" if verdict is Verdict.HIT else exchange.reason
+        exchange.cache_status = line(hit(stored.ttl(now), detail))
+    if CLIENT_OWN.isdisjoint(request.fields.names()):
+        head = b"%bAge: %d\r\n%b" % (stored.wire, stored.age(now), exchange.own_lines(True))
+        exchange.status = stored.status
+        write(exchange, head, stored.chunks, stored.length)
+        return
+    fields = stored.head.fields
+    limit = exchange.worker.limits.max_ranges
+    found = answer(request, stored.status, fields, stored.length, limit, stored.part)
+    status, fields, chunks = _shaped(exchange, stored, fields, found)
+    length = sum(map(len, chunks))
+    lines = stored.wire if status == stored.status else status_line(status) + fields.encode()
+    exchange.status = status
+    write(exchange, b"%bAge: %d\r\n%b" % (lines, stored.age(now), exchange.own_lines(True)), chunks, length)
+
+
+def _shaped(exchange: Exchange, stored: Stored, fields: Fields, found: Answer) -> tuple[int, Fields, tuple[bytes, ...]]:
+    """Status, fields and body pieces of an answer."""
+    kind = found.kind
+    if kind is Kind.FULL:
+        return stored.status, fields, stored.chunks
+    if kind is Kind.NOT_MODIFIED:
+        return 304, not_modified_fields(fields), _EMPTY
+    if kind is Kind.PRECONDITION_FAILED:
+        return 412, failed_fields(fields), _EMPTY
+    if kind is Kind.UNSATISFIABLE:
+        return 416, unsatisfiable_fields(fields, found.complete or 0), _EMPTY
+    if len(found.ranges) == 1:
+        first, last = found.ranges[0]
+        piece = cut(stored.chunks, first - found.shift, last - found.shift + 1)
+        # A stored part is 206 already; its own lines give way to those of the range that is sent.
+        return 206, partial_fields(fields, (first, last), found.complete), piece
+    boundary = exchange.worker.next_id()
+    shaped = multipart(fields, found.ranges, found.complete or stored.length, boundary)
+    pieces: list[bytes] = []
+    for lead, (first, last) in zip(shaped.leads, found.ranges, strict=True):
+        pieces.append(lead)
+        pieces.extend(cut(stored.chunks, first, last + 1))
+    return 206, shaped.fields, (*pieces, shaped.tail)
+
+
+def cut(chunks: tuple[bytes, ...], start: int, stop: int) -> tuple[bytes, ...]:
+    """Bytes `start` to `stop` of a body; whole chunks are not copied."""
+    out: list[bytes] = []
+    at = 0
+    for chunk in chunks:
+        end = at + len(chunk)
+        if end > start and at < stop:
+            out.append(chunk[max(start - at, 0) : stop - at] if at < start or end > stop else chunk)
+        at = end
+    return tuple(out)
+
+
+def write(exchange: Exchange, head: bytes, chunks: tuple[bytes, ...], length: int) -> None:
+    """The head and, unless it is for HEAD, the pieces; then the end."""
+    exchange.mode = LENGTH
+    exchange.from_store = True
+    transport = exchange.front.transport
+    if exchange.method == b"HEAD" or not chunks:
+        transport.write(head)
+    elif length < WRITE_TOGETHER and len(chunks) == 1:
+        exchange.bytes_out = length
+        transport.write(head + chunks[0])
+    else:
+        exchange.bytes_out = length
+        transport.writelines((head, *chunks))
+    exchange.finish()

@@ -1,0 +1,96 @@
+"""Fetches that no client waits for: refreshing what was served stale, warming, prefetching.
+
+One rule: such a fetch goes the same way as any other (`Fill`), from a client that is nobody: it takes whatever
+comes and is never slow. At most one refresh runs for a stored response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edge.cache.policy import Decision
+from edge.cache.stored import Stored
+from edge.cache.verdict import Act, Reason
+from edge.dataplane.exchange import Exchange
+from edge.dataplane.fill import Fill
+from edge.dataplane.watch import Watch
+from edge.http.grammar import RequestBlock
+from edge.http.message import RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.router import Route
+    from edge.dataplane.worker import Worker
+
+
+class _Void:
+    """A transport that takes everything and keeps nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Nobody reads."""
+
+    def writelines(self, pieces: Any) -> None:
+        """Nobody reads."""
+
+    def is_closing(self) -> bool:
+        """Never: there is nothing to close."""
+        return False
+
+
+class Nobody:
+    """Stands where an exchange expects its client connection; `done` hears how the exchange ended."""
+
+    def __init__(self, worker: Worker, scheme: bytes, done: Callable[[Exchange], None] | None = None) -> None:
+        self.worker = worker
+        self.scheme = scheme
+        self.transport = _Void()
+        self.peer = "127.0.0.1"
+        self.peer_bytes = b"127.0.0.1"
+        self.paused = False
+        self.trusted = False
+        self.place = None
+        self.deadline = 0.0
+        self.forward_lines = (b"", b"")
+        self.exchange: Exchange | None = None
+        self.done = done
+
+    def exchange_ended(self, keep: bool) -> None:
+        """The fetch is over."""
+        exchange, self.exchange = self.exchange, None
+        if self.done is not None and exchange is not None:
+            self.done(exchange)
+
+    def abort(self, reset: bool = False) -> None:
+        """Nothing to cut."""
+
+
+def background(worker: Worker, route: Route, request: RequestHead, block: RequestBlock, nobody: Nobody) -> Exchange:
+    """An exchange of nobody's for this request."""
+    exchange = Exchange(nobody, b"GET", request.target, True, block)  # type: ignore[arg-type]  # stands for a Front
+    exchange.host = request.authority
+    exchange.route = route
+    exchange.counted = False
+    nobody.exchange = exchange
+    return exchange
+
+
+def refresh(exchange: Exchange, request: RequestHead, stored: Stored) -> None:
+    """Validate what was just served stale, once at a time, with the triggering request's fields (RFC 5861 3)."""
+    worker = exchange.worker
+    store = worker.store
+    assert store is not None and exchange.key is not None
+    mark = b"%b\n%b" % (exchange.key, stored.variant)
+    if mark in store.refreshing:
+        return
+    store.refreshing.add(mark)
+    nobody = Nobody(worker, request.scheme, lambda _: store.refreshing.discard(mark))
+    shadow = background(worker, exchange.routed, request, exchange.block, nobody)
+    shadow.key = exchange.key
+    decision = Decision(Act.REVALIDATE, Reason.STALE, stored)
+    watch = Watch(shadow, RequestHead(b"GET", *_rest(request)), decision, (stored,))
+    shadow.watch = watch
+    Fill(watch, None).start()
+
+
+def _rest(request: RequestHead) -> tuple[bytes, bytes, bytes, Any]:
+    return request.scheme, request.authority, request.target, request.fields

@@ -1,0 +1,142 @@
+"""What a worker tells of itself: what was counted since the last time, and the open requests one by one.
+
+One rule: this only reads, a second apart or when an operator asks; nothing on a request waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edge.dataplane.front import State
+from edge.metrics import Meter
+
+if TYPE_CHECKING:
+    from edge.dataplane.front import Front
+    from edge.dataplane.worker import Worker
+
+MAX_CONNECTIONS = 10_000  # in one answer
+
+
+class Counting:
+    """One worker's counts, as differences. Counters of the worker itself are remembered to tell what was added."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._before: dict[str, int] = {}
+
+    def body(self) -> dict[str, Any]:
+        """The body of a COUNTS frame; what was not touched is left out."""
+        worker = self._worker
+        routes = {}
+        for route in worker.router.routes:
+            route.meter.fold()
+            if touched(route.meter):
+                routes[route.name] = route.meter.delta()
+        return {
+            "routes": routes,
+            "backends": {name: members for name, members in self._backends() if members},
+            "counters": self._counters(),
+            "gauges": gauges(worker),
+        }
+
+    def _backends(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, runtime in self._worker.pools.items():
+            members = {}
+            for backend in runtime.pool.backends:
+                link = runtime.links.get(backend.id)
+                if link is None:
+                    continue
+                link.meter.fold()
+                if touched(link.meter):
+                    members[backend.id] = [backend.region, link.meter.delta()]
+            yield name, members
+
+    def _counters(self) -> dict[str, int]:
+        worker = self._worker
+        now = {
+            "refused_connections": worker.refused_connections,
+            "bugs": worker.bugs,
+            "log_lost": worker.log.lost,
+        }
+        added = {name: count - self._before.get(name, 0) for name, count in now.items()}
+        self._before = now
+        return {name: count for name, count in added.items() if count}
+
+
+def touched(meter: Meter) -> bool:
+    """Whether anything was counted since the last delta."""
+    return bool(meter.requests or meter.attempts or meter.origin_in or meter.bytes_out or meter.errors)
+
+
+def gauges(worker: Worker) -> dict[str, Any]:
+    """What is, rather than what was added."""
+    found: dict[str, Any] = {
+        "connections": len(worker.fronts),
+        "in_flight": {
+            name: {backend.id: backend.in_flight for backend in runtime.pool.backends if backend.in_flight}
+            for name, runtime in worker.pools.items()
+        },
+        "queued": {name: runtime.queued for name, runtime in worker.pools.items() if runtime.queued},
+        "upstream": {
+            name: {identity: len(link.connections) for identity, link in runtime.links.items() if link.connections}
+            for name, runtime in worker.pools.items()
+        },
+    }
+    if worker.store is not None:
+        found["store"] = worker.store.stats()
+    return found
+
+
+def connections(worker: Worker) -> dict[str, Any]:
+    """Every client connection, and what each backend holds: requests in flight, open and idle connections."""
+    now = monotonic()
+    clients = []
+    for front in list(worker.fronts)[:MAX_CONNECTIONS]:
+        clients.append(_client(front, now))
+    return {
+        "clients": clients,
+        "more": max(0, len(worker.fronts) - MAX_CONNECTIONS),
+        "backends": [
+            {
+                "pool": name,
+                "backend": backend.id,
+                "region": backend.region,
+                "in_flight": backend.in_flight,
+                "open": len(link.connections),
+                "idle": len(link.idle),
+            }
+            for name, runtime in worker.pools.items()
+            for backend in runtime.pool.backends
+            if (link := runtime.links.get(backend.id)) is not None
+        ],
+    }
+
+
+def _client(front: Front, now: float) -> dict[str, Any]:
+    """One client connection; what its request is, when one runs. The target is shown without its query."""
+    exchange = front.exchange
+    found: dict[str, Any] = {"client": front.peer, "state": "idle"}
+    if front.state is not State.OPEN:
+        found["state"] = front.state.value
+    if exchange is None:
+        return found
+    if front.state is State.OPEN:
+        found["state"] = "fetching" if exchange.fetch is not None else "serving"
+    found.update(
+        client=exchange.client_text(),
+        id=exchange.request_id.decode("latin-1"),
+        age_s=round(now - exchange.started_at, 3),
+        method=exchange.method.decode("latin-1"),
+        path=exchange.target.partition(b"?")[0][:200].decode("latin-1"),
+        route=exchange.route.name if exchange.route is not None else "",
+        status=exchange.status,
+        bytes_out=exchange.bytes_out,
+        bytes_in=exchange.upload.received if exchange.upload is not None else 0,
+        paused=front.paused,
+    )
+    fetch = exchange.fetch
+    if fetch is not None and fetch.backend is not None:
+        found.update(pool=fetch.pool.name, backend=fetch.backend.id, region=fetch.backend.region)
+    return found

@@ -1,0 +1,60 @@
+"""nginx before one origin, as a stand-in for the gateway: it shows that a failing case is the gateway's, not the kit's.
+
+One rule: it listens on loopback only, on a free port, with every file in the directory that it is given.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from kit.ports import LOOPBACK, free_port
+from kit.processes import Process
+
+CONFIG = """
+daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; client_max_body_size 64k;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  client_header_timeout 2s; client_body_timeout 2s; large_client_header_buffers 4 8k;
+  upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Host $host; proxy_read_timeout 1s; proxy_buffering off; proxy_request_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+class NginxProcess(Process):
+    """A small nginx; `http_port` as in `GatewayProcess`."""
+
+    def __init__(self, origin_port: int, directory: Path) -> None:
+        program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if program is None:
+            raise FileNotFoundError("nginx is not installed")
+        self.http_port = free_port()
+        config = directory / "nginx.conf"
+        config.write_text(CONFIG.format(dir=directory, origin=origin_port, port=self.http_port))
+        super().__init__([program, "-p", str(directory), "-c", str(config)], directory, "nginx")
+
+    @classmethod
+    def start(cls, origin_port: int, directory: Path) -> NginxProcess:
+        """Start and wait until it accepts."""
+        nginx = cls(origin_port, directory)
+        nginx.wait_ready(nginx.accepts)
+        return nginx
+
+    def accepts(self) -> bool:
+        """Whether a connection is accepted."""
+        try:
+            with socket.create_connection((LOOPBACK, self.http_port), 1):
+                return True
+        except OSError:
+            return False

@@ -1,0 +1,204 @@
+"""Real processes for tests: the gateway from a TOML text, or any other server, on ports that are free.
+
+One rule: a process that was started is ended, with all its children, whatever the test did; its standard error is
+kept and shown when it fails to become ready. In the TOML text @HTTP@, @ADMIN@ and @STATE@ stand for the listener's
+and the admin port and a directory of its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from kit.ports import LOOPBACK, free_ports
+
+READY_S = 20.0
+STOP_S = 10.0
+ROOT = Path(__file__).resolve().parents[2]
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class NotReady(Exception):
+    """The process ended, or its time ran out, before it was ready."""
+
+
+def process_tree(pid: int) -> list[int]:
+    """A process and all its descendants; empty when it is gone."""
+    if not Path(f"/proc/{pid}").exists():
+        return []
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # the thread ended meanwhile
+            continue
+        for child in children:
+            found += process_tree(int(child))
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants; shared pages count in each."""
+    pages = 0
+    for each in process_tree(pid):
+        try:
+            pages += int(Path(f"/proc/{each}/statm").read_text().split()[1])
+        except OSError:
+            continue
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Process:
+    """One started command in a session of its own."""
+
+    def __init__(self, command: list[str], directory: Path, name: str) -> None:
+        self.name = name
+        self.directory = directory
+        self.output = directory / f"{name}.out"
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+        with self.output.open("wb") as sink:
+            self._child = subprocess.Popen(
+                command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    @property
+    def children(self) -> list[int]:
+        """The descendants' process ids."""
+        return process_tree(self.pid)[1:]
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the whole tree."""
+        return resident_bytes(self.pid)
+
+    def log(self) -> str:
+        """What it wrote so far."""
+        return self.output.read_text(errors="replace")
+
+    def wait_ready(self, ready: Callable[[], bool], wait_s: float = READY_S) -> None:
+        """Poll until `ready()`; raises `NotReady` with the output when it ends or takes too long."""
+        deadline = time.monotonic() + wait_s
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                state = "is not ready" if self.running else f"ended with {self._child.returncode}"
+                log = self.log()[-3000:]
+                self.kill()
+                raise NotReady(f"{self.name} {state}:\n{log}")
+            time.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the first process."""
+        self._child.send_signal(number)
+
+    def wait(self, wait_s: float = STOP_S) -> int:
+        """Wait for its end; the exit code."""
+        return self._child.wait(wait_s)
+
+    def stop(self, wait_s: float = STOP_S) -> int:
+        """SIGTERM, then SIGKILL for what is left of the tree; the exit code."""
+        if self.running:
+            self._child.terminate()
+            try:
+                self._child.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                pass
+        return self.kill()
+
+    def kill(self) -> int:
+        """SIGKILL for the whole session at once; the exit code."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        return self._child.wait(STOP_S)
+
+
+class GatewayProcess(Process):
+    """`edge run` on free ports, ready when it is returned by `start`."""
+
+    def __init__(self, toml: str, directory: Path, arguments: tuple[str, ...] = ()) -> None:
+        self.http_port, self.admin_port = free_ports(2)
+        self.config = directory / "gateway.toml"
+        self.config.write_text(self.fill(toml, directory))
+        command = [sys.executable, "-m", "edge.cli", "run", "-c", str(self.config), *arguments]
+        super().__init__(command, directory, "gateway")
+
+    @classmethod
+    def start(cls, toml: str, directory: Path) -> GatewayProcess:
+        """Start and wait for `/readyz`."""
+        gateway = cls(toml, directory)
+        gateway.wait_ready(lambda: gateway.admin_status("/readyz") == 200)
+        return gateway
+
+    def fill(self, toml: str, directory: Path) -> str:
+        """The text with its placeholders replaced."""
+        known = {"@HTTP@": str(self.http_port), "@ADMIN@": str(self.admin_port), "@STATE@": str(directory / "state")}
+        for word, value in known.items():
+            toml = toml.replace(word, value)
+        return toml
+
+    def rewrite(self, toml: str) -> None:
+        """Replace the configuration file; what follows (SIGHUP, reload) is the test's business."""
+        self.config.write_text(self.fill(toml, self.directory))
+
+    def admin_status(self, path: str) -> int:
+        """The status of a GET on the admin listener; 0 when it does not answer."""
+        try:
+            with _DIRECT.open(f"http://{LOOPBACK}:{self.admin_port}{path}", timeout=2) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return int(refused.code)
+        except (OSError, http.client.HTTPException):
+            return 0
+
+
+def gateway_toml(origin_port: int, *, limits: str = "", pool: str = "", route: str = "cache = false") -> str:
+    """A configuration with one origin: extra lines for `[limits]`, the pool and the route may be given."""
+    return f"""
+[listen]
+http = ["{LOOPBACK}:@HTTP@"]
+workers = 1
+trusted_proxies = []
+
+[limits]
+{limits}
+
+[admin]
+listen = "{LOOPBACK}:@ADMIN@"
+token_file = "@STATE@/admin.token"
+
+[state]
+path = "@STATE@"
+
+[log]
+access = "off"
+
+[pools.origin]
+ejection = false
+{pool}
+[[pools.origin.backends]]
+url = "http://{LOOPBACK}:{origin_port}"
+
+[[routes]]
+host = "*"
+path = "/"
+pool = "origin"
+{route}
+"""

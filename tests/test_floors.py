@@ -1,0 +1,100 @@
+"""The floors of the building, as a table: imports go down only, pure floors stay pure, files stay short and explained.
+
+One rule: what DESIGN §3 draws is checked here and nowhere else. An import under `TYPE_CHECKING` counts: a name that is
+known is a dependency. Parts of one floor do not see each other; inside a part (a package, or the files of F0 and of F6,
+which are one part each) everything may. The table may allow more in one place only: `LET_THROUGH`, each with its reason.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
+    ("errors config config_* metrics frames __init__",),
+    ("http",),
+    ("cache", "balance", "recovery"),
+    ("ports",),
+    ("dataplane", "adapters"),
+    ("control", "sidecar"),
+    ("cli cli_* app demo __main__",),
+)
+IMPURE = frozenset("asyncio aiohttp uvloop socket ssl time os pathlib random threading logging".split())
+PURE_FLOORS = range(4)
+LONGEST = 400
+LET_THROUGH: frozenset[tuple[str, str]] = frozenset()  # (file, what it imports)
+FILES = sorted((ROOT / "edge").rglob("*.py"))
+
+
+def place(module: str) -> tuple[int, int] | None:
+    """(floor, part) of a dotted module below `edge`; None when the table does not know it."""
+    word = module.split(".")[1] if "." in module else "__init__"
+    for floor, parts in enumerate(FLOORS):
+        for part, names in enumerate(parts):
+            if any(Path(word).match(name) for name in names.split()):
+                return floor, part
+    return None
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, dotted module) of every import, wherever it stands. `from edge import x` names `edge.x`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            names = [f"edge.{alias.name}" for alias in node.names] if node.module == "edge" else [node.module or ""]
+            yield from ((node.lineno, "edge" if name.startswith("edge.__") else name) for name in names)
+
+
+def breaches(path: Path) -> Iterator[str]:
+    """Each breach as `file:line: what is wrong`."""
+    name = path.relative_to(ROOT).as_posix()
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    if not ast.get_docstring(tree):
+        yield f"{name}:1: no module docstring"
+    if (count := text.count("\n")) > LONGEST:
+        yield f"{name}:{LONGEST + 1}: {count} lines, more than {LONGEST}"
+    own = place(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if own is None:
+        yield f"{name}:1: stands on no floor"
+        return
+    for line, module in imports(tree):
+        if own[0] in PURE_FLOORS and module.split(".")[0] in IMPURE:
+            yield f"{name}:{line}: {module} on a pure floor"
+        if module.split(".")[0] != "edge" or (name, module) in LET_THROUGH:
+            continue
+        there = place(module)
+        if there is None or there[0] > own[0]:
+            yield f"{name}:{line}: upward import of {module}"
+        elif there[0] == own[0] and there[1] != own[1]:
+            yield f"{name}:{line}: sideways import of {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_floors(path: Path) -> None:
+    found = list(breaches(path))
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_table_sees_breaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("test_floors.ROOT", tmp_path)
+    bad = tmp_path / "edge" / "cache" / "bad.py"
+    bad.parent.mkdir(parents=True)
+    bad.write_text(
+        "from typing import TYPE_CHECKING\nimport os.path\nfrom edge.balance import pool\nfrom edge import app, errors\n"
+        "if TYPE_CHECKING:\n    from edge.dataplane.front import Front\n" + "\n" * LONGEST
+    )
+    assert [each.split(": ", 1)[0] for each in breaches(bad)] == [
+        "edge/cache/bad.py:1",
+        "edge/cache/bad.py:401",
+        "edge/cache/bad.py:2",
+        "edge/cache/bad.py:3",
+        "edge/cache/bad.py:4",
+        "edge/cache/bad.py:6",
+    ]

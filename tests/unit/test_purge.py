@@ -1,0 +1,195 @@
+"""Purges: what operators may say, whom a purge touches, and that nothing forgotten comes back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.cache import purge as module
+from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of, host_and_path, parse_purge
+from edge.errors import BadRequest
+
+KEY = b"http://x/a/b?q=1"
+SEGMENTS = st.lists(st.sampled_from(["a", "b", "ab", ""]), max_size=4)
+
+
+def verdict(epochs: Epochs, seq: int, key: bytes = KEY, *tags: bytes) -> Verdict:
+    return epochs.admit(seq, key, tags).verdict
+
+
+@given(path=SEGMENTS, prefix=SEGMENTS, host=st.sampled_from(["", "x", "y"]))
+def test_a_prefix_is_whole_segments(path: list[str], prefix: list[str], host: str) -> None:
+    epochs = Epochs()
+    seq = epochs.now_seq()
+    asked = parse_purge({"prefix": host + "/" + "/".join(prefix)})
+    epochs.record(asked, 0)
+    wanted = asked.value.decode().removeprefix(host).split("/")[1:]
+    expected = host in ("", "x") and path[: len(wanted)] == wanted
+    assert (verdict(epochs, seq, ("http://x/" + "/".join(path)).encode()) is Verdict.GONE) == (
+        expected or (host in ("", "x") and wanted == [])
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "touched", "spared"),
+    [
+        ({"url": "http://x/a/b?q=1"}, [KEY, KEY + b" h:v=1:2"], [b"http://x/a/b", b"https://x/a/b?q=1"]),
+        ({"url": "HTTP://X:80"}, [b"http://x/"], [KEY]),
+        ({"prefix": "/a"}, [KEY, b"http://y/a", b"http://y/a?z=/"], [b"http://x/ab", b"http://x/?/a"]),
+        ({"prefix": "/a/"}, [KEY, b"http://y/a"], [b"http://x/ab"]),
+        ({"prefix": "https://X/a"}, [KEY, b"https://x/a"], [b"http://y/a"]),
+        ({"prefix": "x"}, [KEY, b"http://x/"], [b"http://xx/", b"http://y/x"]),
+        ({"host": "X"}, [KEY, b"https://x/", b"http://x:80/"], [b"http://x:81/", b"http://x.y/"]),
+        ({"host": "x:81"}, [b"http://x:81/"], [KEY]),
+        ({"all": True}, [KEY, b"anything"], []),
+        ({"kind": "all"}, [KEY], []),
+        ({"kind": "host", "value": "x"}, [KEY], [b"http://y/"]),
+    ],
+)
+def test_whom_each_kind_touches(asked: object, touched: list[bytes], spared: list[bytes]) -> None:
+    epochs = Epochs()
+    before = epochs.now_seq()
+    epochs.record(parse_purge(asked), 5.0)
+    assert [verdict(epochs, before, key) for key in touched] == [Verdict.GONE] * len(touched)
+    assert [verdict(epochs, before, key) for key in spared] == [Verdict.KEPT] * len(spared)
+    assert [verdict(epochs, epochs.now_seq(), key) for key in touched] == [Verdict.KEPT] * len(touched)
+
+
+def test_tags_are_exact_and_only_touch_fills_that_started_before() -> None:
+    epochs = Epochs()
+    before = epochs.now_seq()
+    epochs.record(parse_purge({"tag": "news"}), 0)
+    assert verdict(epochs, before, KEY, b"other", b"news") is Verdict.GONE
+    assert verdict(epochs, before, KEY, b"newsletter") is Verdict.KEPT
+    assert verdict(epochs, epochs.now_seq(), KEY, b"news") is Verdict.KEPT
+
+
+def test_a_soft_purge_says_since_when_and_a_hard_one_wins() -> None:
+    epochs = Epochs()
+    before = epochs.now_seq()
+    epochs.record(parse_purge({"host": "x", "soft": True}), 7.0)
+    assert epochs.admit(before, KEY, ()) == (Verdict.STALE, 7.0)
+    epochs.record(parse_purge({"tag": "t"}), 8.0)
+    assert verdict(epochs, before, KEY, b"t") is Verdict.GONE
+    assert verdict(epochs, before, KEY) is Verdict.STALE
+    between = epochs.now_seq()
+    epochs.record(parse_purge({"host": "x"}), 9.0)
+    epochs.record(parse_purge({"host": "x", "soft": True}), 10.0)
+    assert verdict(epochs, between, KEY) is Verdict.GONE
+
+
+def test_only_stamps_make_a_stored_response_be_looked_at_again() -> None:
+    epochs = Epochs()
+    epochs.record(Purge(Kind.URL, KEY), 0)
+    epochs.record(Purge(Kind.TAG, b"t"), 0)
+    assert epochs.last_stamp == 0
+    epochs.record(Purge(Kind.HOST, b"y"), 0)
+    assert epochs.last_stamp == epochs.now_seq()
+
+
+PURGES = st.builds(
+    Purge,
+    st.sampled_from(Kind),
+    st.sampled_from([b"http://x/a", b"http://x/b", b"x", b"/a", b"x/b", b"", b"t1", b"t2"]),
+    st.booleans(),
+)
+KEYS = [b"http://x/a", b"http://x/b", b"http://y/a/c", b"http://y/"]
+
+
+@given(purges=st.lists(PURGES, max_size=30), limit=st.integers(1, 5))
+@settings(max_examples=150, deadline=None)
+def test_forgetting_and_a_restart_never_bring_a_response_back(purges: list[Purge], limit: int) -> None:
+    """Against the same history with nothing forgotten, a bounded one purges the same or more, before and after JSON."""
+    full, small = Epochs(), Epochs()
+    seqs = [full.now_seq()]
+    log, stamps = module.MAX_LOG, module.MAX_STAMPS
+    for number, purge in enumerate(purges):
+        full.record(purge, float(number))
+        module.MAX_LOG = module.MAX_STAMPS = limit
+        try:
+            small.record(purge, float(number))
+        finally:
+            module.MAX_LOG, module.MAX_STAMPS = log, stamps
+        seqs.append(full.now_seq())
+    assert len(small._log) <= limit
+    assert len(small._stamps) <= limit
+    restored = Epochs.from_dict(json.loads(json.dumps(small.to_dict())))
+    order = [Verdict.KEPT, Verdict.STALE, Verdict.GONE]
+    for seq in seqs:
+        for key in KEYS:
+            for tags in ([], [b"t1"], [b"t1", b"t2"]):
+                wanted = full.admit(seq, key, tags)
+                got = small.admit(seq, key, tags)
+                assert order.index(got.verdict) >= order.index(wanted.verdict)
+                assert restored.admit(seq, key, tags) == got
+                assert restored.stamped(seq, key) == small.stamped(seq, key)
+    assert all(small.admit(seqs[-1], key, [b"t1"]).verdict is Verdict.KEPT for key in KEYS)
+
+
+def test_journal_numbers_ascend_past_local_ones() -> None:
+    epochs = Epochs()
+    first = epochs.record(Purge(Kind.URL, KEY), 0, number=7)
+    local = epochs.record(Purge(Kind.URL, KEY), 0)
+    second = epochs.record(Purge(Kind.URL, KEY), 0, number=8)
+    again = epochs.record(Purge(Kind.URL, KEY), 0, number=8)
+    assert first < local < second < again
+    assert (first >> 32, second >> 32) == (7, 8)
+
+
+@given(PURGES)
+def test_a_purge_survives_the_journal(purge: Purge) -> None:
+    assert Purge.from_dict(json.loads(json.dumps(purge.to_dict()))) == purge
+
+
+def test_keys_and_their_parts() -> None:
+    assert base_of(b"http://x/a?b h:v=1:2") == b"http://x/a?b"
+    assert host_and_path(b"https://x:443/a?/b h:v=4:http") == (b"x", b"/a")
+    assert host_and_path(b"http://x:443/") == (b"x:443", b"/")
+    assert host_and_path(b"junk") == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (None, "JSON object"),
+        ([], "JSON object"),
+        ({}, "exactly one"),
+        ({"soft": True}, "exactly one"),
+        ({"url": "http://x/", "tag": "t"}, "exactly one"),
+        ({"urls": "http://x/"}, "unknown kind 'urls'"),
+        ({"kind": "regex", "value": "."}, "unknown kind 'regex'"),
+        ({"kind": ["url"], "value": "."}, "unknown kind"),
+        ({"kind": "url", "value": "http://x/", "hard": True}, "unknown field 'hard'"),
+        ({"url": "x/a"}, "http(s)://host/path"),
+        ({"url": "ftp://x/a"}, "http(s)://host/path"),
+        ({"url": "http://x/a#b"}, "fragment"),
+        ({"url": "http:///a"}, "not a host"),
+        ({"url": "http://u@x/a"}, "not a host"),
+        ({"url": "http://x/ü"}, "percent-encoded"),
+        ({"url": "http://x/a b"}, "percent-encoded"),
+        ({"url": "http://x/a\n"}, "percent-encoded"),
+        ({"url": 7}, "must be a text"),
+        ({"url": ""}, "must be a text"),
+        ({"url": "http://x/" + "a" * 9000}, "longer than"),
+        ({"host": "x/a"}, "not a host"),
+        ({"host": "x:y"}, "not a host"),
+        ({"prefix": "/a?b"}, "without query"),
+        ({"prefix": "http://x/a#b"}, "prefix"),
+        ({"all": False}, "all must be true"),
+        ({"all": "yes"}, "all must be true"),
+        ({"tag": "t", "soft": "yes"}, "soft must be"),
+    ],
+)
+def test_a_wrong_purge_is_refused_with_one_clear_line(asked: object, words: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_purge(asked)
+    assert words in refused.value.detail
+    assert "\n" not in refused.value.detail
+    assert len(refused.value.detail) < 200
+
+
+def test_a_group_name_may_have_spaces() -> None:
+    assert parse_purge({"tag": "https://x my group"}).value == b"https://x my group"
