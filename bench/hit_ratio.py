@@ -1,8 +1,8 @@
 """Hit ratio of each eviction policy, on the real index: Zipf traces and the same ones polluted by scans.
 
-`python -m bench.hit_ratio [--objects N] [--requests N]`. Every object is of one size, so that the ratio by object is the
-ratio by byte; the budget is a share of what all objects together would be charged, fixed tables counted. In a polluted
-trace one request in three belongs to a scan: a run over objects that nobody asks for again.
+`python -m bench.hit_ratio [--objects N] [--requests N]`. Every object is of one size, so that the ratio by object is
+the ratio by byte; the budget is a share of what all objects together would be charged, fixed tables counted. In a
+polluted trace one request in three belongs to a scan: a run over objects that nobody asks for again.
 The claim: S3-FIFO is at least LRU on each line; the last column says so.
 """
 
@@ -108,10 +108,8 @@ def main() -> None:
     holds = True
     for line in lines(asked.objects, asked.requests):
         ratios = " | ".join(f"{line.ratios[name]:.4f}" for name in POLICIES)
-        print(
-            f"| {line.trace} | {line.skew} | {line.share:.0%} | {ratios} | {'yes' if line.holds else 'NO'} |",
-            flush=True,
-        )
+        claim = "yes" if line.holds else "NO"
+        print(f"| {line.trace} | {line.skew} | {line.share:.0%} | {ratios} | {claim} |", flush=True)
         holds = holds and line.holds
     raise SystemExit(not holds)
 

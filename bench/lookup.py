@@ -1,8 +1,10 @@
 """What a look-up in the memory tier costs, and what an object costs beside its head and body.
 
 `python -m bench.lookup [OBJECTS …]` (default 1,000 and 1,000,000). Keys are asked for as requests ask for them: new
-bytes objects whose hash is not yet known, by popularity (Zipf, s = 1) and, as the worst case for the processor's caches,
-uniformly. Times are medians over batches, the loop around them taken off.
+bytes objects whose hash is not yet known, by popularity (Zipf, s = 1) and, as the worst case for the processor's
+caches, uniformly. `dict` is a bare `dict.get` of the same keys in the same order: what grows with the number of objects
+there is memory being slower than the caches, and no index in this process can be below it. Times are medians over
+batches, the loop around them taken off.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import sys
 import tracemalloc
 from array import array
 from bisect import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
@@ -42,7 +45,9 @@ class Figures:
 
     objects: int
     zipf_us: float
+    zipf_dict_us: float
     uniform_us: float
+    uniform_dict_us: float
     metadata_bytes: float
     charged_bytes: float
 
@@ -99,17 +104,20 @@ def measure(objects: int) -> Figures:
     places = list(range(objects))
     random.shuffle(places)  # what is popular does not lie side by side in memory
     metadata, charged = (taken - payload) / objects, (index.bytes - fixed - payload) / objects
+    bare = {entry.key: entry for entry in index}
+    zipf = [places[number] for number in zipf]
     return Figures(
         objects,
-        _time(index, [places[number] for number in zipf]),
-        _time(index, uniform),
+        _time(index.get, zipf),
+        _time(bare.get, zipf),
+        _time(index.get, uniform),
+        _time(bare.get, uniform),
         metadata,
         charged,
     )
 
 
-def _time(index: Index[Stored], numbers: list[int]) -> float:
-    get = index.get
+def _time(get: Callable[[bytes], object], numbers: list[int]) -> float:
     times = []
     for start in range(0, len(numbers), BATCH):
         keys = [key_of(number) for number in numbers[start : start + BATCH]]
@@ -126,13 +134,13 @@ def _time(index: Index[Stored], numbers: list[int]) -> float:
 def main() -> None:
     """Print one line for each number of objects."""
     sizes = [int(word) for word in sys.argv[1:]] or [1_000, 1_000_000]
-    print(f"{'objects':>10} {'zipf µs':>9} {'uniform µs':>11} {'metadata B':>11} {'charged B':>10}")
+    print("| objects | zipf µs | dict | uniform µs | dict | metadata B | charged B |")
+    print("|---|---|---|---|---|---|---|")
     for size in sizes:
         found = measure(size)
-        print(
-            f"{found.objects:>10,} {found.zipf_us:>9.3f} {found.uniform_us:>11.3f}"
-            f" {found.metadata_bytes:>11.0f} {found.charged_bytes:>10.0f}"
-        )
+        times = (found.zipf_us, found.zipf_dict_us, found.uniform_us, found.uniform_dict_us)
+        shown = " | ".join(f"{time_us:.3f}" for time_us in times)
+        print(f"| {found.objects:,} | {shown} | {found.metadata_bytes:.0f} | {found.charged_bytes:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+from edge.adapters.geo import GeoReader
 from edge.adapters.links import BackendLink, Peer, response_memo
 from edge.adapters.logs import AccessLog
 from edge.adapters.tls import client_context, server_context
@@ -24,7 +25,7 @@ from edge.config_routing import Pool as PoolConfig
 from edge.config_routing import Region as RegionConfig
 from edge.config_routing import Route as RouteConfig
 from edge.config_routing import Timeouts as TimeoutsConfig
-from edge.dataplane.geography import Geography, Nowhere, Places
+from edge.dataplane.geography import Geography, Places
 from edge.dataplane.pools import PoolRuntime, PoolSettings, hash_hint, seeded
 from edge.dataplane.router import Retry, Route, Router
 from edge.dataplane.store import Store
@@ -42,7 +43,7 @@ def build(config: Config, log: AccessLog | None = None, places: Places | None = 
     worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies))
     worker.combined = config.log.format == "combined"
     pools = pool_runtimes(config)
-    worker.geography = geography(config, places or Nowhere())
+    worker.geography = geography(config, places or geo_reader(config))
     worker.store = Store(config.cache.memory, config.cache.eviction)
     worker.use(Router([route(each, pools) for each in config.routes]), pools)
     return worker
@@ -79,6 +80,14 @@ def bind(host: str, port: int, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def geo_reader(config: Config) -> GeoReader:
+    """The database; that it is missing is only worth a warning where some route asks for places."""
+    asked = any(pool.balance == "geo" for pool in config.pools.values()) or any(
+        route.geo is not None and route.geo.prefer for route in config.routes
+    )
+    return GeoReader(config.geoip.database) if asked else GeoReader(config.geoip.database, lambda said: None)
 
 
 def geography(config: Config, places: Places) -> Geography:

@@ -65,9 +65,9 @@ config_option = click.option(
 @config_option
 def run(path: Path) -> None:
     """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
-    from edge.control.supervisor import Settings, run_gateway  # not needed, and not cheap, for other commands
-
     config, text = read_config(path)
+    from edge.control.gateway import Settings, run_gateway  # not needed, and not cheap, for other commands
+
     for line in warnings(config):
         click.echo(f"edge: {line}", err=True)
     sys.exit(uvloop.run(run_gateway(Settings(config, text, str(path)))))
@@ -107,7 +107,7 @@ def check(path: Path, as_json: bool, keys: bool) -> None:
 @click.option("--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True)
 def demo_command(directory: Path) -> None:
     """Two regions of sample origins and a gateway before them, until Ctrl-C."""
-    from edge.control.supervisor import Settings, run_gateway
+    from edge.control.gateway import Settings, run_gateway
 
     taken = demo.busy()
     if taken is not None:

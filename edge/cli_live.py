@@ -213,7 +213,8 @@ def purge(
         say(found)
         return
     count = "" if found["count"] is None else f", {found['count']} stored responses"
-    click.echo(f"purge {found['id']}: {found['kind']} {found['value']}{' (soft)' if soft else ''}{count}")
+    what = " ".join(part for part in (found["kind"], found["value"], "(soft)" if soft else "") if part)
+    click.echo(f"purge {found['id']}: {what}{count}")
 
 
 @click.command()
@@ -231,9 +232,7 @@ def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | N
     if not last.get("finished"):
         raise Failed(last.get("error") or "the gateway broke off before the list was done")
     if not as_json:
-        click.echo(
-            f"{last['stored']} stored, {last['fresh']} fresh already, {last['failed']} failed of {last['total']}"
-        )
+        click.echo(f"{last['stored']} of {len(urls)} stored, {last['failed']} failed")
     if last["failed"]:
         sys.exit(1)
 

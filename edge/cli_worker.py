@@ -29,10 +29,8 @@ EXIT_CONFIG = 3  # the supervisor tells a worker that cannot start from one that
 async def run_worker(fd: int) -> int:
     """Serve until told to end; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    link = await connect(socket.socket(fileno=fd))
     frames: asyncio.Queue[Frame] = asyncio.Queue()
-    link.on_frame = frames.put_nowait
-    link.on_closed = lambda reason: None
+    link = await connect(socket.socket(fileno=fd), frames.put_nowait)
     try:
         first = await asyncio.wait_for(frames.get(), FIRST_FRAME_S)
     except TimeoutError:

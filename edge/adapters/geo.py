@@ -74,7 +74,7 @@ class GeoReader:
     def __init__(self, path: str | os.PathLike[str] | None, warn: Callable[[str], None] | None = None) -> None:
         """None: no database, and nothing to warn of."""
         self._path = Path(path) if path is not None else None
-        self._warn = warn or logging.getLogger("edge.geo").warning
+        self._warn = warn if warn is not None else logging.getLogger("edge.geo").warning
         self._database: _Database | None = None
         self._seen: Signature | str = ""  # what the last refresh looked at
         self.generation = 0

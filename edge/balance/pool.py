@@ -14,7 +14,7 @@ ladder applies instead, so that a fallback pool is reached and a dead fence answ
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -132,7 +132,7 @@ class Pool:
         return [group.region for group in self._drawn if group.region in ask.fence][:1]
 
     def _walk(self, ask: Ask) -> Iterator[Group]:
-        """Groups in the order this request may use them: where it was before, then the order, then last resorts."""
+        """Groups in the order this request may use them: where it failed once, the order, last resorts."""
         view = self._current
         last: list[str]
         if ask.regions is not None:
@@ -141,8 +141,11 @@ class Pool:
         else:
             order = [*(() if ask.tried else self._draw_inside(ask)), *view.order]
             last = list(view.last_resort)
-        if ask.tried and ask.tried[-1].region in order:
-            order.insert(0, ask.tried[-1].region)
+        if ask.tried:
+            # Another backend first, then the next region: a region that failed this request twice comes last, so that
+            # three attempts are enough to leave a region that died.
+            failed = Counter(backend.region for backend in ask.tried)
+            order.sort(key=lambda name: 2 * (failed[name] > 1) + (name != ask.tried[-1].region))
         allowed = frozenset(view.order)
         for name in dict.fromkeys([name for name in order if name in allowed] + last):
             if name in self._groups and (ask.fence is None or name in ask.fence):

@@ -35,8 +35,9 @@ _MASK32 = 0xFFFFFFFF
 class Fingerprints:
     """A fixed table from 64-bit marks to 32-bit numbers, 8 bytes a slot; it forgets instead of growing.
 
-    Four slots to a bucket; in a full bucket the smallest number gives way, in turn among equals. Two marks that agree in the 32 bits kept are
-    taken for one: harmless for what it is used for (a wrong admission or a wrong word, never a wrong response).
+    Four slots to a bucket; in a full bucket the smallest number gives way, in turn among equals. Two marks that agree
+    in the 32 bits kept are taken for one: harmless for what it is used for (a wrong admission or a wrong word, never a
+    wrong response).
     """
 
     __slots__ = ("_buckets", "_marks", "_numbers", "_turn")
@@ -73,10 +74,17 @@ class Fingerprints:
         slot = self._find(mark)
         if slot < 0:
             base = ((mark >> 32) & self._buckets) * _WAYS
-            self._turn += 1
-            slots = [base + (self._turn + way) % _WAYS for way in range(_WAYS)]
-            slot = min(slots, key=lambda at: (self._marks[at] != 0, self._numbers[at]))
-            self._marks[slot] = mark & _MASK32 or 1
+            marks, numbers = self._marks, self._numbers
+            self._turn = slot = (self._turn + 1) % _WAYS
+            slot += base
+            if marks[slot]:
+                for way in range(base, base + _WAYS):
+                    if not marks[way]:
+                        slot = way
+                        break
+                    if numbers[way] < numbers[slot]:
+                        slot = way
+            marks[slot] = mark & _MASK32 or 1
         self._numbers[slot] = number
 
     def forget(self, mark: int) -> None:

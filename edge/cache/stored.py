@@ -18,9 +18,9 @@ Selecting = tuple[tuple[bytes, bytes | None], ...]  # (lower-case name in Vary, 
 NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
 NO_CONTENT = frozenset((204, 205, 304))
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
-_OVERHEAD_BYTES = 540
+_OVERHEAD_BYTES = 470
 _PER_CHUNK_BYTES = 49
-_PER_VARY_BYTES = 56
+_PER_VARY_BYTES = 16  # the values are shared
 _PER_TAG_BYTES = 100
 
 

@@ -38,12 +38,12 @@ def admin_app(supervisor: Supervisor, token: str, open_metrics: bool) -> web.App
     opened = {"/healthz", "/readyz"} | ({"/metrics"} if open_metrics else set())
 
     @web.middleware
-    async def guard(request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
+    async def guard(request: web.Request, handler: Endpoint) -> web.StreamResponse:
         """Authentication first, then the endpoint; whatever it raises becomes one clear line."""
         if request.path not in opened and not allows(request.headers.get("Authorization", ""), token):
             return answer({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": 'Bearer realm="edge"'})
         try:
-            return await endpoint(request)
+            return await handler(request)
         except Refused as error:
             return answer({"error": error.detail}, 400)
         except (LinkLost, TimeoutError) as error:

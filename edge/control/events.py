@@ -29,7 +29,7 @@ class Events:
     def add(self, kind: str, facts: dict[str, Any] | None = None) -> None:
         """Something happened."""
         self._count += 1
-        event = {"id": self._count, "time": self._clock(), "kind": kind, **(facts or {})}
+        event = {**(facts or {}), "id": self._count, "time": self._clock(), "kind": kind}
         self.recent.append(event)
         if self._echo is not None:
             self._echo(event)

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from edge.errors import EdgeError
 from edge.frames import Decoder, Frame, FrameError, Kind, encode
@@ -137,8 +137,7 @@ class _SocketWire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._link.use(self)
 
     def data_received(self, data: bytes) -> None:
@@ -184,10 +183,12 @@ class _MemoryWire:
             asyncio.get_running_loop().call_soon(self._peer.end, "the peer closed the link")
 
 
-async def connect(sock: socket.socket) -> Link:
-    """A link over one end of a socketpair."""
+async def connect(sock: socket.socket, on_frame: Callable[[Frame], None] | None = None) -> Link:
+    """A link over one end of a socketpair. Frames may come before this returns: whoever is to get them is given here."""
     sock.setblocking(False)
     link = Link()
+    if on_frame is not None:
+        link.on_frame = on_frame
     await asyncio.get_running_loop().create_connection(lambda: _SocketWire(link), sock=sock)
     return link
 

@@ -10,14 +10,16 @@ which of them counts, is in README.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from edge.balance.backend import BackendSpec
 from edge.balance.failover import ask_failback
 from edge.balance.health import Admin
+from edge.balance.regions import RegionSpec
 from edge.config_keys import problems_of
 from edge.config_routing import Backend as BackendConfig
 from edge.config_routing import Region as RegionConfig
@@ -240,7 +242,7 @@ class Registry:
         return Word(change.actor, change.reason, self._wall(), change.expires_at)
 
     @staticmethod
-    def _bound(sources: Any) -> None:
+    def _bound(sources: Iterable[Source]) -> None:
         if sum(1 for source in sources if source is Source.RUNTIME) >= MAX_REGISTERED:
             raise Conflict(f"no more than {MAX_REGISTERED} registrations")
 
@@ -255,12 +257,12 @@ def read(section: type[Read], values: dict[str, Any]) -> Read:
         raise Refusal(f"{key}: {problem.message}" if key else problem.message) from None
 
 
-def region_of(name: str, values: dict[str, Any]) -> Any:
+def region_of(name: str, values: dict[str, Any]) -> RegionSpec:
     """A registration as balancing sees it."""
     return region_spec(name, read(RegionConfig, values))
 
 
-def backend_of(pool: str, values: dict[str, Any]) -> Any:
+def backend_of(pool: str, values: dict[str, Any]) -> BackendSpec:
     """A registration as balancing sees it."""
     return backend_spec(pool, read(BackendConfig, values))
 

@@ -41,7 +41,7 @@ async def rehearse(supervisor: Supervisor, body: dict[str, Any]) -> dict[str, An
         snapshot = routing.snapshot(pool, supervisor.routes, now)
         found = await asyncio.to_thread(simulate, snapshot, what, ASKED_REQUESTS)
         pools.append(_pool(pool.name, found))
-        refused += [f"route {name}: no region inside its fence is left" for name in found.refused_routes]
+        refused += [f"route {name}: no region that may serve it is left" for name in found.refused_routes]
     return {"pools": pools, "refused": refused}
 
 

@@ -1,4 +1,4 @@
-"""What the admin API shows of regions, pools, backends and the whole: plain values from what is known, changing nothing.
+"""What the admin API shows of regions, pools, backends and the whole: plain values of what is known.
 
 One rule: no secret is shown. The configuration is shown as it was checked, with the userinfo of URLs and whatever is
 named like a secret hidden.
@@ -15,6 +15,7 @@ from typing import Any
 
 from edge import __version__
 from edge.balance.health import Health
+from edge.config_types import Section
 from edge.control.membership import BackendEntry, RegionEntry, Word
 from edge.control.refusals import NotFound
 from edge.control.supervisor import Supervisor
@@ -192,7 +193,7 @@ class Shown:
             "file": running.filename,
             "hash": running.hash,
             "loaded_at": running.loaded_at,
-            "config": plain(running.config.model_dump()),
+            "config": plain(running.config),
         }
 
     def cache(self) -> dict[str, Any]:
@@ -226,6 +227,8 @@ def _word(word: Word | None) -> dict[str, Any] | None:
 
 def plain(value: Any, name: str = "") -> Any:
     """A checked configuration as JSON values, secrets hidden."""
+    if isinstance(value, Section):
+        return {key: plain(getattr(value, key), key) for key in type(value).model_fields}
     if isinstance(value, dict):
         return {str(key): plain(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

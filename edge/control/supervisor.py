@@ -41,6 +41,7 @@ class Keeper(Ledger, Protocol):
     def epochs(self) -> Epochs: ...
     def purge(self, purge: Purge, change: Change) -> int: ...
     def save_epochs(self, epochs: Epochs) -> None: ...
+    def revision(self, text: str) -> None: ...
     def audit(self, limit: int) -> list[dict[str, Any]]: ...
 
 
@@ -116,6 +117,10 @@ class Supervisor:
         self._tasks = []
         await self.workers.kill()
 
+    def accept(self) -> None:
+        """The workers serve this configuration: it is one that may be gone back to."""
+        self.keeper.revision(self.running.text)
+
     def readiness(self) -> tuple[bool, str]:
         """Whether clients are served, and the word for it."""
         if self.stopping:
@@ -185,7 +190,9 @@ class Supervisor:
             }
             for entry in membership.regions.values()
         ]
-        return {"backends": backends, "regions": regions}
+        configured = self.running.config.regions
+        overrides = [[str(network), name] for name, region in configured.items() for network in region.cidrs]
+        return {"backends": backends, "regions": regions, "overrides": overrides}
 
     async def _expire_often(self) -> None:
         while True:
@@ -252,7 +259,8 @@ class Supervisor:
             "count": None if any(count is None for count in counts) else sum(counts),
             "workers": len(answers),
         }
-        self.events.add("purge", found | {"actor": change.actor})
+        facts = {"purge": number, "what": shown["kind"], "value": shown["value"], "count": found["count"]}
+        self.events.add("purge", {**facts, "soft": purge.soft, "actor": change.actor})
         return found
 
     async def connections(self) -> dict[str, Any]:

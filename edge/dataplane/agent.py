@@ -14,8 +14,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from edge.balance.backend import Backend, BackendSpec
+from edge.balance.geo import GeoMap
 from edge.balance.health import Admin, Health
-from edge.balance.regions import RoutingView
+from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
 from edge.dataplane.explain import explain
 from edge.dataplane.report import Counting, connections
@@ -41,6 +42,7 @@ class Agent:
         self._ended = ended
         self._counting = Counting(worker)
         self._registered: dict[str, set[str]] = {}  # run-time backends by pool
+        self._known_regions: list[dict[str, Any]] = []
         self._ejected: dict[str, dict[str, float]] = {}
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -164,6 +166,7 @@ class Agent:
 
     def _members(self, body: dict[str, Any]) -> None:
         """The run-time backends, all of them: who is missing joins, who is no more there leaves."""
+        self._regions(body["regions"], body["overrides"])
         for name, runtime in self.worker.pools.items():
             told = {spec["id"]: spec for spec in body["backends"].get(name, [])}
             known = self._registered.setdefault(name, set())
@@ -173,6 +176,25 @@ class Agent:
             for identity, values in told.items():
                 self._member(runtime, spec_of(name, values), bool(values.get("probed")))
                 known.add(identity)
+
+    def _regions(self, regions: list[dict[str, Any]], overrides: list[tuple[str, str]]) -> None:
+        """All regions, for the order that suits a client's place."""
+        geography = self.worker.geography
+        if geography is None or regions == self._known_regions:
+            return
+        self._known_regions = regions
+        specs = [
+            RegionSpec(
+                name=each["name"],
+                tier=each["tier"],
+                location=None if each["location"] is None else (each["location"][0], each["location"][1]),
+                countries=tuple(each["countries"]),
+                continents=tuple(each["continents"]),
+                subdivisions=tuple(each["subdivisions"]),
+            )
+            for each in regions
+        ]
+        geography.regions = GeoMap(specs, [(network, region) for network, region in overrides])
 
     @staticmethod
     def _member(runtime: PoolRuntime, spec: BackendSpec, probed: bool) -> None:

@@ -10,7 +10,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from edge.balance.geo import ClientPlace
 from edge.balance.policies import latency_score
+from edge.balance.regions import RoutingView
 from edge.cache.key import cache_key
 from edge.cache.policy import look
 from edge.cache.stored import Stored
@@ -43,8 +45,28 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     authority = host.removesuffix(b":80" if parts.scheme == "http" else b":443")
     request = RequestHead(method.encode(), parts.scheme.encode(), authority, target, fields)
     found["cache"] = _cache(worker, route, request, time())
-    found["regions"], found["backends"] = _regions(worker, route, body.get("client")), _backends(route.pool)
+    client = body.get("client")
+    order: tuple[str, ...] | None = None
+    if client is not None and worker.geography is not None:
+        place = worker.geography.places.place(client)
+        decision = worker.geography.decide_for(client, place, route.wish)
+        found["place"] = {**_place(place), "found_by": decision.level.value, "order": list(decision.order)}
+        order = decision.order if route.by_place else None
+    found["regions"] = _regions(route, order)
+    found["backends"] = _backends(route.pool)
     return found
+
+
+def _place(place: ClientPlace) -> dict[str, Any]:
+    """What the database says of the client's address, or why it says nothing."""
+    if place.unknown is not None:
+        return {"unknown": place.unknown.value}
+    return {
+        "country": place.country,
+        "subdivision": place.subdivision,
+        "continent": place.continent,
+        "location": None if place.lat is None else [place.lat, place.lon],
+    }
 
 
 def _route(route: Route) -> dict[str, Any]:
@@ -55,6 +77,7 @@ def _route(route: Route) -> dict[str, Any]:
         "path": route.path.decode(),
         "pool": route.pool.name,
         "rule": None if rules is None else rules.name,
+        "by_place": route.by_place,
         "prefer": list(route.prefer),
         "require": sorted(route.fence) if route.fence is not None else [],
     }
@@ -105,24 +128,35 @@ def _stored(stored: Stored, now: float) -> dict[str, Any]:
     }
 
 
-def _regions(worker: Worker, route: Route, client: str | None) -> list[dict[str, Any]]:
-    """The regions in the order in which this request would try them, each with the reason for its place."""
+def _regions(route: Route, order: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    """The regions in the order in which this request would try them, each with the reason for its place. `order` is
+    the one that suits the client's place; None: by the view's shares."""
     pool = route.pool.pool
     view = pool.view
     if view is None:
         return [{"region": name, "reason": "no view yet"} for name in sorted({b.region for b in pool.backends})]
+    used = view.order
+    if order is not None:
+        used = tuple(sorted((name for name in order if name in view.order), key=lambda name: name not in view.healthy))
     rows = []
-    for name in (*view.order, *view.last_resort):
+    for name in (*used, *(name for name in view.last_resort if name not in used)):
         fenced = route.fence is not None and name not in route.fence
-        reason = "last resort" if name in view.last_resort else "share" if name in view.shares else "spare"
-        if name not in view.healthy:
-            reason = "unhealthy"
-        if name in view.panic:
-            reason = "panic: health ignored"
-        if fenced:
-            reason = "outside the route's fence"
-        rows.append({"region": name, "share": 0.0 if fenced else view.shares.get(name, 0.0), "reason": reason})
+        rows.append({"region": name, "share": view.shares.get(name, 0.0), "reason": _reason(view, name, fenced, order)})
     return rows
+
+
+def _reason(view: RoutingView, name: str, fenced: bool, order: tuple[str, ...] | None) -> str:
+    if fenced:
+        return "outside the route's fence: never"
+    if name in view.panic:
+        return "panic: health ignored"
+    if name in view.last_resort:
+        return "last resort"
+    if name not in view.healthy:
+        return "unhealthy: after the others"
+    if order is not None:
+        return "suits the client's place"
+    return "serves its share" if name in view.shares else "spare"
 
 
 def _backends(runtime: PoolRuntime) -> list[dict[str, Any]]:

@@ -14,9 +14,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edge.balance.backend import Backend, Outcome
+from edge.balance.retry import Failed, may_retry
 from edge.dataplane.outbound import request_head
-from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, Repeat, Side, UpstreamError
-from edge.http.grammar import IDEMPOTENT, ResponseFacts
+from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, Side, UpstreamError
+from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
 from edge.ports import Connection, Link
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 GATEWAY_FAILURES = frozenset((502, 503, 504))
+_BAD_GATEWAY = ConnectionLost("the backend answered with a gateway failure")  # repeated under the same rules
 
 
 class Receiver(Protocol):
@@ -130,7 +132,7 @@ class Fetch:
         meter.requests += 1
         meter.status[status // 100 if status < 600 else 0] += 1
         meter.samples.append(seconds)
-        if bad and status in self.route.retry.statuses and self._may_repeat(None, now):
+        if bad and status in self.route.retry.statuses and self._may_repeat(_BAD_GATEWAY, now):
             other = self.pool.select(self.exchange, (*self._tried, backend), now)
             if other is not None:
                 self._let_go(now, cancel=not done)
@@ -168,7 +170,7 @@ class Fetch:
         elif self._head_passed:
             self.pool.failed(self.link, error)
         self._let_go(now)
-        if self._head_passed or not self._may_repeat(error, now):
+        if not self._may_repeat(error, now):
             self._give_up(error)
             return
         if stale:  # the kept connection was closing while we sent: the same backend, on a new connection
@@ -225,19 +227,19 @@ class Fetch:
         """The wait for a free backend ran out."""
         self._give_up(PoolFull("no backend free in time"))
 
-    def _may_repeat(self, error: UpstreamError | None, now: float) -> bool:
-        """Whether another attempt is allowed: method, body, count, budget (SEMANTICS §3)."""
-        exchange = self.exchange
-        if error is not None and error.repeat is Repeat.NEVER:
-            return False
-        if (error is None or error.repeat is not Repeat.ALWAYS) and exchange.method not in IDEMPOTENT:
-            return False
-        if exchange.upload is not None and not exchange.upload.replayable:
-            return False
-        retry = self.route.retry
-        if self.attempts > retry.attempts or now - exchange.started_at > retry.deadline:
-            return False
-        return self.pool.budget_allows(now)
+    def _may_repeat(self, error: UpstreamError, now: float) -> bool:
+        """Whether another attempt is allowed: method, body, count, deadline, budget (SEMANTICS §3)."""
+        exchange, retry, upload = self.exchange, self.route.retry, self.exchange.upload
+        failed = Failed(
+            error,
+            exchange.method,
+            sent=True,  # as far as is known; an error of connecting says by itself that nothing was
+            body_replayable=upload is None or upload.replayable,
+            head_passed=self._head_passed,
+            attempts=self.attempts,
+            deadline=exchange.started_at + retry.deadline,
+        )
+        return may_retry(failed, retry.attempts, self.pool.budget, now) is None
 
     def _let_go(self, now: float, cancel: bool = True) -> None:
         connection, self.connection = self.connection, None

@@ -22,6 +22,9 @@ class Places(Protocol):
     def place(self, ip: str) -> ClientPlace:
         """Where an address is; never raises."""
 
+    def refresh(self) -> bool:
+        """Look whether the database has changed; may take a while, so it runs in a thread."""
+
 
 class Nowhere:
     """No database."""
@@ -29,6 +32,10 @@ class Nowhere:
     def place(self, ip: str) -> ClientPlace:
         """Unknown."""
         return ClientPlace(unknown=Unknown.NO_DATABASE)
+
+    def refresh(self) -> bool:
+        """Nothing to look at."""
+        return False
 
 
 class Geography:

@@ -94,10 +94,6 @@ class PoolRuntime:
         assert route is not None
         return not tried and self.pool.is_full(now, route.fence)
 
-    def budget_allows(self, now: float) -> bool:
-        """Whether the retry budget has room."""
-        return self.budget.allows()
-
     # -- accounting ------------------------------------------------------------------------------------------------
 
     def began(self, link: Link, attempts: int) -> None:

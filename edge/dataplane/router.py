@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
 
 HOSTS_REMEMBERED = 1024  # a client may invent hosts, so the memo is bounded
-_DOTTED = re.compile(rb"/(?:\.|%2[eE]){1,2}(?=/|$)|//")
+_ENCODED_DOT = re.compile(rb"%2[eE]")
 
 
 class NoRoute(Denied):
@@ -63,6 +63,7 @@ class Route:
     by_place: bool = False  # regions are tried in the order that suits the client's place
     meter: Meter = field(default_factory=Meter)
     label: bytes = b""
+    below: bytes = b""
 
     @property
     def fence(self) -> frozenset[str] | None:
@@ -74,21 +75,26 @@ class Route:
         """Regions to try first."""
         return self.wish.prefer
 
+    def covers(self, path: bytes) -> bool:
+        """Whether a path is the route's or lies below it, by segments: /api covers /api and /api/x, not /apix."""
+        return path.startswith(self.below) or path == self.path
+
     def __post_init__(self) -> None:
         self.label = self.name.encode()
+        self.below = self.path if self.path.endswith(b"/") else self.path + b"/"
 
 
 class Router:
     """All routes, by host."""
 
-    __slots__ = ("_any", "_exact", "_sole", "_wild", "routes")
+    __slots__ = ("_any", "_exact", "_known", "_wild", "routes")
 
     def __init__(self, routes: list[Route]) -> None:
         self.routes = routes
         self._exact: dict[bytes, list[Route]] = {}
         self._wild: dict[bytes, list[Route]] = {}
         self._any: list[Route] = []
-        self._sole: dict[bytes | None, Route] = {}  # hosts as received that have one route for all paths
+        self._known: dict[bytes | None, list[Route]] = {}  # by host as received
         for route in sorted(routes, key=lambda r: len(r.path), reverse=True):
             if route.host == b"*":
                 self._any.append(route)
@@ -99,23 +105,26 @@ class Router:
 
     def find(self, host: bytes | None, target: bytes) -> Route:
         """The route of a request. Raises NoRoute or Misdirected."""
-        sole = self._sole.get(host)
-        if sole is not None:
-            return sole
-        routes = self._exact.get(host or b"") or self._by_name(host or b"")
-        if not routes:
-            raise Misdirected("unknown host")
+        routes = self._known.get(host)
+        if routes is None:
+            routes = self._remember(host)
         first = routes[0]
-        if first.path == b"/" and len(routes) == 1:
-            if len(self._sole) >= HOSTS_REMEMBERED:
-                self._sole.clear()
-            self._sole[host] = first
+        if first.path == b"/":  # the longest prefix, so the only one
             return first
         path = normal_path(target) if target != b"*" else b"/"  # OPTIONS *: the host as a whole
         for route in routes:
-            if covers(route.path, path):
+            if route.covers(path):
                 return route
         raise NoRoute("no route for this path")
+
+    def _remember(self, host: bytes | None) -> list[Route]:
+        routes = self._exact.get(host or b"") or self._by_name(host or b"")
+        if not routes:
+            raise Misdirected("unknown host")
+        if len(self._known) >= HOSTS_REMEMBERED:
+            self._known.clear()
+        self._known[host] = routes
+        return routes
 
     def _by_name(self, host: bytes) -> list[Route]:
         """Without the port; exact, then the longest wildcard, then any."""
@@ -135,26 +144,19 @@ class Router:
         return self._any
 
 
-def covers(prefix: bytes, path: bytes) -> bool:
-    """Whether the path is the prefix or lies below it, by segments: /api covers /api and /api/x, not /apix."""
-    if not path.startswith(prefix):
-        return False
-    return prefix.endswith(b"/") or len(path) == len(prefix) or path[len(prefix) : len(prefix) + 1] == b"/"
-
-
 def normal_path(target: bytes) -> bytes:
     """The path without query, with dot segments removed (RFC 3986 5.2.4) and empty segments folded."""
-    path = target.partition(b"?")[0]
-    if _DOTTED.search(path) is None:
+    path = target.partition(b"?")[0] if b"?" in target else target
+    if b"/." not in path and b"//" not in path and b"/%2" not in path:
         return path
     out: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:
-        plain = re.sub(rb"%2[eE]", b".", segment)
+        plain = _ENCODED_DOT.sub(b".", segment)
         if plain == b"..":
             if out:
                 out.pop()
         elif plain not in (b".", b""):
             out.append(segment)
-    tail = b"/" if re.sub(rb"%2[eE]", b".", segments[-1]) in (b"", b".", b"..") and out else b""
+    tail = b"/" if _ENCODED_DOT.sub(b".", segments[-1]) in (b"", b".", b"..") and out else b""
     return b"/" + b"/".join(out) + tail

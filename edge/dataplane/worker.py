@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from edge.dataplane.store import Store
 
 TICK_S = 0.25
+GEO_TICKS = 20  # how often the GeoIP file is looked at
+_HIT_LINE = (  # the same keys; what a hit has none of is said once here
+    b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
+    b'"bytes_in":0,"bytes_out":%d,"us":%d,"upstream_us":0,"backend":"","region":"","attempts":0,'
+    b'"verdict":"hit","reason":"","error":""}\n'
+)
 _LINE = (
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
     b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,'
@@ -93,6 +99,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
         self._second = 0
+        self._ticks = 0
         self.refresh()
 
     # -- set-up ----------------------------------------------------------------------------------------------------
@@ -162,6 +169,9 @@ class Worker:
         if self.store is not None:
             self.store.tick(now)
         self.log.flush()
+        self._ticks += 1
+        if self._ticks % GEO_TICKS == 0 and self.geography is not None:
+            asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
 
     # -- exchanges -------------------------------------------------------------------------------------------------
 
@@ -197,6 +207,19 @@ class Worker:
     def _line(self, exchange: Exchange, seconds: float) -> bytes:
         """One JSON object; its keys are documented in edge/README.md. Durations are whole microseconds."""
         route, upload, target = exchange.route, exchange.upload, exchange.target
+        if exchange.verdict == "hit" and not exchange.error and route is not None:
+            return _HIT_LINE % (
+                self.log.stamp,
+                exchange.block.request_id or self.next_id(),
+                exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
+                route.label,
+                exchange.method,
+                exchange.host,
+                quote(target) if b'"' in target or b"\\" in target else target,
+                exchange.status,
+                exchange.bytes_out,
+                seconds * 1e6,
+            )
         return _LINE % (
             self.log.stamp,
             exchange.request_id or exchange.block.request_id or self.next_id(),

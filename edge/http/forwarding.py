@@ -9,41 +9,38 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from edge.http.message import Fields, Line
+from edge.http.message import Fields
 
 # Written by the gateway itself on every outbound request, whatever came in.
 ASSERTED = frozenset(
     b"host content-length transfer-encoding via x-forwarded-for x-forwarded-proto x-forwarded-host forwarded "
     b"x-real-ip x-request-id x-forwarded-port x-forwarded-server expect".split()
 )
+ASSERTED_AND_TRACE = ASSERTED | {b"traceparent", b"tracestate"}
 FORWARDING = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
 # A name that some servers read as one of these once `_` and `-` are the same to them (CGI's habit).
 _SENSITIVE = ASSERTED | {b"connection", b"upgrade", b"te", b"trailer", b"keep-alive", b"proxy-authorization"}
+_EARLIER_HOPS = FORWARDING | {b"via"}
 REMEMBERED = 4096  # addresses whose membership is remembered
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 def request_lines(fields: Fields, dropped: frozenset[bytes], trace: bool) -> tuple[bytes, bool]:
     """The encoded end-to-end lines of a request, and whether it carries forwarding fields of an earlier hop."""
-    kept: list[Line] = []
-    forwarding = False
-    for line in fields.lines:
-        name = line[0].lower()
-        if name in FORWARDING or name == b"via":
-            forwarding = True
-        if name in dropped or name in ASSERTED or (name in (b"traceparent", b"tracestate") and not trace):
-            continue
-        if b"_" in name and name.replace(b"_", b"-") in _SENSITIVE:
-            continue
-        kept.append(line)
+    own = dropped | (ASSERTED if trace else ASSERTED_AND_TRACE)
+    kept = [
+        line
+        for key, line in fields.keyed()
+        if key not in own and not (b"_" in key and key.replace(b"_", b"-") in _SENSITIVE)
+    ]
+    forwarding = not _EARLIER_HOPS.isdisjoint(fields.names())
     return b"".join([b"%b: %b\r\n" % line for line in kept]), forwarding
 
 
 def response_lines(fields: Fields, dropped: frozenset[bytes]) -> bytes:
     """The encoded end-to-end lines of a response; framing is left out, for the writer decides it."""
-    return b"".join(
-        [b"%b: %b\r\n" % line for line in fields.lines if (n := line[0].lower()) not in dropped and n not in FRAMING]
-    )
+    own = dropped | FRAMING
+    return b"".join([b"%b: %b\r\n" % line for key, line in fields.keyed() if key not in own])
 
 
 def asserted_lines(client: str, scheme: bytes, host: bytes, via: bytes | None = None) -> bytes:

@@ -19,13 +19,16 @@ from typing import Generic, TypeVar
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
 from edge.http.forwarding import request_lines, response_lines
 from edge.http.hopbyhop import dropped_names
-from edge.http.message import Fields, Line
+from edge.http.message import Fields
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"))?")
-BLOCK = re.compile(rb"(?:" + TOKEN + rb":" + VALUE + rb"\r\n)*")
+_TOKEN = re.compile(TOKEN)
+_IN_VALUES = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])  # the rest are control bytes
+_NAMES: dict[bytes, bytes] = {}  # field names as they come to their lower-case form: few, and the same ones always
+NAMES_REMEMBERED = 2048
 VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
 HOST = re.compile(rb"(?:[0-9A-Za-z._\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
@@ -57,8 +60,6 @@ class RequestBlock:
     __slots__ = (
         "chunked",
         "close",
-        "connection_keep",
-        "cookie",
         "error",
         "expect",
         "fields",
@@ -72,7 +73,6 @@ class RequestBlock:
         "request_id",
         "trace",
         "upgrade",
-        "user_agent",
     )
 
     def __init__(self, fields: Fields) -> None:
@@ -163,24 +163,42 @@ class Memo(Generic[T]):
         return found
 
 
-def split_lines(block: bytes, limits: Limits) -> tuple[Line, ...] | None:
+def split_lines(block: bytes, limits: Limits) -> Fields | None:
     """The field lines of a block that ends in CRLF (or is empty); None when the grammar does not prove it.
 
     Raises TooLarge past a limit. Field names: tokens, no space before the colon, no folding (RFC 9112 5.1, 5.2).
     """
-    if BLOCK.fullmatch(block) is None:
+    breaks = block.count(b"\r\n")
+    if block.translate(None, _IN_VALUES) or breaks != block.count(b"\n") or breaks != block.count(b"\r"):
         return None
     raw = block.split(b"\r\n")
-    raw.pop()
+    if raw.pop():
+        return None
     if len(raw) > limits.fields:
         raise TooLarge("too many fields", 431)
-    lines = []
+    if len(block) > limits.line_bytes and max(map(len, raw)) > limits.line_bytes:
+        raise TooLarge("field line too long", 431)
+    lines, keys = [], []
     for line in raw:
-        if len(line) > limits.line_bytes:
-            raise TooLarge("field line too long", 431)
-        name, _, value = line.partition(b":")
+        name, colon, value = line.partition(b":")
+        key = _NAMES.get(name)
+        if key is None:
+            key = _lower_name(name)
+        if not colon or key is None:
+            return None
+        keys.append(key)
         lines.append((name, value.strip(b" \t")))
-    return tuple(lines)
+    return Fields(lines, keys)
+
+
+def _lower_name(name: bytes) -> bytes | None:
+    """The lower-case form of a field name; None when it is no token. A bounded number is remembered."""
+    if _TOKEN.fullmatch(name) is None:
+        return None
+    if len(_NAMES) >= NAMES_REMEMBERED:
+        _NAMES.clear()
+    key = _NAMES[name] = name.lower()
+    return key
 
 
 def valid_host(value: bytes) -> bool:
@@ -207,16 +225,14 @@ def tokens(fields: Fields, name: bytes) -> list[bytes]:
 def request_block(block: bytes, limits: Limits) -> RequestBlock:
     """Facts of a request's header block; an illegal one comes back with `error` set, never as an exception."""
     try:
-        lines = split_lines(block, limits)
-    except TooLarge as error:
-        lines, refused = (), error
+        fields = split_lines(block, limits)
+        if fields is None:
+            raise BadRequest("malformed field line")
+    except ClientError as error:
         facts = RequestBlock(Fields())
-        facts.error = refused
+        facts.error = error
         return facts
-    facts = RequestBlock(Fields(lines or ()))
-    if lines is None:
-        facts.error = BadRequest("malformed field line")
-        return facts
+    facts = RequestBlock(fields)
     try:
         _frame_request(facts)
         _connection(facts)
@@ -301,12 +317,11 @@ def response_head(head: bytes, limits: Limits) -> ResponseFacts:
     if match is None:
         raise ResponseInvalid("malformed status line")
     try:
-        lines = split_lines(head[line_end + 2 : -2], limits)
+        fields = split_lines(head[line_end + 2 : -2], limits)
     except TooLarge as error:
         raise ResponseInvalid(error.detail) from None
-    if lines is None:
+    if fields is None:
         raise ResponseInvalid("malformed field line")
-    fields = Fields(lines)
     facts = ResponseFacts(int(match[2]), match[3] or b"", fields)
     _frame_response(facts, match[1] == b"1")
     asked = tokens(fields, b"upgrade")

@@ -6,7 +6,7 @@ RFC 9110 5.5); comparison is by the lower-cased name. Nothing here validates: `g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 Line = tuple[bytes, bytes]
@@ -15,16 +15,23 @@ Line = tuple[bytes, bytes]
 class Fields:
     """Field lines of one head, in order, immutable. `lines` holds (name as received, value without outer OWS)."""
 
-    __slots__ = ("_index", "lines")
+    __slots__ = ("_index", "_keys", "lines")
 
-    def __init__(self, lines: Iterable[Line] = ()) -> None:
+    def __init__(self, lines: Iterable[Line] = (), keys: Sequence[bytes] | None = None) -> None:
+        """`keys` are the lower-case names of the lines, where the caller has them already."""
         self.lines: tuple[Line, ...] = tuple(lines)
+        self._keys = keys
         self._index: dict[bytes, tuple[bytes, ...]] | None = None
+
+    def keyed(self) -> Iterable[tuple[bytes, Line]]:
+        """Each line with its lower-case name, in order."""
+        if self._keys is None:
+            self._keys = [name.lower() for name, _ in self.lines]
+        return zip(self._keys, self.lines, strict=True)
 
     def _by_name(self) -> dict[bytes, tuple[bytes, ...]]:
         index: dict[bytes, tuple[bytes, ...]] = {}
-        for name, value in self.lines:
-            key = name.lower()
+        for key, (_, value) in self.keyed():
             index[key] = (*index[key], value) if key in index else (value,)
         self._index = index
         return index
@@ -48,7 +55,7 @@ class Fields:
 
     def without(self, names: frozenset[bytes] | set[bytes]) -> Fields:
         """A copy without the lines whose lower-case name is in `names`."""
-        return Fields(line for line in self.lines if line[0].lower() not in names)
+        return Fields([line for key, line in self.keyed() if key not in names])
 
     def plus(self, *lines: Line) -> Fields:
         """A copy with lines appended."""

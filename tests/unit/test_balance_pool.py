@@ -78,6 +78,17 @@ def test_geo_order_first_eligible_region_wins():
     assert p.pick(0.0, regions=("us",)) is None
 
 
+def test_a_geo_order_never_leads_out_of_the_fence():
+    p = two_regions(policy="geo")
+    p.apply(view("eu", "us", eu=100.0))
+    fence = frozenset({"eu"})
+    assert {p.pick(0.0, 0, (), ("us", "eu"), fence).region for _ in range(10)} == {"eu"}
+    for b in p.backends[:2]:
+        b.set_health(DOWN, 0.0)
+    assert p.pick(0.0, 0, (), ("us", "eu"), fence) is None
+    assert p.verdict is Verdict.NONE
+
+
 def test_a_retry_takes_the_same_region_first_then_the_next_and_never_leaves_the_fence():
     p = two_regions()
     p.apply(view("us", "eu", us=100.0))
@@ -93,6 +104,17 @@ def test_a_retry_takes_the_same_region_first_then_the_next_and_never_leaves_the_
     assert p.pick(0.0, 0, [first, second], None, fence) is None
     geo_tried = [p.get("e1")]
     assert p.pick(0.0, 0, geo_tried, ("us", "eu")).id == "e2"
+
+
+def test_the_third_attempt_leaves_a_region_that_failed_twice():
+    p = pool(*(backend(f"e{i}") for i in range(4)), backend("u1", "us"))
+    p.apply(view("eu", "us", eu=100.0))
+    tried: list[Backend] = []
+    while (found := p.pick(0.0, 0, tried)) is not None:
+        tried.append(found)
+    assert [b.region for b in tried] == ["eu", "eu", "us", "eu", "eu"]
+    alone = p.pick(0.0, 0, tried[:2], None, frozenset({"eu"}))
+    assert alone.region == "eu"
 
 
 def test_last_resort_serves_only_after_everything_else():

@@ -1,11 +1,11 @@
-"""What a look-up decides: freshness, variants, request directives, stale serving, ranges (CACHE_BEHAVIOUR 5, 6, 9-11)."""
+"""What a look-up decides: freshness, variants, directives, stale serving, ranges (CACHE_BEHAVIOUR 5, 6, 9-11)."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.heads import NOW, OPEN, at_home, date, request, stored
+from kit.heads import NOW, OPEN, at_home, request, stored
 
 from edge.cache import policy
 from edge.cache.policy import Decision, displaces, look, may_serve_stale
@@ -267,9 +267,14 @@ def test_expired_copy() -> None:
 
 def part(spec: str, told: str, *lines: str, body: bytes = b"01234") -> Stored:
     return stored(
-        MA, f"Content-Range: bytes {told}", f"Content-Length: {len(body)}", *lines, status=206, body=body,
+        MA,
+        f"Content-Range: bytes {told}",
+        f"Content-Length: {len(body)}",
+        *lines,
+        status=206,
+        body=body,
         asked=request(f"Range: bytes={spec}"),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("spec", ["-5", "6-8", "6-", "-1", "4-9"])

@@ -126,9 +126,18 @@ def test_a_part_is_answered_with_its_place() -> None:
 
 def test_304_lists_what_guides_caches_and_nothing_else() -> None:
     stored = fields(
-        'ETag: "a"', "Cache-Control: x", "Content-Location: /x", "Date: d", "Expires: e", "Vary: v", "Last-Modified: l",
-        "CDN-Cache-Control: c", "Content-Type: t", "Content-Length: 10", "Set-Cookie: s",
-    )  # fmt: skip
+        'ETag: "a"',
+        "Cache-Control: x",
+        "Content-Location: /x",
+        "Date: d",
+        "Expires: e",
+        "Vary: v",
+        "Last-Modified: l",
+        "CDN-Cache-Control: c",
+        "Content-Type: t",
+        "Content-Length: 10",
+        "Set-Cookie: s",
+    )
     names = [name for name, _ in not_modified_fields(stored)]
     assert names == [b"ETag", b"Cache-Control", b"Content-Location", b"Date", b"Expires", b"Vary", b"CDN-Cache-Control"]
     assert not_modified_fields(fields("Last-Modified: l", "A: 1")) == fields("Last-Modified: l")

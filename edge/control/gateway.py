@@ -1,0 +1,270 @@
+"""`edge run` as a process: one instance per state directory, listeners checked, signals, the admin API, the end.
+
+    lock ─► addresses free? ─► journal, token ─► workers ─► admin API ─► ready ─► TERM ─► drain ─► 0
+                                                                             └─ second TERM ─► end at once ─► 143
+
+One rule: what cannot work is said before anything serves: one clear line and exit code 1. Workers that an earlier
+supervisor left behind (it was killed) serve on until the new ones listen, then they are told to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+from aiohttp import web
+
+from edge.config import Config
+from edge.config_types import Address
+from edge.control.admin import admin_app, start_admin
+from edge.control.keeper import JournalKeeper
+from edge.control.probing import Probing
+from edge.control.supervisor import Running, Supervisor
+from edge.control.token import token_of
+from edge.control.workers import spawn_process
+from edge.errors import EdgeError
+from edge.frames import Frame, Kind
+
+READY_S = 30.0
+WORKERS_FILE = "workers.json"
+LOCK_FILE = "supervisor.lock"
+LOUD = ("worker.", "gateway.", "bug", "region.", "backend.", "ejected", "panic")
+
+
+class CannotStart(EdgeError):
+    """Something that must be there is not; one clear line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `edge run` is given. `on_ready` is called once, when every worker listens."""
+
+    config: Config
+    text: str
+    filename: str
+    on_ready: Callable[[], None] = field(default=lambda: None)
+
+
+async def run_gateway(settings: Settings) -> int:
+    """Run until told to end; the exit code."""
+    config = settings.config
+    state = Path(config.state.path)
+    lock = lock_state(state)
+    orphans = orphaned(state)
+    check_addresses(config, bool(orphans))
+    token = token_of(Path(config.admin.token_file))
+    keeper = JournalKeeper.open(state)
+    running = Running(config, settings.text, settings.filename, time.time())
+    supervisor = Supervisor(running, keeper, spawn_process, echo)
+    for line in keeper.passed_over:
+        supervisor.events.add("gateway.passed_over", {"evidence": line})
+    gateway = Gateway(supervisor, state, orphans)
+    probing = Probing(config, supervisor)
+    runner: web.AppRunner | None = None
+    try:
+        app = admin_app(supervisor, token, config.admin.metrics_open)
+        runner = await start_admin(app, config.admin.listen.host, config.admin.listen.port)
+        supervisor.start()
+        probing.start()
+        return await gateway.serve(settings.on_ready)
+    finally:
+        await probing.stop()
+        await supervisor.close()
+        if runner is not None:
+            await runner.cleanup()
+        keeper.save_epochs(supervisor.epochs, always=True)
+        keeper.close()
+        gateway.clean_up()
+        lock.close()
+
+
+class Gateway:
+    """The process's side of a supervisor: signals, and who is left from an earlier one."""
+
+    def __init__(self, supervisor: Supervisor, state: Path, orphans: list[int]) -> None:
+        self._supervisor = supervisor
+        self._state = state
+        self._orphans = orphans
+        self._told = 0
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+
+    async def serve(self, on_ready: Callable[[], None]) -> int:
+        """From start to end; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._terminate)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        if await self._ready(stopping):
+            self._remember_workers()
+            end_orphans(self._orphans)
+            self._supervisor.accept()
+            on_ready()
+            await self._watch(stopping)
+        return await self._end()
+
+    async def _ready(self, stopping: asyncio.Task[bool]) -> bool:
+        """Wait until every worker listens; False when told to stop. Raises CannotStart."""
+        supervisor = self._supervisor
+        deadline = time.monotonic() + READY_S
+        while not supervisor.workers.ready:
+            await asyncio.wait((stopping,), timeout=0.02)
+            if stopping.done():
+                return False
+            why = why_not_ready(supervisor)
+            if why is not None or time.monotonic() > deadline:
+                stopping.cancel()
+                raise CannotStart(why or f"the workers were not ready within {READY_S:g} s")
+        return True
+
+    async def _watch(self, stopping: asyncio.Task[bool]) -> None:
+        """Until told to stop, keep the list of workers for whoever comes after us."""
+        known: list[int] = []
+        while not stopping.done():
+            await asyncio.wait((stopping,), timeout=1.0)
+            pids = self._pids()
+            if pids != known:
+                known = pids
+                self._remember_workers()
+
+    async def _end(self) -> int:
+        grace_s = self._supervisor.running.config.limits.shutdown_grace
+        drain = asyncio.create_task(self._supervisor.stop(grace_s), name="drain")
+        at_once = asyncio.create_task(self._at_once.wait(), name="at-once")
+        await asyncio.wait((drain, at_once), return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+        if drain.done():
+            drain.result()
+            return 0
+        drain.cancel()
+        await asyncio.gather(drain, return_exceptions=True)
+        await self._supervisor.close()
+        return 143
+
+    # -- signals ---------------------------------------------------------------------------------------------------
+
+    def _terminate(self) -> None:
+        self._told += 1
+        self._supervisor.stopping = True  # readiness fails before anything else happens
+        (self._at_once if self._told > 1 else self._stop).set()
+
+    def _reopen(self) -> None:
+        self._supervisor.workers.send_all(Frame(Kind.REOPEN))
+        self._supervisor.events.add("gateway.logs_reopened")
+
+    def _hangup(self) -> None:
+        why = "SIGHUP: this version does not reload yet"
+        self._supervisor.events.add("gateway.reload_ignored", {"evidence": why})
+
+    # -- who is left from an earlier supervisor --------------------------------------------------------------------
+
+    def _pids(self) -> list[int]:
+        return [slot.child.pid for slot in self._supervisor.workers.slots if slot.child is not None]
+
+    def _remember_workers(self) -> None:
+        path = self._state / WORKERS_FILE
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(orjson.dumps(self._pids()))
+        fresh.replace(path)
+
+    def clean_up(self) -> None:
+        """No worker is left."""
+        (self._state / WORKERS_FILE).unlink(missing_ok=True)
+
+
+# -- before the start --------------------------------------------------------------------------------------------------
+
+
+def lock_state(state: Path) -> IO[bytes]:
+    """Hold the state directory until the file is closed. Raises CannotStart when another gateway holds it."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise CannotStart(f"{state}: cannot be used as state directory: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise CannotStart(f"{state}: another gateway runs with this state directory") from None
+    return lock
+
+
+def check_addresses(config: Config, orphans: bool) -> None:
+    """Whether every address can be bound. Raises CannotStart. Orphans of ours share theirs with the new workers."""
+    addresses = [*config.listen.http, *(each.address for each in config.listen.https)]
+    for address in addresses:
+        _try_bind(address, shared=orphans)
+    _try_bind(config.admin.listen, shared=False)
+
+
+def _try_bind(address: Address, shared: bool) -> None:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind((address.host, address.port))
+        except OSError as error:
+            raise CannotStart(f"{address}: cannot listen: {error.strerror}") from None
+
+
+def orphaned(state: Path) -> list[int]:
+    """Workers of an earlier supervisor that still run; a process id that means something else now is passed over."""
+    try:
+        found = orjson.loads((state / WORKERS_FILE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return []
+    return [pid for pid in found if isinstance(pid, int) and is_worker(pid)]
+
+
+def is_worker(pid: int) -> bool:
+    """Whether the process is an edge worker whose supervisor is gone (it was given to another parent)."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"edge.cli" in words and b"worker" in words
+
+
+def end_orphans(orphans: list[int]) -> None:
+    """The new workers listen: the old ones drain and end."""
+    for pid in orphans:
+        if is_worker(pid):
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # it ended by itself
+
+
+def why_not_ready(supervisor: Supervisor) -> str | None:
+    """What a worker said that cannot start."""
+    for event in supervisor.events.recent:
+        if event["kind"] == "worker.cannot_start":
+            return f"the workers cannot start: {event['evidence']}"
+    return None
+
+
+def echo(event: dict[str, Any]) -> None:
+    """Events that an operator should find in the process's own output."""
+    kind = str(event["kind"])
+    first_look = kind == "backend.health" and event.get("was") == "unknown" and event.get("is") == "healthy"
+    if kind.startswith(LOUD) and not first_look:
+        facts = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("id", "time", "kind"))
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
+        print(f"{stamp} {kind} {facts}", file=sys.stderr, flush=True)

@@ -1,0 +1,149 @@
+"""The journal's file: how it comes into being, who may open it, and when it counts as damaged.
+
+One rule: nothing is ever made anew in the place of something that was there. The file comes into being whole (made
+under another name, synced, renamed), so one that is empty, is no database, or has lost its main file next to a log is
+damage, and opening it says so in one line that tells what to do. A torn tail of the log is no damage: SQLite stops at
+the first frame whose checksum does not fit, and what was acknowledged stands before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge.errors import EdgeError
+
+SCHEMA_VERSION = 1
+PAGE_BYTES = 4096  # set when the file is made, whatever SQLite was built with
+APPLICATION_ID = 0x45444745  # "EDGE", in the file's header
+SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE revisions (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, hash TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE registrations (
+    kind TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,
+    at REAL NOT NULL, expires_at REAL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+CREATE TABLE admin_states (
+    kind TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,
+    at REAL NOT NULL, expires_at REAL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+CREATE TABLE purges (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, purge TEXT NOT NULL);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,
+    actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL);
+INSERT INTO facts VALUES ('sequence', 0);
+"""
+
+
+class JournalError(EdgeError):
+    """The journal cannot be opened, read or written; the text names the file and says what to do."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """SQLite's errors become one line that names the file."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(path, str(error)) from error
+        raise JournalError(f"journal {path}: {error}") from error
+
+
+def _damaged(path: Path, what: str) -> JournalError:
+    return JournalError(
+        f"journal {path} is damaged ({what}): restore it from a recovery point, "
+        f"or move it away together with its -wal file to start without run-time state"
+    )
+
+
+@contextmanager
+def _system_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"journal {path}: {error.strerror or error}") from error
+
+
+def lock_file(path: Path) -> int:
+    """A descriptor that holds the lock, on a file beside: closing one of the database would drop SQLite's own locks."""
+    with _system_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise JournalError(f"journal {path} is in use by another process") from None
+    return lock
+
+
+def make_file(path: Path) -> None:
+    """Make a journal if there is nothing of one."""
+    with _system_explained(path), explained(path):
+        if path.exists():
+            _refuse_short(path)
+            return
+        log = path.with_name(path.name + "-wal")
+        if log.exists() and log.stat().st_size:
+            raise _damaged(path, f"it is missing, but {log.name} is there")
+        fresh = path.with_name(path.name + ".new")
+        for suffix in ("", "-wal", "-shm", "-journal"):  # what a killed maker left
+            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(fresh, isolation_level=None)
+        try:
+            db.executescript(
+                f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA synchronous = FULL; PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {SCHEMA_VERSION}; BEGIN; {SCHEMA} COMMIT; PRAGMA journal_mode = WAL;"
+            )
+        finally:
+            db.close()
+        _sync(fresh)
+        os.replace(fresh, path)
+        _sync(path.parent)
+
+
+def _refuse_short(path: Path) -> None:
+    """SQLite takes a file of less than one page for a new database; here there is no such thing."""
+    size = path.stat().st_size
+    if size < PAGE_BYTES:
+        raise _damaged(path, f"it is shorter than one page, {size} bytes" if size else "it is empty")
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """Open a journal that is there, and check it."""
+    with explained(path):
+        # mode=rw: a file that vanished since `make_file` looked is an error here, too.
+        db = sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, isolation_level=None, timeout=5.0)
+        try:
+            _check(db, path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise JournalError(f"journal {path} is another program's database")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise JournalError(f"journal {path} has schema version {version}, this program knows {SCHEMA_VERSION}")
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise JournalError(f"journal {path}: its file system has no write-ahead logging (a network share?)")
+    db.execute("PRAGMA synchronous = FULL")
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise _damaged(path, found.splitlines()[-1])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""A real worker in this process: built by `app.build` from a TOML text, on a uvloop of its own in a thread.
+
+One rule: only the control plane is left out. Listeners, timer, sockets and loop are those of `edge run`, and the test's
+own loop never shares a turn with them. What a test reads of the worker it reads from outside (counters, in flight);
+what it does to the worker it does on the worker's loop, through `on_loop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import uvloop
+from kit.client import RawClient
+from kit.origin import ScriptedOrigin
+from kit.ports import LOOPBACK
+
+from edge.app import build, listen
+from edge.config import load_text
+from edge.dataplane.worker import Worker
+
+T = TypeVar("T")
+WAIT_S = 5.0
+LOOK_S = 0.005
+
+
+class LoopThread:
+    """A uvloop that runs in a thread for the whole session."""
+
+    def __init__(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="gateway-loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for it here."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Gateway:
+    """One worker that listens."""
+
+    def __init__(self, thread: LoopThread, worker: Worker, ports: list[int], log: Path) -> None:
+        self.thread = thread
+        self.worker = worker
+        self.ports = ports
+        self._log = log
+
+    @classmethod
+    async def start(cls, thread: LoopThread, text: str, log: Path) -> Gateway:
+        """Build and listen; raises ConfigError."""
+        config = load_text(text.replace("@LOG@", str(log)), "test.toml")
+
+        async def begin() -> tuple[Worker, list[int]]:
+            worker = build(config)
+            return worker, [port for _, port in await listen(worker, config)]
+
+        worker, ports = await thread.run(begin())
+        return cls(thread, worker, ports, log)
+
+    async def stop(self) -> None:
+        """End everything at once."""
+        await self.on_loop(self.worker.close)
+
+    @property
+    def port(self) -> int:
+        """The first plain listener's."""
+        return self.ports[0]
+
+    async def client(self) -> RawClient:
+        """A connected raw client; the caller closes it."""
+        return await RawClient.connect(self.port)
+
+    async def on_loop(self, what: Callable[[], Any]) -> Any:
+        """Call something on the worker's loop; awaited there when it gives a coroutine."""
+
+        async def call() -> Any:
+            found = what()
+            return await found if asyncio.iscoroutine(found) else found
+
+        return await self.thread.run(call())
+
+    # -- what can be counted
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that backends were taken for and not given back."""
+        return sum(backend.in_flight for pool in self.worker.pools.values() for backend in pool.pool.backends)
+
+    @property
+    def upstream_connections(self) -> int:
+        """Open connections to backends, idle ones included."""
+        return sum(len(link.connections) for pool in self.worker.pools.values() for link in pool.links.values())
+
+    @property
+    def requests(self) -> int:
+        """Exchanges that ended on a route."""
+        return sum(route.meter.requests for route in self.worker.router.routes)
+
+    async def log(self, count: int) -> list[dict[str, Any]]:
+        """The first `count` access log lines (or more), once they are there."""
+        return [orjson.loads(line) for line in await self.log_lines(count)]
+
+    async def log_lines(self, count: int) -> list[bytes]:
+        """The same as bytes; the log is flushed first, as the timer would do."""
+
+        def lines() -> list[bytes]:
+            return self._log.read_bytes().splitlines() if self._log.exists() else []
+
+        async with asyncio.timeout(WAIT_S):
+            while len(found := lines()) < count:
+                await self.on_loop(self.worker.log.flush)
+                await asyncio.sleep(LOOK_S)
+        return found
+
+
+async def until(fact: Callable[[], object], wait_s: float = WAIT_S) -> None:
+    """Wait for a counter of the other loop to have its figure; the failure shows the fact's code."""
+    try:
+        async with asyncio.timeout(wait_s):
+            while not fact():  # noqa: ASYNC110 (the counters live on another loop)
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        raise AssertionError(f"never came true: line {fact.__code__.co_firstlineno} of the test") from None
+
+
+StartEdge = Callable[[str], Awaitable[Gateway]]
+StartOrigin = Callable[[], Awaitable[ScriptedOrigin]]
+
+
+def edge_toml(
+    *origins: int | str,
+    listen: str = f'http = ["{LOOPBACK}:0"]',
+    limits: str = "",
+    pool: str = "",
+    backend: str = "",
+    route: str = "cache = false",
+    log: str = 'access = "@LOG@"',
+) -> str:
+    """A configuration with one pool; an origin is a port on loopback or a URL. Texts are lines of their tables."""
+    backends = "".join(
+        f'[[pools.origin.backends]]\nurl = "{o if isinstance(o, str) else f"http://{LOOPBACK}:{o}"}"\n{backend}\n'
+        for o in origins
+    )
+    return f"""
+[listen]
+{listen}
+[limits]
+{limits}
+[log]
+{log}
+[pools.origin]
+ejection = false
+{pool}
+{backends}
+[[routes]]
+host = "*"
+path = "/"
+pool = "origin"
+{route}
+"""

@@ -1,0 +1,164 @@
+"""A whole gateway in one process: supervisor and workers over in-memory links; the same code as with processes.
+
+One rule: no clock is waited on. What a worker tells or does is awaited as an answer, or polled with a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edge.app import build, listen
+from edge.balance.health import Admin
+from edge.cache.purge import Epochs, Purge
+from edge.config import Config, load_text
+from edge.control.link import Link, pair
+from edge.control.membership import Membership, of_file
+from edge.control.registry import Change
+from edge.control.supervisor import Running, Supervisor
+from edge.dataplane.agent import Agent
+from edge.dataplane.worker import Worker
+from edge.frames import Frame, Kind
+
+WAIT_S = 5.0
+
+
+async def until(condition: Callable[[], object], wait_s: float = WAIT_S) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.005)
+
+
+class InProcess:
+    """A worker in this process, as a `workers.Child`."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.link, self._own = pair()
+        self.worker: Worker | None = None
+        self.agent: Agent | None = None
+        self.addresses: list[tuple[str, int]] = []
+        self.frames: list[Frame] = []
+        self.deaf = False  # reads frames, answers none
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._own.on_frame = self._frame
+        self._work: list[asyncio.Task[None]] = []
+
+    def _frame(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        if frame.kind is Kind.CONFIG:
+            self._work.append(asyncio.ensure_future(self._start(frame.body)))
+        elif self.agent is not None and not self.deaf:
+            self.agent.on_frame(frame)
+
+    async def _start(self, body: dict[str, Any]) -> None:
+        config = load_text(body["text"], body["filename"])
+        worker = build(config)
+        agent = Agent(worker, self._own.send, self._end)
+        agent.begin(body)
+        self.addresses = await listen(worker, config)
+        agent.start()
+        self.worker, self.agent = worker, agent
+        self._own.send(Frame(Kind.READY, {"pid": self.pid}))
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(0)
+
+    async def wait(self) -> int:
+        """Its end, told by a drain or by a signal."""
+        code = await self._ended
+        if self.agent is not None and self.worker is not None:
+            await self.agent.stop()
+            await self.worker.close()
+        self._own.end("the worker ended")
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        """As a process would die of it; the link breaks at once."""
+        if not self._ended.done():
+            self._ended.set_result(-int(number))
+
+
+class MemoryKeeper:
+    """Durable as long as the test holds it; `done` is what was written, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Any, ...]] = []
+        self._epochs = Epochs()
+        self._number = 0
+        self.fail: Exception | None = None
+
+    def _write(self, *what: Any) -> None:
+        if self.fail is not None:
+            raise self.fail
+        self.done.append(what)
+
+    def register(self, kind: str, name: str, values: dict[str, Any], change: Change) -> None:
+        self._write("register", kind, name, values)
+
+    def unregister(self, kind: str, name: str, change: Change) -> None:
+        self._write("unregister", kind, name)
+
+    def set_state(self, kind: str, name: str, state: Admin, change: Change) -> None:
+        self._write("state", kind, name, state.value)
+
+    def note(self, action: str, name: str, change: Change) -> None:
+        self._write("note", action, name)
+
+    def membership(self, config: Config) -> Membership:
+        return of_file(config)
+
+    def epochs(self) -> Epochs:
+        return self._epochs
+
+    def purge(self, purge: Purge, change: Change) -> int:
+        self._write("purge", purge.to_dict())
+        self._number += 1
+        return self._number
+
+    def save_epochs(self, epochs: Epochs) -> None:
+        self._epochs = Epochs.from_dict(epochs.to_dict())
+
+    def revision(self, text: str) -> None:
+        self._write("revision", text)
+
+    def audit(self, limit: int) -> list[dict[str, Any]]:
+        return [{"action": what[0]} for what in reversed(self.done)][:limit]
+
+
+class Whole:
+    """A supervisor with its workers in this process."""
+
+    def __init__(self, toml: str) -> None:
+        self.children: list[InProcess] = []
+        self.keeper = MemoryKeeper()
+        self.supervisor = Supervisor(
+            Running(load_text(toml, "test.toml"), toml, "test.toml", 0.0), self.keeper, self._spawn
+        )
+
+    async def _spawn(self, index: int) -> InProcess:
+        child = InProcess()
+        self.children.append(child)
+        return child
+
+    async def start(self) -> None:
+        """Start and wait until ready."""
+        self.supervisor.start()
+        assert await self.supervisor.workers.wait_ready(WAIT_S), list(self.supervisor.events.recent)
+
+    @property
+    def port(self) -> int:
+        """Where the first worker listens."""
+        return self.children[0].addresses[0][1]
+
+
+def link_of(child: InProcess) -> Link:
+    """The supervisor's end."""
+    return child.link

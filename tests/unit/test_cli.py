@@ -1,0 +1,215 @@
+"""The commands: exit codes, one clear line for each failure, where the gateway is looked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge import cli_client
+from edge.cli import main
+from edge.cli_client import Failed, connect, percent, size, table, text
+
+GOOD = """
+[listen]
+http = ["127.0.0.1:8080"]
+[admin]
+listen = "0.0.0.0:9955"
+token_file = "@TOKEN@"
+[pools.web]
+[[pools.web.backends]]
+url = "http://127.0.0.1:9000"
+[[routes]]
+pool = "web"
+"""
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration file nearby, nothing in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGE_ADMIN", raising=False)
+    monkeypatch.delenv("EDGE_TOKEN", raising=False)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def good(tmp_path: Path) -> Path:
+    token = tmp_path / "token"
+    token.write_text("t" * 40 + "\n")
+    path = tmp_path / "good.toml"
+    path.write_text(GOOD.replace("@TOKEN@", str(token)))
+    return path
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_good_file(tmp_path: Path) -> None:
+    result = run("check", "-c", str(good(tmp_path)))
+    assert result.exit_code == 0
+    assert "ok (1 routes, 1 pools, 1 regions)" in result.stdout
+
+
+def test_check_tells_every_mistake_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(GOOD.replace("http = [", "htp = [").replace('pool = "web"', 'pool = "wob"'))
+    result = run("check", "-c", str(path))
+    lines = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert len(lines) == 3, lines  # no address, the unknown key, the unknown pool
+    assert all(line.startswith(f"{path}:") and line.split(":")[1].isdigit() for line in lines)
+
+
+def test_check_as_json(tmp_path: Path) -> None:
+    path = good(tmp_path)
+    assert json.loads(run("check", "-c", str(path), "--json").stdout)["ok"] is True
+    path.write_text("x = 1")
+    result = run("check", "-c", str(path), "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["problems"]
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_missing_file_is_an_error(command: str) -> None:
+    result = run(command, "-c", "nowhere.toml")
+    assert result.exit_code == 1
+    assert result.stderr == "edge: nowhere.toml: No such file or directory\n"
+
+
+def test_keys_lists_each_key_with_its_help() -> None:
+    keys = {key["key"]: key for key in json.loads(run("check", "--keys", "--json").stdout)}
+    assert keys["limits.header_timeout"]["default"] == '"10s"'
+    assert all(key["help"] for key in keys.values())
+
+
+# -- where the gateway is ----------------------------------------------------------------------------------------------
+
+
+def test_no_gateway_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_TOKEN", "x" * 40)
+    result = run("status", "--admin", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "no gateway answers at 127.0.0.1:1" in result.stderr
+
+
+def test_no_token_is_one_line() -> None:
+    result = run("status")
+    assert result.exit_code == 1
+    assert "var/admin.token: cannot read the admin token" in result.stderr
+
+
+def test_the_configuration_file_tells_address_and_token(tmp_path: Path) -> None:
+    admin = connect(good(tmp_path), None, None)
+    assert (admin.host, admin.port, admin.token) == ("127.0.0.1", 9955, "t" * 40)
+
+
+def test_options_win_over_environment_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_ADMIN", "[::1]:7000")
+    assert connect(good(tmp_path), None, None).host == "::1"
+    assert connect(good(tmp_path), "127.0.0.1:6000", None).port == 6000
+
+
+def test_an_address_without_port_is_refused() -> None:
+    with pytest.raises(Failed, match="not HOST:PORT"):
+        connect(None, "localhost", None)
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+class Recorded:
+    """The admin API as these tests want it."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls: list[tuple[str, str, Any, Any]] = []
+
+    def call(self, method: str, path: str, body: Any = None, query: Any = None) -> Any:
+        self.calls.append((method, path, body, query))
+        return self.answer
+
+    def get(self, path: str, query: Any = None) -> Any:
+        return self.call("GET", path, None, query)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    found = Recorded({"id": 4, "kind": "tag", "value": "a", "count": 2})
+    monkeypatch.setattr("edge.cli_live.connect", lambda *_: found)
+    monkeypatch.setattr("edge.cli_regions.connect", lambda *_: found)
+    return found
+
+
+def test_purge_says_id_and_count(recorded: Recorded) -> None:
+    result = run("purge", "--tag", "a", "--soft", "--reason", "why")
+    assert result.stdout == "purge 4: tag a (soft), 2 stored responses\n"
+    method, path, body, _ = recorded.calls[0]
+    assert (method, path, body["tag"], body["soft"], body["reason"]) == ("POST", "/v1/purge", "a", True, "why")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--tag", "a", "--all")])
+def test_purge_wants_exactly_one(recorded: Recorded, arguments: tuple[str, ...]) -> None:
+    assert run("purge", *arguments).exit_code == 2
+    assert not recorded.calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "path", "body"),
+    [
+        (("region", "drain", "eu"), "POST", "/v1/regions/eu/state", {"state": "draining"}),
+        (("region", "deactivate", "a/b"), "POST", "/v1/regions/a%2Fb/state", {"state": "inactive"}),
+        (("backend", "activate", "web", "b1"), "POST", "/v1/pools/web/backends/b1/state", {"state": "active"}),
+        (("backend", "add", "web", "http://h:1", "--region", "eu"), "PUT", "/v1/pools/web/backends", {"region": "eu"}),
+        (
+            ("backend", "add", "web", "http://h:1", "--id", "x"),
+            "PUT",
+            "/v1/pools/web/backends/x",
+            {"url": "http://h:1"},
+        ),
+    ],
+)
+def test_changes_become_requests(
+    recorded: Recorded, arguments: tuple[str, ...], method: str, path: str, body: dict[str, Any]
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert recorded.calls[0][:2] == (method, path)
+    assert body.items() <= recorded.calls[0][2].items()
+
+
+def test_removal_has_its_change_in_the_query(recorded: Recorded) -> None:
+    assert run("region", "remove", "eu", "--force", "--reason", "gone").exit_code == 0
+    method, path, body, query = recorded.calls[0]
+    assert (method, path, body) == ("DELETE", "/v1/regions/eu", None)
+    assert query["force"] == "true"
+    assert query["reason"] == "gone"
+
+
+@pytest.mark.parametrize("given", ["eu", "eu=", "eu=x"])
+def test_simulate_wants_numbers(recorded: Recorded, given: str) -> None:
+    assert run("simulate", "--capacity", given).exit_code == 2
+
+
+# -- showing -----------------------------------------------------------------------------------------------------------
+
+
+def test_cells() -> None:
+    cells = {None: "-", "": "-", True: "yes", 1.50: "1.5", (2, 3): "2, 3", (): "-", "[x]": "\\[x]"}
+    assert {cell: text(cell) for cell in cells} == cells
+    assert (percent(None), percent(0.123)) == (None, "12.3 %")
+    assert (size(5), size(2048), size(3 * 2**30)) == ("5 B", "2.0 KiB", "3.0 GiB")
+
+
+def test_a_table_without_rows() -> None:
+    assert table("t", ["a"], []).row_count == 0
+
+
+def test_the_module_has_no_token_on_its_command_line() -> None:
+    assert not any(option == "--token" for option in run("status", "--help").stdout.split()), cli_client.__doc__

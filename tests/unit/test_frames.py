@@ -1,0 +1,74 @@
+"""Frames: whole or not at all, whatever the pieces they come in; what is no frame ends the talk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.frames import MAX_FRAME_BYTES, Decoder, Frame, FrameError, Kind, ack, encode
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FRAMES = st.builds(
+    Frame, st.sampled_from(Kind), st.dictionaries(st.text(max_size=8), VALUES, max_size=4), st.integers(0, 2**40)
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(FRAMES, min_size=1, max_size=5), st.lists(st.integers(1, 40), max_size=60))
+def test_any_split_gives_the_same_frames(frames: list[Frame], pieces: list[int]) -> None:
+    data = b"".join(map(encode, frames))
+    decoder, found, at = Decoder(), [], 0
+    for size in [*pieces, len(data)]:
+        found += decoder.feed(data[at : at + size])
+        at += size
+    assert found == frames
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{}",
+        b"[1,2,3]",
+        b'["view",0]',
+        b'["view",0,{},1]',
+        b'["nothing",0,{}]',
+        b'["view","0",{}]',
+        b'["view",0,[]]',
+        b'["view",0,{}',
+    ],
+)
+def test_what_is_no_frame_is_refused(payload: bytes) -> None:
+    with pytest.raises(FrameError):
+        Decoder().feed(len(payload).to_bytes(4, "big") + payload)
+
+
+def test_a_frame_that_is_too_large_is_refused_before_it_is_buffered() -> None:
+    with pytest.raises(FrameError):
+        Decoder().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+    with pytest.raises(FrameError):
+        encode(Frame(Kind.EVENT, {"text": "x" * MAX_FRAME_BYTES}))
+
+
+def test_a_body_that_is_not_json_is_a_bug() -> None:
+    with pytest.raises(TypeError):
+        encode(Frame(Kind.EVENT, {"raw": b"bytes"}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "body"),
+    [
+        ({"count": 3}, None, {"ok": True, "answer": {"count": 3}}),
+        (None, None, {"ok": True, "answer": {}}),
+        (None, "no", {"ok": False, "answer": {}, "error": "no"}),
+    ],
+)
+def test_an_answer_carries_its_question(answer: dict[str, Any] | None, error: str | None, body: dict[str, Any]) -> None:
+    assert ack(Frame(Kind.PURGE, {}, 7), answer, error) == Frame(Kind.ACK, body, 7)

@@ -1,0 +1,78 @@
+"""Counters: sums of deltas are the whole, and a quantile is an upper bound that never falls as q grows."""
+
+from __future__ import annotations
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
+
+SECONDS = st.floats(0, 100, allow_nan=False)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("requests"), st.integers(0, 5)),
+        st.tuples(st.just("bytes_out"), st.integers(0, 1 << 40)),
+        st.tuples(st.just("status"), st.integers(0, 5)),
+        st.tuples(st.just("reasons"), st.sampled_from(("a", "b"))),
+        st.tuples(st.just("sample"), SECONDS),
+        st.tuples(st.just("send"), st.none()),
+    ),
+    max_size=30,
+)
+
+
+def do(meter: Meter, what: str, value: object) -> None:
+    if what == "status":
+        meter.status[value] += 1  # type: ignore[index]
+    elif what == "reasons":
+        meter.reasons[value] = meter.reasons.get(value, 0) + 1  # type: ignore[index,arg-type]
+    elif what == "sample":
+        meter.samples.append(value)  # type: ignore[arg-type]
+    else:
+        setattr(meter, what, getattr(meter, what) + value)
+
+
+def shown(meter: Meter) -> object:
+    meter.fold()
+    numbers = {name: getattr(meter, name) for name in Meter.__slots__ if name != "latency"}
+    return numbers, meter.latency.counts, meter.latency.total, round(meter.latency.total_s, 6)
+
+
+@given(STEPS)
+@settings(max_examples=100)
+def test_the_sum_of_all_deltas_is_the_whole(steps: list[tuple[str, object]]) -> None:
+    whole, worker, control = Meter(), Meter(), Meter()
+    for what, value in [*steps, ("send", None)]:
+        if what == "send":
+            control.add(orjson.loads(orjson.dumps(worker.delta())))
+        else:
+            do(whole, what, value)
+            do(worker, what, value)
+    assert shown(control) == shown(whole)
+    assert shown(worker) == shown(Meter()), "and the worker begins again"
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=50), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_quantile_is_an_upper_bound(samples: list[float], q: float, r: float) -> None:
+    histogram = Histogram()
+    for seconds in samples:
+        histogram.observe(seconds)
+    low, high = histogram.quantile(min(q, r)), histogram.quantile(max(q, r))
+    assert low is not None
+    assert high is not None
+    assert low <= high
+    assert sum(1 for seconds in samples if seconds <= high) >= max(q, r) * len(samples)
+
+
+def test_bounds_belong_to_their_bucket_and_an_empty_histogram_says_nothing() -> None:
+    histogram = Histogram()
+    assert histogram.quantile(0.5) is None
+    histogram.observe(LATENCY_BOUNDS_S[0])
+    histogram.observe(LATENCY_BOUNDS_S[-1] + 1)
+    assert histogram.counts[0] == histogram.counts[-1] == 1
+    assert histogram.quantile(0.99) == float("inf")
+
+
+def test_every_number_is_declared() -> None:
+    assert set(Meter.__slots__) - {"samples"} == set(HELP)
