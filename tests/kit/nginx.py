@@ -36,25 +36,60 @@ class NginxProcess(Process):
     """A small nginx; `http_port` as in `GatewayProcess`."""
 
     def __init__(self, origin_port: int, directory: Path) -> None:
-        program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-        if program is None:
-            raise FileNotFoundError("nginx is not installed")
         self.http_port = free_port()
         config = directory / "nginx.conf"
         config.write_text(CONFIG.format(dir=directory, origin=origin_port, port=self.http_port))
-        super().__init__([program, "-p", str(directory), "-c", str(config)], directory, "nginx")
+        super().__init__([_nginx(), "-p", str(directory), "-c", str(config)], directory, "nginx")
 
     @classmethod
     def start(cls, origin_port: int, directory: Path) -> NginxProcess:
         """Start and wait until it accepts."""
         nginx = cls(origin_port, directory)
-        nginx.wait_ready(nginx.accepts)
+        nginx.wait_ready(lambda: _accepts(nginx.http_port))
         return nginx
 
-    def accepts(self) -> bool:
-        """Whether a connection is accepted."""
-        try:
-            with socket.create_connection((LOOPBACK, self.http_port), 1):
-                return True
-        except OSError:
-            return False
+
+def _nginx() -> str:
+    program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if program is None:
+        raise FileNotFoundError("nginx is not installed")
+    return program
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), 1):
+            return True
+    except OSError:
+        return False
+
+
+SITE = """
+daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}
+  server {{ listen 127.0.0.1:{port}; root {root}; add_header Cache-Control "max-age=600"; }}
+}}
+"""
+
+
+class NginxSite(Process):
+    """nginx as an origin for the files below `root`."""
+
+    def __init__(self, root: Path, directory: Path) -> None:
+        self.http_port = free_port()
+        home = directory / "nginx"
+        home.mkdir()
+        config = home / "nginx.conf"
+        config.write_text(SITE.format(dir=home, port=self.http_port, root=root))
+        super().__init__([_nginx(), "-p", str(home), "-c", str(config)], home, "nginx")
+
+    @classmethod
+    def serve(cls, root: Path, directory: Path) -> NginxSite:
+        """Start and wait until it accepts."""
+        site = cls(root, directory)
+        site.wait_ready(lambda: _accepts(site.http_port))
+        return site
