@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from ssl import SSLContext
 
 from edge.adapters.geo import GeoReader
 from edge.adapters.links import BackendLink, Peer, response_memo
@@ -199,15 +200,19 @@ def link_maker(config: Config) -> Callable[[PoolConfig], Callable[[Backend], Lin
 
     def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
         tls = pool.tls
-        context = None
+        known: list[SSLContext] = []  # made once, when there is an https backend: it takes tens of milliseconds
+
+        def context() -> SSLContext:
+            if not known:
+                known.append(client_context(tls.ca, tls.cert, tls.key, tls.verify))
+            return known[0]
+
         if any(each.url.scheme == "https" for each in pool.backends):
-            context = client_context(tls.ca, tls.cert, tls.key, tls.verify)
+            context()  # a bad file is told at the start
 
         def make(backend: Backend) -> Link:
-            secure = context or client_context(tls.ca, tls.cert, tls.key, tls.verify)
-            peer = Peer(
-                backend.host, backend.port, secure if backend.scheme == "https" else None, tls.server_name, pool.resolve
-            )
+            secure = context() if backend.scheme == "https" else None
+            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve)
             link = BackendLink(peer, timeouts(pool.timeouts), head, memo)
             link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
             link.interim_max = limits.max_interim
@@ -239,7 +244,7 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         max_body=values.max_body,
         methods=frozenset(method.encode() for method in values.methods),
         timeouts=timeouts(values.timeouts),
-        retry=Retry(values.retry.attempts, values.retry.deadline, values.retry.statuses),
+        retry=Retry(values.retry.attempts, values.retry.deadline, values.retry.statuses, values.retry.hedge),
         upgrades=frozenset((b"websocket",)) if values.upgrade else frozenset(),
         wish=GeoWish(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_WISH,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),

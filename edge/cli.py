@@ -7,6 +7,7 @@ for wrongly. A missing configuration file is an error, never a start with defaul
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from edge import __version__, cli_live, cli_regions, demo
 from edge.cli_client import DEFAULT_CONFIG, Failed, console, json_option, say, table
 from edge.config import Config, config_hash, describe, load_text, warnings
 from edge.errors import ConfigError, EdgeError
+
+OLDEST_UVLOOP = (0, 23)
 
 
 class Commands(click.Group):
@@ -66,6 +69,9 @@ config_option = click.option(
 def run(path: Path) -> None:
     """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
     config, text = read_config(path)
+    found = version("uvloop")
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
+        raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
     from edge.control.gateway import Settings, run_gateway  # not needed, and not cheap, for other commands
 
     for line in warnings(config):

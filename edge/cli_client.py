@@ -138,7 +138,7 @@ def connect(config: Path | None, admin: str | None, token_file: Path | None) -> 
         raise Failed(f"{address}: not HOST:PORT")
     host = host.strip("[]")
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    token = os.environ.get("EDGE_TOKEN") or _token(token_file or Path(DEFAULT_TOKEN_FILE))
+    token = os.environ.get("EDGE_TOKEN", "").strip() or _token(token_file or Path(DEFAULT_TOKEN_FILE))
     return Admin(reachable, int(port), token, source)
 
 
@@ -154,9 +154,14 @@ def _from_config(path: Path) -> tuple[str, Path]:
 
 def _token(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        token = path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise Failed(f"{path}: cannot read the admin token: {error.strerror}; --token-file names another") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isprintable() or " " in token:
+        raise Failed(f"{path}: holds no admin token")
+    return token
 
 
 # -- showing -----------------------------------------------------------------------------------------------------------

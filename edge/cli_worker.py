@@ -15,6 +15,8 @@ import socket
 import sys
 from typing import Any
 
+import uvloop
+
 from edge.app import build, listen
 from edge.config import load_text
 from edge.control.link import Link, connect
@@ -80,3 +82,7 @@ def _on_signals(agent: Agent, grace_s: float) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
     loop.add_signal_handler(signal.SIGUSR1, agent.worker.log.reopen)
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(run_worker(int(sys.argv[1]))))

@@ -176,6 +176,7 @@ class Retry(Section):
     budget: Percent = entry("20%", "Most retries, as a share of requests in flight")
     min: Count = entry(3, "Retries in flight that are always allowed")
     deadline: Timeout = entry("15s", "No attempt begins later than this after the request came")
+    hedge: Duration = entry("1s", "A GET or HEAD without any answer for so long is sent elsewhere too; 0s = never")
     statuses: Statuses = entry([502, 503, 504], "Answers that are tried again elsewhere, for idempotent methods")
 
 
@@ -267,7 +268,6 @@ class Route(Section):
     max_body: PositiveSize = entry("100MiB", "Largest request body; left out: that of [limits]")
     preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
     upgrade: bool = entry(True, "Let WebSocket through when the backend answers 101")
-    connect: bool = entry(False, "Let CONNECT through as a tunnel to the backend")
     timeouts: Timeouts = entry({}, "Waits on a backend; what is left out is the pool's")
     retry: Retry = entry({}, "Further attempts; what is left out is the pool's")
 

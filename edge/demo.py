@@ -45,9 +45,12 @@ def origin(name: str, region: str) -> web.Application:
     async def clock(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
-        for number in range(5):
-            await response.write(f"id: {number}\ndata: {name} {datetime.now(UTC):%H:%M:%S}\n\n".encode())
-            await asyncio.sleep(1)
+        try:
+            for number in range(5):
+                await response.write(f"id: {number}\ndata: {name} {datetime.now(UTC):%H:%M:%S}\n\n".encode())
+                await asyncio.sleep(1)
+        except ConnectionResetError:
+            pass  # whoever listened has left
         return response
 
     async def healthz(request: web.Request) -> web.Response:
@@ -137,7 +140,7 @@ token_file = "{directory}/admin.token"
 [state]
 path = "{directory}"
 
-[regions.eu-west]
+{geoip()}[regions.eu-west]
 tier = 0
 location = [53.3, -6.3]
 continents = ["EU"]
@@ -160,6 +163,12 @@ pool = "web"
 [log]
 access = "{directory}/access.jsonl"
 """
+
+
+def geoip() -> str:
+    """The database of a checkout, wherever the demo is started."""
+    path = Path(__file__).resolve().parents[1] / "geoip" / "edge-country.mmdb"
+    return f'[geoip]\ndatabase = "{path}"\n\n' if path.is_file() else ""
 
 
 def greeting(config: Path) -> str:

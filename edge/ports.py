@@ -118,6 +118,9 @@ class Link(Protocol):
     def tick(self, now: float) -> None:
         """Expire deadlines."""
 
+    def silent(self, before: float) -> list[ResponseSink]:
+        """Who sent a whole request before then and has had not a byte of its answer."""
+
     def close_idle(self) -> None:
         """Give up kept connections."""
 

@@ -18,7 +18,7 @@ from edge.adapters.upstream import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits, Memo, ResponseFacts, response_head
 from edge.metrics import Meter
-from edge.ports import Connector, Timeouts
+from edge.ports import Connector, ResponseSink, Timeouts
 
 IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
 
@@ -126,6 +126,10 @@ class BackendLink:
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.expire()
 
+    def silent(self, before: float) -> list[ResponseSink]:
+        """Who sent a whole request before then and has had not a byte of its answer."""
+        return [c.sink for c in self.connections if c.sink is not None and c.waits_since <= before]
+
     def close_idle(self) -> None:
         """Keep none any more (the backend leaves, or the gateway stops); running exchanges go on."""
         self._retired = True
@@ -148,6 +152,9 @@ class BackendLink:
             waiter.on_failed(ConnectTimeout("connect deadline passed"))
         except UpstreamError as error:
             waiter.on_failed(error)
+        except Exception:  # a bug; but whoever waits must hear, or its backend is never given back
+            waiter.on_failed(ConnectFailed("connect failed"))
+            raise
         else:
             waiter.on_connected(connection)
 
@@ -167,7 +174,7 @@ class BackendLink:
                     server_hostname=name,
                 )
             except ssl.SSLError as failed:
-                error = CertificateInvalid(failed.reason or "TLS handshake failed")
+                error = CertificateInvalid(getattr(failed, "reason", None) or "TLS handshake failed")
             except OSError as failed:
                 error = ConnectFailed(failed.strerror or "connect failed")
             else:

@@ -114,6 +114,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._sent_at = monotonic()
             self.deadline = self._sent_at + self.timeouts.first_byte
 
+    @property
+    def waits_since(self) -> float:
+        """When a whole request was sent of whose answer no byte has come; infinity when that is not so."""
+        return inf if self.phase is not Phase.HEAD or self._uploading or self._buffer else self._sent_at
+
     def pause(self) -> None:
         """Stop reading: who receives the response is slower than its origin."""
         if not self._paused_reading and self.phase is not Phase.GONE:

@@ -74,7 +74,19 @@ class Party(Protocol):
 class Flight:
     """One fetch that others may share. `stream` is what followers attach to: set by whoever fills, opaque here."""
 
-    __slots__ = ("accepts", "attached", "failures", "filling", "key", "leader", "over", "stream", "waiting")
+    __slots__ = (
+        "accepts",
+        "attached",
+        "failures",
+        "filling",
+        "key",
+        "leader",
+        "over",
+        "since",
+        "stream",
+        "tags",
+        "waiting",
+    )
 
     def __init__(self, key: Hashable, leader: Party) -> None:
         self.key = key
@@ -83,6 +95,8 @@ class Flight:
         self.attached: dict[int, Party] = {}
         self.accepts: Callable[[Party], bool] | None = None
         self.stream: object = None
+        self.since = 0  # the purge sequence when its fetch started; set by whoever fetches
+        self.tags: frozenset[bytes] = frozenset()  # of the response, once its head is there
         self.filling = False
         self.over = False
         self.failures = 0
@@ -188,6 +202,15 @@ class Flights:
         flight.waiting.pop(id(me), None)
         flight.attached.pop(id(me), None)
         return bool(flight.leader or flight.waiting or flight.attached)
+
+    def find(self, key: Hashable) -> Flight | None:
+        """The flight that a request with this key would join."""
+        return self._flights.get(key)
+
+    def detach(self, flight: Flight) -> None:
+        """Nobody joins it any more (what it fetches was purged); who is in it stays, and the next request leads."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
 
     def tick(self, now: float) -> None:
         """Send alone whose wait has reached its limit; to be called a few times a second."""

@@ -144,6 +144,8 @@ class Index(Generic[E]):
                 if old is not None:
                     self._shelf.drop(old, Gone.REPLACED)
                 old = node
+        if old is not None and fate.verdict is Verdict.STALE and old.seq > seq:
+            return Put.PURGED  # softly; what is there is from after the purge, or was made stale by it just as well
         if old is None:
             refused = self._refused(stored, nodes, now, self.min_uses if min_uses is None else min_uses)
             if refused is not None:

@@ -12,7 +12,7 @@ from enum import Enum
 
 from edge.cache.freshness import Times
 from edge.cache.rules import Rules
-from edge.cache.stored import Stored, build
+from edge.cache.stored import Plan, Stored, build
 from edge.cache.storing import plan
 from edge.cache.verdict import Reason
 from edge.http.conditional import CLIENT_OWN
@@ -20,6 +20,7 @@ from edge.http.dates import format_date, parse_date
 from edge.http.fields import one_tag, strong_match, weak_match
 from edge.http.hopbyhop import storable
 from edge.http.message import Fields, Line, RequestHead, ResponseHead
+from edge.http.ranges import parse_content_range
 
 # They describe the stored bytes, which a 304 or a HEAD does not bring.
 NOT_UPDATED = frozenset((b"content-length", b"content-encoding", b"content-type", b"content-range"))
@@ -145,39 +146,37 @@ def _contradicts(stored: Stored, new: Fields) -> bool:
     )
 
 
-def combined(stored: Stored, rest: Stored, request: RequestHead, rules: Rules, times: Times) -> Stored | None:
-    """A stored beginning and the part that follows it as one 200; None when they may not be combined (RFC 9111 3.4).
+def combined(stored: Stored, rest: ResponseHead, request: RequestHead, rules: Rules, times: Times) -> Plan | None:
+    """The plan of the 200 that a stored beginning and the 206 for what follows it are together (RFC 9111 3.4).
 
-    They must have the same strong validator and touch, and the end must be the end. The newer part's fields win.
+    Its body is the stored chunks and then the 206's. None when they may not be combined: they must have the same strong
+    validator and touch, and the end must be the end. The newer part's fields win.
     """
-    one, two = stored.part, rest.part
-    if one is None or two is None or one.first != 0 or not two.at_end or two.first != one.last + 1:
+    fields = rest.fields
+    one, two = stored.part, parse_content_range(fields.joined(b"content-range"))
+    if rest.status != 206 or one is None or two is None or one.first != 0 or stored.length != len(one):
         return None
-    if (stored.length, rest.length) != (len(one), len(two)) or one.complete not in (None, two.complete):
+    if not two.at_end or two.first != one.last + 1 or one.complete not in (None, two.complete):
         return None
-    if not _same_strong_validator(stored, rest):
+    if fields.joined(b"content-length") not in (None, b"%d" % len(two)) or not _same_strong_validator(stored, fields):
         return None
-    fields = rest.head.fields
-    names = set(fields.names())
-    merged = (
-        stored.head.fields.without(names)
-        .plus(*fields.lines)
-        .without(NOT_UPDATED - {b"content-type", b"content-encoding"})
-    )
-    head = ResponseHead(200, b"OK", merged)
-    planned = plan(request, head, rules, times, None)
-    if isinstance(planned, Reason):
-        return None
-    return build(replace(planned, key=stored.key), stored.chunks + rest.chunks)
+    new = storable(fields).without(frozenset((b"content-range", b"content-length")))
+    merged = stored.head.fields.without({*new.names(), b"content-range", b"content-length"}).plus(*new.lines)
+    sized = merged.plus((b"Content-Length", b"%d" % (stored.length + len(two))))
+    planned = plan(request, ResponseHead(200, b"OK", sized), rules, times, None)
+    return None if isinstance(planned, Reason) else replace(planned, key=stored.key)
 
 
-def _same_strong_validator(one: Stored, two: Stored) -> bool:
-    if one.etag is not None or two.etag is not None:
-        return one.etag is not None and two.etag is not None and strong_match(one.etag, two.etag)
-    first, second = one.last_modified, two.last_modified
-    if first is None or first != second:
+def _same_strong_validator(one: Stored, two: Fields) -> bool:
+    tag = one_tag(two)
+    if one.etag is not None or tag is not None:
+        return one.etag is not None and tag is not None and strong_match(one.etag, tag)
+    first = one.last_modified
+    if first is None or first != two.joined(b"last-modified"):
         return False
     modified = parse_date(first, one.received_at)
-    dates = [parse_date(date, one.received_at) for s in (one, two) if (date := s.head.fields.joined(b"date"))]
+    dates = [
+        parse_date(date, one.received_at) for fields in (one.head.fields, two) if (date := fields.joined(b"date"))
+    ]
     # RFC 9110 8.8.2.2: a time is a strong validator only when the response is clearly younger than it.
     return modified is not None and len(dates) == 2 and all(date is not None and date - modified >= 1 for date in dates)

@@ -24,6 +24,10 @@ COUNTERS = {
     "bugs": "Exceptions that no stage should let out",
     "log_lost": "Access log lines that could not be written",
 }
+WORDS = {  # name: label, help
+    "geo_levels": ("level", "Region orders by what found the first region"),
+    "geo_unknown": ("reason", "Clients whose place is not known, by reason"),
+}
 
 Extra = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]  # name, help, labels, value
 
@@ -50,6 +54,11 @@ class _Collected(Collector):
         yield from _requests("edge_region", ["region"], regions)
         for name, help_text in COUNTERS.items():
             yield CounterMetricFamily(f"edge_{name}", help_text, value=totals.counters.get(name, 0))
+        for name, (label, help_text) in WORDS.items():
+            family = CounterMetricFamily(f"edge_{name}", help_text, labels=[label])
+            for word, count in totals.words.get(name, {}).items():
+                family.add_metric([word], count)
+            yield family
         yield GaugeMetricFamily("edge_connections", "Open client connections", value=totals.gauge("connections"))
         yield self._in_flight()
         for name, value in sorted(totals.store().items()):

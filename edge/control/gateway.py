@@ -31,7 +31,7 @@ from edge.control.keeper import JournalKeeper
 from edge.control.probing import Probing
 from edge.control.supervisor import Running, Supervisor
 from edge.control.token import token_of
-from edge.control.workers import spawn_process
+from edge.control.workers import WORKER_MODULE, Child, spawn_process
 from edge.errors import EdgeError
 from edge.frames import Frame, Kind
 
@@ -65,10 +65,11 @@ async def run_gateway(settings: Settings) -> int:
     token = token_of(Path(config.admin.token_file))
     keeper = JournalKeeper.open(state)
     running = Running(config, settings.text, settings.filename, time.time())
-    supervisor = Supervisor(running, keeper, spawn_process, echo)
+    roll = Roll(state / WORKERS_FILE, orphans)
+    supervisor = Supervisor(running, keeper, roll.spawn, echo)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
-    gateway = Gateway(supervisor, state, orphans)
+    gateway = Gateway(supervisor, orphans)
     probing = Probing(config, supervisor)
     runner: web.AppRunner | None = None
     try:
@@ -84,16 +85,15 @@ async def run_gateway(settings: Settings) -> int:
             await runner.cleanup()
         keeper.save_epochs(supervisor.epochs, always=True)
         keeper.close()
-        gateway.clean_up()
+        roll.path.unlink(missing_ok=True)  # no worker is left
         lock.close()
 
 
 class Gateway:
     """The process's side of a supervisor: signals, and who is left from an earlier one."""
 
-    def __init__(self, supervisor: Supervisor, state: Path, orphans: list[int]) -> None:
+    def __init__(self, supervisor: Supervisor, orphans: list[int]) -> None:
         self._supervisor = supervisor
-        self._state = state
         self._orphans = orphans
         self._told = 0
         self._stop = asyncio.Event()
@@ -108,11 +108,10 @@ class Gateway:
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         if await self._ready(stopping):
-            self._remember_workers()
             end_orphans(self._orphans)
             self._supervisor.accept()
             on_ready()
-            await self._watch(stopping)
+            await stopping
         return await self._end()
 
     async def _ready(self, stopping: asyncio.Task[bool]) -> bool:
@@ -128,16 +127,6 @@ class Gateway:
                 stopping.cancel()
                 raise CannotStart(why or f"the workers were not ready within {READY_S:g} s")
         return True
-
-    async def _watch(self, stopping: asyncio.Task[bool]) -> None:
-        """Until told to stop, keep the list of workers for whoever comes after us."""
-        known: list[int] = []
-        while not stopping.done():
-            await asyncio.wait((stopping,), timeout=1.0)
-            pids = self._pids()
-            if pids != known:
-                known = pids
-                self._remember_workers()
 
     async def _end(self) -> int:
         grace_s = self._supervisor.running.config.limits.shutdown_grace
@@ -168,20 +157,23 @@ class Gateway:
         why = "SIGHUP: this version does not reload yet"
         self._supervisor.events.add("gateway.reload_ignored", {"evidence": why})
 
-    # -- who is left from an earlier supervisor --------------------------------------------------------------------
 
-    def _pids(self) -> list[int]:
-        return [slot.child.pid for slot in self._supervisor.workers.slots if slot.child is not None]
+class Roll:
+    """The workers' process ids on disk, written before a worker can serve: for the supervisor after a killed one."""
 
-    def _remember_workers(self) -> None:
-        path = self._state / WORKERS_FILE
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps(self._pids()))
-        fresh.replace(path)
+    def __init__(self, path: Path, orphans: list[int]) -> None:
+        self.path = path
+        self._orphans = orphans
+        self._pids: dict[int, int] = {}
 
-    def clean_up(self) -> None:
-        """No worker is left."""
-        (self._state / WORKERS_FILE).unlink(missing_ok=True)
+    async def spawn(self, index: int) -> Child:
+        """Start a worker, and write down that it is there."""
+        child = await spawn_process(index)
+        self._pids[index] = child.pid
+        fresh = self.path.with_suffix(".new")
+        fresh.write_bytes(orjson.dumps([*self._orphans, *self._pids.values()]))
+        fresh.replace(self.path)
+        return child
 
 
 # -- before the start --------------------------------------------------------------------------------------------------
@@ -234,12 +226,12 @@ def orphaned(state: Path) -> list[int]:
 
 
 def is_worker(pid: int) -> bool:
-    """Whether the process is an edge worker whose supervisor is gone (it was given to another parent)."""
+    """Whether the process is an edge worker."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"edge.cli" in words and b"worker" in words
+    return WORKER_MODULE.encode() in words
 
 
 def end_orphans(orphans: list[int]) -> None:

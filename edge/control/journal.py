@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from edge.control.journal_file import JournalError, explained, lock_file, make_file, open_file
+from edge.control.journal_file import JournalError, damaged, explained, lock_file, make_file, open_file
 
 __all__ = ["AdminState", "AuditRecord", "Journal", "JournalError", "PurgeRecord", "Registration", "Revision"]
 
@@ -226,7 +226,7 @@ class Journal:
     def purges_since(self, after: int) -> list[PurgeRecord]:
         """Purges with a higher id, in order."""
         rows = self._rows("SELECT id, at, purge FROM purges WHERE id > ? ORDER BY id", after)
-        return [PurgeRecord(row[0], row[1], orjson.loads(row[2])) for row in rows]
+        return [PurgeRecord(row[0], row[1], self._value(row[2])) for row in rows]
 
     def save_epochs(self, epochs: dict[str, Any]) -> None:
         """Replace the epochs (plain JSON values)."""
@@ -235,7 +235,7 @@ class Journal:
     def load_epochs(self) -> dict[str, Any] | None:
         """The epochs that were saved last."""
         rows = self._rows("SELECT value FROM facts WHERE name = 'epochs'")
-        return dict(orjson.loads(rows[0][0])) if rows else None
+        return dict(self._value(rows[0][0])) if rows else None
 
     # Audit
 
@@ -250,7 +250,7 @@ class Journal:
         """The newest first."""
         rows = self._rows("SELECT id, at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?", limit)
         return [
-            AuditRecord(number, at, actor, action, target, orjson.loads(detail))
+            AuditRecord(number, at, actor, action, target, self._value(detail))
             for number, at, actor, action, target, detail in rows
         ]
 
@@ -275,7 +275,7 @@ class Journal:
         rows = self._rows(
             "SELECT name, data, actor, reason, at, expires_at FROM registrations WHERE kind = ? ORDER BY at, name", kind
         )
-        return {row[0]: Registration(row[0], orjson.loads(row[1]), *row[2:]) for row in rows}
+        return {row[0]: Registration(row[0], self._value(row[1]), *row[2:]) for row in rows}
 
     def _write(self, statement: str, *values: Any) -> sqlite3.Cursor:
         with self.transaction():
@@ -286,6 +286,12 @@ class Journal:
 
     def _delete(self, statement: str, *values: Any) -> bool:
         return self._write(statement, *values).rowcount > 0
+
+    def _value(self, text: str) -> Any:
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise damaged(self._path, f"a value in it: {error}") from None
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
         with explained(self._path):

@@ -49,11 +49,12 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
         raise JournalError(f"journal {path}: {error}") from error
 
 
-def _damaged(path: Path, what: str) -> JournalError:
+def damaged(path: Path, what: str) -> JournalError:
+    """The error that tells what to do."""
     return JournalError(
         f"journal {path} is damaged ({what}): restore it from a recovery point, "
         f"or move it away together with its -wal file to start without run-time state"
@@ -85,11 +86,11 @@ def make_file(path: Path) -> None:
     """Make a journal if there is nothing of one."""
     with _system_explained(path), explained(path):
         if path.exists():
-            _refuse_short(path)
+            _refuse_cut(path)
             return
         log = path.with_name(path.name + "-wal")
         if log.exists() and log.stat().st_size:
-            raise _damaged(path, f"it is missing, but {log.name} is there")
+            raise damaged(path, f"it is missing, but {log.name} is there")
         fresh = path.with_name(path.name + ".new")
         for suffix in ("", "-wal", "-shm", "-journal"):  # what a killed maker left
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
@@ -107,11 +108,15 @@ def make_file(path: Path) -> None:
         _sync(path.parent)
 
 
-def _refuse_short(path: Path) -> None:
-    """SQLite takes a file of less than one page for a new database; here there is no such thing."""
+def _refuse_cut(path: Path) -> None:
+    """What SQLite would not: it takes less than one page for a new database, and fills half a page up with zeros."""
     size = path.stat().st_size
     if size < PAGE_BYTES:
-        raise _damaged(path, f"it is shorter than one page, {size} bytes" if size else "it is empty")
+        raise damaged(path, f"it is shorter than one page, {size} bytes" if size else "it is empty")
+    log = path.with_name(path.name + "-wal")
+    # With a log, a half page may be a checkpoint that a power cut ended; the log still has that page.
+    if size % PAGE_BYTES and not (log.exists() and log.stat().st_size):
+        raise damaged(path, "its last page is cut")
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -138,7 +143,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise _damaged(path, found.splitlines()[-1])
+        raise damaged(path, found.splitlines()[-1])
 
 
 def _sync(path: Path) -> None:

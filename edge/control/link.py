@@ -184,7 +184,7 @@ class _MemoryWire:
 
 
 async def connect(sock: socket.socket, on_frame: Callable[[Frame], None] | None = None) -> Link:
-    """A link over one end of a socketpair. Frames may come before this returns: whoever is to get them is given here."""
+    """A link over one end of a socketpair. Frames may come before this returns, so who gets them is given here."""
     sock.setblocking(False)
     link = Link()
     if on_frame is not None:

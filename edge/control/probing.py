@@ -1,19 +1,134 @@
-"""STUB until probes.py is there: no backend is probed; each counts as healthy."""
+"""Probes at work: what is to be asked, who judges the answers (`balance.health`), and what a verdict sets in motion.
+
+One rule: a backend's record follows its address. One that is drained is asked on, so that its return is informed; one
+that comes back under the same name with another address starts unknown.
+"""
 
 from __future__ import annotations
 
-from edge.balance.health import Health
+import random
+import ssl
+from collections.abc import Hashable
+from time import monotonic
+
+from edge.adapters.tls import client_context
+from edge.balance.backend import BackendSpec
+from edge.balance.health import ProbeSettings, ProbeState
 from edge.config import Config
+from edge.config_routing import Health as HealthConfig
+from edge.config_routing import Pool as PoolConfig
+from edge.control.membership import Key
+from edge.control.probes import ProbeKind, Prober, ProbeTarget
 from edge.control.supervisor import Supervisor
 
 
 class Probing:
+    """The probes of one gateway. Raises ConfigError when a pool's TLS files cannot be used."""
+
     def __init__(self, config: Config, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._pools = {name: pool for name, pool in config.pools.items() if pool.health is not None}
+        self._tls: dict[str, ssl.SSLContext] = {}
+        self._targets: dict[Key, ProbeTarget] = {}
+        self._states: dict[Key, ProbeState] = {}
+        self._prober: Prober | None = None
+        self._chance = random.Random()
+        self._follow()
 
     def start(self) -> None:
-        routing = self._supervisor.routing
-        for key in routing.membership.backends:
-            routing.set_health(key, Health.HEALTHY, "not probed")
+        """Ask every backend at once, and then as its record says."""
+        self._prober = Prober(self._targets.values(), self._told, self._next_delay)
+        self._supervisor.on_members = self.follow
+        self._supervisor.on_failing = self.hurry
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """End every probe."""
+        if self._prober is not None:
+            await self._prober.close()
+
+    def follow(self) -> None:
+        """The membership changed."""
+        self._follow()
+        if self._prober is not None:
+            self._prober.update(self._targets.values())
+
+    def hurry(self, key: Key) -> None:
+        """Live traffic saw this backend fail: ask soon."""
+        state = self._states.get(key)
+        if state is not None and self._prober is not None and not state.in_transition:
+            state.hurry()
+            self._prober.hurry(key)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        targets: dict[Key, ProbeTarget] = {}
+        states: dict[Key, ProbeState] = {}
+        for key, entry in self._supervisor.routing.membership.backends.items():
+            pool = self._pools.get(key[0])
+            if pool is None or pool.health is None:
+                continue
+            tls = self._context(key[0], pool) if entry.spec.scheme == "https" else None
+            targets[key] = target = probe_target(key, entry.spec, pool, tls)
+            known = self._states.get(key)
+            same = known is not None and self._targets.get(key) == target
+            states[key] = known if same and known is not None else ProbeState(probe_settings(pool.health))
+        self._targets, self._states = targets, states
+
+    def _context(self, name: str, pool: PoolConfig) -> ssl.SSLContext:
+        """A pool's TLS settings, read once: reading the system's certificates takes long."""
+        found = self._tls.get(name)
+        if found is None:
+            tls = pool.tls
+            found = self._tls[name] = client_context(tls.ca, tls.cert, tls.key, tls.verify)
+        return found
+
+    def _told(self, identity: Hashable, ok: bool, seconds: float, evidence: str) -> None:
+        """One probe's result."""
+        key: Key = identity  # type: ignore[assignment]  # ours: `probe_target` gives them
+        state = self._states.get(key)
+        if state is None:
+            return
+        now = monotonic()
+        routing = self._supervisor.routing
+        if ok:
+            routing.probe_took(key, seconds, now)
+        change = state.on_result(ok, now)
+        if change is not None:
+            routing.set_health(key, change.new, f"{change.evidence}: {evidence}")
+            self._supervisor.decide()
+
+    def _next_delay(self, identity: Hashable, now: float) -> float:
+        state = self._states.get(identity)  # type: ignore[call-overload]
+        return 1.0 if state is None else float(state.next_delay(self._chance.randrange))
+
+
+def probe_settings(health: HealthConfig) -> ProbeSettings:
+    """A pool's `health` table as balancing reads it."""
+    return ProbeSettings(
+        interval_s=health.interval,
+        timeout_s=health.timeout,
+        fall=health.fall,
+        rise=health.rise,
+        transition_s=health.interval_transition,
+        down_factor=health.interval_down / health.interval,
+    )
+
+
+def probe_target(key: Key, spec: BackendSpec, pool: PoolConfig, tls: ssl.SSLContext | None) -> ProbeTarget:
+    """How one backend is asked."""
+    health = pool.health
+    assert health is not None
+    return ProbeTarget(
+        id=key,
+        host=spec.host,
+        port=spec.port,
+        timeout_s=health.timeout,
+        kind=ProbeKind(health.kind),
+        authority=spec.authority,
+        path=health.path,
+        expect=health.expect,
+        body=health.body or "",
+        tls=tls,
+        server_name=pool.tls.server_name,
+    )

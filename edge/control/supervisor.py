@@ -22,7 +22,7 @@ from edge.cache.purge import Epochs, Purge
 from edge.config import Config, config_hash
 from edge.control.events import Events
 from edge.control.link import Refused
-from edge.control.membership import Membership, routes_of
+from edge.control.membership import Key, Membership, routes_of
 from edge.control.refusals import NotApplied
 from edge.control.registry import Change, Ledger, Registry
 from edge.control.routing import Routing
@@ -84,6 +84,8 @@ class Supervisor:
         self.workers = Workers(
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
+        self.on_members: Callable[[], None] = lambda: None
+        self.on_failing: Callable[[Key], None] = lambda key: None
         self._pushed: dict[str, Any] = {}
         self._purging = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -150,12 +152,14 @@ class Supervisor:
 
     async def push(self) -> None:
         """Tell every worker the membership and the view; returns when each has applied them. Raises NotApplied."""
+        self.on_members()
         self.routing.decide(monotonic())
         view = self.routing.view_body()
         self._pushed = without_seeds(view)
         try:
-            await self.workers.tell(Kind.MEMBERS, self.members_body())
-            await self.workers.tell(Kind.VIEW, view)
+            # Both at once: the link keeps the order.
+            members = self.workers.tell(Kind.MEMBERS, self.members_body())
+            await asyncio.gather(members, self.workers.tell(Kind.VIEW, view))
         except Refused as error:
             raise NotApplied(f"durable, but not applied: {error.detail}") from None
 
@@ -224,6 +228,8 @@ class Supervisor:
             self.totals.add(index, body, monotonic())
         elif frame.kind is Kind.REPORT:
             self.routing.set_ejected(index, body["pool"], body["ejected"], monotonic())
+            for identity in body["failing"]:
+                self.on_failing((body["pool"], identity))
             self.decide()
         elif frame.kind is Kind.EVENT:
             facts = {key: value for key, value in body.items() if key != "kind"}

@@ -26,6 +26,7 @@ class Totals:
         self.regions: dict[str, Meter] = {}
         self.accounts = Accounts()
         self.counters: dict[str, int] = {}  # refused connections, bugs, lost log lines, evictions …
+        self.words: dict[str, dict[str, int]] = {}  # by name and word: how clients' places were found
         self.gauges: dict[int, dict[str, Any]] = {}  # by worker
 
     def add(self, worker: int, body: Mapping[str, Any], now: float) -> None:
@@ -40,6 +41,10 @@ class Totals:
                 self.regions.setdefault(region, Meter()).add(delta)
         for name, count in body.get("counters", {}).items():
             self.counters[name] = self.counters.get(name, 0) + count
+        for name, words in body.get("words", {}).items():
+            own = self.words.setdefault(name, {})
+            for word, count in words.items():
+                own[word] = own.get(word, 0) + count
         if "gauges" in body:
             self.gauges[worker] = body["gauges"]
 

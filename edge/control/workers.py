@@ -26,6 +26,7 @@ from edge.frames import Frame, Kind
 ANSWER_S = 5.0  # how long a worker may take to apply what it is told
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
 READ_OUT_S = 0.5
+WORKER_MODULE = "edge.cli_worker"
 STEADY_S = 10.0  # a worker that lived this long did not fail at its start
 
 
@@ -250,16 +251,11 @@ class ProcessChild:
 
 
 async def spawn_process(index: int) -> Child:
-    """Start `edge worker` with one end of a socketpair."""
+    """Start a worker with one end of a socketpair. A module of its own: commands need libraries that it does not."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "edge.cli",
-            "worker",
-            "--fd",
-            str(theirs.fileno()),
+            *(sys.executable, "-m", WORKER_MODULE, str(theirs.fileno())),
             pass_fds=[theirs.fileno()],
             stdin=asyncio.subprocess.DEVNULL,
         )

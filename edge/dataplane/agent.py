@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,8 @@ class Agent:
         self._counting = Counting(worker)
         self._registered: dict[str, set[str]] = {}  # run-time backends by pool
         self._known_regions: list[dict[str, Any]] = []
-        self._ejected: dict[str, dict[str, float]] = {}
+        self._ejected: dict[str, AbstractSet[str]] = {}
+        self._failures: dict[str, dict[str, int]] = {}
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,9 +102,16 @@ class Agent:
                 facts = {"kind": event.kind, "subject": event.subject, "evidence": event.evidence}
                 self._send(Frame(Kind.EVENT, {**facts, "pool": name}))
             ejected = {b.id: b.ejected_until - now for b in runtime.pool.backends if b.ejected_until > now}
-            if ejected.keys() != self._ejected.get(name, {}).keys():
-                self._ejected[name] = ejected
-                self._send(Frame(Kind.REPORT, {"pool": name, "ejected": ejected}))
+            failing = self._failing(runtime.pool.backends, name)
+            if failing or ejected.keys() != self._ejected.get(name, frozenset()):
+                self._ejected[name] = ejected.keys()
+                self._send(Frame(Kind.REPORT, {"pool": name, "ejected": ejected, "failing": failing}))
+
+    def _failing(self, backends: list[Backend], pool: str) -> list[str]:
+        """The backends that failed requests since the last look: probes should look soon."""
+        before = self._failures.get(pool, {})
+        self._failures[pool] = now = {backend.id: backend.failures for backend in backends}
+        return [identity for identity, count in now.items() if count > before.get(identity, 0)]
 
     # -- frames ----------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ of addresses, paths or versions.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 from edge.errors import EdgeError
 
+_NOT_QUOTABLE = re.compile(rb"[^ !#-\[\]-~]")  # in a Structured Fields string, RFC 9651 3.3.3
 REASONS: dict[int, bytes] = {int(s): s.phrase.encode() for s in HTTPStatus}
 _LINES: dict[int, bytes] = {code: b"HTTP/1.1 %d %b\r\n" % (code, phrase) for code, phrase in REASONS.items()}
 
@@ -22,7 +24,7 @@ def status_line(status: int) -> bytes:
 def error_response(error: EdgeError, date_line: bytes) -> tuple[bytes, bytes]:
     """(field lines without framing, body) of an error's answer."""
     body = b"%d %b\n" % (error.status, REASONS.get(error.status, b"Error"))
-    detail = error.detail.encode("ascii", "replace").replace(b"\\", b"").replace(b'"', b"'")
+    detail = _NOT_QUOTABLE.sub(b"?", error.detail.encode("ascii", "replace"))
     extra = b""
     if error.status == 503:
         extra = b"Retry-After: 1\r\n"

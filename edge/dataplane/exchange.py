@@ -12,8 +12,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.deliver import error_response, status_line
+from edge.dataplane.quick import WRITE_TOGETHER
 from edge.dataplane.tunnel import Tunnel
-from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, UpstreamError
+from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid, UpstreamError
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import client_address
 from edge.http.grammar import Framing, RequestBlock, ResponseFacts
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from edge.dataplane.watch import Watch
 
 NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)
-WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second write
 
 
 class Exchange:
@@ -80,7 +80,10 @@ class Exchange:
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Begin the response with what a backend sent; end it too when `done`."""
         if facts.status == 101:
-            self.switch(facts, body)
+            if facts.upgrade == self.block.upgrade:
+                self.switch(facts, body)
+            else:
+                self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
         self.head_at = monotonic()
         bodiless = facts.framing is Framing.NONE

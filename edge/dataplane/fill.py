@@ -8,39 +8,53 @@ The body's pieces go into `chunks`; each watch has its place there and is served
 response is being stored nothing is dropped and no client slows the fill; otherwise pieces go when the last watch has
 them, and the slowest watch holds the backend back.
 
-One rule: what did not end whole is neither stored nor ended as if it were. The outcome table is `cache.flights`.
+One rule: what did not end whole is neither stored nor ended as if it were. The outcome table is `cache.flights`; what a
+head makes of what is already stored is in `answers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.cache.flights import Flight, Outcome, Party, Why
 from edge.cache.freshness import Times
-from edge.cache.policy import Decision, look, may_serve_stale
-from edge.cache.revalidate import HeadEffect, head_outcome, offer_fields, request_fields, selected, updated
-from edge.cache.selection import matching
+from edge.cache.policy import may_serve_stale
+from edge.cache.purge import Verdict as Fate
+from edge.cache.revalidate import offer_fields, request_fields, rest_fields
 from edge.cache.stored import Plan, Stored, build
 from edge.cache.storing import storing
 from edge.cache.verdict import Act, Failure, Reason, Verdict, forward, word
+from edge.dataplane.answers import (
+    accepts,
+    after_head,
+    asks_rest,
+    completed,
+    displace,
+    outrun,
+    purged_for,
+    refused,
+    stand_in,
+    validated,
+)
 from edge.dataplane.fetch import GATEWAY_FAILURES, Fetch
 from edge.dataplane.hit import serve
-from edge.dataplane.watch import Watch, collapsed_status, stored_wire
+from edge.dataplane.opening import Opening, passed_on, shared
+from edge.dataplane.watch import Watch
 from edge.errors import EdgeError, NoBackend, UpstreamError
 from edge.http.cache_status import forwarded, line
 from edge.http.forwarding import request_lines
 from edge.http.grammar import ResponseFacts
 from edge.http.hopbyhop import dropped_names
-from edge.http.message import Line, RequestHead, ResponseHead
+from edge.http.message import Fields, Line, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from edge.dataplane.store import Store
 
 JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
 ERRORS = GATEWAY_FAILURES | {500}
+_FROM_STORE = EdgeError("answered from store")
 
 
 class Fill:
@@ -52,39 +66,53 @@ class Fill:
         self.store: Store = exchange.worker.store
         self.rules = exchange.routed.rules
         self.exchange = exchange
-        self.request: RequestHead = first.request
-        self.decision: Decision = first.decision
-        self.variants = first.variants
+        self.request: RequestHead = first.asked.request
+        self.decision = first.asked.decision
+        self.variants = first.asked.variants
         self.flight = flight
+        self.flight_key = first.flight_key
         self.watches: list[Watch] = [first]
         self.chunks: list[bytes] = []
-        self.facts: ResponseFacts | None = None
         self.plan: Plan | None = None  # set while the body is being stored
-        self.length: int | None = None
         self.whole = False  # the body has ended
         self.trailers: list[Line] = []
         self.seq = self.store.epochs.now_seq()
-        self.requested_at = time()
+        self.requested_at = self.store.clock()
+        self.put = False  # it is in the index
+        self._began: Opening | None = None  # what who joins later is given
+        self._late = False  # the head is out: who comes now asked after it
+        self._plain = False  # asked without conditions of ours
         self._reserved = 0
         self._total = 0
         self._fetch: Fetch | None = None
         self._held = False
         first.fill = self
         first.flight = flight
+        if flight is not None:
+            flight.stream, flight.since = self, self.seq
 
-    def start(self, conditional: bool = True) -> None:
+    def start(self) -> None:
         """Send the request, with the conditions that the decision asks for."""
-        block, stored, decision = self.exchange.block, self.decision.stored, self.decision
-        lines = block.forward
-        if conditional and decision.act is Act.REVALIDATE and stored is not None:
-            fields = request_fields(block.fields, stored)
-            lines, _ = request_lines(fields, dropped_names(block.fields), block.trace)
-        elif conditional and decision.offers:
-            fields = offer_fields(block.fields, decision.offers)
-            lines, _ = request_lines(fields, dropped_names(block.fields), block.trace)
-        self.requested_at = time()
+        block, fields = self.exchange.block, self._fields()
+        lines = block.forward if fields is None else request_lines(fields, dropped_names(block.fields), block.trace)[0]
+        self.requested_at = self.store.clock()
+        prefetcher = self.exchange.routed.prefetcher
+        if prefetcher is not None and self.exchange.counted:
+            prefetcher.origin_asked(monotonic())
         self._fetch = Fetch(self.exchange, self, lines)
         self._fetch.attempt()
+
+    def _fields(self) -> Fields | None:
+        """The request's fields with conditions of ours in place of the client's; None: as they came."""
+        decision, own = self.decision, self.exchange.block.fields
+        stored = decision.stored
+        if self._plain:
+            return None
+        if stored is not None and decision.act is Act.REVALIDATE:
+            return request_fields(own, stored)
+        if stored is not None and asks_rest(self):
+            return rest_fields(own, stored)
+        return offer_fields(own, decision.offers) if decision.offers else None
 
     # -- fetch.Receiver --------------------------------------------------------------------------------------------
 
@@ -95,43 +123,90 @@ class Fill:
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Decide what becomes of the response, then let the watches have it."""
-        now = time()
-        self.facts, self.length = facts, length
+        now = self.store.clock()
         response = ResponseHead(facts.status, facts.reason, facts.fields)
         times = Times(self.requested_at, now)
         head_at = monotonic()
         for watch in self.watches:
             watch.exchange.head_at = head_at
-        self.store.invalidate(self.request, response, self.rules, now)
-        if facts.status == 304 and self._validated(response, times):
+        if self._settled_by(response, times, done):
             return
-        if facts.status in ERRORS and self._stands_in(Failure.STATUS, now):
-            if not done and self._fetch is not None:
-                self._fetch.cancel(EdgeError("answered from store"))
-            self._settle(Outcome.FAILED)
+        rest = asks_rest(self) and not self._plain
+        whole = completed(self, response, times) if rest else None
+        if whole is not None:
+            stored, plan = whole
+            self.chunks, self._total = list(stored.chunks), stored.length
+            self._keep(plan, shared(plan, now))
+        elif rest and facts.status in (206, 416):
+            self._ask_again(done)
             return
-        if self.request.method == b"HEAD":
-            self._headed(response, times)
-        found = storing(self.request, response, self.rules, times)
-        if isinstance(found, Plan) and not self.store.index.enough_uses(found.key, self.rules.min_uses):
-            found = Reason.COLD
-        if isinstance(found, Plan):
-            self._keep(found, now)
         else:
-            self._pass_on(found)
+            self._use(response, times, passed_on(facts, length, now - self.requested_at))
         if body:
             self.data(body)
         if done:
             self.end([])
 
+    def _settled_by(self, response: ResponseHead, times: Times, done: bool) -> bool:
+        """Whether something stored answers instead of this response, or the origin is asked again."""
+        now = times.received_at
+        self._invalidate(response, now)
+        status = response.status
+        if status == 304 and not self._plain and (self.decision.act is Act.REVALIDATE or self.decision.offers):
+            found = validated(self, response, times)
+            if found is None:
+                self._ask_again(done)
+            else:
+                self._serve_all(found, Verdict.REVALIDATED, now)
+            return True
+        if status in ERRORS and self._stands_in(Failure.STATUS, now):
+            self._drop_fetch(done)
+            self._settle(Outcome.FAILED)
+            return True
+        found = after_head(self, response, times)
+        if found is not None:
+            self._serve_all(found, Verdict.REVALIDATED, now)
+        return found is not None
+
+    def _invalidate(self, response: ResponseHead, now: float) -> None:
+        """What an unsafe request's answer makes invalid; that this one itself may be stored is not undone by it."""
+        epochs = self.store.epochs
+        current = self.seq == epochs.now_seq()
+        self.store.invalidate(self.request, response, self.rules, now)
+        if current:
+            self.seq = epochs.now_seq()
+
+    def _use(self, response: ResponseHead, times: Times, opening: Opening) -> None:
+        """Store the response while it streams, or pass it on with the reason why not."""
+        now = times.received_at
+        found = storing(self.request, response, self.rules, times)
+        why_not = refused(self, found, now) if isinstance(found, Plan) else found
+        if isinstance(found, Plan) and why_not is None:
+            self._keep(found, opening)
+        else:
+            displace(self, response, now)
+            self._pass_on(why_not or Reason.COLD, opening)
+
+    def _ask_again(self, done: bool) -> None:
+        """Without conditions of ours: what they brought is of no use."""
+        self._drop_fetch(done)
+        self._plain = True
+        self.start()
+
+    def _drop_fetch(self, done: bool) -> None:
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None and not done:
+            fetch.cancel(_FROM_STORE)
+
     def data(self, data: bytes) -> None:
         """A piece of the body."""
         if self.plan is not None:
             self._total += len(data)
-            if self._total > self.rules.max_object_bytes or not self.store.index.reserve(len(data), time()):
-                self._too_large()
-            else:
+            room = self._total <= self.rules.max_object_bytes
+            if room and self.store.index.reserve(len(data), self.store.clock()):
                 self._reserved += len(data)
+            else:
+                self._too_large()
         self.chunks.append(data)
         self.pump()
 
@@ -147,148 +222,108 @@ class Fill:
         """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
         self._fetch = None
         self._release()
-        if self.facts is not None:
+        if self._began is not None:
             self._settle(Outcome.FAILED)
             for watch in list(self.watches):
                 watch.exchange.broken(error)
             return
         failure = Failure.OUTAGE if isinstance(error, NoBackend) else Failure.CONNECT
-        stood_in = self._stands_in(failure, time())
-        if not stood_in:
+        if not self._stands_in(failure, self.store.clock()):
             for watch in list(self.watches):
                 watch.exchange.verdict = Verdict.ERROR.value
                 watch.exchange.fail(error)
         self._settle(Outcome.FAILED)
 
-    # -- what becomes of the head ----------------------------------------------------------------------------------
+    # -- answering from store ----------------------------------------------------------------------------------------
 
-    def _validated(self, response: ResponseHead, times: Times) -> bool:
-        """A 304 to our own conditions: update what it names and serve that. False: it answers the client's own."""
-        decision = self.decision
-        if decision.act is Act.REVALIDATE and decision.stored is not None:
-            candidates: tuple[Stored, ...] = (decision.stored,)
-        elif decision.offers:
-            candidates = tuple(one for one in self.variants if one.etag in decision.offers)
-        else:
-            return False
-        chosen = selected(candidates, response)
-        if chosen is None:
-            self.facts = None
-            self.start(conditional=False)
-            return True
-        fresh = updated(chosen, response, self.request, self.rules, times)
-        self.store.index.replace(chosen, fresh, times.received_at, self.seq)
-        followers = list(self.flight.waiting.values()) if self.flight is not None else []
+    def _serve_all(self, stored: Stored, verdict: Verdict, now: float) -> None:
+        """Whoever watches or waits gets what was just validated."""
         for watch in list(self.watches):
-            self._serve(watch, fresh, Verdict.REVALIDATED, times.received_at)
-        for party in followers:  # who waited for a validation gets its result too
-            if isinstance(party, Watch) and self.flight is not None:
-                self.store.flights.leave(self.flight, party)
-                self._serve(party, fresh, Verdict.COLLAPSED, times.received_at)
+            self._serve(watch, stored, verdict, now)
+        for watch in self._waiting():
+            if not purged_for(self, watch, stored.key, stored.tags):
+                self._serve(watch, stored, Verdict.COLLAPSED, now)
         self._settle(Outcome.STORED)
-        return True
+
+    def _waiting(self) -> list[Watch]:
+        parties = self.flight.waiting.values() if self.flight is not None else ()
+        return [party for party in parties if isinstance(party, Watch)]
 
     def _serve(self, watch: Watch, stored: Stored, verdict: Verdict, now: float) -> None:
+        self._let_go(watch)
         exchange = watch.exchange
-        exchange.watch = None
-        collapsed = verdict is Verdict.COLLAPSED
-        exchange.cache_status = line(
-            forwarded(
-                forward(self.decision.reason),
-                status=304,
-                collapsed=collapsed,
-                ttl_s=stored.ttl(now),
-                detail=exchange.reason,
-            )
-        )
+        if verdict is not Verdict.STALE:
+            why, status = forward(self.decision.reason), 304 if self.request.method == b"GET" else 200
+            collapsed, ttl_s = verdict is Verdict.COLLAPSED, stored.ttl(now)
+            told = forwarded(why, status=status, collapsed=collapsed, ttl_s=ttl_s, detail=exchange.reason)
+            exchange.cache_status = line(told)
+        serve(exchange, watch.asked.request, stored, verdict, now)
+
+    def _let_go(self, watch: Watch) -> None:
+        watch.exchange.watch = None
         if watch in self.watches:
             self.watches.remove(watch)
-        serve(exchange, watch.request, stored, verdict, now)
+        if self.flight is not None:
+            self.store.flights.leave(self.flight, watch)
 
     def _stands_in(self, failure: Failure, now: float) -> bool:
-        """Serve what is stored instead of a failure, where every rule allows it; the watches are answered then."""
-        stored = self.decision.stored
-        if stored is None or self.decision.act is not Act.REVALIDATE:
+        """Serve what is stored instead of a failure, where every rule allows it; false when the first may not."""
+        stored = stand_in(self, self.request, failure, now)
+        if stored is None:
             return False
-        if not may_serve_stale(stored, self.request, self.rules, now, failure):
-            return False
-        for watch in list(self.watches):
-            exchange = watch.exchange
-            exchange.watch = None
-            exchange.reason = f"{failure.value}-error"
-            self.watches.remove(watch)
-            serve(exchange, watch.request, stored, Verdict.STALE, now)
+        for watch in [*self.watches, *self._waiting()]:
+            if watch in self.watches or may_serve_stale(stored, watch.asked.request, self.rules, now, failure):
+                watch.exchange.reason = f"{failure.value}-error"
+                self._serve(watch, stored, Verdict.STALE, now)
         return True
 
-    def _headed(self, response: ResponseHead, times: Times) -> None:
-        """What a forwarded HEAD does to the stored GET (RFC 9111 4.3.5)."""
-        stored = self.decision.stored
-        if stored is None:
-            return
-        outcome = head_outcome(stored, response, self.request, self.rules, times)
-        if outcome.effect is not HeadEffect.NOTHING:
-            self.store.index.replace(stored, outcome.stored, times.received_at, self.seq)
+    # -- followers ---------------------------------------------------------------------------------------------------
 
-    def _keep(self, plan: Plan, now: float) -> None:
+    def _keep(self, plan: Plan, opening: Opening) -> None:
         """Store while streaming; followers whose variant it is join the stream."""
-        self.plan = plan
-        ttl = plan.born + plan.lifetime_s - now
-        self._begin(self._status(stored=True, ttl=ttl))
-        if self.flight is None:
+        self.plan, now = plan, self.store.clock()
+        kept = self.store.epochs.admit(self.seq, plan.key, plan.tags).verdict is not Fate.GONE
+        self._begin(opening, self._status(stored=kept, ttl=plan.born + plan.lifetime_s - now))
+        flights, flight = self.store.flights, self.flight
+        if flight is None:
+            if self.flight_key is not None:
+                flights.forget(self.flight_key)
             return
-        # What was asked for before this head came may share it even when it is stale at once (RFC 9111 4); who comes
-        # later only while it is fresh.
-        probe = build(replace(plan, length=None, part=None), ())
-        late = False
+        flight.tags = plan.tags
+        flights.storable(flight, self, self._accepts)
+        self._late = True
 
-        def accepts(party: Party) -> bool:
-            if not isinstance(party, Watch):
-                return False
-            party.vary_names = tuple(name for name, _ in plan.vary)
-            if not late:
-                return bool(matching(party.request.fields, (probe,), self.rules))
-            return look(party.request, (probe,), self.rules, time()).act is Act.FRESH
-
-        self.store.flights.storable(self.flight, self, accepts)
-        late = True
+    def _accepts(self, party: Party) -> bool:
+        return isinstance(party, Watch) and self.plan is not None and accepts(self, party, self.plan, self._late)
 
     def join(self, watch: Watch) -> None:
         """A follower takes part from the first byte on; it gets the lines that are stored."""
-        plan, facts = self.plan, self.facts
-        if plan is None or facts is None:
+        plan, now = self.plan, self.store.clock()
+        if plan is None:
             watch.on_alone(Why.TOO_LARGE)
             return
         self.watches.append(watch)
-        status = collapsed_status(watch.decision, plan.born + plan.lifetime_s - time())
-        watch.begin(facts, stored_wire(plan), self.length, status)
+        why, ttl_s = forward(watch.asked.decision.reason), plan.born + plan.lifetime_s - now
+        began = self._began
+        assert began is not None  # nobody joins before the head
+        status = line(forwarded(why, stored=True, collapsed=True, ttl_s=ttl_s))
+        watch.begin(shared(plan, now, began.bodiless), status)
         watch.pump()
 
-    def _begin(self, cache_status: Callable[[Watch], bytes]) -> None:
+    def _begin(self, opening: Opening, cache_status: Callable[[Watch], bytes]) -> None:
         """The head for those who watch already: the one who asked."""
-        facts = self.facts
-        assert facts is not None
-        wire = self._aged(facts)
+        self._began = opening
         for watch in list(self.watches):
-            watch.begin(facts, wire, self.length, cache_status(watch))
+            watch.begin(opening, cache_status(watch))
 
-    def _aged(self, facts: ResponseFacts) -> bytes:
-        """The head with the time that the answer took added to its Age, where that is a second or more."""
-        delay = int(time() - self.requested_at)
-        if delay < 1:
-            return facts.wire
-        told = facts.fields.joined(b"age") or b"0"
-        age = int(told) if told.isdigit() and len(told) < 11 else 0
-        line_end = facts.wire.find(b"\r\n") + 2
-        kept = [raw for raw in facts.wire[line_end:].split(b"\r\n") if raw and raw[:4].lower() != b"age:"]
-        return facts.wire[:line_end] + b"".join([b"%b\r\n" % raw for raw in kept]) + b"Age: %d\r\n" % (age + delay)
-
-    def _pass_on(self, reason: Reason) -> None:
+    def _pass_on(self, reason: Reason, opening: Opening) -> None:
         """Not stored: whoever waited asks for itself."""
         if self.request.method != b"HEAD":  # which is never stored itself; why it was asked says more
             for watch in self.watches:
                 watch.exchange.reason = word(reason, self.rules.name)
-        self._begin(self._status(stored=False, ttl=None))
-        self._settle(Outcome.UNCACHEABLE)
+        self._begin(opening, self._status(stored=False, ttl=None))
+        self._settle(Outcome.TOO_LARGE if reason is Reason.SIZE else Outcome.UNCACHEABLE)
+        self.flight = None
 
     def _status(self, stored: bool, ttl: float | None) -> Callable[[Watch], bytes]:
         why = forward(self.decision.reason)
@@ -304,16 +339,290 @@ class Fill:
 
     def _put(self, plan: Plan) -> None:
         self._release()
-        if self._total <= JOIN_BYTES and len(self.chunks) > 1:
-            joined = b"".join(self.chunks)
-            chunks: tuple[bytes, ...] = (joined,)
-        else:
-            chunks = tuple(self.chunks)
+        chunks = tuple(self.chunks)
+        if len(chunks) > 1 and sum(map(len, chunks)) <= JOIN_BYTES:
+            chunks = (b"".join(chunks),)
         try:
             stored = build(plan, chunks)
         except ValueError:
             return  # not what its head announced: served as it came, never stored
-        self.store.index.put(stored, time(), self.seq, min_uses=1)
+        now = self.store.clock()
+        if outrun(self, stored, now):
+            return
+        self.put = False  # it is in the index
+        self._began: Opening | None = None  # what who joins later is given
+        self._late = False  # the head is out: who comes now asked after it
+        self._plain = False  # asked without conditions of ours
+        self._reserved = 0
+        self._total = 0
+        self._fetch: Fetch | None = None
+        self._held = False
+        first.fill = self
+        first.flight = flight
+        if flight is not None:
+            flight.stream, flight.since = self, self.seq
+
+    def start(self) -> None:
+        """Send the request, with the conditions that the decision asks for."""
+        block, fields = self.exchange.block, self._fields()
+        lines = block.forward if fields is None else request_lines(fields, dropped_names(block.fields), block.trace)[0]
+        self.requested_at = self.store.clock()
+        prefetcher = self.exchange.routed.prefetcher
+        if prefetcher is not None and self.exchange.counted:
+            prefetcher.origin_asked(monotonic())
+        self._fetch = Fetch(self.exchange, self, lines)
+        self._fetch.attempt()
+
+    def _fields(self) -> Fields | None:
+        """The request's fields with conditions of ours in place of the client's; None: as they came."""
+        decision, own = self.decision, self.exchange.block.fields
+        stored = decision.stored
+        if self._plain:
+            return None
+        if stored is not None and decision.act is Act.REVALIDATE:
+            return request_fields(own, stored)
+        if stored is not None and asks_rest(self):
+            return rest_fields(own, stored)
+        return offer_fields(own, decision.offers) if decision.offers else None
+
+    # -- fetch.Receiver --------------------------------------------------------------------------------------------
+
+    def interim(self, facts: ResponseFacts) -> None:
+        """1xx goes to whom the request came from, never to those who follow or come later."""
+        if self.watches and self.watches[0].exchange is self.exchange:
+            self.exchange.interim(facts)
+
+    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Decide what becomes of the response, then let the watches have it."""
+        now = self.store.clock()
+        response = ResponseHead(facts.status, facts.reason, facts.fields)
+        times = Times(self.requested_at, now)
+        head_at = monotonic()
+        for watch in self.watches:
+            watch.exchange.head_at = head_at
+        if self._settled_by(response, times, done):
+            return
+        rest = asks_rest(self) and not self._plain
+        whole = completed(self, response, times) if rest else None
+        if whole is not None:
+            stored, plan = whole
+            self.chunks, self._total = list(stored.chunks), stored.length
+            self._keep(plan, shared(plan, now))
+        elif rest and facts.status in (206, 416):
+            self._ask_again(done)
+            return
+        else:
+            self._use(response, times, passed_on(facts, length, now - self.requested_at))
+        if body:
+            self.data(body)
+        if done:
+            self.end([])
+
+    def _settled_by(self, response: ResponseHead, times: Times, done: bool) -> bool:
+        """Whether something stored answers instead of this response, or the origin is asked again."""
+        now = times.received_at
+        self._invalidate(response, now)
+        status = response.status
+        if status == 304 and not self._plain and (self.decision.act is Act.REVALIDATE or self.decision.offers):
+            found = validated(self, response, times)
+            if found is None:
+                self._ask_again(done)
+            else:
+                self._serve_all(found, Verdict.REVALIDATED, now)
+            return True
+        if status in ERRORS and self._stands_in(Failure.STATUS, now):
+            self._drop_fetch(done)
+            self._settle(Outcome.FAILED)
+            return True
+        found = after_head(self, response, times)
+        if found is not None:
+            self._serve_all(found, Verdict.REVALIDATED, now)
+        return found is not None
+
+    def _invalidate(self, response: ResponseHead, now: float) -> None:
+        """What an unsafe request's answer makes invalid; that this one itself may be stored is not undone by it."""
+        epochs = self.store.epochs
+        current = self.seq == epochs.now_seq()
+        self.store.invalidate(self.request, response, self.rules, now)
+        if current:
+            self.seq = epochs.now_seq()
+
+    def _use(self, response: ResponseHead, times: Times, opening: Opening) -> None:
+        """Store the response while it streams, or pass it on with the reason why not."""
+        now = times.received_at
+        found = storing(self.request, response, self.rules, times)
+        why_not = refused(self, found, now) if isinstance(found, Plan) else found
+        if isinstance(found, Plan) and why_not is None:
+            self._keep(found, opening)
+        else:
+            displace(self, response, now)
+            self._pass_on(why_not or Reason.COLD, opening)
+
+    def _ask_again(self, done: bool) -> None:
+        """Without conditions of ours: what they brought is of no use."""
+        self._drop_fetch(done)
+        self._plain = True
+        self.start()
+
+    def _drop_fetch(self, done: bool) -> None:
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None and not done:
+            fetch.cancel(_FROM_STORE)
+
+    def data(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self.plan is not None:
+            self._total += len(data)
+            room = self._total <= self.rules.max_object_bytes
+            if room and self.store.index.reserve(len(data), self.store.clock()):
+                self._reserved += len(data)
+            else:
+                self._too_large()
+        self.chunks.append(data)
+        self.pump()
+
+    def end(self, trailers: list[Line]) -> None:
+        """The body is whole: store it, then let the watches end."""
+        self.whole, self.trailers, self._fetch = True, trailers, None
+        if self.plan is not None:
+            self._put(self.plan)
+        self._settle(Outcome.STORED)
+        self.pump()
+
+    def failed(self, error: UpstreamError) -> None:
+        """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
+        self._fetch = None
+        self._release()
+        if self._began is not None:
+            self._settle(Outcome.FAILED)
+            for watch in list(self.watches):
+                watch.exchange.broken(error)
+            return
+        failure = Failure.OUTAGE if isinstance(error, NoBackend) else Failure.CONNECT
+        if not self._stands_in(failure, self.store.clock()):
+            for watch in list(self.watches):
+                watch.exchange.verdict = Verdict.ERROR.value
+                watch.exchange.fail(error)
+        self._settle(Outcome.FAILED)
+
+    # -- answering from store ----------------------------------------------------------------------------------------
+
+    def _serve_all(self, stored: Stored, verdict: Verdict, now: float) -> None:
+        """Whoever watches or waits gets what was just validated."""
+        for watch in list(self.watches):
+            self._serve(watch, stored, verdict, now)
+        for watch in self._waiting():
+            if not purged_for(self, watch, stored.key, stored.tags):
+                self._serve(watch, stored, Verdict.COLLAPSED, now)
+        self._settle(Outcome.STORED)
+
+    def _waiting(self) -> list[Watch]:
+        parties = self.flight.waiting.values() if self.flight is not None else ()
+        return [party for party in parties if isinstance(party, Watch)]
+
+    def _serve(self, watch: Watch, stored: Stored, verdict: Verdict, now: float) -> None:
+        self._let_go(watch)
+        exchange = watch.exchange
+        if verdict is not Verdict.STALE:
+            why, status = forward(self.decision.reason), 304 if self.request.method == b"GET" else 200
+            collapsed, ttl_s = verdict is Verdict.COLLAPSED, stored.ttl(now)
+            told = forwarded(why, status=status, collapsed=collapsed, ttl_s=ttl_s, detail=exchange.reason)
+            exchange.cache_status = line(told)
+        serve(exchange, watch.asked.request, stored, verdict, now)
+
+    def _let_go(self, watch: Watch) -> None:
+        watch.exchange.watch = None
+        if watch in self.watches:
+            self.watches.remove(watch)
+        if self.flight is not None:
+            self.store.flights.leave(self.flight, watch)
+
+    def _stands_in(self, failure: Failure, now: float) -> bool:
+        """Serve what is stored instead of a failure, where every rule allows it; false when the first may not."""
+        stored = stand_in(self, self.request, failure, now)
+        if stored is None:
+            return False
+        for watch in [*self.watches, *self._waiting()]:
+            if watch in self.watches or may_serve_stale(stored, watch.asked.request, self.rules, now, failure):
+                watch.exchange.reason = f"{failure.value}-error"
+                self._serve(watch, stored, Verdict.STALE, now)
+        return True
+
+    # -- followers ---------------------------------------------------------------------------------------------------
+
+    def _keep(self, plan: Plan, opening: Opening) -> None:
+        """Store while streaming; followers whose variant it is join the stream."""
+        self.plan, now = plan, self.store.clock()
+        kept = self.store.epochs.admit(self.seq, plan.key, plan.tags).verdict is not Fate.GONE
+        self._begin(opening, self._status(stored=kept, ttl=plan.born + plan.lifetime_s - now))
+        flights, flight = self.store.flights, self.flight
+        if flight is None:
+            if self.flight_key is not None:
+                flights.forget(self.flight_key)
+            return
+        flight.tags = plan.tags
+        flights.storable(flight, self, self._accepts)
+        self._late = True
+
+    def _accepts(self, party: Party) -> bool:
+        return isinstance(party, Watch) and self.plan is not None and accepts(self, party, self.plan, self._late)
+
+    def join(self, watch: Watch) -> None:
+        """A follower takes part from the first byte on; it gets the lines that are stored."""
+        plan, now = self.plan, self.store.clock()
+        if plan is None:
+            watch.on_alone(Why.TOO_LARGE)
+            return
+        self.watches.append(watch)
+        why, ttl_s = forward(watch.asked.decision.reason), plan.born + plan.lifetime_s - now
+        began = self._began
+        assert began is not None  # nobody joins before the head
+        status = line(forwarded(why, stored=True, collapsed=True, ttl_s=ttl_s))
+        watch.begin(shared(plan, now, began.bodiless), status)
+        watch.pump()
+
+    def _begin(self, opening: Opening, cache_status: Callable[[Watch], bytes]) -> None:
+        """The head for those who watch already: the one who asked."""
+        self._began = opening
+        for watch in list(self.watches):
+            watch.begin(opening, cache_status(watch))
+
+    def _pass_on(self, reason: Reason, opening: Opening) -> None:
+        """Not stored: whoever waited asks for itself."""
+        if self.request.method != b"HEAD":  # which is never stored itself; why it was asked says more
+            for watch in self.watches:
+                watch.exchange.reason = word(reason, self.rules.name)
+        self._begin(opening, self._status(stored=False, ttl=None))
+        self._settle(Outcome.TOO_LARGE if reason is Reason.SIZE else Outcome.UNCACHEABLE)
+        self.flight = None
+
+    def _status(self, stored: bool, ttl: float | None) -> Callable[[Watch], bytes]:
+        why = forward(self.decision.reason)
+        return lambda watch: line(forwarded(why, stored=stored, ttl_s=ttl, detail=watch.exchange.reason))
+
+    # -- the body --------------------------------------------------------------------------------------------------
+
+    def _too_large(self) -> None:
+        """It outgrew what may be stored: those who watch stay, nothing is kept."""
+        self.plan = None
+        self._release()
+        self._settle(Outcome.TOO_LARGE)
+
+    def _put(self, plan: Plan) -> None:
+        self._release()
+        chunks = tuple(self.chunks)
+        if len(chunks) > 1 and sum(map(len, chunks)) <= JOIN_BYTES:
+            chunks = (b"".join(chunks),)
+        try:
+            stored = build(plan, chunks)
+        except ValueError:
+            return  # not what its head announced: served as it came, never stored
+        found = self.store.index.peek(stored.key)
+        if found is not None and any(
+            supersedes(stored, one) and one.received_at > stored.received_at for one in found.variants
+        ):
+            return  # a fetch that began later was faster
+        self.put = self.store.index.put(stored, now, self.seq, min_uses=1).ok
 
     def _release(self) -> None:
         if self._reserved:
@@ -343,16 +652,16 @@ class Fill:
             self._held = lagging
             self._fetch.pause() if lagging else self._fetch.resume()
 
-    def leave(self, watch: Watch, error: EdgeError) -> None:
-        """A watch goes. The fetch ends with the last of them, unless others still wait for its head."""
+    def leave(self, watch: Watch, error: EdgeError | None) -> None:
+        """A watch goes (`error`), or has all that it wanted. The fetch ends with the last one who wants its body."""
         if watch in self.watches:
             self.watches.remove(watch)
         wanted = self.store.flights.leave(self.flight, watch) if self.flight is not None else bool(self.watches)
-        if self.watches or wanted or self.whole:
+        if self.watches or wanted or self.whole or (error is None and self.plan is not None):
             self.pump()
             return
         self._release()
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
-            fetch.cancel(error)
+            fetch.cancel(error or _FROM_STORE)
         self._settle(Outcome.FAILED)

@@ -182,7 +182,11 @@ class Front(asyncio.Protocol):
                 if data:
                     self._wait(exchange, data)
                 return
-            if self.state is not State.OPEN or not data:
+            if self.state is not State.OPEN:
+                return
+            if not data:
+                if not self.paused:
+                    self.deadline = worker.idle_deadline
                 return
             if self.paused:
                 self._buffer = data
@@ -300,6 +304,7 @@ class Front(asyncio.Protocol):
             raw: socket.socket | None = self.transport.get_extra_info("socket")
             if raw is not None:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.state = State.GONE  # nothing polite may follow: a FIN would make a cut body look whole
         self.transport.abort()
 
     # -- time ------------------------------------------------------------------------------------------------------

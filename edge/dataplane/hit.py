@@ -1,4 +1,4 @@
-"""Serving a stored response: the quick way for a plain GET, and the full way under a client's conditions and ranges.
+"""Serving a stored response under a client's conditions and ranges (`quick` has the short way for a plain GET).
 
 One rule: a hit never waits. The body's chunks are written as they are stored, without copying them for the request.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from edge.cache.stored import Stored
 from edge.cache.verdict import Verdict
 from edge.dataplane.deliver import status_line
-from edge.dataplane.exchange import LENGTH, WRITE_TOGETHER
+from edge.dataplane.exchange import LENGTH
+from edge.dataplane.quick import WRITE_TOGETHER
 from edge.http.cache_status import hit, line
 from edge.http.conditional import (
     CLIENT_OWN,
@@ -31,19 +32,6 @@ if TYPE_CHECKING:
 _EMPTY: tuple[bytes, ...] = ()
 
 
-def serve_simple(exchange: Exchange, stored: Stored, now: float) -> None:
-    """A fresh, simple response to a request without any field that caching looks at."""
-    age, ttl = stored.age(now), int(stored.fresh_until - now)
-    if exchange.keep and exchange.minor and not exchange.worker.draining:
-        head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (stored.wire, age, ttl)
-    else:
-        exchange.cache_status = b"Cache-Status: edge; hit; ttl=%d\r\n" % ttl
-        head = b"%bAge: %d\r\n%b" % (stored.wire, age, exchange.own_lines(True))
-    exchange.verdict = "hit"
-    exchange.status = stored.status
-    write(exchange, head, stored.chunks, stored.length)
-
-
 def serve(exchange: Exchange, request: RequestHead, stored: Stored, verdict: Verdict, now: float) -> None:
     """Answer from store under the client's own conditions; `exchange.cache_status` is set by who forwarded."""
     exchange.verdict = verdict.value
@@ -61,7 +49,7 @@ def serve(exchange: Exchange, request: RequestHead, stored: Stored, verdict: Ver
     found = answer(request, stored.status, fields, stored.length, limit, stored.part)
     status, fields, chunks = _shaped(exchange, stored, fields, found)
     length = sum(map(len, chunks))
-    lines = stored.wire if status == stored.status else status_line(status) + fields.encode()
+    lines = stored.wire if found.kind is Kind.FULL else status_line(status) + fields.encode()
     exchange.status = status
     write(exchange, b"%bAge: %d\r\n%b" % (lines, stored.age(now), exchange.own_lines(True)), chunks, length)
 

@@ -6,21 +6,20 @@ its word into a call.
 
 from __future__ import annotations
 
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.cache.flights import Alone, Follow, Lead
+from edge.cache.flights import Alone, Flight, Follow, Lead
 from edge.cache.key import cache_key
 from edge.cache.policy import Decision, look
 from edge.cache.rules import Rules
 from edge.cache.selection import comparable
-from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason, Verdict, forward, word
 from edge.dataplane.fetch import forward as forward_plain
 from edge.dataplane.fill import Fill
-from edge.dataplane.hit import serve, serve_simple
+from edge.dataplane.hit import serve
 from edge.dataplane.refresh import refresh
-from edge.dataplane.watch import Watch
+from edge.dataplane.watch import Asked, Turns, Watch
 from edge.errors import OnlyIfCached
 from edge.http.cache_status import forwarded, line, unanswered
 from edge.http.conditional import CLIENT_OWN
@@ -31,28 +30,6 @@ if TYPE_CHECKING:
     from edge.dataplane.router import Route
 
 
-def quick_hit(exchange: Exchange, route: Route) -> bool:
-    """Answer a request without cache-relevant fields from a fresh, simple response; False: look properly."""
-    if exchange.method not in _READ:
-        return False
-    store, rules = exchange.worker.store, route.rules
-    if store is None or rules is None:
-        return False
-    key = cache_key(exchange.front.scheme, exchange.authority, exchange.target, rules, exchange.block.fields)
-    exchange.key = key
-    exchange.found = found = store.index.get(key)
-    if found is None:
-        return False
-    stored = found.sole
-    if stored is None or not stored.simple:
-        return False
-    now = time()
-    if now >= stored.fresh_until:
-        return False
-    serve_simple(exchange, stored, now)
-    return True
-
-
 def lookup(exchange: Exchange, route: Route) -> None:
     """Decide, then answer from store, or fetch, or wait for one who does."""
     store, rules = exchange.worker.store, route.rules
@@ -60,23 +37,34 @@ def lookup(exchange: Exchange, route: Route) -> None:
         forward_plain(exchange)
         return
     request = request_of(exchange)
+    if exchange.upload is not None and request.method in _READ:  # content in a GET has no meaning that a key could hold
+        explain_why(exchange, rules, Decision(Act.BYPASS, Reason.METHOD))
+        forward_plain(exchange)
+        return
     if exchange.key is None:
         exchange.key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
         exchange.found = store.index.get(exchange.key)
-    found = exchange.found
+    decide(exchange, request, ())
+
+
+def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ...]) -> None:
+    """Judge what `exchange.found` has, and act on it; `vary_names` is what a shared fetch has told of the variant."""
+    store, rules, found = exchange.worker.store, exchange.routed.rules, exchange.found
+    assert store is not None and rules is not None
+    now = store.clock()
     variants = found.variants if found is not None else ()
-    now = time()
-    if exchange.upload is not None and request.method in _READ:  # content in a GET has no meaning that a key could hold
-        decision = Decision(Act.BYPASS, Reason.METHOD)
-    else:
-        decision = look(request, variants, rules, now)
+    decision = look(request, variants, rules, now)
     stored = decision.stored
     if decision.act in (Act.FRESH, Act.STALE_OK) and found is not None and stored is not None:
         store.index.used(found, stored)
         fresh = decision.act is Act.FRESH
         exchange.reason = "" if fresh else decision.reason.value
+        exchange.watch = None
         if decision.refresh:
             refresh(exchange, request, stored)
+        prefetcher = exchange.routed.prefetcher
+        if prefetcher is not None:
+            prefetcher.served(exchange, stored)
         serve(exchange, request, stored, Verdict.HIT if fresh else Verdict.STALE, now)
         return
     explain_why(exchange, rules, decision)
@@ -87,7 +75,7 @@ def lookup(exchange: Exchange, route: Route) -> None:
     elif decision.act is Act.BYPASS and decision.reason is not Reason.METHOD:
         forward_plain(exchange)
     else:
-        ask(exchange, request, decision, variants)
+        ask(exchange, Asked(request, decision, variants), vary_names)
 
 
 def request_of(exchange: Exchange) -> RequestHead:
@@ -109,25 +97,24 @@ def explain_why(exchange: Exchange, rules: Rules, decision: Decision) -> None:
     exchange.cache_status = line(forwarded(forward(reason), detail=shown))
 
 
-def ask(
-    exchange: Exchange,
-    request: RequestHead,
-    decision: Decision,
-    variants: tuple[Stored, ...],
-    vary_names: tuple[bytes, ...] = (),
-) -> None:
+def ask(exchange: Exchange, asked: Asked, vary_names: tuple[bytes, ...] = ()) -> None:
     """Fetch from the origin: as leader of a flight, as follower of one, or without regard to others."""
-    watch = Watch(exchange, request, decision, variants)
-    watch.vary_names = vary_names
-    exchange.watch = watch
     store, route = exchange.worker.store, exchange.routed
     assert store is not None and route.rules is not None
-    if not shareable(request, decision):
-        Fill(watch, None).start()
+    watch = Watch(exchange, asked, TURNS, store.epochs.now_seq())
+    watch.vary_names = vary_names
+    watch.looked_again = exchange.watch is not None
+    exchange.watch = watch
+    if not shareable(asked.request, asked.decision):
+        fetch(watch, None)
         return
-    joined = store.flights.join(flight_key(watch, route.rules), watch, monotonic(), route.rules.collapse_wait_s)
+    key = watch.flight_key = flight_key(watch, route.rules)
+    flight = store.flights.find(key)
+    if flight is not None and store.purged_since(flight, exchange.key or b""):
+        store.flights.detach(flight)
+    joined = store.flights.join(key, watch, monotonic(), route.rules.collapse_wait_s)
     if isinstance(joined, Lead):
-        Fill(watch, joined.flight).start()
+        fetch(watch, joined.flight)
     elif isinstance(joined, Follow):
         watch.flight = joined.flight
         if joined.flight.filling:
@@ -137,20 +124,20 @@ def ask(
 
 
 def look_again(watch: Watch) -> None:
-    """A shared fetch turned out to be another variant: decide anew, with what it varies by known."""
+    """A shared fetch turned out to be another variant, or not for this one: decide anew with what is known now."""
     exchange = watch.exchange
-    store, rules = exchange.worker.store, exchange.routed.rules
-    assert store is not None and rules is not None and exchange.key is not None
-    found = store.index.get(exchange.key)
-    variants = found.variants if found is not None else ()
-    now = time()
-    decision = look(watch.request, variants, rules, now)
-    if decision.act is Act.FRESH and decision.stored is not None:
-        exchange.watch = None
-        serve(exchange, watch.request, decision.stored, Verdict.HIT, now)
-        return
-    explain_why(exchange, rules, decision)
-    ask(exchange, watch.request, decision, variants, watch.vary_names)
+    store = exchange.worker.store
+    assert store is not None and exchange.key is not None
+    exchange.found = store.index.get(exchange.key)
+    decide(exchange, watch.asked.request, watch.vary_names)
+
+
+def fetch(watch: Watch, flight: Flight | None) -> None:
+    """Lead a flight, or go alone."""
+    Fill(watch, flight).start()
+
+
+TURNS = Turns(fetch, look_again)
 
 
 def shareable(request: RequestHead, decision: Decision) -> bool:
@@ -163,8 +150,8 @@ def shareable(request: RequestHead, decision: Decision) -> bool:
 
 def flight_key(watch: Watch, rules: Rules) -> tuple[object, ...]:
     """What makes two fetches the same: the key, whether it validates, and what is known of the variant."""
-    decision, request = watch.decision, watch.request
-    names = watch.vary_names or tuple(name for name, _ in (watch.variants[0].vary if watch.variants else ()))
+    decision, request, variants = watch.asked.decision, watch.asked.request, watch.asked.variants
+    names = watch.vary_names or tuple(name for name, _ in (variants[0].vary if variants else ()))
     selected = tuple(comparable(name, request.fields, rules) for name in names)
     return (watch.exchange.key, decision.act is Act.REVALIDATE, names, selected)
 

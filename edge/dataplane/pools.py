@@ -1,7 +1,8 @@
 """A pool as a worker runs it: the pure `balance.Pool`, the links to its backends, the queue before a full pool.
 
-One rule: whoever waits in the queue leaves it exactly once: served, expired or canceled. All decisions are the pure
-pool's; this file only holds what they need (meters, links, budget) and calls them with the time.
+One rule: whoever waits (in the queue for a free backend, or for the retry budget) leaves it exactly once: served,
+expired or canceled. All decisions are the pure pool's; this file only holds what they need (meters, links, budget),
+calls them with the time, and finds on its tick which backends have gone silent.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from edge.balance.backend import Backend
 from edge.balance.pool import Pool
 from edge.balance.retry import RetryBudget
+from edge.dataplane.hedge import Hedge, Pace
 from edge.errors import PoolFull, UpstreamError
-from edge.ports import Link
+from edge.ports import Link, ResponseSink
+
+SILENCE_S = 1.0  # without any answer, before a backend is suspected
+SUSPECT_AGAIN_S = 5.0  # a pool that cannot do without a silent backend says so once in this time
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
@@ -38,8 +44,12 @@ class PoolRuntime:
     """One pool of one worker."""
 
     __slots__ = (
+        "_hedges",
         "_hint",
+        "_paces",
+        "_postponed",
         "_queue",
+        "_silent",
         "budget",
         "fallback",
         "links",
@@ -64,6 +74,10 @@ class PoolRuntime:
         self.budget = RetryBudget(settings.retry_budget, settings.retry_min)
         self.fallback: PoolRuntime | None = None
         self._queue: deque[Fetch] = deque()
+        self._postponed: deque[Fetch] = deque()  # attempts that the retry budget does not allow yet
+        self._hedges: deque[Fetch] = deque()  # hedges that it does not allow yet; found anew on each tick
+        self._paces: dict[str, Pace] = {}
+        self._silent: tuple[Backend, ...] = ()  # backends that no hedge goes to, as of the last tick
         self._hint = hint
 
     def fall_back_to(self, other: PoolRuntime) -> None:
@@ -114,6 +128,29 @@ class PoolRuntime:
         self.budget.ended(attempts > 1)
         if self._queue:
             self._queue.popleft().attempt()
+        if self._postponed or self._hedges:
+            self._retry_more()
+
+    # -- the retry budget ------------------------------------------------------------------------------------------
+
+    def postpone(self, fetch: Fetch, now: float) -> bool:
+        """Make this attempt as soon as the budget allows; False when too many wait for that already.
+
+        The budget bounds how many retries run at once. To fail what it does not allow this moment would turn the death
+        of one backend with many requests in flight into as many errors, with another backend idle.
+        """
+        if len(self._postponed) >= self.settings.queue_size:
+            return False
+        fetch.queued_until = now + self.settings.queue_timeout
+        self._postponed.append(fetch)
+        return True
+
+    def _retry_more(self) -> None:
+        now = monotonic()
+        while self._postponed and self.budget.allows():
+            self._postponed.popleft().again(now)
+        while self._hedges and self.budget.allows():
+            self._hedges.popleft().hedge(self._silent, now)
 
     # -- queue -----------------------------------------------------------------------------------------------------
 
@@ -137,11 +174,60 @@ class PoolRuntime:
 
     def tick(self, now: float) -> None:
         """Expire deadlines of links and of the queue."""
-        for link in self.links.values():
+        for identity, link in self.links.items():
+            if link.meter.samples:
+                self._pace(identity, now).heard(link.meter.samples, now)
             link.tick(now)
             link.meter.fold()
+        self._listen(now)
+        while self._postponed and self._postponed[0].queued_until <= now:
+            self._postponed.popleft().expired()
         while self._queue and self._queue[0].queued_until <= now:
             self._queue.popleft().queue_expired()
+
+    # -- silence ---------------------------------------------------------------------------------------------------
+
+    def _pace(self, identity: str, now: float) -> Pace:
+        found = self._paces.get(identity)
+        if found is None:
+            found = self._paces[identity] = Pace(now)
+        return found
+
+    def _listen(self, now: float) -> None:
+        """Find the backends that let requests wait beyond what is usual, hedge those requests, suspect the silent."""
+        waiting: list[ResponseSink] = []
+        silent: list[tuple[Backend, Pace, int]] = []
+        for backend in self.pool.backends:
+            if backend.in_flight:
+                pace = self._pace(backend.id, now)
+                found = self.links[backend.id].silent(now - pace.patience_s)
+                waiting += found
+                if found and now - pace.heard_at >= pace.patience_s:
+                    silent.append((backend, pace, len(found)))
+        on_trial = [backend for backend in self.pool.backends if backend.half_open]  # no place to be quicker at
+        self._silent = (*(backend for backend, _, _ in silent), *on_trial)
+        self._hedges.clear()
+        for sink in waiting:
+            if isinstance(sink, Hedge):
+                sink.fetch.hedge_silent(sink, now)
+        for sink in waiting:
+            owner = sink.fetch if isinstance(sink, Hedge) else sink
+            # Every sink but a hedge is a fetch: nothing else sends on a link.
+            if not owner.hedge(self._silent, now):  # type: ignore[attr-defined]
+                self._hedges.append(owner)  # type: ignore[arg-type]
+        for backend, pace, count in silent:
+            self._suspect(backend, pace, count, now)
+
+    def _suspect(self, backend: Backend, pace: Pace, count: int, now: float) -> None:
+        """As many requests wait as failures in a row would eject, and others answer: that is as good as failures."""
+        ejection = self.pool.settings.ejection
+        if ejection is None or count < ejection.consecutive or now - pace.suspected_at < SUSPECT_AGAIN_S:
+            return
+        silence_s = now - pace.heard_at
+        others = (self._paces[other] for other in self._paces if other != backend.id)
+        if silence_s >= SILENCE_S and any(other.heard_at > pace.heard_at for other in others):
+            pace.suspected_at = now
+            self.pool.suspect(backend, f"{count} requests wait, no answer for {silence_s:.1f} s", now)
 
     # -- membership ------------------------------------------------------------------------------------------------
 
@@ -153,6 +239,7 @@ class PoolRuntime:
     def remove(self, backend_id: str) -> None:
         """A backend leaves: no new requests; running ones end on their connections."""
         self.pool.remove(backend_id)
+        self._paces.pop(backend_id, None)
         link = self.links.pop(backend_id, None)
         if link is not None:
             link.close_idle()

@@ -7,14 +7,16 @@ comes and is never slow. At most one refresh runs for a stored response.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edge.cache.flights import Flight
 from edge.cache.policy import Decision
 from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason
 from edge.dataplane.exchange import Exchange
 from edge.dataplane.fill import Fill
-from edge.dataplane.watch import Watch
+from edge.dataplane.watch import Asked, Turns, Watch
 from edge.http.grammar import RequestBlock
 from edge.http.message import RequestHead
 
@@ -86,11 +88,13 @@ def refresh(exchange: Exchange, request: RequestHead, stored: Stored) -> None:
     nobody = Nobody(worker, request.scheme, lambda _: store.refreshing.discard(mark))
     shadow = background(worker, exchange.routed, request, exchange.block, nobody)
     shadow.key = exchange.key
-    decision = Decision(Act.REVALIDATE, Reason.STALE, stored)
-    watch = Watch(shadow, RequestHead(b"GET", *_rest(request)), decision, (stored,))
-    shadow.watch = watch
-    Fill(watch, None).start()
+    asked = Asked(replace(request, method=b"GET"), Decision(Act.REVALIDATE, Reason.STALE, stored), (stored,))
+    shadow.watch = watch = Watch(shadow, asked, _ALONE, store.epochs.now_seq())
+    _fetch(watch, None)
 
 
-def _rest(request: RequestHead) -> tuple[bytes, bytes, bytes, Any]:
-    return request.scheme, request.authority, request.target, request.fields
+def _fetch(watch: Watch, flight: Flight | None) -> None:
+    Fill(watch, flight).start()
+
+
+_ALONE = Turns(_fetch, lambda watch: _fetch(watch, None))  # it is in no flight that could take a turn

@@ -25,6 +25,7 @@ class Counting:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._before: dict[str, int] = {}
+        self._words_before: dict[str, dict[str, int]] = {}
 
     def body(self) -> dict[str, Any]:
         """The body of a COUNTS frame; what was not touched is left out."""
@@ -38,6 +39,7 @@ class Counting:
             "routes": routes,
             "backends": {name: members for name, members in self._backends() if members},
             "counters": self._counters(),
+            "words": self._words(),
             "gauges": gauges(worker),
         }
 
@@ -63,6 +65,20 @@ class Counting:
         added = {name: count - self._before.get(name, 0) for name, count in now.items()}
         self._before = now
         return {name: count for name, count in added.items() if count}
+
+    def _words(self) -> dict[str, dict[str, int]]:
+        """How clients' places were found, and why they were not, since the last time."""
+        geography = self._worker.geography
+        if geography is None:
+            return {}
+        found = {}
+        for name, counter in (("geo_levels", geography.levels), ("geo_unknown", geography.unknown)):
+            now, before = dict(counter), self._words_before.get(name, {})
+            added = {word: count - before.get(word, 0) for word, count in now.items() if count > before.get(word, 0)}
+            self._words_before[name] = now
+            if added:
+                found[name] = added
+        return found
 
 
 def touched(meter: Meter) -> bool:

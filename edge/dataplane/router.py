@@ -18,6 +18,7 @@ from edge.ports import Timeouts
 
 if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
+    from edge.dataplane.prefetcher import Prefetcher
 
 HOSTS_REMEMBERED = 1024  # a client may invent hosts, so the memo is bounded
 _ENCODED_DOT = re.compile(rb"%2[eE]")
@@ -42,6 +43,7 @@ class Retry:
     attempts: int = 2
     deadline: float = 15.0
     statuses: frozenset[int] = frozenset((502, 503, 504))
+    hedge: float = 1.0  # seconds without a byte until a second attempt; 0 = never
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +66,7 @@ class Route:
     meter: Meter = field(default_factory=Meter)
     label: bytes = b""
     below: bytes = b""
+    prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
 
     @property
     def fence(self) -> frozenset[str] | None:
@@ -105,9 +108,18 @@ class Router:
 
     def find(self, host: bytes | None, target: bytes) -> Route:
         """The route of a request. Raises NoRoute or Misdirected."""
+        found = self.get(host, target)
+        if found is None:
+            raise NoRoute("no route for this path") if self._known.get(host) else Misdirected("unknown host")
+        return found
+
+    def get(self, host: bytes | None, target: bytes) -> Route | None:
+        """The route of a request, None when there is none."""
         routes = self._known.get(host)
         if routes is None:
             routes = self._remember(host)
+            if not routes:
+                return None
         first = routes[0]
         if first.path == b"/":  # the longest prefix, so the only one
             return first
@@ -115,15 +127,14 @@ class Router:
         for route in routes:
             if route.covers(path):
                 return route
-        raise NoRoute("no route for this path")
+        return None
 
     def _remember(self, host: bytes | None) -> list[Route]:
         routes = self._exact.get(host or b"") or self._by_name(host or b"")
-        if not routes:
-            raise Misdirected("unknown host")
         if len(self._known) >= HOSTS_REMEMBERED:
             self._known.clear()
-        self._known[host] = routes
+        if routes:
+            self._known[host] = routes
         return routes
 
     def _by_name(self, host: bytes) -> list[Route]:

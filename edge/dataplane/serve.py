@@ -4,7 +4,7 @@ Each stage is a plain function in the file named beside it; an `Exchange` is wha
 wait returns, and a callback of the upstream or of the client takes the exchange further: there is no task per request.
 
     admit, route      here                      refused: 400 404 405 413 414 417 421 431 503
-    lookup, collapse  lookup.py                 a hit ends here, with no wait in it
+    lookup, collapse  quick.py, lookup.py       a hit ends here, with no wait in it
     select, attempt   fetch.py                  502 503 504, or the next distinct backend
     store             fill.py                   tee to the store, settle the flight
     deliver, finish   exchange.py, deliver.py   head, body with backpressure; count, log
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.exchange import Exchange
 from edge.dataplane.fetch import forward
-from edge.dataplane.lookup import lookup, quick_hit
+from edge.dataplane.lookup import lookup
+from edge.dataplane.quick import answered
 from edge.dataplane.upload import Upload
 from edge.errors import BadRequest, ClientError, Denied, EdgeError, NoBackend, TooLarge
 from edge.http.grammar import RequestBlock, absolute_target
@@ -26,29 +27,38 @@ if TYPE_CHECKING:
     from edge.dataplane.front import Front
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
+SLASH = 0x2F
 NEVER_METHODS = (b"TRACE", b"CONNECT")
 
 
 def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
     """One request whose head the grammar proved. Everything that can go wrong has become an answer when it returns."""
-    exchange = Exchange(front, line[1], line[2], line[3] != b"0", block)
-    front.exchange = exchange
+    worker, target = front.worker, line[2]
+    exchange = None
     try:
+        route = None
+        if block.quick and worker.quick and target[0] == SLASH and line[3] != b"0" and not block.close:
+            route = worker.router.get(block.host, target)
+            if route is not None and line[1] == b"GET" and answered(front, route, target, block):
+                return
+        front.exchange = exchange = Exchange(front, line[1], target, line[3] != b"0", block)
         admit(exchange)
-        exchange.route = route = front.worker.router.find(exchange.host, exchange.target)
+        exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
         if exchange.upload is not None:
             limit_body(exchange, route.max_body)
         if route.methods and exchange.method not in route.methods:
             raise Denied("method not allowed", 405)
         if route.rules is None:
             forward(exchange)
-        elif not (block.quick and quick_hit(exchange, route)):
+        else:
             lookup(exchange, route)
-    except EdgeError as error:
+    except Exception as error:
+        if not isinstance(error, EdgeError):  # a bug, not an outcome: answered, counted, its traceback told
+            worker.report_bug(error)
+            error = EdgeError("internal error")
+        if exchange is None:
+            front.exchange = exchange = Exchange(front, line[1], target, line[3] != b"0", block)
         exchange.fail(error)
-    except Exception as error:  # a bug, not an outcome: answered, counted and logged with its traceback
-        exchange.worker.report_bug(error)
-        exchange.fail(EdgeError("internal error"))
 
 
 def admit(exchange: Exchange) -> None:
@@ -60,7 +70,7 @@ def admit(exchange: Exchange) -> None:
     if worker.stopping:
         raise NoBackend("shutting down")
     target = exchange.target
-    if target[0] != 47:  # not "/"
+    if target[0] != SLASH:
         _other_form(exchange, target)
     if exchange.host is None:
         if exchange.minor:

@@ -8,30 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge.cache import invalidate
-from edge.cache.flights import Flights
+from edge.cache.flights import Flight, Flights
 from edge.cache.index import Group, Index, Node
 from edge.cache.key import cache_key
-from edge.cache.policy import look
 from edge.cache.purge import Epochs, Kind, Purge
+from edge.cache.purge import Verdict as Fate
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
-from edge.cache.verdict import Act, Reason, Verdict, word
 from edge.http.message import Fields, RequestHead, ResponseHead
 
-if TYPE_CHECKING:
-    from edge.dataplane.router import Route
-
-_VERDICTS = {
-    Act.FRESH: Verdict.HIT,
-    Act.STALE_OK: Verdict.STALE,
-    Act.REVALIDATE: Verdict.MISS,
-    Act.MISS: Verdict.MISS,
-    Act.BYPASS: Verdict.BYPASS,
-    Act.UNSATISFIABLE: Verdict.MISS,
-}
 SWEEP_STEPS = 200  # each tick; the rest of a large purge is freed bit by bit
 Progress = Callable[[dict[str, Any]], None]
 Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
@@ -40,13 +28,14 @@ Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
 class Store:
     """Stored responses of one worker. `announce` is told of invalidations, so that other workers follow."""
 
-    def __init__(self, budget_bytes: int, eviction: str, variant_limit: int = 64) -> None:
+    def __init__(self, budget_bytes: int, eviction: str, variant_limit: int = 1024) -> None:
         self._budget = budget_bytes
         self._eviction = eviction
         self._variant_limit = variant_limit
         self.index = self._new_index(Epochs())
         self.flights = Flights()
         self.refreshing: set[bytes] = set()  # variants that a background refresh is fetching
+        self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
         self.announce: Callable[[Purge], None] | None = None
         self.warmer: Warmer | None = None
 
@@ -86,49 +75,24 @@ class Store:
         for tag in invalidate.groups(request, response):
             self._invalidate(Purge(Kind.TAG, tag), now)
 
+    def purged_since(self, flight: Flight, key: bytes) -> bool:
+        """Whether what a flight fetches was purged since it began: nobody new may share it."""
+        epochs = self.index.epochs
+        if flight.since >= epochs.seq:
+            return False
+        return epochs.admit(flight.since, key, flight.tags).verdict is not Fate.KEPT
+
     def _invalidate(self, purge: Purge, now: float) -> None:
         self.index.purge(purge, now)
         if self.announce is not None:
             self.announce(purge)
-
-    def explain(self, route: Route, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """What would become of a request (scheme, host, target, method, headers), without counting or sending it."""
-        rules = route.rules
-        assert rules is not None
-        fields = Fields((name.encode(), value.encode()) for name, value in asked.get("headers") or ())
-        scheme, authority = asked["scheme"].encode(), asked["host"].encode()
-        authority = authority.removesuffix(b":80" if scheme == b"http" else b":443")
-        method = asked.get("method", "GET").encode()
-        request = RequestHead(method, scheme, authority, asked["target"].encode(), fields)
-        key = cache_key(scheme, authority, request.target, rules, fields)
-        found = self.index.peek(key)
-        now = time()
-        decision = look(request, found.variants if found is not None else (), rules, now)
-        shown = self.absence(key) if decision.reason is Reason.COLD else word(decision.reason, rules.name)
-        told: dict[str, Any] = {"key": key.decode("latin-1"), "act": decision.act.value, "reason": shown}
-        told["verdict"] = _VERDICTS[decision.act].value
-        told["rule"] = rules.name
-        stored = decision.stored
-        if stored is not None:
-            told |= {
-                "variant": stored.variant.decode("latin-1"),
-                "age_s": stored.age(now),
-                "ttl_s": round(stored.ttl(now), 3),
-                "lifetime_from": stored.source.value,
-                "bytes": stored.length,
-                "status": stored.status,
-            }
-        marker = self.flights.marker(key, now)
-        if marker is not None:
-            told["goes_alone"] = marker.value
-        return told
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Four times a second: end waits, free what is expired or purged. `now` is the worker's monotonic clock."""
         self.flights.tick(now)
-        self.index.sweep(SWEEP_STEPS, time())
+        self.index.sweep(SWEEP_STEPS, self.clock())
 
     async def warm(self, urls: list[str], progress: Progress) -> dict[str, Any]:
         """Fetch URLs into the store; what came of it."""

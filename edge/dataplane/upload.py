@@ -103,6 +103,7 @@ class Upload:
             self._held_bytes += len(piece)
         if self._connection is not None:
             self._connection.upload(chunk(piece) if self.length is None else piece)
+            self._exchange.routed.meter.origin_out += len(piece)
         elif self._held_bytes > limits.hold_bytes:
             self.stop()
 
@@ -130,6 +131,7 @@ class Upload:
         if self._kept:
             kept = b"".join(self._kept)
             connection.upload(chunk(kept) if self.length is None else kept)
+            self._exchange.routed.meter.origin_out += len(kept)
         if self.done:
             self._complete(connection)
 

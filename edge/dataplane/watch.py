@@ -6,39 +6,70 @@ One rule: a watch is settled once. Until it has begun its response it can be tol
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge.cache.flights import Flight, Why
 from edge.cache.policy import Decision
 from edge.cache.stored import Stored
-from edge.cache.verdict import Verdict, forward
+from edge.cache.verdict import Act, Verdict
+from edge.dataplane.deliver import status_line
+from edge.dataplane.exchange import NO_BODY
+from edge.dataplane.opening import Opening
 from edge.errors import EdgeError
-from edge.http.cache_status import forwarded, line
-from edge.http.grammar import Framing, ResponseFacts
+from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_modified_fields
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.cache.stored import Plan
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.fill import Fill
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asked, what the look-up said to it, and the variants that it had before it."""
+
+    request: RequestHead
+    decision: Decision
+    variants: tuple[Stored, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What a watch does when it has to go on by itself. `fetch` leads the flight, or goes alone without one."""
+
+    fetch: Callable[[Watch, Flight | None], None]
+    look_again: Callable[[Watch], None]
 
 
 class Watch:
     """An exchange that gets its response from a fill, its own or another's."""
 
-    __slots__ = ("at", "decision", "exchange", "fill", "flight", "request", "variants", "vary_names")
+    __slots__ = (
+        "_turns",
+        "asked",
+        "at",
+        "exchange",
+        "fill",
+        "flight",
+        "flight_key",
+        "looked_again",
+        "seq",
+        "vary_names",
+    )
 
-    def __init__(
-        self, exchange: Exchange, request: RequestHead, decision: Decision, variants: tuple[Stored, ...]
-    ) -> None:
+    def __init__(self, exchange: Exchange, asked: Asked, turns: Turns, seq: int) -> None:
         self.exchange = exchange
-        self.request = request
-        self.decision = decision
-        self.variants = variants
+        self.asked = asked
+        self.seq = seq  # the purge sequence when it was asked: what was purged before that is not for it
         self.at = 0  # pieces of the fill's body that were written
         self.fill: Fill | None = None
         self.flight: Flight | None = None
+        self.flight_key: Hashable = None
         self.vary_names: tuple[bytes, ...] = ()  # what the response to a shared fetch turned out to vary by
+        self.looked_again = False
+        self._turns = turns
 
     # -- cache.flights.Party ---------------------------------------------------------------------------------------
 
@@ -52,38 +83,56 @@ class Watch:
 
     def on_lead(self, flight: Flight) -> None:
         """The leader failed: fetch, for those who still wait as well."""
-        from edge.dataplane.fill import Fill
-
-        Fill(self, flight).start()
+        self._turns.fetch(self, flight)
 
     def on_alone(self, why: Why) -> None:
-        """Nobody else's fetch helps: fetch without regard to others, or look again with what is known now."""
-        from edge.dataplane.fill import Fill
-        from edge.dataplane.lookup import look_again
-
-        self.flight = None
-        if why is Why.OTHER_VARIANT:
-            look_again(self)
+        """Nobody else's fetch helps: look again, once, with what is known now, or fetch without regard to others."""
+        self.flight = self.fill = None
+        if why is Why.OTHER_VARIANT and not self.looked_again:
+            self.looked_again = True
+            self._turns.look_again(self)
             return
-        self.exchange.reason = why.value
-        Fill(self, None).start()
+        if why is not Why.OTHER_VARIANT:
+            self.exchange.reason = why.value
+        self._turns.fetch(self, None)
 
     # -- the response ----------------------------------------------------------------------------------------------
 
-    def begin(self, facts: ResponseFacts, wire: bytes, length: int | None, cache_status: bytes) -> None:
-        """Write the head; the body follows by `pump`."""
+    def begin(self, opening: Opening, cache_status: bytes) -> None:
+        """Write the head; the body follows by `pump`. The client's own condition is settled here where it has one."""
         exchange = self.exchange
         exchange.cache_status = cache_status
-        if facts.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
+        if opening.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
             exchange.fail(EdgeError("unexpected upgrade"))
-            return
-        head = exchange.open(facts.status, wire, length, facts.framing is Framing.NONE)
-        exchange.front.transport.write(head + exchange.own_lines(facts.has_date))
+        elif not self._answered_shortly(opening):
+            head = exchange.open(opening.status, opening.wire, opening.length, opening.bodiless)
+            exchange.front.transport.write(head + exchange.own_lines(opening.dated))
+
+    def _answered_shortly(self, opening: Opening) -> bool:
+        """304 or 412 where the client's conditions say so and ours went to the origin in their place."""
+        asked = self.asked
+        if asked.decision.act is not Act.REVALIDATE or CONDITIONS.isdisjoint(asked.request.fields.names()):
+            return False
+        kind = answer(asked.request, opening.status, opening.fields, 0, 0).kind
+        if kind is Kind.NOT_MODIFIED:
+            status, fields = 304, not_modified_fields(opening.fields)
+        elif kind is Kind.PRECONDITION_FAILED:
+            status, fields = 412, failed_fields(opening.fields)
+        else:
+            return False
+        exchange, fill = self.exchange, self.fill
+        exchange.status, exchange.mode, exchange.watch = status, NO_BODY, None
+        head = status_line(status) + fields.encode() + exchange.own_lines(b"date" in fields)
+        exchange.front.transport.write(head)
+        exchange.finish()
+        if fill is not None:
+            fill.leave(self, None)
+        return True
 
     def pump(self) -> None:
         """Write what the client takes of what is there; end the response at the end of a whole body."""
         fill, exchange = self.fill, self.exchange
-        if fill is None or exchange.ended or fill.facts is None or not exchange.begun:
+        if fill is None or exchange.ended or not exchange.begun:
             return
         chunks, front = fill.chunks, exchange.front
         while self.at < len(chunks) and not front.paused:
@@ -100,24 +149,9 @@ class Watch:
             self.fill.pump()
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone, or its exchange failed."""
-        fill, flight = self.fill, self.flight
+        """The client has gone, or its exchange failed; the fetch that it is part of or waits for may end with it."""
+        fill: Fill | None = self.fill
+        if fill is None and self.flight is not None:
+            fill = self.flight.stream  # type: ignore[assignment]  # only fills set it
         if fill is not None:
             fill.leave(self, error)
-        elif flight is not None:
-            self.exchange.worker.store.flights.leave(flight, self)  # type: ignore[union-attr]  # a flight has a store
-
-
-def stored_wire(plan: Plan) -> bytes:
-    """The head that others than the one who asked get: the lines that are stored, and no Set-Cookie of another's."""
-    lines = plan.fields.without(_OURS).encode()
-    sized = b"" if plan.length is None else b"Content-Length: %d\r\n" % plan.length
-    return b"HTTP/1.1 %d %b\r\n%b%b" % (plan.status, plan.reason, lines, sized)
-
-
-_OURS = frozenset((b"content-length", b"cache-status"))
-
-
-def collapsed_status(decision: Decision, ttl: float) -> bytes:
-    """Cache-Status of one who waited for another's fetch."""
-    return line(forwarded(forward(decision.reason), stored=True, collapsed=True, ttl_s=ttl))

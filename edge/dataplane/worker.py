@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.front import Front
-from edge.http.forwarding import Networks
+from edge.http.forwarding import Networks, client_address
 from edge.http.grammar import Limits, Memo, RequestBlock, request_block
 from edge.http.message import Fields
 from edge.http.text import quote
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 GEO_TICKS = 20  # how often the GeoIP file is looked at
-_HIT_LINE = (  # the same keys; what a hit has none of is said once here
-    b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
-    b'"bytes_in":0,"bytes_out":%d,"us":%d,"upstream_us":0,"backend":"","region":"","attempts":0,'
-    b'"verdict":"hit","reason":"","error":""}\n'
-)
 _LINE = (
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
     b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,'
@@ -88,7 +83,8 @@ class Worker:
         self.stopping = False  # nothing new is begun
         self.refused_connections = 0
         self.bugs = 0
-        self.combined = False
+        self.combined = False  # the log's format
+        self.quick = True  # off only to compare: see `quick`
         self.now = time.time()
         self.date_line = b""
         self.idle_deadline = 0.0
@@ -201,25 +197,14 @@ class Worker:
                 meter.bytes_in += exchange.upload.received
             if exchange.from_store:
                 meter.cache_out += exchange.bytes_out
+        if exchange.front.trusted and exchange.block.forwarding and exchange.client is None:
+            exchange.client = client_address(exchange.block.fields, exchange.front.peer, self.trusted)
         if self.log.enabled:
-            self.log.add(self._combined(exchange) if self.combined else self._line(exchange, seconds))
+            self.log.add(self._combined(exchange) if self.combined else self.line(exchange, seconds))
 
-    def _line(self, exchange: Exchange, seconds: float) -> bytes:
+    def line(self, exchange: Exchange, seconds: float) -> bytes:
         """One JSON object; its keys are documented in edge/README.md. Durations are whole microseconds."""
         route, upload, target = exchange.route, exchange.upload, exchange.target
-        if exchange.verdict == "hit" and not exchange.error and route is not None:
-            return _HIT_LINE % (
-                self.log.stamp,
-                exchange.block.request_id or self.next_id(),
-                exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
-                route.label,
-                exchange.method,
-                exchange.host,
-                quote(target) if b'"' in target or b"\\" in target else target,
-                exchange.status,
-                exchange.bytes_out,
-                seconds * 1e6,
-            )
         return _LINE % (
             self.log.stamp,
             exchange.request_id or exchange.block.request_id or self.next_id(),
@@ -241,16 +226,18 @@ class Worker:
         )
 
     def _combined(self, exchange: Exchange) -> bytes:
+        client = exchange.client.encode() if exchange.client else exchange.front.peer_bytes
+        first = b"%b %b HTTP/1.%d" % (exchange.method, quote(exchange.target), exchange.minor)
+        return self.combined_line(client, exchange.block, first, (exchange.status, exchange.bytes_out))
+
+    def combined_line(self, client: bytes, block: RequestBlock, first: bytes, told: tuple[int, int]) -> bytes:
         """The combined log format of Apache and nginx."""
-        fields = exchange.block.fields
-        return b'%b - - [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b"\n' % (
-            exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
+        fields = block.fields
+        return b'%b - - [%b] "%b" %d %d "%b" "%b"\n' % (
+            client,
             self.log.stamp_combined,
-            exchange.method,
-            quote(exchange.target),
-            1 if exchange.minor else 0,
-            exchange.status,
-            exchange.bytes_out,
+            first,
+            *told,
             quote(fields.joined(b"referer") or b"-"),
             quote(fields.joined(b"user-agent") or b"-"),
         )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from inprocess import Gateway, LoopThread, StartEdge, StartOrigin
+from deaf import DeafOrigin
+from inprocess import Connect, Gateway, LoopThread, Proxy, StartEdge, StartOrigins, edge_toml
+from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 
 
@@ -36,7 +38,7 @@ async def edge(gateway_loop: LoopThread, tmp_path: Path) -> AsyncIterator[StartE
 
 
 @pytest_asyncio.fixture
-async def origins() -> AsyncIterator[StartOrigin]:
+async def origins() -> AsyncIterator[StartOrigins]:
     """`await origins()`: one more scripted origin."""
     started: list[ScriptedOrigin] = []
 
@@ -48,3 +50,23 @@ async def origins() -> AsyncIterator[StartOrigin]:
     yield start
     for each in started:
         await each.stop()
+
+
+@pytest.fixture
+def proxy(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> Proxy:
+    """`await proxy(limits=…)`: a gateway before the one origin, and a raw client that is connected to it."""
+
+    async def start(**lines: str) -> tuple[Gateway, RawClient]:
+        gateway = await edge(edge_toml(origin.port, **lines))
+        return gateway, await raw_client(gateway.port)
+
+    return start
+
+
+@pytest_asyncio.fixture
+async def deaf_origin() -> AsyncIterator[DeafOrigin]:
+    """An origin that reads nothing of a 64 MiB body until it is told to."""
+    deaf = DeafOrigin(64 * 1024 * 1024)
+    await deaf.start()
+    yield deaf
+    await deaf.stop()

@@ -135,11 +135,18 @@ async def until(fact: Callable[[], object], wait_s: float = WAIT_S) -> None:
             while not fact():  # noqa: ASYNC110 (the counters live on another loop)
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
-        raise AssertionError(f"never came true: line {fact.__code__.co_firstlineno} of the test") from None
+        raise AssertionError(f"never came true: {_where(fact)}") from None
+
+
+def _where(fact: Callable[[], object]) -> str:
+    code = getattr(fact, "__code__", None)
+    return repr(fact) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 StartEdge = Callable[[str], Awaitable[Gateway]]
-StartOrigin = Callable[[], Awaitable[ScriptedOrigin]]
+StartOrigins = Callable[[], Awaitable[ScriptedOrigin]]
+Connect = Callable[[int], Awaitable[RawClient]]
+Proxy = Callable[..., Awaitable[tuple[Gateway, RawClient]]]
 
 
 def edge_toml(

@@ -250,6 +250,13 @@ def test_damage_is_named_and_left_as_it_is(path: Path, damage: Callable[[Path], 
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
+def test_a_damaged_value_is_named(journal: Journal, path: Path) -> None:
+    journal.put_region("eu", {"tier": 0})
+    journal._db.execute("UPDATE registrations SET data = '{\"tier\": ' ")
+    with pytest.raises(JournalError, match="damaged"):
+        journal.regions()
+
+
 def test_what_a_killed_first_start_left_is_cleared(path: Path) -> None:
     path.parent.mkdir()
     path.with_name(path.name + ".new").write_bytes(b"half")

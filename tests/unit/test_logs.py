@@ -109,7 +109,7 @@ def test_a_log_line_is_valid_json_for_any_target(target: str, verdict: str, host
     ended.verdict, ended.status = verdict, 200
     ended.route = cast(Any, SimpleNamespace(label=b"site"))
     ended.host = ended.host or b""
-    line = worker._line(ended, 0.0015)
+    line = worker.line(ended, 0.0015)
     found = orjson.loads(line)
     assert line.count(b"\n") == 1 and line.endswith(b"}\n")
     assert (found["target"], found["us"], found["id"], found["route"]) == (target, 1500, "client-id-0001", "site")

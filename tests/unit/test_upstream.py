@@ -169,7 +169,7 @@ def test_deadlines_by_phase() -> None:
     for text, error in (
         (b"", "ResponseTimeout"),
         (b"HTTP/1.1 2", "ResponseTimeout"),
-        (LONG["cut body"], "ResponseIncomplete"),
+        (CUT, "ResponseIncomplete"),
     ):
         late = Wired()
         late.feed(text)

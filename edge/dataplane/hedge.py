@@ -1,0 +1,129 @@
+"""A hedge: a second attempt beside one that is silent. The first head wins, the other attempt is let go.
+
+    sent ─► no byte for `retry.hedge`, and for 10 × what is usual there ─► another backend that is not silent ─► hedge
+              ├─ the first one answers: the hedge is let go                       └─ it answers: the fetch takes it over
+              └─ the first one fails: the fetch takes the hedge over                 it fails: the first one goes on
+
+One rule: a hedge is an attempt like any other (take, give back, budget), for requests only that no server may act on
+twice to any harm (GET and HEAD without a body). Who is silent is found on the worker's tick, never on a request; where
+everybody is silent nobody is hedged, so that a slow day doubles no load.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.balance.backend import Backend
+from edge.balance.latency import Ewma
+from edge.dataplane.outbound import request_head
+from edge.errors import UpstreamError
+from edge.http.grammar import ResponseFacts
+from edge.http.message import Line
+from edge.ports import Connection, Link
+
+if TYPE_CHECKING:
+    from edge.dataplane.fetch import Fetch
+
+PATIENCE = 10.0  # times what is usual at a backend
+LEAST_S = 0.05  # a shorter hedge than this would be below the tick
+SAFE = frozenset((b"GET", b"HEAD"))
+
+
+class Hedge:
+    """The second attempt of a fetch; the sink of its own connection until the fetch takes it over."""
+
+    __slots__ = ("adopted", "backend", "began_at", "connection", "fetch", "link", "number", "over")
+
+    def __init__(self, fetch: Fetch, backend: Backend, number: int) -> None:
+        self.fetch = fetch
+        self.backend = backend
+        self.number = number  # which attempt of the fetch it is
+        self.link: Link = fetch.pool.link(backend)
+        self.connection: Connection | None = None
+        self.began_at = monotonic()
+        self.over = False
+        self.adopted = False  # the fetch took it over while it connected
+
+    def start(self) -> None:
+        """Take the backend and send."""
+        self.backend.take(self.began_at)
+        self.fetch.pool.began(self.link, self.number)
+        connection = self.link.take()
+        if connection is None:
+            self.link.connect(self, self.fetch.route.timeouts.connect)
+        else:
+            self._send(connection)
+
+    def on_connected(self, connection: Connection) -> None:
+        """A new connection is there (`ports.Connector`)."""
+        if self.adopted:
+            self.fetch.on_connected(connection)
+        elif self.over:
+            connection.link.give_back(connection)
+        else:
+            self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        fetch = self.fetch
+        self.connection = connection
+        self.began_at = monotonic()
+        head = request_head(fetch.exchange, self.backend, fetch.lines, b"")
+        connection.send(head, self, fetch.route.timeouts, fetch.exchange.method == b"HEAD", False)
+
+    def drop(self, now: float, cancel: bool = True) -> None:
+        """Let it go: the backend is free at once."""
+        self.over = True
+        if cancel and self.connection is not None:
+            self.connection.cancel()
+        self.backend.give_back(now)
+        self.fetch.pool.ended(self.number)
+
+    # -- ports.ResponseSink: up to the head; the fetch is the sink of what follows ---------------------------------
+
+    def on_interim(self, facts: ResponseFacts) -> None:
+        """Told by the first attempt, if at all."""
+
+    def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """It answers."""
+        self.fetch.hedge_answered(self, facts, length, body, done)
+
+    def on_data(self, data: bytes) -> None:
+        raise AssertionError("a hedge has no body of its own")
+
+    def on_end(self, trailers: list[Line]) -> None:
+        raise AssertionError("a hedge has no body of its own")
+
+    def on_failed(self, error: UpstreamError) -> None:
+        """It failed; the first attempt goes on."""
+        if self.adopted:
+            self.fetch.on_failed(error)
+        elif not self.over:
+            self.fetch.hedge_failed(self, error)
+
+    def on_pause(self) -> None:
+        """It sends no body."""
+
+    def on_resume(self) -> None:
+        """It sends no body."""
+
+
+class Pace:
+    """How long one backend usually takes to answer, and when it was heard last; kept by the tick."""
+
+    __slots__ = ("_usual", "heard_at", "suspected_at")
+
+    def __init__(self, now: float) -> None:
+        self._usual = Ewma()
+        self.heard_at = now
+        self.suspected_at = 0.0
+
+    def heard(self, samples: list[float], now: float) -> None:
+        """It answered, as often as there are samples, since the last tick."""
+        self._usual.observe(sum(samples) / len(samples), now)
+        self.heard_at = now
+
+    @property
+    def patience_s(self) -> float:
+        """After how long without a byte it is out of the ordinary."""
+        return max(LEAST_S, PATIENCE * (self._usual.value or 0.0))

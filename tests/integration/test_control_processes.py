@@ -1,0 +1,184 @@
+"""The gateway as processes: start, replace a worker, stop, refuse to start, take over from a killed supervisor."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kit.origin import ScriptedOrigin
+from kit.ports import LOOPBACK, free_port
+from kit.processes import ROOT, GatewayProcess, NotReady, Process, gateway_toml, process_tree
+
+Start = Callable[[str], GatewayProcess]
+
+
+def edge(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """One command of the CLI."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    command = [sys.executable, "-m", "edge.cli", *arguments]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=30)
+
+
+def until(condition: Callable[[], bool], wait_s: float = 15.0) -> None:
+    deadline = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def get(port: int, path: str = "/") -> int:
+    """Status of one request to the listener; 0 when refused."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def toml(workers: int = 1) -> str:
+    """A gateway without a live origin."""
+    return gateway_toml(9, limits='shutdown_grace = "2s"').replace("workers = 1", f"workers = {workers}")
+
+
+class Successor(GatewayProcess):
+    """Another gateway with the files and ports of one that was killed."""
+
+    def __init__(self, killed: GatewayProcess) -> None:
+        self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
+        command = [sys.executable, "-m", "edge.cli", "run", "-c", str(killed.config)]
+        Process.__init__(self, command, killed.directory, "successor")
+        self.wait_ready(lambda: self.admin_status("/readyz") == 200)
+
+
+def test_a_worker_killed_is_replaced(gateway_process: Start) -> None:
+    gateway = gateway_process(toml(2))
+    before = gateway.children
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: len(gateway.children) == 2 and before[0] not in gateway.children)
+    until(lambda: gateway.admin_status("/readyz") == 200)
+    assert get(gateway.http_port) == 502
+
+
+def test_term_ends_everything_with_zero(gateway_process: Start) -> None:
+    gateway = gateway_process(toml(2))
+    children = gateway.children
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert not any(process_tree(pid) for pid in children)
+    assert gateway.admin_status("/readyz") == 0
+
+
+def test_hangup_is_survived_and_usr1_reopens_the_log(gateway_process: Start) -> None:
+    gateway = gateway_process(toml().replace('access = "off"', 'access = "@STATE@/access.jsonl"'))
+    log = gateway.directory / "state" / "access.jsonl"
+    get(gateway.http_port)
+    until(lambda: log.exists() and log.stat().st_size > 0)
+    log.rename(log.with_suffix(".1"))
+    gateway.signal(signal.SIGHUP)
+    gateway.signal(signal.SIGUSR1)
+    until(log.exists)
+    get(gateway.http_port, "/after")
+    until(lambda: b"/after" in log.read_bytes())
+    assert gateway.running
+
+
+@pytest.mark.parametrize("which", ["http", "admin"])
+def test_an_address_in_use_is_one_clear_line(tmp_path: Path, gateway_process: Start, which: str) -> None:
+    first = gateway_process(toml())
+    taken = first.http_port if which == "http" else first.admin_port
+    text = toml().replace("@HTTP@" if which == "http" else "@ADMIN@", str(taken))
+    with pytest.raises(NotReady) as failed:
+        GatewayProcess.start(text, tmp_path)
+    assert "ended with 1" in str(failed.value)
+    assert f"edge: 127.0.0.1:{taken}: cannot listen: Address already in use" in str(failed.value)
+
+
+def test_a_state_directory_is_for_one_gateway(tmp_path: Path, gateway_process: Start) -> None:
+    first = gateway_process(toml())
+    with pytest.raises(NotReady, match="another gateway runs with this state directory"):
+        GatewayProcess.start(toml().replace("@STATE@", str(first.directory / "state")), tmp_path)
+
+
+def test_a_broken_certificate_is_told_by_the_start(tmp_path: Path) -> None:
+    listener = (
+        f'https = [{{ address = "127.0.0.1:{free_port()}", certificates = [{{ cert = "no.pem", key = "no.pem" }}] }}]'
+    )
+    with pytest.raises(NotReady) as failed:
+        GatewayProcess.start(toml().replace("workers = 1", f"workers = 1\n{listener}"), tmp_path)
+    assert "edge: the workers cannot start: " in str(failed.value)
+
+
+def test_workers_serve_on_without_a_supervisor_and_the_next_one_takes_over(gateway_process: Start) -> None:
+    gateway = gateway_process(toml())
+    (worker,) = gateway.children
+    gateway.signal(signal.SIGKILL)
+    gateway.wait()
+    assert get(gateway.http_port) == 502
+    second = Successor(gateway)
+    try:
+        until(lambda: not process_tree(worker))
+        assert get(gateway.http_port) == 502
+    finally:
+        second.stop()
+
+
+def test_changes_survive_kill_and_restart(gateway_process: Start) -> None:
+    text = toml() + "[regions.eu]\n[regions.us]\ntier = 1\n"
+    text = text.replace("[[pools.origin.backends]]", '[[pools.origin.backends]]\nregion = "eu"')
+    gateway = gateway_process(text)
+    where = ("-c", str(gateway.config))
+    here = gateway.directory
+    added = edge("backend", "add", "origin", "http://127.0.0.1:19", "--region", "us", *where, directory=here)
+    assert added.returncode == 0, added.stderr
+    assert edge("region", "drain", "eu", "--reason", "test", *where, directory=here).returncode == 0
+    gateway.kill()
+    again = Successor(gateway)
+    try:
+        listed = json.loads(edge("region", "list", "--json", *where, directory=here).stdout)
+        states = {region["name"]: (region["admin"], region["source"]) for region in listed["regions"]}
+        assert states == {"eu": ("draining", "file"), "us": ("active", "file")}
+        pools = json.loads(edge("backend", "list", "--json", *where, directory=here).stdout)
+        sources = [backend["source"] for backend in pools["pools"][0]["backends"]]
+        assert sources == ["file", "runtime"]
+    finally:
+        again.stop()
+
+
+def test_the_token_is_its_owners_alone(gateway_process: Start) -> None:
+    gateway = gateway_process(toml())
+    token = gateway.directory / "state" / "admin.token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    where = ("--admin", f"127.0.0.1:{gateway.admin_port}")
+    refused = edge("status", *where, "--token-file", str(gateway.config), directory=gateway.directory)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+
+
+async def test_the_demo_starts_answers_and_ends(tmp_path: Path, origin: ScriptedOrigin) -> None:
+    """Only what needs no fixed port: the demo's own ports are often in use where tests run."""
+    from edge.demo import Origins, busy, demo_toml
+
+    assert busy((f"127.0.0.1:{origin.port}",)) == f"127.0.0.1:{origin.port}"
+    origins = Origins()
+    try:
+        origins.start()
+        ports = [port for found in origins.ports.values() for port in found]
+        assert [get(port, "/healthz") for port in ports] == [200] * 4
+        path = tmp_path / "demo.toml"
+        path.write_text(demo_toml(origins.ports, tmp_path))
+        assert edge("check", "-c", str(path), directory=tmp_path).returncode == 0
+    finally:
+        origins.stop()
+    assert [get(port) for port in ports] == [0] * 4

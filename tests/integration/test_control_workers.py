@@ -1,0 +1,153 @@
+"""Workers that die, hang or start while something is told: whoever is alive has applied it when the answer comes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from kit.control import Whole, until
+
+from edge.cache.purge import Kind as PurgeKind
+from edge.cache.purge import Purge
+from edge.control.link import LinkLost, Refused, pair
+from edge.control.registry import Change
+from edge.control.workers import State
+from edge.frames import Frame, Kind, ack
+
+TOML = """
+[listen]
+http = ["127.0.0.1:0"]
+workers = 2
+[log]
+access = "off"
+[pools.web]
+[[pools.web.backends]]
+url = "http://127.0.0.1:9"
+[[routes]]
+pool = "web"
+"""
+OPERATOR = Change("test")
+ALL = Purge(PurgeKind.ALL)
+
+
+@pytest_asyncio.fixture
+async def whole() -> AsyncIterator[Whole]:
+    found = Whole(TOML)
+    await found.start()
+    yield found
+    await found.supervisor.close()
+
+
+def kinds(whole: Whole) -> list[str]:
+    return [event["kind"] for event in whole.supervisor.events.recent]
+
+
+async def test_a_worker_that_dies_is_replaced_and_starts_with_all_that_was_told(whole: Whole) -> None:
+    await whole.supervisor.purge(ALL, OPERATOR)
+    body = {"url": "http://127.0.0.1:19"}
+    await whole.supervisor.registry.put_backend("web", "later", body, OPERATOR)
+    whole.children[0].signal(signal.SIGKILL)
+    await until(lambda: len(whole.children) == 3 and whole.supervisor.workers.ready)
+    successor = whole.children[2].worker
+    assert successor is not None and successor.store is not None
+    assert successor.pools["web"].pool.get("later") is not None
+    assert successor.store.epochs.last_stamp == 1 << 32
+    assert "worker.died" in kinds(whole)
+    assert whole.supervisor.workers.slots[0].restarts == 1
+
+
+async def test_readiness_fails_while_a_worker_is_missing(whole: Whole) -> None:
+    assert whole.supervisor.readiness() == (True, "ready")
+    whole.children[1].signal(signal.SIGKILL)
+    await until(lambda: not whole.supervisor.readiness()[0])
+    await until(lambda: whole.supervisor.readiness()[0])
+
+
+async def test_a_worker_that_dies_while_it_is_told_does_not_hold_the_answer(whole: Whole) -> None:
+    whole.children[0].deaf = True
+    told = whole.supervisor.purge(ALL, OPERATOR)
+    whole.children[0].signal(signal.SIGKILL)
+    assert (await told)["workers"] == 1
+
+
+async def test_a_worker_that_does_not_answer_is_killed_before_the_answer(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole.children[0].deaf = True
+    slot = whole.supervisor.workers.slots[0]
+    assert await whole.supervisor.workers._ask(slot, Kind.PURGE, {}, 0.01) is None
+    await until(lambda: "worker.hung" in kinds(whole) and len(whole.children) == 3)
+
+
+async def test_a_drain_ends_all_and_none_is_replaced(whole: Whole) -> None:
+    await whole.supervisor.stop(1.0)
+    assert [slot.state for slot in whole.supervisor.workers.slots] == [State.GONE, State.GONE]
+    assert len(whole.children) == 2
+    assert whole.supervisor.readiness() == (False, "stopping")
+
+
+async def test_a_link_that_ends_stops_no_worker(whole: Whole) -> None:
+    child = whole.children[0]
+    child._own.end("the supervisor died")
+    assert child.worker is not None
+    assert not child.worker.stopping
+    assert child.worker.pools["web"].pool.view is not None
+
+
+async def test_an_invalidation_in_one_worker_reaches_the_others(whole: Whole) -> None:
+    first, second = (child.worker for child in whole.children)
+    assert first is not None and second is not None and first.store is not None and second.store is not None
+    assert first.store.announce is not None
+    before = second.store.epochs.seq
+    first.store.announce(Purge(PurgeKind.URL, b"http://a/"))
+    await until(lambda: second.store is not None and second.store.epochs.seq > before)
+    assert first.store.epochs.seq == before
+
+
+# -- the link ----------------------------------------------------------------------------------------------------------
+
+
+async def test_questions_get_their_own_answers() -> None:
+    down, up = pair()
+    up.on_frame = lambda frame: up.send(ack(frame, {"was": frame.body["n"]}))
+    first, second = down.ask(Kind.ASK, {"n": 1}), down.ask(Kind.ASK, {"n": 2})
+    assert [await second, await first] == [{"was": 2}, {"was": 1}]
+    up.on_frame = lambda frame: up.send(ack(frame, error="no"))
+    with pytest.raises(Refused, match="no"):
+        await down.ask(Kind.ASK, {})
+
+
+async def test_the_peers_death_is_told_once_and_fails_open_questions() -> None:
+    down, up = pair()
+    told: list[str] = []
+    down.on_closed = told.append
+    question = down.ask(Kind.ASK, {})
+    up.end("gone")
+    with pytest.raises(LinkLost):
+        await question
+    down.end("again")
+    assert told == ["the peer closed the link"]
+    with pytest.raises(LinkLost):
+        await down.ask(Kind.ASK, {})
+
+
+async def test_bytes_that_are_no_frame_end_the_link() -> None:
+    down, _ = pair()
+    down.feed(b"\x00\x00\x00\x02no")
+    assert down.closed is not None
+    down.feed(b"\x00\x00\x00\x02no")
+
+
+async def test_progress_goes_to_who_asked() -> None:
+    down, up = pair()
+    seen: list[dict[str, object]] = []
+
+    def work(frame: Frame) -> None:
+        up.send(Frame(Kind.PROGRESS, {"done": 1}, frame.id))
+        up.send(ack(frame, {"total": 1}))
+
+    up.on_frame = work
+    assert await down.ask(Kind.WARM, {}, seen.append) == {"total": 1}
+    assert seen == [{"done": 1}]

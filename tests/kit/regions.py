@@ -1,0 +1,246 @@
+"""Two regions of scripted origins, a real gateway process before them, its admin API and CLI, and a load of GETs.
+
+One rule: nothing waits for time. What is waited for is a state that the admin API tells, or a number of answers.
+Each origin answers /work with its own name; a region is lost when its origins stop listening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.client import RawClient
+from kit.message import Malformed
+from kit.origin import ScriptedOrigin
+from kit.ports import LOOPBACK
+from kit.processes import ROOT, GatewayProcess, Process
+
+WAIT_S = 12.0
+NAMES = ("eu-1", "eu-2", "us-1", "us-2")
+PROBES = (
+    'health = { path = "/healthz", interval = "250ms", timeout = "200ms", interval_transition = "100ms",'
+    ' interval_down = "250ms", fall = 2, rise = 1 }'
+)
+SOON = 'slow_start = "0s"\nramp = "1s"\n'
+
+
+def answer_of(name: str) -> bytes:
+    """What an origin answers to /work."""
+    return f"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: {len(name)}\r\n\r\n{name}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the admin API."""
+
+    status: int
+    body: Any
+
+
+class Successor(GatewayProcess):
+    """Another gateway with the files and ports of one that was killed."""
+
+    def __init__(self, killed: GatewayProcess) -> None:
+        self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
+        command = [sys.executable, "-m", "edge.cli", "run", "-c", str(killed.config)]
+        Process.__init__(self, command, killed.directory, f"{killed.name}-again")
+
+
+class Regions:
+    """The whole of it. `pool` are lines for the pool's table, `more` tables for the end of the file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.origins = {name: ScriptedOrigin() for name in NAMES}
+        self.gateway: GatewayProcess = None  # type: ignore[assignment]  # set by start
+        self._directory = directory
+
+    async def start(self, pool: str = "", more: str = "", workers: int = 1, head: str = "") -> None:
+        """Origins, then the gateway; returns when every backend is known to be well."""
+        for name, origin in self.origins.items():
+            origin.route("/work", answer_of(name))
+            await origin.start()
+        text = self._toml(pool, more, workers, head)
+        self.gateway = await asyncio.to_thread(GatewayProcess.start, text, self._directory)
+        await self.until(lambda found: all(each["health"] == "healthy" for each in found["backends"]))
+
+    def _toml(self, pool: str, more: str, workers: int, head: str) -> str:
+        backends = "".join(
+            f'[[pools.web.backends]]\nurl = "{origin.url}"\nid = "{name}"\nregion = "{name[:2]}"\n'
+            for name, origin in self.origins.items()
+        )
+        return f"""
+[listen]
+http = ["{LOOPBACK}:@HTTP@"]
+workers = {workers}
+[limits]
+shutdown_grace = "2s"
+[admin]
+listen = "{LOOPBACK}:@ADMIN@"
+token_file = "@STATE@/admin.token"
+[state]
+path = "@STATE@"
+[log]
+access = "off"
+{head}
+[regions.eu]
+tier = 0
+location = [53.3, -6.3]
+continents = ["EU", "AF"]
+[regions.us]
+tier = 1
+location = [38.9, -77.5]
+continents = ["NA", "SA"]
+[pools.web]
+{PROBES}
+{SOON}{pool}
+{backends}
+[[routes]]
+name = "all"
+pool = "web"
+{more}
+"""
+
+    async def stop(self) -> None:
+        """End everything."""
+        if self.gateway is not None:
+            await asyncio.to_thread(self.gateway.stop)
+        for origin in self.origins.values():
+            await origin.stop()
+
+    # -- faults ------------------------------------------------------------------------------------------------------
+
+    async def lose(self, region: str) -> None:
+        """All origins of a region refuse."""
+        for name, origin in self.origins.items():
+            if name.startswith(region):
+                await origin.stop()
+
+    async def give_back(self, region: str) -> None:
+        """They listen again."""
+        for name, origin in self.origins.items():
+            if name.startswith(region):
+                await origin.start()
+
+    async def kill_supervisor_and_restart(self) -> None:
+        """kill -9 of the supervisor alone; then another one with the same state."""
+        killed = self.gateway
+        killed.signal(signal.SIGKILL)
+        await asyncio.to_thread(killed.wait)
+        self.gateway = successor = Successor(killed)
+        await asyncio.to_thread(successor.wait_ready, lambda: successor.admin_status("/readyz") == 200)
+
+    # -- the admin API and the CLI -----------------------------------------------------------------------------------
+
+    async def api(self, method: str, path: str, body: Any = None) -> Answer:
+        """One authorised request."""
+        return await asyncio.to_thread(self._api, method, path, body)
+
+    def _api(self, method: str, path: str, body: Any) -> Answer:
+        token = (self._directory / "state" / "admin.token").read_text().strip()
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=10)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
+            response = connection.getresponse()
+            return Answer(response.status, json.loads(response.read()))
+        finally:
+            connection.close()
+
+    async def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command of `edge`, with this gateway's configuration."""
+        command = [sys.executable, "-m", "edge.cli", *arguments, "-c", str(self.gateway.config)]
+        environment = dict(os.environ, PYTHONPATH=str(ROOT))
+        return await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+
+    async def pool(self) -> Any:
+        """The pool as the API shows it."""
+        return (await self.api("GET", "/v1/pools")).body["pools"][0]
+
+    async def until(self, condition: Callable[[Any], bool], wait_s: float = WAIT_S) -> Any:
+        """Ask for the pool until the condition holds of it."""
+        deadline = time.monotonic() + wait_s
+        while not condition(found := await self.pool()):
+            assert time.monotonic() < deadline, f"did not come true: {json.dumps(found, indent=1)}"
+            await asyncio.sleep(0.03)
+        return found
+
+    async def until_share(self, region: str, percent: float = 100) -> None:
+        """Until a region gets this much."""
+        await self.until(lambda found: found["view"]["shares"].get(region, 0) == percent)
+
+    async def events(self) -> list[Any]:
+        """Everything that was told."""
+        return list((await self.api("GET", "/v1/events?follow=0")).body["events"])
+
+
+class Load:
+    """Clients that ask for /work again and again; every answer is kept, in order of its end."""
+
+    def __init__(self, port: int, clients: int = 4, host: str = "a.example") -> None:
+        self.answers: list[tuple[int, str]] = []  # status (0: none), body
+        self._port, self._host = port, host
+        self._clients = clients
+        self._stop = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.create_task(self._run(), name="load") for _ in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._stop = True
+        await asyncio.gather(*self._tasks)
+
+    async def more(self, count: int) -> list[tuple[int, str]]:
+        """The next `count` answers to requests that begin from now on."""
+        start = len(self.answers) + self._clients  # what runs now was begun before
+        async with asyncio.timeout(WAIT_S):
+            while len(self.answers) < start + count:
+                self._news.clear()
+                await self._news.wait()
+        return self.answers[start : start + count]
+
+    @property
+    def failed(self) -> list[tuple[int, str]]:
+        """What was not answered with 200."""
+        return [each for each in self.answers if each[0] != 200]
+
+    async def _run(self) -> None:
+        client: RawClient | None = None
+        while not self._stop:
+            try:
+                client = client or await RawClient.connect(self._port)
+                response = await client.get("/work", self._host)
+                self.answers.append((response.status, response.body.content.decode()))
+                if response.closed:
+                    await client.close()
+                    client = None
+            except (OSError, AssertionError, Malformed, TimeoutError):
+                self.answers.append((0, ""))
+                if client is not None:
+                    await client.close()
+                client = None
+            self._news.set()
+            await asyncio.sleep(0.005)
+        if client is not None:
+            await client.close()
+
+
+def spread(answers: list[tuple[int, str]]) -> dict[str, float]:
+    """Percent by region."""
+    counts = Counter(body[:2] for _, body in answers)
+    return {region: 100 * count / len(answers) for region, count in counts.items()}

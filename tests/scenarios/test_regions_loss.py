@@ -1,0 +1,79 @@
+"""A region is lost and comes back, under load: no request fails, traffic moves and returns, fences hold."""
+
+from __future__ import annotations
+
+import pytest
+from kit.client import RawClient
+from kit.regions import Load, Regions, spread
+
+SWITCH = 'failover = "switch"\ndown_after = "300ms"\nup_after = "500ms"\nmin_dwell = "500ms"\n'
+FENCED = """
+[[routes]]
+name = "fenced"
+host = "fenced.example"
+pool = "web"
+geo = { require = ["eu"] }
+"""
+
+
+@pytest.mark.parametrize("pool", ["", SWITCH], ids=["spill", "switch"])
+async def test_a_lost_region_fails_no_request_and_comes_back(regions: Regions, pool: str) -> None:
+    await regions.start(pool)
+    async with Load(regions.gateway.http_port) as load:
+        assert spread(await load.more(50)) == {"eu": 100}
+        await regions.lose("eu")
+        await regions.until_share("us")
+        assert spread(await load.more(50)) == {"us": 100}
+        await regions.give_back("eu")
+        await regions.until_share("eu")
+        assert spread(await load.more(50)) == {"eu": 100}
+    assert load.failed == []
+    kinds = [event["kind"] for event in await regions.events()]
+    assert kinds.count("region.switch") == (2 if pool else 0)
+
+
+async def test_traffic_comes_back_by_and_by(regions: Regions) -> None:
+    await regions.start()
+    await regions.lose("eu")
+    await regions.until_share("us")
+    await regions.give_back("eu")
+    seen: set[float] = set()
+
+    def back(found: dict[str, dict[str, dict[str, float]]]) -> bool:
+        seen.add(found["view"]["shares"].get("eu", 0.0))
+        return max(seen) == 100
+
+    await regions.until(back)
+    between = sorted(share for share in seen if 0 < share < 100)
+    assert len(between) >= 2, "it went back in one step"
+    assert between[0] < 60
+
+
+async def test_a_fence_answers_503_and_never_from_another_region(regions: Regions) -> None:
+    await regions.start(more=FENCED)
+    async with Load(regions.gateway.http_port, host="fenced.example") as load:
+        assert spread(await load.more(30)) == {"eu": 100}
+        await regions.lose("eu")
+        await regions.until_share("us")
+        assert {status for status, _ in await load.more(30)} == {503}
+    assert not any(body.startswith("us") for _, body in load.answers)
+    assert {status for status, _ in load.answers} <= {200, 502, 503}
+    client = await RawClient.connect(regions.gateway.http_port)
+    try:
+        refused = await client.get("/work", "fenced.example")
+        assert refused.status == 503
+        assert (await client.get("/work")).body.content.startswith(b"us")
+    finally:
+        await client.close()
+
+
+async def test_one_backend_lost_stays_in_its_region(regions: Regions) -> None:
+    await regions.start()
+    async with Load(regions.gateway.http_port) as load:
+        await load.more(20)
+        await regions.origins["eu-1"].stop()
+        await regions.until(lambda found: found["regions"]["eu"]["health"] == "degraded")
+        late = await load.more(60)
+    assert load.failed == []
+    assert "eu-1" not in {body for _, body in late}
+    assert "eu-2" in {body for _, body in late}
