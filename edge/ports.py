@@ -121,6 +121,9 @@ class Link(Protocol):
     def silent(self, before: float) -> list[ResponseSink]:
         """Who sent a whole request before then and has had not a byte of its answer."""
 
+    def open(self) -> list[ResponseSink | Connector]:
+        """Whose request is at the backend, or waits for a connection to it; one for each."""
+
     def close_idle(self) -> None:
         """Give up kept connections."""
 

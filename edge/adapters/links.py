@@ -80,7 +80,7 @@ class BackendLink:
         self.trailer_bytes = 8192
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[None], Connector] = {}  # and who waits for the connection
         self._addresses: list[tuple[int, str]] = []
         self._resolved_at = -inf
         self._turn = 0
@@ -100,8 +100,8 @@ class BackendLink:
         """Make a new connection; the waiter hears of it, or of the failure, later on the loop."""
         self._retired = False  # who asks for one means to use the backend (again)
         task = asyncio.get_running_loop().create_task(self._connect(waiter, timeout), name=f"connect {self.peer.host}")
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._connecting[task] = waiter
+        task.add_done_callback(lambda done: self._connecting.pop(done, None))
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """A clean connection returns; it is kept until its idle deadline, unless the backend has left."""
@@ -129,6 +129,11 @@ class BackendLink:
     def silent(self, before: float) -> list[ResponseSink]:
         """Who sent a whole request before then and has had not a byte of its answer."""
         return [c.sink for c in self.connections if c.sink is not None and c.waits_since <= before]
+
+    def open(self) -> list[ResponseSink | Connector]:
+        """Whose request is at the backend, or waits for a connection to it; one for each."""
+        waiters = [waiter for task, waiter in self._connecting.items() if not task.done()]
+        return [*(c.sink for c in self.connections if c.sink is not None), *waiters]
 
     def close_idle(self) -> None:
         """Keep none any more (the backend leaves, or the gateway stops); running exchanges go on."""

@@ -270,7 +270,7 @@ class Supervisor:
         return found
 
     async def connections(self) -> dict[str, Any]:
-        """Every worker's connections; backends' numbers summed."""
+        """Every worker's connections and open requests; backends' numbers summed."""
         answers = await self.workers.tell(Kind.ASK, {"what": "connections"})
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for answer in answers:
@@ -283,6 +283,7 @@ class Supervisor:
                     sums[key] = dict(row)
         return {
             "clients": [client for answer in answers for client in answer["clients"]],
+            "requests": [request for answer in answers for request in answer["requests"]],
             "more": sum(answer["more"] for answer in answers),
             "backends": list(sums.values()),
         }

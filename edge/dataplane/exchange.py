@@ -86,8 +86,12 @@ class Exchange:
                 self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
         self.head_at = monotonic()
-        bodiless = facts.framing is Framing.NONE
-        head = self.open(facts.status, facts.wire, length, bodiless) + self.own_lines(facts.has_date)
+        if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
+            self.status, self.mode, self.expected = facts.status, LENGTH, length
+            head = facts.wire + self.own_lines(facts.has_date)
+        else:
+            bodiless = facts.framing is Framing.NONE
+            head = self.open(facts.status, facts.wire, length, bodiless) + self.own_lines(facts.has_date)
         transport = self.front.transport
         if not body:
             transport.write(head)

@@ -88,15 +88,15 @@ class Fetch:
     def _use(self, backend: Backend, now: float) -> None:
         backend.take(now)
         self.backend = backend
-        self.attempts += 1
+        self.attempts = attempts = self.attempts + 1
         self.link = link = self.pool.link(backend)
         exchange = self.exchange
-        exchange.attempts = self.attempts
+        exchange.attempts = attempts
         exchange.served_by = link.label
-        self.pool.began(link, self.attempts)
-        meter = self.route.meter
-        meter.attempts += 1
-        meter.retries += self.attempts > 1
+        self.pool.began(link, attempts)
+        self.route.meter.attempts += 1
+        if attempts > 1:
+            self.route.meter.retries += 1
         connection = None if self._fresh_only else link.take()
         if connection is None:
             link.connect(self, self.route.timeouts.connect)
@@ -230,16 +230,12 @@ class Fetch:
         if why_not is not None:
             return why_not is not NoRetry.BUDGET
         other = self.pool.select(exchange, (*self._tried, backend, *silent), now)
-        import sys
-        print("HEDGE", round(now, 2), round(now - self._began_at, 2), backend.id, [b.id for b in silent], other and other.id, self.pool.budget.active, self.pool.budget.retrying, file=sys.stderr)
         if other is not None:
             self._hedge = Hedge(self, other, self.attempts + self._hedges_lost + 1)
             self._hedge.start()
         return True
 
-    def hedge_answered(
-        self, hedge: Hedge, facts: ResponseFacts, length: int | None, body: bytes, done: bool
-    ) -> None:
+    def hedge_answered(self, hedge: Hedge, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """The hedge has a head: take it over, unless it is a gateway failure, for the first attempt may do better."""
         now = monotonic()
         if facts.status in GATEWAY_FAILURES:
@@ -303,6 +299,13 @@ class Fetch:
         """It takes more."""
         if self.exchange.upload is not None:
             self.exchange.upload.go()
+
+    @property
+    def state(self) -> str:
+        """Where the attempt stands, in a word for people."""
+        if self.connection is None:
+            return "connecting"
+        return "streaming" if self._head_passed else "waiting"
 
     # -- control ---------------------------------------------------------------------------------------------------
 

@@ -95,12 +95,11 @@ class PoolRuntime:
 
     def select(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> Backend | None:
         """The next backend for this exchange, never one that was tried."""
-        route = exchange.route
-        assert route is not None
         hint = 0 if self._hint is None else self._hint(exchange)
-        if route.by_place or route.fence is not None:
-            return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
-        return self.pool.pick(now, hint, tried)
+        route = exchange.routed
+        if route.anywhere:
+            return self.pool.pick(now, hint, tried)
+        return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
 
     def full(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> bool:
         """After `select` gave none: whether one would be free if requests ended."""

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edge.dataplane.fetch import Fetch
 from edge.dataplane.front import State
+from edge.dataplane.hedge import Hedge
 from edge.metrics import Meter
 
 if TYPE_CHECKING:
+    from edge.balance.backend import Backend
     from edge.dataplane.front import Front
+    from edge.dataplane.pools import PoolRuntime
     from edge.dataplane.worker import Worker
 
 MAX_CONNECTIONS = 10_000  # in one answer
@@ -106,7 +110,10 @@ def gauges(worker: Worker) -> dict[str, Any]:
 
 
 def connections(worker: Worker) -> dict[str, Any]:
-    """Every client connection, and what each backend holds: requests in flight, open and idle connections."""
+    """Every client connection, every request that is at a backend, and each backend's sums.
+
+    A backend's `in_flight` is the pool's count, its `requests` are found on its connections: they agree, always.
+    """
     now = monotonic()
     clients = []
     for front in list(worker.fronts)[:MAX_CONNECTIONS]:
@@ -114,6 +121,12 @@ def connections(worker: Worker) -> dict[str, Any]:
     return {
         "clients": clients,
         "more": max(0, len(worker.fronts) - MAX_CONNECTIONS),
+        "requests": [
+            row
+            for runtime in worker.pools.values()
+            for backend in runtime.pool.backends
+            for row in _requests(runtime, backend, now)
+        ],
         "backends": [
             {
                 "pool": name,
@@ -130,6 +143,33 @@ def connections(worker: Worker) -> dict[str, Any]:
     }
 
 
+def _requests(runtime: PoolRuntime, backend: Backend, now: float) -> Iterator[dict[str, Any]]:
+    """What is in flight at one backend."""
+    link = runtime.links.get(backend.id)
+    for sink in link.open() if link is not None else ():
+        hedge = sink if isinstance(sink, Hedge) else None
+        # Every other sink is a fetch, or the tunnel that a fetch became.
+        fetch: Fetch = sink if isinstance(sink, Fetch) else sink.fetch  # type: ignore[union-attr]
+        if fetch.backend is None or (hedge is not None and hedge.over and not hedge.adopted):
+            continue  # it was let go while it connected
+        exchange = fetch.exchange
+        yield {
+            "id": exchange.request_id.decode("latin-1"),
+            "pool": runtime.name,
+            "backend": backend.id,
+            "region": backend.region,
+            "state": "hedge" if hedge is not None else fetch.state,
+            "attempt": fetch.attempts if hedge is None else hedge.number,
+            "age_s": round(now - exchange.started_at, 3),
+            "client": exchange.client_text(),
+            "method": exchange.method.decode("latin-1"),
+            "path": exchange.target.partition(b"?")[0][:200].decode("latin-1"),
+            "route": exchange.routed.name,
+            "bytes_in": exchange.upload.received if exchange.upload is not None else 0,
+            "bytes_out": exchange.bytes_out,
+        }
+
+
 def _client(front: Front, now: float) -> dict[str, Any]:
     """One client connection; what its request is, when one runs. The target is shown without its query."""
     exchange = front.exchange
@@ -139,7 +179,7 @@ def _client(front: Front, now: float) -> dict[str, Any]:
     if exchange is None:
         return found
     if front.state is State.OPEN:
-        found["state"] = "fetching" if exchange.fetch is not None else "serving"
+        found["state"] = "fetching" if exchange.fetch is not None or exchange.watch is not None else "serving"
     found.update(
         client=exchange.client_text(),
         id=exchange.request_id.decode("latin-1"),
@@ -152,7 +192,4 @@ def _client(front: Front, now: float) -> dict[str, Any]:
         bytes_in=exchange.upload.received if exchange.upload is not None else 0,
         paused=front.paused,
     )
-    fetch = exchange.fetch
-    if fetch is not None and fetch.backend is not None:
-        found.update(pool=fetch.pool.name, backend=fetch.backend.id, region=fetch.backend.region)
     return found

@@ -66,6 +66,7 @@ class Route:
     meter: Meter = field(default_factory=Meter)
     label: bytes = b""
     below: bytes = b""
+    anywhere: bool = True  # any region may serve, in the order of the pool's own view
     prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
 
     @property
@@ -84,6 +85,7 @@ class Route:
 
     def __post_init__(self) -> None:
         self.label = self.name.encode()
+        self.anywhere = not self.by_place and self.fence is None
         self.below = self.path if self.path.endswith(b"/") else self.path + b"/"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Tunnel:
     """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
 
-    __slots__ = ("_connection", "_exchange", "_fetch", "_front")
+    __slots__ = ("_connection", "_exchange", "_front", "fetch")
 
     def __init__(self, exchange: Exchange, front: Front, fetch: Fetch) -> None:
         from edge.dataplane.front import State
@@ -30,7 +30,7 @@ class Tunnel:
         assert fetch.connection is not None
         self._exchange = exchange
         self._front = front
-        self._fetch = fetch
+        self.fetch = fetch
         self._connection = fetch.connection
         self._connection.sink = self
         front.tunnel = self
@@ -102,6 +102,6 @@ class Tunnel:
         self._front.start_reading()
 
     def _over(self) -> None:
-        self._fetch.tunnel_over()
+        self.fetch.tunnel_over()
         self._exchange.fetch = None
         self._exchange.finish()

@@ -15,6 +15,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,12 @@ _LINE = (
     b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,'
     b'"verdict":"%b","reason":"%b","error":"%b"}\n'
 )
+
+
+@lru_cache(maxsize=1024)
+def _word(word: str) -> bytes:
+    """A verdict, reason or error as bytes: there are few, and each log line has three."""
+    return word.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +227,9 @@ class Worker:
             (exchange.head_at - exchange.started_at) * 1e6 if exchange.head_at else 0,
             exchange.served_by,
             exchange.attempts,
-            exchange.verdict.encode(),
-            exchange.reason.encode(),
-            exchange.error.encode(),
+            _word(exchange.verdict),
+            _word(exchange.reason),
+            _word(exchange.error),
         )
 
     def _combined(self, exchange: Exchange) -> bytes:

@@ -30,9 +30,11 @@ async def edge(gateway_loop: LoopThread, tmp_path: Path) -> AsyncIterator[StartE
         started.append(await Gateway.start(gateway_loop, text, tmp_path / f"access-{len(started)}.log"))
         return started[-1]
 
+    gateway_loop.escaped.clear()
     yield start
     for gateway in started:
         await gateway.stop()
+        assert not gateway_loop.escaped, "an exception escaped on the gateway's loop"
         assert gateway.worker.bugs == 0, "the worker caught an exception: see standard error"
         assert gateway.in_flight == 0, "a backend was never given back"
 

@@ -33,6 +33,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.loop = uvloop.new_event_loop()
+        self.escaped: list[Any] = []  # exceptions that no part of the gateway caught
+        self.loop.set_exception_handler(lambda _, context: self.escaped.append(context))
         self._thread = threading.Thread(target=self._run, name="gateway-loop", daemon=True)
         self._thread.start()
 
@@ -101,10 +103,16 @@ class Gateway:
         """Requests that backends were taken for and not given back."""
         return sum(backend.in_flight for pool in self.worker.pools.values() for backend in pool.pool.backends)
 
+    def upstream(self) -> list[Any]:
+        """Open connections to backends, idle ones included."""
+        return [
+            each for pool in self.worker.pools.values() for link in pool.links.values() for each in link.connections
+        ]
+
     @property
     def upstream_connections(self) -> int:
-        """Open connections to backends, idle ones included."""
-        return sum(len(link.connections) for pool in self.worker.pools.values() for link in pool.links.values())
+        """How many."""
+        return len(self.upstream())
 
     @property
     def requests(self) -> int:

@@ -265,8 +265,7 @@ async def test_a_client_that_never_reads_stops_the_reading_upstream(origin: Scri
     await until(lambda: any(front.paused for front in list(gateway.worker.fronts)))
     front = next(iter(gateway.worker.fronts))
     assert front.transport.get_write_buffer_size() < 1024 * 1024
-    connection = next(iter(gateway.worker.pools["origin"].links.values())).connections
-    assert [each._paused_reading for each in connection] == [True]
+    assert [each._paused_reading for each in gateway.upstream()] == [True]
     client.wire.resume_reading()
     seen = 0
     while seen < MANY * len(PIECE):
@@ -292,10 +291,9 @@ async def test_an_origin_that_never_reads_stops_the_client(
             await client.wire.send(chunk, wait_s=20)
 
     writing = asyncio.create_task(write())
-    (link,) = gateway.worker.pools["origin"].links.values()
-    await until(lambda: any(each.transport.get_write_buffer_size() > 65536 for each in list(link.connections)))
+    await until(lambda: any(each.transport.get_write_buffer_size() > 65536 for each in gateway.upstream()))
     await until(lambda: [front._reading for front in list(gateway.worker.fronts)] == [False])
-    (front,), (connection,) = gateway.worker.fronts, link.connections
+    (front,), (connection,) = gateway.worker.fronts, gateway.upstream()
     assert connection.transport.get_write_buffer_size() < 1024 * 1024
     assert front.exchange is not None and front.exchange.upload is not None
     assert front.exchange.upload.received < 16 * 1024 * 1024, "what the kernel's buffers hold, and ours"

@@ -150,9 +150,8 @@ async def test_trap_a_client_that_never_reads(origin: ScriptedOrigin, proxy: Pro
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await until(lambda: any(front.paused for front in list(gateway.worker.fronts)))
     (front,) = gateway.worker.fronts
-    (link,) = gateway.worker.pools["origin"].links.values()
-    (connection,) = link.connections
-    assert connection._paused_reading  # type: ignore[attr-defined]
+    (connection,) = gateway.upstream()
+    assert connection._paused_reading
     assert front.transport.get_write_buffer_size() < 1024 * 1024
     client.reset()
     await origin.wait_for("gone", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,13 +24,13 @@ STEPS = st.lists(
 )
 
 
-def do(meter: Meter, what: str, value: object) -> None:
+def do(meter: Meter, what: str, value: Any) -> None:
     if what == "status":
-        meter.status[value] += 1  # type: ignore[index]
+        meter.status[value] += 1
     elif what == "reasons":
-        meter.reasons[value] = meter.reasons.get(value, 0) + 1  # type: ignore[index,arg-type]
+        meter.reasons[value] = meter.reasons.get(value, 0) + 1
     elif what == "sample":
-        meter.samples.append(value)  # type: ignore[arg-type]
+        meter.samples.append(value)
     else:
         setattr(meter, what, getattr(meter, what) + value)
 

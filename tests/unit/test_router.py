@@ -15,7 +15,12 @@ POOL: Any = None
 
 def router(*routes: str) -> Router:
     """Each as `host path`; the route's name is the same text."""
-    return Router([Route(text, *(part.encode() for part in text.split()), cast(Any, POOL)) for text in routes])
+
+    def route(text: str) -> Route:
+        host, path = text.encode().split()
+        return Route(text, host, path, cast(Any, POOL))
+
+    return Router([route(text) for text in routes])
 
 
 ALL = router(

@@ -146,6 +146,17 @@ def test_an_answer_before_the_body_was_sent_retires_the_connection() -> None:
     assert not wired.kept
 
 
+def test_an_answer_that_began_before_the_body_was_sent_retires_it_even_if_the_body_ends_first() -> None:
+    wired = Wired()
+    wired.connection.upload_begins()
+    wired.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel")
+    wired.connection.upload(b"rest")
+    wired.connection.upload_ends()
+    wired.feed(b"lo")
+    assert wired.sink.calls[-1] == ("end", [])
+    assert not wired.kept
+
+
 def test_the_response_is_due_from_the_end_of_the_request() -> None:
     wired = Wired()
     assert not wired.no_deadline
