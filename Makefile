@@ -16,7 +16,7 @@ run: $(STAMP)
 	$(VENV)/bin/edge demo
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 bench: $(STAMP)
 	$(VENV)/bin/python -m bench

@@ -149,8 +149,7 @@ async def play(scenario: Scenario, rate: float, console: Console) -> dict[str, A
                     status.update(f"{scenario.name}: {at:.0f} of {scenario.seconds:.0f} s, {failed} failed")
 
                 running = asyncio.create_task(load.run(progress), name="load")
-                while not load.began_at:
-                    await asyncio.sleep(0)
+                await load.begun.wait()
                 run = Run(scenario, stage.ids)
                 for step in scenario.steps:
                     await asyncio.sleep(max(0.0, step.at - load.now()))

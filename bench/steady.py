@@ -70,6 +70,7 @@ class SteadyLoad:
     def __init__(self, port: int, rate: float, seconds: float) -> None:
         self.samples: list[Sample] = []
         self.began_at = 0.0
+        self.begun = asyncio.Event()
         self._port = port
         self._rate = rate
         self._seconds = seconds
@@ -83,6 +84,7 @@ class SteadyLoad:
     async def run(self, progress: Callable[[float], None]) -> list[Sample]:
         """All samples in the order of their sending."""
         self.began_at = monotonic()
+        self.begun.set()
         running: list[asyncio.Task[None]] = []
         for number in range(int(self._rate * self._seconds)):
             due = number / self._rate

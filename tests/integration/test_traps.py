@@ -273,3 +273,24 @@ async def test_trap_a_bug_is_answered_once_and_never_tried_again(error: type[Exc
     gateway.worker.bugs = 0
     assert (await gateway.log(1))[0]["error"] == "proxy_internal_error"
     assert (await client.get("/")).status == 200
+
+
+@pytest.mark.parametrize("where", ["edge.dataplane.exchange.Exchange.own_lines", "edge.dataplane.fetch.request_head"])
+async def test_a_bug_in_a_callback_ends_its_exchange_too(
+    where: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an upstream callback lets out has nobody above it: the client must not wait for ever (DESIGN §8)."""
+    gateway, client = await proxy()
+
+    def broken(*_: Any) -> bytes:
+        monkeypatch.undo()
+        raise TypeError("secret detail of the inside")
+
+    monkeypatch.setattr(where, broken)
+    await client.send(b"GET /bug HTTP/1.1\r\nHost: a\r\n\r\n")
+    response = await client.read_response()
+    assert response is None or (response.status == 500 and b"secret" not in response.raw_head)
+    await until(lambda: gateway.in_flight == 0)
+    assert gateway.worker.bugs == 1
+    gateway.worker.bugs = 0
+    assert len(await gateway.log(1)) == 1
