@@ -18,9 +18,11 @@ from edge.balance.geo import NO_WISH, GeoMap, GeoWish
 from edge.balance.health import EjectionSettings
 from edge.balance.pool import BalanceSettings, Pool
 from edge.balance.regions import RegionSpec
+from edge.cache.prefetch import GateRules, Sequence
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.config import Config
 from edge.config_cache import CacheRules
+from edge.config_cache import Prefetch as PrefetchConfig
 from edge.config_routing import Backend as BackendConfig
 from edge.config_routing import Pool as PoolConfig
 from edge.config_routing import Region as RegionConfig
@@ -28,6 +30,7 @@ from edge.config_routing import Route as RouteConfig
 from edge.config_routing import Timeouts as TimeoutsConfig
 from edge.dataplane.geography import Geography, Places
 from edge.dataplane.pools import PoolRuntime, PoolSettings, hash_hint, seeded
+from edge.dataplane.prefetcher import Prefetcher, Warming
 from edge.dataplane.router import Retry, Route, Router
 from edge.dataplane.store import Store
 from edge.dataplane.worker import Worker, WorkerLimits
@@ -45,8 +48,14 @@ def build(config: Config, log: AccessLog | None = None, places: Places | None = 
     worker.combined = config.log.format == "combined"
     pools = pool_runtimes(config)
     worker.geography = geography(config, places or geo_reader(config))
-    worker.store = Store(config.cache.memory, config.cache.eviction)
-    worker.use(Router([route(each, pools) for each in config.routes]), pools)
+    worker.store = store = Store(config.cache.memory, config.cache.eviction)
+    store.warmer = Warming(worker).run
+    routes = [route(each, pools) for each in config.routes]
+    for made, values in zip(routes, config.routes, strict=True):
+        if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
+            made.prefetcher = prefetcher(worker, values.cache.prefetch)
+            store.prefetchers.append(made.prefetcher)
+    worker.use(Router(routes), pools)
     return worker
 
 
@@ -249,6 +258,12 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         wish=GeoWish(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_WISH,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
     )
+
+
+def prefetcher(worker: Worker, values: PrefetchConfig) -> Prefetcher:
+    """What a route fetches ahead."""
+    gate = GateRules(concurrency=values.concurrency, share=values.share, floor=values.precision_floor)
+    return Prefetcher(worker, values.links, tuple(Sequence(pattern) for pattern in values.next), gate)
 
 
 def rules(values: CacheRules) -> Rules:

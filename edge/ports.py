@@ -1,6 +1,7 @@
 """What the data path needs from outside, as Protocols and plain values.
 
-Each is a contract that real parts and test fakes both keep. Nothing here has behaviour. What implements one of these lives in `adapters` or `dataplane`; `app` wires them.
+Each is a contract that real parts and test fakes both keep. Nothing here has behaviour. What implements one of these
+lives in `adapters` or `dataplane`; `app` wires them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class ResponseSink(Protocol):
 
     def on_failed(self, error: UpstreamError) -> None:
         """The attempt ended without a whole response; the connection is gone already."""
+
+    def on_bug(self, error: Exception) -> None:
+        """One of these calls let an exception out: end what it was about; the connection is gone already."""
 
     def on_pause(self) -> None:
         """The upstream does not take more of the request body for now."""
@@ -163,3 +167,6 @@ class Connector(Protocol):
 
     def on_failed(self, error: UpstreamError) -> None:
         """No connection could be made; nothing was sent."""
+
+    def on_bug(self, error: Exception) -> None:
+        """`on_connected` let an exception out; the connection is gone already."""

@@ -161,7 +161,11 @@ class BackendLink:
             waiter.on_failed(ConnectFailed("connect failed"))
             raise
         else:
-            waiter.on_connected(connection)
+            try:
+                waiter.on_connected(connection)
+            except Exception as error:
+                connection.cancel()
+                waiter.on_bug(error)
 
     async def _open(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()

@@ -170,25 +170,30 @@ class UpstreamConnection(asyncio.Protocol):
             self.sink.on_resume()
 
     def data_received(self, data: bytes) -> None:
-        phase = self.phase
-        if phase is Phase.HEAD:
-            if self._buffer:
-                data = self._buffer + data
-                self._buffer = b""
-            try:
+        phase, sink = self.phase, self.sink
+        try:
+            if phase is Phase.HEAD:
+                if self._buffer:
+                    data = self._buffer + data
+                    self._buffer = b""
                 self._read_head(data)
-            except UpstreamError as error:
-                self._fail(error)
-        elif phase is Phase.LENGTH:
-            self._read_length(data)
-        elif phase is Phase.CHUNKED:
-            self._read_chunked(data)
-        elif phase is Phase.CLOSE or phase is Phase.TUNNEL:
-            self.deadline = inf if phase is Phase.TUNNEL else monotonic() + self.timeouts.body
-            if self.sink is not None:
-                self.sink.on_data(data)
-        else:  # idle: bytes that nobody asked for must never reach the next request's client
+            elif phase is Phase.LENGTH:
+                self._read_length(data)
+            elif phase is Phase.CHUNKED:
+                self._read_chunked(data)
+            elif phase is Phase.CLOSE or phase is Phase.TUNNEL:
+                self.deadline = inf if phase is Phase.TUNNEL else monotonic() + self.timeouts.body
+                if sink is not None:
+                    sink.on_data(data)
+            else:  # idle: bytes that nobody asked for must never reach the next request's client
+                self._drop()
+        except UpstreamError as error:
+            self._fail(error)
+        except Exception as error:  # a bug: nobody is above a callback, so who asked hears of it here
+            self.sink = None
             self._drop()
+            if sink is not None:
+                sink.on_bug(error)
 
     def eof_received(self) -> bool:
         self._clean_eof = True
@@ -201,12 +206,16 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:
             return
         clean = exc is None and self._clean_eof
-        if phase is Phase.TUNNEL or (phase is Phase.CLOSE and clean):
-            sink.on_end(_NO_TRAILERS)
-        elif phase is Phase.HEAD:
-            sink.on_failed(ConnectionLost("closed before a response" if not self._buffer else "closed within the head"))
-        else:
-            sink.on_failed(ResponseIncomplete("closed within the response"))
+        try:
+            if phase is Phase.TUNNEL or (phase is Phase.CLOSE and clean):
+                sink.on_end(_NO_TRAILERS)
+            elif phase is Phase.HEAD:
+                within = "closed within the head" if self._buffer else "closed before a response"
+                sink.on_failed(ConnectionLost(within))
+            else:
+                sink.on_failed(ResponseIncomplete("closed within the response"))
+        except Exception as error:
+            sink.on_bug(error)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from edge.dataplane.deliver import error_response, status_line
 from edge.dataplane.quick import WRITE_TOGETHER
 from edge.dataplane.tunnel import Tunnel
-from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid, UpstreamError
+from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import client_address
 from edge.http.grammar import Framing, RequestBlock, ResponseFacts
@@ -221,7 +221,7 @@ class Exchange:
 
     # -- failures --------------------------------------------------------------------------------------------------
 
-    def failed(self, error: UpstreamError) -> None:
+    def failed(self, error: EdgeError) -> None:
         """The fetch gave up."""
         self.fetch = None
         self.fail(error)

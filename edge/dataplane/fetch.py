@@ -40,7 +40,7 @@ class Receiver(Protocol):
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None: ...
     def data(self, data: bytes) -> None: ...
     def end(self, trailers: list[Line]) -> None: ...
-    def failed(self, error: UpstreamError) -> None: ...
+    def failed(self, error: EdgeError) -> None: ...
 
 
 class Fetch:
@@ -187,9 +187,9 @@ class Fetch:
             self._tried = (*self._tried, backend)
             self._adopt(self._hedge)
             return
+        self._fresh_only = self._fresh_only or stale
         why_not = self._why_not(error, now)
         if why_not is None and stale:  # the kept connection was closing while we sent: the same, on a new one
-            self._fresh_only = True
             self._use(backend, now)
             return
         if not stale:
@@ -290,6 +290,14 @@ class Fetch:
         elif hedge.connection.sink is hedge:
             hedge.connection.sink = self
 
+    def on_bug(self, error: Exception) -> None:
+        """A callback let an exception out: the exchange ends here, for nobody is above it (DESIGN §8)."""
+        self.exchange.worker.report_bug(error)
+        self._canceled = True
+        if self.backend is not None:
+            self._let_go(monotonic())
+        self.receiver.failed(EdgeError("internal error"))
+
     def on_pause(self) -> None:
         """The backend takes no more of the body."""
         if self.exchange.upload is not None:
@@ -350,7 +358,9 @@ class Fetch:
             sent=True,  # as far as is known; an error of connecting says by itself that nothing was
             body_replayable=upload is None or upload.replayable,
             head_passed=self._head_passed,
-            attempts=self.attempts + self._hedges_lost,
+            # A kept connection that was closing is no attempt: a region that dies with kept connections to each of its
+            # backends would use them all up. It happens once, for after it only new connections are used.
+            attempts=self.attempts + self._hedges_lost - self._fresh_only,
             deadline=exchange.started_at + retry.deadline,
         )
         return may_retry(failed, retry.attempts, self.pool.budget, now)

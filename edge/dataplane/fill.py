@@ -42,7 +42,7 @@ from edge.dataplane.fetch import GATEWAY_FAILURES, Fetch
 from edge.dataplane.hit import serve
 from edge.dataplane.opening import Opening, passed_on, shared
 from edge.dataplane.watch import Watch
-from edge.errors import EdgeError, NoBackend, UpstreamError
+from edge.errors import EdgeError, NoBackend
 from edge.http.cache_status import forwarded, line
 from edge.http.forwarding import request_lines
 from edge.http.grammar import ResponseFacts
@@ -78,7 +78,6 @@ class Fill:
         self.trailers: list[Line] = []
         self.seq = self.store.epochs.now_seq()
         self.requested_at = self.store.clock()
-        self.put = False  # it is in the index
         self._began: Opening | None = None  # what who joins later is given
         self._late = False  # the head is out: who comes now asked after it
         self._plain = False  # asked without conditions of ours
@@ -218,7 +217,7 @@ class Fill:
         self._settle(Outcome.STORED)
         self.pump()
 
-    def failed(self, error: UpstreamError) -> None:
+    def failed(self, error: EdgeError) -> None:
         """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
         self._fetch = None
         self._release()
@@ -349,7 +348,10 @@ class Fill:
         now = self.store.clock()
         if outrun(self, stored, now):
             return
-        self.put = self.store.index.put(stored, now, self.seq, min_uses=1).ok
+        self.store.index.put(stored, now, self.seq, min_uses=1)
+        prefetcher = self.exchange.routed.prefetcher
+        if prefetcher is not None:
+            prefetcher.served(self.exchange, stored)
 
     def _release(self) -> None:
         if self._reserved:

@@ -11,6 +11,7 @@ everybody is silent nobody is hedged, so that a slow day doubles no load.
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,10 @@ class Hedge:
         elif not self.over:
             self.fetch.hedge_failed(self, error)
 
+    def on_bug(self, error: Exception) -> None:
+        """A callback let an exception out: the whole fetch ends."""
+        self.fetch.on_bug(error)
+
     def on_pause(self) -> None:
         """It sends no body."""
 
@@ -113,10 +118,9 @@ class Pace:
 
     __slots__ = ("_usual", "heard_at", "suspected_at")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self._usual = Ewma()
-        self.heard_at = now
-        self.suspected_at = 0.0
+        self.heard_at = self.suspected_at = -inf
 
     def heard(self, samples: list[float], now: float) -> None:
         """It answered, as often as there are samples, since the last tick."""

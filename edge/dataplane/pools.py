@@ -44,8 +44,10 @@ class PoolRuntime:
     """One pool of one worker."""
 
     __slots__ = (
+        "_anyone",
         "_hedges",
         "_hint",
+        "_leaving",
         "_paces",
         "_postponed",
         "_queue",
@@ -73,7 +75,9 @@ class PoolRuntime:
         self.links: dict[str, Link] = {backend.id: make_link(backend) for backend in pool.backends}
         self.budget = RetryBudget(settings.retry_budget, settings.retry_min)
         self.fallback: PoolRuntime | None = None
+        self._leaving: list[Link] = []  # of backends that were removed while requests ran on them
         self._queue: deque[Fetch] = deque()
+        self._anyone = False  # False: nobody waits in any of the three
         self._postponed: deque[Fetch] = deque()  # attempts that the retry budget does not allow yet
         self._hedges: deque[Fetch] = deque()  # hedges that it does not allow yet; found anew on each tick
         self._paces: dict[str, Pace] = {}
@@ -88,8 +92,14 @@ class PoolRuntime:
     def link(self, backend: Backend) -> Link:
         """The connections to a backend that this pool picked; it may be the fallback's."""
         if backend.pool == self.name or self.fallback is None:
-            return self.links[backend.id]
-        return self.fallback.links[backend.id]
+            return self.links.get(backend.id) or self._orphan(backend)
+        return self.fallback.link(backend)
+
+    def _orphan(self, backend: Backend) -> Link:
+        """A link for one more attempt at a backend that was removed meanwhile."""
+        link = self.make_link(backend)
+        self._leaving.append(link)
+        return link
 
     # -- selection -------------------------------------------------------------------------------------------------
 
@@ -125,10 +135,8 @@ class PoolRuntime:
     def ended(self, attempts: int) -> None:
         """An attempt gave its backend back: whoever waits longest is next."""
         self.budget.ended(attempts > 1)
-        if self._queue:
-            self._queue.popleft().attempt()
-        if self._postponed or self._hedges:
-            self._retry_more()
+        if self._anyone:
+            self._next()
 
     # -- the retry budget ------------------------------------------------------------------------------------------
 
@@ -142,14 +150,19 @@ class PoolRuntime:
             return False
         fetch.queued_until = now + self.settings.queue_timeout
         self._postponed.append(fetch)
+        self._anyone = True
         return True
 
-    def _retry_more(self) -> None:
+    def _next(self) -> None:
+        """A backend has room for one more, and the budget perhaps for some."""
         now = monotonic()
+        if self._queue:
+            self._queue.popleft().attempt()
         while self._postponed and self.budget.allows():
             self._postponed.popleft().again(now)
         while self._hedges and self.budget.allows():
             self._hedges.popleft().hedge(self._silent, now)
+        self._anyone = bool(self._queue or self._postponed or self._hedges)
 
     # -- queue -----------------------------------------------------------------------------------------------------
 
@@ -160,6 +173,7 @@ class PoolRuntime:
             return
         fetch.queued_until = now + self.settings.queue_timeout
         self._queue.append(fetch)
+        self._anyone = True
 
     def dequeue(self, fetch: Fetch) -> None:
         """Wait no longer."""
@@ -175,9 +189,12 @@ class PoolRuntime:
         """Expire deadlines of links and of the queue."""
         for identity, link in self.links.items():
             if link.meter.samples:
-                self._pace(identity, now).heard(link.meter.samples, now)
+                self._pace(identity).heard(link.meter.samples, now)
             link.tick(now)
             link.meter.fold()
+        for link in self._leaving:
+            link.tick(now)
+        self._leaving = [link for link in self._leaving if link.open()]
         self._listen(now)
         while self._postponed and self._postponed[0].queued_until <= now:
             self._postponed.popleft().expired()
@@ -186,25 +203,25 @@ class PoolRuntime:
 
     # -- silence ---------------------------------------------------------------------------------------------------
 
-    def _pace(self, identity: str, now: float) -> Pace:
+    def _pace(self, identity: str) -> Pace:
         found = self._paces.get(identity)
         if found is None:
-            found = self._paces[identity] = Pace(now)
+            found = self._paces[identity] = Pace()
         return found
 
     def _listen(self, now: float) -> None:
         """Find the backends that let requests wait beyond what is usual, hedge those requests, suspect the silent."""
         waiting: list[ResponseSink] = []
-        silent: list[tuple[Backend, Pace, int]] = []
+        silent: list[Backend] = []
         for backend in self.pool.backends:
             if backend.in_flight:
-                pace = self._pace(backend.id, now)
+                pace = self._pace(backend.id)
                 found = self.links[backend.id].silent(now - pace.patience_s)
                 waiting += found
                 if found and now - pace.heard_at >= pace.patience_s:
-                    silent.append((backend, pace, len(found)))
+                    silent.append(backend)
         on_trial = [backend for backend in self.pool.backends if backend.half_open]  # no place to be quicker at
-        self._silent = (*(backend for backend, _, _ in silent), *on_trial)
+        self._silent = (*silent, *on_trial)
         self._hedges.clear()
         for sink in waiting:
             if isinstance(sink, Hedge):
@@ -214,19 +231,25 @@ class PoolRuntime:
             # Every sink but a hedge is a fetch: nothing else sends on a link.
             if not owner.hedge(self._silent, now):  # type: ignore[attr-defined]
                 self._hedges.append(owner)  # type: ignore[arg-type]
-        for backend, pace, count in silent:
-            self._suspect(backend, pace, count, now)
+                self._anyone = True
+        for backend in silent:
+            self._suspect(backend, self._paces[backend.id], now)
 
-    def _suspect(self, backend: Backend, pace: Pace, count: int, now: float) -> None:
+    def _suspect(self, backend: Backend, pace: Pace, now: float) -> None:
         """As many requests wait as failures in a row would eject, and others answer: that is as good as failures."""
         ejection = self.pool.settings.ejection
-        if ejection is None or count < ejection.consecutive or now - pace.suspected_at < SUSPECT_AGAIN_S:
+        if ejection is None or now < backend.ejected_until or now - pace.suspected_at < SUSPECT_AGAIN_S:
             return
-        silence_s = now - pace.heard_at
-        others = (self._paces[other] for other in self._paces if other != backend.id)
-        if silence_s >= SILENCE_S and any(other.heard_at > pace.heard_at for other in others):
+        wait_s = max(SILENCE_S, pace.patience_s)
+        count = len(self.links[backend.id].silent(now - wait_s))
+        others = [self._paces[other] for other in self._paces if other != backend.id]
+        if (
+            count >= ejection.consecutive
+            and now - pace.heard_at >= wait_s
+            and any(other.heard_at > now - 2 * wait_s for other in others)
+        ):
             pace.suspected_at = now
-            self.pool.suspect(backend, f"{count} requests wait, no answer for {silence_s:.1f} s", now)
+            self.pool.suspect(backend, f"{count} requests wait, no answer for {wait_s:.1f} s", now)
 
     # -- membership ------------------------------------------------------------------------------------------------
 
@@ -242,10 +265,11 @@ class PoolRuntime:
         link = self.links.pop(backend_id, None)
         if link is not None:
             link.close_idle()
+            self._leaving.append(link)
 
     async def close(self) -> None:
         """End all connections."""
-        for link in list(self.links.values()):
+        for link in [*self.links.values(), *self._leaving]:
             await link.close()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.cache import invalidate
 from edge.cache.flights import Flight, Flights
@@ -20,6 +20,10 @@ from edge.cache.rules import Rules
 from edge.cache.stored import Stored
 from edge.http.message import Fields, RequestHead, ResponseHead
 
+if TYPE_CHECKING:
+    from edge.dataplane.prefetcher import Prefetcher
+
+TICK_S = 0.25  # how often `tick` is due
 SWEEP_STEPS = 200  # each tick; the rest of a large purge is freed bit by bit
 Progress = Callable[[dict[str, Any]], None]
 Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
@@ -38,6 +42,9 @@ class Store:
         self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
         self.announce: Callable[[Purge], None] | None = None
         self.warmer: Warmer | None = None
+        self.prefetchers: list[Prefetcher] = []
+        self.late_s = 0.0  # how late the last tick was: a busy loop
+        self._ticked_at: float | None = None
 
     def _new_index(self, epochs: Epochs) -> Index[Stored]:
         return Index(self._budget, self._eviction, self._variant_limit, 1, epochs)
@@ -91,7 +98,12 @@ class Store:
 
     def tick(self, now: float) -> None:
         """Four times a second: end waits, free what is expired or purged. `now` is the worker's monotonic clock."""
+        if self._ticked_at is not None:
+            self.late_s = max(0.0, now - self._ticked_at - TICK_S)
+        self._ticked_at = now
         self.flights.tick(now)
+        for prefetcher in self.prefetchers:
+            prefetcher.tick(self, now)
         self.index.sweep(SWEEP_STEPS, self.clock())
 
     async def warm(self, urls: list[str], progress: Progress) -> dict[str, Any]:
@@ -106,7 +118,15 @@ class Store:
         return {
             **{name: value for name, value in vars_of(stats).items() if isinstance(value, int | float)},
             "flights": len(self.flights),
+            **self._prefetched(),
         }
+
+    def _prefetched(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for prefetcher in self.prefetchers:
+            for name, value in prefetcher.stats().items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
 
 
 _NO_FIELDS = Fields()

@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.errors import UpstreamError
+from edge.errors import ResponseIncomplete, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
 
@@ -92,6 +92,11 @@ class Tunnel:
         self._front.tunnel = None
         self._front.abort()
         self._over()
+
+    def on_bug(self, error: Exception) -> None:
+        """A callback let an exception out."""
+        self._exchange.worker.report_bug(error)
+        self.on_failed(ResponseIncomplete("internal error"))
 
     def on_pause(self) -> None:
         """The origin is slow."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kit.client import RawClient
+from kit.origin import OK, Step
 from kit.regions import Load, Regions, spread
 
 SWITCH = 'failover = "switch"\ndown_after = "300ms"\nup_after = "500ms"\nmin_dwell = "500ms"\n'
@@ -77,3 +78,29 @@ async def test_one_backend_lost_stays_in_its_region(regions: Regions) -> None:
     assert load.failed == []
     assert "eu-1" not in {body for _, body in late}
     assert "eu-2" in {body for _, body in late}
+
+
+async def test_a_region_that_hangs_fails_nothing_and_is_left(regions: Regions) -> None:
+    await regions.start('retry = { hedge = "300ms" }\n')
+    async with Load(regions.gateway.http_port) as load:
+        await load.more(40)
+        for name in ("eu-1", "eu-2"):
+            for target in ("/work", "/healthz"):
+                regions.origins[name].route(target, Step.SILENCE)
+        await regions.until_share("us")
+        assert spread(await load.more(40)) == {"us": 100}
+    assert load.failed == []
+    assert regions.origins["eu-1"].counters["gone"] > 0
+
+
+async def test_a_backend_that_fails_one_probe_of_three_is_taken_out_and_stays_out(regions: Regions) -> None:
+    await regions.start()
+    rounds = 12
+    for _ in range(rounds):
+        for script in (OK, OK, b"HTTP/1.1 500 Flap\r\nContent-Length: 0\r\n\r\n"):
+            regions.origins["eu-1"].enqueue(script)
+    done = regions.origins["eu-1"].counters["responses"] + 3 * rounds
+    await regions.origins["eu-1"].wait_for("responses", done, 12)
+    events = [each for each in await regions.events() if each["kind"] == "backend.health"]
+    moves = [(each["was"], each["is"]) for each in events if each["backend"] == "eu-1" and each["was"] != "unknown"]
+    assert moves == [("healthy", "unhealthy")]

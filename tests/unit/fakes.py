@@ -115,6 +115,9 @@ class RecordingSink:
         self._say("end", trailers)
         self.over = True
 
+    def on_bug(self, error: Exception) -> None:
+        raise error
+
     def on_failed(self, error: UpstreamError) -> None:
         self._say("failed", type(error).__name__)
         self.over = True
