@@ -13,21 +13,19 @@ from edge.adapters.geo import GeoReader
 from edge.adapters.links import BackendLink, Peer, response_memo
 from edge.adapters.logs import AccessLog
 from edge.adapters.tls import client_context, server_context
-from edge.balance.backend import Backend, BackendSpec
+from edge.balance.backend import Backend
 from edge.balance.geo import NO_WISH, GeoMap, GeoWish
 from edge.balance.health import EjectionSettings
 from edge.balance.pool import BalanceSettings, Pool
-from edge.balance.regions import RegionSpec
 from edge.cache.prefetch import GateRules, Sequence
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.config import Config
 from edge.config_cache import CacheRules
 from edge.config_cache import Prefetch as PrefetchConfig
-from edge.config_routing import Backend as BackendConfig
 from edge.config_routing import Pool as PoolConfig
-from edge.config_routing import Region as RegionConfig
 from edge.config_routing import Route as RouteConfig
 from edge.config_routing import Timeouts as TimeoutsConfig
+from edge.control.membership import backend_spec, region_spec
 from edge.dataplane.geography import Geography, Places
 from edge.dataplane.pools import PoolRuntime, PoolSettings, hash_hint, seeded
 from edge.dataplane.prefetcher import Prefetcher, Warming
@@ -107,20 +105,6 @@ def geography(config: Config, places: Places) -> Geography:
     return Geography(GeoMap(specs, overrides), places, bool(overrides))
 
 
-def region_spec(name: str, region: RegionConfig) -> RegionSpec:
-    """A region of the file as balancing sees it."""
-    return RegionSpec(
-        name,
-        region.tier,
-        region.weight,
-        region.location,
-        region.countries,
-        region.continents,
-        region.subdivisions,
-        region.last_resort,
-    )
-
-
 def worker_limits(config: Config) -> WorkerLimits:
     """The client side's limits."""
     limits = config.limits
@@ -151,7 +135,7 @@ def pool_runtimes(config: Config) -> dict[str, PoolRuntime]:
     runtimes = {}
     for name, pool in config.pools.items():
         backends = [
-            Backend(backend_spec(each, name, config.regions), pool.health is not None, ejection(pool))
+            Backend(backend_spec(name, each), pool.health is not None, ejection(pool))
             for each in pool.backends
         ]
         settings = BalanceSettings(ejection(pool), pool.slow_start, pool.fail_open)
@@ -166,22 +150,6 @@ def pool_runtimes(config: Config) -> dict[str, PoolRuntime]:
         if pool.fallback is not None:
             runtimes[name].fall_back_to(runtimes[pool.fallback])
     return runtimes
-
-
-def backend_spec(backend: BackendConfig, pool: str, regions: dict[str, RegionConfig]) -> BackendSpec:
-    """A backend of the file (or of a registration) as balancing sees it."""
-    url = backend.url
-    return BackendSpec(
-        id=backend.id,
-        pool=pool,
-        scheme=url.scheme,
-        host=url.host,
-        port=url.port,
-        authority=url.authority.encode(),
-        region=backend.region,
-        weight=backend.weight,
-        max_in_flight=backend.max_in_flight or None,
-    )
 
 
 def ejection(pool: PoolConfig) -> EjectionSettings | None:

@@ -175,8 +175,6 @@ def _same_strong_validator(one: Stored, two: Fields) -> bool:
     if first is None or first != two.joined(b"last-modified"):
         return False
     modified = parse_date(first, one.received_at)
-    dates = [
-        parse_date(date, one.received_at) for fields in (one.head.fields, two) if (date := fields.joined(b"date"))
-    ]
+    dates = [parse_date(date, one.received_at) for fields in (one.head.fields, two) if (date := fields.joined(b"date"))]
     # RFC 9110 8.8.2.2: a time is a strong validator only when the response is clearly younger than it.
     return modified is not None and len(dates) == 2 and all(date is not None and date - modified >= 1 for date in dates)
