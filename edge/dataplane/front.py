@@ -52,6 +52,8 @@ class Front(asyncio.Protocol):
         "deadline",
         "exchange",
         "forward_lines",
+        "key_host",
+        "key_start",
         "paused",
         "peer",
         "peer_bytes",
@@ -78,6 +80,8 @@ class Front(asyncio.Protocol):
         self.place: ClientPlace | None = None  # where the peer is, once somebody asked
         self.trusted = False
         self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
+        self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
+        self.key_start = b""  # scheme and authority of a cache key
         self._buffer = b""
         self._reading = True
         self._held_back = False

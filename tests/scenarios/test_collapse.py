@@ -344,3 +344,85 @@ async def test_a_tiny_budget_gives_the_same_responses(memory: str) -> None:
             stats = lab.store.index.stats()
             assert stats.bytes + stats.reserved_bytes <= stats.budget_bytes
         await ended(lab)
+
+
+async def test_who_shares_a_fetch_gets_the_stored_lines_once_and_the_full_age() -> None:
+    async with open_lab() as lab, crowd(lab, 3) as clients:
+        lab.fresh()
+        lines = (FRESH, "Age: 7", "Connection: x", "X: 1", "Y: 2", "Cache-Status: origin; hit")
+        lab.answers(Pause("go"), head(200, lines, 2) + b"ok")
+        await send(lab, clients)
+        await until(lambda: waiting(lab) == 2)
+        lab.later(3)
+        lab.origin.release("go")
+        for at, response in enumerate(await read(clients)):
+            names = [name.lower() for name, _ in response.fields]
+            assert names.count(b"date") == names.count(b"age") == names.count(b"content-length") == 1
+            assert (response.get(b"age"), response.get(b"x"), response.get(b"y")) == (b"10", None, b"2")
+            assert response.get(b"cache-status") == (
+                b"edge; fwd=uri-miss; ttl=50; stored; collapsed"
+                if at
+                else b"origin; hit, edge; fwd=uri-miss; ttl=50; stored; detail=cold"
+            )
+
+
+async def test_what_turns_out_storable_after_all_is_shared_again() -> None:
+    async with open_lab() as lab, crowd(lab, 5) as clients:
+        lab.fresh()
+        lab.says("Cache-Control: no-store")
+        await lab.ask()
+        assert len(lab.store.flights._markers) == 1
+        lab.says("Cache-Control: max-age=0", 'ETag: "a"')
+        await lab.ask()
+        assert len(lab.store.flights._markers) == 0
+        lab.store.index.remove(f"http://a.example{lab.target}".encode())
+        lab.answers(Pause("go"), head(200, (FRESH,), 2) + b"ok")
+        await send(lab, clients)
+        await until(lambda: waiting(lab) == 4)
+        lab.origin.release("go")
+        assert len(await read(clients)) == 5
+        assert len(lab.asked) == 3
+
+
+async def test_an_older_fetch_that_is_slower_does_not_replace_a_newer_response() -> None:
+    async with open_lab() as lab, crowd(lab, 1) as clients:
+        lab.fresh()
+        lab.answers(head(200, (FRESH,), 4) + b"ol", Pause("go"), b"d!")
+        await clients[0].send(request("Cache-Control: no-cache", target=lab.target))
+        assert await clients[0].read_head() is not None
+        lab.later(1)
+        lab.says(FRESH, body="new")
+        await lab.ask("Cache-Control: no-cache")
+        lab.origin.release("go")
+        await lab.rest()
+        response = await lab.ask()
+        assert (from_store(response), response.body.content) == (True, b"new")
+
+
+async def test_a_client_answered_shortly_does_not_end_the_fill() -> None:
+    async with open_lab() as lab:
+        lab.fresh()
+        lab.says(FRESH, 'ETag: "a"')
+        await lab.ask()
+        lab.later(61)
+        lab.answers(head(200, (FRESH, 'ETag: "b"'), 4) + b"ne", Pause("go"), b"w!")
+        response = await lab.ask('If-None-Match: "b"')
+        assert response.status == 304
+        lab.origin.release("go")
+        await lab.rest()
+        again = await lab.ask()
+        assert (from_store(again), again.body.content) == (True, b"new!")
+
+
+async def test_what_is_not_used_often_enough_is_passed_on_and_replaced_all_the_same() -> None:
+    async with open_lab("min_uses = 3") as lab:
+        lab.fresh()
+        for number in range(3):
+            lab.says(FRESH, body=str(number))
+            assert not from_store(await lab.ask())
+        assert from_store(await lab.ask())
+        lab.later(61)
+        lab.says(FRESH, body="new")
+        await lab.ask()
+        assert (await lab.ask()).body.content == b"new"
+        assert len(lab.asked) == 4
