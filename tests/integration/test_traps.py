@@ -209,6 +209,7 @@ async def test_trap_limits_counters_and_log_on_every_path_alike(origin: Scripted
     assert [line["status"] for line in lines] == [status for _, status in paths.values()]
     assert [line["verdict"] for line in lines[:2]] == ["miss", "hit"]
     meter = gateway.worker.router.routes[0].meter
+    meter.fold()
     assert meter.requests == len(paths) - 1, "what no route was asked for is nobody's"
     assert meter.bytes_in == 4
     for raw, _ in paths.values():  # and a limit is a limit on each
