@@ -203,8 +203,9 @@ def link_maker(config: Config) -> Callable[[PoolConfig], Callable[[Backend], Lin
 
 
 def timeouts(values: TimeoutsConfig) -> Timeouts:
-    """The waits on a backend."""
-    return Timeouts(values.connect, values.first_byte, values.head, values.body, values.idle, values.queue)
+    """The waits on a backend. A head that is due in one second cannot have its first byte later."""
+    first = min(values.first_byte, values.head)
+    return Timeouts(values.connect, first, values.head, values.body, values.idle, values.queue)
 
 
 def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
