@@ -77,4 +77,6 @@ def test_bounds_belong_to_their_bucket_and_an_empty_histogram_says_nothing() -> 
 
 
 def test_every_number_is_declared() -> None:
-    assert set(Meter.__slots__) - {"samples", "hits", "hit_bytes"} == set(HELP), "these are only kept until the next fold"
+    assert set(Meter.__slots__) - {"samples", "hits", "hit_bytes"} == set(HELP), (
+        "these are only kept until the next fold"
+    )
