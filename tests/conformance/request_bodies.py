@@ -165,7 +165,7 @@ CHUNKS = [
         "trailers": (_chunks(b"5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Two: 2\r\n\r\n"), HELLO),
         "a trailer that names Content-Length": (
             _chunks(b"5\r\nhello\r\n0\r\nContent-Length: 99\r\n\r\n"), Seen(method=b"POST", body=b"hello",
-            absent=(b"99",)),
+            absent=(b"content-length",)),
         ),
         "a trailer that names Host": (
             _chunks(b"5\r\nhello\r\n0\r\nHost: evil.example\r\n\r\n"), Seen(method=b"POST", body=b"hello",

@@ -83,7 +83,7 @@ async def test_a_slow_origin_is_not_the_client_s_fault(
     deaf_origin: DeafOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
     """An upload that waits because its origin does not read is never answered with 408."""
-    limits, pool = 'body_timeout = "100ms"', 'timeouts = { body = "1s" }'
+    limits, pool = 'body_timeout = "1s"', 'timeouts = { body = "2s" }'
     gateway = await edge(edge_toml(deaf_origin.port, limits=limits, pool=pool))
     client = await raw_client(gateway.port)
     await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % deaf_origin.size)

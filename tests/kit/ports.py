@@ -1,28 +1,34 @@
 """Free loopback ports for processes that must be told their port before they start.
 
-One rule: ports asked for together are distinct. A port can be lost to another process between the call and its use;
-the range below the ephemeral one is not used, as the kernel knows best what is free.
+One rule: no port is given twice. They are taken in turn from below the ephemeral range, so that neither the kernel nor
+another test of this process can hand one out again before its server listens; test processes that run side by side
+begin at different places.
 """
 
 from __future__ import annotations
 
+import os
 import socket
+from itertools import count
 
 LOOPBACK = "127.0.0.1"
+FIRST, LAST = 10_000, 32_000  # Linux hands out ephemeral ports from 32,768 on
+_turn = count(os.getpid() * 613)
 
 
-def free_ports(count: int) -> list[int]:
-    """`count` distinct ports that nobody listened on a moment ago."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for sock in held:
-            sock.bind((LOOPBACK, 0))
-        return [int(sock.getsockname()[1]) for sock in held]
-    finally:
-        for sock in held:
-            sock.close()
+def free_ports(number: int) -> list[int]:
+    """`number` distinct ports that nobody listens on."""
+    return [free_port() for _ in range(number)]
 
 
 def free_port() -> int:
-    """One port that nobody listened on a moment ago."""
-    return free_ports(1)[0]
+    """One port that nobody listens on."""
+    for turn in _turn:
+        port = FIRST + turn % (LAST - FIRST)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("the count has no end")
