@@ -59,7 +59,7 @@ class Listen(Section):
     https: Many[HttpsListener] = entry([], "Where to listen for HTTPS")
     workers: Workers = entry(
         1,
-        'Processes; "auto" = one for each core. Each has its own memory cache: more workers share less',
+        'Processes, each with its own memory cache; "auto" = one for each core, or one where a route caches',
     )
     backlog: AtLeastOne = entry(1024, "Connections that the kernel holds before they are accepted")
     trusted_proxies: Many[Cidr] = entry([], "Whose X-Forwarded-For and Forwarded are believed; empty = nobody's")

@@ -290,11 +290,13 @@ class Supervisor:
 
 
 def worker_count(config: Config) -> int:
-    """How many workers; "auto" is one for each core that this process may use."""
+    """How many workers. "auto" is one for each core that this process may use, or one where a route caches.
+
+    Each worker's memory is its own: with several, a stored response would be a hit or a miss by the connection that
+    asks, and each object would be fetched once for each worker. An operator who wants that gives the number.
+    """
     workers = config.listen.workers
-    return workers if isinstance(workers, int) else max(1, len(os.sched_getaffinity(0)))
-
-
-def without_seeds(body: dict[str, Any]) -> dict[str, Any]:
-    """What makes a view another view: seeds move with every probe, and matter only beside another change."""
-    return {name: {key: value for key, value in pool.items() if key != "seeds"} for name, pool in body["pools"].items()}
+    if isinstance(workers, int):
+        return workers
+    caches = any(route.cache is not None for route in config.routes)
+    return 1 if caches else max(1, len(os.sched_getaffinity(0)))
