@@ -300,3 +300,8 @@ def worker_count(config: Config) -> int:
         return workers
     caches = any(route.cache is not None for route in config.routes)
     return 1 if caches else max(1, len(os.sched_getaffinity(0)))
+
+
+def without_seeds(body: dict[str, Any]) -> dict[str, Any]:
+    """What makes a view another view: seeds move with every probe, and matter only beside another change."""
+    return {name: {key: value for key, value in pool.items() if key != "seeds"} for name, pool in body["pools"].items()}
