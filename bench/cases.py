@@ -26,7 +26,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`mode` is the load script's: plain, zipf or slow. Cached cases are warmed first."""
+    """`mode` is the load script's: plain, unique, cold, cold-unique, zipf or slow. Cached cases are warmed first."""
 
     name: str
     title: str
@@ -40,9 +40,17 @@ class Case:
 CASES = (
     Case("forward-1k", "forward 1 KiB", "/f/1k"),
     Case("forward-100k", "forward 100 KiB", "/f/100k"),
+    Case("forward-1m", "forward 1 MiB", "/f/1m"),
+    # The default of most sites: a route that caches, answers that forbid it. nginx and HAProxy forward them plainly.
+    Case("uncacheable-1k", "uncacheable on a cached route, 1 KiB", "/u/1k"),
+    Case("uncacheable-1k-unique", "the same, every head another", "/u/1k", mode="unique"),
+    Case("uncacheable-100k", "uncacheable on a cached route, 100 KiB", "/u/100k"),
+    Case("cold-1k", "cold miss, stored, 1 KiB", "/k/", mode="cold"),
+    Case("cold-1k-unique", "the same, every head another", "/k/", mode="cold-unique"),
     Case("hit-1k", "hit 1 KiB", "/c/1k", cached=True),
     Case("hit-10k", "hit 10 KiB", "/c/10k", cached=True),
     Case("hit-100k", "hit 100 KiB", "/c/100k", cached=True),
+    Case("hit-1m", "hit 1 MiB", "/c/1m", cached=True),
     Case("browser", "browser mix, cached", "/c/o/", mode="zipf", cached=True),
     Case("latency", "forward 1 KiB, 1 connection", "/f/1k", Kind.LATENCY, connections=1),
     Case("idle", "2,000 kept connections", "/f/1k", Kind.IDLE),
@@ -68,15 +76,21 @@ class Target:
 
 
 TARGETS = (
-    Target("forward-1k", "cpu_us", 1.5, "nginx"),
+    Target("forward-1k", "cpu_us", 1.45, "nginx"),
     Target("forward-1k", "cpu_us", 1.15, "nginx", stretch=True),
     Target("forward-1k", "rps", 4.0, "naive", at_least=True),
+    Target("uncacheable-1k", "cpu_us", 1.15, "case:forward-1k"),
+    Target("uncacheable-1k", "cpu_us", 1.7, "nginx"),
+    Target("uncacheable-1k-unique", "cpu_us", 2.6, "nginx"),
+    Target("uncacheable-100k", "cpu_us", 1.3, "haproxy"),
+    Target("cold-1k", "cpu_us", 0.65, "varnish"),
+    Target("cold-1k-unique", "cpu_us", 0.95, "varnish"),
     Target("forward-100k", "rps", 0.8, "haproxy", at_least=True),
     Target("idle", "bytes_each", 2560),
     Target("big", "down_growth_mib", 32),
     Target("big", "up_growth_mib", 32),
     Target("latency", "added_us", 2.0, "nginx"),
-    Target("hit-1k", "cpu_us", 0.9, "nginx"),
+    Target("hit-1k", "cpu_us", 0.8, "nginx"),
     Target("hit-1k", "cpu_us", 0.6, "varnish"),
     Target("hit-1k", "cpu_us", 0.7, "nginx", stretch=True),
     Target("hit-1k", "cpu_us", 1.1, "haproxy", stretch=True),
@@ -85,7 +99,7 @@ TARGETS = (
     Target("hit-100k", "cpu_us", 0.8, "varnish"),
     Target("hit-100k", "cpu_us", 0.8, "haproxy"),
     Target("hit-100k", "cpu_us", 1.2, "nginx"),
-    Target("browser", "cpu_us", 0.9, "nginx"),
+    Target("browser", "cpu_us", 0.8, "nginx"),
     Target("browser", "cpu_us", 1.0, "haproxy", stretch=True),
     Target("slow-cached", "p50_us", 0.5, "case:slow-forward"),
     Target("slow-cached", "hit_ratio", 0.9, at_least=True),

@@ -1,9 +1,11 @@
 -- The load: what each request looks like, and one line of figures at the end.
 --   plain          wrk's own small head, one path
+--   unique         the same with an X-Id that no other request has
+--   cold           a path that nobody asked for before; cold-unique: with such an X-Id as well
 --   zipf N s       browser-like heads of 500 bytes, 64 user agents, objects 00000..N-1 after a Zipf law
 --   each N         every object once in turn (warming)
 --   slow N s       browser-like heads, nine in ten on cacheable objects (c/), one in ten not (n/)
--- Requests are made before the run, so that the run itself only looks them up.
+-- Requests are made before the run, so that the run itself only looks them up; but for unique and cold, of course.
 
 local PREPARED = 16384
 local requests, at = {}, 0
@@ -51,9 +53,23 @@ local function zipf(n, s)
   end
 end
 
+-- One request after the other, none as any before: not in an earlier run either.
+local function never_the_same(mode, prefix)
+  local run = string.format("%x%x", os.time(), math.floor(os.clock() * 1e6))
+  local host = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
+  request = function()
+    at = at + 1
+    local id = run .. at
+    local path = mode == "unique" and prefix or prefix .. id
+    local field = mode == "cold" and "" or "X-Id: " .. id .. "\r\n"
+    return "GET " .. path .. host .. field .. "\r\n"
+  end
+end
+
 function init(args)
   local mode, n, s, prefix = args[1] or "plain", tonumber(args[2] or 0), tonumber(args[3] or 1), wrk.path
   if mode == "plain" then return end
+  if mode == "unique" or mode == "cold" or mode == "cold-unique" then return never_the_same(mode, prefix) end
   math.randomseed(42)
   local names, pick = agents(), zipf(math.max(n, 1), s)
   local count = mode == "each" and n or PREPARED

@@ -16,6 +16,9 @@ SCRIPT = Path(__file__).with_name("load.lua")
 SLOW_OBJECTS = 1_000
 ARGUMENTS = {
     "plain": ["plain"],
+    "unique": ["unique"],
+    "cold": ["cold"],
+    "cold-unique": ["cold-unique"],
     "zipf": ["zipf", str(OBJECTS), "1.0"],
     "each": ["each", str(OBJECTS)],
     "slow": ["slow", str(SLOW_OBJECTS), "1.0"],

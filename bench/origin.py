@@ -1,6 +1,7 @@
 """The origin that all peers stand before: one nginx worker with files, its own request counter, nothing else.
 
-Under /f/ every file is `no-store`, under /c/ the same file may be cached for a day. One rule: the origin is never the
+Under /f/ and /u/ every file is `no-store`, under /c/ the same file may be cached for a day, and under /k/ any name is
+1 KiB that may be. One rule: the origin is never the
 thing that is measured, so it logs nothing and keeps its files open.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from bench.cases import OBJECTS
 from bench.processes import LOOPBACK, Refused, Running, answer, program
 
-SIZES = {"1k": 1024, "10k": 10 * 1024, "100k": 100 * 1024}
+SIZES = {"1k": 1024, "10k": 10 * 1024, "100k": 100 * 1024, "1m": 1024 * 1024}
 
 CONFIG = """
 {user} worker_processes 1; daemon off; pid {dir}/origin.pid; error_log {dir}/origin.err crit;
@@ -26,6 +27,8 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     location = /count {{ stub_status; }}
     location /f/ {{ alias {dir}/files/; add_header Cache-Control no-store; }}
+    location /u/ {{ alias {dir}/files/; add_header Cache-Control no-store; }}
+    location ~ ^/k/ {{ alias {dir}/files/1k; add_header Cache-Control max-age=86400; }}
     location /c/ {{ alias {dir}/files/; add_header Cache-Control max-age=86400; }}
   }}
 }}
@@ -38,7 +41,7 @@ def user_line() -> str:
 
 
 def write_files(directory: Path) -> None:
-    """The three sizes, and the objects of the browser mix."""
+    """The sizes, and the objects of the browser mix."""
     objects = directory / "files" / "o"
     objects.mkdir(parents=True)
     for name, size in SIZES.items():

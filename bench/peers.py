@@ -47,6 +47,8 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location /f/ {{ proxy_pass http://files; }}
+    location /u/ {{ proxy_pass http://files; }}
+    location /k/ {{ proxy_pass http://files; proxy_cache store; proxy_cache_lock on; }}
     location /c/ {{ proxy_pass http://files; proxy_cache store; proxy_cache_lock on; }}
     location /sf/ {{ proxy_pass http://slow; }}
     location /s/ {{ proxy_pass http://slow; proxy_cache store; proxy_cache_lock on; }}
@@ -74,6 +76,7 @@ cache store
 frontend front
   bind 127.0.0.1:{port} backlog 4096
   use_backend files-cached if {{ path_beg /c/ }}
+  use_backend files-cached if {{ path_beg /k/ }}
   use_backend slow-cached if {{ path_beg /s/ }}
   use_backend slow if {{ path_beg /sf/ }}
   use_backend sink if {{ path_beg /big/ }}
@@ -122,6 +125,7 @@ path = "{dir}/state"
 [log]
 access = "{dir}/access.jsonl"
 """
+CACHED = ("/u/", "/k/", "/c/", "/s/")
 EDGE_POOL = '[pools.{name}]\nejection = false\n[[pools.{name}.backends]]\nurl = "http://127.0.0.1:{port}"\n'
 EDGE_ROUTE = '[[routes]]\nhost = "*"\npath = "{path}"\npool = "{pool}"\n{cache}\n'
 
@@ -163,10 +167,18 @@ def _naive(site: Site, python: str) -> list[str]:
 
 def _gateway(site: Site, python: str) -> list[str]:
     pools = {"files": site.files, "slow": site.slow, "sink": site.sink}
-    routes = {"/f/": "files", "/c/": "files", "/sf/": "slow", "/s/": "slow", "/big/": "sink"}
+    routes = {
+        "/f/": "files",
+        "/u/": "files",
+        "/k/": "files",
+        "/c/": "files",
+        "/sf/": "slow",
+        "/s/": "slow",
+        "/big/": "sink",
+    }
     text = _fill(EDGE, site) + "".join(EDGE_POOL.format(name=name, port=port) for name, port in pools.items())
     for path, pool in routes.items():
-        text += EDGE_ROUTE.format(path=path, pool=pool, cache="" if path in ("/c/", "/s/") else "cache = false")
+        text += EDGE_ROUTE.format(path=path, pool=pool, cache="" if path in CACHED else "cache = false")
     return [python, "-m", "edge.cli", "run", "-c", _write(site, "gateway.toml", text)]
 
 
