@@ -1,10 +1,14 @@
 """The journal: what the gateway must know again after any kind of end, in one SQLite file.
 
-    config revisions │ run-time registrations │ administrative states │ purge log and epochs │ audit
+    config revisions │ run-time registrations │ administrative states │ purge log and epochs │ audit │ changes
 
 One rule: when a call that writes returns, its change is on the disk (WAL, synchronous=FULL: one fsync, some
 milliseconds), and when it raises, nothing of it is. A cut of the write-ahead log at any byte loses only transactions
 that were not whole there: SQLite checks each frame's checksum and stops at the first that does not fit.
+
+Every change has a log sequence number, the next higher one, and `changes` says when each was made. The numbers belong
+to one history: a restored journal begins a history of its own (`history`), so that a number that was given before the
+loss and again after it never passes for the same change.
 
 How the file comes into being and when it counts as damaged stands in `journal_file`. There is one writer: a lock file
 keeps a second process out. Calls block and belong to one thread, the supervisor's.
@@ -18,7 +22,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +32,19 @@ from edge.control.journal_file import JournalError, damaged, explained, lock_fil
 
 __all__ = ["AdminState", "AuditRecord", "Journal", "JournalError", "PurgeRecord", "Registration", "Revision"]
 
-TRIMMED = ("revisions", "purges", "audit")  # logs that grow without end unless `trim` is called
+TRIMMED = ("revisions", "purges", "audit", "changes")  # logs that grow without end unless `trim` is called
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted configuration; `hash` is the text's SHA-256, `at` epoch seconds."""
+    """An accepted configuration; `hash` is the text's SHA-256, `at` epoch seconds. `files` are the texts that it
+    includes, by name."""
 
     id: int
     at: float
     hash: str
     text: str
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,16 @@ class Journal:
         """The number of the last change: two journals with one history and one number hold the same."""
         return int(self._rows("SELECT value FROM facts WHERE name = 'sequence'")[0][0])
 
+    @property
+    def history(self) -> str:
+        """What the sequence numbers belong to."""
+        return str(self._rows("SELECT value FROM facts WHERE name = 'history'")[0][0])
+
+    def first_change_after(self, sequence: int) -> float | None:
+        """When the first change with a higher number was made; None when there is none."""
+        rows = self._rows("SELECT at FROM changes WHERE id > ? ORDER BY id LIMIT 1", sequence)
+        return float(rows[0][0]) if rows else None
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is durable together when this ends, or not there at all. Nests."""
@@ -139,11 +155,13 @@ class Journal:
             yield
             return
         with explained(self._path):
+            at = self._clock()
             self._db.execute("BEGIN IMMEDIATE")
             self._depth = 1
             try:
                 yield
                 self._db.execute("UPDATE facts SET value = value + 1 WHERE name = 'sequence'")
+                self._db.execute("INSERT INTO changes SELECT value, ? FROM facts WHERE name = 'sequence'", (at,))
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:  # some failures (disk full) have rolled back already
@@ -154,18 +172,21 @@ class Journal:
 
     # Config revisions
 
-    def record_revision(self, text: str) -> int:
-        """An accepted configuration's id; the newest one's if that has the same text (a restart)."""
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        newest = self._rows("SELECT id, hash FROM revisions ORDER BY id DESC LIMIT 1")
-        if newest and newest[0][1] == digest:
+    def record_revision(self, text: str, files: dict[str, str] | None = None) -> int:
+        """An accepted configuration's id; the newest one's if that has the same texts (a restart)."""
+        digest, included = hashlib.sha256(text.encode()).hexdigest(), _json(files or {})
+        newest = self._rows("SELECT id, hash, files FROM revisions ORDER BY id DESC LIMIT 1")
+        if newest and newest[0][1:] == (digest, included):
             return int(newest[0][0])
-        return self._insert("INSERT INTO revisions (at, hash, text) VALUES (?, ?, ?)", self._clock(), digest, text)
+        return self._insert(
+            "INSERT INTO revisions (at, hash, text, files) VALUES (?, ?, ?, ?)",
+            *(self._clock(), digest, text, included),
+        )
 
     def revisions(self, limit: int = 100) -> list[Revision]:
         """The newest first."""
-        rows = self._rows("SELECT id, at, hash, text FROM revisions ORDER BY id DESC LIMIT ?", limit)
-        return [Revision(*row) for row in rows]
+        rows = self._rows("SELECT id, at, hash, text, files FROM revisions ORDER BY id DESC LIMIT ?", limit)
+        return [Revision(number, at, digest, text, self._value(files)) for number, at, digest, text, files in rows]
 
     # Run-time registrations; a backend's name holds its pool's
 
@@ -255,11 +276,13 @@ class Journal:
         ]
 
     def trim(self, keep: int) -> None:
-        """Keep the newest `keep` of revisions, purges and audit each; ids go on from where they were."""
+        """Keep the newest `keep` of revisions, purges, audit and changes each; ids go on from where they were."""
+        newest = {table: f"SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET ?" for table in TRIMMED}
+        if not any(self._rows(query, keep) for query in newest.values()):
+            return
         with self.transaction():
-            for table in TRIMMED:
-                newest = f"SELECT id FROM {table} ORDER BY id DESC LIMIT 1 OFFSET ?"
-                self._db.execute(f"DELETE FROM {table} WHERE id <= ({newest})", (keep,))
+            for table, query in newest.items():
+                self._db.execute(f"DELETE FROM {table} WHERE id <= ({query})", (keep,))
 
     # Statements
 
@@ -299,4 +322,4 @@ class Journal:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edge.errors import EdgeError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 4096  # set when the file is made, whatever SQLite was built with
 APPLICATION_ID = 0x45444745  # "EDGE", in the file's header
 SCHEMA = """
@@ -35,6 +35,15 @@ CREATE TABLE audit (
     actor TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL);
 INSERT INTO facts VALUES ('sequence', 0);
 """
+# What brings a journal of version N to N + 1. A new one is made at version 1 and taken up the same stairs, so that
+# there is one way to each version, and every test of a new journal is a test of the migrations.
+MIGRATIONS: dict[int, str] = {
+    1: """
+ALTER TABLE revisions ADD COLUMN files TEXT NOT NULL DEFAULT '{}';
+CREATE TABLE changes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
+INSERT INTO facts VALUES ('history', lower(hex(randomblob(8))));
+""",
+}
 
 
 class JournalError(EdgeError):
@@ -99,13 +108,19 @@ def make_file(path: Path) -> None:
         try:
             db.executescript(
                 f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA synchronous = FULL; PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {SCHEMA_VERSION}; BEGIN; {SCHEMA} COMMIT; PRAGMA journal_mode = WAL;"
+                f"BEGIN; {SCHEMA} {_stairs(1)} COMMIT; PRAGMA journal_mode = WAL;"
             )
         finally:
             db.close()
         _sync(fresh)
         os.replace(fresh, path)
         _sync(path.parent)
+
+
+def _stairs(version: int) -> str:
+    """What brings a journal of this version up to date."""
+    steps = "".join(MIGRATIONS[step] for step in range(version, SCHEMA_VERSION))
+    return f"{steps} PRAGMA user_version = {SCHEMA_VERSION};"
 
 
 def _refuse_cut(path: Path) -> None:
@@ -136,14 +151,29 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise JournalError(f"journal {path} is another program's database")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA_VERSION:
-        raise JournalError(f"journal {path} has schema version {version}, this program knows {SCHEMA_VERSION}")
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise JournalError(
+            f"journal {path} has schema version {version}, this program knows 1 to {SCHEMA_VERSION}: "
+            f"run the program that wrote it, or a newer one"
+        )
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise JournalError(f"journal {path}: its file system has no write-ahead logging (a network share?)")
     db.execute("PRAGMA synchronous = FULL")
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise damaged(path, found.splitlines()[-1])
+    if version < SCHEMA_VERSION:  # after the check: what is damaged is left as it is
+        _migrate(db, version)
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """All steps are one transaction: a kill leaves the old version or the new one."""
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {_stairs(version)} COMMIT;")
+    except sqlite3.DatabaseError:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _sync(path: Path) -> None:

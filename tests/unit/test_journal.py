@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from edge.control import journal_file
 from edge.control.journal import Journal, JournalError
 
 
@@ -117,6 +118,74 @@ def test_epochs_are_replaced(journal: Journal, path: Path) -> None:
     journal.save_epochs({"seq": 2, "stamps": [["host", "a", 1, 0, 0.0]]})
     with again(journal, path) as opened:
         assert opened.load_epochs() == {"seq": 2, "stamps": [["host", "a", 1, 0, 0.0]]}
+
+
+def old_journal(path: Path) -> None:
+    """A journal as version 1 of the schema had it, with one change."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path)
+    db.executescript(
+        f"PRAGMA page_size = 4096; PRAGMA application_id = {journal_file.APPLICATION_ID}; PRAGMA user_version = 1;"
+        f"{journal_file.SCHEMA} INSERT INTO revisions (at, hash, text) VALUES (5.0, 'h', 'a = 1');"
+        "UPDATE facts SET value = 1 WHERE name = 'sequence'; PRAGMA journal_mode = WAL;"
+    )
+    db.close()
+
+
+def test_an_old_journal_is_brought_up_to_date_once(path: Path) -> None:
+    old_journal(path)
+    with Journal.open(path) as journal:
+        assert [(found.text, found.files) for found in journal.revisions()] == [("a = 1", {})]
+        assert journal.sequence == 1 and len(journal.history) == 16
+        journal.put_region("eu", {})
+        assert journal.sequence == 2
+        history = journal.history
+    with Journal.open(path) as journal:
+        assert journal.history == history and list(journal.regions()) == ["eu"]
+
+
+def test_a_migration_that_fails_leaves_the_old_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_journal(path)
+    with monkeypatch.context() as broken:
+        broken.setitem(journal_file.MIGRATIONS, 1, journal_file.MIGRATIONS[1] + "CREATE TABLE facts (a);")
+        with pytest.raises(JournalError, match="already exists"):
+            Journal.open(path)
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name = 'changes'")] == []
+    db.close()
+    with Journal.open(path) as journal:
+        assert journal.sequence == 1
+
+
+def test_every_change_has_a_number_and_a_time(journal: Journal, clock: Clock) -> None:
+    for number in range(1, 6):
+        clock.now = 1000.0 + number
+        with journal.transaction():
+            journal.put_region("eu", {"n": number})
+            journal.audit("ann", "region.add", "eu")
+        assert journal.sequence == number
+    assert [journal.first_change_after(number) for number in (0, 3, 4, 5)] == [1001.0, 1004.0, 1005.0, None]
+    journal.trim(2)
+    assert (journal.sequence, journal.first_change_after(0)) == (6, 1004.0)
+    journal.trim(100)  # takes nothing away, and so is no change
+    assert journal.sequence == 6
+
+
+def test_two_journals_never_share_a_history(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "a") as one, Journal.open(tmp_path / "b") as other:
+        assert one.history != other.history
+
+
+def test_a_revision_holds_the_files_that_it_includes(journal: Journal, path: Path) -> None:
+    first = journal.record_revision("include = ['s/*']", {"s/b.toml": "b", "s/a.toml": "a"})
+    assert journal.record_revision("include = ['s/*']", {"s/a.toml": "a", "s/b.toml": "b"}) == first
+    assert journal.record_revision("include = ['s/*']", {"s/a.toml": "other"}) > first
+    with again(journal, path) as opened:
+        assert [found.files for found in opened.revisions()] == [
+            {"s/a.toml": "other"},
+            {"s/a.toml": "a", "s/b.toml": "b"},
+        ]
 
 
 def test_audit_is_newest_first(journal: Journal) -> None:
