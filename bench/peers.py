@@ -1,7 +1,8 @@
 """The proxies: how each is configured and started, with one worker or thread.
 
-All know the same five paths: /f/ forwards, /c/ caches, /big/ streams to the sink, /sf/ and /s/ forward and cache before
-the slow origin. One rule: each is set up as an operator would for this work, with limits that a benchmark would only
+All know the same paths: /f/ forwards, /c/ and /k/ cache, /u/ would cache (the gateway and Varnish) or forwards what may
+not be stored, /big/ streams to the sink, /sf/ and /s/ forward and cache before the slow origin.
+One rule: each is set up as an operator would for this work, with limits that a benchmark would only
 stumble over (requests per kept connection) lifted for all.
 """
 
@@ -167,15 +168,7 @@ def _naive(site: Site, python: str) -> list[str]:
 
 def _gateway(site: Site, python: str) -> list[str]:
     pools = {"files": site.files, "slow": site.slow, "sink": site.sink}
-    routes = {
-        "/f/": "files",
-        "/u/": "files",
-        "/k/": "files",
-        "/c/": "files",
-        "/sf/": "slow",
-        "/s/": "slow",
-        "/big/": "sink",
-    }
+    routes = dict.fromkeys(("/f/", "/u/", "/k/", "/c/"), "files") | {"/sf/": "slow", "/s/": "slow", "/big/": "sink"}
     text = _fill(EDGE, site) + "".join(EDGE_POOL.format(name=name, port=port) for name, port in pools.items())
     for path, pool in routes.items():
         text += EDGE_ROUTE.format(path=path, pool=pool, cache="" if path in CACHED else "cache = false")
