@@ -63,12 +63,12 @@ async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:
     for address in config.listen.http:
         sock = bind(address.host, address.port, config.listen.backlog)
         bound.append(sock.getsockname()[:2])
-        await worker.listen(sock)
+        await worker.listen(sock, None, config.listen.backlog)
     for listener in config.listen.https:
         tls = server_context([(each.cert, each.key) for each in listener.certificates])
         sock = bind(listener.address.host, listener.address.port, config.listen.backlog)
         bound.append(sock.getsockname()[:2])
-        await worker.listen(sock, tls)
+        await worker.listen(sock, tls, config.listen.backlog)
     return bound
 
 

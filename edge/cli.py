@@ -58,6 +58,18 @@ def read_config(path: Path) -> tuple[Config, str]:
     return load_text(text, str(path)), text
 
 
+def looked_at(config: Config, text: str, path: Path, strict: bool = False) -> list[str]:
+    """Warnings about a checked configuration on this machine. Raises ConfigError: what cannot work here, and with
+    `strict` the warnings too."""
+    from edge.control.preflight import preflight  # not needed, and not cheap, for other commands
+
+    found = preflight(config, text, str(path))
+    notes = [*(f"{path}: {line}" for line in warnings(config)), *found.warnings]
+    if found.errors or (strict and notes):
+        raise ConfigError([*found.errors, *(notes if strict else [])])
+    return notes
+
+
 config_option = click.option(
     "-c", "--config", "path", type=click.Path(path_type=Path), default=DEFAULT_CONFIG, show_default=True,
     help="The configuration file.",
@@ -74,7 +86,7 @@ def run(path: Path) -> None:
         raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
     from edge.control.gateway import Settings, run_gateway  # not needed, and not cheap, for other commands
 
-    for line in warnings(config):
+    for line in looked_at(config, text, path):
         click.echo(f"edge: {line}", err=True)
     sys.exit(uvloop.run(run_gateway(Settings(config, text, str(path)))))
 
@@ -83,8 +95,9 @@ def run(path: Path) -> None:
 @config_option
 @json_option
 @click.option("--keys", is_flag=True, help="List every key with type, default and help; reads no file.")
-def check(path: Path, as_json: bool, keys: bool) -> None:
-    """Check a configuration file: every mistake at once, each with its line and column."""
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
+    """Check a configuration file and what it names on this machine: every mistake at once, with line and column."""
     if keys:
         found = [key._asdict() for key in describe()]
         if as_json:
@@ -94,17 +107,17 @@ def check(path: Path, as_json: bool, keys: bool) -> None:
         return
     try:
         config, text = read_config(path)
+        notes = looked_at(config, text, path, strict)
     except ConfigError as error:
         if as_json:
             say({"ok": False, "problems": error.problems})
             sys.exit(1)
         raise
-    notes = warnings(config)
     if as_json:
         say({"ok": True, "problems": [], "warnings": notes, "hash": config_hash(text)})
         return
     for line in notes:
-        click.echo(f"{path}: {line}", err=True)
+        click.echo(f"{line} (warning)", err=True)
     counts = f"{len(config.routes)} routes, {len(config.pools)} pools, {len(config.regions)} regions"
     click.echo(f"{path}: ok ({counts})")
 

@@ -12,14 +12,13 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, PlainValidator, field_validator
 
+from edge.config_names import Argument, CookieName, HeaderName, NumberedPath, PathPrefix
 from edge.config_schedule import When
 from edge.config_types import (
     AtLeastOne,
-    CookieName,
     Count,
     Duration,
     FilePath,
-    HeaderName,
     Kind,
     Many,
     Percent,
@@ -73,23 +72,12 @@ def parse_redis_url(value: object) -> str:
 
 
 Status = Annotated[int, PlainValidator(parse_status), Kind("status code")]
-PathPrefix = Annotated[
-    str, PlainValidator(matching(r"/[^\s?#\x00-\x1f\x7f]*", 'a path such as "/api"')), Kind("path prefix")
-]
-Argument = Annotated[
-    str, PlainValidator(matching(r"[^\s&=#\x00-\x1f\x7f]+", 'an argument name or glob such as "utm_*"')), Kind("glob")
-]
-Pattern = Annotated[
-    str,
-    PlainValidator(matching(r"/[^\s{}#\x00-\x1f\x7f]*\{n\}[^\s{}#\x00-\x1f\x7f]*", 'a path with one "{n}" in it')),
-    Kind("path pattern"),
-]
 
 
 class Bypass(Section):
     """`bypass`: what keeps a request away from the cache."""
 
-    cookies: Many[CookieName] = entry([], "Cookie names: a request that carries one bypasses the cache")
+    cookies: Many[CookieName] = entry([], "Cookie names or globs: a request that carries one bypasses the cache")
     headers: Many[HeaderName] = entry([], "Field names: a request that carries one bypasses the cache")
     paths: Many[PathPrefix] = entry([], "Path prefixes (by segments) that bypass the cache")
 
@@ -98,7 +86,7 @@ class Prefetch(Section):
     """`prefetch`: fetching what will be asked for next."""
 
     links: bool = entry(False, "Fetch what a cached page names by Link rel=prefetch or rel=preload")
-    next: Many[Pattern] = entry([], "Patterns of numbered paths; after number n, n + 1 is fetched")
+    next: Many[NumberedPath] = entry([], "Patterns of numbered paths; after number n, n + 1 is fetched")
     share: Percent = entry("10%", "Hard share of all requests to the origin that may be prefetches")
     concurrency: AtLeastOne = entry(4, "Prefetches at the same time")
     precision_floor: Percent = entry("20%", "Prefetch switches itself off when less of what it fetched is used")
@@ -113,10 +101,10 @@ class CacheRules(Section):
     override_ttl: Duration | None = entry(None, "Lifetime that wins over everything, no-store and private too")
     bypass: Bypass = entry({}, "What keeps a request away from the cache")
     ignore_query: Many[Argument] = entry([], "Query arguments (names or globs) left out of the key, not of the request")
-    only_query: Many[Argument] | None = entry(None, "The only query arguments that are part of the key")
+    only_query: Many[Argument] | None = entry(None, "The only query arguments (names or globs) in the key")
     sort_query: bool = entry(False, "Sort query arguments in the key")
     key_headers: Many[HeaderName] = entry([], "Request fields that are part of the key")
-    key_cookies: Many[CookieName] = entry([], "Cookies that are part of the key")
+    key_cookies: Many[CookieName] = entry([], "Cookies (names or globs) that are part of the key")
     set_cookie: Literal["refuse", "store", "strip"] = entry(
         "refuse", "A storable response with Set-Cookie: not stored, stored as it is, or stored without the field"
     )

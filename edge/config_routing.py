@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
-from edge.config_cache import CacheRules, PathPrefix, Switch, matching
+from edge.config_cache import CacheRules, Switch, matching
+from edge.config_names import HashOn, Method, PathPrefix, ProbeTarget
 from edge.config_types import (
     AtLeastOne,
     BackendId,
@@ -21,7 +22,6 @@ from edge.config_types import (
     FilePath,
     Kind,
     Many,
-    Method,
     Name,
     Percent,
     PositiveSize,
@@ -86,20 +86,7 @@ Subdivision = Annotated[
 Continent = Literal["AF", "AN", "AS", "EU", "NA", "OC", "SA"]
 Location = Annotated[tuple[float, float], PlainValidator(parse_location), Kind("[latitude, longitude]")]
 Statuses = Annotated[frozenset[int], PlainValidator(parse_statuses), Kind("list of status codes")]
-ProbeTarget = Annotated[
-    str, PlainValidator(matching(r"/[^\s#\x00-\x1f\x7f]*", 'a path such as "/healthz"')), Kind("path")
-]
 RouteHost = Annotated[str, PlainValidator(parse_route_host), Kind("host")]
-HashOn = Annotated[
-    str,
-    PlainValidator(
-        matching(
-            r"path|client|(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]+",
-            '"path", "client", "header:<name>" or "cookie:<name>"',
-        )
-    ),
-    Kind("text"),
-]
 
 
 class Region(Section):
@@ -278,10 +265,3 @@ class Route(Section):
             return data
         host, path = data.get("host", "*"), data.get("path", "/")
         return {**data, "name": f"{host}{path}" if isinstance(host, str) and isinstance(path, str) else "none"}
-
-    @field_validator("path")
-    @classmethod
-    def _already_normal(cls, value: str) -> str:
-        if re.search(r"/(?:\.|%2[eE]){1,2}(?=/|$)|//", value):
-            raise ValueError(f"must have no empty, . or .. segments (no request could match), got {shown(value)}")
-        return value

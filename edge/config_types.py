@@ -229,13 +229,13 @@ def parse_workers(value: object) -> int | str:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def _word(pattern: str, what: str, *, lower: bool = False) -> Callable[[object], str]:
+def _word(pattern: str, what: str) -> Callable[[object], str]:
     compiled = re.compile(pattern)
 
     def parse(value: object) -> str:
         if not isinstance(value, str) or compiled.fullmatch(value) is None:
             raise _refuse(what, value)
-        return value.lower() if lower else value
+        return value
 
     return parse
 
@@ -245,8 +245,6 @@ def _as_tuple(value: object) -> object:
         return tuple(value)
     raise ValueError(f"must be a list, got {shown(value)}")
 
-
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 
 Many = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 Duration = Annotated[float, PlainValidator(parse_duration), Kind("duration")]
@@ -273,6 +271,3 @@ BackendId = Annotated[
     PlainValidator(_word(r"[A-Za-z0-9\[][A-Za-z0-9_.:\[\]-]{0,254}", "an id of letters, digits, dot, dash, colon")),
     Kind("id"),
 ]
-HeaderName = Annotated[str, PlainValidator(_word(_TOKEN, "a field name", lower=True)), Kind("field name")]
-CookieName = Annotated[str, PlainValidator(_word(_TOKEN, "a cookie name")), Kind("cookie name")]
-Method = Annotated[str, PlainValidator(_word(_TOKEN, "a method such as GET")), Kind("method")]

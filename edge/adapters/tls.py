@@ -5,8 +5,11 @@ One rule: verification is on unless the operator turned it off by name; nothing 
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
 from collections.abc import Sequence
+from typing import Any
 
 from edge.errors import ConfigError
 
@@ -18,7 +21,8 @@ def server_context(certificates: Sequence[tuple[str, str]]) -> ssl.SSLContext:
     """
     contexts = [_loaded(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), cert, key) for cert, key in certificates]
     first = contexts[0]
-    first.set_alpn_protocols(["http/1.1"])
+    for context in contexts:  # the protocols are those of the context that the client's name chose
+        context.set_alpn_protocols(["http/1.1"])
     by_name = {
         name: context for (cert, _), context in zip(certificates, contexts, strict=True) for name in _names(cert)
     }
@@ -36,6 +40,8 @@ def server_context(certificates: Sequence[tuple[str, str]]) -> ssl.SSLContext:
 
 def client_context(ca: str | None, cert: str | None, key: str | None, verify: bool) -> ssl.SSLContext:
     """How an https backend is spoken to. Raises ConfigError naming the file that cannot be used."""
+    if ca is not None and (why := unreadable(ca)) is not None:
+        raise ConfigError([f"tls.ca {ca}: {why}"])
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
@@ -50,19 +56,58 @@ def client_context(ca: str | None, cert: str | None, key: str | None, verify: bo
 
 def _loaded(context: ssl.SSLContext, cert: str, key: str | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for what, path in (("certificate", cert), ("key", key or cert)):
+        if (why := unreadable(path)) is not None:
+            raise ConfigError([f"{what} {path}: {why}"])
     try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
+        context.load_cert_chain(cert, key, _no_passphrase)
+    except (OSError, ValueError) as error:
         raise ConfigError([f"certificate {cert}: {_why(error)}"]) from None
     return context
 
 
+def _no_passphrase() -> str:
+    """Never asked for on a terminal: a gateway starts alone."""
+    raise ValueError("its key is encrypted; a gateway needs one without a passphrase")
+
+
+def unreadable(path: str) -> str | None:
+    """Why a file cannot be read; None when it can. A pipe is no such file: it would be waited on."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return None if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else "not a regular file"
+    except OSError as error:
+        return error.strerror or "cannot be read"
+
+
+def expiry(cert: str) -> float | None:
+    """When the first certificate of a file ends to be valid, in epoch seconds; None when it does not say."""
+    found = _decoded(cert).get("notAfter")
+    return float(ssl.cert_time_to_seconds(found)) if isinstance(found, str) else None
+
+
 def _names(cert: str) -> list[str]:
     """The DNS names of a certificate file, lower case."""
+    return [value.lower() for kind, value in _decoded(cert).get("subjectAltName", ()) if kind == "DNS"]
+
+
+def _decoded(cert: str) -> dict[str, Any]:
     decode = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]  # the one decoder in the standard library
-    found = decode(cert)
-    return [value.lower() for kind, value in found.get("subjectAltName", ()) if kind == "DNS"]
+    found: dict[str, Any] = decode(cert)
+    return found
+
+
+_WORDS = {
+    "KEY_VALUES_MISMATCH": "its key is that of another certificate",
+    "NO_START_LINE": "holds no certificate or no key in PEM form",
+    "BAD_BASE64_DECODE": "is damaged: not valid PEM",
+}
 
 
 def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or getattr(error, "reason", None) or "cannot be read"
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return _WORDS.get(reason, reason.lower().replace("_", " "))
+    if isinstance(error, ssl.SSLError):
+        return "holds no certificate or no key in PEM form"
+    return getattr(error, "strerror", None) or str(error) or "cannot be read"

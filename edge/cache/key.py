@@ -6,8 +6,6 @@ something of it out. What rules add comes after a space, which no URI holds, wit
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 from edge.cache.rules import Rules
 from edge.http.fields import joined_normal
 from edge.http.message import Fields
@@ -37,9 +35,7 @@ def _target(target: bytes, rules: Rules) -> bytes:
 
 
 def _is_kept(name: bytes, rules: Rules) -> bool:
-    if rules.only_query is not None and not any(fnmatchcase(name, pattern) for pattern in rules.only_query):
-        return False
-    return not any(fnmatchcase(name, pattern) for pattern in rules.ignore_query)
+    return (rules.kept_query is None or name in rules.kept_query) and name not in rules.ignored_query
 
 
 def _additions(rules: Rules, fields: Fields) -> bytes:
@@ -50,9 +46,9 @@ def _additions(rules: Rules, fields: Fields) -> bytes:
             value = joined_normal(values)
             parts.append(b" h:%b=%d:%b" % (name, len(value), value))
     if rules.key_cookies:
-        sent = cookies(fields)
-        for name in rules.key_cookies:
-            if (cookie := sent.get(name)) is not None:
+        # In one order, whatever that of the client: a name holds no `=`, so the parts cannot be read in another way.
+        for name, cookie in sorted(cookies(fields).items()):
+            if name in rules.keyed_cookies:
                 parts.append(b" c:%b=%d:%b" % (name, len(cookie), cookie))
     return b"".join(parts)
 

@@ -82,7 +82,7 @@ def is_bypassed(request: RequestHead, rules: Rules) -> bool:
         if path == base or path.startswith(base + b"/"):
             return True
     if rules.bypass_cookies and b"cookie" in fields:
-        return not cookies(fields).keys().isdisjoint(rules.bypass_cookies)
+        return rules.bypassing_cookies.meet(cookies(fields))
     return False
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from edge.cache.names import Names
+
 
 class SetCookie(Enum):
     """What to do with a storable response that carries Set-Cookie."""
@@ -32,14 +34,14 @@ class Rules:
     default_ttl_s: float = 0.0  # lifetime where the origin gave none; 0 = as RFC 9111 says
     status_ttl_s: dict[int, float] = field(default_factory=dict)  # lifetime by status, where the origin gave none
     override_ttl_s: float | None = None  # operator's lifetime; wins over everything, no-store and private too
-    bypass_cookies: tuple[bytes, ...] = ()  # cookie names; a request that carries one is not answered nor stored
+    bypass_cookies: tuple[bytes, ...] = ()  # names or globs; a request that carries one is not answered nor stored
     bypass_headers: tuple[bytes, ...] = ()
     bypass_paths: tuple[bytes, ...] = ()  # path prefixes (by segment)
     ignore_query: tuple[bytes, ...] = ()  # argument names or globs, dropped from the key only
     only_query: tuple[bytes, ...] | None = None
     sort_query: bool = False
     key_headers: tuple[bytes, ...] = ()
-    key_cookies: tuple[bytes, ...] = ()
+    key_cookies: tuple[bytes, ...] = ()  # names or globs
     set_cookie: SetCookie = SetCookie.REFUSE
     request_directives: Directives = Directives.HONOUR
     stale_if_error_s: float = 0.0  # when the origin gave none
@@ -55,11 +57,20 @@ class Rules:
     normalise_language: bool = True
     targets: tuple[bytes, ...] = (b"cdn-cache-control",)
     collapse_wait_s: float = 5.0
-    # Derived, so that a look-up asks one question instead of five:
+    # Derived, so that a look-up asks one question instead of five, and compiles no pattern:
     plain_key: bool = field(init=False, default=True)  # the key is just the URI
     bypasses: bool = field(init=False, default=False)  # some request may be kept away from the cache
+    bypassing_cookies: Names = field(init=False, default=Names(()), repr=False, compare=False)
+    keyed_cookies: Names = field(init=False, default=Names(()), repr=False, compare=False)
+    ignored_query: Names = field(init=False, default=Names(()), repr=False, compare=False)
+    kept_query: Names | None = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         keyed = self.ignore_query or self.only_query is not None or self.sort_query
         object.__setattr__(self, "plain_key", not (keyed or self.key_headers or self.key_cookies))
         object.__setattr__(self, "bypasses", bool(self.bypass_cookies or self.bypass_headers or self.bypass_paths))
+        object.__setattr__(self, "bypassing_cookies", Names(self.bypass_cookies))
+        object.__setattr__(self, "keyed_cookies", Names(self.key_cookies))
+        object.__setattr__(self, "ignored_query", Names(self.ignore_query))
+        if self.only_query is not None:
+            object.__setattr__(self, "kept_query", Names(self.only_query))

@@ -112,11 +112,11 @@ class Worker:
         self.router = router
         self.pools = pools
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Accept on a bound socket."""
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None, backlog: int = 1024) -> None:
+        """Accept on a bound socket; the server calls listen(2) again, so it must be told the backlog."""
         loop = asyncio.get_running_loop()
         scheme = b"https" if tls else b"http"
-        server = await loop.create_server(lambda: Front(self, scheme), sock=sock, ssl=tls, backlog=4096)
+        server = await loop.create_server(lambda: Front(self, scheme), sock=sock, ssl=tls, backlog=backlog)
         self._servers.append(server)
         if self._timer is None:
             self._tick()

@@ -56,6 +56,21 @@ def test_check_of_a_good_file(tmp_path: Path) -> None:
     assert "ok (1 routes, 1 pools, 1 regions)" in result.stdout
 
 
+def test_check_looks_at_the_machine_and_strict_makes_warnings_errors(tmp_path: Path) -> None:
+    path = good(tmp_path)  # its admin listener is on every address
+    result = run("check", "-c", str(path))
+    assert result.exit_code == 0
+    assert f"{path}:5:1 admin.listen: " in result.stderr and "(warning)" in result.stderr
+    strict = run("check", "--strict", "-c", str(path))
+    assert strict.exit_code == 1
+    assert f"{path}:5:1 admin.listen: " in strict.stderr
+    path.write_text(path.read_text() + '[cache]\nmemory = "900TiB"\n')
+    for command in ("check", "run"):
+        result = run(command, "-c", str(path))
+        assert result.exit_code == 1
+        assert f"{path}:13:1 cache.memory: 900.0 TiB is more than this machine has" in result.stderr
+
+
 def test_check_tells_every_mistake_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(GOOD.replace("http = [", "htp = [").replace('pool = "web"', 'pool = "wob"'))

@@ -1,0 +1,249 @@
+"""A configuration and this machine: files that it names are opened, budgets are compared with what there is.
+
+    errors      the gateway could not start, or could not do what the key says
+    warnings    it starts, but probably not as it was meant
+
+One rule: nothing is made, changed or waited for. A folder that is not there yet must be possible to make.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from time import time
+
+from edge.adapters.geo import GeoReader
+from edge.adapters.tls import client_context, expiry, server_context, unreadable
+from edge.config import Config
+from edge.config_idle import idle_keys
+from edge.config_text import Path as KeyPath
+from edge.config_text import Problem, lines, scan
+from edge.config_types import shown
+from edge.control.supervisor import worker_count
+from edge.errors import ConfigError
+
+OWN_FILES = 100  # listeners, logs, links, the store's own
+SOON_S = 14 * 86400.0
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Complete lines in the order of the text."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is."""
+
+    memory: int
+    open_files: int
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine, or the part of it that this process may use."""
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+        for path in CGROUP_LIMITS:
+            try:
+                limits.append(int(Path(path).read_text(encoding="ascii")))
+            except (OSError, ValueError):
+                pass  # no such group, or "max"
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return cls(min(limits), 2**31 if hard == resource.RLIM_INFINITY else hard)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: KeyPath
+    message: str
+    fatal: bool = True
+
+
+def preflight(config: Config, text: str, filename: str, machine: Machine | None = None) -> Findings:
+    """What is wrong with a checked configuration here."""
+    found = list(_findings(config, machine or Machine.here()))
+    positions = scan(text)
+
+    def told(fatal: bool) -> list[str]:
+        return lines(filename, positions, [Problem(each.path, each.message) for each in found if each.fatal is fatal])
+
+    return Findings(told(True), told(False))
+
+
+def _findings(config: Config, machine: Machine) -> Iterator[_Found]:
+    yield from _listeners(config)
+    yield from _backends(config)
+    yield from _files(config)
+    yield from _geoip(config)
+    yield from _budgets(config, machine)
+    yield from _exposure(config)
+    yield from (_Found(each.path, each.message, fatal=False) for each in idle_keys(config))
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _listeners(config: Config) -> Iterator[_Found]:
+    for at, listener in enumerate(config.listen.https):
+        for index, pair in enumerate(listener.certificates):
+            path: KeyPath = ("listen", "https", at, "certificates", index)
+            try:
+                server_context([(pair.cert, pair.key)])
+            except ConfigError as error:
+                yield _Found(path, error.problems[0])
+                continue
+            yield from _validity((*path, "cert"), pair.cert)
+
+
+def _validity(path: KeyPath, cert: str) -> Iterator[_Found]:
+    left_s = (expiry(cert) or time() + SOON_S) - time()
+    if left_s < 0:
+        yield _Found(path, f"certificate {cert} expired {-left_s / 86400:.0f} days ago", fatal=False)
+    elif left_s < SOON_S:
+        yield _Found(path, f"certificate {cert} expires in {left_s / 86400:.0f} days", fatal=False)
+
+
+def _backends(config: Config) -> Iterator[_Found]:
+    for name, pool in config.pools.items():
+        tls = pool.tls
+        try:
+            if tls.ca or tls.cert:
+                client_context(tls.ca, tls.cert, tls.key, tls.verify)
+        except ConfigError as error:
+            yield _Found(("pools", name, "tls"), error.problems[0])
+
+
+def _files(config: Config) -> Iterator[_Found]:
+    folders: list[tuple[KeyPath, str]] = [(("state", "path"), config.state.path)]
+    disk = config.cache.disk
+    if disk is not None:
+        folders.append((("cache", "disk", "path"), disk.path))
+    for path, folder in folders:
+        if (why := folder_problem(Path(folder))) is not None:
+            yield _Found(path, f"{folder}: {why}")
+    if disk is not None and (there := _nearest(Path(disk.path))).is_dir():
+        usage = shutil.disk_usage(there)
+        if disk.size > usage.total:
+            yield _Found(("cache", "disk", "size"), f"is more than the whole file system ({_shown(usage.total)})")
+        elif disk.size > usage.free:
+            yield _Found(("cache", "disk", "size"), f"is more than is free ({_shown(usage.free)})", fatal=False)
+    if config.log.access not in ("stdout", "off") and (why := log_problem(Path(config.log.access))) is not None:
+        yield _Found(("log", "access"), f"{config.log.access}: {why}")
+    if (why := _token_problem(Path(config.admin.token_file))) is not None:
+        yield _Found(("admin", "token_file"), f"{config.admin.token_file}: {why}")
+
+
+def folder_problem(path: Path) -> str | None:
+    """Why a folder cannot be written into, or cannot be made."""
+    there = _nearest(path)
+    if not there.is_dir():
+        return "not a folder" if there == path else f"{there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return "cannot be written" if there == path else f"cannot be made in {there}: no permission"
+    return None
+
+
+def log_problem(path: Path) -> str | None:
+    """Why a log cannot be written."""
+    if path.is_dir():
+        return "is a folder"
+    if path.exists():
+        return None if os.access(path, os.W_OK) else "cannot be written: no permission"
+    return folder_problem(path.parent)
+
+
+def _token_problem(path: Path) -> str | None:
+    if not path.exists():
+        return folder_problem(path.parent)
+    why = unreadable(str(path))
+    return None if why is None else f"cannot read the admin token: {why}"
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _geoip(config: Config) -> Iterator[_Found]:
+    """A database that a file names must be usable; the default's absence matters only where places are asked for."""
+    told: list[str] = []
+    GeoReader(config.geoip.database, told.append)
+    asked = any(pool.balance == "geo" for pool in config.pools.values()) or any(
+        route.geo is not None and route.geo.prefer for route in config.routes
+    )
+    named = "database" in config.geoip.model_fields_set
+    if told and (asked or named):
+        yield _Found(("geoip", "database"), told[0].partition(";")[0], fatal=named)
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------------
+
+
+def _budgets(config: Config, machine: Machine) -> Iterator[_Found]:
+    workers = worker_count(config)
+    memory, there = config.cache.memory, machine.memory
+    each = f"{_shown(memory)}{f' for each of {workers} workers' if workers > 1 else ''}"
+    if memory * workers > there:
+        yield _Found(("cache", "memory"), f"{each} is more than this machine has ({_shown(there)})")
+    elif memory * workers > 0.8 * there:
+        yield _Found(("cache", "memory"), f"{each} leaves little of this machine's {_shown(there)}", fatal=False)
+    if memory and config.cache.max_object > memory:
+        yield _Found(("cache", "max_object"), "is more than cache.memory: such a response is never stored", fatal=False)
+    connections = config.limits.connections
+    if connections + OWN_FILES > machine.open_files:
+        yield _Found(
+            ("limits", "connections"),
+            f"{connections} in each worker need as many open files and some for backends, the hard limit here is "
+            f"{machine.open_files} (ulimit -Hn, LimitNOFILE)",
+            fatal=False,
+        )
+
+
+def _shown(number: int) -> str:
+    """Bytes for people."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 2**20:.1f} MiB"
+
+
+# -- exposure ----------------------------------------------------------------------------------------------------------
+
+
+def _exposure(config: Config) -> Iterator[_Found]:
+    """What works, but lets in whom nobody meant."""
+    if not is_loopback(config.admin.listen.host):
+        yield _Found(
+            ("admin", "listen"),
+            f"{config.admin.listen} is not on loopback and has no TLS: tokens cross the network in clear text",
+            fatal=False,
+        )
+    for at, network in enumerate(config.listen.trusted_proxies):
+        if network.prefixlen == 0:
+            yield _Found(
+                ("listen", "trusted_proxies", at),
+                f"{shown(str(network))} believes everybody's X-Forwarded-For: any client can pass for another",
+                fatal=False,
+            )
+    path = Path(config.state.path)
+    if path.is_dir() and path.stat().st_mode & stat.S_IWOTH:
+        yield _Found(("state", "path"), f"{path} can be written by everybody", fatal=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

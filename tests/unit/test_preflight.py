@@ -1,0 +1,156 @@
+"""`edge check` opens what the file names and compares it with the machine: each finding has its place in the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from edge.config import load_text
+from edge.control.preflight import Findings, Machine, preflight
+
+LARGE = Machine(memory=8 * 2**30, open_files=1 << 20)
+FILE = """
+[listen]
+http = ["127.0.0.1:8080"]
+@LISTEN@
+[state]
+path = "@DIR@/state"
+[admin]
+token_file = "@DIR@/token"
+[log]
+access = "off"
+[pools.web]
+@POOL@
+[[pools.web.backends]]
+url = "https://127.0.0.1:9000"
+[[routes]]
+pool = "web"
+@MORE@
+"""
+
+
+def look(folder: Path, machine: Machine = LARGE, listen: str = "", pool: str = "", more: str = "") -> Findings:
+    text = FILE.replace("@LISTEN@", listen).replace("@POOL@", pool).replace("@MORE@", more)
+    text = text.replace("@DIR@", str(folder))
+    return preflight(load_text(text, "f.toml"), text, "f.toml", machine)
+
+
+@pytest.fixture
+def pems(tmp_path: Path) -> Path:
+    """good.pem/good.key, other.key, old.pem/old.key, text, a folder, a pipe."""
+    authority = trustme.CA()
+    for name in ("good", "other"):
+        found = authority.issue_cert(f"{name}.test")
+        found.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+        found.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+def https(folder: Path, cert: str, key: str) -> str:
+    pair = f'{{ cert = "{folder / cert}", key = "{folder / key}" }}'
+    return f'[[listen.https]]\naddress = "127.0.0.1:8443"\ncertificates = [{pair}]'
+
+
+def test_what_is_right_is_said_nothing_of(pems: Path) -> None:
+    assert look(pems, listen=https(pems, "good.pem", "good.key")) == Findings()
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "said"),
+    [
+        ("none.pem", "good.key", "none.pem: No such file"),
+        ("good.pem", "none.key", "none.key: No such file"),
+        ("good.pem", "other.key", "its key is that of another certificate"),
+        ("text", "good.key", "no certificate or no key in PEM form"),
+        ("empty", "good.key", "no certificate or no key in PEM form"),
+        ("good.pem", "text", "no certificate or no key in PEM form"),
+        ("folder", "good.key", "Is a directory"),
+        ("pipe", "good.key", "not a regular file"),
+        ("good.pem", "pipe", "not a regular file"),
+    ],
+)
+def test_a_certificate_that_cannot_serve_is_an_error(pems: Path, cert: str, key: str, said: str) -> None:
+    found = look(pems, listen=https(pems, cert, key))
+    assert len(found.errors) == 1
+    assert found.errors[0].startswith("f.toml:6:17 listen.https[0].certificates[0]: ")
+    assert said in found.errors[0]
+
+
+@pytest.mark.parametrize("word", ["ca", "cert"])
+def test_so_is_one_for_backends(pems: Path, word: str) -> None:
+    key = f', key = "{pems}/good.key"' if word == "cert" else ""
+    found = look(pems, pool=f'tls = {{ {word} = "{pems}/none.pem"{key} }}')
+    assert len(found.errors) == 1
+    assert "pools.web.tls: " in found.errors[0] and "No such file" in found.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "said"),
+    [
+        ('[cache]\nmemory = "900TiB"', "cache.memory", "900.0 TiB is more than this machine has (8.0 GiB)"),
+        ('[cache]\ndisk = { path = "@DIR@/text/x", size = "1MiB" }', "cache.disk.path", "text is not a folder"),
+        ('[cache]\ndisk = { path = "@DIR@/x", size = "900TiB" }', "cache.disk.size", "more than the whole file system"),
+        ('[geoip]\ndatabase = "@DIR@/none.mmdb"', "geoip.database", "No such file"),
+        ('[geoip]\ndatabase = "@DIR@/text"', "geoip.database", "not a whole MaxMind database"),
+        ('[geoip]\ndatabase = "@DIR@/pipe"', "geoip.database", "not a regular file"),
+    ],
+)
+def test_what_cannot_be_had_is_an_error(pems: Path, more: str, key: str, said: str) -> None:
+    found = look(pems, more=more)
+    assert len(found.errors) == 1
+    assert f" {key}: " in found.errors[0] and said in found.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda text: text.replace('path = "@DIR@/state"', 'path = "@DIR@/text"'), "state.path"),
+        (lambda text: text.replace("@DIR@/token", "@DIR@/pipe"), "admin.token_file"),
+        (lambda text: text.replace("@DIR@/token", "@DIR@/text/token"), "admin.token_file"),
+        (lambda text: text.replace('"off"', '"@DIR@/folder"'), "log.access"),
+        (lambda text: text.replace('"off"', '"@DIR@/text/log"'), "log.access"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_an_error(
+    pems: Path, change: Callable[[str], str], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "FILE", change(FILE))
+    found = look(pems)
+    assert len(found.errors) == 1
+    assert f" {key}: " in found.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"machine": Machine(300 * 2**20, 1 << 20)}, "cache.memory: 256.0 MiB leaves little"),
+        ({"machine": Machine(8 * 2**30, 4096)}, "limits.connections: 20000 in each worker"),
+        ({"more": '[cache]\nmemory = "16MiB"'}, "cache.max_object: is more than cache.memory"),
+        ({"listen": 'trusted_proxies = ["0.0.0.0/0"]'}, "listen.trusted_proxies[0]: "),
+        ({"pool": 'up_after = "5s"'}, 'pools.web.up_after: has no effect: failover is "spill"'),
+        ({"pool": 'hash = { on = "client" }'}, "pools.web.hash: has no effect"),
+        ({"pool": 'health = { kind = "tcp", path = "/x" }'}, "pools.web.health.path: has no effect"),
+        ({"more": "cache = { prefetch = { concurrency = 9 } }"}, "routes[0].cache.prefetch.concurrency: has no effect"),
+    ],
+)
+def test_what_works_but_not_as_meant_is_a_warning(tmp_path: Path, given: dict[str, object], said: str) -> None:
+    found = look(tmp_path, **given)  # type: ignore[arg-type]
+    assert found.errors == []
+    assert len(found.warnings) == 1
+    assert said in found.warnings[0]
+
+
+def test_the_admin_listener_without_tls_on_the_network_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "FILE", FILE.replace("[admin]", '[admin]\nlisten = "0.0.0.0:9900"'))
+    (line,) = look(tmp_path).warnings
+    assert "admin.listen: 0.0.0.0:9900 is not on loopback and has no TLS" in line
