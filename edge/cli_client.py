@@ -206,6 +206,11 @@ def percent(ratio: float | None) -> str | None:
     return None if ratio is None else f"{ratio * 100:.1f} %"
 
 
+def share_of(share: float, ramping: float | None) -> str:
+    """A region's share of new requests, and how far it is on its way back."""
+    return f"{share:g} %" if ramping is None else f"{share:g} % (ramping {ramping:.0f} %)"
+
+
 def size(number: float | None) -> str | None:
     """Bytes for people."""
     if number is None:

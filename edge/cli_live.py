@@ -13,7 +13,19 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from edge.cli_client import Failed, admin_options, connect, console, json_option, percent, say, size, table, text
+from edge.cli_client import (
+    Failed,
+    admin_options,
+    connect,
+    console,
+    json_option,
+    percent,
+    say,
+    share_of,
+    size,
+    table,
+    text,
+)
 from edge.cli_regions import actor
 
 
@@ -58,7 +70,10 @@ def _status_tables(found: dict[str, Any]) -> list[Any]:
         table(
             "Regions",
             ["pool", "region", "tier", "admin", "health", "share"],
-            [[r["pool"], r["name"], r["tier"], r["admin"], r["health"], f"{r['share']:g} %"] for r in found["regions"]],
+            [
+                [r["pool"], r["name"], r["tier"], r["admin"], r["health"], share_of(r["share"], r["ramping"])]
+                for r in found["regions"]
+            ],
         ),
         table(
             "Routes",

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from edge.cli_client import Admin, admin_options, connect, json_option, say, table
+from edge.cli_client import Admin, admin_options, connect, json_option, say, share_of, table
 from edge.cli_client import console as terminal
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -70,7 +70,8 @@ def region_list(config: Path | None, admin: str | None, token_file: Path | None,
     rows = [
         [
             r["name"], r["source"], r["tier"], r["weight"], r["admin"], r["health"],
-            [f"{pool} {share:g} %" for pool, share in r["shares"].items()], r["countries"], r["continents"],
+            [f"{pool} {share_of(share, r['ramping'].get(pool))}" for pool, share in r["shares"].items()],
+            r["countries"], r["continents"],
             r["change"].get("reason") if r["change"] else None,
         ]
         for r in found["regions"]

@@ -114,7 +114,7 @@ class Health(Section):
     timeout: Timeout = entry("2s", "For the whole probe; shorter than interval")
     fall: AtLeastOne = entry(3, "Failures until unhealthy")
     rise: AtLeastOne = entry(2, "Successes until healthy")
-    interval_down: Timeout = entry("10s", "Between probes of an unhealthy backend")
+    interval_down: Timeout = entry("6s", "Between probes of an unhealthy backend")
     interval_transition: Timeout = entry("1s", "Between probes while the verdict is about to change")
 
     @field_validator("timeout")

@@ -54,8 +54,8 @@ class Owner(Protocol):
     def suspect(self, backend: Backend, evidence: str, now: float) -> None:
         """Live traffic says that the backend is an outlier; eject it if the pool can do without."""
 
-    def readmitted(self, backend: Backend, now: float) -> None:
-        """A trial after an ejection went well."""
+    def readmitted(self, backend: Backend, evidence: str, now: float) -> None:
+        """An ejection is over for good: a trial went well, or probes that had confirmed it found the backend well."""
 
 
 class Backend:
@@ -153,11 +153,8 @@ class Backend:
     def observe(self, outcome: Outcome, latency_s: float, now: float) -> None:
         """Learn from one attempt; `latency_s` runs from request sent to response head (or to the failure)."""
         if outcome is Outcome.SUCCESS:
-            self.successes += 1
             self.latency.observe(latency_s, now)
-            self._outlier.on_success(now)
-            if self.half_open:
-                self._readmit(now)
+            self.succeeded(now)
         elif outcome is Outcome.GATEWAY_FAILURE:
             self.failures += 1
             self.latency.fail(latency_s, now)
@@ -169,16 +166,32 @@ class Backend:
         else:
             self.neutrals += 1
 
+    def answered(self, latency_s: float, now: float) -> None:
+        """A good head came, its body is on its way: only when that is whole has the backend `succeeded`."""
+        self.latency.observe(latency_s, now)
+
+    def succeeded(self, now: float) -> None:
+        """An attempt went well to its end."""
+        self.successes += 1
+        self._outlier.on_success(now)
+        if self.half_open:
+            self._readmit("the trial request went well", now)
+
     # -- changes of state ------------------------------------------------------------------------------------------
 
     def set_health(self, health: Health, now: float) -> None:
-        """What probes found. Coming back from unhealthy starts slowly."""
+        """What probes found. Coming back from unhealthy starts slowly, and ends an ejection: what live traffic saw,
+        probes have confirmed, and they say now that it is over."""
         if health is self.health:
             return
-        if health is Health.HEALTHY and self.health is Health.UNHEALTHY:
+        back = health is Health.HEALTHY and self.health is Health.UNHEALTHY
+        self.health = health
+        if back:
             self.slow_from = now
             self._outlier.reset()
-        self.health = health
+            if self.half_open or self.ejected_until > NEVER:
+                self.ejected_until = NEVER
+                self._readmit("its probes are well again", now)
         self._tell()
 
     def set_admin(self, admin: Admin, now: float) -> None:
@@ -210,11 +223,11 @@ class Backend:
         self.half_open = True
         self._outlier.reset()
 
-    def _readmit(self, now: float) -> None:
+    def _readmit(self, evidence: str, now: float) -> None:
         self.half_open = False
         self.returned_at = self.slow_from = now
         if self._owner is not None:
-            self._owner.readmitted(self, now)
+            self._owner.readmitted(self, evidence, now)
 
     def _tell(self) -> None:
         if self._owner is not None:

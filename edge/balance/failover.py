@@ -5,7 +5,8 @@
 
 One rule: a region that is not active gets nothing, and health moves the serving region at most once in `min_dwell`.
 The hold-down runs from a region's recovery, not from the switch. An operator's change acts at once and is not held back
-by the dwell, but starts it anew. Single requests fail over by the view's `order`, long before anything here happens.
+by the dwell, but starts it anew; a region that was drained by hand and was well all the while has its traffic back at
+once, for a ramp is for what was ill. Single requests fail over by the view's `order`, before anything happens here.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Memory:
 
     good: bool
     since: float  # of `good`; minus infinity when it has been so from the start
-    alive: bool
+    alive: bool  # something of it is available, whatever the operator wants of it
     returned_at: float = NEVER  # when it came back from having nothing, for the slow start of spill
 
 
@@ -71,6 +72,8 @@ class FailoverState:
     memories: Mapping[str, Memory] = field(default_factory=dict)
     preferences: Mapping[int, Preference] = field(default_factory=dict)  # by tier
     panic: frozenset[str] = frozenset()
+    left: str | None = None  # the region that served until an operator took it out, for its return
+    ramping: frozenset[str] = frozenset()  # regions that spill lets come back slowly
 
 
 Decision = tuple[RoutingView, FailoverState, tuple[Event, ...]]
@@ -89,7 +92,7 @@ def decide(
     present = [region for region in spec.regions if region.name in health]
     active = [region for region in present if admin.get(region.name, Admin.ACTIVE) is Admin.ACTIVE]
     resort = [region for region in present if region.last_resort and region not in active]
-    state = _remember(present, active, health, state, settings, now)
+    state = _remember(present, health, state, settings, now)
     state = _prefer(active, health, state, settings, now, events)
     # With nothing left among the active ones, the last resorts take part. A switched pool has no share for them: they
     # serve by `last_resort`, request by request, so that health alone never moves the serving region past the dwell.
@@ -102,6 +105,7 @@ def decide(
         shares, panic, state = _switch(levels, state, settings, now, events)
     else:
         shares, panic = spill(levels, settings)
+        state = _ramps(used, state, settings, now, events)
     for name in sorted(panic - state.panic):
         events.append(Event("panic", name, "too little is available and no lower tier can take it", now))
     for name in sorted(state.panic - panic):
@@ -127,7 +131,6 @@ def ask_failback(state: FailoverState) -> FailoverState:
 
 def _remember(
     present: Sequence[RegionSpec],
-    active: Sequence[RegionSpec],
     health: Mapping[str, RegionHealth],
     state: FailoverState,
     settings: FailoverSettings,
@@ -137,7 +140,7 @@ def _remember(
     for region in present:
         seen = health[region.name]
         good = seen.verdict(settings.healthy_min) is not Health.UNHEALTHY
-        alive = seen.available > 0 and region in active
+        alive = seen.available > 0
         old = state.memories.get(region.name)
         if old is None:
             memories[region.name] = Memory(good, NEVER if good else now, alive)
@@ -194,6 +197,34 @@ def _levels(
     ]
 
 
+def ramping(name: str, state: FailoverState, settings: FailoverSettings, now: float) -> float | None:
+    """How far a region is on its way back, 0 to 1; None when it is not on the way."""
+    if settings.mode is Mode.SWITCH:
+        returns = state.phase is Phase.RAMP and state.ramp_to == name
+        return _ramp(state.ramp_from, settings, now) if returns else None
+    return _ramp(state.memories[name].returned_at, settings, now) if name in state.ramping else None
+
+
+def _ramps(
+    used: Sequence[RegionSpec], state: FailoverState, settings: FailoverSettings, now: float, events: list[Event]
+) -> FailoverState:
+    """Who comes back slowly under spill, and what is worth telling of it."""
+    memories = state.memories
+    on_way = [
+        region.name
+        for region in used
+        if memories[region.name].alive and _ramp(memories[region.name].returned_at, settings, now) < 1.0
+    ]
+    for name in on_way:
+        if name not in state.ramping:
+            span = f"from {settings.ramp_start:.0%} over {settings.ramp_s:g} s"
+            events.append(Event("region-ramp", name, f"it is back: {span}", now))
+    for region in used:
+        if region.name in state.ramping and region.name not in on_way and memories[region.name].alive:
+            events.append(Event("region-ok", region.name, "the ramp is over", now))
+    return replace(state, ramping=frozenset(on_way))
+
+
 def _ramp(began: float, settings: FailoverSettings, now: float) -> float:
     if settings.ramp_s <= 0 or now >= began + settings.ramp_s:
         return 1.0
@@ -241,7 +272,12 @@ def _step(
     target = next((name for name in ranked if memories[name].good), ranked[0])
     serving_name = state.serving
     if serving_name is None or serving_name not in ranked:  # the first decision, or an operator's change: at once
-        return _move(target, ranked, state, now, events, by_health=False)
+        return replace(_move(target, ranked, state, now, events, by_health=False), left=serving_name)
+    left = state.left
+    if left is not None and left in ranked:  # the operator lets it serve again
+        state = replace(state, left=None)
+        if memories[left].good and memories[left].since <= state.moved_at and ranked.index(left) == 0:
+            return _move(left, ranked, state, now, events, by_health=False)
     state = _thaw(ranked, state, settings, now, events)
     may_move = not state.frozen and now - state.moved_at >= settings.min_dwell_s
     serving = memories[serving_name]
@@ -287,7 +323,7 @@ def _move(
     state = replace(state, serving=target, phase=phase, ramp_from=NEVER, ramp_to=None, failback_asked=False)
     if old is None:
         return state
-    state = replace(state, moved_at=now)
+    state = replace(state, moved_at=now, left=None)
     events.append(Event("region-switch", target, f"from {old}, by {'health' if by_health else 'operator'}", now))
     if not by_health or settings is None:
         return replace(state, frozen=False, switches=())

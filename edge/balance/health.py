@@ -16,6 +16,7 @@ from enum import Enum
 
 Randbelow = Callable[[int], int]
 
+FLAP_FACTOR = 2.0  # times the interval between probes of a backend that is down because it flaps
 CLEAN_RUN = 10  # successes in a row that clear the count of failures (gdnsd's ok_thresh)
 NEVER = float("-inf")
 
@@ -65,7 +66,9 @@ class ProbeSettings:
     fall: int = 3
     rise: int = 2
     transition_s: float = 1.0  # while in doubt, either way
-    down_factor: float = 2.0  # times the interval while down: a dead host is not worth a full rate
+    # While down: a dead host is not worth a full rate. Two successes, the last one a transition later, bring it back,
+    # which with these figures is within 10 s of its recovery.
+    down_factor: float = 1.2  # times the interval
     jitter: float = 0.1  # of the delay, both ways
 
 
@@ -84,12 +87,15 @@ class ProbeState:
         self._clean = True  # no trouble since the last clean run, or since the start
         self._need = settings.rise
 
-    def on_result(self, ok: bool, now: float) -> Change | None:
-        """Take one probe's result; the change of health that it causes, if any."""
-        self.hurried = False
-        return self._on_success() if ok else self._on_failure()
+    def on_result(self, ok: bool, now: float, needed: bool = False) -> Change | None:
+        """Take one probe's result; the change of health that it causes, if any.
 
-    def _on_success(self) -> Change | None:
+        `needed`: its pool has nobody else, so that a backend which flapped is taken back after `rise` successes too.
+        """
+        self.hurried = False
+        return self._on_success(needed) if ok else self._on_failure()
+
+    def _on_success(self, needed: bool) -> Change | None:
         self._good_run += 1
         if self._failures:
             self._interleaved = True
@@ -99,7 +105,7 @@ class ProbeState:
             return None
         if self.health is Health.UNKNOWN:
             return self._become(Health.HEALTHY, "first success")
-        if self._good_run < self._need:
+        if self._good_run < (self._settings.rise if needed else self._need):
             return None
         # Back, but the record is clean only after a clean run from here on: down again before that counts as flapping.
         evidence = f"{self._good_run} successes in a row"
@@ -132,13 +138,17 @@ class ProbeState:
             return self._good_run > 0
         return self._failures > 0 or self.health is Health.UNKNOWN or self.hurried
 
-    def next_delay(self, randbelow: Randbelow) -> float:
-        """Seconds until the next probe: quick in transition, slow when down, with jitter so that probes spread out."""
+    def next_delay(self, randbelow: Randbelow, needed: bool = False) -> float:
+        """Seconds until the next probe: quick in transition, slow when down, with jitter so that probes spread out.
+
+        Quick too where the pool has nobody else (`needed`): every second that a return is not seen is an outage.
+        """
         settings = self._settings
-        if self.in_transition:
+        if self.in_transition or needed:
             delay = min(settings.transition_s, settings.interval_s)
         elif self.health is Health.UNHEALTHY:
-            delay = settings.interval_s * settings.down_factor
+            flaps = self._need > settings.rise  # it must show a long row anyhow
+            delay = settings.interval_s * (max(FLAP_FACTOR, settings.down_factor) if flaps else settings.down_factor)
         else:
             delay = settings.interval_s
         return delay * (1.0 + settings.jitter * (randbelow(2001) - 1000) / 1000)

@@ -181,7 +181,12 @@ class Pool:
         """Whether a backend that may serve is kept from it by its limit only, so that waiting makes sense."""
         if self._dirty or now >= self._next_at:
             self._refresh(now)
-        return any(group.has_full() for group in self._walk(Ask(0, (), regions, fence)))
+        anybody = False
+        for group in self._walk(Ask(0, (), regions, fence)):
+            if group.has_full():
+                return True
+            anybody = anybody or bool(group.candidates)
+        return not anybody and self.fallback is not None and self.fallback.is_full(now, fence, regions)
 
     # -- what changes ----------------------------------------------------------------------------------------------
 
@@ -207,9 +212,9 @@ class Pool:
         until = backend.eject(now)
         self._events.append(Event("ejected", backend.id, f"{evidence}; for {until - now:g} s", now))
 
-    def readmitted(self, backend: Backend, now: float) -> None:
-        """A trial after an ejection went well (`backend.Owner`)."""
-        self._events.append(Event("readmitted", backend.id, "the trial request went well", now))
+    def readmitted(self, backend: Backend, evidence: str, now: float) -> None:
+        """An ejection is over for good (`backend.Owner`)."""
+        self._events.append(Event("readmitted", backend.id, evidence, now))
         self._dirty = True
 
     def apply(self, view: RoutingView | None) -> None:

@@ -255,7 +255,8 @@ def why_not_ready(supervisor: Supervisor) -> str | None:
 def echo(event: dict[str, Any]) -> None:
     """Events that an operator should find in the process's own output."""
     kind = str(event["kind"])
-    first_look = kind == "backend.health" and event.get("was") == "unknown" and event.get("is") == "healthy"
+    looked = kind in ("backend.health", "region.health")
+    first_look = looked and event.get("was") == "unknown" and event.get("is") == "healthy"
     if kind.startswith(LOUD) and not first_look:
         facts = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("id", "time", "kind"))
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))

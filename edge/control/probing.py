@@ -33,6 +33,7 @@ class Probing:
         self._states: dict[Key, ProbeState] = {}
         self._prober: Prober | None = None
         self._chance = random.Random()
+        self._lost: set[str] = set()  # pools that have nobody left
         self._follow()
 
     def start(self) -> None:
@@ -40,6 +41,7 @@ class Probing:
         self._prober = Prober(self._targets.values(), self._told, self._next_delay)
         self._supervisor.on_members = self.follow
         self._supervisor.on_failing = self.hurry
+        self._supervisor.on_decided = self.look_for_lost
 
     async def stop(self) -> None:
         """End every probe."""
@@ -58,6 +60,16 @@ class Probing:
         if state is not None and self._prober is not None and not state.in_transition:
             state.hurry()
             self._prober.hurry(key)
+
+    def look_for_lost(self) -> None:
+        """Who is available may have changed. With nobody left in a pool all its probes go on at the pace of a
+        transition, at once."""
+        lost = {name for name in self._pools if self._supervisor.routing.is_lost(name)}
+        fresh, self._lost = lost - self._lost, lost
+        if self._prober is not None and fresh:
+            for key in self._targets:
+                if key[0] in fresh:
+                    self._prober.hurry(key)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -93,14 +105,15 @@ class Probing:
         routing = self._supervisor.routing
         if ok:
             routing.probe_took(key, seconds, now)
-        change = state.on_result(ok, now)
+        change = state.on_result(ok, now, key[0] in self._lost)
         if change is not None:
             routing.set_health(key, change.new, f"{change.evidence}: {evidence}")
             self._supervisor.decide()
 
     def _next_delay(self, identity: Hashable, now: float) -> float:
-        state = self._states.get(identity)  # type: ignore[call-overload]
-        return 1.0 if state is None else float(state.next_delay(self._chance.randrange))
+        key: Key = identity  # type: ignore[assignment]  # as above
+        state = self._states.get(key)
+        return 1.0 if state is None else float(state.next_delay(self._chance.randrange, key[0] in self._lost))
 
 
 def probe_settings(health: HealthConfig) -> ProbeSettings:

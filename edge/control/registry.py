@@ -24,6 +24,7 @@ from edge.config_keys import problems_of
 from edge.config_routing import Backend as BackendConfig
 from edge.config_routing import Region as RegionConfig
 from edge.config_types import Name, Section
+from edge.control.changes import By
 from edge.control.membership import (
     BackendEntry,
     Key,
@@ -103,7 +104,7 @@ class Registry:
             after = self._now.with_region(entry)
             self._check(after, change)
             self._ledger.register("region", name, values, change)
-            await self._become(after)
+            await self._become(after, change)
         return old is None
 
     async def remove_region(self, name: str, change: Change) -> None:
@@ -118,7 +119,7 @@ class Registry:
             after = self._now.without_region(name)
             self._check(after, change)
             self._ledger.unregister("region", name, change)
-            await self._become(after)
+            await self._become(after, change)
 
     async def set_region_state(self, name: str, state: Admin, change: Change) -> None:
         """Activate, drain or deactivate a region."""
@@ -127,7 +128,7 @@ class Registry:
             after = self._now.with_region(entry)
             self._check(after, change)
             self._ledger.set_state("region", name, state, change)
-            await self._become(after)
+            await self._become(after, change)
 
     async def ask_failback(self, name: str, change: Change) -> list[str]:
         """Let the pools that have backends in this region come back to it; their names."""
@@ -137,7 +138,8 @@ class Registry:
             self._ledger.note("failback", name, change)
             for pool in pools:
                 pool.state = ask_failback(pool.state)
-            await self._become(self._now)
+            self._routing.asked_back(name, By(change.actor, change.reason))
+            await self._become(self._now, change)
         return [pool.name for pool in pools]
 
     # -- backends --------------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ class Registry:
             after = self._now.with_backend(BackendEntry(spec, Source.RUNTIME, admin, word, self._word(change)))
             self._check(after, change)
             self._ledger.register("backend", join(key), values, change)
-            await self._become(after)
+            await self._become(after, change)
         return config.id, old is None
 
     async def remove_backend(self, key: Key, change: Change) -> None:
@@ -181,7 +183,7 @@ class Registry:
             after = self._now.without_backend(key)
             self._check(after, change)
             self._ledger.unregister("backend", join(key), change)
-            await self._become(after)
+            await self._become(after, change)
 
     async def set_backend_state(self, key: Key, state: Admin, change: Change) -> None:
         """Activate, drain or deactivate a backend."""
@@ -190,7 +192,7 @@ class Registry:
             after = self._now.with_backend(entry)
             self._check(after, change)
             self._ledger.set_state("backend", join(key), state, change)
-            await self._become(after)
+            await self._become(after, change)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -234,8 +236,8 @@ class Registry:
         if lost and not change.force:
             raise Conflict(f"route {min(lost)} would have no region left that may serve it; force does it all the same")
 
-    async def _become(self, after: Membership) -> None:
-        self._routing.use(after)
+    async def _become(self, after: Membership, change: Change) -> None:
+        self._routing.use(after, By(change.actor, change.reason))
         await self._push()
 
     def _word(self, change: Change) -> Word:

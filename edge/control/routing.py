@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.balance.failover import FailoverState, PoolRegions, decide
+from edge.balance.failover import FailoverState, PoolRegions, decide, ramping
 from edge.balance.health import Admin, Event, Health
 from edge.balance.latency import Ewma
 from edge.balance.regions import Failback, FailoverSettings, Mode, RegionHealth, RouteNeed, RoutingView
 from edge.balance.simulate import BackendNow, Snapshot
 from edge.config import Config
 from edge.config_routing import Pool as PoolConfig
+from edge.control.changes import By, changes
 from edge.control.membership import BackendEntry, Key, Membership, Route
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -49,6 +50,7 @@ class PoolRouting:
     state: FailoverState = field(default_factory=FailoverState)
     view: RoutingView = field(default_factory=RoutingView)
     health: Mapping[str, RegionHealth] = field(default_factory=dict)
+    verdicts: dict[str, Health] = field(default_factory=dict)  # of each region, as told last
 
 
 class Routing:
@@ -72,11 +74,17 @@ class Routing:
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
-    def use(self, membership: Membership) -> None:
-        """A new membership; what is known of backends that left is forgotten."""
-        self.membership = membership
+    def use(self, membership: Membership, by: By | None = None) -> None:
+        """A new membership, and by whom; what is known of backends that left is forgotten."""
+        old, self.membership = self.membership, membership
+        for kind, facts in changes(old, membership, by):
+            self._tell(kind, facts)
         for key in self._live.keys() - membership.backends.keys():
             del self._live[key]
+
+    def asked_back(self, region: str, by: By) -> None:
+        """An operator lets a region have its traffic back (failback = "manual", or frozen)."""
+        self._tell("region.failback_asked", {"region": region, "actor": by.actor, "reason": by.reason})
 
     def set_health(self, key: Key, health: Health, evidence: str) -> None:
         """A probe changed its mind."""
@@ -113,12 +121,24 @@ class Routing:
         admins = self.membership.admins
         for pool in self.pools.values():
             pool.health = self._region_health(pool, now)
+            self._tell_verdicts(pool)
             view, pool.state, events = decide(self._pool_regions(pool), admins, pool.health, pool.state, now)
             for event in events:
                 self._event(pool, event)
             changed = changed or view != pool.view
             pool.view = view
         return changed
+
+    def _tell_verdicts(self, pool: PoolRouting) -> None:
+        """Regions whose health has another word than before."""
+        verdicts = {name: health.verdict(pool.healthy_min) for name, health in pool.health.items()}
+        for name, verdict in verdicts.items():
+            was = pool.verdicts.get(name, Health.UNKNOWN)
+            if verdict is not was:
+                part = f"{pool.health[name].available:g} of {pool.health[name].total:g} of its weight is available"
+                facts = {"pool": pool.name, "region": name, "was": was.value, "is": verdict.value, "evidence": part}
+                self._tell("region.health", facts)
+        pool.verdicts = verdicts
 
     def _event(self, pool: PoolRouting, event: Event) -> None:
         facts = {"pool": pool.name, "region": event.subject, "evidence": event.evidence}
@@ -153,6 +173,12 @@ class Routing:
         out = sum(1 for until in live.ejected.values() if until > now)
         return max(0.0, 1.0 - out / self.workers) if self.workers else 1.0
 
+    def is_lost(self, name: str) -> bool:
+        """Whether a pool has nobody available in any region that may serve."""
+        pool, regions = self.pools[name], self.membership.regions
+        serving = {name for name, each in regions.items() if each.admin is Admin.ACTIVE or each.spec.last_resort}
+        return not any(health.available for region, health in pool.health.items() if region in serving)
+
     # -- for workers -----------------------------------------------------------------------------------------------
 
     def view_body(self) -> dict[str, Any]:
@@ -170,6 +196,11 @@ class Routing:
         }
 
     # -- for people ------------------------------------------------------------------------------------------------
+
+    def ramping(self, pool: PoolRouting, region: str, now: float) -> float | None:
+        """How far a region is on its way back in a pool, in percent; None when it is not on the way."""
+        part = ramping(region, pool.state, pool.settings, now)
+        return None if part is None else round(part * 100, 1)
 
     def region_verdict(self, name: str) -> str:
         """A region's health over all pools that have backends in it: the worst word."""

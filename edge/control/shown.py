@@ -67,6 +67,11 @@ class Shown:
                 for pool in routing.pools.values()
                 if spec.name in pool.health
             },
+            "ramping": {
+                pool.name: percent
+                for pool in routing.pools.values()
+                if (percent := routing.ramping(pool, spec.name, monotonic())) is not None
+            },
             "backends": [f"{each.spec.pool}/{each.spec.id}" for each in routing.membership.in_region(spec.name)],
             "numbers": summary(self._all.totals.regions.get(spec.name) or Meter()),
         }
@@ -97,6 +102,7 @@ class Shown:
                     "available": health.available,
                     "total": health.total,
                     "latency_ms": None if health.latency_s is None else round(health.latency_s * 1000, 2),
+                    "ramping": self._all.routing.ramping(pool, region, monotonic()),
                 }
                 for region, health in pool.health.items()
             },
@@ -163,6 +169,7 @@ class Shown:
                     "admin": entry.admin.value,
                     "health": pool.health[name].verdict(pool.healthy_min).value,
                     "share": round(pool.view.shares.get(name, 0.0), 2),
+                    "ramping": whole.routing.ramping(pool, name, monotonic()),
                 }
                 for pool in whole.routing.pools.values()
                 for name, entry in whole.routing.membership.regions.items()

@@ -86,6 +86,7 @@ class Supervisor:
         )
         self.on_members: Callable[[], None] = lambda: None
         self.on_failing: Callable[[Key], None] = lambda key: None
+        self.on_decided: Callable[[], None] = lambda: None
         self._pushed: dict[str, Any] = {}
         self._purging = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -144,6 +145,7 @@ class Supervisor:
         except Exception as error:
             self.events.add("bug", {"where": "decide", "error": f"{type(error).__name__}: {error}"})
             return
+        self.on_decided()
         body = self.routing.view_body()
         told = without_seeds(body)
         if told != self._pushed:

@@ -51,6 +51,7 @@ class Exchange:
     key: bytes | None = None  # in the store
     found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
     attempts = 0
+    hedge = ""  # whether a second attempt beside a silent one "won" or "lost"
     served_by = b'","region":"'  # the backend's id and region as the log writes them
     head_at = 0.0  # when the backend's response head came
     ended = False

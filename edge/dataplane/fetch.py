@@ -11,14 +11,15 @@ client's exchange: whoever receives the response (`Receiver`) may be a client or
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edge.balance.backend import Backend, Outcome
 from edge.balance.retry import Failed, NoRetry, may_retry
-from edge.dataplane.hedge import SAFE, Hedge
+from edge.dataplane.hedge import GATEWAY_FAILURES, Hedge
 from edge.dataplane.outbound import request_head
-from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, ResponseTimeout, Side, UpstreamError
+from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, Side, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
 from edge.ports import Connection, Link
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
 
 
-GATEWAY_FAILURES = frozenset((502, 503, 504))
 _BAD_GATEWAY = ConnectionLost("the backend answered with a gateway failure")  # repeated under the same rules
-_SILENT = ResponseTimeout("no byte of an answer while another backend gave one")
+SETTLED_S = 2.0  # a body that has run for so long shows that its backend works, however it ends
 
 
 class Receiver(Protocol):
@@ -54,12 +54,13 @@ class Fetch:
     connection: Connection | None = None
     attempts = 0
     queued_until = 0.0
-    _tried: tuple[Backend, ...] = ()
+    tried: tuple[Backend, ...] = ()
     _canceled = False
     _head_passed = False
+    _settles_at = 0.0  # a good head came at that time less `SETTLED_S`, and how its body ends will tell the rest
     _fresh_only = False
-    _hedge: Hedge | None = None  # a second attempt that is under way beside this one
-    _hedges_lost = 0
+    beside: Hedge | None = None  # a second attempt that is under way beside this one
+    hedges_lost = 0
     _error: UpstreamError | None = None  # why a postponed attempt is needed
 
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
@@ -68,7 +69,7 @@ class Fetch:
         self.route = route = exchange.routed
         self.pool: PoolRuntime = route.pool
         self.lines = lines
-        self._began_at = exchange.started_at
+        self.began_at = exchange.started_at
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
@@ -76,9 +77,9 @@ class Fetch:
         """Stages 5 and 6: select a backend and send, or queue, or give up."""
         pool = self.pool
         now = monotonic()
-        backend = pool.select(self.exchange, self._tried, now)
+        backend = pool.select(self.exchange, self.tried, now)
         if backend is None:
-            if pool.full(self.exchange, self._tried, now):
+            if pool.full(self.exchange, self.tried, now):
                 pool.enqueue(self, now)
             else:
                 self._give_up(NoBackend("no backend available"))
@@ -114,7 +115,7 @@ class Fetch:
         exchange = self.exchange
         upload = exchange.upload
         self.connection = connection
-        self._began_at = monotonic()
+        self.began_at = monotonic()
         framing = b"" if upload is None else upload.framing
         head = request_head(exchange, backend, self.lines, framing)
         upgrade = exchange.block.upgrade is not None and exchange.wants_upgrade
@@ -135,19 +136,25 @@ class Fetch:
         now = monotonic()
         backend = self.backend
         assert backend is not None
-        if self._hedge is not None:
-            self._drop_hedge(now)
-        status, seconds, meter = facts.status, now - self._began_at, self.link.meter
+        if self.beside is not None:
+            self.drop_hedge(now)
+        status, seconds, meter = facts.status, now - self.began_at, self.link.meter
         bad = status in GATEWAY_FAILURES
-        backend.observe(Outcome.GATEWAY_FAILURE if bad else Outcome.SUCCESS, seconds, now)
+        if bad:
+            backend.observe(Outcome.GATEWAY_FAILURE, seconds, now)
+        elif done or status == 101:
+            backend.observe(Outcome.SUCCESS, seconds, now)
+        else:
+            backend.answered(seconds, now)
+            self._settles_at = now + SETTLED_S
         meter.requests += 1
         meter.status[status // 100 if status < 600 else 0] += 1
         meter.samples.append(seconds)
-        if bad and status in self.route.retry.statuses and self._why_not(_BAD_GATEWAY, now) is None:
-            other = self.pool.select(self.exchange, (*self._tried, backend), now)
+        if bad and status in self.route.retry.statuses and self.why_not(_BAD_GATEWAY, now) is None:
+            other = self.pool.select(self.exchange, (*self.tried, backend), now)
             if other is not None:
-                self._let_go(now, cancel=not done)
-                self._tried = (*self._tried, backend)
+                self.let_go(now, cancel=not done)
+                self.tried = (*self.tried, backend)
                 self._use(other, now)
                 return
         self._head_passed = True
@@ -166,9 +173,23 @@ class Fetch:
 
     def on_end(self, trailers: list[Line]) -> None:
         """The response is whole."""
+        now = monotonic()
         self.connection = None
-        self._give_back(monotonic())
+        if self._settles_at:
+            self.settle(now)
+        self._give_back(now)
         self.receiver.end(trailers)
+
+    def settle(self, now: float) -> None:
+        """The backend did what it was to do: the body is whole, or has run for so long that it proves as much."""
+        if self.backend is not None:
+            self._settles_at = 0.0
+            self.backend.succeeded(now)
+
+    @property
+    def settles(self) -> float:
+        """When a body that still runs counts as a success; infinity when none runs, or it was counted already."""
+        return self._settles_at or inf
 
     def on_failed(self, error: UpstreamError) -> None:
         """The attempt failed: another one, or the receiver hears of it."""
@@ -178,22 +199,26 @@ class Fetch:
         backend, connection = self.backend, self.connection
         stale = isinstance(error, ConnectionLost) and connection is not None and connection.reused
         if not self._head_passed and not stale and error.counts:
-            backend.observe(Outcome.GATEWAY_FAILURE, now - self._began_at, now)
+            backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
             self.pool.failed(self.link, error)
         elif self._head_passed:
+            if 0.0 < self._settles_at <= now:
+                self.settle(now)
+            if error.counts:  # a body that breaks off is a failure like one that never began
+                backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
             self.pool.failed(self.link, error)
-        self._let_go(now)
-        if self._hedge is not None:
-            self._tried = (*self._tried, backend)
-            self._adopt(self._hedge)
+        self.let_go(now)
+        if self.beside is not None:
+            self.tried = (*self.tried, backend)
+            self.adopt(self.beside)
             return
         self._fresh_only = self._fresh_only or stale
-        why_not = self._why_not(error, now)
+        why_not = self.why_not(error, now)
         if why_not is None and stale:  # the kept connection was closing while we sent: the same, on a new one
             self._use(backend, now)
             return
         if not stale:
-            self._tried = (*self._tried, backend)
+            self.tried = (*self.tried, backend)
         self._error = error
         if why_not is None:
             self._elsewhere(now)
@@ -201,7 +226,7 @@ class Fetch:
             self._give_up(error)
 
     def _elsewhere(self, now: float) -> None:
-        other = self.pool.select(self.exchange, self._tried, now)
+        other = self.pool.select(self.exchange, self.tried, now)
         if other is None:
             self.expired()
         else:
@@ -217,74 +242,23 @@ class Fetch:
         if not self._canceled and self._error is not None:
             self._give_up(self._error)
 
-    # -- hedging ---------------------------------------------------------------------------------------------------
+    # -- hedging (`hedge`) -----------------------------------------------------------------------------------------
 
-    def hedge(self, silent: tuple[Backend, ...], now: float) -> bool:
-        """The attempt is silent: begin another one beside it. False: only the retry budget forbids it for now."""
-        backend, exchange, after_s = self.backend, self.exchange, self.route.retry.hedge
-        if backend is None or self._hedge is not None or after_s <= 0 or now - self._began_at < after_s:
-            return True
-        if exchange.method not in SAFE or exchange.upload is not None or exchange.wants_upgrade:
-            return True
-        why_not = self._why_not(_SILENT, now)
-        if why_not is not None:
-            return why_not is not NoRetry.BUDGET
-        other = self.pool.select(exchange, (*self._tried, backend, *silent), now)
-        if other is not None:
-            self._hedge = Hedge(self, other, self.attempts + self._hedges_lost + 1)
-            self._hedge.start()
-        return True
-
-    def hedge_answered(self, hedge: Hedge, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """The hedge has a head: take it over, unless it is a gateway failure, for the first attempt may do better."""
-        now = monotonic()
-        if facts.status in GATEWAY_FAILURES:
-            hedge.link.meter.requests += 1
-            hedge.link.meter.status[5] += 1
-            self._lose(hedge, now, cancel=not done)
-            return
-        backend = self.backend
-        assert backend is not None
-        # The very request was answered elsewhere meanwhile: this is the first one's failure.
-        backend.observe(Outcome.GATEWAY_FAILURE, now - self._began_at, now)
-        self.pool.failed(self.link, _SILENT)
-        self._tried = (*self._tried, backend)
-        self._let_go(now)
-        self._adopt(hedge)
-        self.on_head(facts, length, body, done)
-
-    def hedge_failed(self, hedge: Hedge, error: UpstreamError) -> None:
-        """The hedge failed by itself: the first attempt goes on alone."""
-        if error.counts:
-            self.pool.failed(hedge.link, error)
-        self._lose(hedge, monotonic(), cancel=False)
-
-    def hedge_silent(self, hedge: Hedge, now: float) -> None:
-        """The hedge is silent too: it makes room for another one."""
-        if hedge is self._hedge and now - hedge.began_at >= self.route.retry.hedge:
-            self.pool.failed(hedge.link, _SILENT)
-            self._lose(hedge, now)
-
-    def _lose(self, hedge: Hedge, now: float, cancel: bool = True) -> None:
-        self._hedge = None
-        self._hedges_lost += 1
-        self._tried = (*self._tried, hedge.backend)
-        hedge.backend.observe(Outcome.GATEWAY_FAILURE, now - hedge.began_at, now)
-        hedge.drop(now, cancel)
-
-    def _drop_hedge(self, now: float) -> None:
-        hedge, self._hedge = self._hedge, None
+    def drop_hedge(self, now: float) -> None:
+        """No second attempt is needed any more."""
+        hedge, self.beside = self.beside, None
         if hedge is not None:
             hedge.drop(now)
 
-    def _adopt(self, hedge: Hedge) -> None:
+    def adopt(self, hedge: Hedge) -> None:
         """The hedge is the attempt from now on."""
-        self._hedge = None
+        self.beside = None
         hedge.over = True
         self.backend, self.link, self.connection = hedge.backend, hedge.link, hedge.connection
-        self._began_at = hedge.began_at
-        self.attempts = self.exchange.attempts = hedge.number
+        self.began_at = hedge.began_at
+        self.attempts = hedge.number
         self.exchange.served_by = hedge.link.label
+        self.exchange.hedge = "won"
         if hedge.connection is None:
             hedge.adopted = True
         elif hedge.connection.sink is hedge:
@@ -295,7 +269,7 @@ class Fetch:
         self.exchange.worker.report_bug(error)
         self._canceled = True
         if self.backend is not None:
-            self._let_go(monotonic())
+            self.let_go(monotonic())
         self.receiver.failed(EdgeError("internal error"))
 
     def on_pause(self) -> None:
@@ -333,12 +307,12 @@ class Fetch:
             return
         self._canceled = True
         self.pool.dequeue(self)
-        self._drop_hedge(monotonic())
+        self.drop_hedge(monotonic())
         if self.backend is not None:
             now = monotonic()
             if error.side is Side.CLIENT:
-                self.backend.observe(Outcome.NEUTRAL, now - self._began_at, now)
-            self._let_go(now)
+                self.backend.observe(Outcome.NEUTRAL, now - self.began_at, now)
+            self.let_go(now)
 
     def tunnel_over(self) -> None:
         """The upgraded connection ended."""
@@ -349,7 +323,7 @@ class Fetch:
         """The wait for a free backend ran out."""
         self._give_up(PoolFull("no backend free in time"))
 
-    def _why_not(self, error: UpstreamError, now: float) -> NoRetry | None:
+    def why_not(self, error: UpstreamError, now: float) -> NoRetry | None:
         """What stands against another attempt: method, body, count, deadline, budget (SEMANTICS §3)."""
         exchange, retry, upload = self.exchange, self.route.retry, self.exchange.upload
         failed = Failed(
@@ -360,12 +334,13 @@ class Fetch:
             head_passed=self._head_passed,
             # A kept connection that was closing is no attempt: a region that dies with kept connections to each of its
             # backends would use them all up. It happens once, for after it only new connections are used.
-            attempts=self.attempts + self._hedges_lost - self._fresh_only,
+            attempts=self.attempts + self.hedges_lost - self._fresh_only,
             deadline=exchange.started_at + retry.deadline,
         )
         return may_retry(failed, retry.attempts, self.pool.budget, now)
 
-    def _let_go(self, now: float, cancel: bool = True) -> None:
+    def let_go(self, now: float, cancel: bool = True) -> None:
+        """The attempt is over: its backend is free, its connection too unless it ended by itself."""
         connection, self.connection = self.connection, None
         if connection is not None and cancel:
             connection.cancel()

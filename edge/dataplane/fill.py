@@ -38,7 +38,8 @@ from edge.dataplane.answers import (
     stand_in,
     validated,
 )
-from edge.dataplane.fetch import GATEWAY_FAILURES, Fetch
+from edge.dataplane.fetch import Fetch
+from edge.dataplane.hedge import GATEWAY_FAILURES
 from edge.dataplane.hit import serve
 from edge.dataplane.opening import Opening, passed_on, shared
 from edge.dataplane.watch import Watch

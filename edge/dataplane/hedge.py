@@ -15,10 +15,11 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.balance.backend import Backend
+from edge.balance.backend import Backend, Outcome
 from edge.balance.latency import Ewma
+from edge.balance.retry import NoRetry
 from edge.dataplane.outbound import request_head
-from edge.errors import UpstreamError
+from edge.errors import ResponseTimeout, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
 from edge.ports import Connection, Link
@@ -29,6 +30,30 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # times what is usual at a backend
 LEAST_S = 0.05  # a shorter hedge than this would be below the tick
 SAFE = frozenset((b"GET", b"HEAD"))
+GATEWAY_FAILURES = frozenset((502, 503, 504))
+
+
+def begin(fetch: Fetch, silent: tuple[Backend, ...], now: float) -> bool:
+    """The attempt is silent: begin another one beside it. False: only the retry budget forbids it for now."""
+    backend, exchange, after_s = fetch.backend, fetch.exchange, fetch.route.retry.hedge
+    if backend is None or fetch.beside is not None or after_s <= 0 or now - fetch.began_at < after_s:
+        return True
+    if exchange.method not in SAFE or exchange.upload is not None or exchange.wants_upgrade:
+        return True
+    why_not = fetch.why_not(_silence(), now)
+    if why_not is not None:
+        return why_not is not NoRetry.BUDGET
+    other = fetch.pool.select(exchange, (*fetch.tried, backend, *silent), now)
+    if other is not None:
+        fetch.beside = hedge = Hedge(fetch, other, fetch.attempts + fetch.hedges_lost + 1)
+        exchange.attempts = hedge.number
+        exchange.hedge = "lost"  # until it wins
+        hedge.start()
+    return True
+
+
+def _silence() -> ResponseTimeout:
+    return ResponseTimeout("no byte of an answer while another backend gave one")
 
 
 class Hedge:
@@ -50,6 +75,8 @@ class Hedge:
         """Take the backend and send."""
         self.backend.take(self.began_at)
         self.fetch.pool.began(self.link, self.number)
+        self.fetch.route.meter.attempts += 1
+        self.fetch.route.meter.retries += 1
         connection = self.link.take()
         if connection is None:
             self.link.connect(self, self.fetch.route.timeouts.connect)
@@ -86,8 +113,22 @@ class Hedge:
         """Told by the first attempt, if at all."""
 
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """It answers."""
-        self.fetch.hedge_answered(self, facts, length, body, done)
+        """It answers: the fetch takes it over, unless that is a gateway failure, for the first one may do better."""
+        now, fetch = monotonic(), self.fetch
+        if facts.status in GATEWAY_FAILURES:
+            self.link.meter.requests += 1
+            self.link.meter.status[5] += 1
+            self._lose(now, cancel=not done)
+            return
+        backend = fetch.backend
+        assert backend is not None
+        # The very request was answered elsewhere meanwhile: this is the first one's failure.
+        backend.observe(Outcome.GATEWAY_FAILURE, now - fetch.began_at, now)
+        fetch.pool.failed(fetch.link, _silence())
+        fetch.tried = (*fetch.tried, backend)
+        fetch.let_go(now)
+        fetch.adopt(self)
+        fetch.on_head(facts, length, body, done)
 
     def on_data(self, data: bytes) -> None:
         raise AssertionError("a hedge has no body of its own")
@@ -100,7 +141,23 @@ class Hedge:
         if self.adopted:
             self.fetch.on_failed(error)
         elif not self.over:
-            self.fetch.hedge_failed(self, error)
+            if error.counts:
+                self.fetch.pool.failed(self.link, error)
+            self._lose(monotonic(), cancel=False)
+
+    def silent(self, now: float) -> None:
+        """Found silent too: it makes room for another one."""
+        if self is self.fetch.beside and now - self.began_at >= self.fetch.route.retry.hedge:
+            self.fetch.pool.failed(self.link, _silence())
+            self._lose(now)
+
+    def _lose(self, now: float, cancel: bool = True) -> None:
+        fetch = self.fetch
+        fetch.beside = None
+        fetch.hedges_lost += 1
+        fetch.tried = (*fetch.tried, self.backend)
+        self.backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
+        self.drop(now, cancel)
 
     def on_bug(self, error: Exception) -> None:
         """A callback let an exception out: the whole fetch ends."""

@@ -18,9 +18,9 @@ from zlib import crc32
 from edge.balance.backend import Backend
 from edge.balance.pool import Pool
 from edge.balance.retry import RetryBudget
-from edge.dataplane.hedge import Hedge, Pace
+from edge.dataplane.hedge import Hedge, Pace, begin
 from edge.errors import PoolFull, UpstreamError
-from edge.ports import Link, ResponseSink
+from edge.ports import Connector, Link, ResponseSink
 
 SILENCE_S = 1.0  # without any answer, before a backend is suspected
 SUSPECT_AGAIN_S = 5.0  # a pool that cannot do without a silent backend says so once in this time
@@ -161,7 +161,7 @@ class PoolRuntime:
         while self._postponed and self.budget.allows():
             self._postponed.popleft().again(now)
         while self._hedges and self.budget.allows():
-            self._hedges.popleft().hedge(self._silent, now)
+            begin(self._hedges.popleft(), self._silent, now)
         self._anyone = bool(self._queue or self._postponed or self._hedges)
 
     # -- queue -----------------------------------------------------------------------------------------------------
@@ -221,16 +221,19 @@ class PoolRuntime:
                 if found and now - pace.heard_at >= pace.patience_s:
                     silent.append(backend)
         on_trial = [backend for backend in self.pool.backends if backend.half_open]  # no place to be quicker at
+        for backend in on_trial:  # one that streams for long is no longer to be tried out
+            for sink in self.links[backend.id].open():
+                if (owner := fetch_of(sink)).settles <= now:
+                    owner.settle(now)
         self._silent = (*silent, *on_trial)
         self._hedges.clear()
         for sink in waiting:
             if isinstance(sink, Hedge):
-                sink.fetch.hedge_silent(sink, now)
+                sink.silent(now)
         for sink in waiting:
-            owner = sink.fetch if isinstance(sink, Hedge) else sink
-            # Every sink but a hedge is a fetch: nothing else sends on a link.
-            if not owner.hedge(self._silent, now):  # type: ignore[attr-defined]
-                self._hedges.append(owner)  # type: ignore[arg-type]
+            owner = fetch_of(sink)
+            if not begin(owner, self._silent, now):
+                self._hedges.append(owner)
                 self._anyone = True
         for backend in silent:
             self._suspect(backend, self._paces[backend.id], now)
@@ -271,6 +274,11 @@ class PoolRuntime:
         """End all connections."""
         for link in [*self.links.values(), *self._leaving]:
             await link.close()
+
+
+def fetch_of(sink: ResponseSink | Connector) -> Fetch:
+    """Whose attempt it is: a hedge, and the tunnel that a fetch became, name their fetch; every other is one."""
+    return getattr(sink, "fetch", sink)  # type: ignore[arg-type]
 
 
 def hash_hint(on: str) -> Callable[[Exchange], int]:

@@ -37,7 +37,7 @@ TICK_S = 0.25
 GEO_TICKS = 20  # how often the GeoIP file is looked at
 _LINE = (
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
-    b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,'
+    b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,"hedge":"%b",'
     b'"verdict":"%b","reason":"%b","error":"%b"}\n'
 )
 
@@ -227,6 +227,7 @@ class Worker:
             (exchange.head_at - exchange.started_at) * 1e6 if exchange.head_at else 0,
             exchange.served_by,
             exchange.attempts,
+            _word(exchange.hedge),
             _word(exchange.verdict),
             _word(exchange.reason),
             _word(exchange.error),

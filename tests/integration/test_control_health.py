@@ -9,9 +9,10 @@ import pytest_asyncio
 from kit.control import Whole, until
 from kit.origin import ScriptedOrigin
 
-from edge.balance.health import Health
+from edge.balance.health import Admin, Health
 from edge.control.probing import Probing
 from edge.control.registry import Change
+from edge.control.shown import Shown
 
 TOML = """
 [listen]
@@ -28,7 +29,7 @@ path = "/healthz"
 interval = "@INTERVAL@"
 timeout = "80ms"
 interval_transition = "20ms"
-interval_down = "100ms"
+interval_down = "@DOWN@"
 [[pools.web.backends]]
 id = "one"
 url = "http://127.0.0.1:@ONE@"
@@ -46,8 +47,9 @@ cache = false
 class Probed:
     """A gateway whose backends are two scripted origins, and its probes."""
 
-    def __init__(self, one: ScriptedOrigin, two: ScriptedOrigin, interval: str) -> None:
+    def __init__(self, one: ScriptedOrigin, two: ScriptedOrigin, interval: str, down: str = "100ms") -> None:
         toml = TOML.replace("@ONE@", str(one.port)).replace("@TWO@", str(two.port)).replace("@INTERVAL@", interval)
+        toml = toml.replace("@DOWN@", down)
         self.whole = Whole(toml)
         self.probing = Probing(self.whole.supervisor.running.config, self.whole.supervisor)
 
@@ -86,9 +88,16 @@ async def test_a_region_that_stops_answering_loses_its_traffic(origin: ScriptedO
         await until(lambda: probed.shares() == {"eu": 100.0})
         await origin.stop()
         await until(lambda: probed.shares() == {"us": 100.0})
-        (event,) = [
-            event for event in probed.whole.supervisor.events.recent if event.get("is") == Health.UNHEALTHY.value
+        told = [
+            event
+            for event in probed.whole.supervisor.events.recent
+            if event["kind"] in ("backend.health", "region.health") and event["is"] == Health.UNHEALTHY.value
         ]
+        assert [(each["kind"], each.get("backend") or each["region"]) for each in told] == [
+            ("backend.health", "one"),
+            ("region.health", "eu"),
+        ]
+        event = told[0]
         assert event["backend"] == "one"
         assert event["evidence"].endswith(": connection refused")
     finally:
@@ -140,5 +149,78 @@ async def test_a_backend_that_every_worker_ejected_is_out_of_its_regions_health(
         backend.eject(monotonic())
         await until(lambda: probed.shares() == {"us": 100.0})
         assert probed.whole.supervisor.routing.pools["web"].health["eu"].available == 0
+    finally:
+        await probed.stop()
+
+
+async def test_with_nobody_left_probes_are_quick_and_the_first_to_return_serves(
+    origin: ScriptedOrigin, two: ScriptedOrigin
+) -> None:
+    probed = Probed(origin, two, "100ms", down="10m")
+    await probed.start()
+    try:
+        await two.stop()
+        await until(lambda: probed.health("two") is Health.UNHEALTHY)
+        await origin.stop()
+        await until(lambda: probed.health("one") is Health.UNHEALTHY)
+        await two.start()  # asked ten minutes later, were there anybody else
+        await until(lambda: probed.shares() == {"us": 100.0})
+        assert probed.health("one") is Health.UNHEALTHY
+    finally:
+        await probed.stop()
+
+
+async def test_an_ejection_ends_with_the_outage_that_probes_saw(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
+    probed = Probed(origin, two, "100ms")
+    await probed.start()
+    try:
+        worker = probed.whole.children[0].worker
+        assert worker is not None
+        backend = worker.pools["web"].pool.get("one")
+        assert backend is not None
+        for _ in range(8):
+            backend.eject(monotonic())  # the last one is for minutes
+        await origin.stop()
+        await until(lambda: backend.health is Health.UNHEALTHY)
+        assert backend.ejected_until > monotonic() + 60
+        await origin.start()
+        await until(lambda: backend.available(monotonic()))
+        await until(lambda: probed.shares().get("eu", 0.0) > 0)
+        kinds = [event["kind"] for event in probed.whole.supervisor.events.recent]
+        assert "readmitted" in kinds and "region.ramp" in kinds
+        shown = Shown(probed.whole.supervisor)
+        assert 10.0 <= shown.pool("web")["regions"]["eu"]["ramping"] < 100.0
+        assert shown.region("eu")["ramping"]["web"] == shown.status()["regions"][0]["ramping"]
+    finally:
+        await probed.stop()
+
+
+async def test_what_operators_change_is_told(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
+    probed = Probed(origin, two, "100ms")
+    await probed.start()
+    try:
+        registry, change = probed.whole.supervisor.registry, Change("me", "night shift")
+        await registry.put_region("ap", {"tier": 1}, change)
+        await registry.put_backend("web", "three", {"url": f"http://localhost:{two.port}", "region": "ap"}, change)
+        await registry.set_backend_state(("web", "three"), Admin.DRAINING, change)
+        await registry.set_region_state("eu", Admin.DRAINING, change)
+        await until(lambda: probed.shares() == {"us": 100.0})
+        await registry.set_region_state("eu", Admin.ACTIVE, change)
+        assert probed.shares() == {"eu": 100.0}, "at once, for it was well all the while"
+        await registry.ask_failback("eu", change)
+        await registry.remove_backend(("web", "three"), change)
+        await registry.remove_region("ap", change)
+        told = [event for event in probed.whole.supervisor.events.recent if event.get("actor") == "me"]
+        assert [(each["kind"], each.get("is")) for each in told] == [
+            ("region.added", None),
+            ("backend.added", None),
+            ("backend.admin", "draining"),
+            ("region.admin", "draining"),
+            ("region.admin", "active"),
+            ("region.failback_asked", None),
+            ("backend.removed", None),
+            ("region.removed", None),
+        ]
+        assert {each["reason"] for each in told} == {"night shift"}
     finally:
         await probed.stop()

@@ -6,12 +6,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import pytest_asyncio
 import trustme
 from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml, until
 from kit.client import RawClient, Response
+from kit.message import Malformed
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import free_port
 
@@ -23,6 +25,60 @@ async def post(client: RawClient) -> Response:
     response = await client.read_response(b"POST")
     assert response is not None
     return response
+
+
+BROKEN_BODIES = {
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", Step.RESET),
+    "chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", Step.CLOSE),
+    "no chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Step.SILENCE),
+    "close": (b"HTTP/1.1 200 OK\r\n\r\nhalf", Step.RESET),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_BODIES)
+@pytest.mark.parametrize("cache", ["true", "false"])
+async def test_a_backend_whose_bodies_break_off_is_ejected(
+    broken: str, cache: str, origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    bad, good = await origins(), await origins()
+    bad.default = BROKEN_BODIES[broken]
+    text = edge_toml(bad.port, good.port, route=f"cache = {cache}")
+    gateway = await edge(text.replace("ejection = false", "ejection = { consecutive = 3 }"))
+    whole = 0
+    for _ in range(12):
+        client = await raw_client(gateway.port)
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        try:
+            response = await client.read_response()
+        except Malformed:
+            continue
+        whole += response is not None and response.body.content == b"ok"
+    first = gateway.worker.pools["origin"].pool.backends[0]
+    assert (bad.counters["heads"], first.ejections, whole) == (3, 1, 9)
+
+
+async def test_a_body_that_ran_for_long_is_no_trial_any_more(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    one, two = await origins(), await origins()
+    one.default = (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", Step.SILENCE)
+    gateway = await edge(edge_toml(one.port, two.port).replace("ejection = false", ""))
+    pool = gateway.worker.pools["origin"]
+    backend = pool.pool.backends[0]
+    await gateway.on_loop(lambda: backend.eject(monotonic() - 60))
+    client = await raw_client(gateway.port)
+    for _ in range(2):  # the other one's turn, and the trial
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = await client.read_head()
+        assert head is not None
+        if head.get(b"content-length") is None:
+            break
+        await client.read_body(head)
+    assert backend.half_open
+    await gateway.on_loop(lambda: pool.tick(monotonic() + 1.0))
+    assert backend.half_open
+    await gateway.on_loop(lambda: pool.tick(monotonic() + 3.0))
+    assert not backend.half_open
 
 
 # -- the kept connection that closed -----------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ LOG_KEYS = [
     "backend",
     "region",
     "attempts",
+    "hedge",
     "verdict",
     "reason",
     "error",

@@ -48,6 +48,25 @@ def test_rise_fall_and_flaps(results, changes):
     assert feed(ProbeState(ProbeSettings()), results) == changes
 
 
+def test_who_flapped_is_taken_back_at_once_where_nobody_else_is():
+    state = ProbeState(ProbeSettings())
+    feed(state, "+-+-+-")
+    assert [state.on_result(True, 0.0, needed=True) is None for _ in range(2)] == [True, False]
+    assert state.health is UP
+
+
+def test_a_backend_that_was_down_is_seen_to_be_back_within_ten_seconds():
+    """The worst case: it recovers just after a probe failed by its timeout, and chance makes every delay long."""
+    settings = ProbeSettings()
+    state, latest = ProbeState(settings), lambda n: n - 1
+    feed(state, "+---")
+    took = settings.timeout_s
+    while state.health is DOWN:
+        took += state.next_delay(latest)
+        state.on_result(True, took)
+    assert took < 10.0
+
+
 def transitions_per_minute(fails: object, minutes: int = 10) -> list[int]:
     state = ProbeState(ProbeSettings())
     rng = random.Random(3)
@@ -101,9 +120,13 @@ def test_probes_are_quick_in_doubt_slow_when_down_and_jittered():
     feed(state, "-")
     assert state.next_delay(middle) == 1.0
     feed(state, "--")
-    assert state.next_delay(middle) == 10.0
+    assert state.next_delay(middle) == 6.0
+    assert state.next_delay(middle, needed=True) == 1.0, "nobody else is there"
     feed(state, "+")
     assert state.next_delay(middle) == 1.0
+    flapping = ProbeState(ProbeSettings(interval_s=5.0))
+    feed(flapping, "+-+-+-")
+    assert flapping.next_delay(middle) == 10.0
     assert ProbeState(ProbeSettings(interval_s=0.25)).next_delay(middle) == 0.25
 
 

@@ -195,6 +195,18 @@ def test_full_is_not_none():
     assert not p.is_full(0.0)
 
 
+def test_a_full_fallback_is_worth_waiting_for():
+    p, other = pool(backend("a")), Pool("q", [backend("z", limit=1)], "round-robin", PLAIN, random.Random(5).randrange)
+    p.fallback = other
+    p.get("a").set_health(DOWN, 0.0)
+    assert not p.is_full(0.0)
+    other.get("z").take(0.0)
+    assert p.pick(0.0) is None
+    assert p.is_full(0.0)
+    p.get("a").set_health(UP, 0.0)
+    assert not p.is_full(0.0), "its own backend has room"
+
+
 def test_a_full_backend_does_not_open_the_ladder():
     p = pool(backend("a", limit=1))
     p.fallback = pool(backend("f"))
@@ -249,6 +261,49 @@ def test_five_failures_in_a_row_eject_for_a_growing_time_and_a_trial_brings_it_b
     a.give_back(15.0)
     kinds = [(event.kind, event.subject) for event in p.take_events()]
     assert kinds == [("ejected", "a"), ("ejected", "a"), ("readmitted", "a")]
+
+
+def test_bodies_that_break_off_eject_like_any_failure_and_a_whole_one_is_the_success():
+    p = pool(backend("a"), backend("b"))
+    a = p.get("a")
+    p.pick(0.0)
+    for _ in range(5):
+        a.answered(0.01, 0.0)  # each time a good head came, and then no whole body
+        fail(a, 1, 0.0)
+    assert not a.available(0.0)
+    p.pick(5.0)
+    assert a.half_open
+    a.answered(0.01, 5.0)
+    assert a.half_open, "a head alone proves nothing"
+    a.succeeded(5.0)
+    assert not a.half_open
+    for _ in range(4):
+        fail(a, 1, 6.0)
+    a.answered(0.01, 6.0)
+    a.succeeded(6.0)
+    fail(a, 4, 6.0)
+    assert a.available(6.0), "a whole body ends the row"
+
+
+@pytest.mark.parametrize("on_trial", [False, True])
+def test_an_ejection_that_probes_confirmed_is_over_when_they_are_well_again(on_trial):
+    p = pool(backend("a", probed=True), backend("b", probed=True))
+    a = p.get("a")
+    for each in p.backends:
+        each.set_health(UP, 0.0)
+    fail(a, 5, 0.0)
+    if on_trial:
+        assert {p.pick(5.0).id for _ in range(4)} == {"a", "b"}
+    fail(a, 1, 5.0)  # ejected again, for longer, when it was on trial
+    a.set_health(DOWN, 5.0)
+    assert not a.is_in(6.0)
+    a.set_health(UP, 6.0)
+    assert a.is_in(6.0)
+    assert {p.pick(6.0).id for _ in range(40)} == {"a", "b"}
+    assert p.take_events()[-1].kind == "readmitted"
+    fail(a, 5, 7.0)
+    a.set_health(UP, 8.0)  # its probes never said anything against it
+    assert not a.is_in(8.0)
 
 
 def test_neutral_outcomes_never_count():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge.balance.failover import FailoverState, Phase, PoolRegions, ask_failback, decide
+from edge.balance.failover import FailoverState, Phase, PoolRegions, ask_failback, decide, ramping
 from edge.balance.health import Admin, Health
 from edge.balance.regions import (
     Failback,
@@ -244,15 +244,50 @@ def test_an_operator_ends_a_freeze():
     assert state.switches == ()
 
 
-def test_an_operators_drain_acts_at_once_and_activation_ramps_without_a_hold_down():
-    clock = Clock(SWITCH)
+@pytest.mark.parametrize("settings", [SPILL, SWITCH, FailoverSettings(mode=Mode.SWITCH, failback=Failback.MANUAL)])
+@pytest.mark.parametrize("drained_s", [1.0, 200.0])
+def test_what_an_operator_drained_has_its_traffic_back_at_once_when_it_was_well(settings, drained_s):
+    clock = Clock(settings)
     clock.run(100.0)
     clock.admin["eu"] = Admin.DRAINING
     assert clock.run(0.0) == {"us": 100}
     assert "eu" not in clock.view.order
-    clock.run(200.0)
+    clock.run(drained_s)
     clock.admin["eu"] = Admin.ACTIVE
-    assert clock.run(0.0) == {"eu": 10, "us": 90}  # it was never ill
+    assert clock.run(0.0) == {"eu": 100}
+    assert clock.run(100.0) == {"eu": 100}
+
+
+@pytest.mark.parametrize(("settings", "share"), [(SPILL, 14), (SWITCH, None)])
+def test_what_was_ill_while_it_was_drained_comes_back_slowly(settings, share):
+    clock = Clock(settings)
+    clock.run(100.0)
+    clock.admin["eu"] = Admin.DRAINING
+    clock.run(100.0)
+    clock.health["eu"] = DEAD
+    clock.run(10.0)
+    clock.health["eu"] = WELL
+    clock.run(0.0)
+    clock.admin["eu"] = Admin.ACTIVE
+    assert clock.run(0.0).get("eu") == share
+
+
+def test_a_return_is_told_in_both_modes_and_how_far_it_is():
+    for how, hold_s in ((SPILL, 0.0), (SWITCH, 60.0)):
+        clock = Clock(how)
+        clock.run(100.0)
+        assert ramping("eu", clock.state, how, clock.now) is None
+        clock.health["eu"] = DEAD
+        clock.run(100.0)
+        clock.health["eu"] = WELL
+        clock.run(hold_s)
+        clock.run(30.0)
+        assert ramping("eu", clock.state, how, clock.now) == pytest.approx(0.55)
+        clock.run(31.0)
+        assert ramping("eu", clock.state, how, clock.now) is None
+        told = [kind for kind in clock.kinds() if kind in ("region-ramp", "region-ok")]
+        assert told[:1] == ["region-ramp"]
+        assert how is SWITCH or told == ["region-ramp", "region-ok"]
 
 
 def test_inactive_gets_nothing_even_when_all_else_is_dead_unless_it_is_a_last_resort():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edge.balance.backend import BackendSpec
 from edge.balance.health import Admin
 from edge.balance.regions import RegionSpec
+from edge.control.changes import By, changes
 from edge.control.membership import BackendEntry, Membership, RegionEntry, Route, Source
 
 REGIONS = ("eu", "us", "ap")
@@ -52,6 +53,30 @@ def test_no_route_loses_its_last_region(changes: list[tuple[str | tuple[str, str
         assert now.unserved(ROUTES) == set()
         assert now.backends["api", "1"].admin is Admin.ACTIVE
         assert now.regions["us"].admin is Admin.ACTIVE
+
+
+@settings(max_examples=200)
+@given(CHANGES)
+def test_every_change_is_told_with_who_and_why(steps: list[tuple[str | tuple[str, str], Admin | None]]) -> None:
+    now, by = start(), By("me", "because")
+    for what, state in steps:
+        before = now
+        if isinstance(what, str):
+            now = now.with_region(replace(now.regions[what], admin=state)) if state is not None else now
+        elif what in now.backends:
+            entry = now.backends[what]
+            now = now.without_backend(what) if state is None else now.with_backend(replace(entry, admin=state))
+        else:
+            now = now.with_backend(start().backends[what])
+        told = list(changes(before, now, by))
+        assert bool(told) == (before != now)
+        for kind, facts in told:
+            assert (facts["actor"], facts["reason"]) == ("me", "because")
+            assert kind in ("region.admin", "backend.admin", "backend.added", "backend.removed")
+            assert facts.get("region", (facts.get("pool"), facts.get("backend"))) == what
+    entry = now.regions["eu"]
+    moved = now.with_region(replace(entry, spec=replace(entry.spec, tier=7)))
+    assert [kind for kind, _ in changes(now, moved)] == ["region.changed"]
 
 
 def test_a_last_resort_counts_although_inactive() -> None:
