@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from hashlib import sha256
 from ssl import SSLContext
 
 from edge.adapters.geo import GeoReader
@@ -32,7 +33,7 @@ from edge.dataplane.prefetcher import Prefetcher, Warming
 from edge.dataplane.router import Retry, Route, Router
 from edge.dataplane.store import Store
 from edge.dataplane.worker import Worker, WorkerLimits
-from edge.http.forwarding import Networks
+from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits
 from edge.ports import Link, Timeouts
 
@@ -69,7 +70,16 @@ async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:
         sock = bind(listener.address.host, listener.address.port, config.listen.backlog)
         bound.append(sock.getsockname()[:2])
         await worker.listen(sock, tls, config.listen.backlog)
+    worker.cdn_id = cdn_id(config, bound)
     return bound
+
+
+def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:
+    """This gateway's name in CDN-Loop: the same in all its workers, another one in every other gateway."""
+    if config.listen.cdn_id is not None:
+        return config.listen.cdn_id.lower().encode()
+    place = f"{socket.gethostname()} {bound} {config.admin.listen} {config.state.path}"
+    return b"edge-" + sha256(place.encode()).hexdigest()[:16].encode()
 
 
 def bind(host: str, port: int, backlog: int) -> socket.socket:
@@ -219,6 +229,8 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         rules=None if values.cache is None else rules(values.cache),
         preserve_host=values.preserve_host,
         max_body=values.max_body,
+        encoded_slashes=values.encoded_slashes,
+        purgers=Networks(values.purge_methods),
         methods=frozenset(method.encode() for method in values.methods),
         timeouts=timeouts(values.timeouts),
         retry=Retry(values.retry.attempts, values.retry.deadline, values.retry.statuses, values.retry.hedge),
@@ -253,6 +265,7 @@ def rules(values: CacheRules) -> Rules:
         sort_query=values.sort_query,
         key_headers=names(values.key_headers),
         key_cookies=names(values.key_cookies),
+        drop_headers=tuple(OVERRIDES) if values.drop_headers is None else names(values.drop_headers),
         set_cookie=SetCookie(values.set_cookie),
         request_directives=Directives(values.request_directives),
         stale_if_error_s=values.stale_if_error,

@@ -62,7 +62,11 @@ class Listen(Section):
         'Processes, each with its own memory cache; "auto" = one for each core, or one where a route caches',
     )
     backlog: AtLeastOne = entry(1024, "Connections that the kernel holds before they are accepted")
-    trusted_proxies: Many[Cidr] = entry([], "Whose X-Forwarded-For and Forwarded are believed; empty = nobody's")
+    trusted_proxies: Many[Cidr] = entry([], "Whose X-Forwarded-* and Forwarded are believed; empty = nobody's")
+    cdn_id: Name | None = entry(
+        None,
+        "Own name in CDN-Loop, by which what comes back is refused (508); left out: made from the addresses",
+    )
 
 
 class Limits(Section):

@@ -104,6 +104,11 @@ class CacheRules(Section):
     only_query: Many[Argument] | None = entry(None, "The only query arguments (names or globs) in the key")
     sort_query: bool = entry(False, "Sort query arguments in the key")
     key_headers: Many[HeaderName] = entry([], "Request fields that are part of the key")
+    drop_headers: Many[HeaderName] | None = entry(
+        None,
+        "Request fields kept from backends, for they change answers without being in the key; left out: "
+        "X-Original-URL, X-Rewrite-URL, X-HTTP-Method-Override, X-Host, X-Forwarded-Prefix and their like",
+    )
     key_cookies: Many[CookieName] = entry([], "Cookies (names or globs) that are part of the key")
     set_cookie: Literal["refuse", "store", "strip"] = entry(
         "refuse", "A storable response with Set-Cookie: not stored, stored as it is, or stored without the field"

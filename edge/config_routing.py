@@ -25,6 +25,7 @@ from edge.config_types import (
     Name,
     Percent,
     PositiveSize,
+    Purgers,
     Section,
     Text,
     Timeout,
@@ -254,6 +255,10 @@ class Route(Section):
     methods: Many[Method] = entry([], "The only methods that are served (405 for others); empty = all")
     max_body: PositiveSize = entry("100MiB", "Largest request body; left out: that of [limits]")
     preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
+    encoded_slashes: bool = entry(False, "Let %2F, %5C and %00 in a path through (400 otherwise); matched as decoded")
+    purge_methods: Purgers = entry(
+        False, "Whose PURGE is obeyed: true = this machine's, or a list of networks; else PURGE, BAN, REFRESH get 405"
+    )
     upgrade: bool = entry(True, "Let WebSocket through when the backend answers 101")
     timeouts: Timeouts = entry({}, "Waits on a backend; what is left out is the pool's")
     retry: Retry = entry({}, "Further attempts; what is left out is the pool's")

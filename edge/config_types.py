@@ -219,6 +219,15 @@ def parse_network(value: object) -> Network:
     raise _refuse('a network such as "10.0.0.0/8"', value)
 
 
+def parse_purgers(value: object) -> tuple[Network, ...]:
+    """`false` = nobody, `true` = this machine, or a list of networks."""
+    if isinstance(value, bool):
+        return (ip_network("127.0.0.0/8"), ip_network("::1/128")) if value else ()
+    if isinstance(value, list | tuple):
+        return tuple(parse_network(item) for item in value)
+    raise _refuse('true, false or a list of networks such as ["10.0.0.0/8"]', value)
+
+
 def parse_workers(value: object) -> int | str:
     """`"auto"` or a number of processes."""
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
@@ -255,6 +264,7 @@ Percent = Annotated[float, PlainValidator(parse_percent), Kind("percentage")]
 ListenAddress = Annotated[Address, PlainValidator(parse_address), Kind("address")]
 Url = Annotated[BackendUrl, PlainValidator(parse_backend_url), Kind("URL")]
 Cidr = Annotated[Network, PlainValidator(parse_network), Kind("network")]
+Purgers = Annotated[tuple[Network, ...], PlainValidator(parse_purgers), Kind("true, false or list of networks")]
 Workers = Annotated[int | str, PlainValidator(parse_workers), Kind('"auto" or whole number')]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]

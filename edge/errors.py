@@ -67,6 +67,23 @@ class Denied(ClientError):
     proxy_status = "http_request_denied"
 
 
+class MethodNotAllowed(Denied):
+    """405; `allow` are the methods that the place takes, for the field Allow (empty: the usual ones)."""
+
+    status = 405
+
+    def __init__(self, allow: bytes = b"") -> None:
+        super().__init__("method not allowed")
+        self.allow = allow
+
+
+class LoopDetected(ClientError):
+    """The request was here before: it came back from a backend (RFC 8586)."""
+
+    status = 508
+    proxy_status = "proxy_loop_detected"
+
+
 class ClientSlow(ClientError):
     """The client missed a deadline."""
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from edge.cache.rules import Rules
 from edge.http.fields import joined_normal
-from edge.http.message import Fields
+from edge.http.message import Fields, RequestHead
+
+
+def key_of(request: RequestHead, rules: Rules) -> bytes:
+    """The key of a GET of this request's URI under these rules."""
+    key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
+    return b"%b b:%d:%b" % (key, len(request.behind), request.behind) if request.behind else key
 
 
 def cache_key(scheme: bytes, authority: bytes, target: bytes, rules: Rules, fields: Fields) -> bytes:

@@ -20,6 +20,7 @@ from edge.http.cache_control import NONE, CacheControl, request_control
 from edge.http.conditional import CONDITIONS, range_applies
 from edge.http.fields import is_tag
 from edge.http.message import Fields, RequestHead
+from edge.http.paths import below, hides_separator, literal_path, normal_path
 from edge.http.ranges import parse_range, within
 
 MOST_OFFERS = 8
@@ -76,14 +77,19 @@ def is_bypassed(request: RequestHead, rules: Rules) -> bool:
     fields = request.fields
     if any(name in fields for name in rules.bypass_headers):
         return True
-    path = request.target.partition(b"?")[0]
-    for prefix in rules.bypass_paths:
-        base = prefix.rstrip(b"/")
-        if path == base or path.startswith(base + b"/"):
-            return True
+    if rules.bypassing_paths and _is_below(request.target, rules.bypassing_paths):
+        return True
     if rules.bypass_cookies and b"cookie" in fields:
         return rules.bypassing_cookies.meet(cookies(fields))
     return False
+
+
+def _is_below(target: bytes, prefixes: tuple[bytes, ...]) -> bool:
+    """Whether the path is below one of the normal prefixes; with an encoded separator, in either reading of it."""
+    path = normal_path(target)
+    if any(below(path, prefix) for prefix in prefixes):
+        return True
+    return hides_separator(target) and any(below(literal_path(target), prefix) for prefix in prefixes)
 
 
 def _among(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Stored | Decision:

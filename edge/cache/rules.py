@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from edge.cache.names import Names
+from edge.http.forwarding import OVERRIDES
+from edge.http.paths import normal_path
 
 
 class SetCookie(Enum):
@@ -42,6 +44,7 @@ class Rules:
     sort_query: bool = False
     key_headers: tuple[bytes, ...] = ()
     key_cookies: tuple[bytes, ...] = ()  # names or globs
+    drop_headers: tuple[bytes, ...] = tuple(OVERRIDES)  # request fields that would change an answer without the key
     set_cookie: SetCookie = SetCookie.REFUSE
     request_directives: Directives = Directives.HONOUR
     stale_if_error_s: float = 0.0  # when the origin gave none
@@ -64,8 +67,14 @@ class Rules:
     keyed_cookies: Names = field(init=False, default=Names(()), repr=False, compare=False)
     ignored_query: Names = field(init=False, default=Names(()), repr=False, compare=False)
     kept_query: Names | None = field(init=False, default=None, repr=False, compare=False)
+    bypassing_paths: tuple[bytes, ...] = field(init=False, default=())  # in the form that is compared
+    withheld: frozenset[bytes] = field(init=False, default=OVERRIDES)  # request fields that no backend may see
 
     def __post_init__(self) -> None:
+        paths = tuple(normal_path(path).rstrip(b"/") for path in self.bypass_paths)
+        object.__setattr__(self, "bypassing_paths", paths)
+        withheld = frozenset(self.drop_headers).difference(self.key_headers)
+        object.__setattr__(self, "withheld", OVERRIDES if withheld == OVERRIDES else withheld)
         keyed = self.ignore_query or self.only_query is not None or self.sort_query
         object.__setattr__(self, "plain_key", not (keyed or self.key_headers or self.key_cookies))
         object.__setattr__(self, "bypasses", bool(self.bypass_cookies or self.bypass_headers or self.bypass_paths))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edge.cache.freshness import HEURISTIC, Lifetime, Times, initial_age, lifetime, overrides, policy
 from edge.cache.invalidate import is_own_uri, origin_tag
-from edge.cache.key import cache_key
+from edge.cache.key import key_of
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.cache.selection import CLIENT_BOUND, comparable, content_language, selecting
 from edge.cache.stored import Plan, Selecting, with_date
@@ -66,7 +66,7 @@ def plan(request: RequestHead, response: ResponseHead, rules: Rules, times: Time
     stale_ok = not (control.revalidate or (control.no_cache and not overridden))
     swr, sie = control.stale_while_revalidate, control.stale_if_error
     return Plan(
-        key=cache_key(request.scheme, request.authority, request.target, rules, request.fields),
+        key=key_of(request, rules),
         status=response.status,
         reason=response.reason,
         fields=with_date(kept, times.received_at),

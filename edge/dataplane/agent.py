@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.balance.backend import Backend, BackendSpec
@@ -20,6 +20,7 @@ from edge.balance.health import Admin, Health
 from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
 from edge.dataplane.explain import explain
+from edge.dataplane.purging import purge
 from edge.dataplane.report import Counting, connections
 from edge.errors import BadRequest, EdgeError
 from edge.frames import Frame, Kind, ack
@@ -216,10 +217,7 @@ class Agent:
 
     def _purge(self, body: dict[str, Any]) -> dict[str, Any]:
         """Purge the store; the answer has the exact count where there is one."""
-        store = self.worker.store
-        if store is None:
-            return {"count": 0}
-        return {"count": store.purge(Purge.from_dict(body["purge"]), time(), body["number"])}
+        return {"count": purge(self.worker, Purge.from_dict(body["purge"]), body["number"])}
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """A question of an operator."""

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from edge.errors import EdgeError
 
 _NOT_QUOTABLE = re.compile(rb"[^ !#-\[\]-~]")  # in a Structured Fields string, RFC 9651 3.3.3
+USUAL_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 REASONS: dict[int, bytes] = {int(s): s.phrase.encode() for s in HTTPStatus}
 _LINES: dict[int, bytes] = {code: b"HTTP/1.1 %d %b\r\n" % (code, phrase) for code, phrase in REASONS.items()}
 
@@ -29,7 +30,7 @@ def error_response(error: EdgeError, date_line: bytes) -> tuple[bytes, bytes]:
     if error.status == 503:
         extra = b"Retry-After: 1\r\n"
     elif error.status == 405:
-        extra = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+        extra = b"Allow: %b\r\n" % (getattr(error, "allow", b"") or USUAL_METHODS)
     told = b'; details="%b"' % detail if detail else b""
     lines = b"Content-Type: text/plain\r\n%b%bProxy-Status: edge; error=%b%b\r\n" % (
         date_line,

@@ -16,7 +16,7 @@ from edge.dataplane.quick import WRITE_TOGETHER
 from edge.dataplane.tunnel import Tunnel
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
-from edge.http.forwarding import client_address
+from edge.http.forwarding import Told, port_of
 from edge.http.grammar import Framing, RequestBlock, ResponseFacts
 from edge.http.message import Line
 
@@ -39,7 +39,8 @@ class Exchange:
     fetch: Fetch | None = None
     watch: Watch | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
-    client: str | None = None  # the client's address when a trusted proxy told another one than the peer
+    client: str | None = None  # the client's address as trusted proxies told it; known before the route is
+    told: Told | None = None  # all that they told
     status = 0
     mode = NOT_STARTED
     bytes_out = 0  # body bytes, without framing
@@ -67,7 +68,8 @@ class Exchange:
         self.target = target
         self.minor = minor  # HTTP/1.1 when true, else 1.0
         self.block = block
-        self.host = block.host
+        self.host = block.host  # lower case, as received: routes and backends see it
+        self.scheme = front.scheme  # the client's own, also behind a trusted proxy
         self.keep = (minor and not block.close) or (not minor and block.keep_alive)
         self.started_at = monotonic()
 
@@ -203,22 +205,43 @@ class Exchange:
 
     @property
     def authority(self) -> bytes:
-        """Host and port for the key: the scheme's default port says nothing."""
+        """Host and port for the key, as the client asked for them: the scheme's default port says nothing."""
+        told, host = self.told, self.host or b""
+        if told is not None:
+            host = told.host or host
+            if told.port and host and not port_of(host):
+                host = b"%b:%b" % (host, told.port)
+        return host.removesuffix(b":80" if self.scheme == b"http" else b":443")
+
+    @property
+    def behind(self) -> bytes:
+        """The Host as it came, where the key's authority is another one: what a backend sees is in the key too."""
         host = self.host or b""
-        return host.removesuffix(b":80" if self.front.scheme == b"http" else b":443")
+        return host if self.told is not None and self.told.host not in (b"", host) else b""
 
     def regions(self) -> tuple[str, ...] | None:
         """The regions that suit the client's place, best first; None where its route does not ask."""
         route, geography = self.routed, self.worker.geography
         if not route.by_place or geography is None:
             return None
-        if self.client is None and self.block.forwarding and self.front.trusted:
-            self.client = client_address(self.block.fields, self.front.peer, self.worker.trusted)
         return geography.decide(self, route.wish).order
 
     def client_text(self) -> str:
         """The client's address, after the trusted-proxy rules."""
         return self.client or self.front.peer
+
+    def answer(self, status: int, text: str) -> None:
+        """End with a short text of our own."""
+        body = text.encode()
+        self.status, self.mode = status, LENGTH
+        self.bytes_out = len(body)
+        head = b"%b%bContent-Type: text/plain\r\nContent-Length: %d\r\n" % (
+            status_line(status),
+            self.worker.date_line,
+            len(body),
+        )
+        self.front.transport.write(head + self.own_lines(True) + body)
+        self.finish()
 
     # -- failures --------------------------------------------------------------------------------------------------
 

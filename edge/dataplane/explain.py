@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from edge.balance.geo import ClientPlace
 from edge.balance.policies import latency_score
 from edge.balance.regions import RoutingView
-from edge.cache.key import cache_key
+from edge.cache.key import key_of
 from edge.cache.policy import look
 from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason, Verdict, word
@@ -88,7 +88,7 @@ def _cache(worker: Worker, route: Route, request: RequestHead, now: float) -> di
     store, rules = worker.store, route.rules
     if rules is None or store is None:
         return {"verdict": Verdict.BYPASS.value, "reason": "cache = false"}
-    key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
+    key = key_of(request, rules)
     node = store.index.peek(key)
     variants = node.variants if node is not None else ()
     decision = look(request, variants, rules, now)

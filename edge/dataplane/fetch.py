@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge.balance.backend import Backend, Outcome
 from edge.balance.retry import Failed, NoRetry, may_retry
 from edge.dataplane.hedge import GATEWAY_FAILURES, Hedge
-from edge.dataplane.outbound import request_head
+from edge.dataplane.outbound import client_lines, request_head
 from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, Side, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
@@ -361,5 +361,5 @@ class Fetch:
 
 def forward(exchange: Exchange) -> None:
     """A request that the cache has no part in."""
-    exchange.fetch = fetch = Fetch(exchange, exchange, exchange.block.forward)
+    exchange.fetch = fetch = Fetch(exchange, exchange, client_lines(exchange))
     fetch.attempt()

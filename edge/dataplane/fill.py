@@ -42,12 +42,11 @@ from edge.dataplane.fetch import Fetch
 from edge.dataplane.hedge import GATEWAY_FAILURES
 from edge.dataplane.hit import serve
 from edge.dataplane.opening import Opening, passed_on, shared
+from edge.dataplane.outbound import client_lines
 from edge.dataplane.watch import Watch
 from edge.errors import EdgeError, NoBackend
 from edge.http.cache_status import forwarded, line
-from edge.http.forwarding import request_lines
 from edge.http.grammar import ResponseFacts
-from edge.http.hopbyhop import dropped_names
 from edge.http.message import Fields, Line, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ class Fill:
 
     def start(self) -> None:
         """Send the request, with the conditions that the decision asks for."""
-        block, fields = self.exchange.block, self._fields()
-        lines = block.forward if fields is None else request_lines(fields, dropped_names(block.fields), block.trace)[0]
+        lines = client_lines(self.exchange, self._fields())
         self.requested_at = self.store.clock()
         prefetcher = self.exchange.routed.prefetcher
         if prefetcher is not None and self.exchange.counted:

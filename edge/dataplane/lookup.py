@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.cache.flights import Alone, Flight, Follow, Lead
-from edge.cache.key import cache_key
+from edge.cache.key import key_of
 from edge.cache.policy import Decision, look
 from edge.cache.rules import Rules
 from edge.cache.selection import comparable
@@ -42,7 +42,7 @@ def lookup(exchange: Exchange, route: Route) -> None:
         forward_plain(exchange)
         return
     if exchange.key is None:
-        exchange.key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
+        exchange.key = key_of(request, rules)
         exchange.found = store.index.get(exchange.key)
     decide(exchange, request, ())
 
@@ -81,7 +81,12 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
 def request_of(exchange: Exchange) -> RequestHead:
     """The request as decisions see it."""
     return RequestHead(
-        exchange.method, exchange.front.scheme, exchange.authority, exchange.target, exchange.block.fields
+        exchange.method,
+        exchange.scheme,
+        exchange.authority,
+        exchange.target,
+        exchange.block.fields,
+        exchange.behind if exchange.told is not None else b"",
     )
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.balance.backend import Backend
-from edge.http.forwarding import appended_lines, asserted_lines, client_address
+from edge.errors import LoopDetected
+from edge.http.forwarding import OVERRIDES, appended_lines, asserted_lines, is_loop, request_lines
+from edge.http.hopbyhop import dropped_names
+from edge.http.identity import told_by
+from edge.http.message import Fields
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
@@ -36,19 +40,40 @@ def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: by
     )
 
 
+def client_lines(exchange: Exchange, fields: Fields | None = None) -> bytes:
+    """The client's end-to-end lines as the backends of its route may see them; `fields` are given where ours are among
+    them. A route that stores withholds what would change the answer without being in the key."""
+    block, rules = exchange.block, exchange.routed.rules
+    if fields is None:
+        if rules is None:
+            return block.forward
+        if rules.withheld is OVERRIDES:
+            return block.guarded
+    withheld = rules.withheld if rules is not None else frozenset()
+    return request_lines(block.fields if fields is None else fields, dropped_names(block.fields), block.trace, withheld)
+
+
+def identify(exchange: Exchange) -> None:
+    """Who asks for what, where an earlier hop tells it: known before the route is. Raises ClientError."""
+    fields, front, worker = exchange.block.fields, exchange.front, exchange.worker
+    if is_loop(fields, worker.cdn_id):
+        raise LoopDetected("the request was here before")
+    if front.trusted:
+        exchange.told = told = told_by(fields, front.peer, front.scheme, worker.trusted)
+        exchange.client, exchange.scheme = told.client, told.scheme
+
+
 def forwarding_lines(exchange: Exchange) -> bytes:
-    """X-Forwarded-*, Forwarded and Via for this client and host."""
-    front = exchange.front
+    """X-Forwarded-*, X-Real-IP, Forwarded, Via and CDN-Loop for this client and host."""
+    front, loop = exchange.front, exchange.worker.cdn_id
     host = exchange.host or b""
     if exchange.block.forwarding:
         fields = exchange.block.fields
-        if front.trusted:
-            exchange.client = client_address(fields, front.peer, exchange.worker.trusted)
-            return appended_lines(fields, front.peer, front.scheme, host)
-        if (via := fields.joined(b"via")) is not None:
-            return asserted_lines(front.peer, front.scheme, host, via)
+        if exchange.told is not None:
+            return appended_lines(fields, front.peer, exchange.told, host, loop)
+        return asserted_lines(front.peer if exchange.counted else "", exchange.scheme, host, loop, fields)
     kept_host, lines = front.forward_lines
     if kept_host != host or not lines:
-        lines = asserted_lines(front.peer, front.scheme, host)
+        lines = asserted_lines(front.peer if exchange.counted else "", exchange.scheme, host, loop)
         front.forward_lines = (host, lines)
     return lines

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from edge.cache.key import cache_key
+from edge.cache.key import key_of
 from edge.cache.policy import look
 from edge.cache.prefetch import Gate, GateRules, Sequence, link_targets
 from edge.cache.stored import Stored
@@ -61,7 +61,7 @@ class Prefetcher:
     def served(self, exchange: Exchange, stored: Stored) -> None:
         """A client was answered by `stored`, from store or while it was stored: fetch what comes next, if at all."""
         key = exchange.key
-        if key is None or not exchange.counted:
+        if key is None or not exchange.counted or exchange.behind:
             return
         if self._unused.pop(key, None) is not None:
             self.gate.used()
@@ -83,13 +83,13 @@ class Prefetcher:
         self._looked[key] = now
         values = stored.head.fields.get_all(b"link")
         if values:
-            yield from link_targets(values, exchange.front.scheme, exchange.authority, target)
+            yield from link_targets(values, exchange.scheme, exchange.authority, target)
 
     def _begin(self, exchange: Exchange, target: bytes, now: float) -> bool:
         """Start one fetch; False: the gate is shut, so there is no use in going on."""
         worker = self._worker
         fields = [line for line in exchange.block.fields.lines if line[0].lower() in NEGOTIATED]
-        wanted = Wanted.of(worker, exchange.front.scheme, exchange.authority, target, fields)
+        wanted = Wanted.of(worker, exchange.scheme, exchange.authority, target, fields)
         if wanted is None or wanted.key in self._running or wanted.asked.decision.act not in (Act.MISS, Act.REVALIDATE):
             return True
         route = wanted.route
@@ -141,7 +141,7 @@ class Wanted:
         self.store = store
         self.route = route
         self.block = block
-        self.key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
+        self.key = key_of(request, rules)
         found = store.index.peek(self.key)
         variants = found.variants if found is not None else ()
         self.asked = Asked(request, look(request, variants, rules, store.clock()), variants)

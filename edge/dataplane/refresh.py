@@ -87,7 +87,7 @@ def refresh(exchange: Exchange, request: RequestHead, stored: Stored) -> None:
     store.refreshing.add(mark)
     nobody = Nobody(worker, request.scheme, lambda _: store.refreshing.discard(mark))
     shadow = background(worker, exchange.routed, request, exchange.block, nobody)
-    shadow.key = exchange.key
+    shadow.key, shadow.host, shadow.told = exchange.key, exchange.host, exchange.told
     asked = Asked(replace(request, method=b"GET"), Decision(Act.REVALIDATE, Reason.STALE, stored), (stored,))
     shadow.watch = watch = Watch(shadow, asked, _ALONE, store.epochs.now_seq())
     _fetch(watch, None)

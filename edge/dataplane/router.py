@@ -1,18 +1,19 @@
 """Host and path to route: the most specific host wins, then the longest path prefix (by segments).
 
-One rule: the path that decides the route is the one that an origin would see after the usual normalisation (`.` and
-`..` segments, also percent-encoded); what is forwarded and what keys the cache stay the client's bytes.
+One rule: the path that decides is the normalised one (`http.paths`), for patterns and requests alike; what is
+forwarded and what keys the cache stay the client's bytes.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge.balance.geo import NO_WISH, GeoWish
 from edge.cache.rules import Rules
-from edge.errors import Denied
+from edge.errors import BadRequest, Denied, MethodNotAllowed
+from edge.http.forwarding import Networks
+from edge.http.paths import below, hides_separator, literal_path, normal_path
 from edge.metrics import Meter
 from edge.ports import Timeouts
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from edge.dataplane.prefetcher import Prefetcher
 
 HOSTS_REMEMBERED = 1024  # a client may invent hosts, so the memo is bounded
-_ENCODED_DOT = re.compile(rb"%2[eE]")
+PURGE_METHODS = frozenset((b"PURGE", b"BAN", b"REFRESH"))  # what caches behind this one may take for an order
+NOBODY = Networks()
 
 
 class NoRoute(Denied):
@@ -64,8 +66,10 @@ class Route:
     wish: GeoWish = NO_WISH
     by_place: bool = False  # regions are tried in the order that suits the client's place
     meter: Meter = field(default_factory=Meter)
+    encoded_slashes: bool = False  # let %2F, %5C and %00 in a path through
+    purgers: Networks = NOBODY  # whose PURGE is obeyed
     label: bytes = b""
-    below: bytes = b""
+    allow: bytes = b""  # for the field Allow
     anywhere: bool = True  # any region may serve, in the order of the pool's own view
     prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
 
@@ -81,12 +85,24 @@ class Route:
 
     def covers(self, path: bytes) -> bool:
         """Whether a path is the route's or lies below it, by segments: /api covers /api and /api/x, not /apix."""
-        return path.startswith(self.below) or path == self.path
+        return below(path, self.path)
+
+    def check_path(self, target: bytes) -> None:
+        """Raises BadRequest for a path that servers would understand in different ways."""
+        if not self.encoded_slashes and hides_separator(target):
+            raise BadRequest("encoded slash, backslash or NUL in the path")
+
+    def check_method(self, method: bytes, client: str) -> None:
+        """Raises MethodNotAllowed for a method that is not the route's, and for purges of who may not."""
+        purges = method in PURGE_METHODS and (method != b"PURGE" or client not in self.purgers)
+        if purges or (self.methods and method not in self.methods and method != b"PURGE"):
+            raise MethodNotAllowed(self.allow)
 
     def __post_init__(self) -> None:
         self.label = self.name.encode()
         self.anywhere = not self.by_place and self.fence is None
-        self.below = self.path if self.path.endswith(b"/") else self.path + b"/"
+        self.path = normal_path(self.path)
+        self.allow = b", ".join(sorted(self.methods))
 
 
 class Router:
@@ -114,6 +130,12 @@ class Router:
         if found is None:
             raise NoRoute("no route for this path") if self._known.get(host) else Misdirected("unknown host")
         return found
+
+    def is_doubtful(self, route: Route, host: bytes | None, target: bytes) -> bool:
+        """Whether an origin that does not decode a separator would see another route's path: nothing to be stored."""
+        if not route.encoded_slashes or not hides_separator(target):
+            return False
+        return self.get(host, literal_path(target)) is not route
 
     def get(self, host: bytes | None, target: bytes) -> Route | None:
         """The route of a request, None when there is none."""
@@ -155,21 +177,3 @@ class Router:
                 return found
             at = name.find(b".", at + 1)
         return self._any
-
-
-def normal_path(target: bytes) -> bytes:
-    """The path without query, with dot segments removed (RFC 3986 5.2.4) and empty segments folded."""
-    path = target.partition(b"?")[0] if b"?" in target else target
-    if b"/." not in path and b"//" not in path and b"/%2" not in path:
-        return path
-    out: list[bytes] = []
-    segments = path.split(b"/")[1:]
-    for segment in segments:
-        plain = _ENCODED_DOT.sub(b".", segment)
-        if plain == b"..":
-            if out:
-                out.pop()
-        elif plain not in (b".", b""):
-            out.append(segment)
-    tail = b"/" if _ENCODED_DOT.sub(b".", segments[-1]) in (b"", b".", b"..") and out else b""
-    return b"/" + b"/".join(out) + tail

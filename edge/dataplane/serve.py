@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from edge.dataplane.exchange import Exchange
 from edge.dataplane.fetch import forward
 from edge.dataplane.lookup import lookup
+from edge.dataplane.outbound import identify
+from edge.dataplane.purging import obey
 from edge.dataplane.quick import answered
 from edge.dataplane.upload import Upload
-from edge.errors import BadRequest, ClientError, Denied, EdgeError, NoBackend, TooLarge
+from edge.errors import BadRequest, ClientError, EdgeError, MethodNotAllowed, NoBackend, TooLarge
 from edge.http.grammar import RequestBlock, absolute_target
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F
 NEVER_METHODS = (b"TRACE", b"CONNECT")
+USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))  # no route refuses them unasked
 
 
 def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
@@ -44,11 +47,16 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
         front.exchange = exchange = Exchange(front, line[1], target, line[3] != b"0", block)
         admit(exchange)
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
+        if b"%" in exchange.target:
+            route.check_path(exchange.target)
         if exchange.upload is not None:
             limit_body(exchange, route.max_body)
-        if route.methods and exchange.method not in route.methods:
-            raise Denied("method not allowed", 405)
-        if route.rules is None:
+        if exchange.method not in USUAL or route.methods:
+            route.check_method(exchange.method, exchange.client_text())
+            if exchange.method == b"PURGE" and route.rules is not None:
+                obey(exchange)
+                return
+        if route.rules is None or worker.router.is_doubtful(route, exchange.host, exchange.target):
             forward(exchange)
         else:
             lookup(exchange, route)
@@ -76,8 +84,11 @@ def admit(exchange: Exchange) -> None:
         if exchange.minor:
             raise BadRequest("missing Host")
         exchange.host = b""
+    if block.forwarding:
+        identify(exchange)
     if exchange.method in NEVER_METHODS:
-        raise Denied("method not allowed", 405)
+        found = worker.router.get(exchange.host, exchange.target)
+        raise MethodNotAllowed(found.allow if found is not None else b"")
     if block.plain:
         return
     if block.chunked and not exchange.minor:
@@ -97,7 +108,7 @@ def limit_body(exchange: Exchange, limit: int) -> None:
 def _other_form(exchange: Exchange, target: bytes) -> None:
     """Absolute, asterisk and authority form (RFC 9112 3.2.2-3.2.4)."""
     if exchange.method == b"CONNECT":
-        raise Denied("CONNECT is not allowed", 405)
+        raise MethodNotAllowed
     if exchange.block.host is None and exchange.minor:
         raise BadRequest("missing Host")
     if target == b"*":

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.front import Front
-from edge.http.forwarding import Networks, client_address
+from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, Memo, RequestBlock, request_block
 from edge.http.message import Fields
 from edge.http.text import quote
@@ -91,6 +91,7 @@ class Worker:
         self.refused_connections = 0
         self.bugs = 0
         self.combined = False  # the log's format
+        self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
         self.quick = True  # off only to compare: see `quick`
         self.now = time.time()
         self.date_line = b""
@@ -127,12 +128,13 @@ class Worker:
         """Whether the connection fits the limits, in all and for its address; counted until it is forgotten."""
         limits, peer = self.limits, front.peer
         mine = self._clients.get(peer, 0)
-        if len(self.fronts) >= limits.connections or 0 < limits.connections_per_client <= mine or self.stopping:
+        trusted = front.trusted = peer in self.trusted
+        most = 0 if trusted else limits.connections_per_client  # a proxy's connections are many clients'
+        if len(self.fronts) >= limits.connections or 0 < most <= mine or self.stopping:
             self.refused_connections += 1
             return False
         self._clients[peer] = mine + 1
         self.fronts.add(front)
-        front.trusted = peer in self.trusted
         front.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         return True
 
@@ -204,8 +206,6 @@ class Worker:
                 meter.bytes_in += exchange.upload.received
             if exchange.from_store:
                 meter.cache_out += exchange.bytes_out
-        if exchange.front.trusted and exchange.block.forwarding and exchange.client is None:
-            exchange.client = client_address(exchange.block.fields, exchange.front.peer, self.trusted)
         if self.log.enabled:
             self.log.add(self._combined(exchange) if self.combined else self.line(exchange, seconds))
 
@@ -218,7 +218,7 @@ class Worker:
             exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
             route.label if route is not None else b"",
             exchange.method,
-            exchange.host or b"",
+            (exchange.told.host if exchange.told is not None else b"") or exchange.host or b"",
             quote(target) if b'"' in target or b"\\" in target else target,
             exchange.status,
             upload.received if upload is not None else 0,

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from edge.http.message import Fields
 
+MAX_MEMBERS = 256  # of any list; what has more is not read
 LARGEST_S = 2**31  # RFC 9111 1.2.2: what delta-seconds beyond it count as
 # A member of a list: no comma outside a quoted string. An unclosed quote runs to the end of its line.
 _MEMBER = re.compile(rb'(?:[^",]+|"(?:[^"\\]|\\.)*(?:"|\\?\Z))+', re.DOTALL)

@@ -7,34 +7,72 @@ unless that side is trusted. Hop-by-hop lines and those that `Connection` names 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from edge.http.fields import MAX_MEMBERS
 from edge.http.message import Fields
 
 # Written by the gateway itself on every outbound request, whatever came in.
 ASSERTED = frozenset(
     b"host content-length transfer-encoding via x-forwarded-for x-forwarded-proto x-forwarded-host forwarded "
-    b"x-real-ip x-request-id x-forwarded-port x-forwarded-server expect".split()
+    b"x-real-ip x-request-id x-forwarded-port x-forwarded-server cdn-loop expect".split()
 )
 ASSERTED_AND_TRACE = ASSERTED | {b"traceparent", b"tracestate"}
-FORWARDING = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
-# A name that some servers read as one of these once `_` and `-` are the same to them (CGI's habit).
+FORWARDING = frozenset(b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port forwarded".split())
+# Fields by which some servers take another URL, method, host or scheme than the request's own. They are in no cache
+# key, so behind a route that stores they would let anybody choose what everybody gets.
+OVERRIDES = frozenset(
+    b"x-original-url x-rewrite-url x-override-url x-original-uri x-forwarded-uri x-forwarded-path x-forwarded-prefix "
+    b"x-script-name x-http-method x-http-method-override x-method-override x-host x-original-host x-forwarded-server "
+    b"x-http-host-override x-forwarded-scheme x-forwarded-protocol x-forwarded-ssl x-url-scheme front-end-https".split()
+)
+# A name that some servers read as one of these once all but letters and digits is the same to them (CGI's habit).
 _SENSITIVE = ASSERTED | {b"connection", b"upgrade", b"te", b"trailer", b"keep-alive", b"proxy-authorization"}
-_EARLIER_HOPS = FORWARDING | {b"via"}
+_EARLIER_HOPS = FORWARDING | {b"via", b"cdn-loop"}
+_ALIKE = bytes(byte if chr(byte).isalnum() else 0x2D for byte in range(128)) + bytes(range(128, 256))
 REMEMBERED = 4096  # addresses whose membership is remembered
+DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
+_NONE = Fields()
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
-def request_lines(fields: Fields, dropped: frozenset[bytes], trace: bool) -> tuple[bytes, bool]:
-    """The encoded end-to-end lines of a request, and whether it carries forwarding fields of an earlier hop."""
-    own = dropped | (ASSERTED if trace else ASSERTED_AND_TRACE)
-    kept = [
-        line
-        for key, line in fields.keyed()
-        if key not in own and not (b"_" in key and key.replace(b"_", b"-") in _SENSITIVE)
-    ]
-    forwarding = not _EARLIER_HOPS.isdisjoint(fields.names())
-    return b"".join([b"%b: %b\r\n" % line for line in kept]), forwarding
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What trusted proxies tell of a request (`identity`). `host` and `port` are empty where nobody told them; `lists`
+    are X-Forwarded-For and Forwarded as they go on, before this hop's own entries."""
+
+    client: str
+    scheme: bytes
+    host: bytes
+    port: bytes
+    lists: tuple[bytes, bytes]
+
+
+def request_lines(
+    fields: Fields, dropped: frozenset[bytes], trace: bool, withheld: frozenset[bytes] = frozenset()
+) -> bytes:
+    """The encoded end-to-end lines of a request, without those that are `withheld` from its backends."""
+    own = dropped | (ASSERTED if trace else ASSERTED_AND_TRACE) | withheld
+    kept = [line for key, line in fields.keyed() if key not in own and not _looks_like(key, withheld)]
+    return b"".join([b"%b: %b\r\n" % line for line in kept])
+
+
+def _looks_like(key: bytes, withheld: frozenset[bytes]) -> bool:
+    if key.replace(b"-", b"").isalnum():
+        return False
+    alike = key.translate(_ALIKE)
+    return alike in _SENSITIVE or alike in withheld
+
+
+def has_overrides(fields: Fields) -> bool:
+    """Whether some field is one of OVERRIDES, or looks like one."""
+    return any(key in OVERRIDES or _looks_like(key, OVERRIDES) for key in fields.names())
+
+
+def tells_of_hops(fields: Fields) -> bool:
+    """Whether the request carries forwarding fields of an earlier hop, or what earlier hops left to find loops."""
+    return not _EARLIER_HOPS.isdisjoint(fields.names())
 
 
 def response_lines(fields: Fields, dropped: frozenset[bytes]) -> bytes:
@@ -43,41 +81,68 @@ def response_lines(fields: Fields, dropped: frozenset[bytes]) -> bytes:
     return b"".join([b"%b: %b\r\n" % line for key, line in fields.keyed() if key not in own])
 
 
-def asserted_lines(client: str, scheme: bytes, host: bytes, via: bytes | None = None) -> bytes:
+def asserted_lines(client: str, scheme: bytes, host: bytes, loop: bytes, fields: Fields = _NONE) -> bytes:
     """The forwarding fields for a client that is not a trusted proxy: whatever it sent is replaced (RFC 7239).
 
-    Its Via is kept: that list is there to find loops, asserts nothing, and only grows (RFC 9110 7.6.3).
+    Its Via and CDN-Loop are kept: those lists are there to find loops, assert nothing, and only grow (RFC 9110 7.6.3,
+    8586 2). An empty `client` is nobody: the gateway asks on its own.
     """
-    node = f'"[{client}]"' if ":" in client else client
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\nVia: %b\r\n" % (
-        client.encode(),
-        scheme,
-        host,
-        _element(node.encode(), scheme, host),
-        via + b", 1.1 edge" if via else b"1.1 edge",
+    node = b"[%b]" % client.encode() if ":" in client else client.encode() or b"unknown"
+    known = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (client.encode(), client.encode()) if client else b""
+    return known + b"Forwarded: %b\r\n" % element_of(node, host, scheme) + _rest(scheme, host, b"", loop, fields)
+
+
+def appended_lines(fields: Fields, peer: str, told: Told, host: bytes, loop: bytes) -> bytes:
+    """The forwarding fields when a trusted proxy sent the request: its lists are kept, ours come last; all agree."""
+    before, elements = told.lists
+    node = b"[%b]" % peer.encode() if ":" in peer else peer.encode()
+    own = element_of(node, told.host or host, told.scheme)
+    return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nForwarded: %b\r\n%b" % (
+        before + b", " + peer.encode() if before else peer.encode(),
+        told.client.encode(),
+        elements + b", " + own if elements else own,
+        _rest(told.scheme, told.host or host, told.port, loop, fields),
     )
 
 
-def appended_lines(fields: Fields, client: str, scheme: bytes, host: bytes) -> bytes:
-    """The forwarding fields when a trusted proxy sent the request: its own lists are kept, ours come last."""
-    node = (f'"[{client}]"' if ":" in client else client).encode()
-    before = fields.joined(b"x-forwarded-for")
-    elements = fields.joined(b"forwarded")
-    via = fields.joined(b"via")
-    own = _element(node, scheme, host)
-    parts = [
-        (b"X-Forwarded-For", before + b", " + client.encode() if before else client.encode()),
-        (b"X-Forwarded-Proto", fields.joined(b"x-forwarded-proto") or scheme),
-        (b"X-Forwarded-Host", fields.joined(b"x-forwarded-host") or host),
-        (b"Forwarded", elements + b", " + own if elements else own),
-        (b"Via", via + b", 1.1 edge" if via else b"1.1 edge"),
-    ]
-    return b"".join([b"%b: %b\r\n" % part for part in parts])
+def _rest(scheme: bytes, host: bytes, port: bytes, loop: bytes, fields: Fields) -> bytes:
+    via, loops = fields.joined(b"via"), fields.joined(b"cdn-loop")
+    return (b"X-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\nVia: %b\r\nCDN-Loop: %b\r\n") % (
+        scheme,
+        host,
+        port or port_of(host) or DEFAULT_PORTS[scheme],
+        via + b", 1.1 edge" if via else b"1.1 edge",
+        loops + b", " + loop if loops else loop,
+    )
 
 
-def _element(node: bytes, scheme: bytes, host: bytes) -> bytes:
-    quoted = b'"%b"' % host if b":" in host or b"[" in host else host
-    return b"for=%b;host=%b;proto=%b" % (node, quoted or b'""', scheme)
+def port_of(host: bytes) -> bytes:
+    """The port in a Host; empty when it has none."""
+    name, _, port = host.rpartition(b":")
+    return port if name and port.isdigit() else b""
+
+
+def element_of(node: bytes, host: bytes = b"", scheme: bytes = b"") -> bytes:
+    """One element of Forwarded."""
+    parts = [b"for=" + _quoted(node)]
+    if host:
+        parts.append(b"host=" + _quoted(host))
+    if scheme:
+        parts.append(b"proto=" + scheme)
+    return b";".join(parts)
+
+
+def _quoted(text: bytes) -> bytes:
+    return b'"%b"' % text if b":" in text or b"[" in text else text
+
+
+def is_loop(fields: Fields, own: bytes) -> bool:
+    """Whether CDN-Loop names this gateway (RFC 8586 2), or so many others that something goes round."""
+    value = fields.joined(b"cdn-loop")
+    if value is None:
+        return False
+    found = value.lower().split(b",")
+    return len(found) > MAX_MEMBERS or own in [member.partition(b";")[0].strip(b" \t") for member in found]
 
 
 class Networks:
@@ -90,7 +155,7 @@ class Networks:
         self._known: dict[str, bool] = {}
 
     def __contains__(self, address: object) -> bool:
-        if not self._networks or not isinstance(address, str):
+        if not self._networks or not isinstance(address, str) or len(address) > 64:  # a zone may be of any length
             return False
         known = self._known.get(address)
         if known is None:
@@ -103,31 +168,3 @@ class Networks:
                 self._known.clear()
             self._known[address] = known
         return known
-
-
-def client_address(fields: Fields, peer: str, trusted: Networks) -> str:
-    """The client's address behind trusted proxies: the right-most X-Forwarded-For member that is not one of them.
-
-    A member that is no address ends the walk: the last good one counts.
-    """
-    address = peer
-    if peer not in trusted:
-        return peer
-    for value in reversed(fields.get_all(b"x-forwarded-for")):
-        for raw in reversed(value.split(b",")):
-            member = raw.strip(b" \t").decode("ascii", "replace").strip("[]")
-            if not is_address(member):
-                return address
-            address = member
-            if address not in trusted:
-                return address
-    return address
-
-
-def is_address(text: str) -> bool:
-    """Whether the text is an IPv4 or IPv6 address in its usual form (no port, no zone)."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text

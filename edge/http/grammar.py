@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
-from edge.http.forwarding import request_lines, response_lines
+from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
 from edge.http.message import Fields
 
@@ -30,7 +30,8 @@ _IN_VALUES = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])  # the
 _NAMES: dict[bytes, bytes] = {}  # field names as they come to their lower-case form: few, and the same ones always
 NAMES_REMEMBERED = 2048
 VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
-HOST = re.compile(rb"(?:[0-9A-Za-z._\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+HOST = re.compile(rb"([0-9A-Za-z._\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+HOST_LONGEST = 255  # RFC 1035 2.3.4
 ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[0-9A-Za-z._\-]{8,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -65,6 +66,7 @@ class RequestBlock:
         "fields",
         "forward",
         "forwarding",
+        "guarded",
         "host",
         "keep_alive",
         "length",
@@ -88,7 +90,8 @@ class RequestBlock:
         self.request_id: bytes | None = None
         self.trace = False  # a valid traceparent came along
         self.forward = b""
-        self.forwarding = False  # carries X-Forwarded-* or Forwarded, which only a trusted peer may
+        self.guarded = b""  # the same without OVERRIDES, for the backends of routes that store
+        self.forwarding = False  # carries what earlier hops tell: only a trusted peer may; or may be a loop
         self.plain = False  # no body, no upgrade, no expectation
         self.quick = False  # plain, and no field that a cache decision looks at
 
@@ -201,10 +204,17 @@ def _lower_name(name: bytes) -> bytes | None:
     return key
 
 
-def valid_host(value: bytes) -> bool:
-    """RFC 9110 7.2: a registered name, IPv4 or bracketed IPv6 address, and a port that exists."""
-    match = HOST.fullmatch(value)
-    return match is not None and (match[1] is None or 0 < int(match[1]) < 65536)
+def normal_host(value: bytes) -> bytes | None:
+    """A Host (RFC 9110 7.2) in lower case, without an empty port; None when it is none.
+
+    That is a registered name, IPv4 or bracketed IPv6 address, and a port that exists.
+    """
+    match = HOST.fullmatch(value) if len(value) <= HOST_LONGEST + 6 else None
+    if match is None or len(match[1]) > HOST_LONGEST:
+        return None
+    if not match[2]:
+        return match[1].lower()
+    return value.lower() if 0 < int(match[2]) < 65536 else None
 
 
 def content_length(fields: Fields) -> int | None:
@@ -250,9 +260,9 @@ def _frame_request(facts: RequestBlock) -> None:
     if len(hosts) > 1:
         raise BadRequest("several Host fields")
     if hosts:
-        if not valid_host(hosts[0]):
+        facts.host = normal_host(hosts[0])
+        if facts.host is None:
             raise BadRequest("invalid Host")
-        facts.host = hosts[0].lower()
     facts.length = content_length(fields)
     codings = fields.get_all(b"transfer-encoding")
     if codings:
@@ -283,7 +293,11 @@ def _connection(facts: RequestBlock) -> None:
     parents = fields.get_all(b"traceparent")
     dropped = dropped_names(fields)
     facts.trace = len(parents) == 1 and TRACEPARENT.fullmatch(parents[0]) is not None and b"traceparent" not in dropped
-    facts.forward, facts.forwarding = request_lines(fields, dropped, facts.trace)
+    facts.forward = request_lines(fields, dropped, facts.trace)
+    facts.guarded = facts.forward
+    if has_overrides(fields):
+        facts.guarded = request_lines(fields, dropped, facts.trace, OVERRIDES)
+    facts.forwarding = tells_of_hops(fields)
     facts.plain = not (facts.length or facts.chunked or facts.expect or facts.upgrade)
     facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names())
 
@@ -305,9 +319,10 @@ def absolute_target(target: bytes) -> tuple[bytes, bytes] | None:
     match = ABSOLUTE.fullmatch(target)
     if match is None:
         return None
-    if match[1].lower() != b"http" or not valid_host(match[2]):
+    host = normal_host(match[2])
+    if match[1].lower() != b"http" or host is None or match[2].endswith(b":"):
         raise BadRequest("invalid request target")
-    return match[2].lower(), (match[3] or b"/") + (match[4] or b"")
+    return host, (match[3] or b"/") + (match[4] or b"")
 
 
 def response_head(head: bytes, limits: Limits) -> ResponseFacts:

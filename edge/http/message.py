@@ -97,10 +97,14 @@ class ResponseHead:
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request as decisions see it: `authority` is lower-case host[:port], `target` is path and query as received."""
+    """A request as decisions see it: `authority` is lower-case host[:port], `target` is path and query as received.
+
+    `behind` is the Host that a backend gets, where a trusted proxy told another authority; empty where it is the same.
+    """
 
     method: bytes
     scheme: bytes
     authority: bytes
     target: bytes
     fields: Fields
+    behind: bytes = b""

@@ -1,0 +1,304 @@
+"""Who asks for what, through a running worker: one path for all rules, what trusted proxies tell, loops, purges."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from inprocess import Connect, Gateway, Proxy, StartEdge, StartOrigins, edge_toml
+from kit.client import RawClient, Response
+from kit.origin import ScriptedOrigin
+from kit.ports import LOOPBACK, free_port
+
+from edge.cache.purge import parse_purge
+from edge.dataplane.purging import purge
+
+TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'
+FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
+RULES = 'cache = { override_ttl = "60s" }'
+
+
+async def ask(client: RawClient, target: str, *lines: str, method: str = "GET") -> Response:
+    text = "".join(f"{line}\r\n" for line in ("Host: a.example", *lines))
+    await client.send(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode())
+    response = await client.read_response(method.encode())
+    assert response is not None
+    return response
+
+
+# -- one path ----------------------------------------------------------------------------------------------------------
+
+DISGUISED = ["/%61dmin", "//admin", "/./admin", "/x/../admin", "/x/%2e%2E/admin/x", "/.//admin/"]
+SEPARATED = ["/admin%2fx", "/admin%5Cx", "/x%2f..%2fadmin", "/admin%00", "/static/..%2fadmin"]
+
+
+@pytest.mark.parametrize("target", ["/admin", *DISGUISED])
+async def test_no_spelling_of_a_path_passes_by_a_bypass(target: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    _, client = await proxy(route='cache = { bypass = { paths = ["/admin"] } }')
+    for _ in range(2):
+        response = await ask(client, target)
+        assert response.get(b"cache-status") == b"edge; fwd=bypass; detail=rule:default"
+    assert origin.targets() == [target.encode()] * 2, "what goes on are the client's bytes"
+
+
+@pytest.mark.parametrize("target", ["/admin", *DISGUISED])
+async def test_no_spelling_of_a_path_passes_by_a_route(target: str, origins: StartOrigins, edge: StartEdge) -> None:
+    site, admin = await origins(), await origins()
+    text = edge_toml(site.port) + _more("admin", admin.port, "/admin")
+    client = await RawClient.connect((await edge(text)).port)
+    assert (await ask(client, target)).status == 200
+    await client.close()
+    assert (site.targets(), admin.targets()) == ([], [target.encode()])
+
+
+def _more(pool: str, port: int, path: str, lines: str = "cache = false") -> str:
+    return (
+        f'\n[[pools.{pool}.backends]]\nurl = "http://{LOOPBACK}:{port}"\n'
+        f'[[routes]]\npath = "{path}"\npool = "{pool}"\n{lines}\n'
+    )
+
+
+@pytest.mark.parametrize("target", SEPARATED)
+async def test_an_encoded_separator_is_refused(target: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    _, client = await proxy()
+    response = await ask(client, target)
+    assert response.status == 400
+    assert b"encoded slash" in (response.get(b"proxy-status") or b"")
+    assert not origin.requests
+
+
+@pytest.mark.parametrize("target", SEPARATED)
+async def test_one_that_is_let_through_matches_as_if_decoded(target: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    _, client = await proxy(route='encoded_slashes = true\ncache = { bypass = { paths = ["/admin"] } }')
+    assert b"rule:default" in ((await ask(client, target)).get(b"cache-status") or b"")
+    assert origin.targets() == [target.encode()]
+
+
+@pytest.mark.parametrize("target", ["/static/..%2faccount", "/account/x%2f..%2f..%2fstatic%2fy"])
+async def test_a_path_of_two_readings_is_never_stored(target: str, origin: ScriptedOrigin, edge: StartEdge) -> None:
+    passing = "encoded_slashes = true\n"
+    text = edge_toml(origin.port, route=passing + "cache = false")
+    text += f'\n[[routes]]\npath = "/static"\npool = "origin"\n{passing}{RULES}\n'
+    gateway = await edge(text)
+    client = await RawClient.connect(gateway.port)
+    for _ in range(2):
+        assert (await ask(client, target)).status == 200
+    assert (await ask(client, "/static/a%2fb")).status == 200
+    assert b"; hit" in ((await ask(client, "/static/a%2fb")).get(b"cache-status") or b""), "one reading is stored"
+    await client.close()
+    assert origin.targets() == [target.encode()] * 2 + [b"/static/a%2fb"]
+
+
+# -- what trusted proxies tell -----------------------------------------------------------------------------------------
+
+
+async def test_a_stored_redirect_to_https_is_not_the_answer_to_https(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    moved = b"HTTP/1.1 301 M\r\nLocation: https://a.example/\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n"
+    origin.enqueue(moved)
+    origin.default = (FRESH,)
+    _, client = await proxy(listen=TRUSTING, route="cache = true")
+    assert (await ask(client, "/", "X-Forwarded-Proto: http")).status == 301
+    for line in ("X-Forwarded-Proto: https", "Forwarded: for=203.0.113.7;proto=https"):
+        assert (await ask(client, "/", line)).status == 200
+    assert (await ask(client, "/")).status == 301
+    assert [request.get(b"x-forwarded-proto") for request in origin.requests] == [b"http", b"https"]
+    assert [request.get(b"x-forwarded-port") for request in origin.requests] == [b"80", b"443"]
+
+
+async def test_the_scheme_that_anybody_claims_does_not_count(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    _, client = await proxy(route="cache = true")
+    await ask(client, "/", "X-Forwarded-Proto: https")
+    assert b"; hit" in ((await ask(client, "/")).get(b"cache-status") or b"")
+    assert origin.requests[0].get(b"x-forwarded-proto") == b"http"
+
+
+async def test_a_host_that_a_trusted_proxy_tells_is_in_the_key_beside_the_one_that_the_backend_gets(
+    origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    origin.default = (FRESH,)
+    gateway, client = await proxy(listen=TRUSTING, route="cache = true")
+    for host in ("b.example", "c.example", "B.example:80"):
+        await ask(client, "/", f"X-Forwarded-Host: {host}")
+    await client.send(b"GET / HTTP/1.1\r\nHost: other.example\r\nX-Forwarded-Host: b.example\r\n\r\n")
+    assert await client.read_response() is not None
+    seen = [(request.get(b"host"), request.get(b"x-forwarded-host")) for request in origin.requests]
+    assert seen == [
+        (b"a.example", b"b.example"), (b"a.example", b"c.example"), (b"other.example", b"b.example"),
+    ]  # fmt: skip
+    assert [line["host"] for line in await gateway.log(2)][:2] == ["b.example", "c.example"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["X-Forwarded-For: 203.0.113.7:51234", "Forwarded: for=203.0.113.7;proto=https", 'Forwarded: for="203.0.113.7:1"'],
+)
+async def test_the_client_s_address_in_every_form(line: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy(listen=TRUSTING)
+    await ask(client, "/", line)
+    assert (await gateway.log(1))[0]["client"] == "203.0.113.7"
+    request = origin.requests[0]
+    assert request.get(b"x-real-ip") == b"203.0.113.7"
+    assert (request.get(b"x-forwarded-for") or b"").startswith(b"203.0.113.7")
+    assert b"203.0.113.7" in (request.get(b"forwarded") or b"")
+
+
+async def test_the_client_s_address_is_known_before_the_backend_is_picked(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    both = [await origins(), await origins()]
+    text = edge_toml(*(each.port for each in both), listen=TRUSTING, pool='balance = "hash"\nhash = { on = "client" }')
+    client = await raw_client((await edge(text)).port)
+    for number in range(40):
+        await ask(client, f"/{number % 20}", f"X-Forwarded-For: 203.0.113.{number % 20}")
+    assert all(len(each.requests) > 4 for each in both), "twenty clients are not one"
+    seen = [{request.get(b"x-real-ip") for request in each.requests} for each in both]
+    assert not seen[0] & seen[1], "and each stays where it is"
+
+
+async def test_a_trusted_proxy_s_connections_are_not_one_client_s(edge: StartEdge, raw_client: Connect) -> None:
+    text = edge_toml(1, listen=TRUSTING, limits="connections_per_client = 1")
+    gateway = await edge(text)
+    clients = [await raw_client(gateway.port) for _ in range(3)]
+    assert [(await ask(client, "/x%2fy")).status for client in clients] == [400] * 3
+
+
+# -- what must not reach an origin -------------------------------------------------------------------------------------
+
+OVERRIDING = [
+    "X-Original-URL: /admin", "X-Rewrite-URL: /admin", "X-HTTP-Method-Override: DELETE", "X-Host: evil",
+    "X-Forwarded-Scheme: https", "X-Forwarded-Prefix: /x", "X-Forwarded-Ssl: on", "X-Forwarded-Server: evil",
+    "X_Original_URL: /admin", "x.rewrite.url: /admin", "X_Forwarded_Host: evil",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("route", ["cache = true", 'cache = { bypass = { paths = ["/"] } }'])
+async def test_fields_that_change_the_request_do_not_reach_the_backend_of_a_route_that_stores(
+    method: str, route: str, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    _, client = await proxy(route=route)
+    await ask(client, "/", *OVERRIDING, "X-Kept: 1", method=method)
+    names = {name.lower() for name, _ in origin.requests[0].fields}
+    assert b"x-kept" in names
+    assert not names & {line.partition(":")[0].lower().encode() for line in OVERRIDING}
+
+
+async def test_they_do_where_nothing_is_stored_or_the_operator_says_so(origin: ScriptedOrigin, edge: StartEdge) -> None:
+    text = edge_toml(origin.port) + (
+        '\n[[routes]]\npath = "/own"\npool = "origin"\ncache = { drop_headers = ["x-mine", "x-host"] }\n'
+        '[[routes]]\npath = "/keyed"\npool = "origin"\ncache = { key_headers = ["x-host"] }\n'
+    )
+    client = await RawClient.connect((await edge(text)).port)
+    for path in ("/plain", "/own", "/keyed"):
+        await ask(client, path, "X-Host: h", "X-Mine: m", "X-Original-URL: /u")
+    await client.close()
+    seen = [[request.get(name) for name in (b"x-host", b"x-mine", b"x-original-url")] for request in origin.requests]
+    assert seen == [[b"h", b"m", b"/u"], [None, None, b"/u"], [b"h", b"m", None]]
+
+
+async def test_the_gateway_as_its_own_backend_answers_508_at_the_first_return(edge: StartEdge) -> None:
+    port = free_port()
+    text = edge_toml(port, listen=f'http = ["{LOOPBACK}:{port}"]', route="cache = true")
+    gateway = await edge(text)
+    client = await RawClient.connect(port)
+    response = await ask(client, "/")
+    await client.close()
+    assert response.status == 508
+    assert b"proxy_loop_detected" in (response.get(b"proxy-status") or b"")
+    assert len(gateway.worker.fronts) <= 2
+
+
+async def test_what_other_gateways_said_of_loops_is_kept(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    _, client = await proxy(route="cache = true")
+    await ask(client, "/", "CDN-Loop: other; v=1", "Connection: CDN-Loop")
+    loop = origin.requests[0].get(b"cdn-loop")
+    assert loop is not None and re.fullmatch(rb"other; v=1, edge-[0-9a-f]{16}", loop)
+    assert (await ask(client, "/", "CDN-Loop: " + loop.decode().upper())).status == 508
+    assert len(origin.requests) == 1
+
+
+# -- methods -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["cache = true", "cache = false"])
+@pytest.mark.parametrize("method", ["PURGE", "BAN", "REFRESH"])
+async def test_nobody_s_purge_reaches_an_origin(method: str, route: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    _, client = await proxy(route=route)
+    await ask(client, "/")
+    response = await ask(client, "/", method=method)
+    assert (response.status, len(origin.requests)) == (405, 1)
+    if "true" in route:
+        assert b"; hit" in ((await ask(client, "/")).get(b"cache-status") or b"")
+    assert (await ask(client, "/", method="M-SEARCH")).status == 200, "other methods are none of our business"
+
+
+async def test_a_purge_of_who_may_is_obeyed_here(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    _, client = await proxy(route="purge_methods = true\ncache = { sort_query = true }")
+    await ask(client, "/x?b=1&a=2")
+    told = await ask(client, "/x?a=2&b=1", method="PURGE")
+    assert (told.status, told.body.content) == (200, b"purged 1\n")
+    assert b"; hit" not in ((await ask(client, "/x?b=1&a=2")).get(b"cache-status") or b"")
+    assert (await ask(client, "/", method="BAN")).status == 405
+    assert [request.method for request in origin.requests] == [b"GET", b"GET"]
+
+
+async def test_a_purge_from_another_network_is_not(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    _, client = await proxy(route='purge_methods = ["10.0.0.0/8"]')
+    assert (await ask(client, "/", method="PURGE")).status == 405
+    _, client = await proxy(route="purge_methods = true", listen=TRUSTING)
+    assert (await ask(client, "/", "X-Forwarded-For: 203.0.113.7", method="PURGE")).status == 405
+    assert not origin.requests
+
+
+@pytest.mark.parametrize("method", ["POST", "TRACE", "PURGE"])
+async def test_allow_tells_the_route_s_methods(method: str, proxy: Proxy) -> None:
+    _, client = await proxy(route='methods = ["HEAD", "GET"]')
+    response = await ask(client, "/", "Content-Length: 0", method=method)
+    assert (response.status, response.get(b"allow")) == (405, b"GET, HEAD")
+
+
+async def test_an_empty_port_is_no_port(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    _, client = await proxy()
+    assert (await client.get("/", "A.example:")).status == 200
+    assert origin.requests[0].get(b"host") == b"a.example"
+
+
+# -- purges ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "asked", "url"),
+    [
+        ("true", "/x?a=1", "http://a.example/x?a=1"),
+        ("true", "/x", "https://A.example:443/x"),
+        ("true", "/x", "http://a.example:80/x"),
+        ("{ sort_query = true }", "/x?b=1&a=2", "http://a.example/x?b=1&a=2"),
+        ("{ sort_query = true }", "/x?b=1&a=2", "http://a.example/x?a=2&b=1"),
+        ('{ ignore_query = ["utm_*"] }', "/x?utm_id=1&a=2", "https://a.example/x?a=2&utm_id=9"),
+        ('{ only_query = ["a"] }', "/x?a=2&c=1", "http://a.example/x?a=2&c=3"),
+        ('{ key_headers = ["x-kind"] }', "/x", "http://a.example/x"),
+    ],
+)
+@pytest.mark.parametrize("proto", ["http", "https"])
+async def test_a_url_is_purged_under_the_key_that_its_route_makes(
+    rules: str, asked: str, url: str, proto: str, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    origin.default = (FRESH,)
+    gateway, client = await proxy(route=f"cache = {rules}", listen=TRUSTING)
+    line = f"X-Forwarded-Proto: {proto}"
+    await ask(client, asked, line, "X-Kind: k")
+    await ask(client, "/other", line)
+    assert await _purged(gateway, url) == 1
+    assert b"; hit" not in ((await ask(client, asked, line, "X-Kind: k")).get(b"cache-status") or b"")
+    assert b"; hit" in ((await ask(client, "/other", line)).get(b"cache-status") or b"")
+
+
+async def _purged(gateway: Gateway, url: str) -> int:
+    found = await gateway.on_loop(lambda: purge(gateway.worker, parse_purge({"url": url})))
+    assert isinstance(found, int)
+    return found
