@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.front import Front
 from edge.http.forwarding import Networks
-from edge.http.grammar import Limits, Memo, RequestBlock, request_block
+from edge.http.grammar import Limits, RequestBlock, request_block
+from edge.http.memo import Memo
 from edge.http.message import Fields
 from edge.http.text import quote
 from edge.ports import LogSink
