@@ -39,6 +39,7 @@ CACHE_WORDS = frozenset(
     b"authorization cache-control pragma range if-none-match if-modified-since if-match if-unmodified-since if-range "
     b"content-length transfer-encoding expect upgrade".split()
 )
+NO_CONTENT = frozenset((204, 205, 304))
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND", b"REPORT", b"SEARCH"))
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY", b"PROPFIND", b"SEARCH"))
 
@@ -113,6 +114,7 @@ class ResponseFacts:
         "has_date",
         "idle_hint_s",
         "length",
+        "misframed",
         "persistent",
         "reason",
         "status",
@@ -127,11 +129,20 @@ class ResponseFacts:
         self.length: int | None = None  # the body's size in bytes, when the head tells it
         self.framing = Framing.CLOSE  # for a request that was not HEAD
         self.persistent = False
+        self.misframed = False  # has content, or its framing, that its status forbids: passed on without, never stored
         self.upgrade: bytes | None = None
         self.idle_hint_s: float | None = None  # Keep-Alive: timeout
         self.forward = b""  # end-to-end lines without framing
         self.wire = b""  # status line, end-to-end lines and Content-Length: a head that only wants our own lines
         self.has_date = False
+
+    def with_content(self) -> ResponseFacts:
+        """The same head, where content came although the status has none."""
+        other = ResponseFacts(self.status, self.reason, self.fields)
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.misframed = True
+        return other
 
 
 def split_lines(block: bytes, limits: Limits) -> Fields | None:
@@ -322,11 +333,17 @@ def response_head(head: bytes, limits: Limits) -> ResponseFacts:
         raise ResponseInvalid(str(error)) from None
     minor_one = match[1] == b"1"
     facts.persistent = b"close" not in options if minor_one else b"keep-alive" in options and b"close" not in options
+    if facts.misframed or (facts.framing is Framing.NONE and b"transfer-encoding" in fields):
+        facts.persistent = False  # what may follow is nobody's answer
+    if facts.status == 205 and facts.length is None:
+        facts.persistent = False  # its content would end with the connection
     facts.upgrade = asked[0] if len(asked) == 1 and b"upgrade" in options else None
     facts.has_date = b"date" in fields
     facts.forward = response_lines(fields, dropped_names(fields))
     sized = b""
-    if facts.length is not None and facts.status >= 200 and facts.status != 204:  # RFC 9110 8.6
+    if facts.status == 205:  # RFC 9110 15.3.6
+        sized = b"Content-Length: 0\r\n"
+    elif facts.length is not None and facts.status >= 200 and facts.status != 204:  # RFC 9110 8.6
         sized = b"Content-Length: %d\r\n" % facts.length
     facts.wire = b"HTTP/1.1 %d %b\r\n%b%b" % (facts.status, facts.reason, facts.forward, sized)
     return facts
@@ -345,8 +362,10 @@ def _frame_response(facts: ResponseFacts, minor_one: bool) -> None:
         facts.framing = Framing.CHUNKED
     elif facts.length is not None:
         facts.framing = Framing.LENGTH
-    if facts.status < 200 or facts.status in (204, 304):
-        facts.framing = Framing.NONE
+    if facts.status < 200 or facts.status in NO_CONTENT:
+        framed, facts.framing = facts.framing, Framing.NONE
+        if facts.status in (204, 205):
+            facts.misframed = framed is Framing.CHUNKED or (facts.length or 0) > 0
 
 
 def _idle_hint(fields: Fields) -> float | None:

@@ -42,6 +42,8 @@ class Memo(Generic[T]):
             if len(block) > self._longest or not self._comes_again(hash(block)):
                 return found
         cost = cost_of(block)
+        if cost > self._budget:
+            return found
         if self._spent + cost > self._budget:
             self._old, self._young, self._spent = self._young, {}, 0
             self.get = self._young.get
