@@ -150,6 +150,7 @@ class Log(Section):
 class Config(Section):
     """A whole file, checked."""
 
+    python_path: Many[FilePath] = entry([], "Folders to import applications from, after the file's own")
     listen: Listen = entry(..., "Where clients connect")
     limits: Limits = entry({}, "Bounds on everything that comes from outside")
     admin: Admin = entry({}, "The operator's side")

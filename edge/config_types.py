@@ -269,6 +269,13 @@ Workers = Annotated[int | str, PlainValidator(parse_workers), Kind('"auto" or wh
 Count = Annotated[int, Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]
 Weight = Annotated[int, Field(ge=1, le=65535)]
+AppName = Annotated[
+    str,
+    PlainValidator(
+        _word(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", 'a name such as "site.edge:app"')
+    ),
+    Kind("module:attribute"),
+]
 FilePath = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a path")), Kind("path")]
 Text = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a text")), Kind("text")]
 Name = Annotated[

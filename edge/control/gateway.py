@@ -38,7 +38,7 @@ from edge.frames import Frame, Kind
 READY_S = 30.0
 WORKERS_FILE = "workers.json"
 LOCK_FILE = "supervisor.lock"
-LOUD = ("worker.", "gateway.", "bug", "region.", "backend.", "ejected", "panic")
+LOUD = ("worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic")
 
 
 class CannotStart(EdgeError):
