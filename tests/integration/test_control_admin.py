@@ -194,7 +194,7 @@ async def test_a_backend_registered_at_run_time_serves_and_goes_again(gateway: G
         ("PUT", "/v1/pools/web/backends", {"url": "http://127.0.0.1:9", "region": "eu"}, 409, "configuration file"),
         ("PUT", "/v1/pools/web/backends/b", {"url": "http://127.0.0.1:9", "region": "eu"}, 409, "this address"),
         ("PUT", "/v1/pools/web/backends", {"url": "http://x:1", "weigth": 2}, 400, "unknown key 'weigth'"),
-        ("PUT", "/v1/pools/web/backends", {"region": "eu"}, 400, "url: is missing"),
+        ("PUT", "/v1/pools/web/backends", {"region": "eu"}, 400, "must have a url"),
         ("PUT", "/v1/pools/none/backends", {"url": "http://x:1"}, 404, "no pool none"),
         ("PUT", "/v1/regions/eu", {"tier": 3}, 409, "configuration file"),
         ("PUT", "/v1/regions/ap", {"tier": -1}, 400, "tier: must be"),
