@@ -179,3 +179,88 @@ class ConfigError(EdgeError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class RecoveryError(EdgeError):
+    """Taking, keeping or using recovery points failed. `detail` says what happened, then what to do."""
+
+
+class ChainBroken(RecoveryError):
+    """A point needs another one that is missing, damaged, or not the one that it was taken on."""
+
+
+class ChecksumMismatch(RecoveryError):
+    """Bytes are not those that were written."""
+
+
+class NoRecoveryPoint(RecoveryError):
+    """There is no such point, or none at all."""
+
+    status = 404
+
+
+class RepositoryUnreachable(RecoveryError):
+    """The repository did not answer, or answered that it cannot now: another attempt may succeed."""
+
+    status = 503
+    repeat = Repeat.ALWAYS
+
+
+class RepositoryRefused(RecoveryError):
+    """The repository does not let us: credentials, permissions, a read-only disk. Another attempt will not help."""
+
+    status = 503
+
+
+class RepositoryFull(RecoveryError):
+    """No room is left where points go."""
+
+    status = 507
+
+
+class RepositoryLocked(RecoveryError):
+    """Somebody else holds a lock that does not go with what was asked."""
+
+    status = 409
+
+
+class LockLost(RecoveryError):
+    """Our own lock was taken away while we worked: nothing was published."""
+
+    status = 409
+
+
+class RepositoryNewer(RecoveryError):
+    """The repository, or a point in it, was written by a newer program."""
+
+
+class WrongKey(RecoveryError):
+    """The key is missing, unreadable, or not the repository's."""
+
+
+class ClockJumped(RecoveryError):
+    """The clock is before what is already there: points would have a wrong order."""
+
+
+class RecoveryBusy(RecoveryError):
+    """Another recovery job of this gateway runs."""
+
+    status = 409
+
+
+class RestoreRefused(RecoveryError):
+    """The target cannot be restored to as things stand; it was not touched."""
+
+    status = 409
+
+
+class VerifyFailed(RecoveryError):
+    """Verification found something; the lines say what."""
+
+
+class DrillFailed(RecoveryError):
+    """A drill found that a point does not do what it is for; the lines say what."""
+
+
+class RunbookFailed(RecoveryError):
+    """A runbook cannot be read, or a step of it did not end well."""

@@ -6,7 +6,7 @@ lives in `adapters` or `dataplane`; `app` wires them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -159,16 +159,6 @@ class LogSink(Protocol):
         """Flush and let go."""
 
 
-class Service(Protocol):
-    """Something that runs beside the requests of a worker."""
-
-    async def start(self) -> None:
-        """Begin; before the listeners open. Raises ConfigError."""
-
-    async def stop(self) -> None:
-        """End; after the last request."""
-
-
 class Connector(Protocol):
     """Who waits for a new upstream connection."""
 
@@ -180,3 +170,46 @@ class Connector(Protocol):
 
     def on_bug(self, error: Exception) -> None:
         """`on_connected` let an exception out; the connection is gone already."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryFile:
+    """A file of a repository."""
+
+    name: str
+    size: int
+
+
+class Repository(Protocol):
+    """Where recovery points are: files by name (words with slashes), each written once.
+
+    All calls block. They raise RepositoryUnreachable when another attempt may succeed, RepositoryRefused when it will
+    not (credentials, permissions), RepositoryFull; a name that is not there is None or nothing, never an error.
+    """
+
+    place: str  # for people; without credentials
+
+    def put(self, name: str, data: bytes) -> None:
+        """The file is there whole and durable when this returns; whoever looks before sees nothing of it. A file of
+        this name is replaced."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """As `put`, but False, and nothing changed, when there is a file of this name."""
+
+    def get(self, name: str) -> bytes | None:
+        """The whole file."""
+
+    def read(self, name: str, offset: int, length: int) -> bytes | None:
+        """A part of it; shorter when the file ends before."""
+
+    def size(self, name: str) -> int | None:
+        """Its bytes."""
+
+    def files(self, prefix: str) -> Iterator[RepositoryFile]:
+        """All files whose names begin with `prefix` (a folder's name and a slash, or nothing), in any order."""
+
+    def delete(self, name: str) -> None:
+        """The file is gone when this returns, if it was there."""
+
+    def clean(self) -> None:
+        """Remove what writers that were killed left. Nobody may write meanwhile."""

@@ -49,7 +49,6 @@ class Front(asyncio.Protocol):
         "_reading",
         "_served",
         "_stalled_at",
-        "asked_by",
         "deadline",
         "exchange",
         "forward_lines",
@@ -76,7 +75,6 @@ class Front(asyncio.Protocol):
         self.tunnel: Tunnel | None = None
         self.paused = False  # the client does not take what we write
         self.deadline = inf
-        self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
         self.peer = ""
         self.peer_bytes = b""
         self.place: ClientPlace | None = None  # where the peer is, once somebody asked

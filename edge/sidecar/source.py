@@ -1,0 +1,79 @@
+"""What is taken: the state at one instant, as a table and its bodies; and who can read and rebuild it.
+
+The sidecar knows neither the journal nor the cache: `State` is the journal's side, `Warm` the cache's. Both are wired
+in by `cli_recovery`.
+
+One rule: everything in a `Captured` is of one log sequence number. The critical entries are; a warm entry may be gone
+when its body is read, and is left out then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge.recovery.table import Entry, Table
+
+INLINE_BYTES = 2048  # larger values become bodies, which are stored once over all points
+CACHE = "cache/"  # names of warm entries begin with it
+PURGES = "journal/purges/"
+
+ReadBody = Callable[[bytes], bytes | None]
+
+
+@dataclass(slots=True)
+class Captured:
+    """The state at one instant. `body(id)` gives a body's bytes, or None when it is gone meanwhile."""
+
+    history: str
+    sequence: int
+    taken_at: float
+    table: Table
+    body: ReadBody
+    config_hash: str = ""
+    schema_version: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a restore made of a table."""
+
+    history: str  # the new one
+    sequence: int
+    config: str | None = None  # the configuration's text
+    config_name: str = "config.toml"
+    purges_replayed: int = 0
+    gap: bool = False  # purges between the point and the loss may be unknown
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class State(Protocol):
+    """The critical state in a directory."""
+
+    def capture(self, extra: Mapping[str, bytes]) -> Captured:
+        """The state now, with further entries by name. Never blocks the writer; raises JournalError."""
+
+    def rebuild(self, table: Table, body: Callable[[Entry], bytes], folder: Path, survivor: Path | None) -> Rebuilt:
+        """Make a state directory's content of a table, with the purges that a surviving directory knows beyond it."""
+
+    def load(self, folder: Path, table: Table) -> None:
+        """Open what was rebuilt as a start would, and compare it with the table. Raises RecoveryError."""
+
+    def unsaved_since(self, history: str, sequence: int) -> float | None:
+        """When the first change after a sequence number was made; None when there is none."""
+
+
+class Warm(Protocol):
+    """The cached bodies of the disk tier."""
+
+    def capture(self) -> Iterator[tuple[str, Entry]]:
+        """Entries by name (`cache/…`); their bodies are read later."""
+
+    def body(self, blob: bytes) -> bytes | None:
+        """A body's bytes; None when it was evicted since."""
+
+    def rebuild(self, entries: Iterator[tuple[str, Entry]], body: Callable[[Entry], bytes], folder: Path) -> int:
+        """Make a disk tier's directory; how many entries it has."""

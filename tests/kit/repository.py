@@ -1,0 +1,118 @@
+"""Repositories for tests: one in memory, one that fails on purpose, and an S3 server as a process of its own.
+
+One rule: the fake passes the same contract suite as the real ones (`contract/test_repository.py`).
+"""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.ports import Repository, RepositoryFile
+from kit.ports import LOOPBACK, free_port
+from kit.processes import Process
+
+BUCKET = "points"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+class MemoryRepository:
+    """`ports.Repository` in a dictionary."""
+
+    place = "memory:"
+
+    def __init__(self, held: dict[str, bytes] | None = None) -> None:
+        self.held = {} if held is None else held
+
+    def put(self, name: str, data: bytes) -> None:
+        self.held[name] = bytes(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if name in self.held:
+            return False
+        self.held[name] = bytes(data)
+        return True
+
+    def get(self, name: str) -> bytes | None:
+        return self.held.get(name)
+
+    def read(self, name: str, offset: int, length: int) -> bytes | None:
+        data = self.held.get(name)
+        return None if data is None else data[offset : offset + length]
+
+    def size(self, name: str) -> int | None:
+        data = self.held.get(name)
+        return None if data is None else len(data)
+
+    def files(self, prefix: str) -> Iterator[RepositoryFile]:
+        yield from [RepositoryFile(name, len(data)) for name, data in self.held.items() if name.startswith(prefix)]
+
+    def delete(self, name: str) -> None:
+        self.held.pop(name, None)
+
+    def clean(self) -> None:
+        pass
+
+
+class Watched:
+    """A repository round another one: `before` is called with each operation's name and file, and may raise."""
+
+    def __init__(self, inner: Repository, before: Callable[[str, str], None]) -> None:
+        self.place = inner.place
+        self._inner = inner
+        self._before = before
+
+    def __getattr__(self, operation: str) -> Any:
+        deed = getattr(self._inner, operation)
+
+        def watched(*arguments: Any) -> Any:
+            self._before(operation, str(arguments[0]) if arguments else "")
+            return deed(*arguments)
+
+        return watched
+
+
+class S3Server:
+    """moto's server, with one bucket."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.endpoint = f"http://{LOOPBACK}:{self.port}"
+        command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(self.port)]
+        self._process = Process(command, directory, "s3")
+        self._process.wait_ready(self._answers)
+        assert self.request("PUT", f"/{BUCKET}") == 200
+
+    def request(self, method: str, path: str) -> int:
+        """The status of a bare request; 0 when nobody answers."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            connection.close()
+
+    def _answers(self) -> bool:
+        return self.request("GET", "/moto-api/") in (200, 301, 302, 308)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server for a module's tests; the credentials are in the environment meanwhile."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in CREDENTIALS.items():
+            environment.setenv(name, value)
+        server = S3Server(tmp_path_factory.mktemp("s3"))
+        yield server
+        server.stop()
