@@ -14,6 +14,7 @@ from edge.adapters.geo import GeoReader
 from edge.adapters.links import BackendLink, Peer, response_memo
 from edge.adapters.logs import AccessLog
 from edge.adapters.tls import client_context, server_context
+from edge.applications import Applications, named
 from edge.balance.backend import Backend
 from edge.balance.geo import NO_WISH, GeoMap, GeoWish
 from edge.balance.health import EjectionSettings
@@ -23,6 +24,7 @@ from edge.cache.rules import Directives, Rules, SetCookie
 from edge.config import Config
 from edge.config_cache import CacheRules
 from edge.config_cache import Prefetch as PrefetchConfig
+from edge.config_routing import APP_SCHEME
 from edge.config_routing import Pool as PoolConfig
 from edge.config_routing import Route as RouteConfig
 from edge.config_routing import Timeouts as TimeoutsConfig
@@ -38,14 +40,19 @@ from edge.http.grammar import Limits
 from edge.ports import Link, Timeouts
 
 
-def build(config: Config, log: AccessLog | None = None, places: Places | None = None) -> Worker:
+def build(
+    config: Config, log: AccessLog | None = None, places: Places | None = None, filename: str = "config.toml"
+) -> Worker:
     """A worker that serves this configuration; its listeners are opened by `listen`. Raises ConfigError."""
     limits = config.limits
     head = Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
     log = log or AccessLog(config.log.access)
     worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies))
     worker.combined = config.log.format == "combined"
-    pools = pool_runtimes(config)
+    applications = loaded(config, filename)
+    if applications is not None:
+        applications.worker, worker.applications = worker, applications
+    pools = pool_runtimes(config, applications)
     worker.geography = geography(config, places or geo_reader(config))
     worker.store = store = Store(config.cache.memory, config.cache.eviction)
     store.warmer = Warming(worker).run
@@ -60,6 +67,8 @@ def build(config: Config, log: AccessLog | None = None, places: Places | None = 
 
 async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:
     """Open the listeners, shared with the other workers of the machine; the addresses that are bound."""
+    if worker.applications is not None:
+        await worker.applications.start()
     bound = []
     for address in config.listen.http:
         sock = bind(address.host, address.port, config.listen.backlog)
@@ -139,13 +148,29 @@ def worker_limits(config: Config) -> WorkerLimits:
     )
 
 
-def pool_runtimes(config: Config) -> dict[str, PoolRuntime]:
+def loaded(config: Config, filename: str) -> Applications | None:
+    """The applications that backends name; None when there are none. Raises ConfigError."""
+    return (
+        Applications(config, filename, response_limits(config), response_memo(response_limits(config)))
+        if named(config)
+        else None
+    )
+
+
+def response_limits(config: Config) -> Limits:
+    """Of a backend's head. A field line may be as long as the head: origins set long policies and cookies."""
+    limits = config.limits
+    return Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
+
+
+def pool_runtimes(config: Config, applications: Applications | None = None) -> dict[str, PoolRuntime]:
     """All pools, with their fallbacks tied."""
-    make = link_maker(config)
+    make = link_maker(config, applications)
     runtimes = {}
     for name, pool in config.pools.items():
         backends = [
-            Backend(backend_spec(name, each), pool.health is not None, ejection(pool)) for each in pool.backends
+            Backend(backend_spec(name, each), pool.health is not None and each.app is None, ejection(pool))
+            for each in pool.backends
         ]
         settings = BalanceSettings(ejection(pool), pool.slow_start, pool.fail_open)
         pure = Pool(name, backends, pool.balance, settings, seeded())
@@ -177,11 +202,10 @@ def ejection(pool: PoolConfig) -> EjectionSettings | None:
     )
 
 
-def link_maker(config: Config) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
+def link_maker(config: Config, applications: Applications | None) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
     """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
     limits = config.limits
-    # A response's field line may be as long as its head: origins set long policies and cookies.
-    head = Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
+    head = response_limits(config)
     memo = response_memo(head)
 
     def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
@@ -193,13 +217,18 @@ def link_maker(config: Config) -> Callable[[PoolConfig], Callable[[Backend], Lin
                 known.append(client_context(tls.ca, tls.cert, tls.key, tls.verify))
             return known[0]
 
-        if any(each.url.scheme == "https" for each in pool.backends):
+        if any(each.address.scheme == "https" for each in pool.backends):
             context()  # a bad file is told at the start
 
         def make(backend: Backend) -> Link:
+            if backend.scheme == APP_SCHEME:
+                assert applications is not None  # the configuration names it
+                return dressed(applications.backend_link(backend.host, timeouts(pool.timeouts)), backend)
             secure = context() if backend.scheme == "https" else None
             peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve)
-            link = BackendLink(peer, timeouts(pool.timeouts), head, memo)
+            return dressed(BackendLink(peer, timeouts(pool.timeouts), head, memo), backend)
+
+        def dressed(link: BackendLink, backend: Backend) -> BackendLink:
             link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
             link.interim_max = limits.max_interim
             link.chunk_line_bytes = limits.max_chunk_line

@@ -102,7 +102,7 @@ def _error_line(status: int, data: bytes, admin: Admin) -> str:
     if status == 401:
         return f"the gateway at {admin.host}:{admin.port} does not accept the token; give --token-file or EDGE_TOKEN"
     try:
-        return str(orjson.loads(data)["error"])
+        return str(orjson.loads(data)["detail"])
     except (ValueError, KeyError, TypeError):
         return f"the gateway answered {status}"
 

@@ -23,6 +23,7 @@ from edge.config_types import (
     Cidr,
     Count,
     FilePath,
+    HostName,
     ListenAddress,
     Many,
     Name,
@@ -119,12 +120,25 @@ class Limits(Section):
         return value
 
 
+class AdminToken(Section):
+    """`admin.tokens`: a further token of the admin API."""
+
+    name: Name = entry(..., "Who uses it; stands in the audit")
+    file: FilePath = entry(..., "The token; made on first start, mode 0600")
+    role: Literal["read", "purge", "admin"] = entry("read", "What it allows: to look; also purge and warm; everything")
+
+
 class Admin(Section):
     """`[admin]`."""
 
     listen: ListenAddress = entry("127.0.0.1:9900", "Where the admin API, metrics and the dashboard are")
-    token_file: FilePath = entry("var/admin.token", "Bearer token; made on first start, mode 0600")
+    token_file: FilePath = entry("var/admin.token", "Bearer token for everything; made on first start, mode 0600")
+    tokens: Many[AdminToken] = entry([], "Further tokens, each with a name and a role")
+    hosts: Many[HostName] = entry([], "Names by which the API may be asked, beside addresses and localhost")
     metrics_open: bool = entry(False, "Let /metrics be read without the token")
+    connections: AtLeastOne = entry(256, "Most connections; then the one that has been silent longest makes room")
+    header_timeout: Timeout = entry("10s", "For a whole request head")
+    body_timeout: Timeout = entry("30s", "For a whole request body; then 408")
 
 
 class State(Section):
@@ -150,6 +164,7 @@ class Log(Section):
 class Config(Section):
     """A whole file, checked."""
 
+    python_path: Many[FilePath] = entry([], "Folders to import applications from, after the file's own")
     listen: Listen = entry(..., "Where clients connect")
     limits: Limits = entry({}, "Bounds on everything that comes from outside")
     admin: Admin = entry({}, "The operator's side")

@@ -113,6 +113,11 @@ def _duplicates(raw: Table) -> Iterator[Problem]:
     yield from _twice(_route_places(raw), "host and path are those of {first}")
     named = ((("routes", at, "name"), route.get("name")) for at, route in _tables(raw.get("routes")))
     yield from _twice(named, "is the name of {first} too")
+    tokens = list(_tables(table(raw, "admin").get("tokens")))
+    for key in ("name", "file"):
+        yield from _twice(
+            ((("admin", "tokens", at, key), each.get(key)) for at, each in tokens), f"is the {key} of {{first}} too"
+        )
     for pool in table(raw, "pools"):
         own = [(path, backend) for path, owner, backend in _backends(raw) if owner == pool]
         urls = [((*path, "url"), _parsed(parse_backend_url, backend.get("url"))) for path, backend in own]

@@ -35,7 +35,7 @@ def idle_keys(config: Config) -> Iterator[Problem]:
             yield from _idle(pool, here, ("hash",), f'balance is "{pool.balance}"')
         if pool.health is not None and pool.health.kind == "tcp":
             yield from _idle(pool.health, (*here, "health"), HTTP_PROBE_ONLY, 'kind is "tcp"')
-        if not any(backend.url.scheme == "https" for backend in pool.backends):
+        if not any(backend.address.scheme == "https" for backend in pool.backends):
             yield from _idle(pool, here, ("tls",), "no backend here is https")
     if not placed:
         for name, region in config.regions.items():

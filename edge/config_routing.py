@@ -14,8 +14,10 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator, mod
 from edge.config_cache import CacheRules, Switch, matching
 from edge.config_names import HashOn, Method, PathPrefix, ProbeTarget
 from edge.config_types import (
+    AppName,
     AtLeastOne,
     BackendId,
+    BackendUrl,
     Cidr,
     Count,
     Duration,
@@ -38,6 +40,7 @@ from edge.config_types import (
     split_authority,
 )
 
+APP_SCHEME = "app"
 DEFAULT_REGION = "default"
 
 
@@ -185,9 +188,10 @@ class UpstreamTls(Section):
 
 
 class Backend(Section):
-    """`[[pools.<name>.backends]]`: one address requests can be sent to."""
+    """`[[pools.<name>.backends]]`: one address requests can be sent to, or an application in the worker."""
 
-    url: Url = entry(..., "http://host:port or https://host:port")
+    url: Url | None = entry(None, "http://host:port or https://host:port; this or app")
+    app: AppName | None = entry(None, "An aiohttp application or handler that runs in the worker; this or url")
     region: Name = entry(DEFAULT_REGION, "Its region; needed when [regions] are declared")
     weight: Weight = entry(1, "Share of requests")
     max_in_flight: Count = entry(1000, "Most requests in flight; 0 = no limit; left out: the pool's")
@@ -196,13 +200,24 @@ class Backend(Section):
     @model_validator(mode="before")
     @classmethod
     def _named_by_url(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "id" in data:
+        if not isinstance(data, dict):
             return data
+        if ("url" in data) == ("app" in data):
+            raise ValueError("must have a url or an app" + (", not both" if "app" in data else ""))
+        if "id" in data:
+            return data
+        if "app" in data:
+            return {**data, "id": data["app"] if isinstance(data["app"], str) else "none"}
         try:
             url = parse_backend_url(data.get("url"))
         except ValueError:
             return {**data, "id": "none"}  # the url's own problem is reported
         return {**data, "id": url.authority}
+
+    @property
+    def address(self) -> BackendUrl:
+        """Where it is; an application has a scheme of its own, and its name for a host."""
+        return self.url or BackendUrl(APP_SCHEME, self.app or "", 0)
 
 
 class Pool(Section):

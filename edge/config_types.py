@@ -228,6 +228,13 @@ def parse_purgers(value: object) -> tuple[Network, ...]:
     raise _refuse('true, false or a list of networks such as ["10.0.0.0/8"]', value)
 
 
+def parse_host_name(value: object) -> str:
+    """`"edge-1.example.com"`: a name without port; lower case."""
+    if not isinstance(value, str) or not is_host(value):
+        raise _refuse('a host name such as "edge-1.example.com"', value)
+    return value.lower()
+
+
 def parse_workers(value: object) -> int | str:
     """`"auto"` or a number of processes."""
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
@@ -263,12 +270,20 @@ PositiveSize = Annotated[int, PlainValidator(parse_positive_size), Kind("size ab
 Percent = Annotated[float, PlainValidator(parse_percent), Kind("percentage")]
 ListenAddress = Annotated[Address, PlainValidator(parse_address), Kind("address")]
 Url = Annotated[BackendUrl, PlainValidator(parse_backend_url), Kind("URL")]
+HostName = Annotated[str, PlainValidator(parse_host_name), Kind("host name")]
 Cidr = Annotated[Network, PlainValidator(parse_network), Kind("network")]
 Purgers = Annotated[tuple[Network, ...], PlainValidator(parse_purgers), Kind("true, false or list of networks")]
 Workers = Annotated[int | str, PlainValidator(parse_workers), Kind('"auto" or whole number')]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]
 Weight = Annotated[int, Field(ge=1, le=65535)]
+AppName = Annotated[
+    str,
+    PlainValidator(
+        _word(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", 'a name such as "site.edge:app"')
+    ),
+    Kind("module:attribute"),
+]
 FilePath = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a path")), Kind("path")]
 Text = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a text")), Kind("text")]
 Name = Annotated[

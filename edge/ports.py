@@ -159,6 +159,16 @@ class LogSink(Protocol):
         """Flush and let go."""
 
 
+class Service(Protocol):
+    """Something that runs beside the requests of a worker."""
+
+    async def start(self) -> None:
+        """Begin; before the listeners open. Raises ConfigError."""
+
+    async def stop(self) -> None:
+        """End; after the last request."""
+
+
 class Connector(Protocol):
     """Who waits for a new upstream connection."""
 

@@ -15,13 +15,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
-    ("errors config config_* metrics frames __init__",),
+    ("errors config config_* metrics frames sdk __init__",),
     ("http",),
     ("cache", "balance", "recovery"),
     ("ports",),
     ("dataplane", "adapters"),
     ("control", "sidecar"),
-    ("cli cli_* app demo __main__",),
+    ("cli cli_* app applications demo __main__",),
 )
 IMPURE = "asyncio aiohttp uvloop socket ssl time os pathlib random threading logging".split()  # noqa: SIM905
 PURE_FLOORS = range(4)

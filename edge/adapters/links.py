@@ -16,7 +16,8 @@ from time import monotonic
 
 from edge.adapters.upstream import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
-from edge.http.grammar import Limits, Memo, ResponseFacts, response_head
+from edge.http.grammar import Limits, ResponseFacts, response_head
+from edge.http.memo import Memo
 from edge.metrics import Meter
 from edge.ports import Connector, ResponseSink, Timeouts
 
@@ -218,4 +219,4 @@ class BackendLink:
 
 def response_memo(limits: Limits) -> Memo[ResponseFacts]:
     """A memo of response heads under these limits, shared by the links of one worker."""
-    return Memo(lambda head: response_head(head, limits), limit=1024, longest=2048)
+    return Memo(lambda head: response_head(head, limits))

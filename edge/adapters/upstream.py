@@ -274,6 +274,8 @@ class UpstreamConnection(asyncio.Protocol):
             sink.on_head(facts, None, rest, False)
             return
         if self._head_only or framing is Framing.NONE:
+            if rest and facts.status in (204, 205):
+                facts = facts.with_content()
             self._finish(rest)
             sink.on_head(facts, 0, b"", True)
             return

@@ -266,6 +266,6 @@ def _json_list(text: str) -> list[tuple[str, int, object]]:
         found = loads(text)
     except JSONDecodeError as error:
         raise BadRequest(f"warm list: line {error.lineno}: not JSON: {error.msg}") from None
-    except RecursionError:
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
         raise BadRequest("warm list: not a list of URLs") from None
     return [("entry", number, entry) for number, entry in enumerate(found, 1)]

@@ -16,7 +16,7 @@ from edge.http.ranges import Part
 
 Selecting = tuple[tuple[bytes, bytes | None], ...]  # (lower-case name in Vary, comparable value or None), sorted
 NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
-NO_CONTENT = frozenset((204, 205, 304))
+NO_CONTENT = frozenset((204, 304))  # 205 has none either, but has to say so (RFC 9110 15.3.6)
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
 _OVERHEAD_BYTES = 470
 _PER_CHUNK_BYTES = 49

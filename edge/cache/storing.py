@@ -32,7 +32,7 @@ def storing(request: RequestHead, response: ResponseHead, rules: Rules, times: T
     """
     if request.method not in (b"GET", b"POST"):
         return Reason.METHOD
-    if response.status < 200 or response.status in _PERSONAL:
+    if response.status < 200 or response.status in _PERSONAL or response.misframed:
         return Reason.STATUS
     part = None
     if response.status == 206:

@@ -6,55 +6,66 @@
     /v1/cache purge warm explain connections  admin_cache
     /v1/regions pools simulate                admin_regions
 
-One rule: every answer is JSON; an error is `{"error": one clear line}` with the status of its class. What changes
-something is answered only after the journal has it and every live worker applied it (`Supervisor` sees to it).
+One rule: every answer is JSON; an error is a problem (RFC 9457) whose `detail` is one clear line, whatever was asked.
+What changes something is answered only after the journal has it and every live worker applied it (`Supervisor` sees to
+it).
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from edge import __version__
 from edge.control import admin_cache, admin_regions
-from edge.control.admin_words import SUPERVISOR, answer, number
+from edge.control.access import Access, Unauthenticated
+from edge.control.admin_words import BODY_S, SUPERVISOR, TOKEN, answer, number, number_of, problem
+from edge.control.door import Doors
 from edge.control.exposition import CONTENT_TYPE, exposition
 from edge.control.link import LinkLost, Refused
 from edge.control.refusals import Unavailable
 from edge.control.shown import Shown
 from edge.control.supervisor import Supervisor
-from edge.control.token import allows
 from edge.errors import EdgeError
 
 MAX_BODY_BYTES = 8 * 1024 * 1024  # a warm list is the largest thing that anyone sends
 STILL_HERE_S = 15.0
+DOORS: web.AppKey[Doors] = web.AppKey("doors", Doors)
+_QUIET = logging.getLogger("edge.admin")  # aiohttp's tracebacks of what clients send; what is ours is an event
+_QUIET.addHandler(logging.NullHandler())
+_QUIET.propagate = False
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def admin_app(supervisor: Supervisor, token: str, open_metrics: bool) -> web.Application:
+def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0) -> web.Application:
     """The whole API."""
-    opened = {"/healthz", "/readyz"} | ({"/metrics"} if open_metrics else set())
 
     @web.middleware
     async def guard(request: web.Request, handler: Endpoint) -> web.StreamResponse:
-        """Authentication first, then the endpoint; whatever it raises becomes one clear line."""
-        if request.path not in opened and not allows(request.headers.get("Authorization", ""), token):
-            return answer({"error": "a bearer token is needed"}, 401, {"WWW-Authenticate": 'Bearer realm="edge"'})
+        """Who may ask first, then the endpoint; whatever either raises becomes one clear line."""
+        doors = request.app.get(DOORS)
+        if doors is not None:
+            doors.begin(request.transport)
         try:
+            token = access.check(request.method, request.path, request.headers)
+            if token is not None:
+                request[TOKEN] = token
             return await handler(request)
-        except Refused as error:
-            return answer({"error": error.detail}, 400)
-        except (LinkLost, TimeoutError) as error:
-            return answer({"error": str(error) or "no worker answered in time"}, 503)
-        except EdgeError as error:
-            return answer({"error": error.detail}, error.status)
-        except web.HTTPException as error:
-            return answer({"error": _line_for(request, error)}, error.status, _allow(error))
+        except Exception as error:
+            return refused(request, error)
+        finally:
+            if doors is not None:
+                doors.end(request.transport)
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     app[SUPERVISOR] = supervisor
+    app[BODY_S] = body_s
+    app.on_response_prepare.append(_signed)
     app.add_routes(
         [
             web.get("/healthz", healthz),
@@ -71,16 +82,53 @@ def admin_app(supervisor: Supervisor, token: str, open_metrics: bool) -> web.App
     return app
 
 
-async def start_admin(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Listen. Raises OSError when the address cannot be had."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+def refused(request: web.Request, error: Exception) -> web.Response:
+    """What an exception says to whoever asked."""
+    if isinstance(error, Unauthenticated):
+        return problem(401, error.detail, {"WWW-Authenticate": 'Bearer realm="edge"'})
+    if isinstance(error, Refused):
+        return problem(400, error.detail)
+    if isinstance(error, LinkLost | TimeoutError):
+        return problem(503, str(error) or "no worker answered in time")
+    if isinstance(error, EdgeError):
+        return problem(error.status, error.detail)
+    if isinstance(error, web.HTTPException):
+        return problem(error.status, _line_for(request, error), _allow(error))
+    if isinstance(error, ConnectionError):
+        raise error  # nobody is there to be told
+    said = f"{type(error).__name__}: {error}"
+    request.app[SUPERVISOR].events.add("bug", {"where": f"{request.method} {request.path}", "error": said})
+    return problem(500, f"a bug in the gateway: {type(error).__name__}; its events tell more")
+
+
+async def _signed(request: web.Request, response: web.StreamResponse) -> None:
+    """What answers, so that a command can tell it from some other server."""
+    response.headers["Edge-Version"] = __version__
+    response.headers["Server"] = "streamgate-edge"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def start_admin(app: web.Application, host: str, port: int, most: int, head_s: float) -> web.AppRunner:
+    """Listen for at most so many connections. Raises OSError when the address cannot be had."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_QUIET)
+    app[DOORS] = doors = Doors(lambda: _handler(runner), most, head_s)
+    app.on_shutdown.append(_shut)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await doors.listen(host, port)
     except OSError:
         await runner.cleanup()
         raise
     return runner
+
+
+def _handler(runner: web.AppRunner) -> asyncio.Protocol:
+    assert runner.server is not None  # there is one from `setup` to `cleanup`
+    return runner.server()
+
+
+async def _shut(app: web.Application) -> None:
+    app[DOORS].close()
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------------
@@ -125,7 +173,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """Server-sent events: those kept after `Last-Event-ID` or `?after=`, then new ones. `?follow=0` only the former."""
     found = request.app[SUPERVISOR].events
     last = request.headers.get("Last-Event-ID", "")
-    after = int(last) if last.isascii() and last.isdigit() else number(request, "after", 0, 0, 2**63)
+    after = number_of("Last-Event-ID", last, 0, 2**63) if last else number(request, "after", 0, 0, 2**63)
     if request.query.get("follow") == "0":
         return answer({"events": [event for event in found.recent if event["id"] > after]})
     if found.full:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from edge.cache.prefetch import parse_warm_list
 from edge.cache.purge import parse_purge
-from edge.control.admin_words import CHANGE_KEYS, SUPERVISOR, answer, change_of
+from edge.control.admin_words import CHANGE_KEYS, SUPERVISOR, answer, change_of, read_body
 from edge.control.link import LinkLost, Refused
 from edge.control.refusals import Refusal
 from edge.control.shown import Shown
@@ -41,7 +41,7 @@ async def cache(request: web.Request) -> web.Response:
 async def purge(request: web.Request) -> web.Response:
     """Make stored responses unusable; the answer comes when it is durable and every worker did it."""
     try:
-        body = orjson.loads(await request.read())
+        body = orjson.loads(await read_body(request))
     except orjson.JSONDecodeError:
         raise Refusal("purge: expected a JSON object") from None
     given = body if isinstance(body, dict) else {}
@@ -93,7 +93,10 @@ def _last(work: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
 
 async def _urls(request: web.Request) -> list[str]:
     """The list: JSON `{"urls": […]}`, a JSON list, or a URL on each line."""
-    text = await request.text()
+    try:
+        text = (await read_body(request)).decode()
+    except UnicodeDecodeError as error:
+        raise Refusal(f"warm list: not UTF-8 text: {error.reason} at byte {error.start}") from None
     if text.lstrip().startswith("{"):
         try:
             found = orjson.loads(text).get("urls")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from edge.config_types import parse_duration
+from edge.control.access import Token
 from edge.control.given import text_of
-from edge.control.refusals import Refusal
+from edge.control.refusals import Refusal, TooSlow
 from edge.control.registry import Change
 from edge.control.supervisor import Supervisor
 
+BODY_S: web.AppKey[float] = web.AppKey("body_s", float)  # within which a request's body must be there
+DIGITS = 19  # what a number in a query may have: more means nothing here
+TOKEN: web.RequestKey[Token] = web.RequestKey("token", Token)
 SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)
 
 
@@ -27,9 +33,38 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
     )
 
 
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An error as RFC 9457 has it; `detail` is one clear line, whatever names it repeats."""
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+    body = {
+        "type": "about:blank",
+        "title": phrase,
+        "status": status,
+        "detail": printable("; ".join(detail.splitlines())),
+    }
+    found = answer(body, status, headers)
+    found.content_type = "application/problem+json"
+    return found
+
+
+def printable(text: str) -> str:
+    """Control bytes and invisible characters as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The whole body, within its time; then 408."""
+    seconds = request.app[BODY_S]
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {seconds:g} s") from None
+
+
 async def body_of(request: web.Request, known: tuple[str, ...]) -> dict[str, Any]:
     """The request's JSON object, with no key that nobody knows; an empty body is an empty object."""
-    data = await request.read()
+    data = await read_body(request)
     if not data:
         return {}
     try:
@@ -61,18 +96,29 @@ def change_of(request: web.Request, body: dict[str, Any]) -> Change:
         except ValueError as error:
             raise Refusal(f"expires: {error}") from None
     return Change(
-        actor=text_of(given, "actor") or f"api:{request.remote or 'unknown'}",
+        actor=_actor(request, text_of(given, "actor")),
         reason=text_of(given, "reason"),
         force=force,
         expires_at=expires_at,
     )
 
 
+def _actor(request: web.Request, said: str) -> str:
+    """Who it is: a token's name is proven, what a client says of itself stands behind it."""
+    token = request.get(TOKEN)
+    if token is not None and token.name:
+        return f"{token.name} ({said})" if said else token.name
+    return said or f"api:{request.remote or 'unknown'}"
+
+
 def number(request: web.Request, key: str, default: int, low: int, high: int) -> int:
     """A number in the query."""
     raw = request.query.get(key)
-    if raw is None:
-        return default
-    if not (raw.isascii() and raw.isdigit() and low <= int(raw) <= high):
-        raise Refusal(f"{key}: must be a number between {low} and {high}")
+    return default if raw is None else number_of(key, raw, low, high)
+
+
+def number_of(what: str, raw: str, low: int, high: int) -> int:
+    """A number as text."""
+    if not (raw.isascii() and raw.isdigit() and len(raw) <= DIGITS and low <= int(raw) <= high):
+        raise Refusal(f"{what}: must be a number between {low} and {high}")
     return int(raw)

@@ -26,6 +26,7 @@ from aiohttp import web
 
 from edge.config import Config
 from edge.config_types import Address
+from edge.control.access import Access, Role, Token
 from edge.control.admin import admin_app, start_admin
 from edge.control.keeper import JournalKeeper
 from edge.control.probing import Probing
@@ -38,7 +39,7 @@ from edge.frames import Frame, Kind
 READY_S = 30.0
 WORKERS_FILE = "workers.json"
 LOCK_FILE = "supervisor.lock"
-LOUD = ("worker.", "gateway.", "bug", "region.", "backend.", "ejected", "panic")
+LOUD = ("worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic")
 
 
 class CannotStart(EdgeError):
@@ -62,7 +63,7 @@ async def run_gateway(settings: Settings) -> int:
     lock = lock_state(state)
     orphans = orphaned(state)
     check_addresses(config, bool(orphans))
-    token = token_of(Path(config.admin.token_file))
+    access = access_of(config)
     keeper = JournalKeeper.open(state)
     running = Running(config, settings.text, settings.filename, time.time())
     roll = Roll(state / WORKERS_FILE, orphans)
@@ -73,8 +74,9 @@ async def run_gateway(settings: Settings) -> int:
     probing = Probing(config, supervisor)
     runner: web.AppRunner | None = None
     try:
-        app = admin_app(supervisor, token, config.admin.metrics_open)
-        runner = await start_admin(app, config.admin.listen.host, config.admin.listen.port)
+        admin = config.admin
+        app = admin_app(supervisor, access, admin.body_timeout)
+        runner = await start_admin(app, admin.listen.host, admin.listen.port, admin.connections, admin.header_timeout)
         supervisor.start()
         probing.start()
         return await gateway.serve(settings.on_ready)
@@ -87,6 +89,16 @@ async def run_gateway(settings: Settings) -> int:
         keeper.close()
         roll.path.unlink(missing_ok=True)  # no worker is left
         lock.close()
+
+
+def access_of(config: Config) -> Access:
+    """The admin API's tokens and names. Raises ConfigError when a token cannot be read or made."""
+    admin = config.admin
+    tokens = [
+        Token(token_of(Path(admin.token_file))),
+        *(Token(token_of(Path(each.file)), Role(each.role), each.name) for each in admin.tokens),
+    ]
+    return Access(tokens, [admin.listen.host, *admin.hosts], ["/metrics"] if admin.metrics_open else [])
 
 
 class Gateway:

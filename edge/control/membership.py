@@ -150,14 +150,14 @@ def region_spec(name: str, region: RegionConfig) -> RegionSpec:
 
 def backend_spec(pool: str, backend: BackendConfig) -> BackendSpec:
     """A backend's table as balancing sees it."""
-    url = backend.url
+    url = backend.address
     return BackendSpec(
         id=backend.id,
         pool=pool,
         scheme=url.scheme,
         host=url.host,
         port=url.port,
-        authority=url.authority.encode(),
+        authority=url.authority.encode() if backend.app is None else b"localhost",
         region=backend.region,
         weight=backend.weight,
         max_in_flight=backend.max_in_flight or None,

@@ -138,8 +138,11 @@ def _files(config: Config) -> Iterator[_Found]:
             yield _Found(("cache", "disk", "size"), f"is more than is free ({_shown(usage.free)})", fatal=False)
     if config.log.access not in ("stdout", "off") and (why := log_problem(Path(config.log.access))) is not None:
         yield _Found(("log", "access"), f"{config.log.access}: {why}")
-    if (why := _token_problem(Path(config.admin.token_file))) is not None:
-        yield _Found(("admin", "token_file"), f"{config.admin.token_file}: {why}")
+    tokens: list[tuple[KeyPath, str]] = [(("admin", "token_file"), config.admin.token_file)]
+    tokens += [(("admin", "tokens", at, "file"), each.file) for at, each in enumerate(config.admin.tokens)]
+    for path, token in tokens:
+        if (why := _token_problem(Path(token))) is not None:
+            yield _Found(path, f"{token}: {why}")
 
 
 def folder_problem(path: Path) -> str | None:

@@ -15,6 +15,7 @@ from edge.adapters.tls import client_context
 from edge.balance.backend import BackendSpec
 from edge.balance.health import ProbeSettings, ProbeState
 from edge.config import Config
+from edge.config_routing import APP_SCHEME
 from edge.config_routing import Health as HealthConfig
 from edge.config_routing import Pool as PoolConfig
 from edge.control.membership import Key
@@ -78,7 +79,9 @@ class Probing:
         states: dict[Key, ProbeState] = {}
         for key, entry in self._supervisor.routing.membership.backends.items():
             pool = self._pools.get(key[0])
-            if pool is None or pool.health is None:
+            if (
+                pool is None or pool.health is None or entry.spec.scheme == APP_SCHEME
+            ):  # its worker runs, or is replaced
                 continue
             tls = self._context(key[0], pool) if entry.spec.scheme == "https" else None
             targets[key] = target = probe_target(key, entry.spec, pool, tls)

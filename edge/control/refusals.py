@@ -29,6 +29,12 @@ class Conflict(Refusal):
     status = 409
 
 
+class TooSlow(Refusal):
+    """The request's body did not come in time."""
+
+    status = 408
+
+
 class Unavailable(Refusal):
     """Nobody can answer now."""
 

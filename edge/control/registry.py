@@ -154,6 +154,8 @@ class Registry:
         if identity is not None:
             values["id"] = identity
         config = read(BackendConfig, values)
+        if config.app is not None:
+            raise Refusal("app: an application is named in the configuration file; workers load it when they start")
         async with self._one:
             if config.region not in self._now.regions:
                 known = ", ".join(self._now.regions)

@@ -20,6 +20,7 @@ from edge.balance.latency import Ewma
 from edge.balance.regions import Failback, FailoverSettings, Mode, RegionHealth, RouteNeed, RoutingView
 from edge.balance.simulate import BackendNow, Snapshot
 from edge.config import Config
+from edge.config_routing import APP_SCHEME
 from edge.config_routing import Pool as PoolConfig
 from edge.control.changes import By, changes
 from edge.control.membership import BackendEntry, Key, Membership, Route
@@ -68,7 +69,8 @@ class Routing:
         """A backend's live state."""
         found = self._live.get(key)
         if found is None:
-            probed = self.pools[key[0]].probed
+            entry = self.membership.backends.get(key)
+            probed = self.pools[key[0]].probed and (entry is None or entry.spec.scheme != APP_SCHEME)
             found = self._live[key] = Live(Health.UNKNOWN if probed else Health.HEALTHY, since=self._wall())
         return found
 

@@ -124,7 +124,7 @@ class Shown:
         return {
             "id": spec.id,
             "pool": spec.pool,
-            "url": f"{spec.scheme}://{host}:{spec.port}",
+            "url": f"{spec.scheme}://{host}:{spec.port}" if spec.port else f"{spec.scheme}:{spec.host}",
             "region": spec.region,
             "weight": spec.weight,
             "max_in_flight": spec.max_in_flight,

@@ -1,11 +1,10 @@
-"""The admin API's bearer token: made on first start, readable by its owner alone, compared in constant time.
+"""The admin API's bearer token: made on first start and readable by its owner alone.
 
 One rule: the token is never logged, shown or put on a command line.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 import secrets
 from pathlib import Path
@@ -40,10 +39,3 @@ def _made(path: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return token
-
-
-def allows(authorization: str, token: str) -> bool:
-    """Whether an Authorization value carries the token (RFC 6750 2.1)."""
-    scheme, _, given = authorization.partition(" ")
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
-    return same and scheme.lower() == "bearer"

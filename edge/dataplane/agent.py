@@ -67,8 +67,12 @@ class Agent:
             self.worker.store.restore_epochs(first["epochs"])
         if self.worker.store is not None:
             self.worker.store.announce = self._announce
+        self.worker.tell = self._event
         self._members(first["members"])
         self._view(first["view"])
+
+    def _event(self, kind: str, facts: dict[str, Any]) -> None:
+        self._send(Frame(Kind.EVENT, {**facts, "kind": kind}))
 
     def _announce(self, purge: Purge) -> None:
         """An unsafe request made something invalid here; the other workers are to follow."""

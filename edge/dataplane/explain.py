@@ -18,7 +18,8 @@ from edge.cache.policy import look
 from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason, Verdict, word
 from edge.errors import BadRequest, Denied
-from edge.http.message import Fields, RequestHead
+from edge.http.asking import asking
+from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     """`body`: url, and optionally client, method, headers (list of [name, value]). Raises BadRequest."""
     url = body["url"]
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadRequest(f"{url[:100]!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.netloc or not url.isascii():
         raise BadRequest(f"{url[:100]!r}: expected http(s)://host/path in ASCII")
     host = parts.netloc.lower().encode()
     target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
     method = str(body.get("method", "GET"))
-    fields = Fields([(name.encode(), value.encode()) for name, value in body.get("headers", [])])
+    lines = [(name.encode(), value.encode()) for name, value in body.get("headers", [])]
+    fields = asking(method.encode(), host, target, lines, worker.head).fields
     found: dict[str, Any] = {"url": url, "method": method, "client": body.get("client")}
     try:
         route = worker.router.find(host, target)

@@ -122,7 +122,7 @@ class Fill:
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Decide what becomes of the response, then let the watches have it."""
         now = self.store.clock()
-        response = ResponseHead(facts.status, facts.reason, facts.fields)
+        response = ResponseHead(facts.status, facts.reason, facts.fields, misframed=facts.misframed)
         times = Times(self.requested_at, now)
         head_at = monotonic()
         for watch in self.watches:

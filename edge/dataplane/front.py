@@ -49,6 +49,7 @@ class Front(asyncio.Protocol):
         "_reading",
         "_served",
         "_stalled_at",
+        "asked_by",
         "deadline",
         "exchange",
         "forward_lines",
@@ -75,6 +76,7 @@ class Front(asyncio.Protocol):
         self.tunnel: Tunnel | None = None
         self.paused = False  # the client does not take what we write
         self.deadline = inf
+        self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
         self.peer = ""
         self.peer_bytes = b""
         self.place: ClientPlace | None = None  # where the peer is, once somebody asked

@@ -47,6 +47,8 @@ def _aged(facts: ResponseFacts, delay_s: int) -> bytes:
 def shared(plan: Plan, now: float, bodiless: bool = False) -> Opening:
     """The lines that are stored: no Connection's, and no other client's Set-Cookie where that is refused."""
     sized = b"" if plan.length is None or bodiless else b"Content-Length: %d\r\n" % plan.length
+    if plan.status == 205:
+        sized = b"Content-Length: 0\r\n"
     wire = b"HTTP/1.1 %d %b\r\n%bAge: %d\r\n%b" % (
         plan.status,
         plan.reason,

@@ -23,7 +23,8 @@ from edge.dataplane.lookup import ask
 from edge.dataplane.refresh import Nobody, background
 from edge.dataplane.watch import Asked
 from edge.errors import EdgeError
-from edge.http.grammar import RequestBlock, request_block
+from edge.http.asking import asking
+from edge.http.grammar import RequestBlock
 from edge.http.message import Fields, Line, RequestHead
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ class Prefetcher:
         """Start one fetch; False: the gate is shut, so there is no use in going on."""
         worker = self._worker
         fields = [line for line in exchange.block.fields.lines if line[0].lower() in NEGOTIATED]
-        wanted = Wanted.of(worker, exchange.scheme, exchange.authority, target, fields)
+        try:
+            wanted = Wanted.of(worker, exchange.scheme, exchange.authority, target, fields)
+        except EdgeError:
+            return True  # what a page names need not be what a client may ask for
         if wanted is None or wanted.key in self._running or wanted.asked.decision.act not in (Act.MISS, Act.REVALIDATE):
             return True
         route = wanted.route
@@ -148,14 +152,14 @@ class Wanted:
 
     @classmethod
     def of(cls, worker: Worker, scheme: bytes, authority: bytes, target: bytes, fields: list[Line]) -> Wanted | None:
-        """None where no route with a cache serves it."""
+        """None where no route with a cache serves it. Raises ClientError where no client could ask for it."""
         route = worker.router.get(authority, target)
         if route is None or route.rules is None or worker.store is None:
             return None
         codings = route.rules.normalise_encoding
         if codings and not any(name.lower() == b"accept-encoding" for name, _ in fields):
             fields = [*fields, (b"Accept-Encoding", b", ".join(codings))]
-        block = request_block(b"".join(b"%b: %b\r\n" % line for line in ((b"Host", authority), *fields)), worker.head)
+        block = asking(b"GET", authority, target, fields, worker.head)
         return cls(worker, route, RequestHead(b"GET", scheme, authority, target, Fields(block.fields.lines)), block)
 
     def fetch(self, done: Callable[[Exchange], None]) -> None:

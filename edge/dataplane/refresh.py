@@ -49,6 +49,7 @@ class Nobody:
         self.peer = "127.0.0.1"
         self.peer_bytes = b"127.0.0.1"
         self.paused = False
+        self.asked_by: tuple[bytes, ...] = ()
         self.trusted = False
         self.place = None
         self.deadline = 0.0

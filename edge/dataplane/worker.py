@@ -13,18 +13,20 @@ import ssl
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.front import Front
 from edge.http.forwarding import Networks
-from edge.http.grammar import Limits, Memo, RequestBlock, request_block
+from edge.http.grammar import Limits, RequestBlock, request_block
+from edge.http.memo import Memo
 from edge.http.message import Fields
 from edge.http.text import quote
-from edge.ports import LogSink
+from edge.ports import LogSink, Service
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
@@ -85,6 +87,8 @@ class Worker:
         self.pools: dict[str, PoolRuntime] = {}
         self.store: Store | None = None
         self.geography: Geography | None = None
+        self.applications: Service | None = None  # that run in this worker
+        self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
         self.fronts: set[Front] = set()
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
@@ -280,6 +284,8 @@ class Worker:
             front.abort()
         for pool in self.pools.values():
             await pool.close()
+        if self.applications is not None:
+            await self.applications.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edge.http.fields import LARGEST_S, delta_seconds, members
+from edge.http.fields import LARGEST_S, delta_seconds, is_long, members
 from edge.http.message import Fields
 
 ANY_S = 2 * LARGEST_S  # max-stale without a value: however stale
@@ -41,6 +41,7 @@ class CacheControl:
 
 
 NONE = CacheControl()
+_TOO_MANY = CacheControl(no_store=True)  # what is not read to its end may hold anything
 _SECONDS = {
     b"max-age": "max_age",
     b"s-maxage": "s_maxage",
@@ -117,7 +118,7 @@ def field_names(text: bytes) -> list[bytes]:
 def parse_cache_control(values: tuple[bytes, ...]) -> CacheControl:
     """The lines of Cache-Control as one. Memoised: clients and origins repeat themselves."""
     if sum(map(len, values)) > _MEMO_LONGEST:
-        return _parse.__wrapped__(values)
+        return _TOO_MANY if is_long(b",".join(values)) else _parse.__wrapped__(values)
     return _parse(values)
 
 

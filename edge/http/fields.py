@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import islice
 
 from edge.http.message import Fields
 
-MAX_MEMBERS = 256  # of any list; what has more is not read
+MAX_MEMBERS = 256  # of any list: reading one must not take long, whatever it holds
 LARGEST_S = 2**31  # RFC 9111 1.2.2: what delta-seconds beyond it count as
 # A member of a list: no comma outside a quoted string. An unclosed quote runs to the end of its line.
-_MEMBER = re.compile(rb'(?:[^",]+|"(?:[^"\\]|\\.)*(?:"|\\?\Z))+', re.DOTALL)
-_TAG_MEMBER = re.compile(rb'(?:[^",]+|"[^"]*(?:"|\Z))+')  # in an entity tag a backslash is just a character
+_MEMBER = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
+_TAG_MEMBER = re.compile(rb'(?:[^",]|"[^"]*+(?:"|\Z))++')  # in an entity tag a backslash is just a character
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _WEIGHT = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
@@ -23,12 +24,20 @@ _MEMO_LONGEST = 256  # longer values are not kept in the memos below
 
 
 def members(value: bytes) -> list[bytes]:
-    """The members of a comma list, outer white space dropped, empty ones left out; quoted strings stay whole."""
+    """The members of a comma list, outer white space dropped, empty ones left out; quoted strings stay whole.
+
+    At most MAX_MEMBERS of them are read: ask `is_long` where it matters that there are more.
+    """
     if b'"' in value:
-        found = _MEMBER.findall(value)
+        found = [match[0] for match in islice(_MEMBER.finditer(value), MAX_MEMBERS)]
     else:
-        found = value.split(b",")
+        found = value.split(b",", MAX_MEMBERS)[:MAX_MEMBERS]
     return [part for raw in found if (part := raw.strip(b" \t"))]
+
+
+def is_long(value: bytes) -> bool:
+    """Whether a list may have more members than are read."""
+    return value.count(b",") >= MAX_MEMBERS
 
 
 def delta_seconds(value: bytes) -> int | None:
@@ -53,8 +62,9 @@ def age_value(fields: Fields) -> int | None:
 
 
 def tag_members(value: bytes) -> list[bytes]:
-    """The members of a list of entity tags, well-formed or not."""
-    return [part for raw in _TAG_MEMBER.findall(value) if (part := raw.strip(b" \t"))]
+    """The members of a list of entity tags, well-formed or not; at most MAX_MEMBERS of them."""
+    found = [match[0] for match in islice(_TAG_MEMBER.finditer(value), MAX_MEMBERS)]
+    return [part for raw in found if (part := raw.strip(b" \t"))]
 
 
 def is_tag(value: bytes) -> bool:
@@ -62,16 +72,14 @@ def is_tag(value: bytes) -> bool:
     return _TAG.fullmatch(value) is not None
 
 
-def weak_match(one: bytes, other: bytes) -> bool:
-    """Weak comparison; a malformed tag equals only the same bytes."""
-    if one == other:
-        return True
-    return is_tag(one) and is_tag(other) and one.removeprefix(b"W/") == other.removeprefix(b"W/")
-
-
 def strong_match(one: bytes, other: bytes) -> bool:
     """Strong comparison: the same bytes, well-formed, and not weak."""
     return one == other and one.startswith(b'"') and is_tag(one)
+
+
+def weak_match(one: bytes, other: bytes) -> bool:
+    """Weak comparison; a malformed tag equals only the same bytes."""
+    return one == other or (one.removeprefix(b"W/") == other.removeprefix(b"W/") and is_tag(one) and is_tag(other))
 
 
 def tag_listed(value: bytes, tag: bytes | None, *, strong: bool) -> bool:
@@ -80,10 +88,14 @@ def tag_listed(value: bytes, tag: bytes | None, *, strong: bool) -> bool:
         return True
     if tag is None:
         return False
-    match = strong_match if strong else weak_match
-    if not strong and value == tag:  # a malformed tag may itself hold commas
+    if strong:
+        return tag.startswith(b'"') and is_tag(tag) and tag in tag_members(value)
+    if value == tag:  # a malformed tag may itself hold commas
         return True
-    return any(match(member, tag) for member in tag_members(value))
+    # Weak comparison; a malformed tag equals only the same bytes. Looked at once here, not once for each member.
+    bare = tag.removeprefix(b"W/")
+    wanted = (bare, b"W/" + bare) if is_tag(tag) else (tag,)
+    return any(member in wanted for member in tag_members(value))
 
 
 def one_tag(fields: Fields) -> bytes | None:
@@ -96,10 +108,12 @@ def one_tag(fields: Fields) -> bytes | None:
 
 
 def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
-    """The lower-case names in Vary, sorted, each once; None when nothing matches: `*`, or a member that is no name."""
+    """The lower-case names in Vary, sorted, each once; None when nothing matches: `*`, no name, or too many."""
     values = fields.get_all(b"vary")
     if not values:
         return ()
+    if sum(map(len, values)) > MAX_MEMBERS and is_long(b",".join(values)):
+        return None
     names = {member.lower() for value in values for member in members(value)}
     if b"*" in names or not all(_TOKEN.fullmatch(name) for name in names):
         return None
@@ -109,7 +123,7 @@ def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
 def joined_normal(values: tuple[bytes, ...]) -> bytes:
     """Lines as one list without optional white space around its commas."""
     value = values[0] if len(values) == 1 else b",".join(values)
-    if b"," not in value:
+    if b"," not in value or is_long(value):  # a long one is compared as it was sent
         return value.strip(b" \t")
     return b",".join(members(value))
 
@@ -117,6 +131,8 @@ def joined_normal(values: tuple[bytes, ...]) -> bytes:
 def _weighted(value: bytes) -> list[tuple[bytes, float]] | None:
     """(lower-case member, weight) of an Accept-* list; None when a member does not keep the grammar."""
     found: list[tuple[bytes, float]] = []
+    if is_long(value):
+        return None
     for member in members(value):
         name, *parameters = [part.strip(b" \t") for part in member.lower().split(b";")]
         weight = 1.0

@@ -4,19 +4,17 @@ What it does: proves that a head is well-formed and unambiguous, and turns it in
 is refused with a named error; nothing is repaired. There is one grammar and no lenient second reader, so that the
 gateway can never understand a message in another way than it forwards it.
 
-The header block (all lines but the first) is a pure function from bytes to facts. A browser sends the same block
-again and again, so `Memo` keeps a bounded number of results; it is invisible, as the facts depend on the bytes alone.
+The header block (all lines but the first) is a pure function from bytes to facts, so they can be remembered (`memo`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, TypeVar
 
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
+from edge.http.fields import MAX_MEMBERS
 from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
 from edge.http.message import Fields
@@ -28,7 +26,7 @@ STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"))
 _TOKEN = re.compile(TOKEN)
 _IN_VALUES = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])  # the rest are control bytes
 _NAMES: dict[bytes, bytes] = {}  # field names as they come to their lower-case form: few, and the same ones always
-NAMES_REMEMBERED = 2048
+NAMES_REMEMBERED, NAME_LONGEST = 2048, 64  # a longer one is worked out each time
 VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
 HOST = re.compile(rb"([0-9A-Za-z._\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 HOST_LONGEST = 255  # RFC 1035 2.3.4
@@ -41,6 +39,7 @@ CACHE_WORDS = frozenset(
     b"authorization cache-control pragma range if-none-match if-modified-since if-match if-unmodified-since if-range "
     b"content-length transfer-encoding expect upgrade".split()
 )
+NO_CONTENT = frozenset((204, 205, 304))
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND", b"REPORT", b"SEARCH"))
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY", b"PROPFIND", b"SEARCH"))
 
@@ -115,6 +114,7 @@ class ResponseFacts:
         "has_date",
         "idle_hint_s",
         "length",
+        "misframed",
         "persistent",
         "reason",
         "status",
@@ -129,41 +129,20 @@ class ResponseFacts:
         self.length: int | None = None  # the body's size in bytes, when the head tells it
         self.framing = Framing.CLOSE  # for a request that was not HEAD
         self.persistent = False
+        self.misframed = False  # has content, or its framing, that its status forbids: passed on without, never stored
         self.upgrade: bytes | None = None
         self.idle_hint_s: float | None = None  # Keep-Alive: timeout
         self.forward = b""  # end-to-end lines without framing
         self.wire = b""  # status line, end-to-end lines and Content-Length: a head that only wants our own lines
         self.has_date = False
 
-
-T = TypeVar("T")
-
-
-class Memo(Generic[T]):
-    """A bounded memo of a pure function of bytes: two generations, the older one dropped when the younger is full."""
-
-    __slots__ = ("_compute", "_limit", "_longest", "_old", "_young", "get")
-
-    def __init__(self, compute: Callable[[bytes], T], limit: int = 2048, longest: int = 2048) -> None:
-        self._compute = compute
-        self._limit = limit
-        self._longest = longest
-        self._young: dict[bytes, T] = {}
-        self._old: dict[bytes, T] = {}
-        self.get = self._young.get  # the common case without one more call
-
-    def slow(self, block: bytes) -> T:
-        """After `get` said None: look in the older generation, or compute and keep."""
-        found = self._old.get(block)
-        if found is None:
-            found = self._compute(block)
-            if len(block) > self._longest:
-                return found
-        if len(self._young) >= self._limit:
-            self._old, self._young = self._young, {}
-            self.get = self._young.get
-        self._young[block] = found
-        return found
+    def with_content(self) -> ResponseFacts:
+        """The same head, where content came although the status has none."""
+        other = ResponseFacts(self.status, self.reason, self.fields)
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.misframed = True
+        return other
 
 
 def split_lines(block: bytes, limits: Limits) -> Fields | None:
@@ -198,9 +177,11 @@ def _lower_name(name: bytes) -> bytes | None:
     """The lower-case form of a field name; None when it is no token. A bounded number is remembered."""
     if _TOKEN.fullmatch(name) is None:
         return None
-    if len(_NAMES) >= NAMES_REMEMBERED:
-        _NAMES.clear()
-    key = _NAMES[name] = name.lower()
+    key = name.lower()
+    if len(name) <= NAME_LONGEST:
+        if len(_NAMES) >= NAMES_REMEMBERED:
+            _NAMES.clear()
+        _NAMES[name] = key
     return key
 
 
@@ -228,8 +209,13 @@ def content_length(fields: Fields) -> int | None:
 
 
 def tokens(fields: Fields, name: bytes) -> list[bytes]:
-    """The members of a comma list of tokens, lower case, empty ones left out."""
-    return [part for value in fields.get_all(name) for raw in value.lower().split(b",") if (part := raw.strip(b" \t"))]
+    """The members of a comma list of tokens, lower case, empty ones left out. Raises ValueError past MAX_MEMBERS."""
+    value = fields.joined(name)
+    if value is None:
+        return []
+    if value.count(b",") >= MAX_MEMBERS:
+        raise ValueError("too many members in a list")
+    return [part for raw in value.lower().split(b",") if (part := raw.strip(b" \t"))]
 
 
 def request_block(block: bytes, limits: Limits) -> RequestBlock:
@@ -338,29 +324,35 @@ def response_head(head: bytes, limits: Limits) -> ResponseFacts:
     if fields is None:
         raise ResponseInvalid("malformed field line")
     facts = ResponseFacts(int(match[2]), match[3] or b"", fields)
-    _frame_response(facts, match[1] == b"1")
-    asked = tokens(fields, b"upgrade")
-    options = tokens(fields, b"connection")
+    try:
+        _frame_response(facts, match[1] == b"1")
+        asked = tokens(fields, b"upgrade")
+        options = tokens(fields, b"connection")
+        facts.idle_hint_s = _idle_hint(fields)
+    except ValueError as error:
+        raise ResponseInvalid(str(error)) from None
     minor_one = match[1] == b"1"
     facts.persistent = b"close" not in options if minor_one else b"keep-alive" in options and b"close" not in options
+    if facts.misframed or (facts.framing is Framing.NONE and b"transfer-encoding" in fields):
+        facts.persistent = False  # what may follow is nobody's answer
+    if facts.status == 205 and facts.length is None:
+        facts.persistent = False  # its content would end with the connection
     facts.upgrade = asked[0] if len(asked) == 1 and b"upgrade" in options else None
-    facts.idle_hint_s = _idle_hint(fields)
     facts.has_date = b"date" in fields
     facts.forward = response_lines(fields, dropped_names(fields))
     sized = b""
-    if facts.length is not None and facts.status >= 200 and facts.status != 204:  # RFC 9110 8.6
+    if facts.status == 205:  # RFC 9110 15.3.6
+        sized = b"Content-Length: 0\r\n"
+    elif facts.length is not None and facts.status >= 200 and facts.status != 204:  # RFC 9110 8.6
         sized = b"Content-Length: %d\r\n" % facts.length
     facts.wire = b"HTTP/1.1 %d %b\r\n%b%b" % (facts.status, facts.reason, facts.forward, sized)
     return facts
 
 
 def _frame_response(facts: ResponseFacts, minor_one: bool) -> None:
-    """One framing, or ResponseInvalid."""
+    """One framing, or ResponseInvalid or ValueError."""
     fields = facts.fields
-    try:
-        facts.length = content_length(fields)
-    except ValueError as error:
-        raise ResponseInvalid(str(error)) from None
+    facts.length = content_length(fields)
     codings = fields.get_all(b"transfer-encoding")
     if codings:
         if facts.length is not None:
@@ -370,8 +362,10 @@ def _frame_response(facts: ResponseFacts, minor_one: bool) -> None:
         facts.framing = Framing.CHUNKED
     elif facts.length is not None:
         facts.framing = Framing.LENGTH
-    if facts.status < 200 or facts.status in (204, 304):
-        facts.framing = Framing.NONE
+    if facts.status < 200 or facts.status in NO_CONTENT:
+        framed, facts.framing = facts.framing, Framing.NONE
+        if facts.status in (204, 205):
+            facts.misframed = framed is Framing.CHUNKED or (facts.length or 0) > 0
 
 
 def _idle_hint(fields: Fields) -> float | None:

@@ -11,12 +11,12 @@ import re
 from ipaddress import ip_address
 
 from edge.errors import BadRequest
-from edge.http.fields import MAX_MEMBERS, members
+from edge.http.fields import is_long, members
 from edge.http.forwarding import Networks, Told, element_of
 from edge.http.grammar import normal_host
 from edge.http.message import Fields
 
-_PAIR = re.compile(rb'([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^"\s;,]*))')
+_PAIR = re.compile(rb'([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"((?:[^"\\]|\\.)*+)"|([^"\s;,]*))')
 _ESCAPED = re.compile(rb"\\(.)")
 _SCHEMES = {b"http": b"http", b"https": b"https", b"ws": b"http", b"wss": b"https"}
 _NODE = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9A-Za-z._\-]{1,32})?|([0-9.]{7,15})(?::[0-9A-Za-z._\-]{1,32})?")
@@ -74,7 +74,7 @@ def _list(fields: Fields, name: bytes) -> list[bytes]:
     value = fields.joined(name)
     if value is None:
         return []
-    if value.count(b",") >= MAX_MEMBERS:
+    if is_long(value):
         raise BadRequest("too many forwarding entries")
     return [part for raw in value.split(b",") if (part := raw.strip(b" \t"))]
 
@@ -84,10 +84,9 @@ def _elements(fields: Fields) -> list[Element]:
     value = fields.joined(b"forwarded")
     if value is None:
         return []
-    found = members(value)
-    if len(found) > MAX_MEMBERS:
+    if is_long(value):
         raise BadRequest("too many forwarding entries")
-    return [_element(raw) for raw in found]
+    return [_element(raw) for raw in members(value)]
 
 
 def _element(raw: bytes) -> Element:

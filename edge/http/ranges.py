@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from edge.http.fields import is_long
+
 Spec = tuple[int | None, int | None]  # (first, last); (first, None) to the end; (None, n) the last n bytes
 Range = tuple[int, int]
 _RANGE = re.compile(rb"bytes=(.*)", re.IGNORECASE | re.DOTALL)
@@ -36,7 +38,7 @@ class Part:
 def parse_range(value: bytes | None) -> tuple[Spec, ...] | None:
     """The specs of a Range; None when absent, of another unit, or malformed (then the field does not count)."""
     match = _RANGE.fullmatch(value) if value is not None else None
-    if match is None:
+    if match is None or is_long(match[1]):
         return None
     specs: list[Spec] = []
     for raw in match[1].split(b","):

@@ -1,6 +1,7 @@
 """Structured Fields (RFC 9651): dictionaries and lists, read strictly.
 
-One rule: any error anywhere makes the whole field invalid (None); nothing is half used.
+One rule: any error anywhere makes the whole field invalid (None); nothing is half used. So does too much of anything:
+no field that is read here has a use for more than MAX_MEMBERS members.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
 from enum import Enum
+
+from edge.http.fields import MAX_MEMBERS
+
+MAX_STEPS = 8 * MAX_MEMBERS  # pieces of text that are taken for one field
 
 
 class Kind(Enum):
@@ -84,18 +89,25 @@ def parse_list(value: bytes) -> list[Item] | None:
 class _Reader:
     """A position in the text; each method reads one production of RFC 9651 4.2 or raises."""
 
-    __slots__ = ("at", "text")
+    __slots__ = ("at", "members", "steps", "text")
 
     def __init__(self, text: bytes) -> None:
         self.text = text.strip(b" ")
         self.at = 0
+        self.members = 0
+        self.steps = 0
 
     def more(self) -> bool:
+        """Whether another member follows."""
+        self.members += 1
+        if self.members > MAX_MEMBERS + 1:
+            raise _Invalid
         return self.at < len(self.text)
 
     def take(self, pattern: re.Pattern[bytes], group: int = 0) -> bytes:
         match = pattern.match(self.text, self.at)
-        if match is None:
+        self.steps += 1
+        if match is None or self.steps > MAX_STEPS:
             raise _Invalid
         self.at = match.end()
         return match[group]
@@ -109,11 +121,11 @@ class _Reader:
     def comma(self) -> None:
         """What stands between two members: a comma, and something after it."""
         self.take(_OWS)
-        if self.more():
+        if self.at < len(self.text):
             if not self.skip(b","):
                 raise _Invalid
             self.take(_OWS)
-            if not self.more():
+            if self.at >= len(self.text):
                 raise _Invalid
 
     def member(self) -> Item:

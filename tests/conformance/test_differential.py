@@ -31,7 +31,8 @@ from edge.config import load_text
 from edge.dataplane.front import Front
 from edge.dataplane.worker import Worker
 from edge.http.chunked import ChunkedReader
-from edge.http.grammar import REQUEST_LINE, Limits, Memo, request_block
+from edge.http.grammar import REQUEST_LINE, Limits, request_block
+from edge.http.memo import Memo
 
 LIMITS = Limits()
 TOML = """

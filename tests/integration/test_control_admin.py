@@ -14,11 +14,13 @@ from kit.control import InProcess, Whole, until
 from kit.origin import ScriptedOrigin
 
 from edge.balance.health import Admin
+from edge.control.access import Access, Role, Token
 from edge.control.admin import admin_app
 from edge.errors import StoreError
 from edge.frames import Kind
 
 TOKEN = "t" * 40
+OTHERS = (Token("r" * 40, Role.READ, "grafana"), Token("p" * 40, Role.PURGE, "deploy"))
 TOML = """
 [listen]
 http = ["127.0.0.1:0"]
@@ -68,7 +70,7 @@ class Gateway:
 async def gateway(origin: ScriptedOrigin) -> AsyncIterator[Gateway]:
     whole = Whole(TOML.replace("@ORIGIN@", str(origin.port)))
     await whole.start()
-    async with TestClient(TestServer(admin_app(whole.supervisor, TOKEN, False))) as client:
+    async with TestClient(TestServer(admin_app(whole.supervisor, Access([Token(TOKEN), *OTHERS])))) as client:
         yield Gateway(whole, client)
     await whole.supervisor.stop(1.0)
 
@@ -103,8 +105,9 @@ async def test_the_token_guards_all_but_the_probes(
 async def test_errors_are_json_of_one_line(gateway: Gateway, method: str, path: str, status: int) -> None:
     found, body = await gateway.ask(method, path)
     assert found == status
-    assert list(body) == ["error"]
-    assert "\n" not in body["error"]
+    assert list(body) == ["type", "title", "status", "detail"]
+    assert body["status"] == status
+    assert "\n" not in body["detail"]
 
 
 # -- purge -------------------------------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ async def test_a_purge_is_durable_and_in_every_worker_when_it_is_answered(gatewa
 async def test_a_wrong_purge_is_refused_in_one_line(gateway: Gateway, body: Any) -> None:
     status, found = await gateway.ask("POST", "/v1/purge", body)
     assert status == 400, found
-    assert found["error"].startswith("purge: ")
+    assert found["detail"].startswith("purge: ")
     assert not gateway.whole.keeper.done
 
 
@@ -134,7 +137,7 @@ async def test_what_cannot_be_made_durable_is_not_done(gateway: Gateway) -> None
     gateway.whole.keeper.fail = StoreError("disk full")
     assert (await gateway.ask("POST", "/v1/purge", {"all": True}))[0] == 500
     status, found = await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining"})
-    assert (status, found) == (500, {"error": "disk full"})
+    assert (status, found["detail"]) == (500, "disk full")
     assert gateway.whole.supervisor.routing.membership.regions["eu"].admin is Admin.ACTIVE
     assert not any(frame.kind is Kind.PURGE for child in gateway.whole.children for frame in child.frames)
 
@@ -164,7 +167,7 @@ async def test_a_drained_region_gets_nothing_once_it_is_answered(gateway: Gatewa
 async def test_the_safety_rule_keeps_a_route_its_last_region(gateway: Gateway) -> None:
     status, found = await gateway.ask("POST", "/v1/regions/us/state", {"state": "inactive"})
     assert status == 409
-    assert "route fenced" in found["error"]
+    assert "route fenced" in found["detail"]
     status, found = await gateway.ask("POST", "/v1/regions/us/state", {"state": "inactive", "force": True})
     assert (status, found["admin"]) == (200, "inactive")
 
@@ -191,7 +194,7 @@ async def test_a_backend_registered_at_run_time_serves_and_goes_again(gateway: G
         ("PUT", "/v1/pools/web/backends", {"url": "http://127.0.0.1:9", "region": "eu"}, 409, "configuration file"),
         ("PUT", "/v1/pools/web/backends/b", {"url": "http://127.0.0.1:9", "region": "eu"}, 409, "this address"),
         ("PUT", "/v1/pools/web/backends", {"url": "http://x:1", "weigth": 2}, 400, "unknown key 'weigth'"),
-        ("PUT", "/v1/pools/web/backends", {"region": "eu"}, 400, "url: is missing"),
+        ("PUT", "/v1/pools/web/backends", {"region": "eu"}, 400, "must have a url"),
         ("PUT", "/v1/pools/none/backends", {"url": "http://x:1"}, 404, "no pool none"),
         ("PUT", "/v1/regions/eu", {"tier": 3}, 409, "configuration file"),
         ("PUT", "/v1/regions/ap", {"tier": -1}, 400, "tier: must be"),
@@ -209,7 +212,7 @@ async def test_wrong_changes_store_nothing(
 ) -> None:
     found = await gateway.ask(method, path, body)
     assert found[0] == status, found
-    assert word in found[1]["error"]
+    assert word in found[1]["detail"]
     assert not gateway.whole.keeper.done
 
 
@@ -218,7 +221,7 @@ async def test_a_region_with_backends_is_not_removed(gateway: Gateway) -> None:
     body = {"url": "http://127.0.0.1:19", "region": "ap"}
     _, backend = await gateway.ask("PUT", "/v1/pools/web/backends", body)
     status, found = await gateway.ask("DELETE", "/v1/regions/ap")
-    assert (status, "still has 1 backends" in found["error"]) == (409, True)
+    assert (status, "still has 1 backends" in found["detail"]) == (409, True)
     await gateway.ask("DELETE", f"/v1/pools/web/backends/{backend['id']}")
     assert (await gateway.ask("DELETE", "/v1/regions/ap"))[0] == 200
 

@@ -302,3 +302,64 @@ async def _purged(gateway: Gateway, url: str) -> int:
     found = await gateway.on_loop(lambda: purge(gateway.worker, parse_purge({"url": url})))
     assert isinstance(found, int)
     return found
+
+
+# -- statuses without content ------------------------------------------------------------------------------------------
+
+FRESH_LINE = b"Cache-Control: max-age=60\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("http_1_0", [False, True])
+@pytest.mark.parametrize(
+    ("status", "rest"),
+    [
+        (b"204 N", b"Content-Length: 2\r\n\r\nhi"),
+        (b"204 N", CHUNKED),
+        (b"204 N", b"\r\nhi"),
+        (b"205 R", b"Content-Length: 2\r\n\r\nhi"),
+        (b"205 R", CHUNKED),
+        (b"205 R", b"\r\nhi"),
+        (b"304 N", CHUNKED),
+        (b"304 N", b"Content-Length: 2\r\n\r\nhi"),
+    ],
+)
+async def test_content_that_a_status_forbids_is_left_out_and_the_answer_never_stored(
+    status: bytes, rest: bytes, http_1_0: bool, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    origin.enqueue(b"HTTP/1.1 " + status + b"\r\n" + FRESH_LINE + rest)
+    origin.default = (FRESH,)
+    _, client = await proxy(route="cache = true")
+    version = b"1.0\r\nConnection: keep-alive" if http_1_0 else b"1.1"
+    asked = b"GET / HTTP/" + version + b"\r\nHost: a.example\r\n\r\n"
+    await client.send(asked)
+    first = await client.read_response()
+    assert first is not None and first.status == int(status[:3])
+    assert first.get(b"transfer-encoding") is None
+    assert first.get(b"content-length") == {204: None, 205: b"0", 304: first.get(b"content-length")}[first.status]
+    await client.send(asked)
+    second = await client.read_response()
+    assert second is not None
+    assert (second.status, second.body.content) == (200, b"ok"), "no content of the first answer is in the second"
+    assert len(origin.requests) == 2
+    assert origin.counters["connections"] == 2, "where the next answer begins is not known on the first"
+
+
+async def test_a_stored_205_says_that_it_has_no_content(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (b"HTTP/1.1 205 R\r\n" + FRESH_LINE + b"Content-Length: 0\r\n\r\n",)
+    _, client = await proxy(route="cache = true")
+    for _ in range(2):
+        response = await client.get("/")
+        assert (response.status, response.get(b"content-length")) == (205, b"0")
+    assert b"; hit" in (response.get(b"cache-status") or b"")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"204 N\r\n\r\n", b"205 R\r\nContent-Length: 0\r\n\r\n", b"304 N\r\nContent-Length: 9\r\n\r\n"]
+)
+async def test_the_legal_form_keeps_its_connection(answer: bytes, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (b"HTTP/1.1 " + answer,)
+    _, client = await proxy()
+    for _ in range(3):
+        assert (await client.get("/")).status == int(answer[:3])
+    assert origin.counters["connections"] == 1

@@ -7,7 +7,8 @@ from typing import Any
 
 from edge.adapters.upstream import UpstreamConnection
 from edge.errors import UpstreamError
-from edge.http.grammar import Limits, Memo, ResponseFacts, response_head
+from edge.http.grammar import Limits, ResponseFacts, response_head
+from edge.http.memo import Memo
 from edge.http.message import Line
 from edge.ports import Timeouts
 

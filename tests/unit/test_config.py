@@ -279,7 +279,10 @@ def test_the_hash_tells_revisions_apart() -> None:
         (MINIMAL.replace("127.0.0.1:8080", "nowhere"), "2:9 listen.http[0]: must be an address such as"),
         (MINIMAL.replace('["127.0.0.1:8080"]', "[]"), "1:2 listen: has no address"),
         (MINIMAL.replace("http://127", "127"), "5:1 pools.web.backends[0].url: must be a URL such as"),
-        (MINIMAL.replace('url = "http://127.0.0.1:9000"', "weight = 1"), "4:13 pools.web.backends[0].url: is missing"),
+        (
+            MINIMAL.replace('url = "http://127.0.0.1:9000"', "weight = 1"),
+            "4:13 pools.web.backends[0]: must have a url or an app",
+        ),
         (MINIMAL + "[regions.eu]\n", "4:13 pools.web.backends[0].region: is missing: name one of eu"),
         (MINIMAL + "pool = 'x'\n", "8:1 routes[0].pool: given twice, first at 7:1"),
         (MINIMAL + "x = \n", "8:5 not valid TOML: Invalid value"),

@@ -68,6 +68,6 @@ def test_every_key_has_type_default_and_help() -> None:
         assert len(key.help) > 5, key
     by_name = {key.key: key for key in keys}
     assert by_name["limits.max_body"][1:3] == ("size above 0", '"100MiB"')
-    assert by_name["pools.<name>.backends[].url"].default == "required"
+    assert by_name["pools.<name>.backends"].default == "required"
     assert by_name["listen.workers"][1:3] == ('"auto" or whole number', "1")
     assert by_name["routes[].cache.set_cookie"].type == 'one of "refuse", "store", "strip"'

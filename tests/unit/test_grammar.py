@@ -12,7 +12,6 @@ from edge.http.grammar import (
     REQUEST_LINE,
     Framing,
     Limits,
-    Memo,
     RequestBlock,
     absolute_target,
     normal_host,
@@ -102,26 +101,6 @@ def test_an_absolute_target_is_none_a_pair_or_a_bad_request(target: bytes) -> No
     except BadRequest:
         return
     assert found is None or (normal_host(found[0]) == found[0] and found[1].startswith(b"/"))
-
-
-# -- the memo ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(BLOCKS, max_size=12), st.integers(1, 3), st.sampled_from((-1, 10, 2048)))
-@settings(max_examples=100)
-def test_the_memo_is_invisible_and_bounded(blocks: list[bytes], limit: int, longest: int) -> None:
-    memo = Memo(lambda raw: request_block(raw, LIMITS), limit=limit, longest=longest)
-    for raw in blocks + blocks:
-        found = memo.get(raw) or memo.slow(raw)
-        assert facts_of(found) == facts_of(request_block(raw, LIMITS))
-        assert len(memo._young) <= limit
-        assert len(memo._old) <= limit
-
-
-def test_a_long_block_is_not_kept() -> None:
-    memo = Memo(lambda raw: request_block(raw, LIMITS), longest=20)
-    memo.slow(b"X-Long: " + b"a" * 30 + b"\r\n")
-    assert not memo._young
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------
@@ -261,7 +240,12 @@ def test_an_absolute_form_that_is_refused(target: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n", Framing.LENGTH, 3, True),
         (b"HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n", Framing.CHUNKED, None, True),
         (b"HTTP/1.1 200 OK\r\n", Framing.CLOSE, None, True),
-        (b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n", Framing.NONE, 3, True),
+        (b"HTTP/1.1 204 No Content\r\n", Framing.NONE, None, True),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n", Framing.NONE, 3, False),
+        (b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n", Framing.NONE, 0, True),
+        (b"HTTP/1.1 205 Reset\r\nContent-Length: 3\r\n", Framing.NONE, 3, False),
+        (b"HTTP/1.1 205 Reset\r\n", Framing.NONE, None, False),
+        (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n", Framing.NONE, None, False),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n", Framing.NONE, 3, True),
         (b"HTTP/1.1 103 Early Hints\r\n", Framing.NONE, None, True),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n", Framing.LENGTH, 3, False),

@@ -1,0 +1,164 @@
+"""The admin listener's door: how many connections there are, and how long each may take.
+
+    accepted ─► head within `head_s` ─► being answered ─► idle, at most `idle_s` ─► next head …
+
+One rule: whoever is silent, slow or takes nothing of its answer is let go, and when the house is full, the one that has
+waited longest without being answered makes room: silent connections cannot lock an operator out. Bytes go straight to
+aiohttp's own handler; this only looks at the clock, once a second for all connections together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+SWEEP_S = 1.0
+
+
+class Doors:
+    """All connections of one listener. `serve` makes the protocol that answers one."""
+
+    def __init__(
+        self,
+        serve: Callable[[], asyncio.Protocol],
+        most: int = 256,
+        head_s: float = 10.0,
+        idle_s: float = 60.0,
+        write_s: float = 30.0,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._serve = serve
+        self._most = most
+        self._head_s = head_s
+        self._idle_s = idle_s
+        self._write_s = write_s
+        self._clock = clock
+        self._open: dict[asyncio.BaseTransport, Door] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._server: asyncio.Server | None = None
+        self.refused = 0
+
+    def __call__(self) -> Door:
+        """A protocol for one connection."""
+        return Door(self, self._serve())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return self._clock()
+
+    def enter(self, door: Door, transport: asyncio.Transport) -> bool:
+        """Whether there is room, made if need be."""
+        if len(self._open) >= self._most:
+            self.refused += 1
+            waiting = [each for each in self._open.values() if not each.answering]
+            if not waiting:
+                return False
+            self._let_go(min(waiting, key=lambda each: (each.served, each.since)))
+        self._open[transport] = door
+        door.deadline = self.now + self._head_s
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        return True
+
+    def leave(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is gone."""
+        self._open.pop(transport, None)
+
+    def begin(self, transport: asyncio.BaseTransport | None) -> None:
+        """A whole head is there and is being answered."""
+        door = self._open.get(transport) if transport is not None else None
+        if door is not None:
+            door.answering, door.deadline = True, None
+
+    def end(self, transport: asyncio.BaseTransport | None) -> None:
+        """It was answered; the next head may come."""
+        door = self._open.get(transport) if transport is not None else None
+        if door is not None:
+            door.answering, door.served, door.fresh = False, True, True
+            door.deadline = self.now + self._idle_s
+
+    def came(self, door: Door) -> None:
+        """The first bytes of a further request."""
+        door.fresh = False
+        door.deadline = self.now + self._head_s
+
+    async def listen(self, host: str, port: int) -> None:
+        """Accept. Raises OSError when the address cannot be had."""
+        self._server = await asyncio.get_running_loop().create_server(self, host, port)
+
+    def close(self) -> None:
+        """Accept and look no more."""
+        if self._server is not None:
+            self._server.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _sweep(self) -> None:
+        now = self.now
+        for door in list(self._open.values()):
+            if (door.deadline is not None and now >= door.deadline) or door.stuck(now, self._write_s):
+                self._let_go(door)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._open else None
+
+    def _let_go(self, door: Door) -> None:
+        if door.transport is not None:
+            self.leave(door.transport)
+            door.transport.abort()
+
+
+class Door(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, doors: Doors, inner: asyncio.Protocol) -> None:
+        self._doors = doors
+        self._inner = inner
+        self.transport: asyncio.Transport | None = None
+        self.since = doors.now
+        self.deadline: float | None = None
+        self.answering = False
+        self.served = False
+        self.fresh = False  # nothing of the next request has come
+        self._unsent = 0
+        self._moved = self.since
+
+    def stuck(self, now: float, write_s: float) -> bool:
+        """Whether the client takes nothing of what is to be sent."""
+        unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if not unsent or not self._unsent or unsent < self._unsent:
+            self._moved = now
+        self._unsent = unsent
+        return unsent > 0 and now - self._moved >= write_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        if not self._doors.enter(self, transport):
+            transport.abort()
+            return
+        self.transport = transport
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport is None:
+            return
+        if self.fresh:
+            self._doors.came(self)
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self.transport is not None else None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is not None:
+            self._doors.leave(self.transport)
+            self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()

@@ -1,0 +1,229 @@
+"""Applications in the worker: they answer like any backend, and what one does wrong harms its own request alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from inprocess import Gateway, StartEdge, until
+
+from edge.errors import ConfigError
+
+APPS = Path(__file__).parent / "apps"
+sys.path.insert(0, str(APPS))
+
+import site_under_test  # noqa: E402
+
+
+def toml(app: str = "site_under_test:app", route: str = "", pool: str = "") -> str:
+    return f"""
+python_path = ["{APPS}"]
+[listen]
+http = ["127.0.0.1:0"]
+[log]
+access = "@LOG@"
+[pools.site]
+{pool}
+[[pools.site.backends]]
+app = "{app}"
+[[routes]]
+name = "site"
+pool = "site"
+{route}
+"""
+
+
+Ask = Callable[..., Awaitable[tuple[int, str]]]
+
+
+@pytest_asyncio.fixture
+async def site(edge: StartEdge) -> Gateway:
+    site_under_test.seen.clear()
+    return await edge(toml())
+
+
+@pytest_asyncio.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as found:
+        yield found
+
+
+async def ask(session: aiohttp.ClientSession, gateway: Gateway, path: str, **more: Any) -> tuple[int, str]:
+    async with session.request(more.pop("method", "GET"), f"http://127.0.0.1:{gateway.port}{path}", **more) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_it_knows_who_asks(site: Gateway, session: aiohttp.ClientSession) -> None:
+    status, text = await ask(session, site, "/facts", headers={"X-Request-Id": "0123456789abcdef"})
+    assert (status, text) == (
+        200,
+        '{"client": "127.0.0.1", "id": "0123456789abcdef", "route": "site", "region": "default"}',
+    )
+
+
+async def test_the_cache_is_before_it(site: Gateway, session: aiohttp.ClientSession) -> None:
+    assert [await ask(session, site, "/stored") for _ in range(3)] == [(200, "kept")] * 3
+    assert site_under_test.seen["stored"] == 1
+
+
+async def test_it_asks_the_gateway_onward_and_purges(site: Gateway, session: aiohttp.ClientSession) -> None:
+    assert [(await ask(session, site, "/onward"))[0] for _ in range(2)] == [200, 200]
+    assert site_under_test.seen["stored"] == 1
+    log = await site.log(4)
+    assert sorted((line["target"], line["verdict"]) for line in log) == [
+        ("/onward", "miss"),
+        ("/onward", "miss"),
+        ("/stored", "hit"),
+        ("/stored", "miss"),
+    ]
+    assert await ask(session, site, "/purge") == (200, "1")
+    await ask(session, site, "/stored")
+    assert site_under_test.seen["stored"] == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/itself", "a request asks for itself"),
+        ("/deeper?depth=0", "nested more than 4 deep"),
+    ],
+)
+async def test_a_loop_ends_with_508(path: str, wanted: str, site: Gateway, session: aiohttp.ClientSession) -> None:
+    status, text = await ask(session, site, path)
+    assert status == 508 and text.startswith(wanted)
+    await until(lambda: not site.worker.fronts or len(site.worker.fronts) == 1)
+
+
+async def test_subrequests_are_bounded(site: Gateway, session: aiohttp.ClientSession) -> None:
+    assert await ask(session, site, "/many") == (200, "64")
+    assert await ask(session, site, "/injected") == (200, "refused")
+
+
+@pytest.mark.parametrize("path", ["/raises", "/nothing"])
+async def test_a_bug_is_a_500_that_tells_no_secret(path: str, site: Gateway, session: aiohttp.ClientSession) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    site.worker.tell = lambda kind, facts: told.append((kind, facts))
+    status, text = await ask(session, site, path, headers={"X-Request-Id": "0123456789abcdef"})
+    assert (status, text) == (500, "internal error, request 0123456789abcdef\n")
+    assert [(kind, facts["request"]) for kind, facts in told] == [("app.error", "0123456789abcdef")]
+
+
+@pytest.mark.parametrize("path", ["/raises_late", "/short"])
+async def test_a_body_that_breaks_off_never_looks_whole(
+    path: str, site: Gateway, session: aiohttp.ClientSession
+) -> None:
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await ask(session, site, path)
+    assert (await ask(session, site, "/facts"))[0] == 200
+
+
+async def test_who_waits_for_it_no_longer_ends_it(site: Gateway, session: aiohttp.ClientSession) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ask(session, site, "/waits"), 0.3)
+    await until(lambda: site_under_test.seen["canceled"] == 1)
+
+
+async def test_an_application_that_never_answers_is_a_504(edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    site_under_test.seen.clear()
+    gateway = await edge(toml(pool='timeouts = { first_byte = "300ms" }\nretry = { attempts = 0 }'))
+    assert (await ask(session, gateway, "/waits"))[0] == 504
+    await until(lambda: site_under_test.seen["canceled"] == site_under_test.seen["waits"] > 0)
+
+
+async def test_bodies_stream_both_ways(site: Gateway, session: aiohttp.ClientSession) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b"u" * 65536
+
+    assert await ask(session, site, "/upload", method="POST", data=pieces()) == (200, str(64 * 65536))
+    assert await ask(session, site, "/relay") == (200, str(64 * 65536))
+
+
+async def test_a_client_that_does_not_read_holds_it_back(site: Gateway, session: aiohttp.ClientSession) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
+    writer.write(b"GET /download HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.read(100)
+    last, now = -1, 0
+    while last != now or not now:
+        last = now
+        await asyncio.sleep(0.1)  # until it no longer moves: there is no event for what does not happen
+        now = site_under_test.seen["download"]
+    assert last < 16 * 1024 * 1024  # the kernel's buffers, and ours
+    writer.close()
+    await until(lambda: site.in_flight == 0)
+
+
+async def test_websocket_and_events(site: Gateway, session: aiohttp.ClientSession) -> None:
+    async with session.ws_connect(f"http://127.0.0.1:{site.port}/echo") as socket:
+        await socket.send_str("hello")
+        assert await socket.receive_str(timeout=5) == "hello"
+    assert await ask(session, site, "/events") == (200, "data: 0\n\ndata: 1\n\ndata: 2\n\n")
+
+
+async def test_a_bare_coroutine(edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml("site_under_test:handler"))
+    assert await ask(session, gateway, "/a/b?c=d", method="PUT", data=b"x") == (200, "PUT /a/b?c=d")
+
+
+@pytest.mark.parametrize(
+    ("app", "wanted"),
+    [
+        ("no_such_module:app", "ModuleNotFoundError"),
+        ("site_under_test:no_such", "site_under_test has no no_such"),
+        ("site_under_test:number", "must be an aiohttp web.Application or a coroutine function, got int"),
+    ],
+)
+async def test_what_cannot_be_used_is_one_line(app: str, wanted: str, edge: StartEdge) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await edge(toml(app))
+    assert len(caught.value.problems) == 1 and wanted in caught.value.problems[0]
+
+
+ALIKE: list[tuple[str, dict[str, Any]]] = [
+    ("/form", {"method": "POST", "data": {"a": "1", "b": "zwei"}}),
+    ("/body_json", {"method": "POST", "json": {"a": [1, 2]}}),
+    ("/body_json", {"method": "POST", "data": b"{", "headers": {"Content-Type": "application/json"}}),
+    ("/cookies", {"cookies": {"x": "y"}}),
+    ("/upload", {"method": "POST", "data": b"u" * 100_000, "expect100": True}),
+    ("/upload", {"method": "PUT", "data": b""}),
+    ("/only-get", {"method": "POST", "data": b"x"}),
+    ("/only-get", {"method": "HEAD"}),
+    ("/no-such", {}),
+    ("/events", {}),
+    ("/stored", {"headers": {"Accept-Encoding": "gzip"}}),
+]
+UNLIKE = {"date", "cache-status", "age", "connection", "x-request-id"}
+
+
+@pytest.mark.parametrize(("path", "asked"), ALIKE)
+async def test_alone_and_behind_the_gateway_it_answers_alike(
+    path: str, asked: dict[str, Any], site: Gateway, session: aiohttp.ClientSession
+) -> None:
+    runner = web.AppRunner(site_under_test.make(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+    async def answer(port: int) -> tuple[int, list[tuple[str, str]], bytes]:
+        url = f"http://127.0.0.1:{port}{path}"
+        async with session.request(
+            asked.get("method", "GET"), url, **{k: v for k, v in asked.items() if k != "method"}
+        ) as got:
+            fields = sorted((name.lower(), value) for name, value in got.headers.items() if name.lower() not in UNLIKE)
+            return got.status, fields, await got.read()
+
+    session.cookie_jar.clear()
+    alone = await answer(runner.addresses[0][1])
+    session.cookie_jar.clear()
+    behind = await answer(site.port)
+    await runner.cleanup()
+    if alone[0] == 500:  # the gateway's own words
+        assert behind[0] == 500
+    else:
+        assert behind == alone
