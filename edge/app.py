@@ -36,7 +36,8 @@ from edge.dataplane.router import Retry, Route, Router
 from edge.dataplane.store import Store
 from edge.dataplane.worker import Worker, WorkerLimits
 from edge.http.forwarding import OVERRIDES, Networks
-from edge.http.grammar import Limits
+from edge.http.grammar import Limits, ResponseFacts
+from edge.http.memo import Memo
 from edge.ports import Link, Timeouts
 
 
@@ -145,16 +146,13 @@ def worker_limits(config: Config) -> WorkerLimits:
         max_ranges=limits.max_ranges,
         grace=limits.shutdown_grace,
         request_id=limits.request_id,
+        return_id=limits.return_request_id,
     )
 
 
 def loaded(config: Config, filename: str) -> Applications | None:
     """The applications that backends name; None when there are none. Raises ConfigError."""
-    return (
-        Applications(config, filename, response_limits(config), response_memo(response_limits(config)))
-        if named(config)
-        else None
-    )
+    return Applications(config, filename, response_limits(config), heads(config)) if named(config) else None
 
 
 def response_limits(config: Config) -> Limits:
@@ -202,11 +200,17 @@ def ejection(pool: PoolConfig) -> EjectionSettings | None:
     )
 
 
+def heads(config: Config) -> Memo[ResponseFacts]:
+    """A memo of response heads. A backend's X-Request-Id gives way where the gateway tells its own."""
+    left_out = frozenset((b"x-request-id",)) if config.limits.return_request_id else frozenset()
+    return response_memo(response_limits(config), left_out)
+
+
 def link_maker(config: Config, applications: Applications | None) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
     """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
     limits = config.limits
     head = response_limits(config)
-    memo = response_memo(head)
+    memo = heads(config)
 
     def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
         tls = pool.tls

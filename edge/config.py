@@ -103,6 +103,8 @@ class Limits(Section):
         "keep", "A client's X-Request-Id: kept when well-formed, kept from trusted proxies only, or always made anew"
     )
 
+    return_request_id: bool = entry(False, "Tell the client its request's id in X-Request-Id, in place of a backend's")
+
     @field_validator("buffer_low")
     @classmethod
     def _below_high(cls, value: int, info: ValidationInfo) -> int:

@@ -217,6 +217,6 @@ class BackendLink:
         return self._addresses[turn:] + self._addresses[:turn]
 
 
-def response_memo(limits: Limits) -> Memo[ResponseFacts]:
-    """A memo of response heads under these limits, shared by the links of one worker."""
-    return Memo(lambda head: response_head(head, limits))
+def response_memo(limits: Limits, left_out: frozenset[bytes] = frozenset()) -> Memo[ResponseFacts]:
+    """A memo of response heads under these limits, shared by the links of one worker; fields may be left out of all."""
+    return Memo(lambda head: response_head(head, limits, left_out))

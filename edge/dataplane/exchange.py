@@ -128,6 +128,9 @@ class Exchange:
 
     def own_lines(self, has_date: bool) -> bytes:
         """What the gateway adds to every head, the empty line included; decides whether the connection is kept."""
+        status = self.cache_status
+        if self.worker.limits.return_id:
+            status += b"X-Request-Id: %b\r\n" % self.own_id()
         if self.upload is not None and not self.upload.done:
             self.keep = False  # an early answer: the rest of the body is not worth reading
         if not self.keep or self.worker.draining:
@@ -135,7 +138,7 @@ class Exchange:
             connection = b"Connection: close\r\n\r\n"
         else:
             connection = b"\r\n" if self.minor else b"Connection: keep-alive\r\n\r\n"
-        return self.cache_status + connection if has_date else self.worker.date_line + self.cache_status + connection
+        return status + connection if has_date else self.worker.date_line + status + connection
 
     def body(self, data: bytes) -> None:
         """More of the body; the caller heeds `front.paused`."""
@@ -183,18 +186,18 @@ class Exchange:
 
         The trace is not sampled, for nobody asked for it.
         """
-        block = self.block
-        own = self.worker.next_id()
-        self.request_id = block.request_id or own
-        if block.request_id is not None and not self._keeps_id():
-            self.request_id = own
-        if block.trace:
-            return b"X-Request-Id: %b\r\n" % self.request_id
-        return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-00\r\n" % (self.request_id, own, own[16:])
+        own = self.own_id()
+        if self.block.trace:
+            return b"X-Request-Id: %b\r\n" % own
+        trace = own if own is not self.block.request_id else self.worker.next_id()
+        return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-00\r\n" % (own, trace, trace[16:])
 
-    def _keeps_id(self) -> bool:
-        policy = self.worker.limits.request_id
-        return policy == "keep" or (policy == "trusted" and self.front.trusted)
+    def own_id(self) -> bytes:
+        """The request's id, the same from its first attempt to the log."""
+        if not self.request_id:
+            given, worker = self.block.request_id, self.worker
+            self.request_id = worker.next_id() if given is None else worker.id_of(self.front, given)
+        return self.request_id
 
     def invite_body(self) -> None:
         """Answer `Expect: 100-continue`: the backend is ready for the body (RFC 9110 10.1.1)."""

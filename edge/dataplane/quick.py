@@ -66,7 +66,7 @@ def answered(front: Front, route: Route, target: bytes, block: RequestBlock) -> 
                 _LOG_LINE
                 % (
                     log.stamp,
-                    block.request_id or worker.next_id(),
+                    worker.next_id() if block.request_id is None else worker.id_of(front, block.request_id),
                     front.peer_bytes,
                     route.label,
                     host,

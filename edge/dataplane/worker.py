@@ -71,6 +71,7 @@ class WorkerLimits:
     max_ranges: int = 5
     grace: float = 30.0
     request_id: str = "keep"  # a client's X-Request-Id: keep | trusted (from trusted proxies) | replace
+    return_id: bool = False  # each answer tells the client its request's id
 
 
 class Worker:
@@ -96,7 +97,7 @@ class Worker:
         self.bugs = 0
         self.combined = False  # the log's format
         self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
-        self.quick = True  # off only to compare: see `quick`
+        self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `quick`
         self.now = time.time()
         self.date_line = b""
         self.idle_deadline = 0.0
@@ -189,6 +190,11 @@ class Worker:
         self._count += 1
         return b"%b%012x" % (self._ids, self._count)
 
+    def id_of(self, front: Front, given: bytes) -> bytes:
+        """The id of a request that came with one."""
+        policy = self.limits.request_id
+        return given if policy == "keep" or (policy == "trusted" and front.trusted) else self.next_id()
+
     def finished(self, exchange: Exchange) -> None:
         """Count and log one exchange."""
         route = exchange.route
@@ -218,7 +224,7 @@ class Worker:
         route, upload, target = exchange.route, exchange.upload, exchange.target
         return _LINE % (
             self.log.stamp,
-            exchange.request_id or exchange.block.request_id or self.next_id(),
+            exchange.own_id(),
             exchange.client.encode() if exchange.client else exchange.front.peer_bytes,
             route.label if route is not None else b"",
             exchange.method,

@@ -311,7 +311,7 @@ def absolute_target(target: bytes) -> tuple[bytes, bytes] | None:
     return host, (match[3] or b"/") + (match[4] or b"")
 
 
-def response_head(head: bytes, limits: Limits) -> ResponseFacts:
+def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = frozenset()) -> ResponseFacts:
     """Facts of a whole response head, the empty line included. Raises ResponseInvalid on bad syntax or framing."""
     line_end = head.find(b"\r\n")
     match = STATUS_LINE.fullmatch(head, 0, line_end)
@@ -323,6 +323,7 @@ def response_head(head: bytes, limits: Limits) -> ResponseFacts:
         raise ResponseInvalid(error.detail) from None
     if fields is None:
         raise ResponseInvalid("malformed field line")
+    fields = fields.without(left_out) if left_out else fields
     facts = ResponseFacts(int(match[2]), match[3] or b"", fields)
     try:
         _frame_response(facts, match[1] == b"1")

@@ -213,6 +213,55 @@ async def test_a_replaced_request_id(origin: ScriptedOrigin, proxy: Proxy) -> No
     assert origin.requests[0].get(b"x-request-id") != b"client-chose-this"
 
 
+@pytest.mark.parametrize("route", ["cache = false", "cache = true"])
+async def test_the_request_id_is_told_to_the_client_by_a_setting(
+    route: str, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    fresh = b"HTTP/1.1 200 OK\r\nX-Request-Id: backend-own\r\nCache-Control: max-age=9\r\nContent-Length: 0\r\n\r\n"
+    origin.default = (fresh,)
+    gateway, client = await proxy(limits="return_request_id = true", route=route)
+    told = []
+    for line in (b"", b"X-Request-Id: client-chose-this\r\n", b""):
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
+        response = await client.read_response()
+        assert response is not None
+        told.append([value for name, value in response.fields if name == b"X-Request-Id"])
+    await client.send(b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n")
+    refused = await client.read_response()
+    assert refused is not None
+    told.append([refused.get(b"x-request-id") or b""])
+    logged = [line["id"].encode() for line in await gateway.log(4)]
+    assert told == [[identity] for identity in logged], "one, the gateway's, and the log's"
+    assert logged[1] == b"client-chose-this" and len(set(logged)) == 4
+    assert origin.requests[0].get(b"x-request-id") == logged[0]
+
+
+@pytest.mark.parametrize("policy", ["replace", "trusted"])
+async def test_the_log_of_a_hit_keeps_no_id_that_the_setting_refuses(
+    policy: str, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    origin.default = (b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nContent-Length: 0\r\n\r\n",)
+    gateway, client = await proxy(limits=f'request_id = "{policy}"', route="cache = true")
+    for _ in range(2):
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: client-chose-this\r\n\r\n")
+        assert await client.read_response() is not None
+    logged = await gateway.log(2)
+    assert logged[1]["verdict"] == "hit"
+    assert "client-chose-this" not in {line["id"] for line in logged}
+
+
+async def test_a_request_has_one_id_over_all_its_attempts(origins: StartOrigins, edge: StartEdge) -> None:
+    both = [await origins(), await origins()]
+    for each in both:
+        each.default = (b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",)
+    gateway = await edge(edge_toml(*(each.port for each in both)))
+    client = await gateway.client()
+    assert (await client.get("/")).status == 503
+    await client.close()
+    seen = {request.get(b"x-request-id") for each in both for request in each.requests}
+    assert seen == {(await gateway.log(1))[0]["id"].encode()}
+
+
 async def test_a_date_is_added_once_and_only_when_missing(origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.route("/dated", b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n")
     _, client = await proxy()
