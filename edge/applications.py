@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.adapters.app_check import folders
 from edge.config import Config
 from edge.dataplane.front import Front
 from edge.dataplane.onward import TIMEOUTS, Onward
@@ -30,12 +30,6 @@ def named(config: Config) -> list[str]:
     return list(dict.fromkeys(each.app for pool in config.pools.values() for each in pool.backends if each.app))
 
 
-def folders(config: Config, filename: str) -> list[str]:
-    """Where applications are looked for: the file's own folder, then `python_path`."""
-    base = Path(filename).resolve().parent
-    return [str(base), *(str(base / each) for each in config.python_path)]
-
-
 class Applications:
     """`worker` is set before a request comes; links are made before that."""
 
@@ -49,7 +43,9 @@ class Applications:
         problems = []
         for name in named(config):
             try:
-                self._servers[name] = AppServer(name, load(name, folders(config, filename)), self._view, self._tell)
+                self._servers[name] = AppServer(
+                    name, load(name, folders(config.python_path, filename)), self._view, self._tell
+                )
             except AppUnusable as error:
                 problems.append(f"{filename}: {error.detail}")
         if problems:

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from time import time
 
+from edge.adapters.app_check import folders, unusable
 from edge.adapters.geo import GeoReader
 from edge.adapters.tls import client_context, expiry, server_context, unreadable
 from edge.config import Config
@@ -70,7 +71,7 @@ class _Found:
 
 def preflight(config: Config, text: str, filename: str, machine: Machine | None = None) -> Findings:
     """What is wrong with a checked configuration here."""
-    found = list(_findings(config, machine or Machine.here()))
+    found = [*_findings(config, machine or Machine.here()), *_applications(config, filename)]
     positions = scan(text)
 
     def told(fatal: bool) -> list[str]:
@@ -87,6 +88,19 @@ def _findings(config: Config, machine: Machine) -> Iterator[_Found]:
     yield from _budgets(config, machine)
     yield from _exposure(config)
     yield from (_Found(each.path, each.message, fatal=False) for each in idle_keys(config))
+
+
+def _applications(config: Config, filename: str) -> Iterator[_Found]:
+    """Applications are imported, in a process that ends with it."""
+    places: dict[str, KeyPath] = {
+        each.app: ("pools", name, "backends", at, "app")
+        for name, pool in config.pools.items()
+        for at, each in enumerate(pool.backends)
+        if each.app is not None
+    }
+    if places:
+        for name, why in unusable(list(places), folders(config.python_path, filename)).items():
+            yield _Found(places[name], f"{name} cannot be loaded: {why}")
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

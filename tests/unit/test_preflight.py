@@ -154,3 +154,25 @@ def test_the_admin_listener_without_tls_on_the_network_is_warned_of(
     monkeypatch.setitem(globals(), "FILE", FILE.replace("[admin]", '[admin]\nlisten = "0.0.0.0:9900"'))
     (line,) = look(tmp_path).warnings
     assert "admin.listen: 0.0.0.0:9900 is not on loopback and has no TLS" in line
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("def f(:\n", "SyntaxError"),
+        ("import no_such_module_at_all\n", "bad.py:1: ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("app = 5\n", "must be an aiohttp web.Application or a coroutine function, got int"),
+        ("print('noise')\nraise SystemExit(3)\n", "SystemExit: 3"),
+        ("import os\nos._exit(0)\n", "ended without an answer"),
+        ("other = 5\n", "bad has no app"),
+    ],
+)
+def test_an_application_is_tried_elsewhere(body: str, wanted: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(body)
+    (tmp_path / "good.py").write_text("from aiohttp import web\napp = web.Application()\n")
+    text = FILE.replace("@LISTEN@", "").replace("@POOL@", "").replace("@MORE@", "").replace("@DIR@", str(tmp_path))
+    text = text.replace('url = "https://127.0.0.1:9000"', 'app = "bad:app"\n[[pools.web.backends]]\napp = "good:app"')
+    file = str(tmp_path / "f.toml")
+    found = preflight(load_text(text, file), text, file, LARGE)
+    broken = [line for line in found.errors if "bad:app" in line]
+    assert len(broken) == 1 and broken[0].startswith(f"{file}:14:1 pools.web.backends[0].app:") and wanted in broken[0]
