@@ -6,6 +6,7 @@ attempt may be made, and whether it counts against the backend. `CancelledError`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
@@ -48,6 +49,25 @@ class ClientError(EdgeError):
     side = Side.CLIENT
     status = 400
     proxy_status = "http_request_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A client's error as a value, for what is remembered. An exception object is never shared: raising one again and
+    again makes its traceback grow without bound."""
+
+    kind: type[ClientError]
+    detail: str
+    status: int
+
+    @classmethod
+    def of(cls, error: ClientError) -> Refusal:
+        """The words of an error that was just made."""
+        return cls(type(error), error.detail, error.status)
+
+    def error(self) -> ClientError:
+        """A new exception, to be raised once."""
+        return self.kind(self.detail, self.status)
 
 
 class BadRequest(ClientError):

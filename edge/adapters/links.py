@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from math import inf
@@ -22,6 +23,10 @@ from edge.metrics import Meter
 from edge.ports import Connector, ResponseSink, Timeouts
 
 IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
+
+
+def _soon(go: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(go)
 
 
 class NameUnresolved(ConnectFailed):
@@ -61,6 +66,7 @@ class BackendLink:
         "idle",
         "interim_max",
         "label",
+        "later",
         "limits",
         "memo",
         "meter",
@@ -79,6 +85,7 @@ class BackendLink:
         self.interim_max = 16
         self.chunk_line_bytes = 4096
         self.trailer_bytes = 8192
+        self.later: Callable[[Callable[[], None]], object] = _soon  # in a later turn of the loop
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
         self._connecting: dict[asyncio.Task[None], Connector] = {}  # and who waits for the connection

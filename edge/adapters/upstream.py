@@ -37,6 +37,9 @@ class Phase(IntEnum):
     GONE = 6
 
 
+_NO_RESPONSE = (Phase.IDLE, Phase.GONE)
+
+
 class UpstreamConnection(asyncio.Protocol):
     """Sends one request at a time and hands its response to the sink (see `ports.ResponseSink`)."""
 
@@ -49,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_paused_reading",
         "_persistent",
         "_reader",
+        "_reading",
         "_remaining",
         "_sent_at",
         "_uploading",
@@ -77,7 +81,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._uploading = False
         self._persistent = True
         self._clean_eof = False
-        self._paused_reading = False
+        self._paused_reading = False  # by who receives the response
+        self._reading = True
         self._interims = 0
         self._remaining = 0
         self._sent_at = 0.0
@@ -120,17 +125,30 @@ class UpstreamConnection(asyncio.Protocol):
         return inf if self.phase is not Phase.HEAD or self._uploading or self._buffer else self._sent_at
 
     def pause(self) -> None:
-        """Stop reading: who receives the response is slower than its origin."""
-        if not self._paused_reading and self.phase is not Phase.GONE:
+        """Stop reading: who receives the response is slower than its origin. Outside a response it means nothing."""
+        if not self._paused_reading and self.phase not in _NO_RESPONSE:
             self._paused_reading = True
             self.deadline = inf  # the receiver's own deadline counts while it holds us back
-            self.transport.pause_reading()
+            self._stop()
 
     def resume(self) -> None:
         """Read again after `pause`."""
-        if self._paused_reading and self.phase is not Phase.GONE:
+        if self._paused_reading and self.phase not in _NO_RESPONSE:
             self._paused_reading = False
             self.deadline = monotonic() + self.timeouts.body
+            if self._reader is not None and self._reader.more:
+                self.link.later(self._go_on)
+            else:
+                self._go()
+
+    def _stop(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _go(self) -> None:
+        if not self._reading and not self.transport.is_closing():
+            self._reading = True
             self.transport.resume_reading()
 
     def close(self) -> None:
@@ -187,11 +205,15 @@ class UpstreamConnection(asyncio.Protocol):
                     sink.on_data(data)
             else:  # idle: bytes that nobody asked for must never reach the next request's client
                 self._drop()
-        except UpstreamError as error:
-            self._fail(error)
-        except Exception as error:  # a bug: nobody is above a callback, so who asked hears of it here
-            self.sink = None
-            self._drop()
+        except Exception as error:  # nobody is above a callback, so who asked hears of it here
+            if self.sink is not sink:  # the response is over: the connection is kept, or another request's already
+                pass
+            elif isinstance(error, UpstreamError):
+                self._fail(error)
+                return
+            else:
+                self.sink = None
+                self._drop()
             if sink is not None:
                 sink.on_bug(error)
 
@@ -248,7 +270,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._persistent = facts.persistent and not self._uploading
         length, rest = facts.length, data[end:]
         if facts.framing is Framing.LENGTH and len(rest) == length and not self._head_only:
-            self._finish(b"")
+            self._finish(b"")  # the whole body goes with this one call, and the sink lets go of us before it acts on it
             sink.on_head(facts, length, rest, True)  # type: ignore[union-attr]  # phase HEAD has a sink
         else:
             self._final(facts, rest)
@@ -309,10 +331,10 @@ class UpstreamConnection(asyncio.Protocol):
                 self.deadline = monotonic() + self.timeouts.body
             sink.on_data(data)
             return
-        excess = data[remaining:] if remaining else b""
-        self._finish(excess)
         sink.on_data(data[:remaining] if remaining else data)
-        sink.on_end(_NO_TRAILERS)
+        if self.sink is sink:  # else nobody wanted the rest
+            self._finish(data[remaining:] if remaining else b"")
+            sink.on_end(_NO_TRAILERS)
 
     def _read_chunked(self, data: bytes) -> None:
         reader, sink = self._reader, self.sink
@@ -324,24 +346,39 @@ class UpstreamConnection(asyncio.Protocol):
         except ValueError as error:
             self._fail(ResponseIncomplete(str(error)))
             return
-        if reader.done:
-            self._finish(rest)
         if pieces:
             sink.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self.sink is not sink:
+            return
         if reader.done:
+            self._finish(rest)
             sink.on_end(reader.trailers)
+        elif reader.more:
+            self._stop()
+            if not self._paused_reading:
+                self.link.later(self._go_on)
+        elif not self._paused_reading:
+            self._go()
+
+    def _go_on(self) -> None:
+        """The next turn of the loop: more of the chunks that are here already."""
+        if self.phase is Phase.CHUNKED and self.sink is not None and not self._paused_reading:
+            self.data_received(b"")
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
     def _finish(self, excess: bytes) -> None:
-        """The response is whole: give the connection back to its link, or retire it. The sink is told afterwards."""
+        """The response is whole and its bytes are delivered: give the connection back to its link, or retire it."""
         self.sink = None
         self._reader = None
-        if excess or not self._persistent or self._paused_reading or self._uploading:
+        if excess or not self._persistent or self._uploading:
             self._drop()
-        else:
-            self.phase = Phase.IDLE
-            self.link.give_back(self)
+            return
+        self.phase = Phase.IDLE
+        self._paused_reading = False
+        if not self._reading:  # its receiver was slow; whatever comes now must be seen, for it retires us
+            self._go()
+        self.link.give_back(self)
 
     def _fail(self, error: UpstreamError) -> None:
         sink, self.sink = self.sink, None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge.dataplane.upload import Upload
     from edge.dataplane.watch import Watch
 
+_LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
 NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)
 
 
@@ -132,7 +133,7 @@ class Exchange:
         if self.worker.limits.return_id:
             status += b"X-Request-Id: %b\r\n" % self.own_id()
         if self.upload is not None and not self.upload.done:
-            self.keep = False  # an early answer: the rest of the body is not worth reading
+            self.keep = False  # an early answer: what is left of the body is nobody's
         if not self.keep or self.worker.draining:
             self.keep = False
             connection = b"Connection: close\r\n\r\n"
@@ -262,7 +263,7 @@ class Exchange:
             return
         self.error = error.proxy_status
         self._release(error)
-        if isinstance(error, ClientError) and error.status in (400, 408, 413, 414, 431, 501, 505):
+        if isinstance(error, ClientError) and error.status in _LAST:
             self.keep = False  # where the next request starts is not known, or not wanted
         lines, body = error_response(error, self.worker.date_line)
         self.status = error.status

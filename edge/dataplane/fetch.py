@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
 
 
-_BAD_GATEWAY = ConnectionLost("the backend answered with a gateway failure")  # repeated under the same rules
 SETTLED_S = 2.0  # a body that has run for so long shows that its backend works, however it ends
+
+
+def _bad_gateway() -> UpstreamError:
+    return ConnectionLost("the backend answered with a gateway failure")  # repeated under the same rules
 
 
 class Receiver(Protocol):
@@ -150,7 +153,7 @@ class Fetch:
         meter.requests += 1
         meter.status[status // 100 if status < 600 else 0] += 1
         meter.samples.append(seconds)
-        if bad and status in self.route.retry.statuses and self.why_not(_BAD_GATEWAY, now) is None:
+        if bad and status in self.route.retry.statuses and self.why_not(_bad_gateway(), now) is None:
             other = self.pool.select(self.exchange, (*self.tried, backend), now)
             if other is not None:
                 self.let_go(now, cancel=not done)

@@ -54,7 +54,10 @@ if TYPE_CHECKING:
 
 JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
 ERRORS = GATEWAY_FAILURES | {500}
-_FROM_STORE = EdgeError("answered from store")
+
+
+def _from_store() -> EdgeError:
+    return EdgeError("answered from store")
 
 
 class Fill:
@@ -194,7 +197,7 @@ class Fill:
     def _drop_fetch(self, done: bool) -> None:
         fetch, self._fetch = self._fetch, None
         if fetch is not None and not done:
-            fetch.cancel(_FROM_STORE)
+            fetch.cancel(_from_store())
 
     def data(self, data: bytes) -> None:
         """A piece of the body."""
@@ -391,5 +394,5 @@ class Fill:
         self._release()
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
-            fetch.cancel(error or _FROM_STORE)
+            fetch.cancel(error or _from_store())
         self._settle(Outcome.FAILED)

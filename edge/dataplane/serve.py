@@ -70,10 +70,19 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
 
 
 def admit(exchange: Exchange) -> None:
-    """Stage 1: what the head alone decides. Raises ClientError; such a request reaches no backend."""
+    """Stage 1: what the head alone decides. Raises ClientError; such a request reaches no backend.
+
+    The body is owned first: whatever is refused after that ends the connection unless the body was read to its end, so
+    that no byte of it is ever taken for a request (SECURITY 20).
+    """
     block = exchange.block
     if block.error is not None:
-        raise block.error
+        exchange.keep = False  # how its body is framed is not known, or not believed
+        raise block.error.error()
+    if not block.plain and (block.length or block.chunked):
+        if block.chunked and not exchange.minor:
+            raise BadRequest("Transfer-Encoding in HTTP/1.0")
+        exchange.upload = Upload(exchange, block.length)
     worker = exchange.worker
     if worker.stopping:
         raise NoBackend("shutting down")
@@ -89,12 +98,6 @@ def admit(exchange: Exchange) -> None:
     if exchange.method in NEVER_METHODS:
         found = worker.router.get(exchange.host, exchange.target)
         raise MethodNotAllowed(found.allow if found is not None else b"")
-    if block.plain:
-        return
-    if block.chunked and not exchange.minor:
-        raise BadRequest("Transfer-Encoding in HTTP/1.0")
-    if block.length or block.chunked:
-        exchange.upload = Upload(exchange, block.length)
 
 
 def limit_body(exchange: Exchange, limit: int) -> None:
@@ -108,6 +111,7 @@ def limit_body(exchange: Exchange, limit: int) -> None:
 def _other_form(exchange: Exchange, target: bytes) -> None:
     """Absolute, asterisk and authority form (RFC 9112 3.2.2-3.2.4)."""
     if exchange.method == b"CONNECT":
+        exchange.keep = False  # a client that speaks on as if in a tunnel sends no requests
         raise MethodNotAllowed
     if exchange.block.host is None and exchange.minor:
         raise BadRequest("missing Host")

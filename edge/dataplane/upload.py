@@ -82,6 +82,9 @@ class Upload:
     def _decode(self, data: bytes) -> tuple[list[bytes], bytes]:
         if self._reader is not None:
             pieces, rest = self._reader.feed(data)
+            while self._reader.more:
+                again, rest = self._reader.feed(b"")
+                pieces += again
             self.received += sum(map(len, pieces))
             self.done = self._reader.done
             return pieces, rest

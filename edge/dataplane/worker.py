@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
@@ -168,20 +169,27 @@ class Worker:
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
-        self.refresh()
         now = monotonic()
+        self._part(self.refresh)
         for front in [f for f in self.fronts if f.deadline <= now]:
-            front.expire(now)
+            self._part(front.expire, now)
         for pool in self.pools.values():
-            pool.tick(now)
+            self._part(pool.tick, now)
         for route in self.router.routes:
-            route.meter.fold()
+            self._part(route.meter.fold)
         if self.store is not None:
-            self.store.tick(now)
-        self.log.flush()
+            self._part(self.store.tick, now)
+        self._part(self.log.flush)
         self._ticks += 1
         if self._ticks % GEO_TICKS == 0 and self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
+
+    def _part(self, part: Callable[..., object], *given: float) -> None:
+        """One part of a tick: what it lets out is a bug, and the other parts are done all the same."""
+        try:
+            part(*given)
+        except Exception as error:
+            self.report_bug(error)
 
     # -- exchanges -------------------------------------------------------------------------------------------------
 
@@ -263,7 +271,8 @@ class Worker:
     def report_bug(self, error: BaseException) -> None:
         """An exception that no stage should let out: counted, with its traceback on standard error."""
         self.bugs += 1
-        traceback.print_exception(error, file=sys.stderr)
+        with suppress(OSError, ValueError):  # standard error may be gone: the count is what stays
+            traceback.print_exception(error, file=sys.stderr)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

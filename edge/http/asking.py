@@ -21,5 +21,5 @@ def asking(method: bytes, authority: bytes, target: bytes, lines: Iterable[Line]
         raise BadRequest("invalid request target")
     block = request_block(b"".join(b"%b: %b\r\n" % each for each in ((b"Host", authority), *lines)), limits)
     if block.error is not None:
-        raise block.error
+        raise block.error.error()
     return block

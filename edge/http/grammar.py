@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 
-from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
+from edge.errors import BadRequest, ClientError, Refusal, ResponseInvalid, TooLarge
 from edge.http.fields import MAX_MEMBERS
 from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
@@ -78,7 +78,7 @@ class RequestBlock:
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
-        self.error: ClientError | None = None
+        self.error: Refusal | None = None
         self.host: bytes | None = None  # lower case, port kept
         self.length: int | None = None
         self.chunked = False
@@ -226,16 +226,16 @@ def request_block(block: bytes, limits: Limits) -> RequestBlock:
             raise BadRequest("malformed field line")
     except ClientError as error:
         facts = RequestBlock(Fields())
-        facts.error = error
+        facts.error = Refusal.of(error)
         return facts
     facts = RequestBlock(fields)
     try:
         _frame_request(facts)
         _connection(facts)
     except ClientError as error:
-        facts.error = error
+        facts.error = Refusal.of(error)
     except ValueError as error:
-        facts.error = BadRequest(str(error))
+        facts.error = Refusal(BadRequest, str(error), 400)
     return facts
 
 

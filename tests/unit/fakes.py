@@ -73,6 +73,7 @@ class FakeLink:
         self.given_back = 0
         self.forgotten = 0
         self.hinted: float | None = None
+        self.later: Any = lambda go: go()
 
     def give_back(self, connection: UpstreamConnection) -> None:
         self.given_back += 1

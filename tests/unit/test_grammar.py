@@ -47,7 +47,7 @@ BLOCKS = st.builds(
 
 def facts_of(block: RequestBlock) -> dict[str, object]:
     found = {name: getattr(block, name) for name in RequestBlock.__slots__}
-    found["error"] = None if block.error is None else (type(block.error), block.error.status, block.error.detail)
+    found["error"] = None if block.error is None else (block.error.kind, block.error.status, block.error.detail)
     return found
 
 
@@ -64,7 +64,7 @@ def block_of(*lines: bytes) -> RequestBlock:
 def test_a_request_block_never_raises_and_what_it_accepts_is_clean(raw: bytes) -> None:
     block = request_block(raw, LIMITS)
     if block.error is not None:
-        assert isinstance(block.error, ClientError)
+        assert isinstance(block.error.error(), ClientError)
         assert 400 <= block.error.status < 600
         return
     again = split_lines(block.forward, LIMITS)

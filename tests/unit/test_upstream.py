@@ -278,3 +278,105 @@ def test_a_second_request_on_a_kept_connection_starts_clean() -> None:
     wired.feed(EARLY * 3 + RESPONSES["chunked"][0])
     assert [call[0] for call in second.calls] == ["interim"] * 3 + ["head", "body", "end"]
     assert wired.kept
+
+
+class SlowSink(RecordingSink):
+    """Its client takes nothing: it holds the connection back at every piece, as `fetch.pause` does."""
+
+    def __init__(self, wired: Wired) -> None:
+        super().__init__()
+        self._wired = wired
+
+    def _body(self, data: bytes) -> None:
+        super()._body(data)
+        assert self._wired.link.given_back == 0 or self.over_with_this_call, "kept before its bytes were delivered"
+        self._wired.connection.pause()
+
+    over_with_this_call = False
+
+    def on_head(self, facts: object, length: int | None, body: bytes, done: bool) -> None:
+        self.over_with_this_call = done
+        super().on_head(facts, length, body, done)  # type: ignore[arg-type]
+
+
+BODIES = [name for name, (_, clean) in RESPONSES.items() if clean]
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_receiver_that_pauses_at_the_last_piece_leaves_a_connection_that_reads(name: str) -> None:
+    """Deliver, then finish: whatever the receiver does with the last bytes, the kept connection is not paused."""
+    text = RESPONSES[name][0]
+    for at in range(1, len(text)):
+        wired = Wired()
+        wired.connection.sink = wired.sink = SlowSink(wired)
+        wired.feed(text[:at], text[at:])
+        assert wired.sink.over, at
+        assert wired.kept, at
+        assert wired.transport.reading, at
+        wired.connection.pause()
+        assert wired.transport.reading, "pause means nothing outside a response"
+        second = RecordingSink()
+        wired.connection.send(b"GET /2 HTTP/1.1\r\n\r\n", second, Timeouts(), False, False)
+        wired.feed(RESPONSES["length"][0])
+        assert second.calls[-1] == ("end", [])
+
+
+def test_a_receiver_that_wants_no_more_at_the_last_piece_hears_nothing_and_keeps_nothing() -> None:
+    for name in ("length", "chunked"):
+        text = RESPONSES[name][0]
+        wired = Wired()
+        at = text.rindex(b"lo")
+        wired.feed(text[:at])
+        wired.sink._body = lambda data, wired=wired: wired.connection.cancel()  # type: ignore[method-assign,misc]
+        wired.feed(text[at:])
+        assert not wired.sink.over
+        assert not wired.kept
+
+
+def test_a_bug_in_the_last_call_leaves_the_kept_connection_alone() -> None:
+    wired = Wired()
+    heard: list[Exception] = []
+
+    def bug(*given: object) -> None:
+        raise RuntimeError("bug")
+
+    wired.sink.on_head = bug  # type: ignore[method-assign]
+    wired.sink.on_bug = heard.append  # type: ignore[method-assign,assignment]
+    wired.feed(RESPONSES["length"][0])
+    assert len(heard) == 1
+    assert wired.kept
+
+
+def test_one_byte_chunks_are_read_a_bounded_number_at_a_time() -> None:
+    wired = Wired()
+    later: list[object] = []
+    wired.link.later = later.append
+    count = 5_000
+    wired.feed(CHUNKED, b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+    turns = 0
+    while later:
+        assert not wired.sink.over
+        assert not wired.transport.reading, "what is here comes first"
+        later.pop()()  # type: ignore[operator]
+        turns += 1
+    assert wired.sink.calls[1:] == [("body", b"x" * count), ("end", [])]
+    assert turns >= count // 512
+    assert wired.kept
+    assert wired.transport.reading
+
+
+def test_a_receiver_that_holds_back_between_two_turns_is_given_nothing_until_it_takes_more() -> None:
+    wired = Wired()
+    later: list[object] = []
+    wired.link.later = later.append
+    wired.feed(CHUNKED, b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+    wired.connection.pause()
+    had = wired.sink.calls[-1]
+    while later:
+        later.pop()()  # type: ignore[operator]
+    assert wired.sink.calls[-1] == had
+    wired.connection.resume()
+    while later:
+        later.pop()()  # type: ignore[operator]
+    assert wired.sink.calls[-1] == ("end", [])
+    assert wired.transport.reading

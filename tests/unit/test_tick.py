@@ -1,0 +1,69 @@
+"""The worker's tick: a part that fails takes no other part with it, and is counted as a bug."""
+
+from __future__ import annotations
+
+from math import inf
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fakes import FakeTransport
+
+from edge.adapters.logs import AccessLog
+from edge.dataplane.front import Front
+from edge.dataplane.worker import Worker, WorkerLimits
+from edge.http.forwarding import Networks
+from edge.http.grammar import Limits
+
+PARTS = ("refresh", "front", "pool", "meter", "store", "log")
+
+
+class Ticked:
+    """A worker whose parts note that they were done; one of them raises."""
+
+    def __init__(self, broken: str) -> None:
+        self.done: set[str] = set()
+        self.worker = worker = Worker(WorkerLimits(), Limits(), AccessLog("off"), Networks())
+
+        def part(name: str) -> Any:
+            def do(*given: object) -> None:
+                self.done.add(name)
+                if name == broken:
+                    raise RuntimeError(name)
+
+            return do
+
+        meter = cast(Any, SimpleNamespace(fold=part("meter")))
+        worker.use(cast(Any, SimpleNamespace(routes=[SimpleNamespace(meter=meter)])), {})
+        worker.pools = cast(Any, {"a": SimpleNamespace(tick=part("pool"))})
+        worker.store = cast(Any, SimpleNamespace(tick=part("store")))
+        worker.refresh = part("refresh")  # type: ignore[method-assign]
+        worker.log = cast(Any, SimpleNamespace(flush=part("log"), refresh=worker.log.refresh))
+        self.front = Front(worker)
+        self.front.connection_made(cast(Any, FakeTransport()))
+        worker.fronts = cast(Any, [SimpleNamespace(deadline=-inf, expire=part("front"))])
+
+
+@pytest.mark.parametrize("broken", PARTS)
+async def test_a_part_that_raises_takes_no_other_with_it(broken: str, capfd: pytest.CaptureFixture[str]) -> None:
+    ticked = Ticked(broken)
+    ticked.worker._tick()
+    assert ticked.done == set(PARTS)
+    assert ticked.worker.bugs == 1
+    assert f"RuntimeError: {broken}" in capfd.readouterr().err
+    assert ticked.worker._timer is not None
+    ticked.worker._timer.cancel()
+
+
+async def test_a_bug_is_counted_where_standard_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    ticked = Ticked("front")
+    ticked.worker._tick()
+    assert ticked.done == set(PARTS)
+    assert ticked.worker.bugs == 1
+    assert ticked.worker._timer is not None
+    ticked.worker._timer.cancel()
