@@ -29,6 +29,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from edge.errors import BadRequest
+from edge.http.paths import normal_path
 
 MAX_LOG = 8192
 MAX_STAMPS = 1024
@@ -166,6 +167,7 @@ class Epochs:
         if not stamps:
             return found
         host, path = host_and_path(key)
+        path = normal_path(path)  # whatever spelling is stored: it is the same place
         found = found.join(stamps.get((Kind.HOST, host), _NONE))
         end = 0
         for _ in range(self._depth + 1):
@@ -306,7 +308,7 @@ def _prefix(text: str) -> bytes:
     authority = _authority(host) if host else b""
     if found is not None:
         authority = _without_default_port(found[1].lower().encode(), authority)
-    return authority + path.encode().removesuffix(b"/")
+    return authority + normal_path(path.encode()).removesuffix(b"/") if path else authority
 
 
 _VALUES: dict[Kind, Callable[[str], bytes]] = {

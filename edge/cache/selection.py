@@ -16,13 +16,17 @@ from edge.http.message import Fields
 
 # What the gateway tells the origin about the client: no other client's request has it, and it is not in the request
 # as it came. A response that varies by it cannot be given to anyone else.
-CLIENT_BOUND = frozenset((b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id"))
+CLIENT_BOUND = frozenset((b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id", b"cdn-loop"))
+# What it tells of the scheme and the host is in the key already; what the client sent under these names is not.
+IN_KEY = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
 _LANGUAGE = b"accept-language"
 _ENCODING = b"accept-encoding"
 
 
 def comparable(name: bytes, fields: Fields, rules: Rules) -> bytes | None:
     """A selecting field of a request in the form that is compared; None when it is absent."""
+    if name in IN_KEY:
+        return b""
     values = fields.get_all(name)
     if name == _ENCODING and rules.normalise_encoding is not None:
         # No field and an empty one differ for the origin, but not for a route that serves just these codings.

@@ -17,7 +17,7 @@ from edge.cache.key import key_of
 from edge.cache.policy import look
 from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason, Verdict, word
-from edge.errors import BadRequest, Denied
+from edge.errors import BadRequest, ClientError
 from edge.http.asking import asking
 from edge.http.message import RequestHead
 
@@ -44,7 +44,9 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"url": url, "method": method, "client": body.get("client")}
     try:
         route = worker.router.find(host, target)
-    except Denied as error:
+        route.check_path(target)
+        route.check_method(method.encode(), str(body.get("client") or ""))
+    except ClientError as error:
         return {**found, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
     found["route"] = _route(route)
     authority = host.removesuffix(b":80" if parts.scheme == "http" else b":443")

@@ -156,6 +156,9 @@ class Wanted:
         route = worker.router.get(authority, target)
         if route is None or route.rules is None or worker.store is None:
             return None
+        route.check_path(target)
+        if worker.router.is_doubtful(route, authority, target):
+            return None
         codings = route.rules.normalise_encoding
         if codings and not any(name.lower() == b"accept-encoding" for name, _ in fields):
             fields = [*fields, (b"Accept-Encoding", b", ".join(codings))]

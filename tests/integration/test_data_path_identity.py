@@ -304,6 +304,28 @@ async def _purged(gateway: Gateway, url: str) -> int:
     return found
 
 
+async def test_a_prefix_is_purged_in_every_spelling(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    gateway, client = await proxy(route="cache = true")
+    spellings = ["/docs/a", "/%64ocs/a", "//docs/a", "/x/../docs/a", "/./docs"]
+    for target in [*spellings, "/other"]:
+        await ask(client, target)
+    await gateway.on_loop(lambda: purge(gateway.worker, parse_purge({"prefix": "a.example/%64ocs/"})))
+    for target in spellings:
+        assert b"; hit" not in ((await ask(client, target)).get(b"cache-status") or b"")
+    assert b"; hit" in ((await ask(client, "/other")).get(b"cache-status") or b"")
+
+
+async def test_vary_by_what_the_gateway_tells_makes_one_variant_for_each_key(
+    origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    origin.default = (FRESH.replace(b"Cache", b"Vary: X-Forwarded-Proto\r\nCache"),)
+    _, client = await proxy(route="cache = true")
+    for line in ("X-Forwarded-Proto: a", "X-Forwarded-Proto: b", "X-Kept: 1"):
+        await ask(client, "/", line)
+    assert len(origin.requests) == 1, "what anybody claims is not what the origin saw"
+
+
 # -- statuses without content ------------------------------------------------------------------------------------------
 
 FRESH_LINE = b"Cache-Control: max-age=60\r\n"

@@ -27,7 +27,7 @@ def test_a_prefix_is_whole_segments(path: list[str], prefix: list[str], host: st
     asked = parse_purge({"prefix": host + "/" + "/".join(prefix)})
     epochs.record(asked, 0)
     wanted = asked.value.decode().removeprefix(host).split("/")[1:]
-    segments = "/".join(path).split("/")
+    segments = [each for each in path if each]  # empty ones are joined, as routes join them
     touched = host in ("", "x") and segments[: len(wanted)] == wanted
     key = ("http://x/" + "/".join(path)).encode()
     assert verdict(epochs, seq, key) is (Verdict.GONE if touched else Verdict.KEPT)
