@@ -82,6 +82,7 @@ class Stage(ExitStack):
                 os.kill(self._origins[name].pid, SIGNALS[fault])
             elif fault is Fault.START:
                 self._start_origin(name)
+                self._origins[name].wait_for(self._ports[name], "/healthz")  # back is who answers
             else:
                 answer(self._ports[name], f"/mode/{fault.value}")
 
@@ -231,6 +232,14 @@ def figures_of(run: Run) -> Figures:
         "last_affected_s": max((s.at + s.took - fault_at for s in hurt), default=0.0),
         "p50_ms": statistics.median(sample.took for sample in samples) * 1000,
     }
+    after = [sample for sample in samples if sample.at >= fault_at]
+    figures["failed_pct"] = 100.0 * sum(1 for sample in after if not sample.ok) / max(1, len(after))
+    if len(run.done) > 1:
+        back_at, hit = run.back_at, run.scenario.steps[0].origins
+        first = [sample.at - back_at for sample in samples if sample.at >= back_at and sample.origin in hit]
+        figures["failback_begins_s"] = min(first) if first else None
+        late = [sample.at + sample.took - back_at for sample in samples if sample.at >= back_at and not sample.ok]
+        figures["over_s"] = max(late, default=0.0)
     if run.lost:
         figures.update(_region_figures(run))
     if run.scenario.victims:
@@ -248,11 +257,9 @@ def _region_figures(run: Run) -> Figures:
         if event.get("is", "unhealthy") == "unhealthy" and event["time"] >= run.done_wall[0]:
             out.setdefault(name, event["time"] - run.done_wall[0])
     known = [out.get(name, inf) for name in run.scenario.steps[0].origins]
-    first = [s.at - back_at for s in samples if s.at >= back_at and _region(s) in lost]
     switches = sum(1 for event in run.events if event["kind"] == "region.switch")
     return {
         "switch_s": max([*known, *(at - fault_at for at in late)]),
-        "failback_begins_s": min(first) if first else None,
         "failback_ends_s": _whole_again(samples, back_at, lost),
         "switches_per_h": switches * 3600 / run.scenario.seconds,
     }
@@ -300,10 +307,12 @@ def shape(samples: list[Sample], done: list[float]) -> list[dict[str, Any]]:
 
 COLUMNS = (
     ("failed", "failed", ".0f"),
+    ("failed_pct", "failed %", ".2f"),
     ("slowest_s", "slowest s", ".2f"),
     ("affected", "affected", ".0f"),
     ("last_affected_s", "last affected s", ".1f"),
     ("switch_s", "switch s", ".2f"),
+    ("over_s", "over s", ".1f"),
     ("failback_begins_s", "back from s", ".1f"),
     ("failback_ends_s", "back all s", ".1f"),
     ("transitions_per_min", "transitions/min", ".1f"),

@@ -22,6 +22,7 @@ class Fault(Enum):
     SLOW = "slow"
     FLAP = "flap"
     SICK = "503"
+    RESET = "reset"
     WELL = "ok"
 
 
@@ -58,10 +59,16 @@ def _at_most(name: str, bound: float) -> Callable[[Figures], bool]:
     return lambda figures: (value := figures.get(name)) is not None and value <= bound
 
 
+def _below(name: str, bound: float) -> Callable[[Figures], bool]:
+    return lambda figures: (value := figures.get(name)) is not None and value < bound
+
+
 def _no(name: str) -> Callable[[Figures], bool]:
     return lambda figures: figures.get(name) == 0
 
 
+ALL = ("eu-1", "eu-2", "us-1", "us-2")
+BACK: Check = ("back from ≤ 10 s", _at_most("failback_begins_s", 10.0))
 NONE_FAILED: Check = ("0 failed", _no("failed"))
 SLOWEST: Check = ("slowest ≤ 2 s", _at_most("slowest_s", 2.0))
 EU = ("eu-1", "eu-2")
@@ -92,6 +99,26 @@ SCENARIOS: tuple[Scenario, ...] = (
         lines='balance = "latency"\n', origins=(("eu", 5),), victims=EU[:1],
     ),
     Scenario(
+        "kill-back", "one backend killed -9 and back", 30, (Step(2, Fault.KILL, EU[:1]), Step(14, Fault.START, EU[:1])),
+        (NONE_FAILED, SLOWEST, BACK),
+    ),
+    Scenario(
+        "stop-back", "one backend hangs (SIGSTOP) and comes back", 30,
+        (Step(2, Fault.STOP, EU[:1]), Step(14, Fault.CONTINUE, EU[:1])), (NONE_FAILED, SLOWEST, BACK),
+    ),
+    Scenario(
+        "reset", "one of three resets bodies", 22, (Step(2, Fault.RESET, EU[:1]),),
+        (("< 1.5 % cut", _below("failed_pct", 1.5)),), origins=(("eu", 3),), victims=EU[:1],
+    ),
+    Scenario(
+        "alone", "the only backend restarts: down for 1 s", 10,
+        (Step(2, Fault.KILL, EU[:1]), Step(3, Fault.START, EU[:1])), (NONE_FAILED,), origins=(("eu", 1),),
+    ),
+    Scenario(
+        "total", "every backend of both regions killed and back", 22,
+        (Step(2, Fault.KILL, ALL), Step(12, Fault.START, ALL)), (("over in < 3 s", _below("over_s", 3.0)),),
+    ),
+    Scenario(
         "region", "a region killed and back, default settings", 100,
         (Step(2, Fault.KILL, EU), Step(15, Fault.START, EU)), (NONE_FAILED, SLOWEST, switch(5)),
     ),
@@ -101,7 +128,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "region-stop", "a region hangs (SIGSTOP) and comes back", 40,
-        (Step(2, Fault.STOP, EU), Step(20, Fault.CONTINUE, EU)), (NONE_FAILED, SLOWEST, switch(10)),
+        (Step(2, Fault.STOP, EU), Step(20, Fault.CONTINUE, EU)), (NONE_FAILED, SLOWEST, switch(10), BACK),
         lines='ramp = "5s"\n',
     ),
     Scenario(
@@ -111,4 +138,4 @@ SCENARIOS: tuple[Scenario, ...] = (
         lines='failover = "switch"\n' + SOON, probes=FAST,
     ),
 )  # fmt: skip
-QUICK = ("kill", "refuse", "stop", "region-fast", "region-stop")
+QUICK = ("kill", "refuse", "stop", "reset", "alone", "total", "region-fast", "region-stop")

@@ -2,6 +2,7 @@
 
     /mode/ok            answers after LATENCY_S        /mode/slow      after 2 s, probes too
     /mode/flap          fails every third probe        /mode/503       503 at once, probes are well
+    /mode/reset         half a body, then RST; probes are well
     /count              how many requests came, probes apart
     SIGUSR1             refuses: stops listening and drops its connections      SIGUSR2   listens again
 
@@ -18,6 +19,8 @@ from bench.processes import LOOPBACK
 
 LATENCY_S = 0.02
 SLOW_S = 2.0
+BROKEN_BYTES = 100_000  # what a body that breaks off was to have
+BREAK_S = 0.01  # so that its beginning is read before the reset
 
 
 class State:
@@ -88,12 +91,19 @@ class Origin(asyncio.Protocol):
                 self._send(200, b"%d" % state.requests)
                 continue
             after_s, status = state.answer(target)
-            asyncio.get_running_loop().call_later(after_s, self._send, status)
+            asyncio.get_running_loop().call_later(after_s, self._work, status, target == b"/healthz")
 
-    def _send(self, status: int, body: bytes = b"ok") -> None:
+    def _work(self, status: int, probe: bool) -> None:
+        if self._state.mode == b"reset" and not probe and self._transport is not None:
+            self._send(status, b"half", BROKEN_BYTES)
+            asyncio.get_running_loop().call_later(BREAK_S, self._transport.abort)
+        else:
+            self._send(status)
+
+    def _send(self, status: int, body: bytes = b"ok", length: int | None = None) -> None:
         if self._transport is not None and not self._transport.is_closing():
             head = b"HTTP/1.1 %d Told\r\nCache-Control: no-store\r\nX-Origin: %b\r\n" % (status, self._state.name)
-            self._transport.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+            self._transport.write(head + b"Content-Length: %d\r\n\r\n%b" % (length or len(body), body))
 
 
 async def serve(port: int, name: str) -> None:
