@@ -24,8 +24,9 @@ from edge.cache.rules import Directives, Rules, SetCookie
 from edge.config import Config
 from edge.config_cache import CacheRules
 from edge.config_cache import Prefetch as PrefetchConfig
-from edge.config_routing import APP_SCHEME
+from edge.config_routing import APP_SCHEME, PoolTimeouts
 from edge.config_routing import Pool as PoolConfig
+from edge.config_routing import Retry as RetryConfig
 from edge.config_routing import Route as RouteConfig
 from edge.config_routing import Timeouts as TimeoutsConfig
 from edge.control.membership import backend_spec, region_spec
@@ -174,7 +175,7 @@ def pool_runtimes(config: Config, applications: Applications | None = None) -> d
         pure = Pool(name, backends, pool.balance, settings, seeded())
         runtimes[name] = PoolRuntime(
             pure,
-            PoolSettings(pool.queue, pool.timeouts.queue, pool.retry.budget, pool.retry.min),
+            PoolSettings(pool.queue, pool.retry.budget, pool.retry.min),
             make(pool),
             hash_hint(pool.hash.on) if pool.balance == "hash" else None,
         )
@@ -247,7 +248,8 @@ def link_maker(config: Config, applications: Applications | None) -> Callable[[P
 def timeouts(values: TimeoutsConfig) -> Timeouts:
     """The waits on a backend. A head that is due in one second cannot have its first byte later."""
     first = min(values.first_byte, values.head)
-    return Timeouts(values.connect, first, values.head, values.body, values.idle, values.queue)
+    idle = values.idle if isinstance(values, PoolTimeouts) else 0.0  # a route has no connections of its own
+    return Timeouts(values.connect, first, values.head, values.body, idle, values.queue)
 
 
 def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
@@ -266,11 +268,16 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         purgers=Networks(values.purge_methods),
         methods=frozenset(method.encode() for method in values.methods),
         timeouts=timeouts(values.timeouts),
-        retry=Retry(values.retry.attempts, values.retry.deadline, values.retry.statuses, values.retry.hedge),
+        retry=retry(values.retry),
         upgrades=frozenset((b"websocket",)) if values.upgrade else frozenset(),
         wish=GeoWish(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_WISH,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
     )
+
+
+def retry(values: RetryConfig) -> Retry:
+    """A route's further attempts."""
+    return Retry(values.attempts, values.deadline, values.statuses, values.hedge, values.same_backend)
 
 
 def prefetcher(worker: Worker, values: PrefetchConfig) -> Prefetcher:

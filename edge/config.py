@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from edge.config_cache import Cache, Snapshots
 from edge.config_checks import cross_problems, items, table
 from edge.config_keys import Key, keys_of, problems_of
-from edge.config_routing import Pool, Region, Route
+from edge.config_routing import Pool, Region, Retry, Route, Timeouts
 from edge.config_text import Problem, lines, scan, syntax_lines
 from edge.config_types import (
     AtLeastOne,
@@ -221,11 +221,16 @@ def inherited(raw: dict[str, Any]) -> dict[str, Any]:
             {
                 **prefilled(route, max_body=limits.get("max_body")),
                 "cache": prefilled(rules, max_object=cache.get("max_object"), min_uses=cache.get("min_uses")),
-                "timeouts": {**table(pool, "timeouts"), **table(route, "timeouts")},
-                "retry": {**table(pool, "retry"), **table(route, "retry")},
+                "timeouts": {**known(Timeouts, table(pool, "timeouts")), **table(route, "timeouts")},
+                "retry": {**known(Retry, table(pool, "retry")), **table(route, "retry")},
             }
         )
     return {**raw, "pools": pools, "routes": routes}
+
+
+def known(section: type[Section], raw: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a raw table that a section has too."""
+    return {name: value for name, value in raw.items() if name in section.model_fields}
 
 
 def prefilled(raw: Any, **elsewhere: Any) -> Any:

@@ -156,19 +156,34 @@ class Timeouts(Section):
     first_byte: Timeout = entry("10s", "From the request sent to the first byte of the answer")
     head: Timeout = entry("15s", "From the request sent to the end of the answer's head")
     body: Timeout = entry("30s", "Between two pieces of the answer's body")
-    idle: Timeout = entry("30s", "How long an unused connection is kept; the backend's own hint wins when shorter")
     queue: Timeout = entry("1s", "How long a request waits for a free backend when all are full")
+
+
+class PoolTimeouts(Timeouts):
+    """`timeouts` of a pool: also of connections, which all its routes share."""
+
+    idle: Timeout = entry("30s", "How long an unused connection is kept; the backend's own hint wins when shorter")
 
 
 class Retry(Section):
     """`retry`: further attempts, on other backends first."""
 
     attempts: Count = entry(2, "Attempts after the first; 0 = none")
+    deadline: Timeout = entry("15s", "No attempt begins later than this after the request came")
+    hedge: Duration = entry(
+        "1s", "A GET or HEAD silent for so long, and for 10 times what is usual, is sent elsewhere too; 0s = never"
+    )
+    same_backend: Duration = entry(
+        "3s", "With all backends refusing, dropping or answering 503, they are tried again for so long; 0s = never"
+    )
+    statuses: Statuses = entry([502, 503, 504], "Answers that are tried again elsewhere, for idempotent methods")
+
+
+class PoolRetry(Retry):
+    """`retry` of a pool: also the budget, which all its routes share."""
+
     budget: Percent = entry("20%", "Most retries, as a share of requests in flight")
     min: Count = entry(3, "Retries in flight that are always allowed")
-    deadline: Timeout = entry("15s", "No attempt begins later than this after the request came")
-    hedge: Duration = entry("1s", "A GET or HEAD without any answer for so long is sent elsewhere too; 0s = never")
-    statuses: Statuses = entry([502, 503, 504], "Answers that are tried again elsewhere, for idempotent methods")
 
 
 class HashKey(Section):
@@ -239,8 +254,8 @@ class Pool(Section):
     health: Switch[Health] = entry(None, "Probes; left out: live traffic only")
     ejection: Switch[Ejection] = entry({}, "Ejection by live failures; false = off")
     panic: Percent = entry("50%", "With less available and no lower tier to help, health is ignored")
-    timeouts: Timeouts = entry({}, "Waits on a backend")
-    retry: Retry = entry({}, "Further attempts")
+    timeouts: PoolTimeouts = entry({}, "Waits on a backend")
+    retry: PoolRetry = entry({}, "Further attempts")
     max_in_flight: Count = entry(1000, "Most requests in flight on each backend; 0 = no limit")
     queue: Count = entry(1000, "Most requests that wait for a free backend")
     hash: HashKey = entry({}, "What balance = hash looks at")

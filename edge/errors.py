@@ -35,6 +35,7 @@ class EdgeError(Exception):
     proxy_status: ClassVar[str] = "proxy_internal_error"
     repeat: ClassVar[Repeat] = Repeat.NEVER
     counts: ClassVar[bool] = False
+    passing: ClassVar[bool] = False  # what a backend that restarts looks like: a moment later it may be well
 
     def __init__(self, detail: str = "", status: int | None = None) -> None:
         super().__init__(detail)
@@ -144,6 +145,7 @@ class ConnectFailed(UpstreamError):
 
     proxy_status = "connection_refused"
     repeat = Repeat.ALWAYS
+    passing = True
 
 
 class ConnectTimeout(UpstreamError):
@@ -159,6 +161,16 @@ class ConnectionLost(UpstreamError):
 
     proxy_status = "connection_terminated"
     repeat = Repeat.IDEMPOTENT
+    passing = True
+
+
+class BadAnswer(UpstreamError):
+    """The backend answered 502, 503 or 504; told only when no later attempt could be made."""
+
+    status = 503
+    proxy_status = "destination_unavailable"
+    repeat = Repeat.IDEMPOTENT
+    passing = True
 
 
 class ResponseTimeout(UpstreamError):

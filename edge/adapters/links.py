@@ -33,12 +33,14 @@ class NameUnresolved(ConnectFailed):
     """The backend's name did not resolve."""
 
     proxy_status = "dns_error"
+    passing = False
 
 
 class CertificateInvalid(ConnectFailed):
     """The backend's certificate did not verify, or the handshake failed."""
 
     proxy_status = "tls_certificate_error"
+    passing = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
+from typing import cast
 
 SWEEP_S = 1.0
 
@@ -135,11 +136,11 @@ class Door(asyncio.Protocol):
         return unsent > 0 and now - self._moved >= write_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        if not self._doors.enter(self, transport):
-            transport.abort()
+        stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        if not self._doors.enter(self, stream):
+            stream.abort()
             return
-        self.transport = transport
+        self.transport = stream
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

@@ -16,10 +16,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edge.balance.backend import Backend, Outcome
-from edge.balance.retry import Failed, NoRetry, may_retry
 from edge.dataplane.hedge import GATEWAY_FAILURES, Hedge
 from edge.dataplane.outbound import client_lines, request_head
-from edge.errors import ConnectionLost, EdgeError, NoBackend, PoolFull, Side, UpstreamError
+from edge.dataplane.retries import proceed, wait, why_not
+from edge.errors import BadAnswer, ConnectionLost, EdgeError, NoBackend, Side, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
 from edge.ports import Connection, Link
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 
 SETTLED_S = 2.0  # a body that has run for so long shows that its backend works, however it ends
-
-
-def _bad_gateway() -> UpstreamError:
-    return ConnectionLost("the backend answered with a gateway failure")  # repeated under the same rules
 
 
 class Receiver(Protocol):
@@ -58,13 +54,17 @@ class Fetch:
     attempts = 0
     queued_until = 0.0
     tried: tuple[Backend, ...] = ()
-    _canceled = False
-    _head_passed = False
+    canceled = False
+    head_passed = False
     _settles_at = 0.0  # a good head came at that time less `SETTLED_S`, and how its body ends will tell the rest
-    _fresh_only = False
+    fresh_only = False
     beside: Hedge | None = None  # a second attempt that is under way beside this one
     hedges_lost = 0
-    _error: UpstreamError | None = None  # why a postponed attempt is needed
+    error: UpstreamError | None = None  # why another attempt is needed (`retries`)
+    rounds = 0  # how often all backends had failed and were waited for
+    rounds_until = 0.0
+    uncounted = 0  # refused connections of those rounds
+    patient = True  # False: what is stored stands in for a failure, so that nobody need wait for a return
 
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
         self.exchange = exchange  # whose request this is; it may have ended while a fill goes on
@@ -85,23 +85,24 @@ class Fetch:
             if pool.full(self.exchange, self.tried, now):
                 pool.enqueue(self, now)
             else:
-                self._give_up(NoBackend("no backend available"))
+                self.give_up(NoBackend("no backend available"))
             return
-        self._use(backend, now)
+        self.use(backend, now)
 
-    def _use(self, backend: Backend, now: float) -> None:
+    def use(self, backend: Backend, now: float) -> None:
+        """An attempt at this backend begins."""
         backend.take(now)
         self.backend = backend
         self.attempts = attempts = self.attempts + 1
         self.link = link = self.pool.link(backend)
         exchange = self.exchange
-        exchange.attempts = attempts
+        exchange.attempts = attempts + self.hedges_lost
         exchange.served_by = link.label
         self.pool.began(link, attempts)
         self.route.meter.attempts += 1
         if attempts > 1:
             self.route.meter.retries += 1
-        connection = None if self._fresh_only else link.take()
+        connection = None if self.fresh_only else link.take()
         if connection is None:
             link.connect(self, self.route.timeouts.connect)
         else:
@@ -109,7 +110,7 @@ class Fetch:
 
     def on_connected(self, connection: Connection) -> None:
         """A new connection is there (`ports.Connector`)."""
-        if self._canceled or self.backend is None:
+        if self.canceled or self.backend is None:
             connection.link.give_back(connection)
         else:
             self._send(connection, self.backend)
@@ -153,20 +154,32 @@ class Fetch:
         meter.requests += 1
         meter.status[status // 100 if status < 600 else 0] += 1
         meter.samples.append(seconds)
-        if bad and status in self.route.retry.statuses and self.why_not(_bad_gateway(), now) is None:
-            other = self.pool.select(self.exchange, (*self.tried, backend), now)
-            if other is not None:
-                self.let_go(now, cancel=not done)
-                self.tried = (*self.tried, backend)
-                self._use(other, now)
-                return
-        self._head_passed = True
+        self.route.waits.append(seconds)
+        if bad and status in self.route.retry.statuses and self._asked_again(facts, backend, done, now):
+            return
+        self.head_passed = True
         if done:
             self.connection = None
             self._give_back(now)
         meter.origin_in += len(body)
         self.route.meter.origin_in += len(body)
         self.receiver.head(facts, length, body, done)
+
+    def _asked_again(self, facts: ResponseFacts, backend: Backend, done: bool, now: float) -> bool:
+        """A gateway failure came: ask another backend, or this one a little later when it seems to restart."""
+        error = BadAnswer("the backend answered with a gateway failure")
+        if why_not(self, error, now) is not None:
+            return False
+        other = self.pool.select(self.exchange, (*self.tried, backend), now)
+        if other is None:  # with Retry-After it says itself that it is no matter of a moment
+            if facts.status != 503 or b"retry-after" in facts.fields or not wait(self, error, now):
+                return False
+            self.let_go(now, cancel=not done)
+            return True
+        self.let_go(now, cancel=not done)
+        self.tried = (*self.tried, backend)
+        self.use(other, now)
+        return True
 
     def on_data(self, data: bytes) -> None:
         """Body bytes."""
@@ -196,15 +209,15 @@ class Fetch:
 
     def on_failed(self, error: UpstreamError) -> None:
         """The attempt failed: another one, or the receiver hears of it."""
-        if self._canceled or self.backend is None:
+        if self.canceled or self.backend is None:
             return
         now = monotonic()
         backend, connection = self.backend, self.connection
         stale = isinstance(error, ConnectionLost) and connection is not None and connection.reused
-        if not self._head_passed and not stale and error.counts:
+        if not self.head_passed and not stale and error.counts:
             backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
             self.pool.failed(self.link, error)
-        elif self._head_passed:
+        elif self.head_passed:
             if 0.0 < self._settles_at <= now:
                 self.settle(now)
             if error.counts:  # a body that breaks off is a failure like one that never began
@@ -215,35 +228,14 @@ class Fetch:
             self.tried = (*self.tried, backend)
             self.adopt(self.beside)
             return
-        self._fresh_only = self._fresh_only or stale
-        why_not = self.why_not(error, now)
-        if why_not is None and stale:  # the kept connection was closing while we sent: the same, on a new one
-            self._use(backend, now)
-            return
-        if not stale:
-            self.tried = (*self.tried, backend)
-        self._error = error
-        if why_not is None:
-            self._elsewhere(now)
-        elif why_not is not NoRetry.BUDGET or not self.pool.postpone(self, now):
-            self._give_up(error)
-
-    def _elsewhere(self, now: float) -> None:
-        other = self.pool.select(self.exchange, self.tried, now)
-        if other is None:
-            self.expired()
+        if stale:  # the kept connection was closing while we sent: the same, on a new one
+            self.fresh_only = True
+            if why_not(self, error, now) is None:
+                self.use(backend, now)
+                return
         else:
-            self._use(other, now)
-
-    def again(self, now: float) -> None:
-        """The retry budget allows the attempt that was postponed."""
-        if not self._canceled:
-            self._elsewhere(now)
-
-    def expired(self) -> None:
-        """No further attempt could be made in time."""
-        if not self._canceled and self._error is not None:
-            self._give_up(self._error)
+            self.tried = (*self.tried, backend)
+        proceed(self, error, now)
 
     # -- hedging (`hedge`) -----------------------------------------------------------------------------------------
 
@@ -251,6 +243,7 @@ class Fetch:
         """No second attempt is needed any more."""
         hedge, self.beside = self.beside, None
         if hedge is not None:
+            self.hedges_lost += 1
             hedge.drop(now)
 
     def adopt(self, hedge: Hedge) -> None:
@@ -270,7 +263,7 @@ class Fetch:
     def on_bug(self, error: Exception) -> None:
         """A callback let an exception out: the exchange ends here, for nobody is above it (DESIGN §8)."""
         self.exchange.worker.report_bug(error)
-        self._canceled = True
+        self.canceled = True
         if self.backend is not None:
             self.let_go(monotonic())
         self.receiver.failed(EdgeError("internal error"))
@@ -290,7 +283,7 @@ class Fetch:
         """Where the attempt stands, in a word for people."""
         if self.connection is None:
             return "connecting"
-        return "streaming" if self._head_passed else "waiting"
+        return "streaming" if self.head_passed else "waiting"
 
     # -- control ---------------------------------------------------------------------------------------------------
 
@@ -306,9 +299,9 @@ class Fetch:
 
     def cancel(self, error: EdgeError) -> None:
         """Nobody wants the response: the backend is free at once, and it is not its fault."""
-        if self._canceled:
+        if self.canceled:
             return
-        self._canceled = True
+        self.canceled = True
         self.pool.dequeue(self)
         self.drop_hedge(monotonic())
         if self.backend is not None:
@@ -321,26 +314,6 @@ class Fetch:
         """The upgraded connection ended."""
         self.connection = None
         self._give_back(monotonic())
-
-    def queue_expired(self) -> None:
-        """The wait for a free backend ran out."""
-        self._give_up(PoolFull("no backend free in time"))
-
-    def why_not(self, error: UpstreamError, now: float) -> NoRetry | None:
-        """What stands against another attempt: method, body, count, deadline, budget (SEMANTICS §3)."""
-        exchange, retry, upload = self.exchange, self.route.retry, self.exchange.upload
-        failed = Failed(
-            error,
-            exchange.method,
-            sent=True,  # as far as is known; an error of connecting says by itself that nothing was
-            body_replayable=upload is None or upload.replayable,
-            head_passed=self._head_passed,
-            # A kept connection that was closing is no attempt: a region that dies with kept connections to each of its
-            # backends would use them all up. It happens once, for after it only new connections are used.
-            attempts=self.attempts + self.hedges_lost - self._fresh_only,
-            deadline=exchange.started_at + retry.deadline,
-        )
-        return may_retry(failed, retry.attempts, self.pool.budget, now)
 
     def let_go(self, now: float, cancel: bool = True) -> None:
         """The attempt is over: its backend is free, its connection too unless it ended by itself."""
@@ -357,8 +330,9 @@ class Fetch:
             backend.give_back(now)
             self.pool.ended(self.attempts)
 
-    def _give_up(self, error: UpstreamError) -> None:
-        self._canceled = True
+    def give_up(self, error: UpstreamError) -> None:
+        """No attempt is left: the receiver hears of it."""
+        self.canceled = True
         self.receiver.failed(error)
 
 

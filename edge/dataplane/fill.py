@@ -101,6 +101,8 @@ class Fill:
         if prefetcher is not None and self.exchange.counted:
             prefetcher.origin_asked(monotonic())
         self._fetch = Fetch(self.exchange, self, lines)
+        if self.decision.stored is not None:
+            self._fetch.patient = stand_in(self, self.request, Failure.CONNECT, self.store.clock()) is None
         self._fetch.attempt()
 
     def _fields(self) -> Fields | None:

@@ -19,6 +19,7 @@ from edge.balance.backend import Backend, Outcome
 from edge.balance.latency import Ewma
 from edge.balance.retry import NoRetry
 from edge.dataplane.outbound import request_head
+from edge.dataplane.retries import why_not
 from edge.errors import ResponseTimeout, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
@@ -26,6 +27,7 @@ from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
     from edge.dataplane.fetch import Fetch
+    from edge.dataplane.router import Route
 
 PATIENCE = 10.0  # times what is usual at a backend
 LEAST_S = 0.05  # a shorter hedge than this would be below the tick
@@ -35,14 +37,19 @@ GATEWAY_FAILURES = frozenset((502, 503, 504))
 
 def begin(fetch: Fetch, silent: tuple[Backend, ...], now: float) -> bool:
     """The attempt is silent: begin another one beside it. False: only the retry budget forbids it for now."""
-    backend, exchange, after_s = fetch.backend, fetch.exchange, fetch.route.retry.hedge
-    if backend is None or fetch.beside is not None or after_s <= 0 or now - fetch.began_at < after_s:
+    backend, exchange, route = fetch.backend, fetch.exchange, fetch.route
+    if (
+        backend is None
+        or fetch.beside is not None
+        or route.retry.hedge <= 0
+        or now - fetch.began_at < patience_s(route)
+    ):
         return True
     if exchange.method not in SAFE or exchange.upload is not None or exchange.wants_upgrade:
         return True
-    why_not = fetch.why_not(_silence(), now)
-    if why_not is not None:
-        return why_not is not NoRetry.BUDGET
+    against = why_not(fetch, _silence(), now)
+    if against is not None:
+        return against is not NoRetry.BUDGET
     other = fetch.pool.select(exchange, (*fetch.tried, backend, *silent), now)
     if other is not None:
         fetch.beside = hedge = Hedge(fetch, other, fetch.attempts + fetch.hedges_lost + 1)
@@ -50,6 +57,11 @@ def begin(fetch: Fetch, silent: tuple[Backend, ...], now: float) -> bool:
         exchange.hedge = "lost"  # until it wins
         hedge.start()
     return True
+
+
+def patience_s(route: Route) -> float:
+    """How long a route's request may be silent: a report that always takes seconds is not sent twice."""
+    return max(route.retry.hedge, PATIENCE * (route.usual.value or 0.0))
 
 
 def _silence() -> ResponseTimeout:
@@ -147,7 +159,7 @@ class Hedge:
 
     def silent(self, now: float) -> None:
         """Found silent too: it makes room for another one."""
-        if self is self.fetch.beside and now - self.began_at >= self.fetch.route.retry.hedge:
+        if self is self.fetch.beside and now - self.began_at >= patience_s(self.fetch.route):
             self.fetch.pool.failed(self.link, _silence())
             self._lose(now)
 

@@ -8,7 +8,6 @@ calls them with the time, and finds on its tick which backends have gone silent.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -19,7 +18,8 @@ from edge.balance.backend import Backend
 from edge.balance.pool import Pool
 from edge.balance.retry import RetryBudget
 from edge.dataplane.hedge import Hedge, Pace, begin
-from edge.errors import PoolFull, UpstreamError
+from edge.dataplane.waiting import Waiting
+from edge.errors import UpstreamError
 from edge.ports import Connector, Link, ResponseSink
 
 SILENCE_S = 1.0  # without any answer, before a backend is suspected
@@ -35,7 +35,6 @@ class PoolSettings:
     """What a pool's queue and retries may do; durations in seconds."""
 
     queue_size: int = 1000
-    queue_timeout: float = 1.0
     retry_budget: float = 0.2
     retry_min: int = 3
 
@@ -44,14 +43,11 @@ class PoolRuntime:
     """One pool of one worker."""
 
     __slots__ = (
-        "_anyone",
-        "_hedges",
+        "_family",
         "_hint",
         "_leaving",
         "_paces",
-        "_postponed",
-        "_queue",
-        "_silent",
+        "_waiting",
         "budget",
         "fallback",
         "links",
@@ -76,18 +72,18 @@ class PoolRuntime:
         self.budget = RetryBudget(settings.retry_budget, settings.retry_min)
         self.fallback: PoolRuntime | None = None
         self._leaving: list[Link] = []  # of backends that were removed while requests ran on them
-        self._queue: deque[Fetch] = deque()
-        self._anyone = False  # False: nobody waits in any of the three
-        self._postponed: deque[Fetch] = deque()  # attempts that the retry budget does not allow yet
-        self._hedges: deque[Fetch] = deque()  # hedges that it does not allow yet; found anew on each tick
+        self._waiting = Waiting(self, settings.queue_size)
+        self._family: list[PoolRuntime] = []  # this one and those that it borrows from or lends to; empty: alone
         self._paces: dict[str, Pace] = {}
-        self._silent: tuple[Backend, ...] = ()  # backends that no hedge goes to, as of the last tick
         self._hint = hint
 
     def fall_back_to(self, other: PoolRuntime) -> None:
         """Let another pool serve when nobody here is available."""
         self.fallback = other
         self.pool.fallback = other.pool
+        family = list(dict.fromkeys([*(self._family or [self]), *(other._family or [other])]))
+        for member in family:
+            member._family = family
 
     def link(self, backend: Backend) -> Link:
         """The connections to a backend that this pool picked; it may be the fallback's."""
@@ -135,55 +131,38 @@ class PoolRuntime:
     def ended(self, attempts: int) -> None:
         """An attempt gave its backend back: whoever waits longest is next."""
         self.budget.ended(attempts > 1)
-        if self._anyone:
-            self._next()
+        if self._waiting.anyone or self._family:
+            self._wake()
 
-    # -- the retry budget ------------------------------------------------------------------------------------------
-
-    def postpone(self, fetch: Fetch, now: float) -> bool:
-        """Make this attempt as soon as the budget allows; False when too many wait for that already.
-
-        The budget bounds how many retries run at once. To fail what it does not allow this moment would turn the death
-        of one backend with many requests in flight into as many errors, with another backend idle.
-        """
-        if len(self._postponed) >= self.settings.queue_size:
-            return False
-        fetch.queued_until = now + self.settings.queue_timeout
-        self._postponed.append(fetch)
-        self._anyone = True
-        return True
-
-    def _next(self) -> None:
-        """A backend has room for one more, and the budget perhaps for some."""
-        now = monotonic()
-        if self._queue:
-            self._queue.popleft().attempt()
-        while self._postponed and self.budget.allows():
-            self._postponed.popleft().again(now)
-        while self._hedges and self.budget.allows():
-            begin(self._hedges.popleft(), self._silent, now)
-        self._anyone = bool(self._queue or self._postponed or self._hedges)
-
-    # -- queue -----------------------------------------------------------------------------------------------------
+    # -- waiting ---------------------------------------------------------------------------------------------------
 
     def enqueue(self, fetch: Fetch, now: float) -> None:
         """Wait for a free backend."""
-        if len(self._queue) >= self.settings.queue_size:
-            fetch._give_up(PoolFull("queue is full"))
-            return
-        fetch.queued_until = now + self.settings.queue_timeout
-        self._queue.append(fetch)
-        self._anyone = True
+        self._waiting.enqueue(fetch, now)
+
+    def postpone(self, fetch: Fetch, now: float) -> bool:
+        """Make this attempt as soon as the retry budget allows; False when too many wait for that already."""
+        return self._waiting.postpone(fetch, now)
+
+    def come_back(self, fetch: Fetch, due: float) -> bool:
+        """Try all backends again at that time; False when too many wait for that already."""
+        return self._waiting.come_back(fetch, due)
 
     def dequeue(self, fetch: Fetch) -> None:
         """Wait no longer."""
-        if fetch.queued_until and fetch in self._queue:
-            self._queue.remove(fetch)
+        self._waiting.leave(fetch)
 
     @property
     def queued(self) -> int:
-        """How many wait."""
-        return len(self._queue)
+        """How many wait for a free backend."""
+        return self._waiting.queued
+
+    def _wake(self) -> None:
+        """Room here is room for every pool that may borrow it, or lend it."""
+        now = monotonic()
+        for pool in self._family or (self,):
+            if pool._waiting.anyone:
+                pool._waiting.wake(now)
 
     def tick(self, now: float) -> None:
         """Expire deadlines of links and of the queue."""
@@ -196,10 +175,7 @@ class PoolRuntime:
             link.tick(now)
         self._leaving = [link for link in self._leaving if link.open()]
         self._listen(now)
-        while self._postponed and self._postponed[0].queued_until <= now:
-            self._postponed.popleft().expired()
-        while self._queue and self._queue[0].queued_until <= now:
-            self._queue.popleft().queue_expired()
+        self._waiting.tick(now)
 
     # -- silence ---------------------------------------------------------------------------------------------------
 
@@ -225,16 +201,16 @@ class PoolRuntime:
             for sink in self.links[backend.id].open():
                 if (owner := fetch_of(sink)).settles <= now:
                     owner.settle(now)
-        self._silent = (*silent, *on_trial)
-        self._hedges.clear()
+        waits = self._waiting
+        waits.silent = (*silent, *on_trial)
+        waits.forget_hedges()
         for sink in waiting:
             if isinstance(sink, Hedge):
                 sink.silent(now)
         for sink in waiting:
             owner = fetch_of(sink)
-            if not begin(owner, self._silent, now):
-                self._hedges.append(owner)
-                self._anyone = True
+            if not begin(owner, waits.silent, now):
+                waits.hedge_later(owner)
         for backend in silent:
             self._suspect(backend, self._paces[backend.id], now)
 

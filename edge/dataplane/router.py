@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge.balance.geo import NO_WISH, GeoWish
+from edge.balance.latency import Ewma
 from edge.cache.rules import Rules
 from edge.errors import BadRequest, Denied, MethodNotAllowed
 from edge.http.forwarding import Networks
@@ -46,6 +47,7 @@ class Retry:
     deadline: float = 15.0
     statuses: frozenset[int] = frozenset((502, 503, 504))
     hedge: float = 1.0  # seconds without a byte until a second attempt; 0 = never
+    same_backend: float = 3.0  # seconds for which those that failed are tried again when nobody else is left; 0 = never
 
 
 @dataclass(slots=True, eq=False)
@@ -66,12 +68,21 @@ class Route:
     wish: GeoWish = NO_WISH
     by_place: bool = False  # regions are tried in the order that suits the client's place
     meter: Meter = field(default_factory=Meter)
+    waits: list[float] = field(default_factory=list)  # seconds to backends' heads since the last `fold`
+    usual: Ewma = field(default_factory=Ewma)  # how long a head takes here
     encoded_slashes: bool = False  # let %2F, %5C and %00 in a path through
     purgers: Networks = NOBODY  # whose PURGE is obeyed
     label: bytes = b""
     allow: bytes = b""  # for the field Allow
     anywhere: bool = True  # any region may serve, in the order of the pool's own view
     prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
+
+    def fold(self, now: float) -> None:
+        """Put what was noted since the last time where it is counted (four times a second)."""
+        self.meter.fold()
+        if self.waits:
+            self.usual.observe(sum(self.waits) / len(self.waits), now)
+            self.waits.clear()
 
     @property
     def fence(self) -> frozenset[str] | None:

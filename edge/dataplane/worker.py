@@ -176,7 +176,7 @@ class Worker:
         for pool in self.pools.values():
             self._part(pool.tick, now)
         for route in self.router.routes:
-            self._part(route.meter.fold)
+            self._part(route.fold, now)
         if self.store is not None:
             self._part(self.store.tick, now)
         self._part(self.log.flush)

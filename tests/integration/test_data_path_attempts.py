@@ -207,7 +207,7 @@ async def test_retries_are_bounded_by_their_budget(origins: StartOrigins, edge: 
     bad, slow = await origins(), await origins()
     bad.default = (Pause("go"), Step.CLOSE)
     slow.default = (Pause("go"), Step.CLOSE)
-    gateway = await edge(edge_toml(bad.port, slow.port, pool='retry = { budget = "0%", min = 1 }'))
+    gateway = await edge(edge_toml(bad.port, slow.port, pool='retry = { budget = "0%", min = 1, same_backend = "0s" }'))
     clients = [await raw_client(gateway.port) for _ in range(10)]
     for client in clients:
         await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")

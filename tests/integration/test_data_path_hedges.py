@@ -57,6 +57,8 @@ async def test_a_silent_backend_s_request_is_answered_by_another(pair: Pair) -> 
     await pair.first.wait_for("gone", 1)
     (line,) = await pair.gateway.log(1)
     assert (line["attempts"], line["backend"]) == (2, f"127.0.0.1:{pair.second.port}")
+    assert line["hedge"] == "won"
+    assert pair.gateway.worker.router.routes[0].meter.attempts == 2
     silent, other = pair.gateway.worker.pools["origin"].pool.backends
     assert (silent.failures, other.successes) == (1, 1)
     assert (await pair.client.get("/")).status == 200, "the connection of the hedge is kept and clean"
@@ -89,6 +91,7 @@ async def test_the_first_attempt_may_still_win(pair: Pair) -> None:
     await pair.second.wait_for("gone", 1)
     (line,) = await pair.gateway.log(1)
     assert line["backend"] == f"127.0.0.1:{pair.first.port}"
+    assert (line["attempts"], line["hedge"]) == (2, "lost")
     assert [each.failures for each in pair.gateway.worker.pools["origin"].pool.backends] == [0, 0]
 
 
@@ -130,6 +133,18 @@ async def test_when_the_first_fails_the_hedge_is_all_there_is(pair: Pair) -> Non
     pair.second.release("second")
     assert (await answer(pair.client)).status == 200
     assert pair.first.counters["heads"] + pair.second.counters["heads"] == 2
+
+
+async def test_a_route_whose_answers_always_take_long_is_hedged_only_after_ten_times_that(pair: Pair) -> None:
+    (route,) = pair.gateway.worker.router.routes
+    route.waits.append(0.3)  # as its answers so far
+    await pair.gateway.on_loop(lambda: route.fold(monotonic()))
+    await pair.ask()
+    await tick(pair.gateway, 2.0)
+    assert pair.second.counters["heads"] == 0
+    await tick(pair.gateway, 4.0)
+    assert (await answer(pair.client)).status == 200
+    assert pair.second.counters["heads"] == 1
 
 
 async def test_a_post_is_never_hedged(pair: Pair) -> None:
