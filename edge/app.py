@@ -13,6 +13,7 @@ from ssl import SSLContext
 from edge.adapters.geo import GeoReader
 from edge.adapters.links import BackendLink, Peer, response_memo
 from edge.adapters.logs import AccessLog
+from edge.adapters.names import Names
 from edge.adapters.tls import client_context, server_context
 from edge.applications import Applications, named
 from edge.balance.backend import Backend
@@ -212,6 +213,7 @@ def link_maker(config: Config, applications: Applications | None) -> Callable[[P
     limits = config.limits
     head = response_limits(config)
     memo = heads(config)
+    names = Names()
 
     def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
         tls = pool.tls
@@ -230,8 +232,8 @@ def link_maker(config: Config, applications: Applications | None) -> Callable[[P
                 assert applications is not None  # the configuration names it
                 return dressed(applications.backend_link(backend.host, timeouts(pool.timeouts)), backend)
             secure = context() if backend.scheme == "https" else None
-            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve)
-            return dressed(BackendLink(peer, timeouts(pool.timeouts), head, memo), backend)
+            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve, pool.lifetime)
+            return dressed(BackendLink(peer, timeouts(pool.timeouts), head, memo, names), backend)
 
         def dressed(link: BackendLink, backend: Backend) -> BackendLink:
             link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())

@@ -263,7 +263,10 @@ class Pool(Section):
     fallback: Name | None = entry(None, "Pool that serves when no backend of this one is available")
     fail_open: bool = entry(False, "With all backends unhealthy, try them all the same")
     tls: UpstreamTls = entry({}, "How https backends are spoken to")
-    resolve: Timeout = entry("30s", "How often backends' names are resolved again")
+    resolve: Timeout = entry(
+        "30s", "How often backends' names are resolved again; connections to addresses that are gone are let go"
+    )
+    lifetime: Duration = entry("1h", "Of a connection to a backend; it ends when it is idle then; 0s = no limit")
 
 
 class Geo(Section):

@@ -1,12 +1,13 @@
-"""All connections to one backend: kept ones (newest first), new ones, names resolved anew by interval.
+"""All connections to one backend: kept ones (newest first), new ones, none older than its lifetime or than its address.
 
 One rule: a request that finds a kept connection starts no task; only making a new connection does. An address that
-does not resolve or answer is an error of that attempt, never of the start.
+does not resolve or answer is an error of that attempt, never of the start (`names`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import ssl
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from ipaddress import ip_address
 from math import inf
 from time import monotonic
 
+from edge.adapters.names import Names, race
 from edge.adapters.upstream import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits, ResponseFacts, response_head
@@ -22,18 +24,20 @@ from edge.http.memo import Memo
 from edge.metrics import Meter
 from edge.ports import Connector, ResponseSink, Timeouts
 
+JITTER = 0.1  # part of a lifetime by which connections differ
 IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _soon(go: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_soon(go)
-
-
-class NameUnresolved(ConnectFailed):
-    """The backend's name did not resolve."""
-
-    proxy_status = "dns_error"
-    passing = False
 
 
 class CertificateInvalid(ConnectFailed):
@@ -51,18 +55,18 @@ class Peer:
     port: int
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
-    resolve_s: float = 30.0
+    resolve_s: float = 30.0  # how old what is known of its addresses may be
+    lifetime_s: float = 0.0  # of a connection; 0 = no limit
 
 
 class BackendLink:
     """The connections to one backend of one worker."""
 
     __slots__ = (
-        "_addresses",
         "_connecting",
-        "_resolved_at",
+        "_name",
         "_retired",
-        "_turn",
+        "_version",
         "chunk_line_bytes",
         "connections",
         "idle",
@@ -77,7 +81,14 @@ class BackendLink:
         "trailer_bytes",
     )
 
-    def __init__(self, peer: Peer, timeouts: Timeouts, limits: Limits, memo: Memo[ResponseFacts]) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        timeouts: Timeouts,
+        limits: Limits,
+        memo: Memo[ResponseFacts],
+        names: Names | None = None,
+    ) -> None:
         self.peer = peer
         self.meter = Meter()
         self.label = b""  # the backend's id and region as the log writes them
@@ -91,9 +102,8 @@ class BackendLink:
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
         self._connecting: dict[asyncio.Task[None], Connector] = {}  # and who waits for the connection
-        self._addresses: list[tuple[int, str]] = []
-        self._resolved_at = -inf
-        self._turn = 0
+        self._name = None if _is_literal(peer.host) else (names or Names()).get(peer.host)
+        self._version = 0  # of the name's addresses, as the connections were looked through last
         self._retired = False
 
     def take(self) -> UpstreamConnection | None:
@@ -115,10 +125,11 @@ class BackendLink:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """A clean connection returns; it is kept until its idle deadline, unless the backend has left."""
-        if self._retired:
+        now = monotonic()
+        if self._retired or now >= connection.retire_at:
             connection.cancel()
             return
-        connection.deadline = monotonic() + min(self.timeouts.idle, connection.idle_until)
+        connection.deadline = min(now + self.timeouts.idle, now + connection.idle_until, connection.retire_at)
         self.idle.append(connection)
 
     def hint(self, connection: UpstreamConnection, seconds: float) -> None:
@@ -132,9 +143,22 @@ class BackendLink:
             self.idle.remove(connection)
 
     def tick(self, now: float) -> None:
-        """Expire what missed its deadline."""
+        """Expire what missed its deadline; keep the addresses of a name in use new."""
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.expire()
+        name = self._name
+        if name is not None and self.connections:
+            name.refresh(self.peer.resolve_s, now)
+            if name.version != self._version:
+                self._version = name.version
+                self._leave_old({address for _, address in name.addresses})
+
+    def _leave_old(self, addresses: set[str]) -> None:
+        """Let go of connections to addresses that the name has no more: idle ones now, the others when they end."""
+        for connection in [c for c in self.connections if c.address not in addresses]:
+            connection.retire_at = -inf
+            if connection in self.idle:
+                connection.cancel()
 
     def silent(self, before: float) -> list[ResponseSink]:
         """Who sent a whole request before then and has had not a byte of its answer."""
@@ -153,6 +177,8 @@ class BackendLink:
 
     async def close(self) -> None:
         """End everything."""
+        if self._name is not None:
+            self._name.close()
         for task in list(self._connecting):
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
@@ -178,52 +204,60 @@ class BackendLink:
                 waiter.on_bug(error)
 
     async def _open(self) -> UpstreamConnection:
-        loop = asyncio.get_running_loop()
-        peer = self.peer
-        name = (peer.server_name or peer.host) if peer.tls else None
-        error: Exception = ConnectFailed("no address")
-        for family, address in await self._resolve():
+        """A new connection, to whichever address answers."""
+        name = self._name
+        if name is None:
+            return await self._reach(self.peer.host)
+        order = await name.candidates(self.peer.resolve_s)
+        while True:
+            winner: str | None = None
             try:
+                if len(order) == 1:
+                    winner = order[0][1]
+                    return await self._reach(winner)
+                sock, winner = await race(order, self.peer.port)
+                name.learn(order, winner)
+                return await self._reach(winner, sock)
+            except (OSError, ConnectFailed) as failed:
+                if winner is None or len(order) == 1:
+                    name.learn(order, None)
+                    raise _failure(failed) from None
+                order = [each for each in order if each[1] != winner]  # it accepts, but its handshake fails
+
+    async def _reach(self, address: str, sock: socket.socket | None = None) -> UpstreamConnection:
+        peer = self.peer
+        server_name = (peer.server_name or peer.host) if peer.tls else None
+        loop = asyncio.get_running_loop()
+        try:
+            if sock is not None:
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), sock=sock, ssl=peer.tls, server_hostname=server_name
+                )
+            else:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 _, connection = await loop.create_connection(
                     lambda: UpstreamConnection(self),
                     address,
                     peer.port,
                     family=family,
                     ssl=peer.tls,
-                    server_hostname=name,
+                    server_hostname=server_name,
                 )
-            except ssl.SSLError as failed:
-                error = CertificateInvalid(getattr(failed, "reason", None) or "TLS handshake failed")
-            except OSError as failed:
-                error = ConnectFailed(failed.strerror or "connect failed")
-            else:
-                self.connections.add(connection)
-                return connection
-        raise error
+        except OSError as failed:
+            raise _failure(failed) from None
+        connection.address = address
+        if peer.lifetime_s:  # not all of one moment end at one moment
+            connection.retire_at = monotonic() + peer.lifetime_s * (1.0 - JITTER * random.random())
+        self.connections.add(connection)
+        return connection
 
-    async def _resolve(self) -> list[tuple[int, str]]:
-        """The backend's addresses, asked anew after `resolve_s`; the last good answer serves when a name fails."""
-        peer = self.peer
-        try:
-            literal = ip_address(peer.host)
-        except ValueError:
-            pass
-        else:
-            return [(socket.AF_INET6 if literal.version == 6 else socket.AF_INET, peer.host)]
-        now = monotonic()
-        if now - self._resolved_at >= peer.resolve_s:
-            loop = asyncio.get_running_loop()
-            try:
-                found = await loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as failed:  # a label that IDNA refuses is no name either
-                if not self._addresses:
-                    raise NameUnresolved(getattr(failed, "strerror", None) or "name not resolved") from None
-            else:
-                self._addresses = [(int(entry[0]), str(entry[4][0])) for entry in found]
-                self._resolved_at = now
-        self._turn += 1
-        turn = self._turn % max(len(self._addresses), 1)
-        return self._addresses[turn:] + self._addresses[:turn]
+
+def _failure(failed: Exception) -> ConnectFailed:
+    if isinstance(failed, ConnectFailed):
+        return failed
+    if isinstance(failed, ssl.SSLError):
+        return CertificateInvalid(getattr(failed, "reason", None) or "TLS handshake failed")
+    return ConnectFailed(getattr(failed, "strerror", None) or "connect failed")
 
 
 def response_memo(limits: Limits, left_out: frozenset[bytes] = frozenset()) -> Memo[ResponseFacts]:

@@ -35,6 +35,7 @@ class MemoryLink(BackendLink):
         peer: Peer = NOWHERE,
     ) -> None:
         super().__init__(peer, timeouts, limits, memo)
+        self._name = None  # nothing to look up
         self._make = make
         self._joined: dict[UpstreamConnection, Connector] = {}  # made, and not handed over yet
 

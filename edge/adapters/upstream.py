@@ -56,10 +56,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_remaining",
         "_sent_at",
         "_uploading",
+        "address",
         "deadline",
         "idle_until",
         "link",
         "phase",
+        "retire_at",
         "reused",
         "sink",
         "timeouts",
@@ -74,6 +76,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.phase = Phase.IDLE
         self.deadline = inf  # looked at by the worker's tick
         self.idle_until = inf
+        self.retire_at = inf  # from then on it is not kept any more
+        self.address = ""  # of the other side
         self.reused = False
         self._buffer = b""
         self._head_only = False

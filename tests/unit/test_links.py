@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from math import inf
+from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,8 @@ from fakes import FakeTransport
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.adapters.links import IDLE_MARGIN_S, BackendLink, NameUnresolved, Peer, response_memo
+from edge.adapters.links import IDLE_MARGIN_S, BackendLink, Peer, response_memo
+from edge.adapters.names import NameUnresolved
 from edge.adapters.upstream import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits
@@ -109,6 +111,19 @@ def test_the_origin_s_own_hint_shortens_the_idle_time_less_a_margin() -> None:
     assert owner.idle == [plain]
 
 
+def test_a_connection_is_not_kept_past_its_lifetime() -> None:
+    owner = link()
+    young, old = connection(owner), connection(owner)
+    young.retire_at = monotonic() + 5.0
+    old.retire_at = monotonic() - 1.0
+    for each in (young, old):
+        owner.give_back(each)
+    assert owner.idle == [young] and owner.connections == {young}
+    assert young.deadline == young.retire_at, "sooner than its idle time would end"
+    owner.tick(young.retire_at)
+    assert not owner.connections
+
+
 async def test_a_backend_that_left_keeps_no_connection() -> None:
     owner = link()
     idle, running = connection(owner), connection(owner)
@@ -155,41 +170,6 @@ async def test_a_name_that_does_not_resolve_is_an_error_of_the_attempt(name: str
     waiter = await connected(link(name))
     assert isinstance(waiter.error, NameUnresolved)
     assert waiter.error.proxy_status == "dns_error"
-
-
-async def test_names_are_resolved_again_by_interval_and_the_last_good_answer_serves(
-    monkeypatch: Patch,
-) -> None:
-    asked: list[str] = []
-    tried: list[str] = []
-    answers = [["127.0.0.2", "127.0.0.3"], None, ["127.0.0.4"]]
-
-    async def resolve(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
-        found = answers.pop(0)
-        if found is None:
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
-        return [(socket.AF_INET, 0, 0, "", (address, port)) for address in found]
-
-    async def refuse(_: Any, address: str, *__: Any, **___: Any) -> None:
-        tried.append(address)
-        raise ConnectionRefusedError("no")
-
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "getaddrinfo", resolve)
-    monkeypatch.setattr(loop, "create_connection", refuse)
-    owner = link("origin.example", resolve_s=30.0)
-    await connected(owner)
-    assert sorted(tried) == ["127.0.0.2", "127.0.0.3"], "every address is tried"
-    await connected(owner)
-    assert tried[:2] != tried[2:], "beginning with another one each time"
-    assert len(asked) == 1, "and the answer is kept for its interval"
-    owner._resolved_at = -inf
-    await connected(owner)
-    assert len(asked) == 2
-    assert len(tried) == 6, "a failing resolver takes nothing away"
-    await connected(owner)
-    assert tried[6:] == ["127.0.0.4"]
 
 
 async def test_a_literal_address_is_never_looked_up(monkeypatch: Patch) -> None:
