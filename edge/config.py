@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from edge.config_cache import Cache, Snapshots
+from edge.config_cache import Cache
 from edge.config_checks import cross_problems, items, table
 from edge.config_keys import Key, keys_of, problems_of
 from edge.config_routing import Pool, Region, Retry, Route, Timeouts
+from edge.config_snapshots import Snapshots
 from edge.config_text import Problem, lines, scan, syntax_lines
 from edge.config_types import (
     AtLeastOne,
@@ -247,8 +248,6 @@ def warnings(config: Config) -> list[str]:
         found.append("cache.disk: accepted, but this version has no disk tier yet; responses are stored in memory only")
     if config.cache.shared is not None:
         found.append("cache.shared: accepted, but this version has no shared tier yet; each worker stores for itself")
-    if config.snapshots is not None:
-        found.append("snapshots: accepted, but this version takes no recovery points yet; nothing is backed up")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The tables about stored things: `[cache]` and its tiers, a route's `cache` rules, `[snapshots]`.
+"""The tables about stored things: `[cache]` and its tiers, a route's `cache` rules.
 
 Values only. A route's `cache` has one key for each field of the cache's `Rules` (names without their unit) plus
 `prefetch`; `app` compiles the one into the other, because this floor may not know the cache.
@@ -10,13 +10,11 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, PlainValidator, field_validator
+from pydantic import BeforeValidator, PlainValidator
 
 from edge.config_names import Argument, CookieName, HeaderName, NumberedPath, PathPrefix
-from edge.config_schedule import When
 from edge.config_types import (
     AtLeastOne,
-    Count,
     Duration,
     FilePath,
     Kind,
@@ -164,60 +162,3 @@ class Cache(Section):
     min_uses: AtLeastOne = entry(1, "Requests for a key before it is stored; a route may say otherwise")
     disk: DiskTier | None = entry(None, "Second tier on disk, survives restarts")
     shared: SharedTier | None = entry(None, "Third tier, shared by machines")
-
-
-class Keep(Section):
-    """`snapshots.keep`: a recovery point is kept when any of these says so."""
-
-    last: Count = entry(0, "The newest points")
-    hourly: Count = entry(0, "The last point of each of so many hours")
-    daily: Count = entry(0, "The last point of each of so many days")
-    weekly: Count = entry(0, "The last point of each of so many weeks")
-    monthly: Count = entry(0, "The last point of each of so many months")
-    yearly: Count = entry(0, "The last point of each of so many years")
-    within: Duration = entry("0s", "All points younger than this")
-
-
-class Targets(Section):
-    """`snapshots.targets`: what a drill is measured against."""
-
-    rpo: Timeout = entry("15m", "Most data, in time, that may be lost")
-    rto: Timeout = entry("60s", "Longest time until a restored gateway is ready")
-
-
-DEFAULT_KEEP = {"last": 3, "hourly": 24, "daily": 7, "weekly": 4, "monthly": 6}
-
-
-class Snapshots(Section):
-    """`[snapshots]`."""
-
-    repository: Annotated[
-        str,
-        PlainValidator(
-            matching(
-                r"file:[^\x00-\x1f\x7f]+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s\x00-\x1f\x7f]*)?",
-                '"file:<directory>" or "s3://<bucket>/<prefix>"',
-            )
-        ),
-        Kind("repository"),
-    ] = entry(..., 'Where recovery points go: "file:<directory>" or "s3://<bucket>/<prefix>"')
-    endpoint: (
-        Annotated[
-            str, PlainValidator(matching(r"https?://[^\s/?#@]+/?", "a URL such as https://s3.example.com")), Kind("URL")
-        ]
-        | None
-    ) = entry(None, "S3 endpoint, where it is not the provider's own")
-    region: Text | None = entry(None, "S3 region")
-    full: When = entry("0 3 * * 0", "When to take a full point (cron line or interval)")
-    differential: When | None = entry(None, "When to take what changed since the last full point")
-    incremental: When | None = entry(None, "When to take what changed since the last point of any kind")
-    keep: Keep = entry(DEFAULT_KEEP, "How many points to keep; the rules are joined by or")
-    timezone: Text = entry("UTC", "Zone of calendar hours, days, weeks, months and years")
-    targets: Targets = entry({}, "What a drill is measured against")
-
-    @field_validator("keep")
-    @classmethod
-    def _not_empty(cls, value: Keep) -> Keep:
-        if not any(value.model_dump().values()):
-            raise ValueError("must keep something: every rule is zero")
-        return value

@@ -296,3 +296,7 @@ class DrillFailed(RecoveryError):
 
 class RunbookFailed(RecoveryError):
     """A runbook cannot be read, or a step of it did not end well."""
+
+
+class SecretInTheClear(RecoveryError):
+    """A point would hold a secret that nothing encrypts."""

@@ -36,6 +36,7 @@ class Kind(Enum):
     COUNTS = "counts"  # what was counted since the last one
     REPORT = "report"  # ejections by live traffic
     EVENT = "event"
+    RECOVERY = "recovery"  # the sidecar's report
     INVALIDATED = "invalidated"  # by an unsafe request (RFC 9111 4.4): for the other workers
     PROGRESS = "progress"
     ACK = "ack"  # ok, and the answer or an error

@@ -5,6 +5,7 @@
     /v1/status config events audit            this file
     /v1/cache purge warm explain connections  admin_cache
     /v1/regions pools simulate                admin_regions
+    /v1/snapshots recovery                    admin_snapshots
 
 One rule: every answer is JSON; an error is a problem (RFC 9457) whose `detail` is one clear line, whatever was asked.
 What changes something is answered only after the journal has it and every live worker applied it (`Supervisor` sees to
@@ -22,7 +23,7 @@ import orjson
 from aiohttp import web
 
 from edge import __version__
-from edge.control import admin_cache, admin_regions
+from edge.control import admin_cache, admin_regions, admin_snapshots
 from edge.control.access import Access, Unauthenticated
 from edge.control.admin_words import BODY_S, SUPERVISOR, TOKEN, answer, number, number_of, problem
 from edge.control.door import Doors
@@ -79,6 +80,7 @@ def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0) -> w
     )
     app.add_routes(admin_cache.routes())
     app.add_routes(admin_regions.routes())
+    app.add_routes(admin_snapshots.routes())
     return app
 
 

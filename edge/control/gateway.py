@@ -30,6 +30,7 @@ from edge.control.access import Access, Role, Token
 from edge.control.admin import admin_app, start_admin
 from edge.control.keeper import JournalKeeper
 from edge.control.probing import Probing
+from edge.control.recovery import Recovery
 from edge.control.supervisor import Running, Supervisor
 from edge.control.token import token_of
 from edge.control.workers import WORKER_MODULE, Child, spawn_process
@@ -39,7 +40,7 @@ from edge.frames import Frame, Kind
 READY_S = 30.0
 WORKERS_FILE = "workers.json"
 LOCK_FILE = "supervisor.lock"
-LOUD = ("worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic")
+LOUD = ("worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic", "recovery.")
 
 
 class CannotStart(EdgeError):
@@ -73,14 +74,19 @@ async def run_gateway(settings: Settings) -> int:
     gateway = Gateway(supervisor, orphans)
     probing = Probing(config, supervisor)
     runner: web.AppRunner | None = None
+    recovery: Recovery | None = None
     try:
         admin = config.admin
         app = admin_app(supervisor, access, admin.body_timeout)
         runner = await start_admin(app, admin.listen.host, admin.listen.port, admin.connections, admin.header_timeout)
         supervisor.start()
         probing.start()
-        return await gateway.serve(settings.on_ready)
+        if config.snapshots is not None:
+            supervisor.recovery = recovery = Recovery(supervisor)
+        return await gateway.serve(lambda: begin(settings, recovery))
     finally:
+        if recovery is not None:
+            await recovery.stop()
         await probing.stop()
         await supervisor.close()
         if runner is not None:
@@ -89,6 +95,13 @@ async def run_gateway(settings: Settings) -> int:
         keeper.close()
         roll.path.unlink(missing_ok=True)  # no worker is left
         lock.close()
+
+
+def begin(settings: Settings, recovery: Recovery | None) -> None:
+    """Every worker listens: the sidecar has something to take."""
+    if recovery is not None:
+        recovery.start()
+    settings.on_ready()
 
 
 def access_of(config: Config) -> Access:

@@ -17,6 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ COLUMNS = {
     "purges": "id, at, purge",
     "audit": "id, at, actor, action, target, detail",
 }
+SKIPPED = 1_000_000
 FACTS = ("sequence", "epochs")  # the history is not taken over
 
 Body = Callable[[Entry], bytes]
@@ -50,7 +52,9 @@ class Snapshot:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.table: Table = {}
         self.bodies: dict[bytes, bytes] = {}
-        self.history, self.sequence, self.config_hash = "", 0, ""
+        self.history, self.sequence, self.version = "", 0, SCHEMA_VERSION
+        self.config_hash = ""
+        self.texts: list[str] = []  # of the newest configuration
         with explained(path), closing(_reader(path)) as db:
             db.execute("BEGIN")
             self._read(db)
@@ -71,8 +75,10 @@ class Snapshot:
                 self.add(f"{PREFIX}{table}/{_key(row[:count])}", orjson.dumps(list(row)))
         for name, number in db.execute("SELECT name, seq FROM sqlite_sequence"):
             self.add(f"{PREFIX}numbers/{name}", orjson.dumps(number))
-        newest = db.execute("SELECT hash FROM revisions ORDER BY id DESC LIMIT 1").fetchone()
-        self.config_hash = str(newest[0]) if newest else ""
+        newest = db.execute("SELECT hash, text, files FROM revisions ORDER BY id DESC LIMIT 1").fetchone()
+        if newest:
+            self.config_hash = str(newest[0])
+            self.texts = [str(newest[1]), *map(str, orjson.loads(newest[2]).values())]
 
     def add(self, name: str, value: bytes) -> None:
         """An entry; a long value becomes a body."""
@@ -105,6 +111,13 @@ def first_change_after(path: Path, history: str, sequence: int) -> float | None:
         return None if row is None else float(row[0])
 
 
+def position(path: Path) -> tuple[str, int]:
+    """The history and the sequence number as they are."""
+    with explained(path), closing(_reader(path)) as db:
+        facts = dict(db.execute("SELECT name, value FROM facts WHERE name IN ('history', 'sequence')").fetchall())
+        return str(facts["history"]), int(facts["sequence"])
+
+
 def _key(values: tuple[Any, ...]) -> str:
     """A row's key as a name that sorts as the key does."""
     return "/".join(f"{value:012d}" if isinstance(value, int) else str(value) for value in values)
@@ -113,8 +126,17 @@ def _key(values: tuple[Any, ...]) -> str:
 # -- rebuilding --------------------------------------------------------------------------------------------------------
 
 
-def rebuild(path: Path, table: Mapping[str, Entry], body: Body, survivor: Path | None, point: str) -> dict[str, Any]:
-    """Make a journal of a table's entries; `survivor` is a journal that may know later purges. What was done."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a journal is rebuilt from: the point, its history, and a journal that may know later purges."""
+
+    point: str
+    history: str
+    survivor: Path | None = None
+
+
+def rebuild(path: Path, table: Mapping[str, Entry], body: Body, origin: Origin) -> dict[str, Any]:
+    """Make a journal of a table's entries. What was done: history, sequence, purges_replayed, gap."""
     make_file(path)
     with explained(path), closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = FULL")
@@ -123,13 +145,19 @@ def rebuild(path: Path, table: Mapping[str, Entry], body: Body, survivor: Path |
         for name, entry in table.items():
             if name.startswith(PREFIX):
                 _insert(db, name.removeprefix(PREFIX), _value(name, entry, body))
-        later = _later_purges(survivor, db)
+        later = _later_purges(origin, db)
+        if later is None:  # numbers that may have been given since are not given again
+            db.execute(
+                "INSERT INTO sqlite_sequence SELECT 'purges', 0 WHERE NOT EXISTS "
+                "(SELECT 1 FROM sqlite_sequence WHERE name = 'purges')"
+            )
+            db.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'purges'", (SKIPPED,))
         for number, at, purge in later or ():
             db.execute("INSERT INTO purges VALUES (?, ?, ?)", (number, at, purge))
         db.execute("COMMIT")
     with Journal.open(path) as journal, journal.transaction():
         replayed = None if later is None else len(later)
-        journal.audit("restore", "state.restored", point, {"purges_replayed": replayed})
+        journal.audit("restore", "state.restored", origin.point, {"purges_replayed": replayed})
         _save_epochs(journal)
         sequence = journal.sequence
     return {
@@ -161,8 +189,9 @@ def _insert(db: sqlite3.Connection, name: str, value: Any) -> None:
         raise RepositoryNewer(f"the point holds {kind} of a newer journal: restore it with the program that took it")
 
 
-def _later_purges(survivor: Path | None, db: sqlite3.Connection) -> list[tuple[int, float, str]] | None:
+def _later_purges(origin: Origin, db: sqlite3.Connection) -> list[tuple[int, float, str]] | None:
     """The purges that a surviving journal has beyond the rebuilt one; None when nobody can know."""
+    survivor = origin.survivor
     if survivor is None or not survivor.exists():
         return None
     held = [row[0] for row in db.execute("SELECT id FROM purges")]
@@ -170,6 +199,8 @@ def _later_purges(survivor: Path | None, db: sqlite3.Connection) -> list[tuple[i
     last = max([0, *held, *(given or ())])
     try:
         with explained(survivor), closing(_reader(survivor)) as old:
+            if old.execute("SELECT value FROM facts WHERE name = 'history'").fetchone()[0] != origin.history:
+                return None
             rows = old.execute("SELECT id, at, purge FROM purges WHERE id > ? ORDER BY id", (last,)).fetchall()
             number = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'purges'").fetchone()
             newest = number[0] if number else 0
@@ -191,7 +222,7 @@ def _save_epochs(journal: Journal) -> None:
     journal.save_epochs({"number": number, "epochs": epochs.to_dict()})
 
 
-def compare(path: Path, table: Mapping[str, Entry], body: Body) -> Iterator[str]:
+def compare(path: Path, table: Mapping[str, Entry]) -> Iterator[str]:
     """What a rebuilt journal lacks of a table, one line each; the audit and later purges may only be more."""
     built = Snapshot(path)
     for name, entry in table.items():

@@ -177,6 +177,7 @@ class Shown:
             ],
             "backends": [self._backend(entry) for entry in whole.routing.membership.backends.values()],
             "counters": dict(whole.totals.counters),
+            "recovery": None if whole.recovery is None else whole.recovery.status,
             "events": list(whole.events.recent)[-20:],
         }
 
@@ -210,6 +211,8 @@ class Shown:
     def gauges(self) -> Iterable[Gauge]:
         """What `/metrics` says beside the counts."""
         whole = self._all
+        if whole.recovery is not None:
+            yield from whole.recovery.gauges()
         yield "edge_ready", "1 when every worker listens", {}, float(whole.readiness()[0])
         yield "edge_workers", "Workers that are alive", {}, float(len(whole.workers.live))
         yield "edge_worker_restarts", "Workers replaced", {}, float(sum(s.restarts for s in whole.workers.slots))

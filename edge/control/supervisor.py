@@ -45,6 +45,14 @@ class Keeper(Ledger, Protocol):
     def audit(self, limit: int) -> list[dict[str, Any]]: ...
 
 
+class Protection(Protocol):
+    """The sidecar, as far as it is shown."""
+
+    status: dict[str, Any]
+
+    def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """The configuration that runs."""
@@ -85,6 +93,7 @@ class Supervisor:
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
         self.on_members: Callable[[], None] = lambda: None
+        self.recovery: Protection | None = None  # where [snapshots] is given
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
         self._pushed: dict[str, Any] = {}

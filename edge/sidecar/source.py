@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge.recovery.points import Point
 from edge.recovery.table import Entry, Table
 
-INLINE_BYTES = 2048  # larger values become bodies, which are stored once over all points
 CACHE = "cache/"  # names of warm entries begin with it
-PURGES = "journal/purges/"
 
 ReadBody = Callable[[bytes], bytes | None]
 
@@ -56,14 +55,19 @@ class State(Protocol):
     def capture(self, extra: Mapping[str, bytes]) -> Captured:
         """The state now, with further entries by name. Never blocks the writer; raises JournalError."""
 
-    def rebuild(self, table: Table, body: Callable[[Entry], bytes], folder: Path, survivor: Path | None) -> Rebuilt:
-        """Make a state directory's content of a table, with the purges that a surviving directory knows beyond it."""
+    def rebuild(
+        self, point: Point, table: Table, body: Callable[[Entry], bytes], folder: Path, survivor: Path | None
+    ) -> Rebuilt:
+        """Make a state directory's content of a point's table, with the purges that a survivor knows beyond it."""
 
     def load(self, folder: Path, table: Table) -> None:
         """Open what was rebuilt as a start would, and compare it with the table. Raises RecoveryError."""
 
     def unsaved_since(self, history: str, sequence: int) -> float | None:
         """When the first change after a sequence number was made; None when there is none."""
+
+    def now(self) -> tuple[str, int]:
+        """The history and the sequence number as they are."""
 
 
 class Warm(Protocol):
@@ -75,5 +79,6 @@ class Warm(Protocol):
     def body(self, blob: bytes) -> bytes | None:
         """A body's bytes; None when it was evicted since."""
 
-    def rebuild(self, entries: Iterator[tuple[str, Entry]], body: Callable[[Entry], bytes], folder: Path) -> int:
-        """Make a disk tier's directory; how many entries it has."""
+    def rebuild(self, entries: Table, bodies: Iterator[tuple[bytes, bytes]], folder: Path, distrust: bool) -> int:
+        """Make a disk tier's directory; how many entries it has. `distrust`: purges may be unknown, so nothing of it
+        may be served before the origin has said that it is still good."""

@@ -49,6 +49,10 @@ class Vault:
             data = repository.get(CONFIG) or b""
         return cls(repository, _sealer(form.read_config_file(data), key, random, repository.place))
 
+    def remember(self, other: Vault) -> None:
+        """Take over what another one, of the same repository, has read: manifests never change."""
+        self._manifests = other._manifests
+
     # -- points ----------------------------------------------------------------------------------------------------
 
     def points(self) -> dict[str, Point]:

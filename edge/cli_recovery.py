@@ -1,0 +1,108 @@
+"""Opening what recovery works with, for commands and sidecar: the repository that is meant, its key, pace, state.
+
+One rule: this is the one place that joins the recovery side with its adapters and with the gateway's state.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.adapters.repository_directory import DirectoryRepository
+from edge.adapters.repository_retry import RetryingRepository
+from edge.adapters.repository_s3 import S3Repository
+from edge.cli_state import LocalState
+from edge.config import Config
+from edge.config_snapshots import Keep, Snapshots
+from edge.errors import WrongKey
+from edge.ports import Repository
+from edge.recovery.retention import KeepRules
+from edge.recovery.seal import KEY_BYTES
+from edge.sidecar.pace import Pace, PacedRepository
+from edge.sidecar.take import LONGEST_CHAIN, Progress, Work, silent
+from edge.sidecar.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which repository is meant."""
+
+    repository: str
+    endpoint: str | None = None
+    region: str | None = None
+    key_file: str | None = None
+
+    @classmethod
+    def of(cls, values: Snapshots) -> Where:
+        """That of a configuration."""
+        return cls(values.repository, values.endpoint, values.region, values.encryption_key_file)
+
+
+def repository_of(where: Where) -> Repository:
+    """The adapter, with retries."""
+    kind, _, rest = where.repository.partition(":")
+    inner: Repository
+    if kind == "file":
+        inner = DirectoryRepository(Path(rest.removeprefix("//")))
+    else:
+        inner = S3Repository(where.repository, where.endpoint, where.region)
+    return RetryingRepository(inner, time.sleep, random.random)
+
+
+def key_of(path: str | None) -> bytes | None:
+    """The key in a file. Raises WrongKey."""
+    if path is None:
+        return None
+    try:
+        mode = Path(path).stat().st_mode
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise WrongKey(
+            f"{path}: {error.strerror}: it must hold the repository's key; a new one is made with "
+            f"`(umask 077; openssl rand -hex 32 > {path})`"
+        ) from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise WrongKey(f"{path}: others may read the key: chmod 600 {path}")
+    text = raw.strip()
+    if len(raw) == KEY_BYTES:
+        return raw
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise WrongKey(f"{path}: must hold {KEY_BYTES} bytes, as {2 * KEY_BYTES} hex digits: openssl rand -hex 32")
+    return key
+
+
+def open_work(
+    where: Where,
+    make: bool,
+    pace: Pace | None = None,
+    progress: Progress = silent,
+    longest_chain: int = LONGEST_CHAIN,
+) -> Work:
+    """The repository, open. Raises RecoveryError."""
+    pace = pace or Pace()
+    repository = PacedRepository(repository_of(where), pace)
+    vault = Vault.open(repository, key_of(where.key_file), os.urandom, make)
+    return Work(vault, pace, time.time, progress, longest_chain)
+
+
+def pace_of(values: Snapshots) -> Pace:
+    """How fast the sidecar may go."""
+    return Pace(values.core, float(values.bandwidth))
+
+
+def rules_of(keep: Keep) -> KeepRules:
+    """`snapshots.keep` as retention reads it."""
+    return KeepRules(keep.last, keep.hourly, keep.daily, keep.weekly, keep.monthly, keep.yearly, keep.within)
+
+
+def state_of(config: Config, filename: str, encrypted: bool) -> LocalState:
+    """The state that a configuration names."""
+    return LocalState(Path(config.state.path), encrypted, config, filename)

@@ -1,0 +1,121 @@
+"""What the commands about recovery points share: which repository is meant, progress, a point by its name.
+
+One rule: whatever only needs the repository works with the repository alone, so that it works on a machine where there
+is nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edge.cli_client import DEFAULT_CONFIG, Failed, size
+from edge.cli_recovery import Where, open_work
+from edge.config import Config, load_text
+from edge.errors import ConfigError
+from edge.recovery.points import Point, closure
+from edge.sidecar.take import Work
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the common options say."""
+
+    path: Path
+    where: Where
+    config: Config | None
+    admin: str | None
+    token_file: Path | None
+
+    def work(self, make: bool = False) -> Work:
+        """The repository, open."""
+        chain = self.config.snapshots.chain if self.config is not None and self.config.snapshots is not None else 48
+        return open_work(self.where, make, progress=_progress, longest_chain=chain)
+
+
+def repository_options(command: Decorated) -> Decorated:
+    """The options that say which repository is meant; they end as one argument, `asked`."""
+
+    def wrapped(
+        path: Path | None,
+        repository: str | None,
+        endpoint: str | None,
+        region: str | None,
+        key_file: str | None,
+        admin: str | None,
+        token_file: Path | None,
+        **others: Any,
+    ) -> None:
+        given = Where(repository, endpoint, region, key_file) if repository is not None else None
+        command(_asked(path, given, key_file, admin, token_file), **others)
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    found: Any = wrapped
+    for option in (
+        click.option("--token-file", type=click.Path(path_type=Path), help="File with the admin token."),
+        click.option("--admin", metavar="HOST:PORT", help="The gateway's admin listener."),
+        click.option("--key-file", help="The repository's key; left out: snapshots.encryption_key_file."),
+        click.option("--region", help="S3 region."),
+        click.option("--endpoint", help="S3 endpoint."),
+        click.option("--repository", metavar="URL", help="file:DIR or s3://BUCKET/PREFIX; left out: [snapshots]."),
+        click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file."),
+    ):
+        found = option(found)
+    return found  # type: ignore[no-any-return]
+
+
+def _asked(
+    path: Path | None, given: Where | None, key_file: str | None, admin: str | None, token_file: Path | None
+) -> Asked:
+    file = path or Path(DEFAULT_CONFIG)
+    config = _config(file) if file.is_file() else None
+    if given is not None:
+        return Asked(file, given, config, admin, token_file)
+    if config is None:
+        raise Failed(f"{file}: no such file; give -c FILE, or --repository for a repository without one")
+    if config.snapshots is None:
+        raise Failed(f'{file}: has no [snapshots]: give it a repository = "file:/mnt/backups", or give --repository')
+    where = Where.of(config.snapshots)
+    if key_file is not None:
+        where = Where(where.repository, where.endpoint, where.region, key_file)
+    return Asked(file, where, config, admin, token_file)
+
+
+def _config(path: Path) -> Config:
+    try:
+        return load_text(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise Failed(f"{path}: {error.strerror}") from None
+    except ConfigError as error:
+        raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
+
+
+def _progress(phase: str, done: int, whole: int) -> None:
+    """One line that changes, for people who look."""
+    if sys.stderr.isatty():
+        share = f"{100 * done / whole:3.0f} %" if whole else ""
+        click.echo(f"\r{phase}: {share} {size(done) if whole > 10_000 else done}   ", err=True, nl=False)
+
+
+def named(points: dict[str, Point], name: str) -> Point:
+    """A point by its id or an unmistakable beginning or end of it."""
+    near = [each for each in points if each.startswith(name) or each.endswith(name)]
+    return points[near[0]] if len(near) == 1 else closure(points, name)[-1]
+
+
+def own_state(config: Config) -> Any:
+    """The state directory's lock; None while a gateway holds it."""
+    from edge.control.gateway import CannotStart, lock_state  # not cheap, and not needed for other commands
+
+    try:
+        return lock_state(Path(config.state.path))
+    except CannotStart:
+        return None

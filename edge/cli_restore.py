@@ -1,0 +1,147 @@
+"""`edge restore` and `edge drill`.
+
+One rule: a restore that did not say where goes to the configured places, and only while no gateway uses them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.cli_client import Failed, console, json_option, say, table
+from edge.cli_recovery import key_of
+from edge.cli_repository import Asked, named, own_state, repository_options
+from edge.cli_state import LocalState, accepted
+from edge.errors import DrillFailed
+from edge.recovery.points import Point
+from edge.sidecar.restore import Restored, Target, chosen, restore
+from edge.sidecar.shown import when
+from edge.sidecar.take import Work
+
+
+@click.command("restore")
+@click.option("--point", help="Which point; left out: the newest sound one.")
+@click.option("--at", metavar="TIME", help="The newest point that is not younger, as 2026-11-27T04:00:00Z.")
+@click.option("--to", type=click.Path(path_type=Path), help="A new state directory; left out: the configured one.")
+@json_option
+@repository_options
+def restore_command(asked: Asked, point: str | None, at: str | None, to: Path | None, as_json: bool) -> None:
+    """Restore the state from a point; what was there before is kept beside it. The gateway must not run."""
+    if point is not None and at is not None:
+        raise click.UsageError("give --point or --at, not both")
+    if to is None and asked.config is None:
+        raise Failed(f"{asked.path}: no such file: give --to DIR for the state, or a configuration that names one")
+    work = asked.work()
+
+    def choose(points: dict[str, Point]) -> Point:
+        return chosen(points, None if point is None else named(points, point).id, _time(at))
+
+    found = _restored(asked, work, choose, to)
+    problems = accepted(found.state, found.rebuilt)
+    if as_json:
+        say(restored_view(found, problems))
+    else:
+        _tell(found, problems)
+
+
+def _restored(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point], to: Path | None) -> Restored:
+    encrypted = work.vault.sealer.encrypted
+    if to is not None:
+        survivor = Path(asked.config.state.path) if asked.config is not None else None
+        return restore(work, LocalState(to, encrypted), None, choose, Target(to, survivor=survivor))
+    assert asked.config is not None
+    state = Path(asked.config.state.path)
+    there = state.exists()
+    lock = own_state(asked.config)
+    if lock is None:
+        raise Failed(f"{state}: a gateway runs with this state directory: stop it, or restore with --to DIR")
+    with lock:
+        if not there:  # the lock made it: there is nothing to keep, and no survivor
+            found = restore(work, LocalState(state, encrypted), None, choose, Target(state, replace=True))
+            for path in found.kept:
+                shutil.rmtree(path)
+            found.kept = []
+            return found
+        return restore(work, LocalState(state, encrypted), None, choose, Target(state, replace=True, survivor=state))
+
+
+def _time(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("expected a time such as 2026-11-27T04:00:00Z", param_hint="--at") from None
+    return found.timestamp()  # without an offset: local time, as the clock on the wall shows it
+
+
+def restored_view(found: Restored, problems: list[str]) -> dict[str, Any]:
+    """What a restore did."""
+    return {
+        "point": found.point.id,
+        "taken_at": when(found.point.taken_at),
+        "state": str(found.state),
+        "history": found.rebuilt.history,
+        "sequence": found.rebuilt.sequence,
+        "purges_replayed": found.rebuilt.purges_replayed,
+        "purge_gap": found.rebuilt.gap,
+        "bodies": found.bodies,
+        "kept": [str(path) for path in found.kept],
+        "left_out": list(found.point.left_out),
+        "config_problems": problems,
+        "seconds": round(found.seconds, 3),
+    }
+
+
+def _tell(found: Restored, problems: list[str]) -> None:
+    click.echo(f"{found.state}: restored from {found.point.id} in {found.seconds:.1f} s")
+    if found.rebuilt.purges_replayed:
+        click.echo(f"replayed {found.rebuilt.purges_replayed} purges that are younger than the point")
+    if found.rebuilt.gap:
+        click.echo("no journal survived: purges after the point may be unknown; cached bodies are revalidated first")
+    for path in found.kept:
+        click.echo(f"the old one is kept: {path}")
+    for line in found.point.left_out:
+        click.echo(f"edge: not in the point: {line}", err=True)
+    for line in problems:
+        click.echo(f"edge: the restored configuration: {line}", err=True)
+
+
+@click.command("drill")
+@click.option("--point", help="Which point; left out: the newest sound one.")
+@json_option
+@repository_options
+def drill_command(asked: Asked, point: str | None, as_json: bool) -> None:
+    """Prove that a point restores: a second gateway boots from it, and damaged copies are refused."""
+    from edge.cli_drill import run_drill  # not cheap, and not needed for other commands
+
+    work = asked.work()
+    points = work.vault.points()
+    found = chosen(points, None if point is None else named(points, point).id, None)
+    values = None if asked.config is None else asked.config.snapshots
+    state = Path(tempfile.gettempdir()) / "edge-drill" if asked.config is None else Path(asked.config.state.path)
+    result = run_drill(work, found, values, state, key_of(asked.where.key_file))
+    if as_json:
+        say(result.view())
+    else:
+        rows = [[each["step"], "ok" if each["ok"] else "FAILED", each["seconds"]] for each in result.steps]
+        click.echo(f"drill of {result.point}")
+        console().print(table("", ["step", "", "seconds"], rows))
+        for line in result.notes:
+            click.echo(f"  {line}")
+        click.echo(f"rto {_seconds(result.rto_s)}, rpo {_seconds(result.rpo_s)}, {result.seconds:.1f} s in all")
+    if not result.passed:
+        raise DrillFailed(f"{result.point}: {'; '.join(result.problems)}")
+
+
+def _seconds(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f} s"
+
+
+COMMANDS = (restore_command, drill_command)

@@ -1,0 +1,197 @@
+"""The supervisor's side of the sidecar: started, replaced when it dies, asked, and what it tells.
+
+One rule: the gateway never waits for it. Whoever asks the sidecar waits, with progress; everybody else reads what it
+told last. A sidecar that cannot work is an event, a metric and a line in the status, never a gateway that does not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import suppress
+from time import monotonic
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from edge.control.link import Link, LinkLost, Progress, Refused, connect
+from edge.control.refusals import Refusal, Unavailable
+from edge.control.supervisor import Supervisor
+from edge.frames import Frame, Kind, ack
+
+SIDECAR_MODULE = "edge.cli_sidecar"
+BACKOFF_MIN_S, BACKOFF_MAX_S, STEADY_S = 1.0, 60.0, 30.0
+END_S = 2.0
+GOLDEN_MAX = 200  # golden requests in a point
+
+
+class RecoveryRefused(Refusal):
+    """What the sidecar answered with; its text says what to do."""
+
+    status: ClassVar[int] = 500
+
+
+class Recovery:
+    """One sidecar."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._link: Link | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self.restarts = 0
+        self.status: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Keep one running."""
+        self._keeper = asyncio.create_task(self._keep(), name="sidecar")
+
+    async def stop(self) -> None:
+        """End it. A job that runs is cut off, which harms no point."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._link is not None:
+            self._link.end("the gateway stops")
+        process = self._process
+        if process is not None and process.returncode is None:
+            try:
+                await asyncio.wait_for(process.wait(), END_S)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL)
+                await process.wait()
+
+    async def ask(self, body: dict[str, Any], on_progress: Progress | None = None) -> dict[str, Any]:
+        """The sidecar's answer. Raises RecoveryRefused, Unavailable."""
+        if self._link is None or self._link.closed is not None:
+            raise Unavailable("the sidecar that takes recovery points is not running just now; its events say why")
+        try:
+            found = await self._link.ask(Kind.ASK, body, on_progress)
+        except (LinkLost, Refused) as error:
+            raise Unavailable(f"the sidecar ended meanwhile: {error.detail}") from None
+        if "error" in found:
+            raise RecoveryRefused(str(found["detail"]), int(found["status"]))
+        return found
+
+    # -- the process -----------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        backoff_s = BACKOFF_MIN_S
+        while True:
+            begun = monotonic()
+            code = await self._live_once()
+            if monotonic() - begun > STEADY_S:
+                backoff_s = BACKOFF_MIN_S
+            self.restarts += 1
+            self._supervisor.events.add("recovery.sidecar_died", {"code": code, "again_in_s": backoff_s})
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+
+    async def _live_once(self) -> int:
+        """One process from start to end; its exit code."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", SIDECAR_MODULE, str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        link = self._link = await connect(ours, self._frame)
+        running = self._supervisor.running
+        link.send(Frame(Kind.CONFIG, {"text": running.text, "filename": running.filename}))
+        try:
+            return await process.wait()
+        finally:
+            link.end("the sidecar ended")
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.kind is Kind.EVENT:
+            facts = {key: value for key, value in frame.body.items() if key != "kind"}
+            self._supervisor.events.add(str(frame.body["kind"]), facts)
+        elif frame.kind is Kind.RECOVERY:
+            self.status = frame.body
+        elif frame.kind is Kind.ASK and self._link is not None:
+            task = asyncio.create_task(self._tell_facts(self._link, frame), name="recovery-facts")
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
+
+    async def _tell_facts(self, link: Link, frame: Frame) -> None:
+        try:
+            link.send(ack(frame, await facts(self._supervisor)))
+        except (LinkLost, Refused, TimeoutError) as error:
+            link.send(ack(frame, error=str(error) or "no worker answered in time"))
+
+    # -- shown -----------------------------------------------------------------------------------------------------
+
+    def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
+        """For `/metrics`. What does not exist has no value rather than a wrong one."""
+        report = self.status.get("report") or {}
+        rpo, rto = report.get("rpo") or {}, report.get("rto") or {}
+        values = {
+            "points": ("Recovery points in the repository", report.get("points")),
+            "points_corrupt": ("Recovery points that are known to be damaged", report.get("corrupt")),
+            "age_seconds": ("Since the newest sound point", report.get("age_s")),
+            "verified_age_seconds": ("Since a point was verified", report.get("verified_age_s")),
+            "drilled_age_seconds": ("Since a drill passed", report.get("drilled_age_s")),
+            "rpo_achieved_seconds": ("Since the first change that is in no point", rpo.get("achieved_s")),
+            "rpo_target_seconds": ("Most that may be lost", rpo.get("target_s")),
+            "rto_achieved_seconds": ("What the last drill that passed measured", rto.get("achieved_s")),
+            "rto_target_seconds": ("Longest time until ready", rto.get("target_s")),
+            "alerts": ("Targets that are missed now", len(report.get("alerts", ()))),
+            "failures": ("Jobs that failed since the sidecar started", self.status.get("failures")),
+            "sidecar_restarts": ("Sidecars replaced", self.restarts),
+        }
+        known = ((name, text, value) for name, (text, value) in values.items() if value is not None)
+        return [(f"edge_recovery_{name}", text, {}, float(value)) for name, text, value in known]
+
+
+async def facts(supervisor: Supervisor) -> dict[str, Any]:
+    """Entries for a point that only the running gateway knows: golden requests, and what was measured."""
+    golden = []
+    for url in golden_urls(supervisor)[:GOLDEN_MAX]:
+        found = await supervisor.workers.ask_one(Kind.ASK, {"what": "explain", "url": url})
+        golden.append(golden_of(url, found))
+    membership = supervisor.routing.membership
+    admin = {
+        "regions": {name: entry.admin.value for name, entry in membership.regions.items()},
+        "backends": {f"{pool}/{name}": entry.admin.value for (pool, name), entry in membership.backends.items()},
+    }
+    return {
+        "golden/requests": golden,
+        "golden/admin": admin,
+        "golden/epoch": supervisor.epochs.seq,
+        "measured/backends": {f"{key[0]}/{key[1]}": _measured(supervisor, key) for key in membership.backends},
+        "measured/counters": dict(supervisor.totals.counters),
+    }
+
+
+def _measured(supervisor: Supervisor, key: tuple[str, str]) -> dict[str, Any]:
+    live = supervisor.routing.live(key)
+    return {"health": live.health.value, "latency_s": live.latency.value}
+
+
+def golden_urls(supervisor: Supervisor) -> list[str]:
+    """A request for each route, under a name that it serves."""
+    urls = []
+    for route in supervisor.running.config.routes:
+        host = route.host if isinstance(route.host, str) else str(route.host[0])
+        name = {"*": "golden.example"}.get(host, host.replace("*", "golden", 1))
+        urls.append(f"http://{name}{quote(str(route.path), safe='/%')}")
+    return urls
+
+
+def golden_of(url: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What of an explanation must be the same after a restore. Health and load are not the point's to keep."""
+    cache = found.get("cache") or {}
+    regions = found.get("regions") or []
+    return {
+        "url": url,
+        "route": found.get("route"),
+        "key": cache.get("key"),
+        "regions": [row["region"] for row in regions],
+        "healthy": not any("unhealthy" in str(row.get("reason")) for row in regions),
+        "backends": sorted((row["backend"], row["region"], row["weight"]) for row in found.get("backends") or []),
+    }
