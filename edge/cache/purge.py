@@ -23,7 +23,7 @@ response was last checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -161,6 +161,33 @@ class Epochs:
     def stamped(self, seq: int, key: bytes) -> Fate:
         """What stamps since `seq` left of a response that the index holds."""
         return KEPT if seq >= self.last_stamp else _fate(self._stamp_of(key), seq)
+
+    def settled(self, number: int, key: bytes, tags: Iterable[bytes]) -> Fate:
+        """What numbered purges left of a response that was fetched when the journal's last number was `number`.
+
+        For tiers that every worker reads: local numbers mean nothing to another worker, so only the journal's part of
+        a stamp is compared; what has none (unsafe methods) has to be removed from the tier itself.
+        """
+        if number >= self.seq >> 32:
+            return KEPT
+        found = self._log.get((Kind.URL, base_of(key)), _NONE)
+        for tag in tags:
+            found = found.join(self._log.get((Kind.TAG, tag), _NONE))
+        found = found.join(self._stamp_of(key))
+        return _fate(Stamp(found.hard >> 32, found.soft >> 32, found.soft_at), number)
+
+    def logged(self, after: int) -> Iterator[tuple[Purge, float]]:
+        """The purges by URL and tag, with their times, whose number is higher: what a tier may not have seen yet."""
+        for (kind, value), stamp in self._log.items():
+            if stamp.soft >> 32 > after:
+                yield Purge(kind, value, soft=True), stamp.soft_at
+            if stamp.hard >> 32 > after:
+                yield Purge(kind, value), stamp.soft_at
+
+    @property
+    def number(self) -> int:
+        """The journal's number of the last purge."""
+        return self.seq >> 32
 
     def _stamp_of(self, key: bytes) -> Stamp:
         stamps, found = self._stamps, self._all

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge.cache.body import BodyFile
 from edge.cache.verdict import Source
 from edge.http.dates import format_date
 from edge.http.message import Fields, Line, ResponseHead
@@ -22,6 +23,7 @@ _OVERHEAD_BYTES = 470
 _PER_CHUNK_BYTES = 49
 _PER_VARY_BYTES = 16  # the values are shared
 _PER_TAG_BYTES = 100
+_PER_FILE_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Stored:
         "born",
         "chunks",
         "etag",
+        "file",
         "fresh_until",
         "keep_s",
         "key",
@@ -95,7 +98,8 @@ class Stored:
     key: bytes
     status: int
     wire: bytes  # status line and all served lines, each with CRLF; without Age, Connection, Cache-Status
-    chunks: tuple[bytes, ...]
+    chunks: tuple[bytes, ...]  # empty where the body is in a file
+    file: BodyFile | None
     length: int  # of the stored body
     size_bytes: int  # what it counts against the budget, this object included
     vary: Selecting
@@ -165,8 +169,13 @@ class Stored:
     @property
     def variant(self) -> bytes:
         """Which place of its key it takes: one that is stored later with the same key and variant replaces it."""
-        chosen = b"\n".join([b"%b:%b" % (name, b"-" if value is None else b"+" + value) for name, value in self.vary])
+        chosen = self.choice
         return chosen if self.part is None else b"%b\n#%d-%d" % (chosen, self.part.first, self.part.last)
+
+    @property
+    def choice(self) -> bytes:
+        """The variant without the range: whole responses and parts of one representation share it."""
+        return b"\n".join([b"%b:%b" % (name, b"-" if value is None else b"+" + value) for name, value in self.vary])
 
     def age(self, now: float) -> int:
         """Whole seconds since the origin made or validated it; never negative, never less for a later `now`."""
@@ -196,15 +205,19 @@ class Stored:
         return f"Stored({self.key!r}, {self.status}, {self.length} B, {self.source.value} {self.lifetime_s:g} s)"
 
 
-def build(plan: Plan, chunks: tuple[bytes, ...]) -> Stored:
-    """The stored response of a plan and its whole body. Raises ValueError when the body does not fit the plan."""
-    length = sum(map(len, chunks))
+def build(plan: Plan, chunks: tuple[bytes, ...], file: BodyFile | None = None) -> Stored:
+    """The stored response of a plan and its whole body, which is in chunks or in a file.
+
+    Raises ValueError when the body does not fit the plan.
+    """
+    length = sum(map(len, chunks)) if file is None else file.length
     if not plan.fits(length):
         raise ValueError("the body is not what its head announced")
     made = Stored.__new__(Stored)
     made.key = plan.key
     made.status = plan.status
     made.chunks = chunks
+    made.file = file
     made.length = length
     made.vary = plan.vary
     made.language = plan.language
@@ -219,9 +232,9 @@ def build(plan: Plan, chunks: tuple[bytes, ...]) -> Stored:
     made.must_revalidate = plan.must_revalidate
     made.no_cache = plan.no_cache
     made.source = plan.source
-    made.simple = plan.plain_hits and plan.status == 200 and not (plan.vary or plan.no_cache or plan.part)
+    made.simple = plan.plain_hits and plan.status == 200 and not (plan.vary or plan.no_cache or plan.part or file)
     made.wire = _wire(plan, length)
-    made.size_bytes = _size(made)
+    made.size_bytes = charge(made)
     return made
 
 
@@ -242,12 +255,13 @@ def _wire(plan: Plan, length: int) -> bytes:
     return b"".join(lines)
 
 
-def _size(made: Stored) -> int:
+def charge(made: Stored) -> int:
+    """What a response counts against a budget of memory."""
     return (
         _OVERHEAD_BYTES
         + len(made.key)
         + len(made.wire)
-        + made.length
+        + (made.length if made.file is None else len(made.file.sums) + _PER_FILE_BYTES)
         + len(made.etag or b"")
         + _PER_CHUNK_BYTES * len(made.chunks)
         + sum(_PER_VARY_BYTES + len(value or b"") for _, value in made.vary)

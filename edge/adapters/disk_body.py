@@ -1,0 +1,112 @@
+"""Bodies in files of their own: written piece by piece under a temporary name, read piece by piece with their sums.
+
+One rule: a piece that does not fit its sum is never given out. A piece that this process has checked once is not
+checked again while it comes from the page cache and the file has not been touched; what comes from the disk is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from zlib import crc32
+
+from edge.adapters.disk_files import Cold, FileOps, read_at
+from edge.adapters.disk_place import Place
+from edge.cache.body import PIECE_BYTES, BodyFile
+from edge.cache.record import Damaged
+
+MAX_KNOWN = 4096  # bodies whose checked pieces are remembered
+_numbers = count(1)
+
+Checked = OrderedDict[tuple[bytes, int, int], bytearray]
+
+
+def temp_name() -> str:
+    """A name that no other process and no other body has."""
+    return f"{os.getpid()}-{next(_numbers)}"
+
+
+class BodyWriter:
+    """One body on its way to the disk; blocking, in the writer's thread."""
+
+    def __init__(self, place: Place, temp: str, ops: FileOps) -> None:
+        self.temp = temp
+        self.length = 0
+        self._ops = ops
+        self._fd = ops.open(place.temp(temp))
+        self._hash = sha256()
+        self._sums = bytearray()
+        self._sum = 0  # of the piece that is not yet whole
+
+    def write(self, data: bytes) -> None:
+        """More of it. Raises OSError."""
+        self._ops.write(self._fd, data, self.length)
+        self._hash.update(data)
+        view = memoryview(data)
+        while view:
+            room = PIECE_BYTES - self.length % PIECE_BYTES
+            part, view = view[:room], view[room:]
+            self._sum = crc32(part, self._sum)
+            self.length += len(part)
+            if self.length % PIECE_BYTES == 0:
+                self._end_piece()
+
+    def _end_piece(self) -> None:
+        self._sums += self._sum.to_bytes(4, "big")
+        self._sum = 0
+
+    def finish(self) -> BodyFile:
+        """It is whole."""
+        if self.length % PIECE_BYTES:
+            self._end_piece()
+        self.close()
+        return BodyFile(self._hash.digest(), self.length, bytes(self._sums))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class OpenBody:
+    """A body that is being served."""
+
+    __slots__ = ("_checked", "_fd", "file")
+
+    def __init__(self, file: BodyFile, path: Path, checked: Checked) -> None:
+        """Raises OSError where it is not there, Damaged where it has another length."""
+        self.file = file
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(self._fd)
+        if found.st_size != file.length:
+            self.close()
+            raise Damaged(f"body of {found.st_size} bytes instead of {file.length}")
+        key = (file.name, found.st_mtime_ns, found.st_ctime_ns)
+        known = checked.get(key)
+        if known is None:
+            known = checked[key] = bytearray(-(-file.length // PIECE_BYTES))
+            if len(checked) > MAX_KNOWN:
+                checked.popitem(last=False)
+        self._checked = known
+
+    def piece(self, number: int, wait: bool) -> bytes:
+        """One piece. Raises Cold where that would wait for the disk and `wait` is false; Damaged; OSError."""
+        data = read_at(self._fd, self.file.size_of(number), number * PIECE_BYTES, wait)
+        if wait or not self._checked[number]:
+            if not self.file.checks(number, data):
+                raise Damaged("a piece of a body does not fit its checksum")
+            self._checked[number] = 1
+        return data
+
+    def close(self) -> None:
+        """Let go."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+__all__ = ["Checked", "Cold", "Damaged", "OpenBody", "temp_name"]

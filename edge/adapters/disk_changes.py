@@ -1,0 +1,335 @@
+"""Changes to the disk tier, by whichever process holds the turn: each is one transaction of the index.
+
+    turn (a lock on a file) ─► room: evict, commit, unlink ─► append records ─► rows, purges, commit ─► unlink
+
+One rule: at any instant the committed index points only to bytes that are there, and a crash leaves at most bytes that
+nothing points to: those of a segment are counted with it at the next start, bodies and temporary files are swept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.adapters.disk_files import FileOps
+from edge.adapters.disk_index import Sums, connect
+from edge.adapters.disk_place import Place
+from edge.adapters.disk_room import Limits, NoRoom, Room, blocks
+from edge.cache.body import BodyFile
+from edge.cache.purge import Kind, Purge, base_of
+from edge.cache.stored import Stored
+
+ROWS = 32  # in one statement: each step of one lets other threads run, and may then wait for them
+ROW_BYTES = 512  # what a row may add to the index
+_COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
+
+
+@dataclass(slots=True, eq=False)
+class Addition:
+    """A response to be stored: its record, and where its body is when that is not in it."""
+
+    stored: Stored
+    record: bytes
+    body: BodyFile | None = None
+    temp: str | None = None  # the body's temporary file; None where the body is there already
+    seq: int = 0  # the worker's purge sequence when it was asked for
+
+
+@dataclass(slots=True)
+class Changes:
+    """One batch. `removed` and `used` are hashes of key and variant; `purges` are by URL and tag, with their time."""
+
+    additions: list[Addition] = field(default_factory=list)
+    removed: list[tuple[int, int]] = field(default_factory=list)
+    purges: list[tuple[Purge, float]] = field(default_factory=list)
+    used: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Changer:
+    """One process's (or thread's) way to change the store. Blocking; not for the loop."""
+
+    def __init__(
+        self,
+        place: Place,
+        limits: Limits,
+        ops: FileOps | None = None,
+        hot: Callable[[bytes], bool] = lambda key: False,
+        durable: bool = False,
+    ) -> None:
+        self.place = place
+        self.limits = limits
+        self.sums = Sums(place.salt)
+        self._ops = ops or FileOps()
+        self.db = connect(place)
+        if durable:  # a purge must outlive a power cut
+            self.db.execute("PRAGMA synchronous = FULL")
+        self._turn = os.open(place.store / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.room = Room(place, self.db, limits, self._append_main, hot)
+        self._segments: dict[int, list[int]] = {}  # by main: id, fd, bytes, charge
+
+    def close(self) -> None:
+        """Let go; harmless when done already."""
+        self.db.close()
+        if self._turn >= 0:
+            os.close(self._turn)
+            self._turn = -1
+        for _, fd, *_ in self._segments.values():
+            os.close(fd)
+        self._segments.clear()
+
+    # -- what is done --------------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Changes, still: Callable[[Addition], bool] = lambda addition: True) -> None:
+        """One batch, wholly or not at all; what is not `still` wanted when its turn comes is left out.
+
+        Raises sqlite3.Error, OSError, NoRoom.
+        """
+        with self._have_turn():
+            wanted = [each for each in changes.additions if still(each)]
+            need = sum(len(each.record) + ROW_BYTES for each in wanted)
+            if need:
+                self.make_room(need)
+            # A body that is there already may have gone with its last response, for want of room.
+            kept = [each for each in wanted if each.body is None or each.temp is not None or self.known(each.body.name)]
+            places = self._append(kept)
+            with self._transaction() as gone:
+                self._purge(changes.purges)
+                self.db.executemany("DELETE FROM objects WHERE hash = ? AND variant = ?", changes.removed)
+                self._note_segments()
+                self._insert(kept, places, gone)
+                self._drop_temps([each.temp for each in changes.additions if each.temp and each not in kept], gone)
+                self.db.executemany(
+                    "UPDATE objects SET used = 1 WHERE hash = ? AND variant = ? AND used = 0", changes.used
+                )
+                self._drop_bodies(gone)
+            self.room.shrink()
+
+    def purge(self, purge: Purge, at: float, number: int) -> set[tuple[int, int]]:
+        """An operator's purge, durable when this returns; what by URL or tag it touched and was still of use."""
+        with self._have_turn(), self._transaction() as gone:
+            found = self._purge([(purge, at)]) if purge.kind in (Kind.URL, Kind.TAG) else set()
+            self.note_purged(number)
+            self._drop_bodies(gone)
+        return found
+
+    def note_purged(self, number: int, floor: int = 0) -> None:
+        """Purges up to this number are in; what was fetched before `floor` is not to be used."""
+        self.db.execute("UPDATE facts SET value = max(value, ?) WHERE name = 'purged'", (number,))
+        self.db.execute("UPDATE facts SET value = max(value, ?) WHERE name = 'floor'", (floor,))
+
+    def known(self, name: bytes) -> bool:
+        """Whether a body is there already."""
+        return self.db.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is not None
+
+    def reserve(self, temp: str, count: int) -> None:
+        """Set room aside for a temporary file; in all for it when called again. Raises NoRoom."""
+        with self._have_turn():
+            (before,) = self.db.execute("SELECT total(bytes) FROM temps WHERE name = ?", (temp,)).fetchone()
+            self.make_room(max(0, blocks(count) - int(before)))
+            with self._transaction():
+                self.db.execute("INSERT OR REPLACE INTO temps VALUES (?, ?, ?)", (temp, os.getpid(), blocks(count)))
+
+    def drop_temp(self, temp: str) -> None:
+        """It is not wanted any more."""
+        with self._have_turn(), self._transaction() as gone:
+            self._drop_temps([temp], gone)
+
+    def _drop_temps(self, temps: list[str], gone: list[Path]) -> None:
+        for temp in temps:
+            self.db.execute("DELETE FROM temps WHERE name = ?", (temp,))
+            gone.append(self.place.temp(temp))
+
+    def make_room(self, need: int) -> None:
+        """Evict until `need` more bytes fit; inside the turn. Raises NoRoom."""
+        while self.room.lacking(need) > 0:
+            with self._transaction() as gone:
+                main = self._segments.get(1, [0])[0]
+                before = {number for (number,) in self.db.execute("SELECT id FROM segments")}
+                self._note_segments()
+                if not self.room.evict(main):
+                    if not main:
+                        raise NoRoom(f"disk cache {self.place.path}: nothing left to evict")
+                    os.close(self._segments.pop(1)[1])  # its own main segment is all that is left
+                    self.room.evict(0)
+                self._note_segments()
+                after = {number for (number,) in self.db.execute("SELECT id FROM segments")}
+                gone.extend(self.place.segment(number) for number in before - after)
+                self._drop_bodies(gone)
+            self.room.shrink()
+
+    # -- inside a turn -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _have_turn(self) -> Iterator[None]:
+        """One at a time over all processes; the kernel gives it on when one dies."""
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    turn = _have_turn
+
+    @contextmanager
+    def _transaction(self) -> Iterator[list[Path]]:
+        """All or nothing; the files that are put on the list go when it is committed."""
+        gone: list[Path] = []
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield gone
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            self._forget_segments()  # what is in them and what the index says may differ now
+            raise
+        for path in gone:
+            self._ops.unlink(path)
+
+    transaction = _transaction
+
+    def _append(self, additions: Sequence[Addition]) -> list[tuple[int, int]]:
+        """Write the records into segments on trial; where each is."""
+        places: list[tuple[int, int]] = []
+        waiting: list[bytes] = []
+        segment = self._segment(0) if additions else []
+        for each in additions:
+            if segment[3] >= self.limits.segment:
+                self._flush(segment, waiting)
+                segment = self._segment(0)
+            places.append((segment[0], segment[2] + sum(map(len, waiting))))
+            waiting.append(each.record)
+            segment[3] += len(each.record) + (blocks(each.body.length) if each.body is not None else 0)
+        self._flush(segment, waiting)
+        return places
+
+    def _flush(self, segment: list[int], waiting: list[bytes]) -> None:
+        if waiting:
+            data = b"".join(waiting)
+            self._ops.write(segment[1], data, segment[2])
+            segment[2] += len(data)
+            waiting.clear()
+
+    def _append_main(self, record: bytes, body: int) -> tuple[int, int]:
+        segment = self._segment(1)
+        at = segment[2]
+        self._ops.write(segment[1], record, at)
+        segment[2] += len(record)
+        segment[3] += len(record) + body
+        return segment[0], at
+
+    def _segment(self, main: int) -> list[int]:
+        """The segment that is being written, or a new one; on `main` also inside a transaction."""
+        found = self._segments.get(main)
+        if found is not None:
+            kept = self.db.execute("SELECT 1 FROM segments WHERE id = ?", (found[0],)).fetchone()
+            if kept is not None and found[3] < self.limits.segment:
+                return found
+            if self.db.in_transaction or kept is None:
+                self._note_segments()
+            else:
+                with self._transaction():
+                    self._note_segments()
+            os.close(found[1])
+            self._segments.pop(main, None)
+        number = self.db.execute("INSERT INTO segments (main, bytes, charge) VALUES (?, 0, 0)", (main,)).lastrowid or 0
+        made = [number, self._ops.open(self.place.segment(number)), 0, 0]
+        self._segments[main] = made
+        return made
+
+    def _note_segments(self) -> None:
+        for number, _, count, charge in self._segments.values():
+            self.db.execute("UPDATE segments SET bytes = ?, charge = ? WHERE id = ?", (count, charge, number))
+
+    def _forget_segments(self) -> None:
+        """Begin new ones; what was appended and not committed is cut off."""
+        for number, fd, *_ in self._segments.values():
+            try:
+                kept = self.db.execute("SELECT bytes FROM segments WHERE id = ?", (number,)).fetchone()
+                self._ops.truncate(fd, 0 if kept is None else kept[0])
+            except (OSError, sqlite3.Error):
+                pass  # the next start looks how long the file is
+            os.close(fd)
+        self._segments.clear()
+
+    def _insert(self, additions: Sequence[Addition], places: list[tuple[int, int]], gone: list[Path]) -> None:
+        rows: list[tuple[Any, ...]] = []
+        tags: list[tuple[int, int, int]] = []
+        for each, (segment, at) in zip(additions, places, strict=True):
+            stored, of = each.stored, self.sums.of
+            hashed, variant = of(stored.key), of(stored.variant)
+            choice = variant if stored.part is None else of(stored.choice)
+            base_key = base_of(stored.key)
+            base = hashed if base_key == stored.key else of(base_key)
+            body = None if each.body is None else each.body.name
+            if each.body is not None:
+                self._place_body(each.body, each.temp, gone)
+            seal = self.sums.seal(hashed, variant, (segment, at, len(each.record)), 0.0)
+            tagged, part = int(bool(stored.tags)), int(stored.part is not None)
+            place = (segment, at, len(each.record), 0.0, stored.keep_until)
+            rows.append((hashed, variant, choice, base, *place, body, tagged, part, seal))
+            tags.extend((of(tag), hashed, variant) for tag in stored.tags)
+        for at in range(0, len(rows), ROWS):
+            self._insert_rows(rows[at : at + ROWS])
+        self.db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", tags)
+
+    def _insert_rows(self, rows: list[tuple[Any, ...]]) -> None:
+        """Many in one step; a whole response takes away the parts that it makes useless."""
+        whole = [(row[0], row[2]) for row in rows if not row[11]]
+        if whole:
+            marks = ", ".join(["(?, ?)"] * len(whole))
+            self.db.execute(
+                f"DELETE FROM objects WHERE part = 1 AND (hash, choice) IN (VALUES {marks})",
+                [value for pair in whole for value in pair],
+            )
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
+        values = [value for row in rows for value in row]
+        self.db.execute(f"INSERT OR REPLACE INTO objects ({_COLUMNS}) VALUES {marks}", values)
+
+    def _place_body(self, body: BodyFile, temp: str | None, gone: list[Path]) -> None:
+        """Give a body its name, unless one with the same content is there."""
+        if temp is None:
+            return
+        self.db.execute("DELETE FROM temps WHERE name = ?", (temp,))
+        if self.known(body.name):
+            gone.append(self.place.temp(temp))
+            return
+        self._ops.rename(self.place.temp(temp), self.place.body(body.name))
+        self.db.execute("INSERT INTO bodies VALUES (?, ?, 0)", (body.name, blocks(body.length)))
+        self.db.execute("UPDATE facts SET value = value + ? WHERE name = 'bodies'", (blocks(body.length),))
+
+    def _drop_bodies(self, gone: list[Path]) -> None:
+        """Bodies that nothing names any more."""
+        for name, count in self.db.execute("SELECT name, bytes FROM bodies WHERE refs = 0").fetchall():
+            self.db.execute("DELETE FROM bodies WHERE name = ?", (name,))
+            self.db.execute("UPDATE facts SET value = value - ? WHERE name = 'bodies'", (count,))
+            gone.append(self.place.body(name))
+
+    def _purge(self, purges: Sequence[tuple[Purge, float]]) -> set[tuple[int, int]]:
+        touched: set[tuple[int, int]] = set()
+        for purge, now in purges:
+            named = self.sums.of(purge.value)
+            if purge.kind is Kind.TAG:
+                where, values = "(hash, variant) IN (SELECT hash, variant FROM tags WHERE tag = ?)", [named]
+            else:
+                where, values = "(hash = ? AND base = hash) OR (base = ? AND base <> hash)", [named, named]
+            rows = self.db.execute(
+                f"SELECT hash, variant, segment, at, length, until FROM objects WHERE {where}", values
+            ).fetchall()
+            touched.update((row[0], row[1]) for row in rows if row[5] > now)
+            for hashed, variant, *place, _ in rows:
+                if purge.soft:
+                    seal = self.sums.seal(hashed, variant, (place[0], place[1], place[2]), now)
+                    self.db.execute(
+                        "UPDATE objects SET stale = ?, seal = ? WHERE hash = ? AND variant = ? AND stale = 0",
+                        (now, seal, hashed, variant),
+                    )
+                else:
+                    self.db.execute("DELETE FROM objects WHERE hash = ? AND variant = ?", (hashed, variant))
+        return touched

@@ -1,0 +1,105 @@
+"""The disk tier's files: segments of packed records, and bodies that are too large to be packed.
+
+One rule: every change of a file goes through `FileOps`, one call for each, in an order in which stopping after any of
+them leaves a store that is whole: what nothing points to yet is written first, what nothing points to any more goes
+last. (The tests stop after each of them.)
+
+Reading says at once when the page cache does not have the bytes (`RWF_NOWAIT`), so that no loop waits for a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from edge.adapters.disk_place import Place
+
+MAX_OPEN = 256  # segments that a reader keeps open
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
+
+class FileOps:
+    """What the tier does to files."""
+
+    def open(self, path: Path) -> int:
+        """For writing, made where it is missing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: bytes, at: int) -> None:
+        """All of it, or an error."""
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(fd, view, at)
+            view, at = view[done:], at + done
+
+    def truncate(self, fd: int, length: int) -> None:
+        """Cut off what is behind."""
+        os.ftruncate(fd, length)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Take the place of what is there."""
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.replace(new)
+
+    def unlink(self, path: Path) -> None:
+        """Remove it if it is there."""
+        path.unlink(missing_ok=True)
+
+
+class Cold(Exception):
+    """The page cache does not have it: read it in a thread."""
+
+
+def read_at(fd: int, length: int, at: int, wait: bool) -> bytes:
+    """Bytes of a file, fewer at its end. Raises Cold where that would wait for the disk and `wait` is false."""
+    if wait:
+        return os.pread(fd, length, at)
+    if not _NOWAIT:
+        raise Cold
+    buffer = bytearray(length)
+    try:
+        count = os.preadv(fd, [buffer], at, _NOWAIT)
+    except BlockingIOError:
+        raise Cold from None
+    except OSError:  # a filesystem that cannot tell
+        raise Cold from None
+    if count < length:
+        if at + count < os.fstat(fd).st_size:
+            raise Cold
+        del buffer[count:]
+    return bytes(buffer)
+
+
+class Segments:
+    """Segment files kept open by one thread."""
+
+    __slots__ = ("_open", "_place")
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def read(self, segment: int, at: int, length: int, wait: bool) -> bytes:
+        """A record's bytes. Raises Cold, OSError (FileNotFoundError: the segment is gone)."""
+        fd = self._open.get(segment)
+        if fd is None:
+            fd = os.open(self._place.segment(segment), os.O_RDONLY | os.O_CLOEXEC)
+            self._open[segment] = fd
+            if len(self._open) > MAX_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+        return read_at(fd, length, at, wait)
+
+    def let_go(self) -> None:
+        """Close those that were removed meanwhile: an open file keeps its space on the disk."""
+        for segment, fd in list(self._open.items()):
+            if not os.fstat(fd).st_nlink:
+                os.close(fd)
+                del self._open[segment]
+
+    def close(self) -> None:
+        """Close all."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()

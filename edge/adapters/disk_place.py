@@ -1,0 +1,179 @@
+"""The disk tier's directory: whose it is, what it holds, and who may use it.
+
+    <path>/edge-cache.json   that it is ours, its format, its salt and the purge history that it follows
+    <path>/lock              held by the gateway that uses it, for as long as it runs
+    <path>/store/            index.db │ segments/<id> │ bodies/<2 hex>/<hex>; whole, or moved aside whole
+
+One rule: nothing that is not ours is touched, and nothing of ours is used that was made for another format or another
+history of purges: it is moved aside to `store.aside` (the one before goes), with one line, and the tier starts empty.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from edge.errors import EdgeError
+
+FORMAT = 1
+MARK = "edge-cache.json"
+LOCK, SETUP, STORE, ASIDE, DAMAGED = "lock", "setup.lock", "store", "store.aside", "damaged"
+
+
+class TierError(EdgeError):
+    """The disk tier cannot be used; one clear line."""
+
+
+class TierInUse(TierError):
+    """Another gateway has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory that is ours and ready. `said` is what an operator should read of how it became so."""
+
+    path: Path
+    salt: bytes
+    said: str = ""
+
+    @property
+    def store(self) -> Path:
+        """Where everything is."""
+        return self.path / STORE
+
+    @property
+    def index(self) -> Path:
+        """The index's file."""
+        return self.store / "index.db"
+
+    def segment(self, number: int) -> Path:
+        """A segment's file."""
+        return self.store / "segments" / str(number)
+
+    def body(self, name: bytes) -> Path:
+        """A body's file."""
+        text = name.hex()
+        return self.store / "bodies" / text[:2] / text
+
+    def temp(self, name: str) -> Path:
+        """A body's file while it is written."""
+        return self.store / "temps" / name
+
+
+def lock_tier(path: Path) -> int:
+    """Take the directory for this gateway until the descriptor is closed. Raises TierInUse, TierError."""
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise TierInUse(f"disk cache {path} is in use by another gateway") from None
+    return lock
+
+
+def prepare(path: Path, history: str = "") -> Place:
+    """Make the directory, or find it as it was left. `history` names the journal whose purges it follows.
+
+    Raises TierError where it cannot be used: not ours, not writable.
+    """
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            return _prepared(path, history)
+
+
+def move_aside(place: Path) -> None:
+    """Put the store out of the way, whole; the one that was put aside before goes."""
+    shutil.rmtree(place / ASIDE, ignore_errors=True)
+    (place / STORE).rename(place / ASIDE)
+
+
+def _prepared(path: Path, history: str) -> Place:
+    found = _mark(path)
+    said = ""
+    if found is None:
+        others = [each.name for each in path.iterdir() if each.name not in (LOCK, SETUP, MARK, STORE, ASIDE)]
+        if others:
+            raise TierError(f"disk cache {path} holds files that are not the gateway's, such as {sorted(others)[0]!r}")
+    why = _why_not(path, found, history)
+    if why is not None:
+        if (path / STORE).exists():
+            move_aside(path)
+            said = f"disk cache {path} {why}: moved aside to {ASIDE}, starting empty"
+        found = None
+    if found is None:
+        found = {"format": FORMAT, "salt": os.urandom(16).hex(), "history": history}
+        _write(path / MARK, orjson.dumps(found))
+    elif history and not found.get("history"):
+        found["history"] = history
+        _write(path / MARK, orjson.dumps(found))
+    for name in ("segments", "bodies", "temps"):
+        (path / STORE / name).mkdir(parents=True, exist_ok=True)
+    if not os.access(path / STORE, os.W_OK | os.X_OK):
+        raise TierError(f"disk cache {path} cannot be written to")
+    return Place(path, bytes.fromhex(found["salt"]), said)
+
+
+def _why_not(path: Path, found: dict[str, Any] | None, history: str) -> str | None:
+    if found is None:
+        return "has lost its mark" if (path / STORE).exists() else None
+    if found["format"] != FORMAT:
+        return f"is of format {found['format']}, this version writes {FORMAT}"
+    if (path / STORE / DAMAGED).exists():
+        return "is damaged"
+    if history and found.get("history") and found["history"] != history:
+        return "belongs to another history of purges"
+    return None
+
+
+def _mark(path: Path) -> dict[str, Any] | None:
+    try:
+        found = orjson.loads((path / MARK).read_bytes())
+        bytes.fromhex(found["salt"])
+        return {**found, "format": found["format"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Durable, whole or not at all (SECURITY 18)."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time makes the directory."""
+    lock = os.open(path / SETUP, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TierError(f"disk cache {path} cannot be used: {error.strerror or error}") from None

@@ -1,0 +1,150 @@
+"""How much the disk tier holds, and what goes when there has to be room.
+
+Records are packed into segments, which come and go whole: new ones on trial, and those that were used in their time
+there on main (S3-FIFO, by segments instead of objects). A segment on trial goes when those hold more than a tenth of
+the budget, else the oldest of main. What was used since it was written is written again on main, up to half of the
+segment, so that each step frees something.
+
+One rule: `used` counts files as `du` does, the index and its log included, and never exceeds the budget: room is made,
+committed and freed before anything is written into it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge.adapters.disk_index import PAGE_BYTES, Sums
+from edge.adapters.disk_place import Place, TierError
+from edge.cache.record import key_at
+
+BLOCK = 4096
+LOG_BYTES = 4 * 1024 * 1024  # what the index's write-ahead log may take
+FOLDERS_BYTES = 1200 * 1024  # folders, at most 256 of bodies
+MIN_SIZE = 32 * 1024 * 1024
+_MIN_SEGMENT, _MAX_SEGMENT = 256 * 1024, 32 * 1024 * 1024
+VACUUM_PAGES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's bounds."""
+
+    size: int
+    min_free: int = 0  # left on the filesystem in any case
+
+    @property
+    def segment(self) -> int:
+        """How large a segment becomes."""
+        return max(_MIN_SEGMENT, min(_MAX_SEGMENT, self.size // 512 // BLOCK * BLOCK))
+
+
+class NoRoom(TierError):
+    """Larger than the tier, or the filesystem is at its floor."""
+
+
+def blocks(count: int) -> int:
+    """What a file of so many bytes takes."""
+    return -(-count // BLOCK) * BLOCK
+
+
+class Room:
+    """Totals and eviction on one connection; `copy` appends bytes to a main segment and tells where they are."""
+
+    def __init__(
+        self,
+        place: Place,
+        db: sqlite3.Connection,
+        limits: Limits,
+        copy: Callable[[bytes, int], tuple[int, int]],
+        hot: Callable[[bytes], bool],
+    ) -> None:
+        self._place = place
+        self._db = db
+        self._sums = Sums(place.salt)
+        self.limits = limits
+        self._copy = copy
+        self._hot = hot
+
+    def used(self) -> int:
+        """Bytes on the disk now."""
+        db = self._db
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        (segments,) = db.execute("SELECT total((bytes + 4095) / 4096 * 4096) FROM segments").fetchone()
+        (bodies,) = db.execute("SELECT value FROM facts WHERE name = 'bodies'").fetchone()
+        (temps,) = db.execute("SELECT total(bytes) FROM temps").fetchone()
+        try:
+            log = os.stat(f"{self._place.index}-wal").st_size
+        except OSError:
+            log = 0
+        return int(pages * PAGE_BYTES + max(log, LOG_BYTES) + FOLDERS_BYTES + segments + bodies + temps)
+
+    def lacking(self, need: int) -> int:
+        """How many bytes have to go before `need` more may come; 0 or less: none. Raises NoRoom."""
+        limits = self.limits
+        limit = limits.size - limits.segment  # what is evicted may have to be copied first
+        used = self.used()
+        lacking = used + need - limit
+        if limits.min_free:
+            found = os.statvfs(self._place.store)
+            lacking = max(lacking, need + limits.min_free - found.f_bavail * found.f_frsize)
+        if lacking > 0 and need > limit - LOG_BYTES - FOLDERS_BYTES:
+            raise NoRoom(f"disk cache {self._place.path}: {need} bytes are more than fit")
+        return lacking
+
+    def evict(self, keep_open: int) -> bool:
+        """Take one segment's objects away, inside a transaction; False when there is none. Files go after it."""
+        victim = self._victim(keep_open)
+        if victim is None:
+            return False
+        db = self._db
+        self._rescue(victim)
+        (before,) = db.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
+        db.execute("DELETE FROM objects WHERE segment = ?", (victim,))
+        db.execute("DELETE FROM segments WHERE id = ?", (victim,))
+        (after,) = db.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
+        db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (before - after,))
+        return True
+
+    def _victim(self, keep_open: int) -> int | None:
+        """The segment to go; `keep_open`, which is being written on main, never."""
+        query = "SELECT main, min(id), total(charge) FROM segments WHERE id <> ? GROUP BY main"
+        rows = self._db.execute(query, (keep_open,))
+        found = {main: (oldest, charge) for main, oldest, charge in rows}
+        trial, main = found.get(0), found.get(1)
+        if trial is not None and (main is None or trial[1] > self.limits.size // 10):
+            return int(trial[0])
+        chosen = main or trial
+        return None if chosen is None else int(chosen[0])
+
+    def _rescue(self, victim: int) -> None:
+        """Write what was used again, on main."""
+        try:
+            data = self._place.segment(victim).read_bytes()
+        except OSError:
+            return  # gone already: nothing to rescue
+        rows = self._db.execute(
+            "SELECT o.hash, o.variant, o.at, o.length, o.stale, o.used, ifnull(b.bytes, 0) FROM objects o "
+            "LEFT JOIN bodies b ON b.name = o.body WHERE o.segment = ?",
+            (victim,),
+        ).fetchall()
+        left = (sum(length + body for _, _, _, length, _, _, body in rows)) // 2
+        for hashed, variant, at, length, stale, used, body in rows:
+            if length + body > left or not (used or self._hot(key_at(data, at))):
+                continue
+            left -= length + body
+            segment, there = self._copy(data[at : at + length], body)
+            seal = self._sums.seal(hashed, variant, (segment, there, length), stale)
+            self._db.execute(
+                "UPDATE objects SET segment = ?, at = ?, used = 0, seal = ? WHERE hash = ? AND variant = ?",
+                (segment, there, seal, hashed, variant),
+            )
+
+    def shrink(self) -> None:
+        """Give pages of the index back that it does not need, a few at a time; outside a transaction."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        if free > VACUUM_PAGES and free * 4 > pages:
+            self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()

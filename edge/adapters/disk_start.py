@@ -1,0 +1,174 @@
+"""The disk tier at the start: made or taken over, without looking at what it holds object by object.
+
+    mark, lock (disk_place) ─► index opens, facts are there ─► segments are measured ─► purges that it missed
+
+One rule: after this, what it serves obeys every purge that was ever acknowledged. A tier whose purges are ahead of the
+journal (the journal was lost, or an older one put back) is moved aside: nobody knows what those purges were.
+
+Leftovers of a crash (temporary files of dead processes, bodies and segments that nothing names) are swept; bodies may
+be many, so that is for a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge.adapters.disk_changes import Changer, Changes
+from edge.adapters.disk_index import connect, is_damage, make_index
+from edge.adapters.disk_place import DAMAGED, Place, TierError, prepare
+from edge.adapters.disk_room import Limits
+from edge.cache.purge import Epochs, Kind, Purge
+
+
+def open_place(path: Path, history: str = "") -> Place:
+    """The directory with an index of this version in it. Raises TierError."""
+    place = prepare(path, history)
+    try:
+        make_index(place)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise TierError(f"disk cache {path}: {error}") from None
+        mark_damaged(place)
+        again = prepare(path, history)
+        make_index(again)
+        return again
+    return place
+
+
+def mark_damaged(place: Place) -> None:
+    """The next start is to move it aside."""
+    try:
+        (place.store / DAMAGED).touch()
+    except OSError:
+        pass  # it cannot be written to: the next start finds out by itself
+
+
+def take_over(place: Place, limits: Limits, epochs: Epochs, history: str) -> Place:
+    """Bring a tier up to the journal's purges, its sums to the files; before a worker reads it. Raises TierError."""
+    changer = Changer(place, limits, durable=True)
+    try:
+        db = connect(place)
+        (purged,) = db.execute("SELECT value FROM facts WHERE name = 'purged'").fetchone()
+        db.close()
+        if purged > epochs.number:
+            changer.close()
+            mark_damaged(place)
+            fresh = open_place(place.path, history)
+            said = f"disk cache {place.path} has seen purges that the journal has not: moved aside, starting empty"
+            return Place(fresh.path, fresh.salt, said)
+        with changer.turn(), changer.transaction() as gone:
+            measured(changer, place, gone)
+            changer.note_purged(epochs.number, epochs.floor >> 32 if epochs.floor >> 32 > purged else 0)
+        left = list(noted(place))
+        changer.apply(Changes(purges=[*epochs.logged(purged), *(each for _, found in left for each in found)]))
+        for path, _ in left:
+            path.unlink(missing_ok=True)
+        return place
+    except sqlite3.Error as error:
+        raise TierError(f"disk cache {place.path}: {error}") from None
+    finally:
+        changer.close()
+
+
+def measured(changer: Changer, place: Place, gone: list[Path]) -> None:
+    """Count each segment as long as its file is; a file without a segment goes, a segment without a file too."""
+    db = changer.db
+    known = {number for (number,) in db.execute("SELECT id FROM segments")}
+    for entry in os.scandir(place.store / "segments"):
+        if entry.name.isdigit() and int(entry.name) in known:
+            known.discard(int(entry.name))
+            size = entry.stat().st_size
+            db.execute("UPDATE segments SET bytes = ?, charge = max(charge, ?) WHERE id = ?", (size, size, entry.name))
+        else:
+            gone.append(Path(entry.path))
+    for number in known:
+        db.execute("DELETE FROM objects WHERE segment = ?", (number,))
+        db.execute("DELETE FROM segments WHERE id = ?", (number,))
+    for name, writer in db.execute("SELECT name, writer FROM temps").fetchall():
+        if not alive(writer):
+            db.execute("DELETE FROM temps WHERE name = ?", (name,))
+            gone.append(place.temp(name))
+    held = {name for (name,) in db.execute("SELECT name FROM temps")}
+    gone.extend(Path(entry.path) for entry in os.scandir(place.store / "temps") if entry.name not in held)
+
+
+def sweep_bodies(place: Place, limits: Limits) -> int:
+    """Remove body files that nothing names; how many. Long: for a thread, once after a start."""
+    changer = Changer(place, limits)
+    removed = 0
+    try:
+        for folder in sorted(os.listdir(place.store / "bodies")):
+            with changer.turn():
+                for name in os.listdir(place.store / "bodies" / folder):
+                    if not changer.known(bytes.fromhex(name)):
+                        (place.store / "bodies" / folder / name).unlink(missing_ok=True)
+                        removed += 1
+    finally:
+        changer.close()
+    return removed
+
+
+def alive(process: int) -> bool:
+    """Whether another process of this number runs; whoever asks writes nothing, so its own is a dead one's."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Notes:
+    """What a worker has been told to forget and has not yet taken out of the index, in a file that outlives it.
+
+    Appending is one write to the page cache, so a look-up after a restart knows of it even when the worker was killed
+    right after the answer to the unsafe request that asked for it.
+    """
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, place: Place) -> None:
+        self.path = place.store / "notes" / str(os.getpid())
+        self.path.parent.mkdir(exist_ok=True)
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def add(self, purge: Purge) -> None:
+        """Remember one."""
+        kind = b"u" if purge.kind is Kind.URL else b"t"
+        os.write(self._fd, (kind.upper() if purge.soft else kind) + len(purge.value).to_bytes(4, "big") + purge.value)
+
+    def clear(self) -> None:
+        """All of them are in the index."""
+        os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        """Let go; a file that says nothing goes."""
+        os.close(self._fd)
+        try:
+            if not self.path.stat().st_size:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+
+
+def noted(place: Place) -> Iterator[tuple[Path, list[tuple[Purge, float]]]]:
+    """What workers that are dead had still to forget, by file; forgetting twice does no harm."""
+    folder = place.store / "notes"
+    for path in sorted(folder.iterdir()) if folder.exists() else ():
+        if alive(int(path.name)):
+            continue
+        data, at, found = path.read_bytes(), 0, []
+        while at + 5 <= len(data):
+            length = int.from_bytes(data[at + 1 : at + 5], "big")
+            kind, value = data[at : at + 1], data[at + 5 : at + 5 + length]
+            at += 5 + length
+            if len(value) == length:
+                purge = Purge(Kind.URL if kind in b"uU" else Kind.TAG, value, kind.isupper())
+                found.append((purge, path.stat().st_mtime))
+        yield path, found

@@ -1,0 +1,392 @@
+"""The disk tier as a worker uses it: one for the machine, read here directly, written by this worker's writer thread.
+
+    look ─► pending (not yet written) ─┐
+         └► index ─► record ─► checks ─┴─► responses        a few microseconds while both are in the page cache
+
+One rule: the loop does not wait for a disk. What the page cache does not have is read in a thread (`look` says None,
+`look_later` does it); an index whose look-ups took long is asked in a thread until it is quick again. Nothing is given
+out that its checksum, its key, or a purge speaks against; what is damaged is a miss, an event, and removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from edge.adapters.disk_body import Checked, OpenBody
+from edge.adapters.disk_changes import Changer
+from edge.adapters.disk_events import Told
+from edge.adapters.disk_files import Cold, FileOps, Segments
+from edge.adapters.disk_index import Row, Sums, connect, is_damage
+from edge.adapters.disk_place import Place
+from edge.adapters.disk_room import Limits
+from edge.adapters.disk_start import Notes, mark_damaged, open_place
+from edge.adapters.disk_writer import Pending, Put, Spill, Waiting, Writer
+from edge.cache.body import BodyFile
+from edge.cache.eviction import Fingerprints
+from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of
+from edge.cache.record import Damaged, Kept, decode
+from edge.cache.stored import Stored
+
+_QUERY = "SELECT variant, segment, at, length, stale, seal FROM objects WHERE hash = ? LIMIT 256"
+SLOW_S = 0.002  # a look-up that took longer sends the next ones to a thread
+SLOW_FOR_S = 1.0
+WARM_BYTES = 4 * 1024 * 1024  # an index up to here is asked at once, a larger one after it was read ahead
+TICKS_PER_LET_GO = 4
+
+Then = Callable[[tuple[Stored, ...]], None]
+
+
+class _Read(NamedTuple):
+    """What the disk had for a key."""
+
+    rows: list[tuple[Row, Kept]]
+    damaged: list[tuple[Row, str]]
+
+
+class DiskTier:
+    """See the module (`ports.DiskTier`). All methods belong to the loop."""
+
+    def __init__(
+        self,
+        place: Place,
+        limits: Limits,
+        min_uses: int = 1,
+        hot: Callable[[bytes], bool] = lambda key: False,
+        ops: FileOps | None = None,
+    ) -> None:
+        self.place, self.limits = place, limits
+        self.epochs: Callable[[], Epochs] = lambda: _NO_PURGES
+        self.hits = self.misses = self.damaged = 0
+        self._min_uses = min_uses
+        self._uses = Fingerprints(65536)
+        self._sums = Sums(place.salt)
+        self._db = connect(place, busy_s=0.5)
+        self._segments = Segments(place)
+        self._checked: Checked = OrderedDict()
+        self._floor = self._fact("floor")
+        self._told = Told()
+        self.events = self._told.take
+        self._pool = ThreadPoolExecutor(2, "disk-reader")
+        self._of_thread = threading.local()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cold_until = 0.0
+        self._looking: list[list[tuple[Purge, float]]] = []  # of look-ups in threads: what was purged since
+        self._ticks = 0
+        self._notes = Notes(place)
+        changer = Changer(place, limits, ops, hot)
+        self.writer = Writer(place, changer, self._notes, self._admitted, self._call, self._told.add, ops)
+        self.writer.start()
+        self._read_ahead()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        limits: Limits,
+        min_uses: int = 1,
+        hot: Callable[[bytes], bool] = lambda key: False,
+        ops: FileOps | None = None,
+    ) -> DiskTier:
+        """The tier of a directory. Raises TierError."""
+        return cls(open_place(path), limits, min_uses, hot, ops)
+
+    def close(self) -> None:
+        """Write what waits; let go."""
+        self.writer.close()
+        self._pool.shutdown(wait=True)
+        self._notes.close()
+        self._segments.close()
+        self._db.close()
+
+    # -- looking up ----------------------------------------------------------------------------------------------------
+
+    def look(self, key: bytes) -> tuple[Stored, ...] | None:
+        """What is stored for a key; None where that would wait for the disk (`look_later`)."""
+        began = monotonic()
+        if began < self._cold_until:
+            return None
+        before = (self.writer.taken, self.writer.waiting)
+        try:
+            read = self._read(key, self._db, self._segments, wait=False)
+        except Cold:
+            return None
+        if monotonic() - began > SLOW_S:
+            self._cold_until = began + SLOW_FOR_S
+        return self._judged(key, read, before, [])
+
+    def look_later(self, key: bytes, then: Then) -> None:
+        """As `look`, in a thread; `then` is called on the loop."""
+        loop = asyncio.get_running_loop()
+        before = (self.writer.taken, self.writer.waiting)
+        meanwhile: list[tuple[Purge, float]] = []
+        self._looking.append(meanwhile)
+
+        def work() -> None:
+            read = self._read(key, *self._own(), wait=True)
+            loop.call_soon_threadsafe(done, read)
+
+        def done(read: _Read) -> None:
+            self._looking.remove(meanwhile)
+            then(self._judged(key, read, before, meanwhile))
+
+        self._pool.submit(work)
+
+    def _read(self, key: bytes, db: sqlite3.Connection, segments: Segments, wait: bool) -> _Read:
+        """Rows and records. Raises Cold. Whatever else goes wrong is a miss, and told."""
+        found = _Read([], [])
+        if self.writer.damaged:
+            return found
+        hashed = self._sums.of(key)
+        try:
+            rows = db.execute(_QUERY, (hashed,)).fetchall()
+        except sqlite3.Error as error:
+            self._failed(error)
+            return found
+        for values in rows:
+            row = Row(*values)
+            if not self._sums.holds(hashed, row):
+                found.damaged.append((row, "a row of the index does not fit its seal"))
+                continue
+            try:
+                found.rows.append((row, decode(segments.read(row.segment, row.at, row.length, wait), key)))
+            except FileNotFoundError:
+                continue  # its segment was evicted between the two
+            except (Damaged, OSError) as error:
+                found.damaged.append((row, str(error)))
+        return found
+
+    def _judged(
+        self, key: bytes, read: _Read, before: tuple[Waiting, Waiting], meanwhile: list[tuple[Purge, float]]
+    ) -> tuple[Stored, ...]:
+        """What of it may be used, with what waits to be written put over it.
+
+        The thread may have committed what waited `before` the read while that went on: it counts as waiting still.
+        """
+        hashed = self._sums.of(key)
+        for row, why in read.damaged:
+            self._is_damaged(key, (hashed, row.variant), why)
+        found: dict[bytes, Stored] = {}
+        base = base_of(key)
+        waits = list({id(one): one for one in (*before, self.writer.taken, self.writer.waiting)}.values())
+        purges = [*meanwhile, *(purge for one in waits for purge in one.purges)]
+        for row, kept in read.rows:
+            stored = self._left(kept, row.stale, base, purges)
+            if stored is None:
+                self.writer.remove(key, kept.stored.variant, (hashed, row.variant))
+            else:
+                found[stored.variant] = stored
+        for waiting in waits:
+            _overlay(found, waiting.responses, key, self._admitted)
+        if found:
+            self.hits += 1
+        else:
+            self.misses += 1
+        return tuple(sorted(found.values(), key=lambda one: -one.received_at))
+
+    def _left(self, kept: Kept, stale: float, base: bytes, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
+        """What purges left of a record."""
+        stored = kept.stored
+        if kept.number < self._floor:
+            return None
+        fate = self.epochs().settled(kept.number, stored.key, stored.tags)
+        if fate.verdict is Verdict.GONE:
+            return None
+        if fate.verdict is Verdict.STALE:
+            stored = stored.expired(fate.at)
+        if stale:
+            stored = stored.expired(stale)
+        for purge, at in purges:
+            if purge.value == base if purge.kind is Kind.URL else purge.value in stored.tags:
+                if not purge.soft:
+                    return None
+                stored = stored.expired(at)
+        return stored
+
+    def used(self, stored: Stored) -> None:
+        """A response from here served a request: it is worth keeping."""
+        self.writer.use(self._hashes(stored))
+
+    def marks(self, stored: Iterable[Stored]) -> list[tuple[int, int]]:
+        """What tells stored responses apart over workers."""
+        return [self._hashes(each) for each in stored]
+
+    def _hashes(self, stored: Stored) -> tuple[int, int]:
+        return self._sums.of(stored.key), self._sums.of(stored.variant)
+
+    # -- storing -------------------------------------------------------------------------------------------------------
+
+    def put(self, stored: Stored, seq: int, temp: str | None = None) -> bool:
+        """Take a response to be written soon; False when it was not taken."""
+        if self._min_uses > 1 and temp is None and not self._often(stored.key):
+            return False
+        return self.writer.put(Put(stored, seq, temp))
+
+    def _often(self, key: bytes) -> bool:
+        mark = self._sums.of(key) & 0xFFFFFFFFFFFFFFFF
+        uses = (self._uses.get(mark) or 0) + 1
+        self._uses.put(mark, uses)
+        return uses >= self._min_uses
+
+    def remove(self, stored: Stored) -> None:
+        """Take one response away."""
+        self.writer.remove(stored.key, stored.variant, self._hashes(stored))
+
+    def forget(self, purge: Purge, now: float) -> None:
+        """A purge by URL or tag; look-ups obey it from now on. Other kinds are found by their number alone."""
+        if purge.kind in (Kind.URL, Kind.TAG):
+            self.writer.forget(purge, now)
+            for meanwhile in self._looking:
+                meanwhile.append((purge, now))
+
+    def recorded(self) -> threading.RLock:
+        """To be held while a purge is recorded in the sequence, which the writer's thread reads."""
+        return self.writer.guard
+
+    def _admitted(self, stored: Stored, seq: int) -> Stored | None:
+        """What purges left of a response that was asked for at `seq` of this worker's sequence."""
+        fate = self.epochs().admit(seq, stored.key, stored.tags)
+        if fate.verdict is Verdict.GONE:
+            return None
+        return stored.expired(fate.at) if fate.verdict is Verdict.STALE else stored
+
+    def spill(self, length: int | None) -> Spill:
+        """A body that goes to the disk as it comes."""
+        return Spill(self.writer, length)
+
+    def open_body(self, stored: Stored) -> OpenBody | None:
+        """The body of a response that has it in a file; None when it is gone or damaged."""
+        file = stored.file
+        assert file is not None
+        try:
+            return OpenBody(file, self._body_path(stored, file), self._checked)
+        except FileNotFoundError:
+            self.remove(stored)  # evicted, by this worker or another
+        except (Damaged, OSError) as error:
+            self.damage(stored, str(error))
+        return None
+
+    def _body_path(self, stored: Stored, file: BodyFile) -> Path:
+        for waiting in (self.writer.waiting, self.writer.taken):
+            put = waiting.responses.get(stored.key, {}).get(stored.variant)
+            if put is not None and put.temp is not None and put.stored.file == file:
+                temp = self.place.temp(put.temp)
+                if temp.exists():
+                    return temp
+        return self.place.body(file.name)
+
+    def damage(self, stored: Stored, why: str) -> None:
+        """Something that was read does not fit its checksum."""
+        self._is_damaged(stored.key, self._hashes(stored), why, stored.variant)
+
+    def later(self, work: Callable[[], bytes], then: Callable[[bytes | Exception], None]) -> None:
+        """Do a read in a thread; `then` gets what it read, or why not, on the loop."""
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            try:
+                found: bytes | Exception = work()
+            except (OSError, Damaged) as error:
+                found = error
+            loop.call_soon_threadsafe(then, found)
+
+        self._pool.submit(run)
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Four times a second."""
+        self._loop = self._loop or asyncio.get_running_loop()
+        self._ticks += 1
+        if self._ticks % TICKS_PER_LET_GO == 0:
+            self._segments.let_go()
+
+    def stats(self) -> dict[str, float]:
+        """Counts of this worker."""
+        return {
+            "hits": self.hits,
+            "misses": self.misses,
+            "written": self.writer.written,
+            "dropped": self.writer.dropped,
+            "errors": self.writer.errors,
+            "damaged": self.damaged,
+            "waiting_bytes": self.writer.waiting.bytes + self.writer.taken.bytes,
+            "lag_ms": round(self.writer.lag_s * 1000, 1),
+        }
+
+    def _is_damaged(self, key: bytes, hashed: tuple[int, int], why: str, variant: bytes = b"") -> None:
+        self.damaged += 1
+        self._told.add("disk.damaged", f"{why}: {key[:200].decode('latin-1')}")
+        if variant:
+            self.writer.remove(key, variant, hashed)
+        else:
+            self.writer.waiting.removed.add(hashed)
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        self.writer.errors += 1
+        if is_damage(error):
+            self.writer.damaged = True
+            mark_damaged(self.place)
+        self._told.add("disk.damaged" if is_damage(error) else "disk.failed", str(error))
+
+    # -- the rest ------------------------------------------------------------------------------------------------------
+
+    def _own(self) -> tuple[sqlite3.Connection, Segments]:
+        """This thread's connection and files."""
+        local = self._of_thread
+        if not hasattr(local, "db"):
+            local.db, local.segments = connect(self.place), Segments(self.place)
+        local.segments.let_go()
+        return local.db, local.segments
+
+    def _fact(self, name: str) -> int:
+        return int(self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Run something on the loop, from the writer's thread."""
+        loop = self._loop
+        if loop is None:
+            function()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(function)
+
+    def _read_ahead(self) -> None:
+        """Ask the kernel for the index; look-ups go through a thread meanwhile."""
+        try:
+            fd = os.open(self.place.index, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            if os.fstat(fd).st_size > WARM_BYTES:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+                self._cold_until = monotonic() + SLOW_FOR_S
+        finally:
+            os.close(fd)
+
+
+_NO_PURGES = Epochs()
+
+
+def _overlay(
+    found: dict[bytes, Stored], pending: Pending, key: bytes, admitted: Callable[[Stored, int], Stored | None]
+) -> None:
+    """Put what waits to be written over what the disk has."""
+    for variant, put in pending.get(key, {}).items():
+        found.pop(variant, None)
+        if put is None:
+            continue
+        stored = admitted(put.stored, put.seq)
+        if stored is None:
+            continue
+        if stored.part is None:
+            for part in [each for each, one in found.items() if one.part is not None and one.choice == variant]:
+                del found[part]
+        found[variant] = stored

@@ -1,0 +1,369 @@
+"""The thread of a worker that writes to the disk tier, so that no request and no loop ever waits for a disk.
+
+    loop: put, remove, forget, use ─► Waiting (bounded) ─► thread: a batch every 20 ms ─► Changer ─► index, segments
+
+One rule: what waits is what look-ups see. Until a batch is committed, `pending` answers for it; a purge that waits
+hides what the index still has. When the disk fails, responses are dropped and counted; purges are kept and tried again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic
+
+from edge.adapters.disk_body import BodyWriter, temp_name
+from edge.adapters.disk_changes import Addition, Changer, Changes
+from edge.adapters.disk_files import FileOps
+from edge.adapters.disk_index import is_damage
+from edge.adapters.disk_place import Place
+from edge.adapters.disk_room import NoRoom
+from edge.adapters.disk_start import Notes
+from edge.cache.body import BodyFile
+from edge.cache.purge import Purge
+from edge.cache.record import encode
+from edge.cache.stored import Stored
+
+GATHER_S = 0.02
+RETRY_S = 1.0
+PACKED_BYTES = 64 * 1024  # a larger body has a file of its own
+MAX_WAITING = 48 * 1024 * 1024
+MAX_BATCH = 1024 * 1024
+MAX_ROWS = 256
+SPILL_STEP = 8 * 1024 * 1024  # reserved at a time where the length is not known
+SPILL_FULL = 4 * 1024 * 1024  # bytes that wait to be written before its source is held back
+
+Admit = Callable[[Stored, int], Stored | None]  # what purges left of a response; called in the thread
+
+
+@dataclass(slots=True)
+class Put:
+    """A response to be written. `seq` is the worker's sequence when it was asked for, `number` the journal's then."""
+
+    stored: Stored
+    seq: int
+    temp: str | None = None
+    at: float = field(default_factory=monotonic)
+
+    @property
+    def bytes(self) -> int:
+        """What it holds of memory while it waits."""
+        return self.stored.size_bytes
+
+
+Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: removed
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What the next batch is made of."""
+
+    responses: Pending = field(default_factory=dict)
+    bytes: int = 0
+    removed: set[tuple[int, int]] = field(default_factory=set)
+    purges: list[tuple[Purge, float]] = field(default_factory=list)
+    used: set[tuple[int, int]] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.responses or self.removed or self.purges or self.used)
+
+
+class Spill:
+    """A body that goes to the disk as it comes, without passing through memory. Its calls belong to the loop."""
+
+    def __init__(self, writer: Writer, length: int | None) -> None:
+        self.length = length
+        self.failed = False
+        self.done: Callable[[BodyFile | None, str], None] | None = None
+        self.drained: Callable[[], None] | None = None
+        self.backlog = 0
+        self.pieces: deque[bytes | None] = deque()  # None: the end
+        self.moved_at = monotonic()
+        self._writer = writer
+        self.target: BodyWriter | None = None  # the thread's
+        self.reserved = 0
+
+    @property
+    def full(self) -> bool:
+        """The disk does not keep up: hold the source back, `drained` is called when it does."""
+        return self.backlog > SPILL_FULL and not self.failed
+
+    def write(self, data: bytes) -> None:
+        """More of it."""
+        self.backlog += len(data)
+        self.pieces.append(data)
+        self._writer.wake(self)
+
+    def finish(self, done: Callable[[BodyFile | None, str], None]) -> None:
+        """It is whole: `done` gets what to store it by, or None when it could not be written."""
+        self.done = done
+        self.pieces.append(None)
+        self._writer.wake(self)
+
+    def abort(self) -> None:
+        """It is not wanted any more."""
+        self.failed = True
+        self._writer.wake(self)
+
+
+class Writer:
+    """See the module. `call` runs a function on the loop soon; `tell` notes an event by kind and words."""
+
+    def __init__(
+        self,
+        place: Place,
+        changer: Changer,
+        notes: Notes,
+        admit: Admit,
+        call: Callable[[Callable[[], None]], None],
+        tell: Callable[[str, str], None],
+        ops: FileOps | None = None,
+    ) -> None:
+        self.waiting = Waiting()
+        self.taken = Waiting()
+        self.guard = threading.RLock()  # over the purge sequence: recorded whole, or not yet
+        self.written = self.dropped = self.errors = 0
+        self.lag_s = 0.0
+        self.damaged = False
+        self._place, self._changer, self._notes = place, changer, notes
+        self._admit, self._call, self._tell = admit, call, tell
+        self._ops = ops or FileOps()
+        self._spills: deque[Spill] = deque()
+        self._ready = threading.Condition()
+        self._closing = False
+        self._failing_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="disk-writer", daemon=True)
+
+    # -- the loop's side -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def put(self, put: Put) -> bool:
+        """Take a response; False when too much waits or the disk fails, and it is dropped."""
+        waiting = self.waiting
+        too_much = waiting.bytes + self.taken.bytes + put.bytes > MAX_WAITING
+        if self._closing or self.damaged or too_much or monotonic() < self._failing_until:
+            self.dropped += 1
+            return False
+        stored = put.stored
+        with self._ready:
+            places = self.waiting.responses.setdefault(stored.key, {})
+            if stored.part is None:
+                choice = stored.choice
+                for variant in [v for v in places if v.startswith(choice + b"\n#")]:
+                    del places[variant]
+            places[stored.variant] = put
+            self.waiting.bytes += put.bytes
+            self._ready.notify()
+        return True
+
+    def remove(self, key: bytes, variant: bytes, hashed: tuple[int, int]) -> None:
+        """Take one response away."""
+        with self._ready:
+            self.waiting.responses.setdefault(key, {})[variant] = None
+            self.waiting.removed.add(hashed)
+            self._ready.notify()
+
+    def forget(self, purge: Purge, now: float) -> None:
+        """A purge by URL or tag: in force at once, in the index soon."""
+        self._notes.add(purge)
+        with self._ready:
+            self.waiting.purges.append((purge, now))
+            self._ready.notify()
+
+    def use(self, hashed: tuple[int, int]) -> None:
+        """It served; told with the next batch."""
+        if len(self.waiting.used) < MAX_ROWS * 4:
+            self.waiting.used.add(hashed)
+
+    def wake(self, spill: Spill) -> None:
+        """A spill has something to do."""
+        with self._ready:
+            if spill not in self._spills:
+                self._spills.append(spill)
+            self._ready.notify()
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until what waits now is written; for tests and the end."""
+        end = monotonic() + timeout_s
+        with self._ready:
+            while self.waiting.responses or self.waiting.purges or self.waiting.removed or self.taken or self._spills:
+                if monotonic() > end or not self._thread.is_alive():
+                    return False
+                self._ready.wait(0.01)
+        return True
+
+    def close(self) -> None:
+        """Write what waits, then end."""
+        with self._ready:
+            self._closing = True
+            self._ready.notify()
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                self._spill_all()
+                self._write_batch()
+        finally:
+            self._changer.close()
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False at the end."""
+        with self._ready:
+            while not (self.waiting.responses or self.waiting.purges or self.waiting.removed or self._spills):
+                if self._closing:
+                    return False
+                self._ready.wait()
+            if not self._closing and not self._spills:
+                self._ready.wait(GATHER_S)
+            if not self._spills and monotonic() < self._failing_until and not self._closing:
+                self._ready.wait(RETRY_S)
+            return True
+
+    def _write_batch(self) -> None:
+        with self._ready:
+            self.taken, self.waiting = self.waiting, Waiting()
+        taken = self.taken
+        if not taken:
+            return
+        puts = [put for places in taken.responses.values() for put in places.values() if put is not None]
+        changes = Changes(removed=list(taken.removed), purges=taken.purges, used=list(taken.used))
+        oldest = min((put.at for put in puts), default=None)
+        size = 0
+        try:
+            for put in puts:
+                addition = self._addition(put)
+                if addition is None:
+                    continue
+                changes.additions.append(addition)
+                size += len(addition.record)
+                if size >= MAX_BATCH or len(changes.additions) >= MAX_ROWS:
+                    self._apply(changes)
+                    changes, size = Changes(), 0
+            self._apply(changes)
+            if not self._failing_until > monotonic():
+                with self._ready:
+                    if not self.waiting.purges:
+                        self._notes.clear()
+        except (sqlite3.Error, OSError, NoRoom) as error:
+            self._failed(error, taken, len(changes.additions))
+        if oldest is not None:
+            self.lag_s = monotonic() - oldest
+        with self._ready:
+            self.taken = Waiting()
+            self._ready.notify_all()
+
+    def _apply(self, changes: Changes) -> None:
+        """Commit one batch; what a purge touched while it was made is taken out inside the turn."""
+        self._changer.apply(changes, self._still)
+        self.written += len(changes.additions)
+
+    def _still(self, addition: Addition) -> bool:
+        with self.guard:
+            return self._admit(addition.stored, addition.seq) is addition.stored
+
+    def _addition(self, put: Put) -> Addition | None:
+        """A response as it is to be written, its body in a file where it is large; None: a purge came before it."""
+        with self.guard:
+            stored = self._admit(put.stored, put.seq)
+        if stored is None:
+            if put.temp is not None:
+                self._changer.drop_temp(put.temp)
+            return None
+        number = put.seq >> 32
+        if stored.file is not None or stored.length <= PACKED_BYTES:
+            return Addition(stored, encode(stored, number), stored.file, put.temp, put.seq)
+        temp = temp_name()
+        self._changer.reserve(temp, stored.length)
+        target = BodyWriter(self._place, temp, self._ops)
+        try:
+            for chunk in stored.chunks:
+                target.write(chunk)
+            body = target.finish()
+        except OSError:
+            target.close()
+            self._changer.drop_temp(temp)
+            raise
+        return Addition(stored, encode(stored, number, body), body, temp, put.seq)
+
+    def _failed(self, error: Exception, taken: Waiting, lost: int) -> None:
+        """The disk is full, read-only, away or damaged: serve on without what could not be written."""
+        self.errors += 1
+        self.dropped += max(1, lost)
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            self.damaged = True
+        self._tell("disk.damaged" if self.damaged else "disk.failed", str(error))
+        if isinstance(error, NoRoom):
+            return
+        self._failing_until = monotonic() + RETRY_S
+        with self._ready:
+            self.waiting.purges[:0] = taken.purges
+            self.waiting.removed |= taken.removed
+
+    # -- spills --------------------------------------------------------------------------------------------------------
+
+    def _spill_all(self) -> None:
+        while True:
+            with self._ready:
+                if not self._spills:
+                    return
+                spill = self._spills.popleft()
+            try:
+                self._spill(spill)
+            except (sqlite3.Error, OSError, NoRoom) as error:
+                self._end_spill(spill)
+                if not isinstance(error, NoRoom):
+                    self.errors += 1
+                    self._tell("disk.failed", str(error))
+
+    def _spill(self, spill: Spill) -> None:
+        """Write what has come of one."""
+        if spill.failed:
+            self._end_spill(spill)
+            return
+        if spill.target is None:
+            temp = temp_name()
+            spill.reserved = SPILL_STEP if spill.length is None else spill.length
+            self._changer.reserve(temp, spill.reserved)
+            spill.target = BodyWriter(self._place, temp, self._ops)
+        while spill.pieces:
+            piece = spill.pieces.popleft()
+            if piece is None:
+                if spill.done is not None:
+                    self._call(partial(spill.done, spill.target.finish(), spill.target.temp))
+                return
+            if spill.target.length + len(piece) > spill.reserved:
+                spill.reserved += SPILL_STEP
+                self._changer.reserve(spill.target.temp, spill.reserved)
+            spill.target.write(piece)
+            was_full = spill.full
+            spill.backlog -= len(piece)
+            spill.moved_at = monotonic()
+            if was_full and not spill.full and spill.drained is not None:
+                self._call(spill.drained)
+
+    def _end_spill(self, spill: Spill) -> None:
+        spill.failed = True
+        spill.pieces.clear()
+        spill.backlog = 0
+        target, spill.target = spill.target, None
+        if target is not None:
+            target.close()
+            try:
+                self._changer.drop_temp(target.temp)
+            except (sqlite3.Error, OSError):
+                pass  # the next start removes it
+        if spill.drained is not None:
+            self._call(spill.drained)
+        if spill.done is not None:
+            self._call(partial(spill.done, None, ""))

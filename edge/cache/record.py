@@ -1,0 +1,160 @@
+"""A stored response as bytes, for a tier outside this process's memory, and back.
+
+    magic and format │ CRC-32 of all that follows │ fixed part: lengths, times, flags │ key │ wire │ … │ body
+
+One rule: what is read back is what was written, or it is nothing. A record of another format, a cut one, one with a
+flipped bit anywhere and one of another key all raise `Damaged`; nothing in them is used. All that decides whether it
+may be served (times, the purge number) is inside the checksum, so that an index which points to a record need not be
+trusted.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+from edge.cache.body import NAME_BYTES, BodyFile
+from edge.cache.selection import shared
+from edge.cache.stored import Stored, charge
+from edge.cache.verdict import Source
+from edge.http.ranges import Part
+
+MAGIC = b"EDR\x01"  # the last byte is the format
+_SUMMED = 8  # where what the checksum covers begins
+# body, key, wire, etag, language, choices, tags, file: lengths (-1: none); status, source, flags; purge number;
+# received_at, born, lifetime, fresh_until, four windows; the part's first, last and complete length (-1: unknown)
+_FIXED = struct.Struct(">4sI II IiiIII HBB Q 8d 3q")
+_HEAD_BYTES = _FIXED.size
+_KEY_LENGTH_AT = 12
+_MUST_REVALIDATE, _NO_CACHE, _SIMPLE, _PART = 1, 2, 4, 8
+_SOURCES = tuple(Source)
+_NUMBERS = {source: number for number, source in enumerate(_SOURCES)}
+_LENGTH = struct.Struct(">i")
+
+
+class Damaged(Exception):
+    """These bytes are no whole record of this format, or not the one that was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a record held. `number` is the journal's number of the last purge when the response was fetched."""
+
+    stored: Stored
+    number: int
+
+
+def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
+    """A record; with `file` (the response's own, or one that was just written from its chunks) without the body."""
+    file = file or stored.file
+    part = stored.part
+    etag, language = stored.etag, stored.language
+    body = () if file is not None else stored.chunks
+    choices = _packed([each for pair in stored.vary for each in pair])
+    tags = _packed(sorted(stored.tags))
+    named = b"" if file is None else file.name + file.length.to_bytes(8, "big") + file.sums
+    flags = (
+        (_MUST_REVALIDATE if stored.must_revalidate else 0)
+        | (_NO_CACHE if stored.no_cache else 0)
+        | (_SIMPLE if stored.simple else 0)
+        | (_PART if part is not None else 0)
+    )
+    fixed = _FIXED.pack(
+        *(MAGIC, 0, 0 if file is not None else stored.length, len(stored.key), len(stored.wire)),
+        *(-1 if etag is None else len(etag), -1 if language is None else len(language)),
+        *(len(choices), len(tags), len(named), stored.status, _NUMBERS[stored.source], flags, number),
+        *(stored.received_at, stored.born, stored.lifetime_s, stored.fresh_until),
+        *(stored.swr_s, stored.sie_s, stored.outage_s, stored.keep_s),
+        *((-1, -1, -1) if part is None else (part.first, part.last, -1 if part.complete is None else part.complete)),
+    )
+    rest = b"".join(
+        (fixed[_SUMMED:], stored.key, stored.wire, etag or b"", language or b"", choices, tags, named, *body)
+    )
+    return MAGIC + crc32(rest).to_bytes(4, "big") + rest
+
+
+def decode(data: bytes, key: bytes | None = None) -> Kept:
+    """What a record holds. Raises Damaged; also where it is whole but not of `key`."""
+    if len(data) < _HEAD_BYTES or data[:4] != MAGIC:
+        raise Damaged("no record of this format")
+    if crc32(memoryview(data)[_SUMMED:]) != int.from_bytes(data[4:8], "big"):
+        raise Damaged("checksum does not fit")
+    # fmt: off
+    (_, _, body_length, key_length, wire_length, etag_length, language_length, choices_length, tags_length, file_length,
+     status, source, flags, number, received_at, born, lifetime_s, fresh_until, swr_s, sie_s, outage_s, keep_s,
+     first, last, complete) = _FIXED.unpack_from(data)
+    # fmt: on
+    at = _HEAD_BYTES
+    made = Stored.__new__(Stored)
+    made.key = data[at : at + key_length]
+    if key is not None and made.key != key:
+        raise Damaged("another key's record")
+    at += key_length
+    made.wire = data[at : at + wire_length]
+    at += wire_length
+    made.etag = made.language = None
+    if etag_length >= 0:
+        made.etag = data[at : at + etag_length]
+        at += etag_length
+    if language_length >= 0:
+        made.language = data[at : at + language_length]
+        at += language_length
+    made.vary, made.tags = (), _NO_TAGS
+    if choices_length:
+        flat = _unpacked(data[at : at + choices_length])
+        made.vary = shared(tuple((name or b"", value) for name, value in zip(flat[::2], flat[1::2], strict=True)))
+    at += choices_length
+    if tags_length:
+        made.tags = frozenset(tag or b"" for tag in _unpacked(data[at : at + tags_length]))
+    at += tags_length
+    made.file = _file(data[at : at + file_length]) if file_length else None
+    at += file_length
+    if at + body_length != len(data):
+        raise Damaged("lengths do not add up")
+    made.chunks = (data[at:],) if body_length else ()
+    made.length = body_length if made.file is None else made.file.length
+    made.status, made.source = status, _SOURCES[source]
+    made.received_at, made.born, made.fresh_until = received_at, born, fresh_until
+    made.lifetime_s, made.swr_s, made.sie_s = _same(lifetime_s), _same(swr_s), _same(sie_s)
+    made.outage_s, made.keep_s = _same(outage_s), _same(keep_s)
+    made.must_revalidate, made.no_cache = bool(flags & _MUST_REVALIDATE), bool(flags & _NO_CACHE)
+    made.simple = bool(flags & _SIMPLE) and made.file is None
+    made.part = Part(first, last, None if complete < 0 else complete) if flags & _PART else None
+    made.size_bytes = charge(made)
+    return Kept(made, number)
+
+
+def key_at(data: bytes, at: int) -> bytes:
+    """The key of the record that begins there, unchecked: good enough to ask whether it is in use."""
+    length = int.from_bytes(data[at + _KEY_LENGTH_AT : at + _KEY_LENGTH_AT + 4], "big")
+    return data[at + _HEAD_BYTES : at + _HEAD_BYTES + length]
+
+
+def _file(data: bytes) -> BodyFile:
+    return BodyFile(data[:NAME_BYTES], int.from_bytes(data[NAME_BYTES : NAME_BYTES + 8], "big"), data[NAME_BYTES + 8 :])
+
+
+def _packed(values: list[bytes | None] | list[bytes]) -> bytes:
+    return b"".join(_LENGTH.pack(-1) if value is None else _LENGTH.pack(len(value)) + value for value in values)
+
+
+def _unpacked(data: bytes) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    at = 0
+    while at < len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        found.append(None if length < 0 else data[at : at + length])
+        at += max(0, length)
+    return found
+
+
+_NO_TAGS: frozenset[bytes] = frozenset()
+
+
+@lru_cache(maxsize=1024)
+def _same(seconds: float) -> float:
+    """One object for equal windows: they come from few rules, and the memory tier counts on their being shared."""
+    return seconds
