@@ -50,6 +50,10 @@ class LocalJobs:
         self._opened = fresh
         return fresh
 
+    def history(self) -> str:
+        """Of the state as it is."""
+        return state_of(self._config, self._filename, True).now()[0]
+
     def points(self) -> dict[str, Point]:
         """All points; none in a repository that does not exist yet."""
         try:

@@ -17,6 +17,7 @@ import pytest_asyncio
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.processes import GatewayProcess
+from kit.repository import s3  # noqa: F401  # a fixture
 
 Connect = Callable[[int], Awaitable[RawClient]]
 StartGateway = Callable[[str], GatewayProcess]

@@ -20,7 +20,10 @@ from edge.errors import RecoveryError, RepositoryRefused, RepositoryUnreachable
 from edge.ports import RepositoryFile
 
 CONNECT_S, REQUEST_S = 5.0, 60.0
-_REFUSING = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "NoSuchBucket", "ExpiredToken", "403")
+_REFUSING = (
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "NoSuchBucket", "ExpiredToken"),
+    "403 Forbidden",
+)
 
 
 class S3Repository:

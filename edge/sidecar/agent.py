@@ -17,7 +17,7 @@ from time import time
 from typing import Any, Protocol
 
 from edge.config_schedule import Schedule
-from edge.errors import EdgeError, NoRecoveryPoint, RecoveryError
+from edge.errors import EdgeError, RecoveryError
 from edge.recovery.points import Point, PointKind, Status
 from edge.recovery.schedule import jittered, last_successes, next_due, plan
 
@@ -32,6 +32,7 @@ Step = Callable[[str, int, int], None]
 class Jobs(Protocol):
     """What can be done. All block, raise RecoveryError, and run one at a time in a thread."""
 
+    def history(self) -> str: ...
     def points(self) -> dict[str, Point]: ...
     def take(self, kind: PointKind, extra: Mapping[str, bytes], step: Step) -> dict[str, Any]: ...
     def prune(self) -> dict[str, Any]: ...
@@ -66,6 +67,7 @@ class Pause:
 class Known:
     """What was found out since the start."""
 
+    history: str = ""
     points: dict[str, Point] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     running: str | None = None
@@ -104,27 +106,28 @@ class Agent:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Do what is due, and tell how things are."""
-        try:
-            await self._refresh()
-            kind = self._due_point()
-            if kind is not None:
-                await self._tried("take", lambda: self.take(kind, "schedule"))
-            for word, schedule, last in (
-                ("verify", self._timetable.verify, self.known.verified_at or self._newest("verified_at")),
-                ("drill", self._timetable.drill, self._newest("drilled_at")),
-            ):
-                if schedule is not None and self.known.points and self._is_due(word, schedule, last):
-                    deed = self._verify_in_turn if word == "verify" else self._drill
-                    await self._tried(word, deed)
-        except RecoveryError as error:
-            self._failed("look", error)
+        """Do what is due, and tell how things are, whether or not the repository answers."""
+        if not self._paused("list", time()):
+            await self._tried("list", self._refresh)
+        else:
+            await self._tried("report", self._report)
+        kind = self._due_point()
+        if kind is not None:
+            await self._tried("take", lambda: self.take(kind, "schedule"))
+        for word, schedule, last in (
+            ("verify", self._timetable.verify, self.known.verified_at or self._newest("verified_at")),
+            ("drill", self._timetable.drill, self._newest("drilled_at")),
+        ):
+            if schedule is not None and self.known.points and self._is_due(word, schedule, last):
+                deed = self._verify_in_turn if word == "verify" else self._drill
+                await self._tried(word, deed)
 
     def _due_point(self) -> PointKind | None:
         now, table = time(), self._timetable
         taken: dict[PointKind, float | None] = {}
         for point in self.known.points.values():
-            if point.status is Status.COMPLETE:
+            # Those of another history (before a restore) protect nothing that was done since.
+            if point.status is Status.COMPLETE and point.history == self.known.history:
                 taken[point.kind] = max(point.taken_at, taken.get(point.kind) or 0.0)
         last = last_successes(taken)
         due = plan(table.points, last, now, table.zone)
@@ -156,7 +159,7 @@ class Agent:
         try:
             await deed()
             self._pauses[word] = Pause()
-        except RecoveryError as error:
+        except EdgeError as error:  # the journal's too
             pause.until = time() + pause.next_s
             pause.next_s = min(RETRY_MAX_S, pause.next_s * 2)
             self._failed(word, error)
@@ -258,11 +261,16 @@ class Agent:
     # -- telling ---------------------------------------------------------------------------------------------------
 
     async def _refresh(self) -> None:
-        async with self._one:
-            try:
+        """What there is; the report is made of what was known last where that cannot be had."""
+        try:
+            async with self._one:
+                self.known.history = await asyncio.to_thread(self._jobs.history)
                 self.known.points = await asyncio.to_thread(self._jobs.points)
-            except NoRecoveryPoint:
-                self.known.points = {}
+        finally:
+            await self._report()
+
+    async def _report(self) -> None:
+        async with self._one:
             self.known.report = await asyncio.to_thread(self._jobs.report, self.known.points)
         alerts = tuple(self.known.report.get("alerts", ())) if self._looked else ()
         # Numbers in a sentence move all the time: an alert is told when it comes up, and again when it is over.

@@ -21,7 +21,7 @@ from time import monotonic, time
 
 import orjson
 
-from edge.errors import LockLost, RepositoryLocked, RepositoryUnreachable
+from edge.errors import LockLost, RecoveryError, RepositoryLocked
 from edge.ports import Repository
 
 COUNTS_S = 600.0
@@ -84,10 +84,10 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Let go; a repository that is away keeps the file until it expires."""
+        """Let go; a repository that is away or refuses keeps the file until it expires."""
         try:
             self._repository.delete(self._name)
-        except RepositoryUnreachable:
+        except RecoveryError:
             return
 
     def _write(self) -> None:

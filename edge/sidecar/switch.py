@@ -16,6 +16,7 @@ import errno
 import os
 import shutil
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
@@ -38,11 +39,11 @@ def begin(target: Path) -> Path:
 def tidy(target: Path, stamp: str) -> list[Path]:
     """See to what killed restores left: unfinished directories go, an old state gets its name. Those that got one."""
     found = []
-    for number, path in enumerate(sorted(target.parent.glob(f"{_prefix(target)}*"))):
+    for path in sorted(target.parent.glob(f"{_prefix(target)}*")):
         if (path / UNFINISHED).exists() or not any(path.iterdir()):
             shutil.rmtree(path)
         else:
-            kept = target.with_name(f"{target.name}.before-{stamp}-{number}")
+            kept = _kept_name(target, stamp)
             os.rename(path, kept)
             found.append(kept)
     (target / UNFINISHED).unlink(missing_ok=True)
@@ -83,7 +84,7 @@ def finish(fresh: Path, target: Path, stamp: str) -> Path | None:
     """Switch; where the old directory is now, if there was one. The new one must be durable."""
     if target.is_dir() and any(target.iterdir()):
         exchange(fresh, target)
-        kept: Path | None = target.with_name(f"{target.name}.before-{stamp}")
+        kept: Path | None = _kept_name(target, stamp)
         os.rename(fresh, kept or fresh)
     elif target.exists() and not target.is_dir():
         raise RestoreRefused(f"{target} is no directory: give another one with --to")
@@ -109,6 +110,13 @@ def exchange(one: Path, other: Path) -> None:
         f"{other}: cannot be switched at one instant here ({os.strerror(code)}): restore with --to a new directory, "
         f"and give its name in the configuration"
     )
+
+
+def _kept_name(target: Path, stamp: str) -> Path:
+    """A name for the old directory that nothing has."""
+    first = target.with_name(f"{target.name}.before-{stamp}")
+    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return first if not first.exists() else next(path for path in others if not path.exists())
 
 
 def _prefix(target: Path) -> str:

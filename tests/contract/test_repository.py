@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kit.ports import free_port
-from kit.repository import BUCKET, MemoryRepository, S3Server, Watched, s3  # noqa: F401  # a fixture
+from kit.repository import BUCKET, MemoryRepository, S3Server, Watched
 
 from edge.adapters.repository_directory import TEMPORARY, DirectoryRepository
 from edge.adapters.repository_retry import ATTEMPTS, RetryingRepository
@@ -194,7 +194,7 @@ def test_a_create_whose_answer_was_lost_is_ours() -> None:
 # -- the object store --------------------------------------------------------------------------------------------------
 
 
-def test_wrong_bucket_is_refused_and_a_dead_endpoint_unreachable(s3: S3Server) -> None:  # noqa: F811
+def test_wrong_bucket_is_refused_and_a_dead_endpoint_unreachable(s3: S3Server) -> None:
     with pytest.raises(RepositoryRefused, match="bucket"):
         S3Repository("s3://nowhere/edge", s3.endpoint, None).put("a", b"")
     with pytest.raises(RepositoryUnreachable, match="endpoint"):

@@ -6,7 +6,11 @@ One rule: the fake passes the same contract suite as the real ones (`contract/te
 from __future__ import annotations
 
 import http.client
+import http.server
+import itertools
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,3 +120,86 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         server = S3Server(tmp_path_factory.mktemp("s3"))
         yield server
         server.stop()
+
+
+WORDS = {"500": b"InternalError", "503": b"SlowDown", "403": b"AccessDenied"}
+
+
+class FaultyProxy:
+    """Between a client and an S3 server: `faults` says for each request what becomes of it.
+
+    None: passed on. "500", "503", "403": that answer. "reset": the connection breaks after the request was read.
+    "lost": the server does it, and the answer is lost.
+    """
+
+    def __init__(self, server: S3Server) -> None:
+        self.faults: Iterator[str | None] = itertools.repeat(None)
+        self.seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16
+            disable_nagle_algorithm = True
+
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except ConnectionError:
+                    self.close_connection = True
+
+            def do(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                with proxy._lock:
+                    fault = next(proxy.faults)
+                    proxy.seen[fault or "passed"] += 1
+                if fault == "reset":
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                if fault in ("500", "503", "403"):
+                    self.answer(int(fault), b"<Error><Code>%b</Code></Error>" % WORDS[fault], [])
+                    return
+                upstream = http.client.HTTPConnection(LOOPBACK, server.port, timeout=20)
+                try:
+                    upstream.request(self.command, self.path, body, dict(self.headers.items()))
+                    found = upstream.getresponse()
+                    data, fields = found.read(), found.getheaders()
+                finally:
+                    upstream.close()
+                if fault == "lost":
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                self.answer(found.status, data, fields)
+
+            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = do
+
+            def answer(self, status: int, data: bytes, fields: list[tuple[str, str]]) -> None:
+                self.send_response(status)
+                length = str(len(data))
+                for name, value in fields:
+                    if name.lower() == "content-length":
+                        length = value  # of a HEAD
+                    elif name.lower() not in ("connection", "transfer-encoding", "server", "date"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", length)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(data)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        self._server.daemon_threads = True
+        self.endpoint = f"http://{LOOPBACK}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

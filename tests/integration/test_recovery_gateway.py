@@ -1,0 +1,324 @@
+"""Recovery of a whole gateway: processes, schedule, admin API, commands, disaster, drill."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.ports import LOOPBACK
+from kit.processes import ROOT, GatewayProcess
+from kit.repository import BUCKET, S3Server
+
+TOML = """
+[listen]
+http = ["127.0.0.1:@HTTP@"]
+[admin]
+listen = "127.0.0.1:@ADMIN@"
+token_file = "@STATE@/admin.token"
+[state]
+path = "@STATE@"
+[log]
+access = "off"
+[snapshots]
+repository = "@REPOSITORY@"
+incremental = "@INTERVAL@"
+jitter = "0s"
+@MORE@
+[regions.eu]
+[regions.us]
+[pools.web]
+ejection = false
+backends = [
+  { url = "http://127.0.0.1:9", region = "eu", weight = 3 },
+  { url = "http://127.0.0.2:9", region = "us" },
+]
+[[routes]]
+host = "www.example.com"
+path = "/"
+pool = "web"
+geo = { prefer = ["us"] }
+[[routes]]
+host = "*.example.net"
+path = "/static"
+pool = "web"
+name = "static"
+"""
+WAIT_S = 20.0
+
+
+def until(condition: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
+    """Poll until the condition holds; what it gave."""
+    deadline = time.monotonic() + wait_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+    return found
+
+
+class Site:
+    """A gateway with recovery points, and the commands for it."""
+
+    def __init__(self, home: Path, repository: str, more: str = "", interval: str = "1h") -> None:
+        self.home = home
+        self.state = home / "state"
+        self._toml = TOML.replace("@REPOSITORY@", repository).replace("@MORE@", more).replace("@INTERVAL@", interval)
+        self.gateway: GatewayProcess | None = None
+        self.config = home / "gateway.toml"
+
+    def start(self) -> GatewayProcess:
+        """Start, or start again."""
+        self.gateway = GatewayProcess.start(self._toml, self.home)
+        return self.gateway
+
+    def edge(self, *arguments: str, code: int = 0) -> str:
+        """Run a command; its standard output. Never a traceback."""
+        found = subprocess.run(
+            [sys.executable, "-m", "edge.cli", *arguments, "-c", str(self.config)],
+            *(), cwd=self.home, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=50,
+        )  # fmt: skip
+        assert "Traceback" not in found.stderr, found.stderr
+        assert found.returncode == code, (arguments, found.returncode, found.stdout, found.stderr)
+        self.said = found.stderr
+        return found.stdout
+
+    def points(self) -> list[dict[str, Any]]:
+        """What `snapshot list` shows."""
+        found: list[dict[str, Any]] = json.loads(self.edge("snapshot", "list", "--json"))["points"]
+        return found
+
+    def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and JSON of the admin API."""
+        assert self.gateway is not None
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=30)
+        token = (self.state / "admin.token").read_text().strip()
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        if "text/plain" in (answer.getheader("Content-Type") or ""):
+            return answer.status, text
+        return answer.status, json.loads(text)
+
+    def get(self, host: str, path: str) -> tuple[int, str]:
+        """Status and Cache-Status of a request to the gateway."""
+        assert self.gateway is not None
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=30)
+        connection.request("GET", path, headers={"Host": host, "Cache-Control": "only-if-cached"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status, (answer.getheader("Cache-Status") or "")
+
+    def answers(self) -> dict[str, Any]:
+        """What must be the same before a loss and after it."""
+        explained = {
+            url: self.api("GET", f"/v1/explain?url={url}")[1]
+            for url in ("http://www.example.com/a", "http://x.example.net/static/b?c=d", "http://nobody.example.org/")
+        }
+        for found in explained.values():
+            for backend in found.get("backends", []):
+                backend.pop("score")
+        return {
+            "explained": explained,
+            "regions": [
+                {name: each[name] for name in ("name", "source", "admin", "tier")}
+                for each in self.api("GET", "/v1/regions")[1]["regions"]
+            ],
+            "backends": [
+                {name: each[name] for name in ("id", "region", "weight", "source", "admin")}
+                for pool in self.api("GET", "/v1/pools")[1]["pools"]
+                for each in pool["backends"]
+            ],
+            "requests": [self.get("www.example.com", "/a"), self.get("x.example.net", "/static/"), self.get("n", "/")],
+        }
+
+    def destroy(self) -> None:
+        """kill -9 of everything, and no state left."""
+        assert self.gateway is not None
+        self.gateway.kill()
+        shutil.rmtree(self.state)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    found = Site(tmp_path, f"file:{tmp_path}/points")
+    yield found
+    if found.gateway is not None:
+        found.gateway.kill()
+
+
+def first_point(site: Site) -> dict[str, Any]:
+    """The one that the sidecar takes at its start."""
+    points: list[dict[str, Any]] = until(
+        lambda: (site.config.exists() and (site.home / "points/points").is_dir()) and site.points()
+    )
+    return points[0]
+
+
+def test_a_lost_machine_comes_back_as_it_was(site: Site) -> None:
+    site.start()
+    assert first_point(site)["kind"] == "full"
+    site.edge("region", "drain", "eu")
+    site.edge("backend", "add", "web", "http://127.0.0.3:9", "--region", "us")
+    site.edge("purge", "--url", "http://www.example.com/gone")
+    site.edge("purge", "--prefix", "www.example.com/old")
+    point = site.edge("snapshot", "take", "--kind", "incremental").strip()
+    listed = site.points()
+    assert listed[0]["id"] == point and listed[0]["needs"] == [listed[1]["id"]]
+    before = site.answers()
+    epoch = site.api("GET", "/v1/cache")[1]["epoch"]
+    site.destroy()
+    assert "no journal survived" in site.edge("restore")
+    site.start()
+    assert site.answers() == before
+    assert site.api("GET", "/v1/cache")[1]["epoch"] >= epoch
+    audit = site.api("GET", "/v1/audit")[1]["audit"]
+    assert [each["action"] for each in audit].count("state.restored") == 1
+    newer = until(lambda: [each for each in site.points() if each["id"] > point])
+    assert newer[0]["kind"] == "full" and newer[0]["history"] != listed[0]["history"]
+
+
+def test_purges_that_survive_are_replayed(site: Site) -> None:
+    gateway = site.start()
+    first_point(site)
+    point = site.edge("snapshot", "take").strip()
+    for number in range(3):
+        site.edge("purge", "--tag", f"t{number}")
+    epoch = site.api("GET", "/v1/cache")[1]["epoch"]
+    site.edge("restore", "--point", point, code=1)
+    assert "stop it" in site.said
+    gateway.kill()
+    assert "replayed 3 purges" in site.edge("restore", "--point", point)
+    olds = list(site.home.glob("state.before-*"))
+    assert len(olds) == 1 and (olds[0] / "state.sqlite").exists()
+    site.start()
+    assert site.api("GET", "/v1/cache")[1]["epoch"] == epoch
+
+
+def test_a_drill_proves_a_point_and_a_damaged_one_fails(site: Site) -> None:
+    site.start()
+    first_point(site)
+    site.edge("region", "drain", "eu")
+    site.edge("purge", "--url", "http://www.example.com/gone")
+    point = site.edge("snapshot", "take").strip()
+    found = json.loads(site.edge("drill", "--json"))
+    assert found["passed"] and found["point"] == point
+    assert [each["step"] for each in found["steps"] if each["ok"]] == [
+        *("copy", "data", "restore", "config", "purged", "golden", "served", "boot", "damage"),
+    ]
+    assert sum("refused" in note for note in found["notes"]) >= 3
+    assert 0 < found["rto_s"] < 60
+    status, again = site.api("POST", f"/v1/snapshots/{point}/drill")
+    assert status == 200 and again["passed"]
+    assert site.points()[0]["drilled_at"]
+    named = json.loads(site.edge("snapshot", "show", point, "--json"))["files"]
+    index = site.home / "points" / next(each["name"] for each in named if each["name"].startswith("index/"))
+    data = bytearray(index.read_bytes())
+    data[len(data) // 2] ^= 1
+    index.write_bytes(data)
+    site.edge("drill", "--point", point, code=1)
+    assert "its bytes are not those that were written" in site.said
+    site.edge("snapshot", "verify", "--read-data", code=1)
+    assert site.points()[0]["status"] == "corrupt"
+    assert not list(site.state.glob(".drill")), "nothing of a drill is left"
+
+
+def test_the_admin_api(site: Site) -> None:
+    gateway = site.start()
+    first_point(site)
+    status, taken = site.api("POST", "/v1/snapshots", {"kind": "incremental", "reason": "before the upgrade"})
+    assert status == 200 and taken["kind"] == "incremental"
+    status, listed = site.api("GET", "/v1/snapshots")
+    assert listed["points"][0]["id"] == taken["id"]
+    assert site.api("POST", f"/v1/snapshots/{taken['id']}/verify")[1]["ok"] is True
+    assert site.api("POST", f"/v1/snapshots/{taken['id']}/hold", {"reason": "court"})[0] == 200
+    assert site.points()[0]["hold"] == "court"
+    assert site.api("POST", f"/v1/snapshots/{taken['id']}/release")[0] == 200
+    assert site.api("POST", "/v1/snapshots/nothing/hold")[0] == 404
+    assert site.api("POST", "/v1/snapshots", {"kind": "half"})[0] == 400
+    report = until(lambda: site.api("GET", "/v1/recovery")[1].get("report"))
+    assert report["points"] == 2 and report["rpo"]["target_s"] == 900.0
+    metrics = site.api("GET", "/metrics")[1]
+    assert "edge_recovery_points 2.0" in metrics
+    sidecar = next(pid for pid in gateway.children if b"edge.cli_sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(sidecar, signal.SIGKILL)
+    until(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
+    until(lambda: site.api("GET", "/v1/snapshots")[0] == 200)
+    assert gateway.stop() == 0
+    assert not Path(f"/proc/{sidecar}").exists()
+
+
+def test_points_are_taken_by_schedule_and_alert_when_they_cannot_be(tmp_path: Path) -> None:
+    site = Site(tmp_path, f"file:{tmp_path}/points", "targets = { rpo = '10s' }", "10s")
+    gateway = site.start()
+    try:
+        first_point(site)
+        until(lambda: len(site.points()) >= 2)
+        assert site.points()[0]["kind"] == "incremental"
+        (tmp_path / "points").rename(tmp_path / "gone")
+        (tmp_path / "points").write_text("no directory")
+        site.edge("purge", "--tag", "x")
+        until(lambda: "recovery.failed" in gateway.log(), 40)
+        until(lambda: site.api("GET", "/v1/recovery")[1]["failures"] > 0)
+        assert site.get("www.example.com", "/a")[0] == 504  # requests are served as before
+        until(lambda: "RPO missed" in gateway.log(), 40)
+        (tmp_path / "points").unlink()
+        (tmp_path / "gone").rename(tmp_path / "points")
+        until(lambda: "recovery.alert_over" in gateway.log(), 50)
+    finally:
+        gateway.kill()
+
+
+def test_from_an_object_store_encrypted(tmp_path: Path, s3: S3Server) -> None:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("5a" * 32 + "\n")
+    more = f"endpoint = '{s3.endpoint}'\nencryption_key_file = '{key}'"
+    site = Site(tmp_path, f"s3://{BUCKET}/gateway", more)
+    try:
+        site.start()
+        until(lambda: site.api("GET", "/v1/snapshots")[0] == 200 and site.api("GET", "/v1/snapshots")[1]["points"])
+        site.edge("region", "drain", "us")
+        point = site.edge("snapshot", "take").strip()
+        before = site.answers()
+        token = (site.state / "admin.token").read_text()
+        assert json.loads(site.edge("drill", "--json"))["passed"]
+        site.destroy()
+        site.edge("restore", "--point", point)
+        restored = site.state / "restored" / str(site.state / "admin.token").lstrip("/")
+        assert restored.read_text() == token  # it is encrypted: secrets are in the point
+        site.start()
+        assert site.answers() == before
+        key.write_text("00" * 32)
+        site.edge("snapshot", "list", code=1)
+        assert "the key is not that of" in site.said
+    finally:
+        if site.gateway is not None:
+            site.gateway.kill()
+
+
+def test_what_goes_wrong_is_one_line_that_says_what_to_do(site: Site) -> None:
+    site.start()
+    first_point(site)
+    for arguments, words in (
+        (["snapshot", "show", "nothing"], "snapshot list"),
+        (["snapshot", "verify", "nothing"], "snapshot list"),
+        (["restore", "--at", "2020-01-01T00:00:00Z", "--to", "there"], "old enough"),
+        (["restore", "--to", "points"], "not empty"),
+        (["drill", "--point", "nothing"], "snapshot list"),
+        (["snapshot", "list", "--repository", "file:nowhere"], "snapshot take"),
+        (["snapshot", "list", "--repository", "file:points", "--key-file", "none"], "openssl rand"),
+    ):
+        site.edge(*arguments, code=1)
+        assert words in site.said and site.said.count("\n") == 1, (arguments, site.said)
