@@ -14,7 +14,7 @@ from typing import Any
 import click
 import uvloop
 
-from edge import __version__, cli_live, cli_regions, cli_restore, cli_snapshots, demo
+from edge import __version__, cli_live, cli_regions, cli_restore, cli_runbook, cli_snapshots, demo
 from edge.cli_client import DEFAULT_CONFIG, Failed, console, json_option, say, table
 from edge.config import Config, config_hash, describe, load_text, warnings
 from edge.errors import ConfigError, EdgeError
@@ -156,7 +156,13 @@ def worker(fd: int) -> None:
     sys.exit(uvloop.run(run_worker(fd)))
 
 
-for command in (*cli_live.COMMANDS, *cli_regions.COMMANDS, *cli_snapshots.COMMANDS, *cli_restore.COMMANDS):
+for command in (
+    *cli_live.COMMANDS,
+    *cli_regions.COMMANDS,
+    *cli_snapshots.COMMANDS,
+    *cli_restore.COMMANDS,
+    *cli_runbook.COMMANDS,
+):
     main.add_command(command)
 
 

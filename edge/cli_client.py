@@ -27,6 +27,7 @@ DEFAULT_ADMIN = "127.0.0.1:9900"
 DEFAULT_TOKEN_FILE = "var/admin.token"
 DEFAULT_CONFIG = "config.toml"
 TIMEOUT_S = 30.0
+LINES = "application/x-ndjson, text/event-stream, application/json"  # of long work, and of what has no end
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -62,9 +63,16 @@ class Admin:
             connection.close()
         return orjson.loads(data) if data else {}
 
-    def lines(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Iterator[bytes]:
-        """The answer line by line, as it comes."""
-        connection, answer = self._send(method, path, body, query, timeout_s=None)
+    def lines(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: dict[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[bytes]:
+        """The answer line by line, as it comes; `timeout_s` is for each."""
+        connection, answer = self._send(method, path, body, query, timeout_s, LINES)
         try:
             while line := answer.readline():
                 if line.strip():
@@ -75,12 +83,18 @@ class Admin:
             connection.close()
 
     def _send(
-        self, method: str, path: str, body: Any, query: dict[str, Any] | None, timeout_s: float | None = TIMEOUT_S
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: dict[str, Any] | None,
+        timeout_s: float | None = TIMEOUT_S,
+        accept: str = "application/json",
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         given = {key: value for key, value in (query or {}).items() if value is not None}
         target = path + ("?" + urlencode(given, doseq=True) if given else "")
-        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
         data = None if body is None else orjson.dumps(body)
         if data is not None:
             headers["Content-Type"] = "application/json"

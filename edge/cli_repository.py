@@ -6,6 +6,7 @@ is nothing else.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from edge.errors import ConfigError
 from edge.recovery.points import Point, closure
 from edge.sidecar.take import Work
 
+_HEADER = re.compile(r"\s*\[([a-z_.]+)\]")
+_PAIR = re.compile(r"""\s*([a-z_.]+)\s*=\s*["']([^"']*)["']""")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -33,11 +36,17 @@ class Asked:
     config: Config | None
     admin: str | None
     token_file: Path | None
+    salvaged_state: Path | None = None  # of a file that is not accepted
+
+    @property
+    def state(self) -> Path | None:
+        """The state directory, as far as it is known."""
+        return Path(self.config.state.path) if self.config is not None else self.salvaged_state
 
     def work(self, make: bool = False) -> Work:
         """The repository, open."""
         chain = self.config.snapshots.chain if self.config is not None and self.config.snapshots is not None else 48
-        return open_work(self.where, make, progress=_progress, longest_chain=chain)
+        return open_work(self.where, make, progress=progress, longest_chain=chain)
 
 
 def repository_options(command: Decorated) -> Decorated:
@@ -76,7 +85,13 @@ def _asked(
     path: Path | None, given: Where | None, key_file: str | None, admin: str | None, token_file: Path | None
 ) -> Asked:
     file = path or Path(DEFAULT_CONFIG)
-    config = _config(file) if file.is_file() else None
+    try:
+        config = _config(file) if file.is_file() else None
+    except Failed:
+        where, state = salvaged(file.read_text(encoding="utf-8", errors="replace"))
+        if given is None and where is None:
+            raise
+        return Asked(file, given or where or Where(""), None, admin, token_file, state)
     if given is not None:
         return Asked(file, given, config, admin, token_file)
     if config is None:
@@ -89,6 +104,25 @@ def _asked(
     return Asked(file, where, config, admin, token_file)
 
 
+def salvaged(text: str) -> tuple[Where | None, Path | None]:
+    """Repository and state directory of a file that cannot be used: what would mend it must be found all the same."""
+    section, found = "", dict[str, str]()
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            section = header[1]
+        elif pair := _PAIR.match(line):
+            found[f"{section}.{pair[1]}" if section else pair[1]] = pair[2]
+    repository = found.get("snapshots.repository")
+    keys = (found.get(f"snapshots.{name}") for name in ("endpoint", "region", "encryption_key_file"))
+    where = None if repository is None else Where(repository, *keys)
+    return where, Path(found.get("state.path", "var"))
+
+
+def checked_config(asked: Asked) -> Config:
+    """The configuration as it is in its file. Raises Failed."""
+    return asked.config if asked.config is not None else _config(asked.path)
+
+
 def _config(path: Path) -> Config:
     try:
         return load_text(path.read_text(encoding="utf-8"), str(path))
@@ -98,7 +132,7 @@ def _config(path: Path) -> Config:
         raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
 
 
-def _progress(phase: str, done: int, whole: int) -> None:
+def progress(phase: str, done: int, whole: int) -> None:
     """One line that changes, for people who look."""
     if sys.stderr.isatty():
         share = f"{100 * done / whole:3.0f} %" if whole else ""

@@ -10,10 +10,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
+import orjson
 
 from edge.cli_client import Failed, connect, console, json_option, say, size, table
 from edge.cli_recovery import rules_of, state_of
-from edge.cli_repository import Asked, named, own_state, repository_options
+from edge.cli_repository import Asked, named, own_state, progress, repository_options
 from edge.errors import VerifyFailed
 from edge.recovery.points import PointKind, newest_first
 from edge.sidecar.prune import prune
@@ -37,7 +38,7 @@ def take_command(asked: Asked, kind: str, as_json: bool) -> None:
         raise Failed(f"{asked.path}: no such file: the state to take is the one that a configuration names")
     lock = own_state(asked.config)
     if lock is None:
-        found = connect(asked.path, asked.admin, asked.token_file).call("POST", "/v1/snapshots", {"kind": kind})
+        found = _by_gateway(asked, {"kind": kind, "actor": "cli"})
     else:
         with lock:
             work = asked.work(make=True)
@@ -51,6 +52,18 @@ def take_command(asked: Asked, kind: str, as_json: bool) -> None:
     for line in found["left_out"]:
         click.echo(f"edge: left out: {line}", err=True)
     click.echo(found["id"])
+
+
+def _by_gateway(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+    """Let the gateway that runs take the point."""
+    last: dict[str, Any] = {}
+    for line in connect(asked.path, asked.admin, asked.token_file).lines("POST", "/v1/snapshots", body):
+        last = orjson.loads(line)
+        if "phase" in last:
+            progress(last["phase"], last["done"], last["whole"])
+    if last.get("finished") is not True:
+        raise Failed(str(last.get("detail") or "the gateway broke off"))
+    return last
 
 
 @snapshot.command("list")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess
+from kit.processes import ROOT, GatewayProcess, Process
 from kit.repository import BUCKET, S3Server
 
 TOML = """
@@ -322,3 +322,34 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(site: Site) -> None:
     ):
         site.edge(*arguments, code=1)
         assert words in site.said and site.said.count("\n") == 1, (arguments, site.said)
+
+
+def test_runbooks_against_a_gateway(site: Site) -> None:
+    gateway = site.start()
+    first_point(site)
+    site.edge("runbook", "run", "lose-a-region", "--set", "region=eu", "--dry-run")
+    assert site.answers()["regions"][0]["admin"] == "active"
+    site.edge("runbook", "run", "lose-a-region", "--set", "region=eu")
+    assert {each["name"]: each["admin"] for each in site.answers()["regions"]} == {"eu": "inactive", "us": "active"}
+    actors = {each["actor"] for each in site.api("GET", "/v1/audit")[1]["audit"]}
+    assert any(actor.startswith("runbook:lose-a-region-") for actor in actors)
+    site.edge("runbook", "run", "lose-a-region", "--set", "region=us", code=1)
+    assert "survives = us" in site.said and site.said.count("\n") == 1
+    good = site.config.read_text()
+    gateway.stop()
+    site.config.write_text(good + "\nnonsense = [")
+    site.edge("runbook", "run", "bad-config", "--dry-run")
+    site.edge("runbook", "run", "nothing", code=1)
+    assert "known: bad-config, lose-a-region, rebuild-a-machine" in site.said
+    running = subprocess.Popen(
+        [sys.executable, "-m", "edge.cli", "runbook", "run", "bad-config", "-c", str(site.config)],
+        *(), cwd=site.home, env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )  # fmt: skip
+    until(lambda: site.config.read_text() == good)
+    restarted = Process([sys.executable, "-m", "edge.cli", "run", "-c", str(site.config)], site.home, "again")
+    try:
+        assert running.wait(40) == 0
+    finally:
+        running.kill()
+        restarted.kill()
+    assert len(list(site.home.glob("gateway.toml.bad-*"))) == 1
