@@ -28,6 +28,7 @@ from urllib.parse import quote
 
 import orjson
 
+from edge.adapters.disk_export import DiskWarm
 from edge.adapters.repository_directory import DirectoryRepository
 from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of
 from edge.cli_state import LocalState, accepted
@@ -58,10 +59,10 @@ TOKEN = "drill-token-of-one-gateway-only"
 class LocalLab:
     """`sidecar.drill.Lab` on this machine."""
 
-    warm: Warm | None = None
-
-    def __init__(self, key: bytes | None, wall: Callable[[], float]) -> None:
+    def __init__(self, key: bytes | None, wall: Callable[[], float], cached: int) -> None:
         self._key, self._wall = key, wall
+        # Room for all that the point has and for what a tier needs beside it.
+        self.warm: Warm | None = DiskWarm(Path("unused"), 2 * cached + 64 * 1024 * 1024) if cached else None
 
     def open(self, directory: Path) -> Work:
         """See the port."""
@@ -237,6 +238,8 @@ def contained(raw: dict[str, Any], state: Path, place: Path, ports: tuple[int, i
             "backends": backends
         }
     cache = {name: value for name, value in raw.get("cache", {}).items() if name not in ("disk", "shared")}
+    if "disk" in raw.get("cache", {}) and (state / "cache").exists():
+        cache["disk"] = {**raw["cache"]["disk"], "path": str(state / "cache")}
     listen = {name: value for name, value in raw.get("listen", {}).items() if name in ("trusted_proxies", "backlog")}
     found = {
         **kept,
@@ -340,4 +343,6 @@ def run_drill(work: Work, point: Point, values: Snapshots | None, state: Path, k
     rpo_s, rto_s = (900.0, 60.0) if values is None else (values.targets.rpo, values.targets.rto)
     wanted = 3 * sum(file.size for link in closure(points, point.id) for file in link.files) + point.body_bytes
     with drill_room(state, wanted) as place:
-        return drill(work, Asked(point, place, rpo_s, rto_s, unsaved, judged), LocalLab(key, work.wall))
+        return drill(
+            work, Asked(point, place, rpo_s, rto_s, unsaved, judged), LocalLab(key, work.wall, point.body_bytes)
+        )

@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from edge.cli_drill import run_drill
-from edge.cli_recovery import Where, key_of, open_work, pace_of, rules_of, state_of
+from edge.cli_recovery import Where, key_of, open_work, pace_of, rules_of, state_of, warm_of
 from edge.config import Config
 from edge.config_schedule import Schedule
 from edge.errors import NoRecoveryPoint, RecoveryError
@@ -25,6 +25,7 @@ from edge.recovery.schedule import next_due
 from edge.sidecar.prune import prune
 from edge.sidecar.restore import chosen
 from edge.sidecar.shown import point_view, pruned_view, verified_view
+from edge.sidecar.source import with_warm
 from edge.sidecar.take import Progress, Work, silent, take
 from edge.sidecar.verify import Part, verify
 
@@ -40,6 +41,7 @@ class LocalJobs:
         self._config, self._filename = config, filename
         self._values = config.snapshots
         self._pace = pace_of(config.snapshots)
+        self._warm = warm_of(config)  # it remembers what it has read
         self._opened: Work | None = None
 
     def _work(self, make: bool = False, step: Progress = silent) -> Work:
@@ -70,7 +72,7 @@ class LocalJobs:
         """Take a point."""
         work = self._work(True, step)
         state = state_of(self._config, self._filename, work.vault.sealer.encrypted)
-        return point_view(take(work, kind, lambda: state.capture(extra)).point)
+        return point_view(take(work, kind, lambda: with_warm(state.capture(extra), self._warm)).point)
 
     def prune(self) -> dict[str, Any]:
         """Expire."""

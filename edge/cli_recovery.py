@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.adapters.disk_export import DiskWarm
 from edge.adapters.repository_directory import DirectoryRepository
 from edge.adapters.repository_retry import RetryingRepository
 from edge.adapters.repository_s3 import S3Repository
@@ -101,6 +102,18 @@ def pace_of(values: Snapshots) -> Pace:
 def rules_of(keep: Keep) -> KeepRules:
     """`snapshots.keep` as retention reads it."""
     return KeepRules(keep.last, keep.hourly, keep.daily, keep.weekly, keep.monthly, keep.yearly, keep.within)
+
+
+def warm_of(config: Config | None) -> DiskWarm | None:
+    """The disk tier that a configuration names."""
+    if config is None or config.cache.disk is None:
+        return None
+    return DiskWarm(Path(config.cache.disk.path), config.cache.disk.size)
+
+
+def cache_of(config: Config | None) -> Path | None:
+    """Where it is."""
+    return None if config is None or config.cache.disk is None else Path(config.cache.disk.path)
 
 
 def state_of(config: Config, filename: str, encrypted: bool) -> LocalState:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from edge.cli_client import Failed, console, json_option, say, table
-from edge.cli_recovery import key_of
+from edge.cli_recovery import cache_of, key_of, warm_of
 from edge.cli_repository import Asked, named, own_state, repository_options
 from edge.cli_state import LocalState, accepted
 from edge.errors import DrillFailed
@@ -51,24 +51,26 @@ def restore_command(asked: Asked, point: str | None, at: str | None, to: Path | 
 
 
 def _restored(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point], to: Path | None) -> Restored:
-    encrypted = work.vault.sealer.encrypted
+    encrypted, warm = work.vault.sealer.encrypted, warm_of(asked.config)
     if to is not None:
         survivor = Path(asked.config.state.path) if asked.config is not None else None
-        return restore(work, LocalState(to, encrypted), None, choose, Target(to, survivor=survivor))
+        target = Target(to, to / "cache" if warm is not None else None, survivor=survivor)
+        return restore(work, LocalState(to, encrypted), warm, choose, target)
     assert asked.config is not None
-    state = Path(asked.config.state.path)
+    state, cache = Path(asked.config.state.path), cache_of(asked.config)
     there = state.exists()
     lock = own_state(asked.config)
     if lock is None:
         raise Failed(f"{state}: a gateway runs with this state directory: stop it, or restore with --to DIR")
     with lock:
         if not there:  # the lock made it: there is nothing to keep, and no survivor
-            found = restore(work, LocalState(state, encrypted), None, choose, Target(state, replace=True))
+            found = restore(work, LocalState(state, encrypted), warm, choose, Target(state, cache, replace=True))
             for path in found.kept:
                 shutil.rmtree(path)
             found.kept = []
             return found
-        return restore(work, LocalState(state, encrypted), None, choose, Target(state, replace=True, survivor=state))
+        target = Target(state, cache, replace=True, survivor=state)
+        return restore(work, LocalState(state, encrypted), warm, choose, target)
 
 
 def _time(text: str | None) -> float | None:

@@ -19,7 +19,7 @@ import click
 import orjson
 
 from edge.cli_client import Admin, Failed, connect, console, json_option, say, table
-from edge.cli_recovery import key_of, state_of
+from edge.cli_recovery import cache_of, key_of, state_of, warm_of
 from edge.cli_repository import Asked, checked_config, named, own_state, repository_options
 from edge.cli_state import LocalState, accepted, newest_config
 from edge.control.recovered import JOURNAL_FILE, Snapshot
@@ -29,6 +29,7 @@ from edge.recovery.runbook import Check, Deed, Runbook, Step, filled, read_runbo
 from edge.recovery.table import Entry
 from edge.sidecar.restore import Target, chosen, restore
 from edge.sidecar.runbook import Clock, Log, carry_out, rehearse
+from edge.sidecar.source import with_warm
 from edge.sidecar.take import take
 
 ANSWER_S = 10.0
@@ -169,7 +170,9 @@ class LocalHands:
         with lock:
             work = self._asked.work(make=True)
             state = state_of(config, str(self._asked.path), work.vault.sealer.encrypted)
-            return f"point {take(work, PointKind(kind), lambda: state.capture({})).point.id}"
+            return (
+                f"point {take(work, PointKind(kind), lambda: with_warm(state.capture({}), warm_of(config))).point.id}"
+            )
 
     def _restore(self, step: Step, run: str) -> str:
         if step.values.get("what", "state") == "config":
@@ -182,7 +185,8 @@ class LocalHands:
         with lock:
             work = self._asked.work()
             local = LocalState(state, work.vault.sealer.encrypted)
-            found = restore(work, local, None, self._choose(step), Target(state, None, replace=True, survivor=state))
+            target = Target(state, cache_of(config), replace=True, survivor=state)
+            found = restore(work, local, warm_of(config), self._choose(step), target)
         problems = accepted(found.state, found.rebuilt)
         return f"from {found.point.id} in {found.seconds:.1f} s" + (f"; but {problems[0]}" if problems else "")
 

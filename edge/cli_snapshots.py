@@ -13,12 +13,13 @@ import click
 import orjson
 
 from edge.cli_client import Failed, connect, console, json_option, say, size, table
-from edge.cli_recovery import rules_of, state_of
+from edge.cli_recovery import rules_of, state_of, warm_of
 from edge.cli_repository import Asked, named, own_state, progress, repository_options
 from edge.errors import VerifyFailed
 from edge.recovery.points import PointKind, newest_first
 from edge.sidecar.prune import prune
 from edge.sidecar.shown import files_view, point_view, pruned_view, verified_view
+from edge.sidecar.source import with_warm
 from edge.sidecar.take import take
 from edge.sidecar.verify import Part, verify
 
@@ -43,7 +44,8 @@ def take_command(asked: Asked, kind: str, as_json: bool) -> None:
         with lock:
             work = asked.work(make=True)
             state = state_of(asked.config, str(asked.path), work.vault.sealer.encrypted)
-            found = point_view(take(work, PointKind(kind), lambda: state.capture({})).point)
+            warm = warm_of(asked.config)
+            found = point_view(take(work, PointKind(kind), lambda: with_warm(state.capture({}), warm)).point)
     if as_json:
         say(found)
         return

@@ -113,6 +113,7 @@ class LocalState:
             sequence=int(made["sequence"]),
             config=text,
             config_name=name,
+            purge_number=int(made["purge_number"]),
             purges_replayed=int(made["purges_replayed"]),
             gap=bool(made["gap"]),
         )

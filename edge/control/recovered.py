@@ -158,11 +158,12 @@ def rebuild(path: Path, table: Mapping[str, Entry], body: Body, origin: Origin) 
     with Journal.open(path) as journal, journal.transaction():
         replayed = None if later is None else len(later)
         journal.audit("restore", "state.restored", origin.point, {"purges_replayed": replayed})
-        _save_epochs(journal)
+        number = _save_epochs(journal)
         sequence = journal.sequence
     return {
         "history": str(history),
         "sequence": sequence + 1,
+        "purge_number": number,
         "purges_replayed": len(later or ()),
         "gap": later is None,
     }
@@ -211,8 +212,8 @@ def _later_purges(origin: Origin, db: sqlite3.Connection) -> list[tuple[int, flo
     return [(int(row[0]), float(row[1]), str(row[2])) for row in rows]
 
 
-def _save_epochs(journal: Journal) -> None:
-    """What all purges say together, so that the first start has it though the log is trimmed."""
+def _save_epochs(journal: Journal) -> int:
+    """What all purges say together, so that the first start has it though the log is trimmed; the last one's number."""
     found = journal.load_epochs()
     epochs = Epochs() if found is None else Epochs.from_dict(found["epochs"])
     number = 0 if found is None else int(found["number"])
@@ -220,6 +221,7 @@ def _save_epochs(journal: Journal) -> None:
         epochs.record(Purge.from_dict(record.purge), record.at, record.id)
         number = record.id
     journal.save_epochs({"number": number, "epochs": epochs.to_dict()})
+    return number
 
 
 def compare(path: Path, table: Mapping[str, Entry]) -> Iterator[str]:

@@ -86,8 +86,9 @@ def restore(
         if warm is not None and target.cache is not None:
             found.bodies = _restore_cache(work, warm, table, places, target, fresh, rebuilt, stamp, found)
         if target.replace and target.state.is_dir():
-            switch.carry_over(target.state, fresh, JOURNAL_NAMES)
-        switch.sync_tree(fresh)
+            switch.carry_over(target.state, fresh, JOURNAL_NAMES, target.cache)
+        # The cache need not be durable: each of its records has a checksum, and what a power cut took is a miss.
+        switch.sync_tree(fresh, _inside(target, fresh))
         old = switch.finish(fresh, target.state, stamp)
         found.kept += [old] if old is not None else []
         found.seconds = monotonic() - begun
@@ -126,21 +127,28 @@ def _restore_cache(
 ) -> int:
     """Cached bodies, in a directory of their own, or inside the state's where the cache is there."""
     assert target.cache is not None
-    inside = target.state in target.cache.parents
-    if inside:
-        folder = fresh / target.cache.relative_to(target.state)
+    inside = _inside(target, fresh)
+    if inside is not None:
+        folder = inside
         folder.mkdir(parents=True, exist_ok=True)
     else:
         found.kept += switch.tidy(target.cache, stamp)
         folder = switch.begin(target.cache)
     entries = {name: entry for name, entry in table.items() if name.startswith(CACHE)}
-    count = warm.rebuild(entries, _bodies(work, entries, places), folder, rebuilt.gap)
-    if not inside:
-        switch.sync_tree(folder)
+    count = warm.rebuild(entries, _bodies(work, entries, places), folder, rebuilt.purge_number, rebuilt.gap)
+    warm.adopt(folder, rebuilt.history)
+    if inside is None:
         # The cache first: a kill in between leaves it beside the older journal, which knows at least as many purges.
         old = switch.finish(folder, target.cache, stamp)
         found.kept += [old] if old is not None else []
     return count
+
+
+def _inside(target: Target, fresh: Path) -> Path | None:
+    """Where the new cache is built when it belongs into the state directory."""
+    if target.cache is None or target.state not in target.cache.parents:
+        return None
+    return fresh / target.cache.relative_to(target.state)
 
 
 def _bodies(work: Work, entries: Table, places: dict[bytes, Place]) -> Iterator[tuple[bytes, bytes]]:

@@ -44,6 +44,7 @@ class Rebuilt:
     sequence: int
     config: str | None = None  # the configuration's text
     config_name: str = "config.toml"
+    purge_number: int = 0  # of the last purge
     purges_replayed: int = 0
     gap: bool = False  # purges between the point and the loss may be unknown
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -71,14 +72,36 @@ class State(Protocol):
 
 
 class Warm(Protocol):
-    """The cached bodies of the disk tier."""
+    """The cached responses of the disk tier."""
 
-    def capture(self) -> Iterator[tuple[str, Entry]]:
+    def capture(self) -> Table:
         """Entries by name (`cache/…`); their bodies are read later."""
 
     def body(self, blob: bytes) -> bytes | None:
         """A body's bytes; None when it was evicted since."""
 
-    def rebuild(self, entries: Table, bodies: Iterator[tuple[bytes, bytes]], folder: Path, distrust: bool) -> int:
-        """Make a disk tier's directory; how many entries it has. `distrust`: purges may be unknown, so nothing of it
-        may be served before the origin has said that it is still good."""
+    def rebuild(
+        self, entries: Table, bodies: Iterator[tuple[bytes, bytes]], folder: Path, number: int, distrust: bool
+    ) -> int:
+        """Make a disk tier in an empty directory; how many entries it has. `number`: the last purge of the journal.
+
+        `distrust`: purges may be unknown, so nothing of it may be served before the origin has said that it is good.
+        """
+
+    def adopt(self, folder: Path, history: str) -> None:
+        """Say which history of purges it follows."""
+
+
+def with_warm(captured: Captured, warm: Warm | None) -> Captured:
+    """The critical state with the cached responses. Those come second: what was purged in between is not in them."""
+    if warm is None:
+        return captured
+    critical = captured.body
+
+    def read(blob: bytes) -> bytes | None:
+        found = critical(blob)
+        return warm.body(blob) if found is None else found
+
+    captured.table |= warm.capture()
+    captured.body = read
+    return captured

@@ -50,11 +50,16 @@ def tidy(target: Path, stamp: str) -> list[Path]:
     return found
 
 
-def carry_over(old: Path, fresh: Path, without: Collection[str]) -> None:
-    """Give the new directory what the old one has beside what is restored, as further names of the same files."""
+def carry_over(old: Path, fresh: Path, without: Collection[str], restored: Path | None = None) -> None:
+    """Give the new directory what the old one has beside what is restored, as further names of the same files.
+
+    `without`: names that are not carried over, nor those that go on with a dash; `restored`: nor what is below this.
+    """
     for path in sorted(old.rglob("*")):
         name = path.relative_to(old)
         if any(name.parts[0] == word or name.parts[0].startswith(f"{word}-") for word in without):
+            continue
+        if restored is not None and (path == restored or restored in path.parents):
             continue
         there = fresh / name
         if path.is_dir() and not path.is_symlink():
@@ -70,9 +75,10 @@ def _link(path: Path, there: Path) -> None:
         shutil.copy2(path, there, follow_symlinks=False)
 
 
-def sync_tree(folder: Path) -> None:
-    """All that is below is durable."""
-    for base, _, names in os.walk(folder):
+def sync_tree(folder: Path, without: Path | None = None) -> None:
+    """All that is below is durable, but for what is below `without`."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if Path(base) / name != without]
         for name in names:
             path = Path(base) / name
             if path.is_file() and not path.is_symlink():
