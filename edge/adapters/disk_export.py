@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -24,11 +25,11 @@ from typing import NamedTuple
 import orjson
 
 from edge.adapters.disk_body import temp_name
-from edge.adapters.disk_changes import Addition, Changer, Changes
+from edge.adapters.disk_changes import ROW_BYTES, Addition, Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import Row, Sums, connect
 from edge.adapters.disk_place import MARK, Place, TierError
-from edge.adapters.disk_room import Limits, blocks
+from edge.adapters.disk_room import Limits, NoRoom, blocks
 from edge.adapters.disk_start import open_place
 from edge.adapters.disk_writer import PACKED_BYTES
 from edge.cache.body import BodyFile, sums_of
@@ -37,7 +38,8 @@ from edge.cache.stored import Stored
 from edge.recovery.table import Entry, Table
 
 PREFIX = "cache/"
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 16 * 1024 * 1024
+WRITERS = 4
 BATCH_ROWS = 256
 _ROWS = "SELECT hash, variant, segment, at, length, stale, seal FROM objects ORDER BY segment, at"
 
@@ -136,6 +138,7 @@ class DiskWarm:
         place = open_place(folder)
         changer = Changer(place, self._limits)
         rebuilding = _Rebuilding(place, changer, number, distrust)
+        rebuilding.tight = not _fits(changer, entries)
         by_blob: dict[bytes, list[Entry]] = {}
         try:
             for entry in entries.values():
@@ -150,6 +153,7 @@ class DiskWarm:
             with changer.turn(), changer.transaction():
                 changer.note_purged(number)
         finally:
+            rebuilding.close()
             changer.close()
         return rebuilding.count
 
@@ -165,11 +169,15 @@ class _Rebuilding:
 
     def __init__(self, place: Place, changer: Changer, number: int, distrust: bool) -> None:
         self.count = 0
+        self.tight = True  # room is made for each body; it need not be where all of them fit together
         self._place, self._changer, self._number, self._distrust = place, changer, number, distrust
         self._ops = FileOps()
         self._batch = Changes()
         self._bytes = 0
         self._written: set[bytes] = set()
+        # Making a file waits for the file system; bodies are read and compared meanwhile.
+        self._pool = ThreadPoolExecutor(WRITERS, "rebuild")
+        self._writing: list[Future[None]] = []
 
     def add(self, entry: Entry, body: bytes) -> None:
         """One response. Raises TierError where it is no record, or there is no room."""
@@ -200,22 +208,46 @@ class _Rebuilding:
         if file.name in self._written:
             return Addition(stored, record, file)
         temp = temp_name()
-        self._changer.reserve(temp, blocks(file.length))
-        descriptor = self._ops.open(self._place.temp(temp))
+        if self.tight:
+            self._changer.reserve(temp, blocks(file.length))
+        self._writing.append(self._pool.submit(self._write, self._place.temp(temp), body))
+        self._written.add(file.name)
+        self._bytes += file.length
+        return Addition(stored, record, file, temp)
+
+    def _write(self, path: Path, body: bytes) -> None:
+        """A body, which whoever gave it has compared with its name."""
+        descriptor = self._ops.open(path)
         try:
-            self._ops.write(descriptor, body, 0)  # compared with its name already, by whoever gave it
+            self._ops.write(descriptor, body, 0)
         finally:
             os.close(descriptor)
-        self._written.add(file.name)
-        return Addition(stored, record, file, temp)
 
     def flush(self) -> None:
         """Write what waits. Raises TierError."""
         try:
+            for each in self._writing:
+                each.result()
             self._changer.apply(self._batch)
         except (sqlite3.Error, OSError) as error:
             raise TierError(f"disk cache {self._place.path}: {error}") from None
-        self._batch, self._bytes = Changes(), 0
+        self._batch, self._bytes, self._writing = Changes(), 0, []
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown()
+
+
+def _fits(changer: Changer, entries: Table) -> bool:
+    """Whether all entries have room in an empty tier, without any being evicted for another."""
+    bodies = {entry.blob: entry.size for entry in entries.values() if entry.blob}
+    records = sum(len(entry.data) + ROW_BYTES for entry in entries.values())
+    try:
+        changer.reserve("all", records + sum(map(blocks, bodies.values())))
+    except NoRoom:
+        return False
+    changer.drop_temp("all")
+    return True
 
 
 def _record(place: Place, where: _Where) -> bytes:

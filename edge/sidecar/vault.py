@@ -9,7 +9,9 @@ whoever needs the point is told.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -175,18 +177,29 @@ class Vault:
         return body
 
     def bodies(self, places: Mapping[bytes, Place]) -> Iterator[tuple[bytes, bytes]]:
-        """Many bodies, each pack read once and in order. Raises ChecksumMismatch."""
+        """Many bodies, each pack read once and in order. Raises ChecksumMismatch.
+
+        A pack's bodies are unsealed and compared by two threads (neither needs the interpreter), and the next pack is
+        read meanwhile.
+        """
         by_pack: dict[bytes, list[tuple[int, bytes]]] = {}
         for blob, place in places.items():
             by_pack.setdefault(place.pack, []).append((place.offset, blob))
-        for pack, held in by_pack.items():
-            name = f"packs/{pack.hex()}"
-            data = self.repository.get(name)
-            if data is None:
-                raise ChecksumMismatch(f"{name} is missing: restore a point that does not need it")
-            for offset, blob in sorted(held):
-                place = places[blob]
-                yield blob, self.unsealed(blob, place, data[offset : offset + place.stored])
+        with ThreadPoolExecutor(2, "unseal") as threads, ThreadPoolExecutor(1, "read") as reader:
+            names = [f"packs/{pack.hex()}" for pack in by_pack]
+            reading = deque(reader.submit(self.repository.get, name) for name in names[:1])
+            for number, (name, held) in enumerate(zip(names, by_pack.values(), strict=True)):
+                data = reading.popleft().result()
+                reading.extend(reader.submit(self.repository.get, name) for name in names[number + 1 : number + 2])
+                if data is None:
+                    raise ChecksumMismatch(f"{name} is missing: restore a point that does not need it")
+                whole = memoryview(data)
+
+                def unsealed(blob: bytes, whole: memoryview = whole) -> tuple[bytes, bytes]:
+                    place = places[blob]
+                    return blob, self.unsealed(blob, place, bytes(whole[place.offset : place.offset + place.stored]))
+
+                yield from threads.map(unsealed, [blob for _, blob in sorted(held)])
 
 
 def is_hash(name: str) -> bool:

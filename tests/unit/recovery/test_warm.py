@@ -170,3 +170,25 @@ def test_a_damaged_record_is_left_out_and_the_others_taken(work: Work, machine: 
 
 def test_a_machine_without_a_tier_has_nothing_warm(tmp_path: Path) -> None:
     assert DiskWarm(tmp_path / "nothing", MIN_SIZE).capture() == {}
+
+
+def test_a_smaller_tier_gets_what_fits(work: Work, machine: Machine) -> None:
+    for number in range(20, 420):
+        machine.tier.put(response(b"http://site.test/%d" % number, random.Random(number).randbytes(90_000)), 1)
+        if number % 50 == 0:
+            assert machine.tier.writer.flush()
+    assert machine.tier.writer.flush()
+    taken = machine.take(work, FULL)
+    kept = taken.bodies
+    machine.tier.close()
+    small = DiskWarm(machine.cache, MIN_SIZE)
+    large = DiskWarm(machine.cache, 4 * MIN_SIZE)
+    for number, warm in enumerate((small, large)):
+        folder = machine.state.parent / f"again-{number}"
+        target = Target(folder, folder / "cache")
+        found = restore(work, LocalState(folder, True), warm, lambda points: chosen(points, None, None), target)
+        assert found.bodies == kept
+        again = tier(folder / "cache")
+        held = sum(bool(looked(again, b"http://site.test/%d" % each)) for each in range(420))
+        assert held == kept if warm is large else 100 < held <= kept
+        again.close()

@@ -1,0 +1,133 @@
+"""`python -m bench.recovery [MiB]`: what recovery points cost, over a disk tier of so many bytes (default 1024 MiB).
+
+    fill ─► full ─► change 1 % ─► incremental ─► verify all ─► drill ─► lose the state ─► restore ─► first byte
+
+A state directory with a journal and a disk tier is made, half of the bodies random (as images are), half text; nothing
+of the gateway runs but the drill's own and the one that the restore is followed by. One line of JSON at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from edge.adapters.disk_room import Limits
+from edge.adapters.disk_tier import DiskTier
+from edge.cache.purge import Epochs
+from edge.cache.stored import Plan, build
+from edge.cache.verdict import Source
+from edge.cli_drill import RunningGateway, running, spare_ports
+from edge.control.journal import Journal
+from edge.control.recovered import JOURNAL_FILE
+from edge.http.message import Fields
+
+SIZES = (4, 16, 40, 100, 300)  # KiB, each as often as the others
+TOML = """
+listen = {{ http = ["127.0.0.1:{http}"] }}
+admin = {{ listen = "127.0.0.1:{admin}", token_file = "{home}/token" }}
+state = {{ path = "{home}/var" }}
+log = {{ access = "off" }}
+cache = {{ disk = {{ path = "{home}/var/cache", size = "{size}MiB" }} }}
+pools.web.backends = [{{ url = "http://127.0.0.1:9" }}]
+routes = [{{ pool = "web" }}]
+snapshots = {{ repository = "file:{home}/points", core = "{core}" }}
+"""
+
+
+def filled(cache: Path, numbers: range, size_mib: int) -> int:
+    """Put responses into the tier; the bytes of their bodies."""
+    tier = DiskTier.open(cache, Limits(size_mib * 2**20))
+    epochs = Epochs()
+    tier.epochs = lambda: epochs
+    words = [
+        word.encode()
+        for word in ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "so", "on"]
+    ]
+    total = 0
+    for number in numbers:
+        chooser = random.Random(number)
+        length = SIZES[number % len(SIZES)] * 1024
+        body = chooser.randbytes(length)
+        if number // len(SIZES) % 2:
+            body = b" ".join(chooser.choices(words, k=length // 5))[:length].ljust(length)
+        plan = Plan(
+            key=b"http://bench.example/%d" % number, status=200, reason=b"OK",
+            fields=Fields(((b"Content-Type", b"text/plain"), (b"ETag", b'"%d"' % number))), vary=(),
+            received_at=time.time(), born=time.time(), lifetime_s=3600.0, source=Source.MAX_AGE, swr_s=0.0, sie_s=0.0,
+            outage_s=0.0, keep_s=3600.0, must_revalidate=False, no_cache=False, plain_hits=True, etag=b'"1"',
+            tags=frozenset(), part=None,
+        )  # fmt: skip
+        while not tier.put(build(plan, (body,)), epochs.seq):
+            time.sleep(0.01)
+        total += length
+        if number % 200 == 0:
+            tier.writer.flush(60)
+    assert tier.writer.flush(120)
+    tier.close()
+    return total
+
+
+def edge(home: Path, *arguments: str) -> tuple[float, Any]:
+    """A command; seconds, and its JSON."""
+    begun = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-m", "edge.cli", *arguments, "--json", "-c", str(home / "edge.toml")],
+        *(), stdout=subprocess.PIPE, check=False, cwd=home, env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    seconds = time.monotonic() - begun
+    assert found.returncode == 0, (arguments, found.returncode)
+    return round(seconds, 2), json.loads(found.stdout)
+
+
+def main() -> None:
+    """All rows."""
+    size_mib = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
+    rows: dict[str, Any] = {}
+    home = Path(tempfile.mkdtemp(prefix="bench-recovery-", dir=os.environ.get("BENCH_DIR")))
+    try:
+        http_port, admin_port = spare_ports(2)
+        text = TOML.format(http=http_port, admin=admin_port, home=home, size=size_mib * 2 + 64, core="0%")
+        (home / "edge.toml").write_text(text)
+        with Journal.open(home / "var" / JOURNAL_FILE) as journal:
+            journal.record_revision(text)
+            for number in range(1000):
+                journal.append_purge({"kind": "tag", "value": f"t{number}", "soft": False})
+        count = size_mib * 1024 * len(SIZES) // sum(SIZES)
+        begun = time.monotonic()
+        rows["bodies"] = count
+        rows["bytes"] = filled(home / "var" / "cache", range(count), size_mib * 2)
+        rows["fill_s"] = round(time.monotonic() - begun, 1)
+        rows["full_s"], full = edge(home, "snapshot", "take")
+        rows["full_written"] = full["written"]
+        changed = filled(home / "var" / "cache", range(count, count + max(1, count // 100)), size_mib * 2)
+        rows["incremental_s"], point = edge(home, "snapshot", "take", "--kind", "incremental")
+        rows["incremental_changed"], rows["incremental_written"] = changed, point["written"]
+        rows["verify_all_s"], verified = edge(home, "snapshot", "verify", "--read-data")
+        assert verified["ok"]
+        rows["drill_s"], drill = edge(home, "drill")
+        assert drill["passed"], drill["problems"]
+        rows["drill_steps"] = {each["step"]: each["seconds"] for each in drill["steps"]}
+        shutil.rmtree(home / "var")
+        begun = time.monotonic()
+        rows["restore_s"], restored = edge(home, "restore")
+        rows["restored_bodies"] = restored["bodies"]
+        with running(home / "edge.toml", home, admin_port) as check:
+            RunningGateway(http_port, admin_port).wait(check)
+            rows["restore_to_first_byte_s"] = round(time.monotonic() - begun, 2)
+        rows["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
