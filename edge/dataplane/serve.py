@@ -56,7 +56,8 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
             if exchange.method == b"PURGE" and route.rules is not None:
                 obey(exchange)
                 return
-        if route.rules is None or worker.router.is_doubtful(route, exchange.host, exchange.target):
+        doubtful = route.encoded_slashes and worker.router.is_doubtful(route, exchange.host, exchange.target)
+        if route.rules is None or doubtful:
             forward(exchange)
         else:
             lookup(exchange, route)
