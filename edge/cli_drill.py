@@ -38,12 +38,12 @@ from edge.config_writing import toml_of
 from edge.control.keeper import JournalKeeper
 from edge.control.recovered import JOURNAL_FILE, first_change_after
 from edge.control.recovery import golden_of
-from edge.errors import DrillFailed, RecoveryBusy
+from edge.errors import DrillFailed, RecoveryBusy, RecoveryError
 from edge.recovery.points import Point, closure, is_sound, newest_first
 from edge.recovery.table import Table
 from edge.sidecar.drill import Asked, Found, drill
 from edge.sidecar.pace import Pace
-from edge.sidecar.restore import Restored
+from edge.sidecar.restore import Restored, Target, restore
 from edge.sidecar.source import State, Warm
 from edge.sidecar.take import Work
 from edge.sidecar.vault import Vault
@@ -332,6 +332,23 @@ def drill_room(state: Path, wanted: int) -> Iterator[Path]:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def load_point(work: Work, point: Point, state: Path, key: bytes | None) -> list[str]:
+    """Restore a point to an empty directory and open it as a start would: what is wrong with it, one line each."""
+    lab = LocalLab(key, work.wall, point.body_bytes)
+    wanted = sum(file.size for file in point.files) + 2 * point.body_bytes
+    with drill_room(state, wanted) as place:
+        target = Target(place / "state", place / "state" / "cache" if lab.warm is not None else None)
+        try:
+            found = restore(work, lab.state(target.state), lab.warm, lambda points: points[point.id], target)
+        except RecoveryError as error:
+            work.vault.note(point.id, work.wall(), "corrupt", {"why": error.detail})
+            return [error.detail]
+        problems = lab.accepted(found)
+        if not problems:
+            work.vault.note(point.id, work.wall(), "verified", {"depth": "load"})
+        return problems
 
 
 def run_drill(work: Work, point: Point, values: Snapshots | None, state: Path, key: bytes | None) -> Found:

@@ -14,8 +14,9 @@ from time import time
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from edge.adapters.key_file import key_of
 from edge.cli_drill import run_drill
-from edge.cli_recovery import Where, key_of, open_work, pace_of, rules_of, state_of, warm_of
+from edge.cli_recovery import Where, open_work, pace_of, rules_of, state_of, warm_of
 from edge.config import Config
 from edge.config_schedule import Schedule
 from edge.errors import NoRecoveryPoint, RecoveryError

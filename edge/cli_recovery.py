@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.adapters.disk_export import DiskWarm
+from edge.adapters.key_file import key_of
 from edge.adapters.repository_directory import DirectoryRepository
 from edge.adapters.repository_retry import RetryingRepository
 from edge.adapters.repository_s3 import S3Repository
 from edge.cli_state import LocalState
 from edge.config import Config
 from edge.config_snapshots import Keep, Snapshots
-from edge.errors import WrongKey
 from edge.ports import Repository
 from edge.recovery.retention import KeepRules
-from edge.recovery.seal import KEY_BYTES
 from edge.sidecar.pace import Pace, PacedRepository
 from edge.sidecar.take import LONGEST_CHAIN, Progress, Work, silent
 from edge.sidecar.vault import Vault
@@ -52,32 +50,6 @@ def repository_of(where: Where) -> Repository:
     else:
         inner = S3Repository(where.repository, where.endpoint, where.region)
     return RetryingRepository(inner, time.sleep, random.random)
-
-
-def key_of(path: str | None) -> bytes | None:
-    """The key in a file. Raises WrongKey."""
-    if path is None:
-        return None
-    try:
-        mode = Path(path).stat().st_mode
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise WrongKey(
-            f"{path}: {error.strerror}: it must hold the repository's key; a new one is made with "
-            f"`(umask 077; openssl rand -hex 32 > {path})`"
-        ) from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise WrongKey(f"{path}: others may read the key: chmod 600 {path}")
-    text = raw.strip()
-    if len(raw) == KEY_BYTES:
-        return raw
-    try:
-        key = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise WrongKey(f"{path}: must hold {KEY_BYTES} bytes, as {2 * KEY_BYTES} hex digits: openssl rand -hex 32")
-    return key
 
 
 def open_work(

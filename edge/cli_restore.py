@@ -8,18 +8,21 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edge.adapters.key_file import key_of
 from edge.cli_client import Failed, console, json_option, say, table
-from edge.cli_recovery import cache_of, key_of, warm_of
-from edge.cli_repository import Asked, named, own_state, repository_options
-from edge.cli_state import LocalState, accepted
+from edge.cli_recovery import cache_of, warm_of
+from edge.cli_repository import Asked, checked_config, named, own_state, repository_options
+from edge.cli_state import FILES, LocalState, accepted, newest_config
 from edge.errors import DrillFailed
 from edge.recovery.points import Point
+from edge.recovery.table import Entry
 from edge.sidecar.restore import Restored, Target, chosen, restore
 from edge.sidecar.shown import when
 from edge.sidecar.take import Work
@@ -35,13 +38,15 @@ def restore_command(asked: Asked, point: str | None, at: str | None, to: Path | 
     """Restore the state from a point; what was there before is kept beside it. The gateway must not run."""
     if point is not None and at is not None:
         raise click.UsageError("give --point or --at, not both")
-    if to is None and asked.config is None:
-        raise Failed(f"{asked.path}: no such file: give --to DIR for the state, or a configuration that names one")
     work = asked.work()
 
     def choose(points: dict[str, Point]) -> Point:
         return chosen(points, None if point is None else named(points, point).id, _time(at))
 
+    if to is None and asked.config is None:
+        if asked.path.exists():
+            raise Failed(f"{asked.path} cannot be used (`edge check`): mend it, move it away, or give --to DIR")
+        asked = _machine(asked, work, choose)
     found = _restored(asked, work, choose, to)
     problems = accepted(found.state, found.rebuilt)
     if as_json:
@@ -71,6 +76,36 @@ def _restored(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Poi
             return found
         target = Target(state, cache, replace=True, survivor=state)
         return restore(work, LocalState(state, encrypted), warm, choose, target)
+
+
+def _machine(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point]) -> Asked:
+    """On a machine without a configuration: put the point's own, and the files that it names, where they belong.
+
+    Nothing that is there is written over.
+    """
+    points = work.vault.points()
+    table, places = work.vault.table(points, choose(points).id)
+
+    def read(entry: Entry) -> bytes:
+        return work.vault.body(entry.blob, places[entry.blob]) if entry.blob else entry.data
+
+    text, included = newest_config(table, read)
+    if text is None:
+        raise Failed("the point holds no configuration: give one with -c, or --to DIR for the state alone")
+    home = asked.path.absolute().parent
+    put = {asked.path: text.encode(), **{home / name: value.encode() for name, value in included.items()}}
+    for name, entry in table.items():
+        if name.startswith(FILES):
+            put[home / name.removeprefix(FILES)] = read(entry)  # an absolute path stays one
+    for path, data in put.items():
+        if path.exists():
+            click.echo(f"edge: {path} is there and stays as it is", err=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+        click.echo(f"{path}: from the point", err=True)
+    return replace(asked, config=checked_config(replace(asked, config=None)))
 
 
 def _time(text: str | None) -> float | None:

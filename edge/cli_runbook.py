@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 import click
 import orjson
 
+from edge.adapters.key_file import key_of
 from edge.cli_client import Admin, Failed, connect, console, json_option, say, table
-from edge.cli_recovery import cache_of, key_of, state_of, warm_of
+from edge.cli_recovery import cache_of, state_of, warm_of
 from edge.cli_repository import Asked, checked_config, named, own_state, repository_options
 from edge.cli_state import LocalState, accepted, newest_config
 from edge.control.recovered import JOURNAL_FILE, Snapshot

@@ -6,12 +6,15 @@ alone.
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 import orjson
 
+from edge.adapters.key_file import key_of
 from edge.cli_client import Failed, connect, console, json_option, say, size, table
 from edge.cli_recovery import rules_of, state_of, warm_of
 from edge.cli_repository import Asked, named, own_state, progress, repository_options
@@ -20,8 +23,8 @@ from edge.recovery.points import PointKind, newest_first
 from edge.sidecar.prune import prune
 from edge.sidecar.shown import files_view, point_view, pruned_view, verified_view
 from edge.sidecar.source import with_warm
-from edge.sidecar.take import take
-from edge.sidecar.verify import Part, verify
+from edge.sidecar.take import Work, take
+from edge.sidecar.verify import Part, Verified, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,13 +123,16 @@ def _part(text: str | None) -> Part | None:
 @snapshot.command("verify")
 @click.argument("point", required=False)
 @click.option("--read-data", is_flag=False, flag_value="1/1", metavar="[n/t]", help="Read all data, or an n-th of t.")
+@click.option("--load", is_flag=True, help="Restore each to an empty directory, and open it as a start would.")
 @json_option
 @repository_options
-def verify_command(asked: Asked, point: str | None, read_data: str | None, as_json: bool) -> None:
+def verify_command(asked: Asked, point: str | None, read_data: str | None, load: bool, as_json: bool) -> None:
     """Verify a point and what it needs, or all points; non-zero when a byte is wrong."""
     work = asked.work()
     wanted = None if point is None else [named(work.vault.points(), point).id]
     found = verify(work, wanted, _part(read_data))
+    if load:
+        _load(asked, work, found)
     if as_json:
         say(verified_view(found))
     else:
@@ -134,6 +140,18 @@ def verify_command(asked: Asked, point: str | None, read_data: str | None, as_js
             click.echo(f"{name}: {found.problems.get(name, 'ok')}", err=name in found.problems)
     if found.problems:
         raise VerifyFailed(f"{len(found.problems)} of {len(found.points)} points are damaged: take a full point now")
+
+
+def _load(asked: Asked, work: Work, found: Verified) -> None:
+    """Depth 3 of those that nothing is wrong with so far."""
+    from edge.cli_drill import load_point  # not cheap, and not needed for other commands
+
+    points = work.vault.points()
+    state = asked.state or Path(tempfile.gettempdir()) / "edge-verify"
+    for name in found.points:
+        if name not in found.problems:
+            problems = load_point(work, points[name], state, key_of(asked.where.key_file))
+            found.problems |= {name: problems[0]} if problems else {}
 
 
 @snapshot.command("prune")

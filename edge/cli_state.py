@@ -17,6 +17,7 @@ import orjson
 from edge.config import Config, load_text
 from edge.config_types import Kind, Section
 from edge.control.journal import Journal
+from edge.control.preflight_snapshots import PASSWORD
 from edge.control.recovered import JOURNAL_FILE, Origin, Snapshot, compare, first_change_after, position, rebuild
 from edge.errors import ChecksumMismatch, ConfigError, SecretInTheClear
 from edge.recovery.points import Point
@@ -30,7 +31,6 @@ RESTORED = "restored"  # the folder in a state directory where the configuration
 OUTPUTS = ("state.path", "log.access", "cache.disk.path", "snapshots.runbooks")  # named, and not ours to carry
 NEVER = ("snapshots.encryption_key_file",)  # the key is outside of what it encrypts, always
 _SECRET = re.compile(r"key|token|password|secret|basic|htpasswd", re.IGNORECASE)
-_PASSWORD = re.compile(r"://[^/\s\"'@]*:[^/\s\"'@$]+@")
 
 
 class LocalState:
@@ -67,7 +67,7 @@ class LocalState:
         )
 
     def _check_text(self, found: Snapshot) -> None:
-        if not self._encrypted and any(_PASSWORD.search(text) for text in found.texts):
+        if not self._encrypted and any(PASSWORD.search(text) for text in found.texts):
             raise SecretInTheClear(
                 "the configuration holds a password in a URL, and the repository is not encrypted: give "
                 "snapshots.encryption_key_file, or take the password from the environment"

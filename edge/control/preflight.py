@@ -26,6 +26,7 @@ from edge.config_idle import idle_keys
 from edge.config_text import Path as KeyPath
 from edge.config_text import Problem, lines, scan
 from edge.config_types import shown
+from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.supervisor import worker_count
 from edge.errors import ConfigError
 
@@ -71,7 +72,7 @@ class _Found:
 
 def preflight(config: Config, text: str, filename: str, machine: Machine | None = None) -> Findings:
     """What is wrong with a checked configuration here."""
-    found = [*_findings(config, machine or Machine.here()), *_applications(config, filename)]
+    found = [*_findings(config, text, machine or Machine.here()), *_applications(config, filename)]
     positions = scan(text)
 
     def told(fatal: bool) -> list[str]:
@@ -80,13 +81,14 @@ def preflight(config: Config, text: str, filename: str, machine: Machine | None 
     return Findings(told(True), told(False))
 
 
-def _findings(config: Config, machine: Machine) -> Iterator[_Found]:
+def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
     yield from _listeners(config)
     yield from _backends(config)
     yield from _files(config)
     yield from _geoip(config)
     yield from _budgets(config, machine)
     yield from _exposure(config)
+    yield from (_Found(*each) for each in snapshot_findings(config, text))
     yield from (_Found(each.path, each.message, fatal=False) for each in idle_keys(config))
 
 

@@ -176,3 +176,34 @@ def test_an_application_is_tried_elsewhere(body: str, wanted: str, tmp_path: Pat
     found = preflight(load_text(text, file), text, file, LARGE)
     broken = [line for line in found.errors if "bad:app" in line]
     assert len(broken) == 1 and broken[0].startswith(f"{file}:14:1 pools.web.backends[0].app:") and wanted in broken[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "fatal"),
+    [
+        ("encryption_key_file = '@DIR@/none'", "openssl rand -hex 32", True),
+        ("encryption_key_file = '@DIR@/open'", "others may read the key: chmod 600", True),
+        ("encryption_key_file = '@DIR@/short'", "must hold 32 bytes", True),
+        ("runbooks = '@DIR@/none'", "is no directory", True),
+        ("runbooks = '@DIR@/books'", "steps[0].do: must be one of", True),
+        ("# redis://user:secret@host", "holds a password in a URL", True),
+        ("incremental = '1h'", "targets.rpo is 900 s, and points are up to 3630 s apart", False),
+        ("", "inside state.path", False),
+    ],
+)
+def test_recovery_points_that_could_not_be_taken(tmp_path: Path, more: str, said: str, fatal: bool) -> None:
+    for name, text, mode in (("open", "5a" * 32, 0o644), ("short", "5a", 0o600)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "bad.toml").write_text("name = 'a'\ndescription = 'b'\nsteps = [{ do = 'shell' }]")
+    inside = "/state" if said == "inside state.path" else ""
+    table = f"[snapshots]\nrepository = 'file:{tmp_path}{inside}/points'\n{more}".replace("@DIR@", str(tmp_path))
+    found = look(tmp_path, more=table)
+    lines = found.errors if fatal else found.warnings
+    assert [line for line in lines if said in line], (found.errors, found.warnings)
+    good = tmp_path / "key"
+    good.write_text("5a" * 32)
+    good.chmod(0o600)
+    sound = f"[snapshots]\nrepository = 'file:{tmp_path}/points'\nencryption_key_file = '{good}'"
+    assert not [line for line in look(tmp_path, more=sound).errors if "snapshots" in line]

@@ -33,6 +33,7 @@ POINT = Point(
 )
 
 
+@settings(deadline=None)
 @given(TABLES, TABLES)
 def test_a_delta_makes_one_table_of_the_other(old: Table, new: Table) -> None:
     change, made = delta(old, new), dict(old)
@@ -41,12 +42,14 @@ def test_a_delta_makes_one_table_of_the_other(old: Table, new: Table) -> None:
     assert bool(change) == (old != new)
 
 
+@settings(deadline=None)
 @given(TABLES, TABLES)
 def test_two_tables_have_one_digest_only_when_they_are_the_same(one: Table, other: Table) -> None:
     assert (digest(one) == digest(other)) == (one == other)
     assert digest(dict(reversed(one.items()))) == digest(one)
 
 
+@settings(deadline=None)
 @given(TABLES, st.lists(NAMES, unique=True, max_size=6), st.integers(0, 5))
 def test_an_index_is_read_back(table: Table, removed: list[str], packs: int) -> None:
     places = {
@@ -60,6 +63,7 @@ def test_an_index_is_read_back(table: Table, removed: list[str], packs: int) -> 
     assert (dict(found.change.put), found.change.removed, found.places) == (table, change.removed, places)
 
 
+@settings(deadline=None)
 @given(TABLES.filter(bool), st.data())
 def test_an_index_that_is_cut_or_lengthened_is_refused(table: Table, data: st.DataObject) -> None:
     payload = next(form.index_payloads(Delta(table), {}, {}))
@@ -77,6 +81,7 @@ def test_a_large_index_is_several_files(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("sealer", SEALERS)
+@settings(deadline=None)
 @given(piece=st.binary(max_size=300) | st.builds(bytes, st.integers(0, 100_000)))
 def test_a_piece_is_unsealed_as_it_was(sealer: Sealer, piece: bytes) -> None:
     sealed = sealer.seal(piece, b"about")
@@ -86,7 +91,7 @@ def test_a_piece_is_unsealed_as_it_was(sealer: Sealer, piece: bytes) -> None:
             sealer.unseal(sealed, b"about", len(piece) - 1)  # never more than was announced
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.binary(min_size=1, max_size=60), st.data())
 def test_any_bit_of_an_encrypted_piece_counts(piece: bytes, data: st.DataObject) -> None:
     sealer = SEALERS[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import ChainBroken, NoRecoveryPoint
@@ -89,6 +89,7 @@ def test_a_long_chain_begins_anew() -> None:
     assert "more than 3" in points["p005"].promoted
 
 
+@settings(deadline=None)
 @given(st.lists(KINDS, min_size=1, max_size=12), st.data())
 def test_the_closure_is_enough_and_each_link_of_it_is_needed(kinds: list[PointKind], data: st.DataObject) -> None:
     points = taken(*kinds)

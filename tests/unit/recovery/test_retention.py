@@ -65,6 +65,7 @@ TIMES = st.lists(st.integers(0, 500 * 24), min_size=1, max_size=40, unique=True)
 )
 
 
+@settings(deadline=None)
 @given(TIMES, RULES)
 def test_full_points_are_kept_as_the_model_says(times: list[float], rules: KeepRules) -> None:
     points = points_at(times, [PointKind.FULL] * len(times))
@@ -72,7 +73,7 @@ def test_full_points_are_kept_as_the_model_says(times: list[float], rules: KeepR
     assert kept == model(times, rules) | {max(times)}  # the newest full one stays in any case
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(TIMES, st.data(), RULES)
 def test_nothing_that_is_kept_loses_what_it_needs(times: list[float], data: st.DataObject, rules: KeepRules) -> None:
     kinds = data.draw(st.lists(st.sampled_from(list(PointKind)), min_size=len(times), max_size=len(times)))

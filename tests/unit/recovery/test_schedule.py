@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.config_schedule import parse_schedule
@@ -50,6 +50,7 @@ def test_a_cron_line_is_in_the_operators_zone() -> None:
     assert datetime.fromtimestamp(due, berlin).hour == 3
 
 
+@settings(deadline=None)
 @given(st.text(max_size=5), st.floats(0, 2e9), st.floats(0, 1000))
 def test_jitter_is_bounded_and_the_same_when_asked_again(name: str, due: float, most: float) -> None:
     assert due <= jittered(name, due, most) <= due + most

@@ -128,7 +128,7 @@ def test_the_closure_is_all_that_is_needed_and_all_of_it_is(work: Work, state: L
             tried(needed - {name})
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_any_file_is_found(data: st.DataObject, key: bytes | None) -> None:
     """Over the real files of a directory: any bit, any truncation, anything appended."""
