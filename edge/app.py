@@ -6,10 +6,15 @@ One rule: nothing is decided here. Each function turns one table of the file int
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 from ssl import SSLContext
 
+from edge.adapters.disk_place import TierError
+from edge.adapters.disk_room import Limits as DiskLimits
+from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.links import BackendLink, Peer, response_memo
 from edge.adapters.logs import AccessLog
@@ -44,9 +49,16 @@ from edge.ports import Link, Timeouts
 
 
 def build(
-    config: Config, log: AccessLog | None = None, places: Places | None = None, filename: str = "config.toml"
+    config: Config,
+    log: AccessLog | None = None,
+    places: Places | None = None,
+    filename: str = "config.toml",
+    disk: bool = True,
 ) -> Worker:
-    """A worker that serves this configuration; its listeners are opened by `listen`. Raises ConfigError."""
+    """A worker that serves this configuration; its listeners are opened by `listen`. Raises ConfigError.
+
+    Without `disk` the disk tier is left alone: the supervisor could not use it.
+    """
     limits = config.limits
     head = Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
     log = log or AccessLog(config.log.access)
@@ -59,6 +71,8 @@ def build(
     worker.geography = geography(config, places or geo_reader(config))
     worker.store = store = Store(config.cache.memory, config.cache.eviction)
     store.warmer = Warming(worker).run
+    if disk:
+        open_disk(store, config)
     routes = [route(each, pools) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
@@ -66,6 +80,20 @@ def build(
             store.prefetchers.append(made.prefetcher)
     worker.use(Router(routes), pools)
     return worker
+
+
+def open_disk(store: Store, config: Config) -> None:
+    """Give the store its second tier; when that cannot be, requests are served without it, and it is told."""
+    disk = config.cache.disk
+    if disk is None:
+        return
+    try:
+        store.use_disk(
+            DiskTier.open(Path(disk.path), DiskLimits(disk.size, disk.min_free), disk.min_uses, store.is_hot),
+        )
+    except (TierError, sqlite3.Error, OSError) as error:
+        text = error.detail if isinstance(error, TierError) else str(error)
+        store.events.append({"kind": "disk.unusable", "evidence": text})
 
 
 async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:

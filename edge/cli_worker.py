@@ -59,7 +59,7 @@ async def run_worker(fd: int) -> int:
 async def start(body: dict[str, Any], link: Link, ended: Any) -> Agent:
     """Build, apply the state of the first frame, listen. Raises ConfigError or OSError."""
     config = load_text(body["text"], body["filename"])
-    worker = build(config, filename=body["filename"])
+    worker = build(config, filename=body["filename"], disk=body.get("disk", True))
     agent = Agent(worker, link.send, ended)
     agent.begin(body)
     addresses = await listen(worker, config)

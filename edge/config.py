@@ -61,7 +61,7 @@ class Listen(Section):
     https: Many[HttpsListener] = entry([], "Where to listen for HTTPS")
     workers: Workers = entry(
         1,
-        'Processes, each with its own memory cache; "auto" = one for each core, or one where a route caches',
+        'Processes with a memory cache each; "auto" = one for each core, or one where a route caches without disk',
     )
     backlog: AtLeastOne = entry(1024, "Connections that the kernel holds before they are accepted")
     trusted_proxies: Many[Cidr] = entry([], "Whose X-Forwarded-* and Forwarded are believed; empty = nobody's")
@@ -244,8 +244,6 @@ def prefilled(raw: Any, **elsewhere: Any) -> Any:
 def warnings(config: Config) -> list[str]:
     """One line for each section that is checked and accepted, but which this version does not act on yet."""
     found = []
-    if config.cache.disk is not None:
-        found.append("cache.disk: accepted, but this version has no disk tier yet; responses are stored in memory only")
     if config.cache.shared is not None:
         found.append("cache.shared: accepted, but this version has no shared tier yet; each worker stores for itself")
     return found

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, PlainValidator
+from pydantic import BeforeValidator, PlainValidator, field_validator
 
 from edge.config_names import Argument, CookieName, HeaderName, NumberedPath, PathPrefix
 from edge.config_types import (
@@ -141,7 +141,16 @@ class DiskTier(Section):
     """`cache.disk`."""
 
     path: FilePath = entry(..., "Directory of the disk tier, shared by the workers")
-    size: PositiveSize = entry(..., "Budget of the disk tier")
+    size: PositiveSize = entry(..., "Budget of the disk tier, index included; at least 32MiB")
+    min_uses: AtLeastOne = entry(1, "Fetches of a key before it is written to disk")
+    min_free: Size = entry("256MiB", "Space that is left free on the file system")
+
+    @field_validator("size")
+    @classmethod
+    def _worth_it(cls, value: int) -> int:
+        if value < 32 * 1024 * 1024:
+            raise ValueError(f"must be at least 32MiB, got {value} bytes")
+        return value
 
 
 class SharedTier(Section):

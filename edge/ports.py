@@ -6,10 +6,14 @@ lives in `adapters` or `dataplane`; `app` wires them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edge.cache.body import BodyFile
+from edge.cache.purge import Epochs, Purge
+from edge.cache.stored import Stored
 from edge.errors import UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
@@ -223,3 +227,96 @@ class Repository(Protocol):
 
     def clean(self) -> None:
         """Remove what writers that were killed left. Nobody may write meanwhile."""
+
+
+class OpenBody(Protocol):
+    """A stored body that is being sent from its file."""
+
+    def quick(self, number: int) -> bytes | Exception | None:
+        """A piece (`cache.body`), or what is wrong with it; None where reading it would wait for the disk."""
+
+    def piece(self, number: int, wait: bool) -> bytes:
+        """A piece, wherever it is; for a thread. Raises what is wrong with it."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Spill(Protocol):
+    """A body that goes to the disk as it comes, without passing through memory."""
+
+    drained: Callable[[], None] | None  # called when it is not full any more, or failed
+    failed: bool
+
+    @property
+    def full(self) -> bool:
+        """The disk does not keep up: hold the source back."""
+
+    def write(self, data: bytes) -> None:
+        """More of it."""
+
+    def finish(self, done: Callable[[BodyFile | None, str], None]) -> None:
+        """It is whole: `done` gets the body and its temporary name for `DiskTier.put`; None when it failed."""
+
+    def abort(self) -> None:
+        """It is not wanted any more."""
+
+
+class DiskTier(Protocol):
+    """The machine's second tier. Calls belong to the loop, and none of them waits for a disk.
+
+    Whatever goes wrong is a miss or a response that is not kept; nobody who asks hears of it but by `events`.
+    """
+
+    epochs: Callable[[], Epochs]  # the worker's purge sequence, which everything found is held against
+
+    def look(self, key: bytes) -> tuple[Stored, ...] | None:
+        """The responses of a key, the newest first; None where finding them would wait for the disk."""
+
+    def look_later(self, key: bytes, then: Callable[[tuple[Stored, ...]], None]) -> None:
+        """As `look`, in a thread; `then` is called on the loop."""
+
+    def used(self, stored: Stored) -> None:
+        """A response that was found here served a request."""
+
+    def put(self, stored: Stored, seq: int, temp: str | None = None) -> bool:
+        """Keep a response that was asked for at `seq`; seen by look-ups at once, written soon, or dropped."""
+
+    def remove(self, stored: Stored) -> None:
+        """Drop one response."""
+
+    def forget(self, purge: Purge, now: float) -> None:
+        """Obey a purge from now on; it survives this process."""
+
+    def marks(self, stored: Iterable[Stored], purge: Purge, now: float) -> list[tuple[int, int]]:
+        """What tells these, and those that wait to be written and that the purge names, apart over workers."""
+
+    def recorded(self) -> AbstractContextManager[object]:
+        """To be held while a purge is recorded in the sequence: a thread reads it."""
+
+    def spill(self, length: int | None) -> Spill:
+        """Begin a body that goes to the disk as it comes."""
+
+    def forsake(self, temp: str) -> None:
+        """A spilled body is not wanted after all."""
+
+    def open_body(self, stored: Stored) -> OpenBody | None:
+        """The body that is in a file; None when it is gone or damaged."""
+
+    def damage(self, stored: Stored, why: str) -> None:
+        """What was read of it is damaged: drop it and tell."""
+
+    def later(self, work: Callable[[], bytes], then: Callable[[bytes | Exception], None]) -> None:
+        """Read in a thread; `then` is called on the loop."""
+
+    def tick(self) -> None:
+        """Four times a second."""
+
+    def stats(self) -> dict[str, float]:
+        """This worker's counts."""
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened since the last time."""
+
+    def close(self) -> None:
+        """Write what waits and let go; blocking."""

@@ -93,6 +93,15 @@ class OpenBody:
                 checked.popitem(last=False)
         self._checked = known
 
+    def quick(self, number: int) -> bytes | Exception | None:
+        """One piece, or what is wrong with it; None where that would wait for the disk."""
+        try:
+            return self.piece(number, wait=False)
+        except Cold:
+            return None
+        except (OSError, Damaged) as error:
+            return error
+
     def piece(self, number: int, wait: bool) -> bytes:
         """One piece. Raises Cold where that would wait for the disk and `wait` is false; Damaged; OSError."""
         data = read_at(self._fd, self.file.size_of(number), number * PIECE_BYTES, wait)

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from resource import RUSAGE_THREAD, getrusage
 from time import monotonic
 from typing import NamedTuple
 
@@ -26,10 +27,11 @@ from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
 from edge.adapters.disk_files import Cold, FileOps, Segments
 from edge.adapters.disk_index import Row, Sums, connect, is_damage
+from edge.adapters.disk_pending import Put, Waiting, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_start import Notes, mark_damaged, open_place
-from edge.adapters.disk_writer import Pending, Put, Spill, Waiting, Writer
+from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
 from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of
@@ -79,6 +81,7 @@ class DiskTier:
         self._of_thread = threading.local()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cold_until = 0.0
+        self._blocks_read = 0
         self._looking: list[list[tuple[Purge, float]]] = []  # of look-ups in threads: what was purged since
         self._ticks = 0
         self._notes = Notes(place)
@@ -114,19 +117,24 @@ class DiskTier:
         began = monotonic()
         if began < self._cold_until:
             return None
-        before = (self.writer.taken, self.writer.waiting)
+        before = self.writer.pending
         try:
             read = self._read(key, self._db, self._segments, wait=False)
         except Cold:
             return None
-        if monotonic() - began > SLOW_S:
+        if monotonic() - began > SLOW_S and self._has_read():
             self._cold_until = began + SLOW_FOR_S
         return self._judged(key, read, before, [])
+
+    def _has_read(self) -> bool:
+        """Whether this thread has waited for the disk since the last time; else it was slow for another reason."""
+        before, self._blocks_read = self._blocks_read, getrusage(RUSAGE_THREAD).ru_inblock
+        return self._blocks_read > before
 
     def look_later(self, key: bytes, then: Then) -> None:
         """As `look`, in a thread; `then` is called on the loop."""
         loop = asyncio.get_running_loop()
-        before = (self.writer.taken, self.writer.waiting)
+        before = self.writer.pending
         meanwhile: list[tuple[Purge, float]] = []
         self._looking.append(meanwhile)
 
@@ -176,7 +184,7 @@ class DiskTier:
             self._is_damaged(key, (hashed, row.variant), why)
         found: dict[bytes, Stored] = {}
         base = base_of(key)
-        waits = list({id(one): one for one in (*before, self.writer.taken, self.writer.waiting)}.values())
+        waits = list({id(one): one for one in (*before, *self.writer.pending)}.values())
         purges = [*meanwhile, *(purge for one in waits for purge in one.purges)]
         for row, kept in read.rows:
             stored = self._left(kept, row.stale, base, purges)
@@ -185,7 +193,7 @@ class DiskTier:
             else:
                 found[stored.variant] = stored
         for waiting in waits:
-            _overlay(found, waiting.responses, key, self._admitted)
+            overlay(found, waiting.responses, key, self._admitted)
         if found:
             self.hits += 1
         else:
@@ -215,9 +223,18 @@ class DiskTier:
         """A response from here served a request: it is worth keeping."""
         self.writer.use(self._hashes(stored))
 
-    def marks(self, stored: Iterable[Stored]) -> list[tuple[int, int]]:
-        """What tells stored responses apart over workers."""
-        return [self._hashes(each) for each in stored]
+    def marks(self, stored: Iterable[Stored], purge: Purge, now: float) -> list[tuple[int, int]]:
+        """What tells these, and those that wait to be written and that the purge names, apart over workers."""
+        found = [self._hashes(each) for each in stored]
+        for waiting in self.writer.pending:
+            for key, places in waiting.responses.items():
+                for put in places.values():
+                    if put is None or put.stored.keep_until <= now:
+                        continue
+                    named = base_of(key) == purge.value if purge.kind is Kind.URL else purge.value in put.stored.tags
+                    if named and self._admitted(put.stored, put.seq) is not None:
+                        found.append(self._hashes(put.stored))
+        return found
 
     def _hashes(self, stored: Stored) -> tuple[int, int]:
         return self._sums.of(stored.key), self._sums.of(stored.variant)
@@ -260,7 +277,12 @@ class DiskTier:
 
     def spill(self, length: int | None) -> Spill:
         """A body that goes to the disk as it comes."""
+        self._loop = asyncio.get_running_loop()  # where its calls come back to
         return Spill(self.writer, length)
+
+    def forsake(self, temp: str) -> None:
+        """A spilled body is not wanted after all."""
+        self.writer.forsake(temp)
 
     def open_body(self, stored: Stored) -> OpenBody | None:
         """The body of a response that has it in a file; None when it is gone or damaged."""
@@ -275,7 +297,7 @@ class DiskTier:
         return None
 
     def _body_path(self, stored: Stored, file: BodyFile) -> Path:
-        for waiting in (self.writer.waiting, self.writer.taken):
+        for waiting in self.writer.pending:
             put = waiting.responses.get(stored.key, {}).get(stored.variant)
             if put is not None and put.temp is not None and put.stored.file == file:
                 temp = self.place.temp(put.temp)
@@ -304,7 +326,6 @@ class DiskTier:
 
     def tick(self) -> None:
         """Four times a second."""
-        self._loop = self._loop or asyncio.get_running_loop()
         self._ticks += 1
         if self._ticks % TICKS_PER_LET_GO == 0:
             self._segments.let_go()
@@ -312,8 +333,8 @@ class DiskTier:
     def stats(self) -> dict[str, float]:
         """Counts of this worker."""
         return {
-            "hits": self.hits,
-            "misses": self.misses,
+            "found": self.hits,
+            "absent": self.misses,
             "written": self.writer.written,
             "dropped": self.writer.dropped,
             "errors": self.writer.errors,
@@ -322,10 +343,10 @@ class DiskTier:
             "lag_ms": round(self.writer.lag_s * 1000, 1),
         }
 
-    def _is_damaged(self, key: bytes, hashed: tuple[int, int], why: str, variant: bytes = b"") -> None:
+    def _is_damaged(self, key: bytes, hashed: tuple[int, int], why: str, variant: bytes | None = None) -> None:
         self.damaged += 1
         self._told.add("disk.damaged", f"{why}: {key[:200].decode('latin-1')}")
-        if variant:
+        if variant is not None:
             self.writer.remove(key, variant, hashed)
         else:
             self.writer.waiting.removed.add(hashed)
@@ -353,9 +374,7 @@ class DiskTier:
     def _call(self, function: Callable[[], None]) -> None:
         """Run something on the loop, from the writer's thread."""
         loop = self._loop
-        if loop is None:
-            function()
-        elif not loop.is_closed():
+        if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(function)
 
     def _read_ahead(self) -> None:
@@ -373,20 +392,3 @@ class DiskTier:
 
 
 _NO_PURGES = Epochs()
-
-
-def _overlay(
-    found: dict[bytes, Stored], pending: Pending, key: bytes, admitted: Callable[[Stored, int], Stored | None]
-) -> None:
-    """Put what waits to be written over what the disk has."""
-    for variant, put in pending.get(key, {}).items():
-        found.pop(variant, None)
-        if put is None:
-            continue
-        stored = admitted(put.stored, put.seq)
-        if stored is None:
-            continue
-        if stored.part is None:
-            for part in [each for each, one in found.items() if one.part is not None and one.choice == variant]:
-                del found[part]
-        found[variant] = stored

@@ -12,7 +12,6 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
@@ -20,6 +19,7 @@ from edge.adapters.disk_body import BodyWriter, temp_name
 from edge.adapters.disk_changes import Addition, Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import is_damage
+from edge.adapters.disk_pending import Put, Waiting
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import NoRoom
 from edge.adapters.disk_start import Notes
@@ -40,38 +40,6 @@ SPILL_FULL = 4 * 1024 * 1024  # bytes that wait to be written before its source 
 Admit = Callable[[Stored, int], Stored | None]  # what purges left of a response; called in the thread
 
 
-@dataclass(slots=True)
-class Put:
-    """A response to be written. `seq` is the worker's sequence when it was asked for, `number` the journal's then."""
-
-    stored: Stored
-    seq: int
-    temp: str | None = None
-    at: float = field(default_factory=monotonic)
-
-    @property
-    def bytes(self) -> int:
-        """What it holds of memory while it waits."""
-        return self.stored.size_bytes
-
-
-Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: removed
-
-
-@dataclass(slots=True)
-class Waiting:
-    """What the next batch is made of."""
-
-    responses: Pending = field(default_factory=dict)
-    bytes: int = 0
-    removed: set[tuple[int, int]] = field(default_factory=set)
-    purges: list[tuple[Purge, float]] = field(default_factory=list)
-    used: set[tuple[int, int]] = field(default_factory=set)
-
-    def __bool__(self) -> bool:
-        return bool(self.responses or self.removed or self.purges or self.used)
-
-
 class Spill:
     """A body that goes to the disk as it comes, without passing through memory. Its calls belong to the loop."""
 
@@ -80,7 +48,8 @@ class Spill:
         self.failed = False
         self.done: Callable[[BodyFile | None, str], None] | None = None
         self.drained: Callable[[], None] | None = None
-        self.backlog = 0
+        self.given = 0  # bytes, counted by the loop
+        self.taken = 0  # bytes, counted by the thread
         self.pieces: deque[bytes | None] = deque()  # None: the end
         self.moved_at = monotonic()
         self._writer = writer
@@ -90,11 +59,11 @@ class Spill:
     @property
     def full(self) -> bool:
         """The disk does not keep up: hold the source back, `drained` is called when it does."""
-        return self.backlog > SPILL_FULL and not self.failed
+        return self.given - self.taken > SPILL_FULL and not self.failed
 
     def write(self, data: bytes) -> None:
         """More of it."""
-        self.backlog += len(data)
+        self.given += len(data)
         self.pieces.append(data)
         self._writer.wake(self)
 
@@ -160,7 +129,7 @@ class Writer:
                     del places[variant]
             places[stored.variant] = put
             self.waiting.bytes += put.bytes
-            self._ready.notify()
+            self._ready.notify_all()
         return True
 
     def remove(self, key: bytes, variant: bytes, hashed: tuple[int, int]) -> None:
@@ -168,14 +137,20 @@ class Writer:
         with self._ready:
             self.waiting.responses.setdefault(key, {})[variant] = None
             self.waiting.removed.add(hashed)
-            self._ready.notify()
+            self._ready.notify_all()
 
     def forget(self, purge: Purge, now: float) -> None:
         """A purge by URL or tag: in force at once, in the index soon."""
         self._notes.add(purge)
         with self._ready:
             self.waiting.purges.append((purge, now))
-            self._ready.notify()
+            self._ready.notify_all()
+
+    def forsake(self, temp: str) -> None:
+        """A temporary file is not wanted."""
+        with self._ready:
+            self.waiting.forsaken.append(temp)
+            self._ready.notify_all()
 
     def use(self, hashed: tuple[int, int]) -> None:
         """It served; told with the next batch."""
@@ -187,13 +162,13 @@ class Writer:
         with self._ready:
             if spill not in self._spills:
                 self._spills.append(spill)
-            self._ready.notify()
+            self._ready.notify_all()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until what waits now is written; for tests and the end."""
         end = monotonic() + timeout_s
         with self._ready:
-            while self.waiting.responses or self.waiting.purges or self.waiting.removed or self.taken or self._spills:
+            while self._has_work() or self.taken or self._spills:
                 if monotonic() > end or not self._thread.is_alive():
                     return False
                 self._ready.wait(0.01)
@@ -203,9 +178,20 @@ class Writer:
         """Write what waits, then end."""
         with self._ready:
             self._closing = True
-            self._ready.notify()
+            self._ready.notify_all()
         if self._thread.is_alive():
             self._thread.join(10.0)
+
+    @property
+    def pending(self) -> tuple[Waiting, Waiting]:
+        """What is being written and what waits, the older first; nothing is in neither of them before it is written."""
+        with self._ready:
+            return self.taken, self.waiting
+
+    def _has_work(self) -> bool:
+        """More than notes of use, which go with the next batch."""
+        waiting = self.waiting
+        return bool(waiting.responses or waiting.purges or waiting.removed or waiting.forsaken)
 
     # -- the thread ----------------------------------------------------------------------------------------------------
 
@@ -220,7 +206,7 @@ class Writer:
     def _wait(self) -> bool:
         """Until there is something to do; False at the end."""
         with self._ready:
-            while not (self.waiting.responses or self.waiting.purges or self.waiting.removed or self._spills):
+            while not (self._has_work() or self._spills):
                 if self._closing:
                     return False
                 self._ready.wait()
@@ -241,6 +227,8 @@ class Writer:
         oldest = min((put.at for put in puts), default=None)
         size = 0
         try:
+            for temp in taken.forsaken:
+                self._changer.drop_temp(temp)
             for put in puts:
                 addition = self._addition(put)
                 if addition is None:
@@ -270,7 +258,7 @@ class Writer:
 
     def _still(self, addition: Addition) -> bool:
         with self.guard:
-            return self._admit(addition.stored, addition.seq) is addition.stored
+            return self._admit(addition.stored, addition.seq) is not None  # a soft purge follows in its turn
 
     def _addition(self, put: Put) -> Addition | None:
         """A response as it is to be written, its body in a file where it is large; None: a purge came before it."""
@@ -347,7 +335,7 @@ class Writer:
                 self._changer.reserve(spill.target.temp, spill.reserved)
             spill.target.write(piece)
             was_full = spill.full
-            spill.backlog -= len(piece)
+            spill.taken += len(piece)
             spill.moved_at = monotonic()
             if was_full and not spill.full and spill.drained is not None:
                 self._call(spill.drained)
@@ -355,7 +343,6 @@ class Writer:
     def _end_spill(self, spill: Spill) -> None:
         spill.failed = True
         spill.pieces.clear()
-        spill.backlog = 0
         target, spill.target = spill.target, None
         if target is not None:
             target.close()

@@ -99,6 +99,11 @@ class Index(Generic[E]):
             found.seq = min(node.seq for node in found.nodes)
         return found
 
+    def is_hot(self, key: bytes) -> bool:
+        """Whether a key is stored and was hit; changes nothing, so that another thread may ask."""
+        found = self._found.get(key)
+        return found is not None and found.freq > 0
+
     def used(self, found: Node[E] | Group[E], stored: E) -> None:
         """The variant of a group that served; nothing for a node, whose hit `get` has counted."""
         if isinstance(found, Node):
@@ -238,6 +243,13 @@ class Index(Generic[E]):
             return None
         nodes = self._shelf.tagged(purge.value) if purge.kind is Kind.TAG else self._shelf.of_url(purge.value)
         return sum(self._purge_node(node, purge.soft, now) for node in nodes)
+
+    def named(self, purge: Purge, now: float) -> list[E]:
+        """The responses that a purge by url or tag will count."""
+        if purge.kind in STAMPED:
+            return []
+        nodes = self._shelf.tagged(purge.value) if purge.kind is Kind.TAG else self._shelf.of_url(purge.value)
+        return [node.sole for node in nodes if node.sole.keep_until > now and self._check(node)]
 
     def _purge_node(self, node: Node[E], soft: bool, now: float) -> bool:
         """Whether there was something usable to purge."""

@@ -124,7 +124,8 @@ def _beginning(request: RequestHead, found: list[Stored], now: float) -> Stored 
         return None
     for stored in found:
         part = stored.part
-        beginning = part is not None and part.first == 0 and not part.at_end and stored.length == len(part)
+        begins = part is not None and part.first == 0 and not part.at_end and stored.length == len(part)
+        beginning = begins and stored.file is None  # its bytes are at hand
         if beginning and stored.is_fresh(now) and not stored.no_cache:
             return stored
     return None

@@ -100,7 +100,7 @@ def _merged(stored: Stored, head: ResponseHead, request: RequestHead, rules: Rul
     planned = plan(get, merged, rules, times, stored.part)
     if isinstance(planned, Reason):
         return planned
-    return build(replace(planned, key=stored.key), stored.chunks)
+    return build(replace(planned, key=stored.key), stored.chunks, stored.file)
 
 
 def _rewritten(stored: Stored, head: ResponseHead) -> bytes:

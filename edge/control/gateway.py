@@ -24,6 +24,9 @@ from typing import IO, Any
 import orjson
 from aiohttp import web
 
+from edge.adapters.disk_keeper import TierKeeper
+from edge.adapters.disk_place import TierError, TierInUse
+from edge.adapters.disk_room import Limits
 from edge.config import Config
 from edge.config_types import Address
 from edge.control.access import Access, Role, Token
@@ -40,7 +43,7 @@ from edge.frames import Frame, Kind
 READY_S = 30.0
 WORKERS_FILE = "workers.json"
 LOCK_FILE = "supervisor.lock"
-LOUD = ("worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic", "recovery.")
+LOUD = ("disk.", "worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic", "recovery.")
 
 
 class CannotStart(EdgeError):
@@ -71,6 +74,7 @@ async def run_gateway(settings: Settings) -> int:
     supervisor = Supervisor(running, keeper, roll.spawn, echo)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
+    tier = open_tier(config, keeper, supervisor)
     gateway = Gateway(supervisor, orphans)
     probing = Probing(config, supervisor)
     runner: web.AppRunner | None = None
@@ -94,7 +98,28 @@ async def run_gateway(settings: Settings) -> int:
         keeper.save_epochs(supervisor.epochs, always=True)
         keeper.close()
         roll.path.unlink(missing_ok=True)  # no worker is left
+        if tier is not None:
+            tier.close()
         lock.close()
+
+
+def open_tier(config: Config, keeper: JournalKeeper, supervisor: Supervisor) -> TierKeeper | None:
+    """The disk tier, in step with the journal; without it requests are served on. Raises CannotStart: in use."""
+    disk = config.cache.disk
+    if disk is None:
+        return None
+    try:
+        tier = TierKeeper.open(Path(disk.path), Limits(disk.size, disk.min_free), supervisor.epochs, keeper.history)
+    except TierInUse as error:
+        keeper.close()
+        raise CannotStart(error.detail) from None
+    except TierError as error:
+        supervisor.events.add("disk.unusable", {"evidence": error.detail})
+        return None
+    if tier.said:
+        supervisor.events.add("disk.moved_aside", {"evidence": tier.said})
+    supervisor.tier = tier
+    return tier
 
 
 def begin(settings: Settings, recovery: Recovery | None) -> None:

@@ -92,6 +92,11 @@ class JournalKeeper:
             self._journal.save_epochs({"number": self._last, "epochs": epochs.to_dict()})
             self._saved = self._last
 
+    @property
+    def history(self) -> str:
+        """Which journal's purges these are."""
+        return self._journal.history
+
     def epochs(self) -> Epochs:
         """All purges of earlier runs: the saved epochs and what was appended after them."""
         found = self._journal.load_epochs()

@@ -217,8 +217,10 @@ def _budgets(config: Config, machine: Machine) -> Iterator[_Found]:
         yield _Found(("cache", "memory"), f"{each} is more than this machine has ({_shown(there)})")
     elif memory * workers > 0.8 * there:
         yield _Found(("cache", "memory"), f"{each} leaves little of this machine's {_shown(there)}", fatal=False)
-    if memory and config.cache.max_object > memory:
-        yield _Found(("cache", "max_object"), "is more than cache.memory: such a response is never stored", fatal=False)
+    disk = config.cache.disk
+    room, named = (memory, "cache.memory") if disk is None else (disk.size, "cache.disk.size")
+    if room and config.cache.max_object > room:
+        yield _Found(("cache", "max_object"), f"is more than {named}: such a response is never stored", fatal=False)
     connections = config.limits.connections
     if connections + OWN_FILES > machine.open_files:
         yield _Found(

@@ -206,13 +206,25 @@ class Shown:
 
     def cache(self) -> dict[str, Any]:
         """Hit rates, offload, bandwidth; what the stores hold; the last purge's number."""
-        return {**self._all.totals.cache_report(monotonic()), "epoch": self._all.epochs.seq}
+        found = {**self._all.totals.cache_report(monotonic()), "epoch": self._all.epochs.seq}
+        return found if self._all.tier is None else {**found, "disk": self._disk(found["store"])}
+
+    def _disk(self, counts: dict[str, float]) -> dict[str, Any]:
+        """The disk tier: what it holds, and what the workers counted; its share of all hits."""
+        tier = self._all.tier
+        workers = {name.removeprefix("disk_"): count for name, count in counts.items() if name.startswith("disk_")}
+        hits = self._all.totals.accounts.total.lifetime.hits
+        share = workers.get("hits", 0) / hits if hits else None
+        return {**workers, **(tier.stats() if tier is not None else {}), "hit_share": share}
 
     def gauges(self) -> Iterable[Gauge]:
         """What `/metrics` says beside the counts."""
         whole = self._all
         if whole.recovery is not None:
             yield from whole.recovery.gauges()
+        if whole.tier is not None:
+            for name, value in whole.tier.stats().items():
+                yield f"edge_disk_{name}", f"The disk tier's {name}", {}, float(value)
         yield "edge_ready", "1 when every worker listens", {}, float(whole.readiness()[0])
         yield "edge_workers", "Workers that are alive", {}, float(len(whole.workers.live))
         yield "edge_worker_restarts", "Workers replaced", {}, float(sum(s.restarts for s in whole.workers.slots))

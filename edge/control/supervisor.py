@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from edge.cache.purge import Epochs, Purge
+from edge.cache.purge import STAMPED, Epochs, Purge
 from edge.config import Config, config_hash
 from edge.control.events import Events
 from edge.control.link import Refused
@@ -28,6 +28,7 @@ from edge.control.registry import Change, Ledger, Registry
 from edge.control.routing import Routing
 from edge.control.totals import Totals
 from edge.control.workers import Child, Hooks, Workers
+from edge.errors import EdgeError
 from edge.frames import Frame, Kind
 
 DECIDE_S = 0.25
@@ -43,6 +44,13 @@ class Keeper(Ledger, Protocol):
     def save_epochs(self, epochs: Epochs) -> None: ...
     def revision(self, text: str) -> None: ...
     def audit(self, limit: int) -> list[dict[str, Any]]: ...
+
+
+class Tier(Protocol):
+    """The machine's disk tier; its calls block."""
+
+    def purge(self, purges: Sequence[Purge], at: float, number: int) -> set[tuple[int, int]]: ...
+    def stats(self) -> dict[str, int]: ...
 
 
 class Protection(Protocol):
@@ -93,6 +101,7 @@ class Supervisor:
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
         self.on_members: Callable[[], None] = lambda: None
+        self.tier: Tier | None = None  # where cache.disk is given, and can be used
         self.recovery: Protection | None = None  # where [snapshots] is given
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
@@ -227,6 +236,7 @@ class Supervisor:
             "worker": index,
             "grace_s": self.running.config.limits.shutdown_grace,
             "epochs": self.epochs.to_dict(),
+            "disk": self.tier is not None,
             "members": self.members_body(),
             "view": self.routing.view_body(),
         }
@@ -266,7 +276,9 @@ class Supervisor:
                 answers = await self.workers.tell(Kind.PURGE, {"purge": purge.to_dict(), "number": number})
             except Refused as error:
                 raise NotApplied(f"purge {number} is durable, but not applied: {error.detail}") from None
-        counts = [answer["count"] for answer in answers]
+            counts = [answer["count"] for answer in answers]
+            if self.tier is not None:
+                counts = await self._purge_tier(self.tier, purge, number, answers)
         shown = purge.to_dict()
         found = {
             "id": number,
@@ -279,6 +291,20 @@ class Supervisor:
         facts = {"purge": number, "what": shown["kind"], "value": shown["value"], "count": found["count"]}
         self.events.add("purge", {**facts, "soft": purge.soft, "actor": change.actor})
         return found
+
+    async def _purge_tier(
+        self, tier: Tier, purge: Purge, number: int, answers: list[dict[str, Any]]
+    ) -> list[int | None]:
+        """Out of the disk tier too, under every key that workers know the URL by; how many in all, each once."""
+        keys = {key for answer in answers for key in answer.get("keys", ())}
+        named = [replace(purge, value=key.encode("latin-1")) for key in sorted(keys)] or [purge]
+        try:
+            found = await asyncio.to_thread(tier.purge, named, time.time(), number)
+        except EdgeError as error:
+            raise NotApplied(f"purge {number} is durable, but not applied on disk: {error.detail}") from None
+        if purge.kind in STAMPED:
+            return [None]
+        return [len(found.union(*({tuple(mark) for mark in answer.get("marks", ())} for answer in answers)))]
 
     async def connections(self) -> dict[str, Any]:
         """Every worker's connections and open requests; backends' numbers summed."""
@@ -301,15 +327,15 @@ class Supervisor:
 
 
 def worker_count(config: Config) -> int:
-    """How many workers. "auto" is one for each core that this process may use, or one where a route caches.
+    """How many workers. "auto" is one for each core that this process may use; one where a route caches without disk.
 
-    Each worker's memory is its own: with several, a stored response would be a hit or a miss by the connection that
-    asks, and each object would be fetched once for each worker. An operator who wants that gives the number.
+    Each worker's memory is its own: with several and no tier that they share, a stored response would be a hit or a
+    miss by the connection that asks, and be fetched once for each worker. Who wants that gives the number.
     """
     workers = config.listen.workers
     if isinstance(workers, int):
         return workers
-    caches = any(route.cache is not None for route in config.routes)
+    caches = config.cache.disk is None and any(route.cache is not None for route in config.routes)
     return 1 if caches else max(1, len(os.sched_getaffinity(0)))
 
 

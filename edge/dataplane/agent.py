@@ -20,7 +20,7 @@ from edge.balance.health import Admin, Health
 from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
 from edge.dataplane.explain import explain
-from edge.dataplane.purging import purge
+from edge.dataplane.purging import purge, touched
 from edge.dataplane.report import Counting, connections
 from edge.errors import BadRequest, EdgeError
 from edge.frames import Frame, Kind, ack
@@ -100,8 +100,10 @@ class Agent:
             self._send(Frame(Kind.COUNTS, self._counting.body()))
 
     def _tell_events(self) -> None:
-        """Pass on what pools did since the last time, and who is ejected when that changed."""
+        """Pass on what the tiers and pools did since the last time, and who is ejected when that changed."""
         now = monotonic()
+        for told in self.worker.store.take_events() if self.worker.store is not None else ():
+            self._send(Frame(Kind.EVENT, told))
         for name, runtime in self.worker.pools.items():
             for event in runtime.pool.take_events():
                 facts = {"kind": event.kind, "subject": event.subject, "evidence": event.evidence}
@@ -221,7 +223,9 @@ class Agent:
 
     def _purge(self, body: dict[str, Any]) -> dict[str, Any]:
         """Purge the store; the answer has the exact count where there is one."""
-        return {"count": purge(self.worker, Purge.from_dict(body["purge"]), body["number"])}
+        asked = Purge.from_dict(body["purge"])
+        found = touched(self.worker, asked)
+        return {**found, "count": purge(self.worker, asked, body["number"])}
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """A question of an operator."""

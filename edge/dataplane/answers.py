@@ -33,7 +33,7 @@ _TELLING = frozenset((200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 410))
 
 def validated(fill: Fill, response: ResponseHead, times: Times) -> Stored | None:
     """The stored response that a 304 to our own conditions selects, updated; None: ask again without conditions."""
-    decision, index = fill.decision, fill.store.index
+    decision = fill.decision
     candidates: tuple[Stored, ...] = ()
     if decision.act is Act.REVALIDATE and decision.stored is not None:
         candidates = (decision.stored,)
@@ -46,11 +46,11 @@ def validated(fill: Fill, response: ResponseHead, times: Times) -> Stored | None
     fresh = updated(chosen, response, fill.request, fill.rules, times)
     if not fresh.keepable:
         if displaces(chosen, now):
-            index.discard(chosen)
+            fill.store.discard(chosen)
     elif fresh.vary == chosen.vary or chosen.language is not None:
-        index.replace(chosen, fresh, now, fill.seq)
+        fill.store.replace(chosen, fresh, fill.seq, now)
     else:  # offered to a request that selects another place: it is there in both (RFC 9111 4.1)
-        index.put(fresh, now, fill.seq, min_uses=1)
+        fill.store.put(fresh, fill.seq, now)
     return fresh
 
 
@@ -62,7 +62,7 @@ def after_head(fill: Fill, response: ResponseHead, times: Times) -> Stored | Non
     outcome = head_outcome(stored, response, fill.request, fill.rules, times)
     if outcome.effect is HeadEffect.NOTHING:
         return None
-    fill.store.index.replace(stored, outcome.stored, times.received_at, fill.seq)
+    fill.store.replace(stored, outcome.stored, fill.seq, times.received_at)
     return outcome.stored if outcome.effect is HeadEffect.UPDATED else None
 
 
@@ -97,30 +97,36 @@ def displace(fill: Fill, response: ResponseHead, now: float) -> None:
     if stored is None or fill.request.method != b"GET" or response.status not in _TELLING:
         return
     if fill.decision.act is Act.REVALIDATE and displaces(stored, now):
-        fill.store.index.discard(stored)
+        fill.store.discard(stored)
 
 
 def refused(fill: Fill, plan: Plan, now: float) -> Reason | None:
     """What the index has against a response that may be stored: too many variants, or too few uses yet."""
     index, rules = fill.store.index, fill.rules
     found = index.peek(plan.key)
-    if found is None:
+    variants = found.variants if found is not None else fill.variants
+    if not variants:
         return None if index.enough_uses(plan.key, rules.min_uses) else Reason.COLD
-    living = [one.vary for one in found.variants if one.keep_until > now]
+    living = [one.vary for one in variants if one.keep_until > now]
     return Reason.VARY_LIMIT if len(living) >= rules.vary_limit and plan.vary not in living else None
 
 
 def outrun(fill: Fill, stored: Stored, now: float) -> bool:
     """Whether a fetch whose answer came later was whole earlier, so that what it stored is to stay."""
-    found = fill.store.index.peek(stored.key)
-    return found is not None and any(
-        supersedes(stored, one) and stored.received_at < one.received_at <= now for one in found.variants
-    )
+    found = fill.store.variants(stored.key)
+    return any(supersedes(stored, one) and stored.received_at < one.received_at <= now for one in found)
 
 
 def is_gone(fill: Fill, stored: Stored) -> bool:
-    """Whether a purge took it away while the fetch was under way."""
-    return fill.store.epochs.admit(fill.seq, stored.key, stored.tags).verdict is Fate.GONE
+    """Whether a purge took it away while the fetch was under way, or its body's file went."""
+    if fill.store.epochs.admit(fill.seq, stored.key, stored.tags).verdict is Fate.GONE:
+        return True
+    if stored.file is None:
+        return False
+    opened = fill.store.disk.open_body(stored) if fill.store.disk is not None else None
+    if opened is not None:
+        opened.close()
+    return opened is None
 
 
 def accepts(fill: Fill, watch: Watch, plan: Plan, late: bool) -> bool:

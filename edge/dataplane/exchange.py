@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edge.cache.index import Group, Node
     from edge.cache.stored import Stored
     from edge.dataplane.fetch import Fetch
+    from edge.dataplane.file_sender import FileSender
     from edge.dataplane.front import Front
     from edge.dataplane.router import Route
     from edge.dataplane.upload import Upload
@@ -38,7 +39,7 @@ class Exchange:
 
     route: Route | None = None
     fetch: Fetch | None = None
-    watch: Watch | None = None  # where it stands in a fill that it shares
+    watch: Watch | FileSender | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
@@ -51,6 +52,8 @@ class Exchange:
     error = ""
     cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
     key: bytes | None = None  # in the store
+    asked_disk = False
+    from_disk: tuple[Stored, ...] = ()  # what the disk had for the key that memory had not
     found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
     attempts = 0
     hedge = ""  # whether a second attempt beside a silent one "won" or "lost"

@@ -96,8 +96,7 @@ def _cache(worker: Worker, route: Route, request: RequestHead, now: float) -> di
     if rules is None or store is None:
         return {"verdict": Verdict.BYPASS.value, "reason": "cache = false"}
     key = key_of(request, rules)
-    node = store.index.peek(key)
-    variants = node.variants if node is not None else ()
+    variants = store.variants(key)
     decision = look(request, variants, rules, now)
     reason = word(decision.reason, rules.name)
     if decision.reason is Reason.COLD:

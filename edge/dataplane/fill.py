@@ -23,7 +23,7 @@ from edge.cache.freshness import Times
 from edge.cache.policy import may_serve_stale
 from edge.cache.purge import Verdict as Fate
 from edge.cache.revalidate import offer_fields, request_fields, rest_fields
-from edge.cache.stored import Plan, Stored, build
+from edge.cache.stored import Plan, Stored
 from edge.cache.storing import storing
 from edge.cache.verdict import Act, Failure, Reason, Verdict, forward, word
 from edge.dataplane.answers import (
@@ -32,7 +32,6 @@ from edge.dataplane.answers import (
     asks_rest,
     completed,
     displace,
-    outrun,
     purged_for,
     refused,
     stand_in,
@@ -43,16 +42,17 @@ from edge.dataplane.hedge import GATEWAY_FAILURES
 from edge.dataplane.hit import serve
 from edge.dataplane.opening import Opening, passed_on, shared
 from edge.dataplane.outbound import client_lines
+from edge.dataplane.spilling import finish, give_up, kept, put, unreserve
 from edge.dataplane.watch import Watch
 from edge.errors import EdgeError, NoBackend
 from edge.http.cache_status import forwarded, line
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Fields, Line, RequestHead, ResponseHead
+from edge.ports import Spill
 
 if TYPE_CHECKING:
     from edge.dataplane.store import Store
 
-JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
 ERRORS = GATEWAY_FAILURES | {500}
 
 
@@ -84,7 +84,8 @@ class Fill:
         self._began: Opening | None = None  # what who joins later is given
         self._late = False  # the head is out: who comes now asked after it
         self._plain = False  # asked without conditions of ours
-        self._reserved = 0
+        self.spill: Spill | None = None  # the body goes to the disk as it comes
+        self.reserved = 0
         self._total = 0
         self._fetch: Fetch | None = None
         self._held = False
@@ -164,7 +165,7 @@ class Fill:
             return True
         if status in ERRORS and self._stands_in(Failure.STATUS, now):
             self._drop_fetch(done)
-            self._settle(Outcome.FAILED)
+            self.settle(Outcome.FAILED)
             return True
         found = after_head(self, response, times)
         if found is not None:
@@ -205,10 +206,7 @@ class Fill:
         """A piece of the body."""
         if self.plan is not None:
             self._total += len(data)
-            room = self._total <= self.rules.max_object_bytes
-            if room and self.store.index.reserve(len(data), self.store.clock()):
-                self._reserved += len(data)
-            else:
+            if not kept(self, data, self._total):
                 self._too_large()
         self.chunks.append(data)
         self.pump()
@@ -216,9 +214,12 @@ class Fill:
     def end(self, trailers: list[Line]) -> None:
         """The body is whole: store it, then let the watches end."""
         self.whole, self.trailers, self._fetch = True, trailers, None
-        if self.plan is not None:
-            self._put(self.plan)
-        self._settle(Outcome.STORED)
+        if self.plan is not None and self.spill is not None:
+            finish(self, self.plan)
+        else:
+            if self.plan is not None:
+                put(self, self.plan)
+            self.settle(Outcome.STORED)
         self.pump()
 
     def failed(self, error: EdgeError) -> None:
@@ -226,7 +227,7 @@ class Fill:
         self._fetch = None
         self._release()
         if self._began is not None:
-            self._settle(Outcome.FAILED)
+            self.settle(Outcome.FAILED)
             for watch in list(self.watches):
                 watch.exchange.broken(error)
             return
@@ -235,7 +236,7 @@ class Fill:
             for watch in list(self.watches):
                 watch.exchange.verdict = Verdict.ERROR.value
                 watch.exchange.fail(error)
-        self._settle(Outcome.FAILED)
+        self.settle(Outcome.FAILED)
 
     # -- answering from store ----------------------------------------------------------------------------------------
 
@@ -246,7 +247,7 @@ class Fill:
         for watch in self._waiting():
             if not purged_for(self, watch, stored.key, stored.tags):
                 self._serve(watch, stored, Verdict.COLLAPSED, now)
-        self._settle(Outcome.STORED)
+        self.settle(Outcome.STORED)
 
     def _waiting(self) -> list[Watch]:
         parties = self.flight.waiting.values() if self.flight is not None else ()
@@ -302,7 +303,7 @@ class Fill:
     def join(self, watch: Watch) -> None:
         """A follower takes part from the first byte on; it gets the lines that are stored."""
         plan, now = self.plan, self.store.clock()
-        if plan is None:
+        if plan is None or self.spill is not None:  # not kept, or its beginning is on the disk only
             watch.on_alone(Why.TOO_LARGE)
             return
         self.watches.append(watch)
@@ -325,7 +326,7 @@ class Fill:
             for watch in self.watches:
                 watch.exchange.reason = word(reason, self.rules.name)
         self._begin(opening, self._status(stored=False, ttl=None))
-        self._settle(Outcome.TOO_LARGE if reason is Reason.SIZE else Outcome.UNCACHEABLE)
+        self.settle(Outcome.TOO_LARGE if reason is Reason.SIZE else Outcome.UNCACHEABLE)
         self.flight = None
 
     def _status(self, stored: bool, ttl: float | None) -> Callable[[Watch], bytes]:
@@ -338,31 +339,15 @@ class Fill:
         """It outgrew what may be stored: those who watch stay, nothing is kept."""
         self.plan = None
         self._release()
-        self._settle(Outcome.TOO_LARGE)
-
-    def _put(self, plan: Plan) -> None:
-        self._release()
-        chunks = tuple(self.chunks)
-        if len(chunks) > 1 and sum(map(len, chunks)) <= JOIN_BYTES:
-            chunks = (b"".join(chunks),)
-        try:
-            stored = build(plan, chunks)
-        except ValueError:
-            return  # not what its head announced: served as it came, never stored
-        now = self.store.clock()
-        if outrun(self, stored, now):
-            return
-        self.store.index.put(stored, now, self.seq, min_uses=1)
-        prefetcher = self.exchange.routed.prefetcher
-        if prefetcher is not None:
-            prefetcher.served(self.exchange, stored)
+        self.settle(Outcome.TOO_LARGE)
 
     def _release(self) -> None:
-        if self._reserved:
-            self.store.index.release(self._reserved)
-            self._reserved = 0
+        unreserve(self)
+        if self.spill is not None and not self.whole:
+            give_up(self)
 
-    def _settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
+        """End the flight."""
         flight = self.flight
         if flight is None:
             return
@@ -374,16 +359,17 @@ class Fill:
         """Let every watch have what it can take; drop or hold back where nothing is stored."""
         for watch in list(self.watches):
             watch.pump()
-        if self.plan is not None or self.whole:
+        if (self.plan is not None and self.spill is None) or self.whole:
             return
         lagging = any(watch.at < len(self.chunks) for watch in self.watches)
         if not lagging:
             self.chunks.clear()
             for watch in self.watches:
                 watch.at = 0
-        if self._fetch is not None and lagging != self._held:
-            self._held = lagging
-            self._fetch.pause() if lagging else self._fetch.resume()
+        behind = lagging or (self.spill is not None and self.spill.full)
+        if self._fetch is not None and behind != self._held:
+            self._held = behind
+            self._fetch.pause() if behind else self._fetch.resume()
 
     def leave(self, watch: Watch, error: EdgeError | None) -> None:
         """A watch goes (`error`), or has all that it wanted. The fetch ends with the last one who wants its body."""
@@ -397,4 +383,4 @@ class Fill:
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
             fetch.cancel(error or _from_store())
-        self._settle(Outcome.FAILED)
+        self.settle(Outcome.FAILED)

@@ -14,11 +14,13 @@ from edge.cache.key import key_of
 from edge.cache.policy import Decision, look
 from edge.cache.rules import Rules
 from edge.cache.selection import comparable
+from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason, Verdict, forward, word
 from edge.dataplane.fetch import forward as forward_plain
 from edge.dataplane.fill import Fill
 from edge.dataplane.hit import serve
 from edge.dataplane.refresh import refresh
+from edge.dataplane.tiers import Merged, consult
 from edge.dataplane.watch import Asked, Turns, Watch
 from edge.errors import OnlyIfCached
 from edge.http.cache_status import forwarded, line, unanswered
@@ -54,6 +56,12 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
     now = store.clock()
     variants = found.variants if found is not None else ()
     decision = look(request, variants, rules, now)
+    if store.disk is not None and not exchange.asked_disk and decision.act in _ASKS_DISK:
+        if not consult(exchange, lambda: decide(exchange, request, vary_names)):
+            return
+        if exchange.from_disk:
+            decide(exchange, request, vary_names)
+            return
     stored = decision.stored
     if decision.act in (Act.FRESH, Act.STALE_OK) and found is not None and stored is not None:
         store.index.used(found, stored)
@@ -65,7 +73,11 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
         prefetcher = exchange.routed.prefetcher
         if prefetcher is not None:
             prefetcher.served(exchange, stored)
-        serve(exchange, request, stored, Verdict.HIT if fresh else Verdict.STALE, now)
+        if exchange.from_disk and stored in exchange.from_disk and store.disk is not None:
+            store.disk_hits += 1
+            store.disk.used(stored)
+        verdict = Verdict.HIT if fresh else Verdict.STALE
+        serve(exchange, request, stored, verdict, now, lambda: lost(exchange, request, stored, vary_names))
         return
     explain_why(exchange, rules, decision)
     if decision.act is Act.UNSATISFIABLE:
@@ -76,6 +88,18 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
         forward_plain(exchange)
     else:
         ask(exchange, Asked(request, decision, variants), vary_names)
+
+
+def lost(exchange: Exchange, request: RequestHead, stored: Stored, vary_names: tuple[bytes, ...]) -> None:
+    """The body of what should have answered is gone from its file: go on as if it had not been there."""
+    store, found = exchange.worker.store, exchange.found
+    assert store is not None
+    store.index.discard(stored)
+    left = tuple(one for one in (found.variants if found is not None else ()) if one is not stored)
+    exchange.found = Merged(left) if left else None
+    exchange.from_disk = tuple(one for one in exchange.from_disk if one is not stored)
+    exchange.from_store = False
+    decide(exchange, request, vary_names)
 
 
 def request_of(exchange: Exchange) -> RequestHead:
@@ -133,7 +157,7 @@ def look_again(watch: Watch) -> None:
     exchange = watch.exchange
     store = exchange.worker.store
     assert store is not None and exchange.key is not None
-    exchange.found = store.index.get(exchange.key)
+    exchange.found, exchange.asked_disk = store.index.get(exchange.key), False
     decide(exchange, watch.asked.request, watch.vary_names)
 
 
@@ -162,4 +186,5 @@ def flight_key(watch: Watch, rules: Rules) -> tuple[object, ...]:
 
 
 ONE_CLIENTS = frozenset((b"authorization", b"cache-control", b"pragma"))  # credentials; a wish for something newer
+_ASKS_DISK = frozenset((Act.MISS, Act.REVALIDATE, Act.STALE_OK, Act.UNSATISFIABLE))
 _READ = frozenset((b"GET", b"HEAD"))

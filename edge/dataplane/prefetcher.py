@@ -121,7 +121,7 @@ class Prefetcher:
         """Settle what left the store, or its freshness, unused; switch off or on. `now`: monotonic."""
         clock = store.clock()
         for key in list(self._unused)[:SETTLED_PER_TICK]:
-            if self._unused[key] <= clock or store.index.peek(key) is None:
+            if self._unused[key] <= clock or not store.variants(key):
                 self._waste(key)
             else:  # looked at: to the end of the queue
                 self._unused[key] = self._unused.pop(key)
@@ -146,8 +146,7 @@ class Wanted:
         self.route = route
         self.block = block
         self.key = key_of(request, rules)
-        found = store.index.peek(self.key)
-        variants = found.variants if found is not None else ()
+        variants = store.variants(self.key)
         self.asked = Asked(request, look(request, variants, rules, store.clock()), variants)
 
     @classmethod
@@ -177,10 +176,10 @@ class Wanted:
 
     def fresh_until(self) -> float | None:
         """Until when what is stored for it now answers such a request; None when nothing does."""
-        found = self.store.index.peek(self.key)
-        if found is None or self.route.rules is None:
+        found = self.store.variants(self.key)
+        if not found or self.route.rules is None:
             return None
-        decision = look(self.asked.request, found.variants, self.route.rules, self.store.clock())
+        decision = look(self.asked.request, found, self.route.rules, self.store.clock())
         return decision.stored.fresh_until if decision.act is Act.FRESH and decision.stored is not None else None
 
 

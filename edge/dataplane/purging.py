@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.cache.key import cache_key, uri_of
 from edge.cache.purge import Kind, Purge
@@ -31,6 +31,16 @@ def purge(worker: Worker, asked: Purge, number: int | None = None) -> int | None
     if asked.kind is not Kind.URL:
         return store.purge(asked, time(), number)
     return sum(store.purge(replace(asked, value=key), time(), number) or 0 for key in keys_of(worker, asked.value))
+
+
+def touched(worker: Worker, asked: Purge) -> dict[str, Any]:
+    """What the other tier has to know of a purge by URL or tag: the keys, and what is about to go here."""
+    store = worker.store
+    if store is None or store.disk is None or asked.kind not in (Kind.URL, Kind.TAG):
+        return {}
+    keys = keys_of(worker, asked.value) if asked.kind is Kind.URL else [asked.value]
+    marks = {mark for key in keys for mark in store.marks(replace(asked, value=key), time())}
+    return {"keys": [key.decode("latin-1") for key in keys], "marks": sorted(marks)}
 
 
 def keys_of(worker: Worker, url: bytes) -> list[bytes]:

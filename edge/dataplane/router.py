@@ -14,7 +14,7 @@ from edge.balance.latency import Ewma
 from edge.cache.rules import Rules
 from edge.errors import BadRequest, Denied, MethodNotAllowed
 from edge.http.forwarding import Networks
-from edge.http.paths import hides_separator, literal_path, normal_path
+from edge.http.paths import below, hides_separator, literal_path, normal_path
 from edge.metrics import Meter
 from edge.ports import Timeouts
 
@@ -73,7 +73,6 @@ class Route:
     encoded_slashes: bool = False  # let %2F, %5C and %00 in a path through
     purgers: Networks = NOBODY  # whose PURGE is obeyed
     label: bytes = b""
-    below: bytes = b""  # the path with a slash at its end
     allow: bytes = b""  # for the field Allow
     anywhere: bool = True  # any region may serve, in the order of the pool's own view
     prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
@@ -97,7 +96,7 @@ class Route:
 
     def covers(self, path: bytes) -> bool:
         """Whether a path is the route's or lies below it, by segments: /api covers /api and /api/x, not /apix."""
-        return path.startswith(self.below) or path == self.path
+        return below(path, self.path)
 
     def check_path(self, target: bytes) -> None:
         """Raises BadRequest for a path that servers would understand in different ways."""
@@ -114,7 +113,6 @@ class Route:
         self.label = self.name.encode()
         self.anywhere = not self.by_place and self.fence is None
         self.path = normal_path(self.path)
-        self.below = self.path if self.path.endswith(b"/") else self.path + b"/"
         self.allow = b", ".join(sorted(self.methods))
 
 
@@ -162,7 +160,7 @@ class Router:
             return first
         path = normal_path(target) if target != b"*" else b"/"  # OPTIONS *: the host as a whole
         for route in routes:
-            if path.startswith(route.below) or path == route.path:  # `covers`, without a call
+            if route.covers(path):
                 return route
         return None
 

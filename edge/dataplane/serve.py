@@ -56,8 +56,7 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
             if exchange.method == b"PURGE" and route.rules is not None:
                 obey(exchange)
                 return
-        doubtful = route.encoded_slashes and worker.router.is_doubtful(route, exchange.host, exchange.target)
-        if route.rules is None or doubtful:
+        if route.rules is None or worker.router.is_doubtful(route, exchange.host, exchange.target):
             forward(exchange)
         else:
             lookup(exchange, route)

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from edge.cache import invalidate
 from edge.cache.flights import Flight, Flights
-from edge.cache.index import Group, Index, Node
+from edge.cache.index import Group, Index, Node, Put
 from edge.cache.key import cache_key
 from edge.cache.purge import Epochs, Kind, Purge
 from edge.cache.purge import Verdict as Fate
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
+from edge.dataplane.tiers import newer_of, together
 from edge.http.message import Fields, RequestHead, ResponseHead
+from edge.ports import DiskTier
 
 if TYPE_CHECKING:
     from edge.dataplane.prefetcher import Prefetcher
 
 TICK_S = 0.25  # how often `tick` is due
+MEMORY_SHARE = 16
 SWEEP_STEPS = 200  # each tick; the rest of a large purge is freed bit by bit
 Progress = Callable[[dict[str, Any]], None]
 Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
@@ -41,6 +44,10 @@ class Store:
         self.refreshing: set[bytes] = set()  # variants that a background refresh is fetching
         self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
         self.announce: Callable[[Purge], None] | None = None
+        self.disk: DiskTier | None = None
+        self.disk_hits = 0  # requests that were answered by what the disk had and memory had not
+        self.share = budget_bytes // MEMORY_SHARE  # a larger response does not go through memory where there is a disk
+        self.events: list[dict[str, Any]] = []  # for the operator, until the agent takes them
         self.warmer: Warmer | None = None
         self.prefetchers: list[Prefetcher] = []
         self.late_s = 0.0  # how late the last tick was: a busy loop
@@ -58,6 +65,15 @@ class Store:
         """Begin with the purges of earlier runs; before anything is stored."""
         self.index = self._new_index(Epochs.from_dict(found))
 
+    def use_disk(self, disk: DiskTier) -> None:
+        """Have a second tier."""
+        self.disk = disk
+        disk.epochs = lambda: self.index.epochs
+
+    def is_hot(self, key: bytes) -> bool:
+        """Whether memory has it and it was used since: the disk keeps it too. Asked from a thread."""
+        return self.index.is_hot(key)
+
     def get(self, key: bytes) -> Node[Stored] | Group[Stored] | None:
         """What is stored for a key."""
         return self.index.get(key)
@@ -67,11 +83,51 @@ class Store:
         word = self.index.absence(key).value
         return word if word in ("evicted", "purged") else "cold"
 
+    def variants(self, key: bytes) -> tuple[Stored, ...]:
+        """What both tiers have for a key, without counting a hit; of the disk, what is at hand without waiting."""
+        found = self.index.peek(key)
+        memory: tuple[Stored, ...] = found.variants if found is not None else ()
+        disk = self.disk.look(key) if self.disk is not None else None
+        newer = newer_of(memory, disk or ())
+        return together(memory, newer) if newer else memory
+
+    # -- storing ---------------------------------------------------------------------------------------------------
+
+    def put(self, stored: Stored, seq: int, now: float) -> None:
+        """Keep a whole response whose fill started at `seq`, in both tiers."""
+        found = self.index.put(stored, now, seq, min_uses=1)
+        if self.disk is not None and found is not Put.PURGED and found is not Put.VARY_LIMIT:
+            self.disk.put(stored, seq)
+
+    def replace(self, old: Stored, new: Stored, seq: int, now: float) -> None:
+        """Keep a validated head, with the same body, in the place of the old one."""
+        found = self.index.replace(old, new, now, seq)
+        if self.disk is None or found is Put.PURGED:
+            return
+        if old.variant != new.variant:
+            self.disk.remove(old)
+        self.disk.put(new, seq)
+
+    def discard(self, stored: Stored) -> None:
+        """Drop one response."""
+        self.index.discard(stored)
+        if self.disk is not None:
+            self.disk.remove(stored)
+
     # -- purging ---------------------------------------------------------------------------------------------------
 
     def purge(self, purge: Purge, now: float, number: int | None = None) -> int | None:
         """Carry a purge out; how many responses for url and tag, None for the O(1) kinds."""
-        return self.index.purge(purge, now, number)
+        if self.disk is None:
+            return self.index.purge(purge, now, number)
+        with self.disk.recorded():
+            count = self.index.purge(purge, now, number)
+        self.disk.forget(purge, now)
+        return count
+
+    def marks(self, purge: Purge, now: float) -> list[tuple[int, int]]:
+        """What a purge by url or tag is about to touch here: with a disk tier, nothing may count twice."""
+        return [] if self.disk is None else self.disk.marks(self.index.named(purge, now), purge, now)
 
     def invalidate(self, request: RequestHead, response: ResponseHead, rules: Rules, now: float) -> None:
         """What an unsafe request's answer makes invalid (RFC 9111 4.4, 9875)."""
@@ -90,7 +146,7 @@ class Store:
         return epochs.admit(flight.since, key, flight.tags).verdict is not Fate.KEPT
 
     def _invalidate(self, purge: Purge, now: float) -> None:
-        self.index.purge(purge, now)
+        self.purge(purge, now)
         if self.announce is not None:
             self.announce(purge)
 
@@ -105,6 +161,8 @@ class Store:
         for prefetcher in self.prefetchers:
             prefetcher.tick(self, now)
         self.index.sweep(SWEEP_STEPS, self.clock())
+        if self.disk is not None:
+            self.disk.tick()
 
     async def warm(self, urls: list[str], progress: Progress) -> dict[str, Any]:
         """Fetch URLs into the store; what came of it."""
@@ -119,7 +177,18 @@ class Store:
             **{name: value for name, value in vars_of(stats).items() if isinstance(value, int | float)},
             "flights": len(self.flights),
             **self._prefetched(),
+            **self._on_disk(),
         }
+
+    def _on_disk(self) -> dict[str, float]:
+        if self.disk is None:
+            return {}
+        return {"disk_hits": self.disk_hits, **{f"disk_{name}": value for name, value in self.disk.stats().items()}}
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """What an operator should hear of the tiers, since the last time."""
+        found, self.events = self.events, []
+        return found if self.disk is None else [*found, *self.disk.events()]
 
     def _prefetched(self) -> dict[str, float]:
         sums: dict[str, float] = {}

@@ -304,4 +304,6 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.store is not None and self.store.disk is not None:
+            await asyncio.to_thread(self.store.disk.close)
         self.log.close()

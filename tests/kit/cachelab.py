@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 
 from edge.app import build, listen
-from edge.cache.index import Group, Node
 from edge.cache.stored import Stored
 from edge.config import load_text
 from edge.dataplane.store import Store
@@ -28,7 +27,7 @@ _WHEN = re.compile(r"@(-?[0-9]+)")
 START = 1_800_000_000.0
 
 
-def lab_toml(port: int, rules: str = "", memory: str = "64MiB", route: str = "") -> str:
+def lab_toml(port: int, rules: str = "", memory: str = "64MiB", route: str = "", disk: str = "") -> str:
     """One pool, one route; `rules` are keys of its `cache` table."""
     rules = f"set_cookie = 'store', {rules}" if "set_cookie" not in rules else rules
     return f"""
@@ -38,6 +37,7 @@ http = ["{LOOPBACK}:0"]
 access = "off"
 [cache]
 memory = "{memory}"
+{f'disk = {{ path = "{disk}", size = "64MiB", min_free = "0B" }}' if disk else ""}
 [pools.origin]
 ejection = false
 timeouts = {{ connect = "2s", first_byte = "5s", head = "5s", body = "5s" }}
@@ -162,10 +162,9 @@ class Lab:
         return self.origin.requests[-1]
 
     def stored(self, target: str = "") -> tuple[Stored, ...]:
-        """The variants that the index has for a target."""
+        """The variants that the tiers have for a target."""
         key = f"http://{HOST}{target or self.target}".encode()
-        found: Node[Stored] | Group[Stored] | None = self.store.index.peek(key)
-        return () if found is None else found.variants
+        return self.store.variants(key)
 
     @property
     def in_flight(self) -> int:
@@ -190,11 +189,11 @@ def request(*lines: str, method: str = "GET", target: str = "/", body: bytes | N
 
 
 @asynccontextmanager
-async def open_lab(rules: str = "", memory: str = "64MiB", route: str = "") -> AsyncIterator[Lab]:
-    """A lab on the running loop; its end checks that nothing is left and that the worker met no bug."""
+async def open_lab(rules: str = "", memory: str = "64MiB", route: str = "", disk: str = "") -> AsyncIterator[Lab]:
+    """A lab on the running loop, with a disk tier where a folder is given. Its end checks that it met no bug."""
     origin = ScriptedOrigin()
     await origin.start()
-    config = load_text(lab_toml(origin.port, rules, memory, route), "lab.toml")
+    config = load_text(lab_toml(origin.port, rules, memory, route, disk), "lab.toml")
     worker = build(config)
     bound = await listen(worker, config)
     lab = Lab(worker, origin, bound[0][1])

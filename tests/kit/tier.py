@@ -124,7 +124,7 @@ def looked(found: DiskTier, key: bytes) -> tuple[Stored, ...]:
     if quick is not None:
         return quick
     read = found._read(key, found._db, found._segments, wait=True)
-    return found._judged(key, read, (found.writer.taken, found.writer.waiting), [])
+    return found._judged(key, read, found.writer.pending, [])
 
 
 def body_of(found: DiskTier, stored: Stored) -> bytes | None:

@@ -166,7 +166,7 @@ def test_the_whole_surface_loads() -> None:
     assert config.snapshots is not None
     assert config.snapshots.incremental is not None
     assert config.snapshots.incremental.interval == 900
-    assert [line.partition(":")[0] for line in warnings(config)] == ["cache.disk", "cache.shared"]
+    assert [line.partition(":")[0] for line in warnings(config)] == ["cache.shared"]
 
 
 def test_routes_and_backends_take_what_they_leave_out_from_above() -> None:

@@ -28,10 +28,15 @@ SECTIONS = {
 _FILE = re.compile(r"test_cb_s([0-9]{2})_")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def section_lab() -> AsyncIterator[Lab]:
-    """The transparent cache that the rules are about."""
-    async with open_lab() as lab:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "disk"])
+async def section_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    """The transparent cache that the rules are about; once with memory alone, once with next to none and a disk."""
+    if request.param == "memory":
+        async with open_lab() as lab:
+            yield lab
+        return
+    async with open_lab(memory="1KiB", disk=str(tmp_path_factory.mktemp("tier"))) as lab:
+        assert lab.store.disk is not None
         yield lab
 
 

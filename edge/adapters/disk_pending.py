@@ -1,0 +1,60 @@
+"""What waits to be written to the disk tier, and how look-ups see it over what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from edge.cache.purge import Purge
+from edge.cache.stored import Stored
+
+
+@dataclass(slots=True)
+class Put:
+    """A response to be written. `seq` is the worker's sequence when it was asked for, `number` the journal's then."""
+
+    stored: Stored
+    seq: int
+    temp: str | None = None
+    at: float = field(default_factory=monotonic)
+
+    @property
+    def bytes(self) -> int:
+        """What it holds of memory while it waits."""
+        return self.stored.size_bytes
+
+
+Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: removed
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What the next batch is made of."""
+
+    responses: Pending = field(default_factory=dict)
+    bytes: int = 0
+    removed: set[tuple[int, int]] = field(default_factory=set)
+    purges: list[tuple[Purge, float]] = field(default_factory=list)
+    used: set[tuple[int, int]] = field(default_factory=set)
+    forsaken: list[str] = field(default_factory=list)  # temporary files that are not wanted
+
+    def __bool__(self) -> bool:
+        return bool(self.responses or self.removed or self.purges or self.used or self.forsaken)
+
+
+def overlay(
+    found: dict[bytes, Stored], pending: Pending, key: bytes, admitted: Callable[[Stored, int], Stored | None]
+) -> None:
+    """Put what waits to be written over what the disk has."""
+    for variant, put in pending.get(key, {}).items():
+        found.pop(variant, None)
+        if put is None:
+            continue
+        stored = admitted(put.stored, put.seq)
+        if stored is None:
+            continue
+        if stored.part is None:
+            for part in [each for each, one in found.items() if one.part is not None and one.choice == variant]:
+                del found[part]
+        found[variant] = stored
