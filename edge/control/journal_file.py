@@ -14,11 +14,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
+from edge.control.state_files import open_plain, refuse_link
 from edge.errors import EdgeError
 
 SCHEMA_VERSION = 2
 PAGE_BYTES = 4096  # set when the file is made, whatever SQLite was built with
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 APPLICATION_ID = 0x45444745  # "EDGE", in the file's header
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -48,6 +51,8 @@ INSERT INTO facts VALUES ('history', lower(hex(randomblob(8))));
 
 class JournalError(EdgeError):
     """The journal cannot be opened, read or written; the text names the file and says what to do."""
+
+    status: ClassVar[int] = 503  # the disk is full or sick: nothing was changed, and it may be tried again
 
 
 @contextmanager
@@ -82,7 +87,7 @@ def lock_file(path: Path) -> int:
     """A descriptor that holds the lock, on a file beside: closing one of the database would drop SQLite's own locks."""
     with _system_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = open_plain(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -94,6 +99,8 @@ def lock_file(path: Path) -> int:
 def make_file(path: Path) -> None:
     """Make a journal if there is nothing of one."""
     with _system_explained(path), explained(path):
+        for suffix in ("", "-wal", "-shm"):
+            refuse_link(path.with_name(path.name + suffix))
         if path.exists():
             _refuse_cut(path)
             return
@@ -135,16 +142,31 @@ def _refuse_cut(path: Path) -> None:
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open a journal that is there, and check it."""
+    """Open a journal that is there, and check it.
+
+    On a full disk there is no room for the shared index of the log (-shm). SQLite then keeps that index in memory, if
+    nobody else is to read the file: what is known is known, and a change is refused until there is room again.
+    """
     with explained(path):
-        # mode=rw: a file that vanished since `make_file` looked is an error here, too.
-        db = sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, isolation_level=None, timeout=5.0)
         try:
-            _check(db, path)
-        except BaseException:
-            db.close()
-            raise
-        return db
+            return _opened(path, alone=False)
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in NO_ROOM:
+                raise
+            return _opened(path, alone=True)
+
+
+def _opened(path: Path, alone: bool) -> sqlite3.Connection:
+    # mode=rw: a file that vanished since `make_file` looked is an error here, too.
+    db = sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, isolation_level=None, timeout=5.0)
+    try:
+        if alone:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _check(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from edge.balance.health import Admin
 from edge.cache.purge import Epochs, Purge
 from edge.config import Config
-from edge.control.journal import AdminState, Journal, Registration
+from edge.control.journal import AdminState, Journal, JournalError, Registration
 from edge.control.membership import BackendEntry, Membership, RegionEntry, Source, Word, of_file
 from edge.control.refusals import Refusal
 from edge.control.registry import Change, backend_of, region_of
@@ -32,6 +32,7 @@ class JournalKeeper:
         self._journal = journal
         self._saved = self._last = 0
         self.passed_over: list[str] = []
+        self.failed: list[str] = []  # housekeeping that the disk refused; what it was for is there all the same
 
     @classmethod
     def open(cls, state: Path) -> JournalKeeper:
@@ -87,10 +88,14 @@ class JournalKeeper:
         return self._last
 
     def save_epochs(self, epochs: Epochs, always: bool = False) -> None:
-        """Spare the next start a long replay."""
+        """Spare the next start a long replay. A disk that refuses it fails nothing: the purges themselves are there."""
         if self._last - self._saved >= SAVE_EVERY or (always and self._last > self._saved):
-            self._journal.save_epochs({"number": self._last, "epochs": epochs.to_dict()})
-            self._saved = self._last
+            try:
+                self._journal.save_epochs({"number": self._last, "epochs": epochs.to_dict()})
+            except JournalError as error:
+                self._note_failed(error)
+            else:
+                self._saved = self._last
 
     @property
     def history(self) -> str:
@@ -106,8 +111,16 @@ class JournalKeeper:
             epochs.record(Purge.from_dict(record.purge), record.at, record.id)
             self._last = record.id
         self.save_epochs(epochs, always=True)
-        self._journal.trim(KEPT)
+        if self._saved == self._last:  # else the rows are still needed
+            try:
+                self._journal.trim(KEPT)
+            except JournalError as error:
+                self._note_failed(error)
         return epochs
+
+    def _note_failed(self, error: JournalError) -> None:
+        if error.detail not in self.failed:
+            self.failed.append(error.detail)
 
     # -- what is read back -----------------------------------------------------------------------------------------
 

@@ -106,6 +106,8 @@ class Supervisor:
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
         self._pushed: dict[str, Any] = {}
+        self._accepted: bool | None = None  # False: the running configuration is still to be written down
+        self._troubles: dict[str, str] = {}
         self._purging = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -139,8 +141,14 @@ class Supervisor:
         await self.workers.kill()
 
     def accept(self) -> None:
-        """The workers serve this configuration: it is one that may be gone back to."""
-        self.keeper.revision(self.running.text)
+        """The workers serve this configuration: it may be gone back to. Tried again later when the disk is full."""
+        try:
+            self.keeper.revision(self.running.text)
+        except EdgeError as error:
+            self._trouble("revision", error)
+            self._accepted = False
+        else:
+            self._accepted = True
 
     def readiness(self) -> tuple[bool, str]:
         """Whether clients are served, and the word for it."""
@@ -223,8 +231,18 @@ class Supervisor:
             await asyncio.sleep(EXPIRE_S)
             try:
                 await self.registry.expire()
+                if self._accepted is False:
+                    self.accept()
+            except EdgeError as error:  # a full disk: the next second tries again
+                self._trouble("expire", error)
             except Exception as error:
                 self.events.add("bug", {"where": "expire", "error": f"{type(error).__name__}: {error}"})
+
+    def _trouble(self, where: str, error: EdgeError) -> None:
+        """The journal refused what no operator waits for; told once for each thing and reason, not once a second."""
+        if self._troubles.get(where) != error.detail:
+            self._troubles[where] = error.detail
+            self.events.add("journal.failed", {"where": where, "error": error.detail})
 
     # -- workers ---------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kit.disk import SmallDisk, small_disk
 
 from edge.balance.health import Admin
 from edge.cache.purge import Kind, Purge, Verdict
 from edge.config import load_text
+from edge.control.journal import Journal, JournalError
 from edge.control.keeper import SAVE_EVERY, JournalKeeper
 from edge.control.membership import Source
 from edge.control.registry import Change
@@ -29,6 +32,7 @@ pool = "web"
 """
 CONFIG = load_text(TOML, "test.toml")
 ME = Change("me", "because")
+PURGE = Purge(Kind.URL, b"http://a/")
 
 
 @pytest.fixture
@@ -115,3 +119,80 @@ def test_purges_are_known_again_and_numbers_go_on(state: Path, count: int) -> No
     assert found.admit(1, b"http://a/", [b"other"]).verdict is Verdict.KEPT
     assert keeper.purge(Purge(Kind.ALL), ME) == count + 1
     keeper.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk") as made:
+        yield made
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_full_disk_starts_with_what_is_known_and_refuses_changes_until_there_is_room(
+    disk: SmallDisk, killed: bool
+) -> None:
+    state = disk.path / "state"
+    keeper = JournalKeeper.open(state)
+    keeper.epochs()
+    keeper.register("region", "ap", {"tier": 2}, ME)
+    number = keeper.purge(PURGE, ME)
+    if killed:  # the log is still there
+        left = [(path.name, path.read_bytes()) for path in state.glob("state.sqlite*")]
+        keeper.close()
+        for name, data in left:
+            (state / name).write_bytes(data)
+    else:
+        keeper.close()
+    disk.fill()
+    keeper = JournalKeeper.open(state)
+    try:
+        epochs = keeper.epochs()
+        assert epochs.seq == number << 32
+        assert "ap" in keeper.membership(CONFIG).regions
+        assert keeper.failed and "full" in keeper.failed[0]
+        with pytest.raises(JournalError) as refused:
+            keeper.purge(PURGE, ME)
+        assert refused.value.status == 503
+        keeper.save_epochs(epochs, always=True)
+        disk.clear()
+        assert keeper.purge(PURGE, ME) == number + 1
+    finally:
+        keeper.close()
+    keeper = JournalKeeper.open(state)
+    assert keeper.epochs().seq == (number + 1) << 32
+    keeper.close()
+
+
+def test_that_epochs_cannot_be_saved_fails_no_purge(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = JournalKeeper.open(state)
+    epochs = keeper.epochs()
+
+    def full(_: object, saved: object) -> None:
+        raise JournalError("journal: database or disk is full")
+
+    monkeypatch.setattr(Journal, "save_epochs", full)
+    for _ in range(SAVE_EVERY + 2):
+        epochs.record(PURGE, 1.0, keeper.purge(PURGE, ME))
+        keeper.save_epochs(epochs)
+    assert keeper.failed == ["journal: database or disk is full"]
+    keeper.close()
+    monkeypatch.undo()
+    keeper = JournalKeeper.open(state)
+    assert keeper.epochs().seq == (SAVE_EVERY + 2) << 32, "all of them are replayed"
+    keeper.close()
+
+
+@pytest.mark.parametrize("name", ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "state.sqlite.lock"])
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_no_file_of_the_journal_is_reached_through_a_link(state: Path, name: str, kind: str) -> None:
+    JournalKeeper.open(state).close()
+    target = state / "target"
+    target.write_bytes(b"somebody's")
+    (state / name).unlink(missing_ok=True)
+    if kind == "link":
+        (state / name).symlink_to(target)
+    else:
+        os.mkfifo(state / name)
+    with pytest.raises(JournalError, match=r"is a symbolic link|is not a plain file"):
+        JournalKeeper.open(state)
+    assert target.read_bytes() == b"somebody's"
