@@ -16,12 +16,13 @@ from cronsim import CronSim
 from edge.config_schedule import Schedule
 from edge.recovery.points import PointKind
 
+SLACK_S = 60.0  # a last success that lies further ahead than this is a clock's mistake, not a reason to wait for it
 STRONGEST_FIRST = (PointKind.FULL, PointKind.DIFFERENTIAL, PointKind.INCREMENTAL)
 
 
 def next_due(schedule: Schedule, last: float | None, now: float, zone: tzinfo) -> float:
     """When it is due next (epoch seconds); a time that is not after `now` means now. `last` None: it never ran."""
-    if last is None:
+    if last is None or last > now + SLACK_S:
         return now
     last = min(last, now)
     if schedule.interval is not None:

@@ -27,7 +27,8 @@ def test_an_interval_counts_from_the_last_success() -> None:
 
 
 def test_a_clock_that_went_back_makes_nothing_wait() -> None:
-    assert next_due(SCHEDULES[INCR], 9000.0, 1000.0, UTC) == 1900.0
+    assert next_due(SCHEDULES[INCR], 9000.0, 1000.0, UTC) == 1000.0
+    assert next_due(SCHEDULES[INCR], 1030.0, 1000.0, UTC) == 1900.0  # a small step is none
 
 
 def test_what_was_missed_often_runs_once() -> None:
