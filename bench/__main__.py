@@ -20,6 +20,7 @@ from rich.console import Console
 
 from bench import table
 from bench.cases import CASES
+from bench.peers import PEERS
 from bench.processes import Refused
 from bench.run import Bench, Outcome, Plan, cores, default_peers, versions
 
@@ -41,14 +42,14 @@ def plan_from(arguments: list[str]) -> tuple[Plan, Path]:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of each case (3)")
     parser.add_argument("--seconds", type=int, default=4, help="seconds of load for each figure (4)")
     parser.add_argument("--only", default=",".join(every), help="cases: " + ", ".join(every))
-    parser.add_argument("--peers", default=",".join(default_peers()), help="peers: " + ", ".join(default_peers()))
+    parser.add_argument("--peers", default=",".join(default_peers()), help="peers: " + ", ".join(PEERS))
     parser.add_argument("--quick", action="store_true", help="one round of 1 s, 200 kept connections, 64 MiB bodies")
     parser.add_argument("--json", type=Path, default=None, help="where the figures go (bench/results/TIME.json)")
     chosen = parser.parse_args(arguments)
     if not (1 <= chosen.rounds <= 20 and 1 <= chosen.seconds <= 60):
         raise Refused("rounds must be 1 to 20 and seconds 1 to 60")
     cases = _names(chosen.only, every, "case")
-    peers = _names(chosen.peers, default_peers(), "peer")
+    peers = _names(chosen.peers, tuple(PEERS), "peer")
     stamp = time.strftime("%Y%m%dT%H%M%S")
     path = chosen.json or RESULTS / f"{stamp}.json"
     if chosen.quick:

@@ -126,6 +126,8 @@ path = "{dir}/state"
 [log]
 access = "{dir}/access.jsonl"
 """
+TIERS, DISK = "tiers", "disk"  # the gateway with memory and disk; with next to no memory before the disk
+GATEWAYS = (GATEWAY, TIERS, DISK)  # the first is the default one
 CACHED = ("/u/", "/k/", "/c/", "/s/")
 EDGE_POOL = '[pools.{name}]\nejection = false\n[[pools.{name}.backends]]\nurl = "http://127.0.0.1:{port}"\n'
 EDGE_ROUTE = '[[routes]]\nhost = "*"\npath = "{path}"\npool = "{pool}"\n{cache}\n'
@@ -166,13 +168,23 @@ def _naive(site: Site, python: str) -> list[str]:
     return [python, "-m", "bench.naive", str(site.port), str(site.files), str(site.slow)]
 
 
-def _gateway(site: Site, python: str) -> list[str]:
+def _gateway(site: Site, python: str, cache: str = "") -> list[str]:
     pools = {"files": site.files, "slow": site.slow, "sink": site.sink}
     routes = dict.fromkeys(("/f/", "/u/", "/k/", "/c/"), "files") | {"/sf/": "slow", "/s/": "slow", "/big/": "sink"}
-    text = _fill(EDGE, site) + "".join(EDGE_POOL.format(name=name, port=port) for name, port in pools.items())
+    text = _fill(EDGE, site) + cache + "".join(EDGE_POOL.format(name=name, port=port) for name, port in pools.items())
     for path, pool in routes.items():
         text += EDGE_ROUTE.format(path=path, pool=pool, cache="" if path in CACHED else "cache = false")
     return [python, "-m", "edge.cli", "run", "-c", _write(site, "gateway.toml", text)]
+
+
+def _with_disk(memory: str) -> Callable[[Site, str], list[str]]:
+    """The gateway with its disk tier, and this much memory before it."""
+
+    def command(site: Site, python: str) -> list[str]:
+        disk = f'disk = {{ path = "{site.directory}/tier", size = "1GiB" }}'
+        return _gateway(site, python, f'[cache]\nmemory = "{memory}"\n{disk}\n')
+
+    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +199,7 @@ class Peer:
 
     def path(self) -> str:
         """Its program; `Refused` with what to do when it is missing."""
-        if self.name == GATEWAY and importlib.util.find_spec("edge.cli") is None:
+        if self.name in GATEWAYS and importlib.util.find_spec("edge.cli") is None:
             raise Refused(
                 "the gateway is missing: edge.cli cannot be imported from here (or leave it out with --peers)"
             )
@@ -200,7 +212,7 @@ class Peer:
         """Start it and wait until it forwards."""
         running = Running(self.name, self.command(site, self.path()), site.directory, core)
         try:
-            if self.name == GATEWAY:
+            if self.name in GATEWAYS:
                 running.wait_for(site.spare_port, "/readyz")
             return running.wait_for(site.port, "/f/1k")
         except BaseException:
@@ -222,6 +234,8 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer(GATEWAY, "python", "", _gateway, ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
+        Peer(TIERS, "python", "", _with_disk("256MiB"), ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
+        Peer(DISK, "python", "", _with_disk("1KiB"), ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
         Peer("nginx", "nginx", "nginx", _nginx, ("-v",)),
         Peer("haproxy", "haproxy", "haproxy", _haproxy, ("-v",)),
         Peer("varnish", "varnishd", "varnish", _varnish, ("-V",)),

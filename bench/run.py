@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import big, idle, load, origin
 from bench.cases import CASES, GATEWAY, KEPT, Case, Kind
 from bench.measure import cpu_seconds
-from bench.peers import PEERS, Site
+from bench.peers import GATEWAYS, PEERS, Site
 from bench.processes import Refused, Running, answer, free_ports
 
 Figures = dict[str, float]
@@ -218,5 +218,5 @@ def versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def default_peers() -> tuple[str, ...]:
-    """All of them, the gateway first."""
-    return (GATEWAY, *(name for name in PEERS if name != GATEWAY))
+    """The gateway without a disk tier first, and the others."""
+    return (GATEWAY, *(name for name in PEERS if name not in GATEWAYS))

@@ -67,6 +67,7 @@ class Changer:
         self.sums = Sums(place.salt)
         self._ops = ops or FileOps()
         self.db = connect(place)
+        self.db.execute("PRAGMA cache_size = -16384")  # a batch touches pages all over the tree
         if durable:  # a purge must outlive a power cut
             self.db.execute("PRAGMA synchronous = FULL")
         self._turn = os.open(place.store / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -198,13 +199,14 @@ class Changer:
         """Write the records into segments on trial; where each is."""
         places: list[tuple[int, int]] = []
         waiting: list[bytes] = []
-        segment = self._segment(0) if additions else []
+        segment, size = self._segment(0) if additions else [], 0
         for each in additions:
             if segment[3] >= self.limits.segment:
                 self._flush(segment, waiting)
-                segment = self._segment(0)
-            places.append((segment[0], segment[2] + sum(map(len, waiting))))
+                segment, size = self._segment(0), 0
+            places.append((segment[0], segment[2] + size))
             waiting.append(each.record)
+            size += len(each.record)
             segment[3] += len(each.record) + (blocks(each.body.length) if each.body is not None else 0)
         self._flush(segment, waiting)
         return places
@@ -263,7 +265,7 @@ class Changer:
         tags: list[tuple[int, int, int]] = []
         for each, (segment, at) in zip(additions, places, strict=True):
             stored, of = each.stored, self.sums.of
-            hashed, variant = of(stored.key), of(stored.variant)
+            hashed, variant = of(stored.key), of(stored.variant) if stored.vary or stored.part else self.sums.plain
             choice = variant if stored.part is None else of(stored.choice)
             base_key = base_of(stored.key)
             base = hashed if base_key == stored.key else of(base_key)
@@ -281,13 +283,12 @@ class Changer:
 
     def _insert_rows(self, rows: list[tuple[Any, ...]]) -> None:
         """Many in one step; a whole response takes away the parts that it makes useless."""
-        whole = [(row[0], row[2]) for row in rows if not row[11]]
-        if whole:
-            marks = ", ".join(["(?, ?)"] * len(whole))
-            self.db.execute(
-                f"DELETE FROM objects WHERE part = 1 AND (hash, choice) IN (VALUES {marks})",
-                [value for pair in whole for value in pair],
-            )
+        whole = {(row[0], row[2]) for row in rows if not row[11]}
+        marks = ", ".join("?" * len(rows))
+        parts = f"SELECT hash, choice, variant FROM objects WHERE part = 1 AND hash IN ({marks})"
+        for hashed, choice, variant in self.db.execute(parts, [row[0] for row in rows]).fetchall():
+            if (hashed, choice) in whole:
+                self.db.execute("DELETE FROM objects WHERE hash = ? AND variant = ?", (hashed, variant))
         marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
         values = [value for row in rows for value in row]
         self.db.execute(f"INSERT OR REPLACE INTO objects ({_COLUMNS}) VALUES {marks}", values)

@@ -33,6 +33,7 @@ CREATE TABLE objects (
     tagged INTEGER NOT NULL, part INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0,
     seal INTEGER NOT NULL, PRIMARY KEY (hash, variant)) WITHOUT ROWID;
 CREATE INDEX by_segment ON objects (segment);
+CREATE INDEX by_part ON objects (hash) WHERE part = 1;
 CREATE INDEX by_base ON objects (base) WHERE base <> hash;
 CREATE TABLE tags (
     tag INTEGER NOT NULL, hash INTEGER NOT NULL, variant INTEGER NOT NULL, PRIMARY KEY (tag, hash, variant)
@@ -80,10 +81,21 @@ class Row(NamedTuple):
 class Sums:
     """Hashes and seals of one store."""
 
-    __slots__ = ("_salt",)
+    __slots__ = ("_first", "_last", "_salt", "plain")
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
+        self._first = int.from_bytes(salt[:4], "big")
+        self.plain = self.of(b"")  # the variant of most responses
+        self._last = (b"", self.plain)
+
+    def of_key(self, key: bytes) -> int:
+        """As `of`; the last one is remembered, for a look-up asks for it again."""
+        last = self._last
+        if last[0] == key:
+            return last[1]
+        self._last = last = (key, self.of(key))
+        return last[1]
 
     def of(self, data: bytes) -> int:
         """63 bits and a sign that stand for a key, a variant or a tag."""
@@ -91,7 +103,7 @@ class Sums:
 
     def seal(self, hashed: int, variant: int, place: tuple[int, int, int], stale: float) -> int:
         """What a row must carry."""
-        return crc32(_SEALED.pack(hashed, variant, *place, stale), int.from_bytes(self._salt[:4], "big"))
+        return crc32(_SEALED.pack(hashed, variant, *place, stale), self._first)
 
     def holds(self, hashed: int, row: Row) -> bool:
         """Whether a row is as it was written."""

@@ -143,8 +143,9 @@ class DiskTier:
             loop.call_soon_threadsafe(done, read)
 
         def done(read: _Read) -> None:
+            found = self._judged(key, read, before, meanwhile)
             self._looking.remove(meanwhile)
-            then(self._judged(key, read, before, meanwhile))
+            then(found)
 
         self._pool.submit(work)
 
@@ -153,7 +154,7 @@ class DiskTier:
         found = _Read([], [])
         if self.writer.damaged:
             return found
-        hashed = self._sums.of(key)
+        hashed = self._sums.of_key(key) if not wait else self._sums.of(key)
         try:
             rows = db.execute(_QUERY, (hashed,)).fetchall()
         except sqlite3.Error as error:
@@ -173,31 +174,35 @@ class DiskTier:
         return found
 
     def _judged(
-        self, key: bytes, read: _Read, before: tuple[Waiting, Waiting], meanwhile: list[tuple[Purge, float]]
+        self, key: bytes, read: _Read, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
     ) -> tuple[Stored, ...]:
         """What of it may be used, with what waits to be written put over it.
 
         The thread may have committed what waited `before` the read while that went on: it counts as waiting still.
         """
-        hashed = self._sums.of(key)
+        hashed = self._sums.of_key(key)
         for row, why in read.damaged:
             self._is_damaged(key, (hashed, row.variant), why)
+        if self._looking:  # a thread took its time: what came meanwhile counts too
+            before = tuple({id(one): one for one in (*before, *self.writer.pending)}.values())
         found: dict[bytes, Stored] = {}
         base = base_of(key)
-        waits = list({id(one): one for one in (*before, *self.writer.pending)}.values())
-        purges = [*meanwhile, *(purge for one in waits for purge in one.purges)]
+        purges = [*meanwhile, *(purge for one in before for purge in one.purges)]
         for row, kept in read.rows:
             stored = self._left(kept, row.stale, base, purges)
             if stored is None:
                 self.writer.remove(key, kept.stored.variant, (hashed, row.variant))
             else:
                 found[stored.variant] = stored
-        for waiting in waits:
-            overlay(found, waiting.responses, key, self._admitted)
-        if found:
-            self.hits += 1
-        else:
+        for waiting in before:
+            if key in waiting.responses:
+                overlay(found, waiting.responses, key, self._admitted)
+        if not found:
             self.misses += 1
+            return ()
+        self.hits += 1
+        if len(found) == 1:
+            return tuple(found.values())
         return tuple(sorted(found.values(), key=lambda one: -one.received_at))
 
     def _left(self, kept: Kept, stale: float, base: bytes, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
@@ -237,7 +242,8 @@ class DiskTier:
         return found
 
     def _hashes(self, stored: Stored) -> tuple[int, int]:
-        return self._sums.of(stored.key), self._sums.of(stored.variant)
+        variant = stored.variant
+        return self._sums.of_key(stored.key), self._sums.of(variant) if variant else self._sums.plain
 
     # -- storing -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 
 from edge.adapters.disk_body import BodyWriter, temp_name
 from edge.adapters.disk_changes import Addition, Changer, Changes
@@ -102,8 +102,10 @@ class Writer:
         self._admit, self._call, self._tell = admit, call, tell
         self._ops = ops or FileOps()
         self._spills: deque[Spill] = deque()
-        self._ready = threading.Condition()
-        self._closing = False
+        self._lock = threading.Lock()
+        self._ready = threading.Condition(self._lock)
+        self._idle = False  # the thread waits for something to do
+        self._closing = self._spilling = False
         self._failing_until = 0.0
         self._thread = threading.Thread(target=self._run, name="disk-writer", daemon=True)
 
@@ -121,7 +123,7 @@ class Writer:
             self.dropped += 1
             return False
         stored = put.stored
-        with self._ready:
+        with self._lock:
             places = self.waiting.responses.setdefault(stored.key, {})
             if stored.part is None:
                 choice = stored.choice
@@ -129,28 +131,32 @@ class Writer:
                     del places[variant]
             places[stored.variant] = put
             self.waiting.bytes += put.bytes
-            self._ready.notify_all()
+            if self._idle:
+                self._ready.notify_all()
         return True
 
     def remove(self, key: bytes, variant: bytes, hashed: tuple[int, int]) -> None:
         """Take one response away."""
-        with self._ready:
+        with self._lock:
             self.waiting.responses.setdefault(key, {})[variant] = None
             self.waiting.removed.add(hashed)
-            self._ready.notify_all()
+            if self._idle:
+                self._ready.notify_all()
 
     def forget(self, purge: Purge, now: float) -> None:
         """A purge by URL or tag: in force at once, in the index soon."""
         self._notes.add(purge)
-        with self._ready:
+        with self._lock:
             self.waiting.purges.append((purge, now))
-            self._ready.notify_all()
+            if self._idle:
+                self._ready.notify_all()
 
     def forsake(self, temp: str) -> None:
         """A temporary file is not wanted."""
-        with self._ready:
+        with self._lock:
             self.waiting.forsaken.append(temp)
-            self._ready.notify_all()
+            if self._idle:
+                self._ready.notify_all()
 
     def use(self, hashed: tuple[int, int]) -> None:
         """It served; told with the next batch."""
@@ -159,33 +165,34 @@ class Writer:
 
     def wake(self, spill: Spill) -> None:
         """A spill has something to do."""
-        with self._ready:
+        with self._lock:
             if spill not in self._spills:
                 self._spills.append(spill)
-            self._ready.notify_all()
+            if self._idle:
+                self._ready.notify_all()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until what waits now is written; for tests and the end."""
         end = monotonic() + timeout_s
-        with self._ready:
-            while self._has_work() or self.taken or self._spills:
-                if monotonic() > end or not self._thread.is_alive():
-                    return False
-                self._ready.wait(0.01)
+        while self._has_work() or self.taken or self._spills or self._spilling:
+            if monotonic() > end or not self._thread.is_alive():
+                return False
+            sleep(0.002)
         return True
 
     def close(self) -> None:
         """Write what waits, then end."""
-        with self._ready:
+        with self._lock:
             self._closing = True
-            self._ready.notify_all()
+            if self._idle:
+                self._ready.notify_all()
         if self._thread.is_alive():
             self._thread.join(10.0)
 
     @property
     def pending(self) -> tuple[Waiting, Waiting]:
         """What is being written and what waits, the older first; nothing is in neither of them before it is written."""
-        with self._ready:
+        with self._lock:
             return self.taken, self.waiting
 
     def _has_work(self) -> bool:
@@ -205,19 +212,20 @@ class Writer:
 
     def _wait(self) -> bool:
         """Until there is something to do; False at the end."""
-        with self._ready:
+        with self._lock:
             while not (self._has_work() or self._spills):
                 if self._closing:
                     return False
+                self._idle = True
                 self._ready.wait()
-            if not self._closing and not self._spills:
-                self._ready.wait(GATHER_S)
-            if not self._spills and monotonic() < self._failing_until and not self._closing:
-                self._ready.wait(RETRY_S)
-            return True
+                self._idle = False
+            at_once = self._closing or bool(self._spills)
+        if not at_once:  # many in one transaction: each costs a turn, and the loop's lock for a while
+            sleep(RETRY_S if monotonic() < self._failing_until else GATHER_S)
+        return True
 
     def _write_batch(self) -> None:
-        with self._ready:
+        with self._lock:
             self.taken, self.waiting = self.waiting, Waiting()
         taken = self.taken
         if not taken:
@@ -240,16 +248,15 @@ class Writer:
                     changes, size = Changes(), 0
             self._apply(changes)
             if not self._failing_until > monotonic():
-                with self._ready:
+                with self._lock:
                     if not self.waiting.purges:
                         self._notes.clear()
         except (sqlite3.Error, OSError, NoRoom) as error:
             self._failed(error, taken, len(changes.additions))
         if oldest is not None:
             self.lag_s = monotonic() - oldest
-        with self._ready:
+        with self._lock:
             self.taken = Waiting()
-            self._ready.notify_all()
 
     def _apply(self, changes: Changes) -> None:
         """Commit one batch; what a purge touched while it was made is taken out inside the turn."""
@@ -294,7 +301,7 @@ class Writer:
         if isinstance(error, NoRoom):
             return
         self._failing_until = monotonic() + RETRY_S
-        with self._ready:
+        with self._lock:
             self.waiting.purges[:0] = taken.purges
             self.waiting.removed |= taken.removed
 
@@ -302,10 +309,11 @@ class Writer:
 
     def _spill_all(self) -> None:
         while True:
-            with self._ready:
+            with self._lock:
                 if not self._spills:
                     return
                 spill = self._spills.popleft()
+                self._spilling = True
             try:
                 self._spill(spill)
             except (sqlite3.Error, OSError, NoRoom) as error:
@@ -313,6 +321,7 @@ class Writer:
                 if not isinstance(error, NoRoom):
                     self.errors += 1
                     self._tell("disk.failed", str(error))
+            self._spilling = False
 
     def _spill(self, spill: Spill) -> None:
         """Write what has come of one."""

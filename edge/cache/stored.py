@@ -169,6 +169,8 @@ class Stored:
     @property
     def variant(self) -> bytes:
         """Which place of its key it takes: one that is stored later with the same key and variant replaces it."""
+        if not self.vary and self.part is None:
+            return b""
         chosen = self.choice
         return chosen if self.part is None else b"%b\n#%d-%d" % (chosen, self.part.first, self.part.last)
 

@@ -113,7 +113,7 @@ def refused(fill: Fill, plan: Plan, now: float) -> Reason | None:
 
 def outrun(fill: Fill, stored: Stored, now: float) -> bool:
     """Whether a fetch whose answer came later was whole earlier, so that what it stored is to stay."""
-    found = fill.store.variants(stored.key)
+    found = fill.store.rivals(stored)
     return any(supersedes(stored, one) and stored.received_at < one.received_at <= now for one in found)
 
 

@@ -46,6 +46,9 @@ def lookup(exchange: Exchange, route: Route) -> None:
     if exchange.key is None:
         exchange.key = key_of(request, rules)
         exchange.found = store.index.get(exchange.key)
+    cold = store.disk is not None and exchange.found is None and request.method in _READ
+    if cold and not consult(exchange, lambda: decide(exchange, request, ())):
+        return
     decide(exchange, request, ())
 
 

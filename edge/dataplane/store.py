@@ -91,6 +91,13 @@ class Store:
         newer = newer_of(memory, disk or ())
         return together(memory, newer) if newer else memory
 
+    def rivals(self, stored: Stored) -> tuple[Stored, ...]:
+        """What is stored already for its key, where such a response is kept first of all."""
+        if self.disk is not None and not self.index.fits(stored):
+            return self.variants(stored.key)
+        found = self.index.peek(stored.key)
+        return found.variants if found is not None else ()
+
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def put(self, stored: Stored, seq: int, now: float) -> None:

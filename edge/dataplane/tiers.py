@@ -81,6 +81,9 @@ def into_memory(
     now, seq = store.clock(), store.epochs.now_seq()
     all_kept = True
     for one in reversed(newer):
+        if not store.index.fits(one):
+            all_kept = False
+            continue
         all_kept = store.index.put(one, now, seq, min_uses=1).ok and all_kept
     return store.index.peek(key) if all_kept else Merged(together(memory, newer))
 
