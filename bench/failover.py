@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,8 @@ async def play(scenario: Scenario, rate: float, console: Console) -> dict[str, A
             if scenario.victims:
                 run.counts.append(await asyncio.to_thread(stage.counts))
             run.events = (await asyncio.to_thread(stage.ask, "/v1/events?follow=0"))["events"]
+            for event in run.events:
+                event["time"] = datetime.fromisoformat(event["time"]).timestamp()
             pool = (await asyncio.to_thread(stage.ask, "/v1/pools"))["pools"][0]
         figures = figures_of(run)
         figures["retries"] = float(pool["numbers"]["retries"])

@@ -14,8 +14,8 @@ from typing import Any
 import click
 import uvloop
 
-from edge import __version__, cli_live, cli_regions, cli_restore, cli_runbook, cli_snapshots, demo
-from edge.cli_client import DEFAULT_CONFIG, Failed, console, json_option, say, table
+from edge import __version__, cli_live, cli_look, cli_regions, cli_restore, cli_runbook, cli_snapshots, demo
+from edge.cli_client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
 from edge.config import Config, config_hash, describe, load_text, warnings
 from edge.errors import ConfigError, EdgeError
 
@@ -28,17 +28,35 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for argument in args:
+            if not is_utf8(argument):
+                raise click.UsageError(f"an argument is not UTF-8 text: {argument!a}")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ConfigError as error:
             for problem in error.problems:
-                click.echo(problem, err=True)
+                click.echo(safe(problem), err=True)
             ctx.exit(1)
         except EdgeError as error:
             raise Failed(error.detail or type(error).__name__) from None
         except KeyboardInterrupt:
             ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own ways to end
+        except Exception as error:
+            raise Failed(f"a bug in this command: {type(error).__name__}: {error} ({place_of(error)})") from None
+
+
+def place_of(error: BaseException) -> str:
+    """Where an exception was raised, for a report."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "unknown place" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -51,10 +69,10 @@ def read_config(path: Path) -> tuple[Config, str]:
     """The configuration and its text. Raises ConfigError; Failed when there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Failed(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise Failed(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return load_text(text, str(path)), text
 
 
@@ -87,7 +105,7 @@ def run(path: Path) -> None:
     from edge.control.gateway import Settings, run_gateway  # not needed, and not cheap, for other commands
 
     for line in looked_at(config, text, path):
-        click.echo(f"edge: {line}", err=True)
+        click.echo(safe(f"edge: {line}"), err=True)
     sys.exit(uvloop.run(run_gateway(Settings(config, text, str(path)))))
 
 
@@ -117,7 +135,7 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
         say({"ok": True, "problems": [], "warnings": notes, "hash": config_hash(text)})
         return
     for line in notes:
-        click.echo(f"{line} (warning)", err=True)
+        click.echo(safe(f"{line} (warning)"), err=True)
     counts = f"{len(config.routes)} routes, {len(config.pools)} pools, {len(config.regions)} regions"
     click.echo(f"{path}: ok ({counts})")
 
@@ -158,6 +176,7 @@ def worker(fd: int) -> None:
 
 for command in (
     *cli_live.COMMANDS,
+    *cli_look.COMMANDS,
     *cli_regions.COMMANDS,
     *cli_snapshots.COMMANDS,
     *cli_restore.COMMANDS,

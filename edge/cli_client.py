@@ -8,9 +8,12 @@ there, else 127.0.0.1:9900 and var/admin.token.
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -29,6 +32,8 @@ DEFAULT_CONFIG = "config.toml"
 TIMEOUT_S = 30.0
 LINES = "application/x-ndjson, text/event-stream, application/json"  # of long work, and of what has no end
 
+_HOST = re.compile(r"[A-Za-z0-9._:%-]*")
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -36,7 +41,7 @@ class Failed(click.ClickException):
     """One clear line, exit code 1."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"edge: {self.message}", file=file, err=file is None)
+        click.echo(safe(f"edge: {self.message}"), file=file, err=file is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,14 @@ class Admin:
             raise Failed(f"the gateway at {self.host}:{self.port} broke off: {error}") from None
         finally:
             connection.close()
-        return orjson.loads(data) if data else {}
+        return self.parsed(data) if data else {}
+
+    def parsed(self, data: bytes) -> Any:
+        """The JSON of an answer."""
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise Failed(f"{self.host}:{self.port} ({self.source}) answered what is no JSON") from None
 
     def lines(
         self,
@@ -105,8 +117,15 @@ class Admin:
             connection.close()
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Failed(f"no gateway answers at {self.host}:{self.port} ({self.source}): {why}") from None
-        if answer.status >= 400:
-            data = answer.read()
+        if answer.getheader("Edge-Version") is None:
+            answer.close()
+            connection.close()
+            raise Failed(f"{self.host}:{self.port} ({self.source}) is no StreamGate Edge admin API: some other server")
+        if answer.status >= 300:
+            try:
+                data = answer.read()
+            except (OSError, http.client.HTTPException):
+                data = b""
             connection.close()
             raise Failed(_error_line(answer.status, data, self))
         return connection, answer
@@ -148,11 +167,14 @@ def connect(config: Path | None, admin: str | None, token_file: Path | None) -> 
     if not address:
         address, source = DEFAULT_ADMIN, "the default; -c FILE or --admin name another"
     host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
-    if not port.isdigit():
-        raise Failed(f"{address}: not HOST:PORT")
     host = host.strip("[]")
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536) or not _HOST.fullmatch(host):
+        raise Failed(f"{address}: not HOST:PORT")
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    token = os.environ.get("EDGE_TOKEN", "").strip() or _token(token_file or Path(DEFAULT_TOKEN_FILE))
+    token = os.environ.get("EDGE_TOKEN", "").strip()
+    if token and not _is_token(token):
+        raise Failed("EDGE_TOKEN: holds no admin token")
+    token = token or _token(token_file or Path(DEFAULT_TOKEN_FILE))
     return Admin(reachable, int(port), token, source)
 
 
@@ -161,6 +183,8 @@ def _from_config(path: Path) -> tuple[str, Path]:
         config = load_text(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise Failed(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except ConfigError as error:
         raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
     return str(config.admin.listen), Path(config.admin.token_file)
@@ -173,30 +197,58 @@ def _token(path: Path) -> str:
         raise Failed(f"{path}: cannot read the admin token: {error.strerror}; --token-file names another") from None
     except UnicodeDecodeError:
         token = ""
-    if not token or not token.isprintable() or " " in token:
+    if not _is_token(token):
         raise Failed(f"{path}: holds no admin token")
     return token
+
+
+def _is_token(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 # -- showing -----------------------------------------------------------------------------------------------------------
 
 
+def safe(text: str) -> str:
+    """Text from outside for a terminal: control bytes (C1 too) and invisible characters as escapes; lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def say(value: Any) -> None:
-    """JSON on standard output."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    """JSON on standard output, and nothing in it that a terminal would obey."""
+    click.echo(one_line(value, orjson.OPT_INDENT_2))
 
 
-def console() -> Console:
+def one_line(value: Any, option: int = 0) -> str:
+    """JSON without raw control bytes; those can only stand within its texts."""
+    found = orjson.dumps(value, option=option).decode()
+    return _HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], found)
+
+
+_HIDDEN = re.compile("[\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+class Plain(Console):
+    """A console for which what is printed is text: neither markup nor anything that a terminal obeys."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(safe(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+def console(**more: Any) -> Console:
     """Where tables go; plain text when it is no terminal."""
-    return Console(highlight=False, width=None if os.isatty(1) else 160)
+    width = None if os.isatty(1) else 160
+    return Plain(**{"highlight": False, "markup": False, "emoji": False, "width": width, **more})
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
     """A table for people; numbers to the right, None as a dash."""
-    found = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    found = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for at, column in enumerate(columns):
         number = bool(rows) and all(isinstance(row[at], int | float | None) for row in rows)
-        found.add_column(column, justify="right" if number else "left", overflow="fold")
+        found.add_column(safe(column), justify="right" if number else "left", overflow="fold")
     for row in rows:
         found.add_row(*(text(cell) for cell in row))
     return found
@@ -212,7 +264,36 @@ def text(cell: Any) -> str:
         return f"{cell:.2f}".rstrip("0").rstrip(".")
     if isinstance(cell, list | tuple):
         return ", ".join(map(text, cell)) or "-"
-    return str(cell).replace("[", "\\[")
+    return safe(str(cell)).replace("\n", " ")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text came as UTF-8; other bytes come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def moment(at: str | None) -> datetime | None:
+    """An RFC 3339 text of the API in the zone of whoever reads it."""
+    return None if at is None else datetime.fromisoformat(at).astimezone()
+
+
+def clock(at: str | None) -> str | None:
+    """A moment's time of day."""
+    return None if at is None else f"{moment(at):%H:%M:%S}"
+
+
+def date(at: str | None) -> str | None:
+    """A moment for a table."""
+    return None if at is None else f"{moment(at):%Y-%m-%d %H:%M:%S}"
+
+
+def facts_of(event: dict[str, Any]) -> str:
+    """What an event says beside its kind and time."""
+    return ", ".join(f"{key} {text(value)}" for key, value in event.items() if key not in ("id", "time", "kind"))
 
 
 def percent(ratio: float | None) -> str | None:

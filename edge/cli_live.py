@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -16,10 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from edge.cli_client import (
     Failed,
     admin_options,
+    clock,
     connect,
     console,
+    facts_of,
+    is_utf8,
     json_option,
+    one_line,
     percent,
+    safe,
     say,
     share_of,
     size,
@@ -99,7 +103,7 @@ def top(config: Path | None, admin: str | None, token_file: Path | None, interva
     gateway = connect(config, admin, token_file)
     found = gateway.get("/v1/status")
     shown = 0
-    with Live(_top(found), console=Console(highlight=False), screen=sys.stdout.isatty(), auto_refresh=False) as live:
+    with Live(_top(found), console=console(width=None), screen=sys.stdout.isatty(), auto_refresh=False) as live:
         while True:
             live.update(_top(found), refresh=True)
             shown += 1
@@ -115,14 +119,8 @@ def _top(found: dict[str, Any]) -> Group:
         f"StreamGate Edge  up {_span(found['uptime_s'])}  {requests['requests_per_s']:.1f} requests/s (1 m)  "
         f"{requests['connections']} connections  {'ready' if found['ready'] else found['readiness']}"
     )
-    recent = [
-        [time.strftime("%H:%M:%S", time.localtime(e["time"])), e["kind"], _facts(e)] for e in found["events"][-8:]
-    ]
+    recent = [[clock(e["time"]), e["kind"], facts_of(e)] for e in found["events"][-8:]]
     return Group(line, "", *_status_tables(found), table("Events", ["time", "event", "facts"], recent))
-
-
-def _facts(event: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {text(value)}" for key, value in event.items() if key not in ("id", "time", "kind"))
 
 
 @click.command()
@@ -229,24 +227,31 @@ def purge(
         return
     count = "" if found["count"] is None else f", {found['count']} stored responses"
     what = " ".join(part for part in (found["kind"], found["value"], "(soft)" if soft else "") if part)
-    click.echo(f"purge {found['id']}: {what}{count}")
+    click.echo(safe(f"purge {found['id']}: {what}{count}"))
 
 
 @click.command()
-@click.argument("file", type=click.File("r"))
+@click.argument("file", type=click.File("r", encoding="utf-8"))
 @admin_options
 @json_option
 def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
     """Fetch the URLs of FILE (one a line, - is standard input) into the cache."""
-    urls = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    try:
+        urls = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError as error:
+        raise Failed(f"{file.name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    if not all(map(is_utf8, urls)):  # standard input tells other bytes as lone surrogates
+        raise Failed(f"{file.name}: not UTF-8 text")
     if not urls:
         raise Failed(f"{file.name}: no URLs in it")
     gateway = connect(config, admin, token_file)
-    lines = (orjson.loads(line) for line in gateway.lines("POST", "/v1/warm", {"urls": urls}))
+    lines = (gateway.parsed(line) for line in gateway.lines("POST", "/v1/warm", {"urls": urls}))
     last = _warm_json(lines) if as_json else _warm_bar(lines, len(urls))
     if not last.get("finished"):
         raise Failed(last.get("error") or "the gateway broke off before the list was done")
     if not as_json:
+        for each in last["failures"]:
+            click.echo(safe(f"edge: {each['url']}: {each['reason']}"), err=True)
         click.echo(f"{last['stored']} of {len(urls)} stored, {last['failed']} failed")
     if last["failed"]:
         sys.exit(1)
@@ -255,14 +260,15 @@ def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | N
 def _warm_json(lines: Any) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for last in lines:
-        click.echo(orjson.dumps(last).decode())
+        click.echo(one_line(last))
     return last
 
 
 def _warm_bar(lines: Any, total: int) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    columns = (TextColumn("warm"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    url = TextColumn("{task.description}", markup=False)
+    columns = (TextColumn("warm"), BarColumn(), MofNCompleteColumn(), url)
+    with Progress(*columns, console=console(stderr=True, width=None)) as progress:
         task = progress.add_task("", total=total)
         for last in lines:
             progress.update(task, completed=last.get("done", 0), description=text(last.get("url", ""))[-60:])

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import click
 
-from edge.cli_client import Admin, admin_options, connect, json_option, say, share_of, table
+from edge.cli_client import Admin, Failed, admin_options, connect, json_option, safe, say, share_of, table
 from edge.cli_client import console as terminal
+from edge.config_text import nearest
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -47,7 +48,7 @@ def _part(name: str) -> str:
 
 @click.group()
 def region() -> None:
-    """Regions: list, add, remove, activate, drain, deactivate."""
+    """Regions: list, add, remove, activate, drain, deactivate, failback."""
 
 
 @click.group()
@@ -125,6 +126,17 @@ _region_state("drain", "draining", "No new requests; running ones end.")
 _region_state("deactivate", "inactive", "No requests at all, even during failover.")
 
 
+@region.command("failback")
+@click.argument("name")
+@admin_options
+@json_option
+@click.option("--reason", default="", help="Why; for the audit.")
+def region_failback(name: str, **given: Any) -> None:
+    """Let pools that switched away from a region come back to it now (failback = "manual", or frozen)."""
+    given |= {"expires": None, "force": False}
+    _send(given, "POST", f"/v1/regions/{_part(name)}/failback", {}, f"pools may come back to region {name}")
+
+
 # -- backends ----------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +150,12 @@ def backend_list(
     """The backends of a pool, or of all."""
     found = connect(config, admin, token_file).get("/v1/pools")
     pools = [each for each in found["pools"] if pool in (None, each["name"])]
+    if pool is not None and not pools:
+        names = [each["name"] for each in found["pools"]]
+        near = nearest(pool, names)
+        raise Failed(
+            f"there is no pool {pool}" + (f", did you mean {near}?" if near else f"; known: {', '.join(names)}")
+        )
     if as_json:
         say({"pools": pools})
         return
@@ -214,7 +232,7 @@ def _send(given: dict[str, Any], method: str, path: str, body: dict[str, Any], d
     if given["as_json"]:
         say(found)
     else:
-        click.echo(done)
+        click.echo(safe(done))
 
 
 COMMANDS: tuple[click.Command, ...] = (region, backend)

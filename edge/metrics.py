@@ -28,6 +28,7 @@ HELP: dict[str, str] = {
     "cache_out": "Response body bytes served from the store",
     "attempts": "Requests sent to backends, retries included",
     "retries": "Attempts after the first",
+    "own": "Fetches that no client asked for: refreshes, prefetches, warm lists",
     "latency": "Seconds from the request's head to the response's end",
 }
 
@@ -80,6 +81,7 @@ class Meter:
         "latency",
         "origin_in",
         "origin_out",
+        "own",
         "reasons",
         "requests",
         "retries",
@@ -103,6 +105,7 @@ class Meter:
         self.cache_out = 0
         self.attempts = 0
         self.retries = 0
+        self.own = 0
         self.latency = Histogram()
         self.samples: list[float] = []  # seconds, not yet in the histogram
 
@@ -162,4 +165,5 @@ _NUMBERS = (
     "cache_out",
     "attempts",
     "retries",
+    "own",
 )

@@ -2,7 +2,9 @@
 
     hit rate by object = (hit + stale + revalidated) / eligible        eligible: every request that was no bypass
     hit rate by byte   = body bytes from the store / body bytes sent
-    offload            = 1 − requests to origins / requests from clients
+    offload            = 1 − requests of clients that went to an origin / requests from clients; what the
+                         gateway fetched by itself (refreshes, prefetches, warm lists) and repeated attempts are in
+                         origin_requests too, but are no client's: a warm list makes the cache no worse
     saved              = body bytes to clients − body bytes from origins; negative when fills brought more than was sent
     95th percentile    = of the mean bytes/s in each whole five minutes of the last 30 days (nearest rank)
 
@@ -40,6 +42,7 @@ class Tally:
     origin_in: int = 0
     origin_out: int = 0
     origin_requests: int = 0
+    origin_own: int = 0  # of these, what no client asked for, and repeated attempts
 
     def add(self, other: Tally) -> None:
         """Sum another one in."""
@@ -70,6 +73,7 @@ class Tally:
             origin_in=delta["origin_in"],
             origin_out=delta["origin_out"],
             origin_requests=delta["attempts"],
+            origin_own=delta["own"] + delta["retries"],
         )
 
 
@@ -91,7 +95,7 @@ def worth(tally: Tally) -> Worth:
     return Worth(
         _ratio(tally.hits, tally.eligible),
         _ratio(tally.cache_out, tally.client_out),
-        None if not tally.requests else 1 - tally.origin_requests / tally.requests,
+        None if not tally.requests else 1 - (tally.origin_requests - tally.origin_own) / tally.requests,
         tally.client_out - tally.origin_in,
     )
 

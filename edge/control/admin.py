@@ -25,7 +25,7 @@ from aiohttp import web
 from edge import __version__
 from edge.control import admin_cache, admin_regions, admin_snapshots
 from edge.control.access import Access, Unauthenticated
-from edge.control.admin_words import BODY_S, SUPERVISOR, TOKEN, answer, number, number_of, problem
+from edge.control.admin_words import BODY_S, SUPERVISOR, TOKEN, answer, number, number_of, problem, times
 from edge.control.door import Doors
 from edge.control.exposition import CONTENT_TYPE, exposition
 from edge.control.link import LinkLost, Refused
@@ -191,7 +191,7 @@ async def events(request: web.Request) -> web.StreamResponse:
                 await response.write(b": still here\n\n")  # finds out whether the listener is
             else:
                 head = b"id: %d\nevent: %b\ndata: " % (event["id"], event["kind"].encode())
-                await response.write(head + orjson.dumps(event) + b"\n\n")
+                await response.write(head + orjson.dumps(times(event)) + b"\n\n")
     except ConnectionResetError:
         pass  # the listener left
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -18,15 +19,34 @@ from edge.control.registry import Change
 from edge.control.supervisor import Supervisor
 
 BODY_S: web.AppKey[float] = web.AppKey("body_s", float)  # within which a request's body must be there
+MOMENTS = frozenset(("at", "expires_at", "loaded_at", "since", "started_at", "time"))
 DIGITS = 19  # what a number in a query may have: more means nothing here
 TOKEN: web.RequestKey[Token] = web.RequestKey("token", Token)
 SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)
 
 
+def times(value: Any) -> Any:
+    """JSON values with every moment as an RFC 3339 text; within, they are epoch seconds."""
+    if isinstance(value, dict):
+        return {
+            key: rfc3339(item) if key in MOMENTS and isinstance(item, int | float) else times(item)
+            for key, item in value.items()
+        }
+    return [times(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def rfc3339(epoch: float) -> str | None:
+    """A moment in UTC, to the millisecond; None for "never"."""
+    if epoch <= 0:
+        return None
+    found = datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds")
+    return found.removesuffix("+00:00") + "Z"
+
+
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer; never kept by anyone."""
     return web.Response(
-        body=orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n",
+        body=orjson.dumps(times(value), option=orjson.OPT_NON_STR_KEYS) + b"\n",
         status=status,
         headers={"Cache-Control": "no-store", **(headers or {})},
         content_type="application/json",

@@ -17,7 +17,7 @@ from edge.metrics import HELP, LATENCY_BOUNDS_S, Meter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-ROUTE_NUMBERS = ("bytes_in", "bytes_out", "cache_out", "origin_in", "origin_out")
+ROUTE_NUMBERS = ("bytes_in", "bytes_out", "cache_out", "origin_in", "origin_out", "own")
 BACKEND_NUMBERS = ("attempts", "retries", "origin_in", "origin_out")
 COUNTERS = {
     "refused_connections": "Client connections refused at a limit",

@@ -6,8 +6,10 @@ the one exception and says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
+from edge.config_text import nearest
 from edge.errors import EdgeError
 
 
@@ -45,3 +47,14 @@ class NotApplied(Refusal):
     """It is durable, but a worker could not apply it."""
 
     status = 500
+
+
+def missing(what: str, name: str, known: Iterable[str]) -> NotFound:
+    """There is no such thing; the nearest that there is, or all of a few."""
+    names = list(known)
+    near = nearest(name, names)
+    if near is not None:
+        hint = f", did you mean {near}?"
+    else:
+        hint = f"; known: {', '.join(names[:20])}" if names else ""
+    return NotFound(f"there is no {what} {name[:100]}{hint}")

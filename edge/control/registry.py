@@ -36,7 +36,7 @@ from edge.control.membership import (
     backend_spec,
     region_spec,
 )
-from edge.control.refusals import Conflict, NotFound, Refusal
+from edge.control.refusals import Conflict, Refusal, missing
 from edge.control.routing import Routing
 
 REGION_KEYS = tuple(name for name in RegionConfig.model_fields if name not in ("drained", "cidrs"))
@@ -149,7 +149,7 @@ class Registry:
     ) -> tuple[str, bool]:
         """Register a backend or change its registration; its id, and whether it is new."""
         if pool not in self._routing.pools:
-            raise NotFound(f"there is no pool {pool}")
+            raise missing("pool", pool, self._routing.pools)
         values = {key: value for key, value in body.items() if key in BACKEND_KEYS and value is not None}
         if identity is not None:
             values["id"] = identity
@@ -158,8 +158,7 @@ class Registry:
             raise Refusal("app: an application is named in the configuration file; workers load it when they start")
         async with self._one:
             if config.region not in self._now.regions:
-                known = ", ".join(self._now.regions)
-                raise Refusal(f"region: there is no region {config.region!r}; known: {known}")
+                raise Refusal(f"region: {missing('region', config.region, self._now.regions).detail}")
             key = (pool, config.id)
             old = self._now.backends.get(key)
             if old is not None and old.source is Source.FILE:
@@ -221,15 +220,17 @@ class Registry:
         """A region. Raises NotFound."""
         entry = self._now.regions.get(name)
         if entry is None:
-            raise NotFound(f"there is no region {name}")
+            raise missing("region", name, self._now.regions)
         return entry
 
     def backend(self, key: Key) -> BackendEntry:
         """A backend. Raises NotFound."""
         entry = self._now.backends.get(key)
         if entry is None:
-            where = f"backend {key[1]} in pool {key[0]}" if key[0] in self._routing.pools else f"pool {key[0]}"
-            raise NotFound(f"there is no {where}")
+            if key[0] not in self._routing.pools:
+                raise missing("pool", key[0], self._routing.pools)
+            there = [each.spec.id for each in self._now.of_pool(key[0])]
+            raise missing(f"backend of pool {key[0]} named", key[1], there)
         return entry
 
     def _check(self, after: Membership, change: Change) -> None:

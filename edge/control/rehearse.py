@@ -11,7 +11,7 @@ from typing import Any
 
 from edge.balance.simulate import Hypothesis, Shares, Simulation, simulate
 from edge.control.given import real
-from edge.control.refusals import Refusal
+from edge.control.refusals import Refusal, missing
 from edge.control.supervisor import Supervisor
 
 ASKED_REQUESTS = 1000
@@ -90,4 +90,4 @@ def _numbers(body: dict[str, Any], key: str, known: set[str], what: str, high: f
 
 def _check(key: str, name: str, known: set[str], what: str) -> None:
     if name not in known:
-        raise Refusal(f"{key}: there is no {what} {name!r}; known: {', '.join(sorted(known)[:20])}")
+        raise Refusal(f"{key}: {missing(what, name, sorted(known)).detail}")

@@ -17,7 +17,7 @@ from edge import __version__
 from edge.balance.health import Health
 from edge.config_types import Section
 from edge.control.membership import BackendEntry, RegionEntry, Word
-from edge.control.refusals import NotFound
+from edge.control.refusals import missing
 from edge.control.supervisor import Supervisor
 from edge.control.totals import summary
 from edge.metrics import Meter
@@ -86,7 +86,7 @@ class Shown:
         """One. Raises NotFound."""
         pool = self._all.routing.pools.get(name)
         if pool is None:
-            raise NotFound(f"there is no pool {name}")
+            raise missing("pool", name, self._all.routing.pools)
         state = pool.state
         return {
             "name": name,

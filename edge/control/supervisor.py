@@ -226,9 +226,15 @@ class Supervisor:
         overrides = [[str(network), name] for name, region in configured.items() for network in region.cidrs]
         return {"backends": backends, "regions": regions, "overrides": overrides}
 
+    def forget(self) -> None:
+        """Counts of backends and regions that were removed a while ago."""
+        membership = self.routing.membership
+        self.totals.prune(membership.backends, membership.regions, monotonic())
+
     async def _expire_often(self) -> None:
         while True:
             await asyncio.sleep(EXPIRE_S)
+            self.forget()
             try:
                 await self.registry.expire()
                 if self._accepted is False:

@@ -6,13 +6,14 @@ open connections) replace the ones they sent before and go with the worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from edge.cache.accounting import Accounts, Tally, worth
 from edge.metrics import Meter
 
+KEEP_GONE_S = 300.0
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -28,6 +29,7 @@ class Totals:
         self.counters: dict[str, int] = {}  # refused connections, bugs, lost log lines, evictions …
         self.words: dict[str, dict[str, int]] = {}  # by name and word: how clients' places were found
         self.gauges: dict[int, dict[str, Any]] = {}  # by worker
+        self._gone: dict[Hashable, float] = {}  # backends and regions that are no more, and since when
 
     def add(self, worker: int, body: Mapping[str, Any], now: float) -> None:
         """Sum one worker's second in. `now`: monotonic seconds."""
@@ -51,6 +53,16 @@ class Totals:
     def forget(self, worker: int) -> None:
         """The worker is gone, and what it held with it."""
         self.gauges.pop(worker, None)
+
+    def prune(self, backends: Container[tuple[str, str]], regions: Container[str], now: float) -> None:
+        """Let go of what is no longer there, after a while in which its last counts may still come and be scraped."""
+        tables: list[tuple[dict[Any, Meter], Container[Any]]] = [(self.backends, backends), (self.regions, regions)]
+        for table, there in tables:
+            for key in list(table):
+                if key in there:
+                    self._gone.pop(key, None)
+                elif now - self._gone.setdefault(key, now) >= KEEP_GONE_S:
+                    del table[key], self._gone[key]
 
     # -- what is -----------------------------------------------------------------------------------------------------
 

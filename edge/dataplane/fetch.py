@@ -102,6 +102,8 @@ class Fetch:
         self.route.meter.attempts += 1
         if attempts > 1:
             self.route.meter.retries += 1
+        elif not exchange.counted:
+            self.route.meter.own += 1
         connection = None if self.fresh_only else link.take()
         if connection is None:
             link.connect(self, self.route.timeouts.connect)

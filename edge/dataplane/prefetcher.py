@@ -41,6 +41,7 @@ SETTLED_PER_TICK = 100
 FULL_LAG_S = 0.1  # a loop that is so late is full
 WARM_AT_ONCE = 8
 TELL_S = 0.1
+FAILURES_TOLD = 100
 
 
 class Prefetcher:
@@ -209,17 +210,22 @@ class Warming:
     async def run(self, urls: list[str], progress: Progress) -> dict[str, Any]:
         """Fetch each URL that is not fresh in store, some at a time.
 
-        `stored` are those that are fresh in store at the end, `failed` those without a usable answer; the rest may not
-        be stored.
+        `stored` are those that are fresh in store at the end, `failed` those without a usable answer (`failures` names
+        the first of them, each with its reason); the rest may not be stored.
         """
         counts = {"fetched": 0, "stored": 0, "failed": 0, "done": 0, "total": len(urls)}
+        failures: list[dict[str, str]] = []
         upcoming = iter(urls)
         told_at = 0.0
 
         async def work() -> None:
             nonlocal told_at
             for url in upcoming:
-                await self._one(url, counts)
+                why = await self._one(url, counts)
+                if why is not None:
+                    counts["failed"] += 1
+                    if len(failures) < FAILURES_TOLD:
+                        failures.append({"url": url, "reason": why})
                 counts["done"] += 1
                 if monotonic() - told_at >= TELL_S:
                     told_at = monotonic()
@@ -228,20 +234,26 @@ class Warming:
         async with asyncio.TaskGroup() as group:
             for number in range(min(WARM_AT_ONCE, len(urls))):
                 group.create_task(work(), name=f"warm {number}")
-        return counts
+        return {**counts, "failures": failures}
 
-    async def _one(self, url: str, counts: dict[str, int]) -> None:
+    async def _one(self, url: str, counts: dict[str, int]) -> str | None:
+        """Why it failed; None when it did not."""
         scheme, _, rest = url.encode().partition(b"://")
         authority, slash, path = rest.partition(b"/")
         authority = authority.lower().removesuffix(b":80" if scheme == b"http" else b":443")
-        wanted = Wanted.of(self._worker, scheme, authority, slash + path or b"/", [])
+        try:
+            wanted = Wanted.of(self._worker, scheme, authority, slash + path or b"/", [])
+        except EdgeError as error:
+            return error.detail
         if wanted is None:
-            counts["failed"] += 1
-            return
+            return "no route with a cache serves it"
+        why = None
         if wanted.asked.decision.act is not Act.FRESH:
-            ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            wanted.fetch(lambda exchange: None if ended.done() else ended.set_result(exchange.status))
+            ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+            wanted.fetch(lambda exchange: None if ended.done() else ended.set_result(exchange))
             counts["fetched"] += 1
-            status = await ended  # before the sum: others add to it meanwhile
-            counts["failed"] += status >= 400
+            exchange = await ended  # before the sum: others add to it meanwhile
+            if exchange.status >= 400:
+                why = f"{exchange.status}: {exchange.error or 'answered by the origin'}"
         counts["stored"] += wanted.fresh_until() is not None
+        return why

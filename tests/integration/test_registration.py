@@ -102,7 +102,7 @@ async def test_the_commands_do_the_same(regions: Regions, tokyo: ScriptedOrigin)
     for command in (["backend", "remove", "web", "ap-1"], ["region", "remove", "ap"]):
         assert (await regions.cli(*command)).returncode == 0
     again = await regions.cli("region", "remove", "ap")
-    assert (again.returncode, again.stderr) == (1, "edge: there is no region ap\n")
+    assert (again.returncode, again.stderr) == (1, "edge: there is no region ap; known: eu, us\n")
     audit = (await regions.api("GET", "/v1/audit")).body["audit"]
     actions = [(each["action"], each["target"]) for each in reversed(audit)]
     assert actions == [
@@ -146,9 +146,9 @@ async def test_a_bad_change_is_one_line_and_nothing_is_stored(regions: Regions) 
     for method, path, body, status in BAD:
         answer = await regions.api(method, path, body)
         assert answer.status == status, (method, path, body, answer.body)
-        assert list(answer.body) == ["error"]
-        assert answer.body["error"]
-        assert "\n" not in answer.body["error"]
+        assert list(answer.body) == ["type", "title", "status", "detail"]
+        assert answer.body["detail"]
+        assert "\n" not in answer.body["detail"]
     assert await kept(regions) == before
     assert (await regions.api("GET", "/v1/audit")).body["audit"] == []
     await regions.kill_supervisor_and_restart()
@@ -168,7 +168,7 @@ async def test_the_safety_rule_refuses_what_leaves_a_route_alone_without_force(r
     await regions.start(more=fenced)
     refused = await regions.api("POST", "/v1/regions/eu/state", {"state": "inactive"})
     assert refused.status == 409
-    assert "route fenced" in refused.body["error"]
+    assert "route fenced" in refused.body["detail"]
     assert (await regions.api("GET", "/v1/regions/eu")).body["admin"] == "active"
     told = await regions.cli("region", "deactivate", "eu")
     assert (told.returncode, len(told.stderr.splitlines())) == (1, 1)

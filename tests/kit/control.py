@@ -130,7 +130,8 @@ class MemoryKeeper:
         self._write("revision", text)
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
-        return [{"action": what[0]} for what in reversed(self.done)][:limit]
+        rest = {"at": 1.0, "actor": "test", "target": "", "detail": None}
+        return [{"id": at, "action": what[0], **rest} for at, what in reversed(list(enumerate(self.done)))][:limit]
 
 
 class Whole:

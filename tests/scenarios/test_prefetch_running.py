@@ -166,6 +166,7 @@ async def test_a_warm_list_is_fetched_some_at_a_time_with_progress() -> None:
         assert lab.in_flight == 8
         lab.origin.release("go")
         counts = await work
+        assert counts.pop("failures") == [{"url": urls[-1], "reason": "404: answered by the origin"}]
         assert counts == {"fetched": 22, "stored": 20, "failed": 1, "done": 22, "total": 22}
         assert steps and steps[0]["done"] == 1 and steps[0]["total"] == 22
         for number in range(20):

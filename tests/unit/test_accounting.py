@@ -126,3 +126,11 @@ def test_lifetimes_survive_a_restart() -> None:
 def test_an_unknown_window_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(KeyError):
         Account().window("2m", 0.0)
+
+
+def test_what_the_gateway_fetched_by_itself_is_no_clients() -> None:
+    meter = Meter()
+    meter.requests, meter.attempts, meter.own, meter.retries = 4, 12, 9, 1  # nine warmed, one retry, two misses
+    tally = Tally.from_meter(meter.delta())
+    assert worth(tally).offload == 1 - 2 / 4
+    assert tally.origin_requests == 12

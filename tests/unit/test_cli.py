@@ -216,7 +216,16 @@ def test_simulate_wants_numbers(recorded: Recorded, given: str) -> None:
 
 
 def test_cells() -> None:
-    cells = {None: "-", "": "-", True: "yes", 1.50: "1.5", (2, 3): "2, 3", (): "-", "[x]": "\\[x]"}
+    cells = {
+        None: "-",
+        "": "-",
+        True: "yes",
+        1.50: "1.5",
+        (2, 3): "2, 3",
+        (): "-",
+        "[x]": "[x]",
+        "a\x9bb\n": "a\\x9bb ",
+    }
     assert {cell: text(cell) for cell in cells} == cells
     assert (percent(None), percent(0.123)) == (None, "12.3 %")
     assert (size(5), size(2048), size(3 * 2**30)) == ("5 B", "2.0 KiB", "3.0 GiB")

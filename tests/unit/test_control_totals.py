@@ -67,3 +67,26 @@ def test_the_text_is_what_prometheus_reads() -> None:
     assert found["edge_requests_total"].value == 3
     assert found["edge_latency_seconds_count"].value == 3
     assert found["edge_ready"].value == 1
+
+
+def test_what_was_removed_leaves_the_counters_after_a_while() -> None:
+    totals = Totals()
+
+    def counted(identity: str, region: str) -> None:
+        meter = Meter()
+        meter.attempts = 1
+        totals.add(0, {"backends": {"web": {identity: [region, meter.delta()]}}}, 0.0)
+
+    for number in range(100):
+        counted(f"b{number}", f"r{number}")
+    there = {("web", "b0")}
+    totals.prune(there, {"r0"}, 1000.0)
+    assert len(totals.backends) == 100  # the last counts may still be scraped
+    totals.prune({*there, ("web", "b1")}, {"r0"}, 1200.0)  # one came back
+    totals.prune(there, {"r0"}, 1301.0)
+    assert set(totals.backends) == {("web", "b0"), ("web", "b1")}
+    assert set(totals.regions) == {"r0"}
+    totals.prune(there, {"r0"}, 1700.0)
+    assert set(totals.backends) == there
+    assert totals.pools["web"].attempts == 100
+    assert totals._gone == {}
