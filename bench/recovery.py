@@ -25,7 +25,8 @@ from edge.adapters.disk_tier import DiskTier
 from edge.cache.purge import Epochs
 from edge.cache.stored import Plan, build
 from edge.cache.verdict import Source
-from edge.cli_drill import RunningGateway, running, spare_ports
+from edge.cli_drill import RunningGateway
+from edge.cli_second import running, spare_ports
 from edge.control.journal import Journal
 from edge.control.recovered import JOURNAL_FILE
 from edge.http.message import Fields

@@ -1,11 +1,6 @@
 """What a drill needs from the rest of the program: the copy as a repository, a state directory, a second gateway.
 
-The gateway is this program, started as `edge run` from the restored configuration with these changes, which keep it
-from touching anything outside: listeners and the admin API on spare loopback ports, the restored state, no log, no
-sidecar, no TLS listener (its key may not be in the point), no shared cache; and every backend of the file keeps its
-name, region and weight but leads to an address where nobody listens, unprobed. So no origin is ever asked anything.
-
-One rule: what is changed here is told in the report as not proved.
+One rule: what it answers is asked as an operator or a client would ask it; nothing looks inside.
 """
 
 from __future__ import annotations
@@ -14,15 +9,12 @@ import fcntl
 import http.client
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 from urllib.parse import quote
 
@@ -31,20 +23,21 @@ import orjson
 from edge.adapters.disk_export import DiskWarm
 from edge.adapters.repository_directory import DirectoryRepository
 from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of
+from edge.cache.record import Damaged, decode
+from edge.cli_second import contained, running, spare_ports
 from edge.cli_state import LocalState, accepted
 from edge.config_snapshots import Snapshots
-from edge.config_types import parse_backend_url
 from edge.config_writing import toml_of
 from edge.control.keeper import JournalKeeper
 from edge.control.recovered import JOURNAL_FILE, first_change_after
 from edge.control.recovery import golden_of
 from edge.errors import DrillFailed, RecoveryBusy, RecoveryError
 from edge.recovery.points import Point, closure, is_sound, newest_first
-from edge.recovery.table import Table
+from edge.recovery.table import Entry, Table
 from edge.sidecar.drill import Asked, Found, drill
 from edge.sidecar.pace import Pace
 from edge.sidecar.restore import Restored, Target, restore
-from edge.sidecar.source import State, Warm
+from edge.sidecar.source import CACHE, State, Warm
 from edge.sidecar.take import Work
 from edge.sidecar.vault import Vault
 
@@ -53,6 +46,8 @@ READY_S = 60.0
 STOP_S = 10.0
 ANSWER_S = 10.0
 PURGES = 100  # the newest ones, looked at one by one
+FRESH_S = 60.0
+SERVED = 50  # stored responses that are asked for
 TOKEN = "drill-token-of-one-gateway-only"
 
 
@@ -185,18 +180,35 @@ class RunningGateway:
                     yield f"{kind[:-1]} {name} was {state}, and is {found.get(name, 'not there')}"
 
     def served(self, table: Table) -> Iterator[str]:
-        """See the port: each URL that was purged must be a miss."""
+        """See the port: asked as a client would, for what is stored only."""
         for name in sorted(each for each in table if each.startswith("journal/purges/"))[-PURGES:]:
-            entry = table[name]
-            if entry.blob:
-                continue
-            purge = Purge.from_dict(orjson.loads(orjson.loads(entry.data)[2]))
-            if purge.kind is not Kind.URL:
-                continue
-            url = base_of(purge.value).decode("latin-1")
-            verdict = (self._ask(f"/v1/explain?url={quote(url, safe='')}").get("cache") or {}).get("verdict")
-            if verdict in ("hit", "stale") and not purge.soft:
-                yield f"{url} was purged, and is a {verdict}"
+            if table[name].blob:
+                continue  # a value of more than 2 KiB
+            purge = Purge.from_dict(orjson.loads(orjson.loads(table[name].data)[2]))
+            url = base_of(purge.value)
+            if purge.kind is Kind.URL and not purge.soft and self._stored(url) is not None:
+                yield f"{url.decode('latin-1')} was purged before the point"
+        for url, entry in stored_urls(table, SERVED):
+            body = self._stored(url)
+            if body is not None and sha256(body).digest() != (entry.blob or sha256(b"").digest()):
+                yield f"{url.decode('latin-1')} has another body than in the point"
+            elif body is None:
+                yield f"{url.decode('latin-1')} is in the point, and is not served"
+
+    def _stored(self, url: bytes) -> bytes | None:
+        """The body of a stored response; None when nothing stored answers."""
+        host, _, path = url.partition(b"://")[2].partition(b"/")
+        connection = http.client.HTTPConnection(LOOPBACK, self._http, timeout=ANSWER_S)
+        try:
+            headers = {"Host": host.decode("latin-1"), "Cache-Control": "only-if-cached, max-stale"}
+            connection.request("GET", "/" + path.decode("latin-1"), headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            return body if answer.status == 200 and answer.getheader("Cache-Status") else None
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
 
     def _ask(self, path: str) -> Any:
         connection = http.client.HTTPConnection(LOOPBACK, self._admin, timeout=ANSWER_S)
@@ -224,89 +236,21 @@ class RunningGateway:
             connection.close()
 
 
-def contained(raw: dict[str, Any], state: Path, place: Path, ports: tuple[int, int]) -> dict[str, Any]:
-    """A configuration that touches nothing outside of the drill's directory."""
-    kept = {name: value for name, value in raw.items() if name not in ("snapshots", "fleet", "include")}
-    pools = {}
-    number = 0
-    for name, pool in raw.get("pools", {}).items():
-        backends = []
-        for backend in pool.get("backends", []):
-            number += 1
-            backends.append(_nowhere(backend, number))
-        pools[name] = {key: value for key, value in pool.items() if key not in ("health", "tls")} | {
-            "backends": backends
-        }
-    cache = {name: value for name, value in raw.get("cache", {}).items() if name not in ("disk", "shared")}
-    if "disk" in raw.get("cache", {}) and (state / "cache").exists():
-        cache["disk"] = {**raw["cache"]["disk"], "path": str(state / "cache")}
-    listen = {name: value for name, value in raw.get("listen", {}).items() if name in ("trusted_proxies", "backlog")}
-    found = {
-        **kept,
-        "listen": {**listen, "http": [f"{LOOPBACK}:{ports[0]}"], "workers": 1},
-        "admin": {"listen": f"{LOOPBACK}:{ports[1]}", "token_file": str(place / "admin.token")},
-        "state": {"path": str(state)},
-        "log": {"access": "off"},
-        "cache": cache,
-        "pools": pools,
-    }
-    database = raw.get("geoip", {}).get("database")
-    restored = None if database is None else state / "restored" / Path(database).relative_to(Path(database).anchor)
-    if restored is not None:
-        found["geoip"] = {"database": str(restored if restored.exists() else database)}
-    return found
-
-
-def _nowhere(backend: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A backend under its own name, at an address of its own where nobody listens (discard, on loopback)."""
-    found = {name: value for name, value in backend.items() if name not in ("url", "app")}
-    if "id" not in found:
-        url = backend.get("url")
-        found["id"] = backend["app"] if url is None else parse_backend_url(url).authority
-    return {**found, "url": f"http://127.{64 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}:9"}
-
-
-@contextmanager
-def running(path: Path, place: Path, admin_port: int) -> Iterator[Callable[[], None]]:
-    """`edge run` as a process; gives what raises DrillFailed when it has ended."""
-    log = place / "gateway.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge.cli", "run", "-c", str(path)],
-            *(), cwd=place, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith(("EDGE_", "AWS_"))},
-        )  # fmt: skip
-
-    def check() -> None:
-        if process.poll() is not None:
-            said = log.read_text(errors="replace").strip().splitlines()
-            raise DrillFailed(f"the gateway did not start from the point: {said[-1] if said else process.returncode}")
-
-    try:
-        yield check
-    finally:
-        process.terminate()
+def stored_urls(table: Table, most: int) -> Iterator[tuple[bytes, Entry]]:
+    """Responses of the point that a plain request must get: whole ones with status 200, reusable, of no variant."""
+    found = 0
+    for name in sorted(table):
+        if not name.startswith(CACHE) or found == most:
+            continue
         try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            pass  # it is ended below
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nothing of it is left
-        process.wait()
-
-
-def spare_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+            stored = decode(table[name].data).stored
+        except Damaged:
+            continue  # the restore has said so already
+        plain = stored.status == 200 and not stored.vary and stored.part is None and not stored.no_cache
+        plain = plain and stored.fresh_until > time() + FRESH_S  # what has gone stale is the origin's to answer
+        if plain and b" " not in stored.key and stored.key.startswith(b"http://") and not stored.must_revalidate:
+            found += 1
+            yield stored.key, table[name]
 
 
 @contextmanager

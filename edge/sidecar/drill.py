@@ -43,7 +43,7 @@ class Gateway(Protocol):
         """What it answers otherwise than was recorded, one line each."""
 
     def served(self, table: Table) -> Iterator[str]:
-        """What it serves although it was purged, one line each."""
+        """What it serves although it was purged, and what it does not serve as the point has it, one line each."""
 
 
 class Lab(Protocol):
@@ -185,7 +185,8 @@ def _prove(found: Found, lab: Lab, copy: Path, place: Path, golden: bool) -> Non
     begun = monotonic()
     restored: Restored | None = None
     with _step(found, "restore"):
-        target = Target(place / "state", place / "state" / "cache" if lab.warm is not None else None)
+        cache = place / "state" / "cache" if lab.warm is not None else None
+        target = Target(place / "state", cache, rehearsal=True)
         restored = restore(
             work, lab.state(target.state), lab.warm, lambda points: closure(points, found.point)[-1], target
         )
@@ -211,7 +212,7 @@ def _prove(found: Found, lab: Lab, copy: Path, place: Path, golden: bool) -> Non
             else:
                 found.notes.append("golden: the point holds no golden requests: it was taken while no gateway ran")
         with _step(found, "served"):
-            found.problems += [f"purged: {line}" for line in gateway.served(table)]
+            found.problems += [f"served: {line}" for line in gateway.served(table)]
 
 
 def _judge(found: Found, asked: Asked, now: float) -> None:

@@ -37,12 +37,14 @@ JOURNAL_NAMES = ("state.sqlite", "state.sqlite.lock", "restored", NOTE)
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where to restore to. `replace`: what is there is switched out and kept; else it must not be there, or be empty.
-    `survivor` is a state directory whose journal may know purges beyond the point."""
+    `survivor` is a state directory whose journal may know purges beyond the point. `rehearsal`: no client will be
+    served from it, so cached responses are as the point has them, whatever was purged since."""
 
     state: Path
     cache: Path | None = None  # None: bodies are not restored
     replace: bool = False
     survivor: Path | None = None
+    rehearsal: bool = False
 
 
 @dataclass(slots=True)
@@ -135,7 +137,8 @@ def _restore_cache(
         found.kept += switch.tidy(target.cache, stamp)
         folder = switch.begin(target.cache)
     entries = {name: entry for name, entry in table.items() if name.startswith(CACHE)}
-    count = warm.rebuild(entries, _bodies(work, entries, places), folder, rebuilt.purge_number, rebuilt.gap)
+    distrust = rebuilt.gap and not target.rehearsal
+    count = warm.rebuild(entries, _bodies(work, entries, places), folder, rebuilt.purge_number, distrust)
     warm.adopt(folder, rebuilt.history)
     if inside is None:
         # The cache first: a kill in between leaves it beside the older journal, which knows at least as many purges.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +121,21 @@ class Site:
         answer.read()
         connection.close()
         return answer.status, (answer.getheader("Cache-Status") or "")
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Status and Cache-Status of a plain GET."""
+        assert self.gateway is not None
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=30)
+        connection.request("GET", path, headers={"Host": "www.example.com"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status, (answer.getheader("Cache-Status") or "")
+
+    def taken_with(self, bodies: int) -> str | None:
+        """A point that holds so many bodies; the disk tier may still be writing."""
+        point = self.edge("snapshot", "take").strip()
+        return point if self.points()[0]["bodies"] == bodies else None
 
     def answers(self) -> dict[str, Any]:
         """What must be the same before a loss and after it."""
@@ -353,3 +370,65 @@ def test_runbooks_against_a_gateway(site: Site) -> None:
         running.kill()
         restarted.kill()
     assert len(list(site.home.glob("gateway.toml.bad-*"))) == 1
+
+
+class Pages(http.server.BaseHTTPRequestHandler):
+    """An origin: a page for each path, a 304 for its validator."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        etag = f'"{self.path}"'
+        known = self.headers.get("If-None-Match") == etag
+        body = b"" if known else self.path.encode() * 400
+        self.send_response(304 if known else 200)
+        self.send_header("ETag", etag)
+        self.send_header("Cache-Control", "max-age=3600")
+        if not known:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def pages() -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Pages)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_cached_responses_come_back_and_purged_ones_do_not(tmp_path: Path, pages: int) -> None:
+    site = Site(tmp_path, f"file:{tmp_path}/points")
+    site._toml = site._toml.replace('127.0.0.1:9"', f'127.0.0.1:{pages}"').replace("127.0.0.2:9", f"localhost:{pages}")
+    site._toml += '\n[cache]\nmemory = "8MiB"\ndisk = { path = "@STATE@/cache", size = "64MiB" }\n'
+    try:
+        site.start()
+        first_point(site)
+        for number in range(20):
+            assert site.fetch(f"/{number}")[0] == 200
+        assert site.fetch("/3")[1].startswith("edge; hit")
+        site.edge("purge", "--url", "http://www.example.com/3")
+        point = until(lambda: site.taken_with(19))
+        found = json.loads(site.edge("drill", "--json", "--point", point))
+        assert found["passed"], found["problems"]
+        site.edge("purge", "--url", "http://www.example.com/4")
+        site.destroy()
+        restored = json.loads(site.edge("restore", "--point", point, "--json"))
+        assert (restored["bodies"], restored["purge_gap"]) == (19, True)
+        site.start()
+        for number in range(20):
+            status, said = site.fetch(f"/{number}")
+            assert status == 200 and "hit" not in said  # the origin was asked about every one
+            assert ("fwd-status=304" in said) is (number != 3), said
+        assert site.fetch("/4")[1].startswith("edge; hit")
+    finally:
+        if site.gateway is not None:
+            site.gateway.kill()
