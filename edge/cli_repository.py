@@ -39,12 +39,19 @@ class Asked:
     salvaged_state: Path | None = None  # of a file that is not accepted
 
     @property
+    def remote(self) -> bool:
+        """Whether only a gateway's admin listener is known."""
+        return not self.where.repository
+
+    @property
     def state(self) -> Path | None:
         """The state directory, as far as it is known."""
         return Path(self.config.state.path) if self.config is not None else self.salvaged_state
 
     def work(self, make: bool = False) -> Work:
         """The repository, open."""
+        if not self.where.repository:
+            raise Failed("this needs the repository itself: give -c FILE or --repository")
         chain = self.config.snapshots.chain if self.config is not None and self.config.snapshots is not None else 48
         return open_work(self.where, make, progress=progress, longest_chain=chain)
 
@@ -94,6 +101,8 @@ def _asked(
         return Asked(file, given or where or Where(""), None, admin, token_file, state)
     if given is not None:
         return Asked(file, given, config, admin, token_file)
+    if config is None and admin is not None:
+        return Asked(file, Where(""), None, admin, token_file)
     if config is None:
         raise Failed(f"{file}: no such file; give -c FILE, or --repository for a repository without one")
     if config.snapshots is None:

@@ -38,10 +38,10 @@ def snapshot() -> None:
 @repository_options
 def take_command(asked: Asked, kind: str, as_json: bool) -> None:
     """Take a point now; prints its id."""
-    if asked.config is None:
+    if asked.config is None and not asked.remote:
         raise Failed(f"{asked.path}: no such file: the state to take is the one that a configuration names")
-    lock = own_state(asked.config)
-    if lock is None:
+    lock = None if asked.config is None else own_state(asked.config)
+    if lock is None or asked.config is None:
         found = _by_gateway(asked, {"kind": kind, "actor": "cli"})
     else:
         with lock:
@@ -62,7 +62,8 @@ def take_command(asked: Asked, kind: str, as_json: bool) -> None:
 def _by_gateway(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
     """Let the gateway that runs take the point."""
     last: dict[str, Any] = {}
-    for line in connect(asked.path, asked.admin, asked.token_file).lines("POST", "/v1/snapshots", body):
+    config = None if asked.remote else asked.path
+    for line in connect(config, asked.admin, asked.token_file).lines("POST", "/v1/snapshots", body):
         last = orjson.loads(line)
         if "phase" in last:
             progress(last["phase"], last["done"], last["whole"])
@@ -76,7 +77,10 @@ def _by_gateway(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
 @repository_options
 def list_command(asked: Asked, as_json: bool) -> None:
     """All points, newest first."""
-    points = [point_view(point) for point in newest_first(asked.work().vault.points().values())]
+    if asked.remote:
+        points = connect(None, asked.admin, asked.token_file).get("/v1/snapshots")["points"]
+    else:
+        points = [point_view(point) for point in newest_first(asked.work().vault.points().values())]
     if as_json:
         say({"points": points})
         return

@@ -432,3 +432,23 @@ def test_cached_responses_come_back_and_purged_ones_do_not(tmp_path: Path, pages
     finally:
         if site.gateway is not None:
             site.gateway.kill()
+
+
+def test_a_gateway_elsewhere_is_asked_by_its_admin_listener(site: Site) -> None:
+    gateway = site.start()
+    first_point(site)
+    elsewhere = site.home / "elsewhere"
+    elsewhere.mkdir()
+    there = ["--admin", f"{LOOPBACK}:{gateway.admin_port}", "--token-file", str(site.state / "admin.token")]
+
+    def edge(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge.cli", *arguments, *there]
+        environment = dict(os.environ, PYTHONPATH=str(ROOT))
+        return subprocess.run(
+            command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=50, check=False
+        )
+
+    point = edge("snapshot", "take", "--kind", "incremental").stdout.strip()
+    assert json.loads(edge("snapshot", "list", "--json").stdout)["points"][0]["id"] == point
+    refused = edge("snapshot", "prune")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
