@@ -30,7 +30,7 @@ from edge.adapters.disk_index import Row, Sums, connect, is_damage
 from edge.adapters.disk_pending import Put, Waiting, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
-from edge.adapters.disk_start import Notes, mark_damaged, open_place
+from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
 from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
@@ -84,9 +84,15 @@ class DiskTier:
         self._blocks_read = 0
         self._looking: list[list[tuple[Purge, float]]] = []  # of look-ups in threads: what was purged since
         self._ticks = 0
+        left = list(noted(place))  # by workers that were killed: their purges are this one's now
         self._notes = Notes(place)
         changer = Changer(place, limits, ops, hot)
         self.writer = Writer(place, changer, self._notes, self._admitted, self._call, self._told.add, ops)
+        for path, purges in left:
+            for purge, at in purges:
+                self.writer.forget(purge, at)
+            if path != self._notes.path:
+                path.unlink(missing_ok=True)
         self.writer.start()
         self._read_ahead()
 
