@@ -27,6 +27,7 @@ from edge.cache.stored import Stored
 
 ROWS = 32  # in one statement: each step of one lets other threads run, and may then wait for them
 ROW_BYTES = 512  # what a row may add to the index
+_REMOVE = "DELETE FROM objects WHERE hash = ?1 AND variant = ?2 AND (?3 < 0 OR (segment = ?3 AND at = ?4))"
 _COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
 
 
@@ -43,10 +44,13 @@ class Addition:
 
 @dataclass(slots=True)
 class Changes:
-    """One batch. `removed` and `used` are hashes of key and variant; `purges` are by URL and tag, with their time."""
+    """One batch. `used` are hashes of key and variant; `purges` are by URL and tag, with their time.
+
+    `removed` have the record's segment and offset too, so that what took its place stays; -1: wherever it is.
+    """
 
     additions: list[Addition] = field(default_factory=list)
-    removed: list[tuple[int, int]] = field(default_factory=list)
+    removed: list[tuple[int, int, int, int]] = field(default_factory=list)
     purges: list[tuple[Purge, float]] = field(default_factory=list)
     used: list[tuple[int, int]] = field(default_factory=list)
 
@@ -101,7 +105,7 @@ class Changer:
             places = self._append(kept)
             with self._transaction() as gone:
                 self._purge(changes.purges)
-                self.db.executemany("DELETE FROM objects WHERE hash = ? AND variant = ?", changes.removed)
+                self.db.executemany(_REMOVE, changes.removed)
                 self._note_segments()
                 self._insert(kept, places, gone)
                 self._drop_temps([each.temp for each in changes.additions if each.temp and each not in kept], gone)

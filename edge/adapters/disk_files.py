@@ -103,3 +103,18 @@ class Segments:
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
+
+
+def read_ahead(path: Path, small: int) -> bool:
+    """Ask the kernel for a file that is larger than `small`; whether it was asked."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if os.fstat(fd).st_size <= small:
+            return False
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+        return True
+    finally:
+        os.close(fd)

@@ -34,7 +34,7 @@ class Waiting:
 
     responses: Pending = field(default_factory=dict)
     bytes: int = 0
-    removed: set[tuple[int, int]] = field(default_factory=set)
+    removed: set[tuple[int, int, int, int]] = field(default_factory=set)
     purges: list[tuple[Purge, float]] = field(default_factory=list)
     used: set[tuple[int, int]] = field(default_factory=set)
     forsaken: list[str] = field(default_factory=list)  # temporary files that are not wanted

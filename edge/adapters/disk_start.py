@@ -148,8 +148,10 @@ class Notes:
         os.ftruncate(self._fd, 0)
 
     def close(self) -> None:
-        """Let go; a file that says nothing goes."""
-        os.close(self._fd)
+        """Let go; a file that says nothing goes. Harmless when done already."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         try:
             if not self.path.stat().st_size:
                 self.path.unlink()

@@ -11,7 +11,6 @@ out that its checksum, its key, or a purge speaks against; what is damaged is a 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -25,7 +24,7 @@ from typing import NamedTuple
 from edge.adapters.disk_body import Checked, OpenBody
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
-from edge.adapters.disk_files import Cold, FileOps, Segments
+from edge.adapters.disk_files import Cold, FileOps, Segments, read_ahead
 from edge.adapters.disk_index import Row, Sums, connect, is_damage
 from edge.adapters.disk_pending import Put, Waiting, overlay
 from edge.adapters.disk_place import Place
@@ -94,7 +93,8 @@ class DiskTier:
             if path != self._notes.path:
                 path.unlink(missing_ok=True)
         self.writer.start()
-        self._read_ahead()
+        if read_ahead(place.index, WARM_BYTES):  # look-ups go through a thread meanwhile
+            self._cold_until = monotonic() + SLOW_FOR_S
 
     @classmethod
     def open(
@@ -188,7 +188,8 @@ class DiskTier:
         """
         hashed = self._sums.of_key(key)
         for row, why in read.damaged:
-            self._is_damaged(key, (hashed, row.variant), why)
+            self._is_damaged(key, why)
+            self.writer.drop((hashed, row.variant, row.segment, row.at))
         if self._looking:  # a thread took its time: what came meanwhile counts too
             before = tuple({id(one): one for one in (*before, *self.writer.pending)}.values())
         found: dict[bytes, Stored] = {}
@@ -197,7 +198,7 @@ class DiskTier:
         for row, kept in read.rows:
             stored = self._left(kept, row.stale, base, purges)
             if stored is None:
-                self.writer.remove(key, kept.stored.variant, (hashed, row.variant))
+                self.writer.drop((hashed, row.variant, row.segment, row.at))
             else:
                 found[stored.variant] = stored
         for waiting in before:
@@ -267,7 +268,7 @@ class DiskTier:
 
     def remove(self, stored: Stored) -> None:
         """Take one response away."""
-        self.writer.remove(stored.key, stored.variant, self._hashes(stored))
+        self.writer.remove(stored, self._hashes(stored))
 
     def forget(self, purge: Purge, now: float) -> None:
         """A purge by URL or tag; look-ups obey it from now on. Other kinds are found by their number alone."""
@@ -319,7 +320,8 @@ class DiskTier:
 
     def damage(self, stored: Stored, why: str) -> None:
         """Something that was read does not fit its checksum."""
-        self._is_damaged(stored.key, self._hashes(stored), why, stored.variant)
+        self._is_damaged(stored.key, why)
+        self.remove(stored)
 
     def later(self, work: Callable[[], bytes], then: Callable[[bytes | Exception], None]) -> None:
         """Do a read in a thread; `then` gets what it read, or why not, on the loop."""
@@ -355,13 +357,9 @@ class DiskTier:
             "lag_ms": round(self.writer.lag_s * 1000, 1),
         }
 
-    def _is_damaged(self, key: bytes, hashed: tuple[int, int], why: str, variant: bytes | None = None) -> None:
+    def _is_damaged(self, key: bytes, why: str) -> None:
         self.damaged += 1
         self._told.add("disk.damaged", f"{why}: {key[:200].decode('latin-1')}")
-        if variant is not None:
-            self.writer.remove(key, variant, hashed)
-        else:
-            self.writer.waiting.removed.add(hashed)
 
     def _failed(self, error: sqlite3.Error) -> None:
         self.writer.errors += 1
@@ -388,19 +386,6 @@ class DiskTier:
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(function)
-
-    def _read_ahead(self) -> None:
-        """Ask the kernel for the index; look-ups go through a thread meanwhile."""
-        try:
-            fd = os.open(self.place.index, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            if os.fstat(fd).st_size > WARM_BYTES:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-                self._cold_until = monotonic() + SLOW_FOR_S
-        finally:
-            os.close(fd)
 
 
 _NO_PURGES = Epochs()

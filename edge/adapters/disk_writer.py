@@ -135,11 +135,22 @@ class Writer:
                 self._ready.notify_all()
         return True
 
-    def remove(self, key: bytes, variant: bytes, hashed: tuple[int, int]) -> None:
-        """Take one response away."""
+    def remove(self, stored: Stored, hashed: tuple[int, int]) -> None:
+        """Take one response away, unless another has taken its place."""
         with self._lock:
-            self.waiting.responses.setdefault(key, {})[variant] = None
-            self.waiting.removed.add(hashed)
+            places = self.waiting.responses.setdefault(stored.key, {})
+            put = places.get(stored.variant)
+            if put is not None and put.stored.received_at > stored.received_at:
+                return
+            places[stored.variant] = None
+            self.waiting.removed.add((*hashed, -1, -1))
+            if self._idle:
+                self._ready.notify_all()
+
+    def drop(self, row: tuple[int, int, int, int]) -> None:
+        """Take a row away that is of no use, with the next batch."""
+        with self._lock:
+            self.waiting.removed.add(row)
             if self._idle:
                 self._ready.notify_all()
 
