@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.cache.freshness import Times as Times
+from edge.cache.freshness import policy
 from edge.cache.key import cookies
 from edge.cache.rules import Directives, Rules
 from edge.cache.selection import matching
-from edge.cache.stored import Stored
+from edge.cache.stored import Plan, Stored
 from edge.cache.storing import storing as storing
 from edge.cache.verdict import Act, Failure, Reason
 from edge.http.cache_control import NONE, CacheControl, request_control
@@ -172,11 +173,24 @@ def _validate(method: bytes, stored: Stored, reason: Reason) -> Decision:
     return Decision(Act.MISS if method == b"HEAD" else Act.REVALIDATE, reason, stored)
 
 
+def is_for_all(response: Stored | Plan, rules: Rules) -> bool:
+    """Whether who asks later, or at the same time, may be given it without asking the origin: the origin said that it
+    stays good for a while, or that it is public. What is kept only to be validated is its first client's (SECURITY 22).
+    """
+    if response.no_cache:
+        return False
+    if response.lifetime_s > 0:
+        return True
+    fields = response.fields if isinstance(response, Plan) else response.head.fields
+    return policy(fields, rules).public
+
+
 def may_serve_stale(stored: Stored, request: RequestHead, rules: Rules, now: float, failure: Failure) -> bool:
     """Whether a stored response may stand in for a failed request to the origin (RFC 9111 4.2.4, 5861 4).
 
     A fresh one may too, where only the client had wanted it validated. STATUS needs stale-if-error, of the response,
-    the rules or the request; where the origin cannot be asked at all, what is still kept may be served.
+    the rules or the request; where the origin cannot be asked at all, what is still kept may be served, unless it was
+    kept only to be validated and neither the response nor a rule allows it.
     """
     if stored.no_cache:
         return False
@@ -184,7 +198,7 @@ def may_serve_stale(stored: Stored, request: RequestHead, rules: Rules, now: flo
         return True
     if stored.must_revalidate:
         return False
-    if failure is not Failure.STATUS:
+    if failure is not Failure.STATUS and (now < stored.outage_until or is_for_all(stored, rules)):
         return now < stored.keep_until
     if now < stored.sie_until:
         return True

@@ -139,12 +139,8 @@ def _refused_by_origin(
 def _refused_for_sharing(asked: Fields, kept: Fields, control: CacheControl, rules: Rules) -> Reason | None:
     if b"authorization" in asked and not control.shared:  # RFC 9111 3.5
         return Reason.AUTHORIZATION
-    if (
-        rules.set_cookie is SetCookie.REFUSE
-        and not control.public
-        and (b"set-cookie" in kept or b"set-cookie2" in kept)
-    ):
-        return Reason.SET_COOKIE
+    if rules.set_cookie is SetCookie.REFUSE and (b"set-cookie" in kept or b"set-cookie2" in kept):
+        return Reason.SET_COOKIE  # `public` or not: a cookie is one client's
     return None
 
 

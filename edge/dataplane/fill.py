@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edge.cache.flights import Flight, Outcome, Party, Why
 from edge.cache.freshness import Times
-from edge.cache.policy import may_serve_stale
+from edge.cache.policy import is_for_all, may_serve_stale
 from edge.cache.purge import Verdict as Fate
 from edge.cache.revalidate import offer_fields, request_fields, rest_fields
 from edge.cache.stored import Plan, Stored
@@ -244,6 +244,9 @@ class Fill:
         """Whoever watches or waits gets what was just validated."""
         for watch in list(self.watches):
             self._serve(watch, stored, verdict, now)
+        if not is_for_all(stored, self.rules):  # it was validated for who asked, and for nobody else
+            self.settle(Outcome.UNCACHEABLE)
+            return
         for watch in self._waiting():
             if not purged_for(self, watch, stored.key, stored.tags):
                 self._serve(watch, stored, Verdict.COLLAPSED, now)
@@ -289,6 +292,9 @@ class Fill:
         kept = self.store.epochs.admit(self.seq, plan.key, plan.tags).verdict is not Fate.GONE
         self._begin(opening, self._status(stored=kept, ttl=plan.born + plan.lifetime_s - now))
         flights, flight = self.store.flights, self.flight
+        if not is_for_all(plan, self.rules):
+            self.settle(Outcome.UNCACHEABLE)
+            return
         if flight is None:
             if self.flight_key is not None:
                 flights.forget(self.flight_key)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge.cache.flights import Alone, Flight, Follow, Lead
 from edge.cache.key import key_of
-from edge.cache.policy import Decision, look
+from edge.cache.policy import Decision, is_for_all, look
 from edge.cache.rules import Rules
 from edge.cache.selection import comparable
 from edge.cache.stored import Stored
@@ -137,7 +137,7 @@ def ask(exchange: Exchange, asked: Asked, vary_names: tuple[bytes, ...] = ()) ->
     watch.vary_names = vary_names
     watch.looked_again = exchange.watch is not None
     exchange.watch = watch
-    if not shareable(asked.request, asked.decision):
+    if not shareable(asked.request, asked.decision, route.rules):
         fetch(watch, None)
         return
     key = watch.flight_key = flight_key(watch, route.rules)
@@ -172,12 +172,15 @@ def fetch(watch: Watch, flight: Flight | None) -> None:
 TURNS = Turns(fetch, look_again)
 
 
-def shareable(request: RequestHead, decision: Decision) -> bool:
-    """Whether others may wait for this fetch: a plain GET. Conditions, ranges and credentials are one client's."""
+def shareable(request: RequestHead, decision: Decision, rules: Rules) -> bool:
+    """Whether others may wait for this fetch: a plain GET. Conditions, ranges and credentials are one client's, and so
+    is the validation of what was kept for nothing else."""
     names = request.fields.names()
     if request.method != b"GET" or not ONE_CLIENTS.isdisjoint(names):
         return False
-    return decision.act is Act.REVALIDATE or CLIENT_OWN.isdisjoint(names)
+    if decision.act is not Act.REVALIDATE:
+        return CLIENT_OWN.isdisjoint(names)
+    return decision.stored is None or is_for_all(decision.stored, rules)
 
 
 def flight_key(watch: Watch, rules: Rules) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -54,6 +55,7 @@ class PoolRuntime:
         "make_link",
         "name",
         "pool",
+        "refused_at",
         "settings",
     )
 
@@ -70,6 +72,7 @@ class PoolRuntime:
         self.make_link = make_link
         self.links: dict[str, Link] = {backend.id: make_link(backend) for backend in pool.backends}
         self.budget = RetryBudget(settings.retry_budget, settings.retry_min)
+        self.refused_at = -inf  # when a backend was last seen to refuse connections
         self.fallback: PoolRuntime | None = None
         self._leaving: list[Link] = []  # of backends that were removed while requests ran on them
         self._waiting = Waiting(self, settings.queue_size)

@@ -1,9 +1,9 @@
 """After an attempt that failed: another backend, the same one after a short wait, or the end.
 
     failed ─► may it be repeated? ─► another backend ─► at once, or as soon as the retry budget allows
-                    │ no                └─ none is left, and the failure is one of a backend that restarts (refused,
-                    │                      dropped, 503): all of them again after 0.2, 0.8, 1, 1 … s, for
-                    └─► the end            `retry.same_backend` in all
+                    │ no                └─ none is left, and the failure is one of a backend that restarts (refused; or
+                    │                      dropped or 503, in a pool that has just refused): all of them again after
+                    └─► the end            0.2, 0.8, 1, 1 … s, for `retry.same_backend` in all
 
 One rule: what a backend may have acted on counts as an attempt and needs the budget; a refused connection carried
 nothing, so while everybody is waited for it does neither, and the wait alone bounds it.
@@ -19,6 +19,7 @@ from edge.errors import Repeat, UpstreamError
 if TYPE_CHECKING:
     from edge.dataplane.fetch import Fetch
 
+RESTARTING_S = 10.0  # after a refused connection a drop or a 503 means a restart, not what the origin has to say
 PAUSES_S = (0.2, 0.8, 1.0)  # before each further round; the last one again and again. A tick more or less is no matter
 
 
@@ -68,6 +69,10 @@ def wait(fetch: Fetch, error: UpstreamError, now: float) -> bool:
     """Let all backends be tried again after a pause; False when that is not worth it, or too late."""
     retry = fetch.route.retry
     if not error.passing or not fetch.patient or retry.same_backend <= 0:
+        return False
+    if error.repeat is Repeat.ALWAYS:
+        fetch.pool.refused_at = now
+    elif now - fetch.pool.refused_at > RESTARTING_S:
         return False
     if not fetch.rounds:
         fetch.rounds_until = min(now + retry.same_backend, fetch.exchange.started_at + retry.deadline)

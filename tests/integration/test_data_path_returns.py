@@ -45,11 +45,24 @@ async def test_the_only_backend_is_asked_again(
     origin.enqueue(*down)
     gateway = await edge(edge_toml(origin.port, route=f"cache = {cache}"))
     client = await raw_client(gateway.port)
+    await gateway.on_loop(lambda: setattr(gateway.worker.pools["origin"], "refused_at", monotonic()))
     await client.send(GET)
     assert await status(client) == 200
     assert origin.counters["heads"] == 2
     (line,) = await gateway.log(1)
     assert line["attempts"] == 2
+
+
+@pytest.mark.parametrize("down", [(Step.CLOSE,), (UNWELL,)], ids=["dropped", "503"])
+async def test_without_a_refused_connection_it_is_the_answer(
+    down: Any, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    origin.enqueue(*down)
+    gateway = await edge(edge_toml(origin.port))
+    client = await raw_client(gateway.port)
+    await client.send(GET)
+    assert await status(client) in (502, 503)
+    assert origin.counters["heads"] == 1
 
 
 async def test_a_refused_request_waits_for_the_listener_to_be_back(
@@ -108,6 +121,7 @@ async def test_other_backends_come_first(origins: StartOrigins, edge: StartEdge,
     one.default, two.default = (Step.CLOSE,), (Step.CLOSE,)
     gateway = await edge(edge_toml(one.port, two.port))
     client = await raw_client(gateway.port)
+    await gateway.on_loop(lambda: setattr(gateway.worker.pools["origin"], "refused_at", monotonic()))
     await client.send(GET)
     await until(lambda: one.counters["heads"] == two.counters["heads"] == 1)
     one.default = two.default = (OK,)

@@ -107,7 +107,7 @@ def test_cookies() -> None:
     assert isinstance(outcome(MA, asked=request("Cookie: a=b")), Plan)
     refuse, strip = Rules(), Rules(set_cookie=SetCookie.STRIP)
     assert outcome(MA, "Set-Cookie: a=b", rules=refuse) is Reason.SET_COOKIE
-    assert isinstance(outcome("Cache-Control: public, max-age=9", "Set-Cookie: a=b", rules=refuse), Plan)
+    assert outcome("Cache-Control: public, max-age=9", "Set-Cookie: a=b", rules=refuse) is Reason.SET_COOKIE
     assert isinstance(outcome('Cache-Control: max-age=9, no-cache="set-cookie"', "Set-Cookie: a", rules=refuse), Plan)
     assert b"set-cookie" not in stored(MA, "Set-Cookie: a=b", rules=strip).head.fields
     assert stored(MA, "Set-Cookie: a=b", "Set-Cookie: c=d").head.fields.get_all(b"set-cookie") == (b"a=b", b"c=d")
