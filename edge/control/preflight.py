@@ -203,7 +203,7 @@ def _geoip(config: Config) -> Iterator[_Found]:
     )
     named = "database" in config.geoip.model_fields_set
     if told and (asked or named):
-        yield _Found(("geoip", "database"), told[0].partition(";")[0], fatal=named)
+        yield _Found(("geoip", "database"), told[0].partition(";")[0], fatal=False)  # requests are served all the same
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------
