@@ -37,7 +37,8 @@ from edge.config_routing import Route as RouteConfig
 from edge.config_routing import Timeouts as TimeoutsConfig
 from edge.control.membership import backend_spec, region_spec
 from edge.dataplane.geography import Geography, Places
-from edge.dataplane.pools import PoolRuntime, PoolSettings, hash_hint, seeded
+from edge.dataplane.hashing import HashOn
+from edge.dataplane.pools import PoolRuntime, PoolSettings, seeded
 from edge.dataplane.prefetcher import Prefetcher, Warming
 from edge.dataplane.router import Retry, Route, Router
 from edge.dataplane.store import Store
@@ -206,7 +207,7 @@ def pool_runtimes(config: Config, applications: Applications | None = None) -> d
             pure,
             PoolSettings(pool.queue, pool.retry.budget, pool.retry.min),
             make(pool),
-            hash_hint(pool.hash.on) if pool.balance == "hash" else None,
+            HashOn(pool.hash.on) if pool.balance == "hash" else None,
         )
     for name, pool in config.pools.items():
         if pool.fallback is not None:

@@ -189,7 +189,10 @@ class PoolRetry(Retry):
 class HashKey(Section):
     """`hash`: what consistent hashing looks at."""
 
-    on: HashOn = entry("path", '"path", "client" (address), "header:<name>" or "cookie:<name>"')
+    on: HashOn = entry(
+        "path",
+        '"path", "client" (address), "header:<name>" or "cookie:<name>"; without it: any backend',
+    )
 
 
 class UpstreamTls(Section):

@@ -68,6 +68,7 @@ class Connection(Protocol):
     """One upstream connection, for one request at a time."""
 
     reused: bool  # it carried a request before
+    bound: bool  # it is one client's
     deadline: float
     sink: ResponseSink | None
 
@@ -122,6 +123,15 @@ class Link(Protocol):
 
     def give_back(self, connection: Any) -> None:
         """A connection that was not used."""
+
+    def bind(self, connection: Any) -> None:
+        """Keep it for the one client whose request it carries, or carried last."""
+
+    def take_bound(self, connection: Any) -> bool:
+        """Whether that client's next request may go over it."""
+
+    def let_go(self, connection: Any) -> None:
+        """That client is gone: end it, when what it carries is over."""
 
     def tick(self, now: float) -> None:
         """Expire deadlines."""

@@ -17,7 +17,7 @@ from math import inf
 from time import monotonic
 
 from edge.adapters.names import Names, race
-from edge.adapters.upstream import UpstreamConnection
+from edge.adapters.upstream import Phase, UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits, ResponseFacts, response_head
 from edge.http.memo import Memo
@@ -26,6 +26,11 @@ from edge.ports import Connector, ResponseSink, Timeouts
 
 JITTER = 0.1  # part of a lifetime by which connections differ
 IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
+
+
+def _is_idle(connection: UpstreamConnection) -> bool:
+    """Whether it could carry a request."""
+    return connection.phase is Phase.IDLE and connection.sink is None and not connection.transport.is_closing()
 
 
 def _is_literal(host: str) -> bool:
@@ -130,7 +135,28 @@ class BackendLink:
             connection.cancel()
             return
         connection.deadline = min(now + self.timeouts.idle, now + connection.idle_until, connection.retire_at)
-        self.idle.append(connection)
+        if not connection.bound:
+            self.idle.append(connection)
+
+    def bind(self, connection: UpstreamConnection) -> None:
+        """Keep it for the one client whose request it carries, or carried last; it is in `idle` never again."""
+        connection.bound = True
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def take_bound(self, connection: UpstreamConnection) -> bool:
+        """Whether that client's next request may go over it."""
+        if not _is_idle(connection) or monotonic() >= connection.retire_at:
+            return False
+        connection.reused = True
+        connection.deadline = inf
+        return True
+
+    def let_go(self, connection: UpstreamConnection) -> None:
+        """That client is gone: end it, when what it carries is over."""
+        connection.retire_at = -inf
+        if _is_idle(connection):
+            connection.cancel()
 
     def hint(self, connection: UpstreamConnection, seconds: float) -> None:
         """The origin said how long it keeps an idle connection."""
@@ -157,7 +183,7 @@ class BackendLink:
         """Let go of connections to addresses that the name has no more: idle ones now, the others when they end."""
         for connection in [c for c in self.connections if c.address not in addresses]:
             connection.retire_at = -inf
-            if connection in self.idle:
+            if connection in self.idle or (connection.bound and _is_idle(connection)):
                 connection.cancel()
 
     def silent(self, before: float) -> list[ResponseSink]:
@@ -172,7 +198,7 @@ class BackendLink:
     def close_idle(self) -> None:
         """Keep none any more (the backend leaves, or the gateway stops); running exchanges go on."""
         self._retired = True
-        for connection in list(self.idle):
+        for connection in [c for c in self.connections if c in self.idle or (c.bound and _is_idle(c))]:
             connection.cancel()
 
     async def close(self) -> None:

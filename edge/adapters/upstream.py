@@ -57,6 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_sent_at",
         "_uploading",
         "address",
+        "bound",
         "deadline",
         "idle_until",
         "link",
@@ -76,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.phase = Phase.IDLE
         self.deadline = inf  # looked at by the worker's tick
         self.idle_until = inf
+        self.bound = False  # it is one client's (`ports.Link.bind`)
         self.retire_at = inf  # from then on it is not kept any more
         self.address = ""  # of the other side
         self.reused = False

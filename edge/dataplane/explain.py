@@ -61,6 +61,10 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
         order = decision.order if route.by_place else None
     found["regions"] = _regions(route, order)
     found["backends"] = _backends(route.pool)
+    hash_on = route.pool.hash_on
+    if hash_on is not None:
+        home = hash_on.value(target, str(client or ""), fields)
+        found["hash"] = {"on": hash_on.on, "home": "by its value" if home else "none: any backend, by chance"}
     return found
 
 

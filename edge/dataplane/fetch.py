@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edge.balance.backend import Backend, Outcome
+from edge.dataplane.binding import bind, resume
 from edge.dataplane.hedge import GATEWAY_FAILURES, Hedge
 from edge.dataplane.outbound import client_lines, request_head
 from edge.dataplane.retries import proceed, wait, why_not
@@ -80,6 +81,9 @@ class Fetch:
         """Stages 5 and 6: select a backend and send, or queue, or give up."""
         pool = self.pool
         now = monotonic()
+        if self.exchange.front.bound is not None and (held := resume(self, now)) is not None:
+            self.use(held[0], now, held[1])
+            return
         backend = pool.select(self.exchange, self.tried, now)
         if backend is None:
             if pool.full(self.exchange, self.tried, now):
@@ -89,7 +93,7 @@ class Fetch:
             return
         self.use(backend, now)
 
-    def use(self, backend: Backend, now: float) -> None:
+    def use(self, backend: Backend, now: float, connection: Connection | None = None) -> None:
         """An attempt at this backend begins."""
         backend.take(now)
         self.backend = backend
@@ -104,7 +108,8 @@ class Fetch:
             self.route.meter.retries += 1
         elif not exchange.counted:
             self.route.meter.own += 1
-        connection = None if self.fresh_only else link.take()
+        if connection is None and not self.fresh_only:
+            connection = link.take()
         if connection is None:
             link.connect(self, self.route.timeouts.connect)
         else:
@@ -126,6 +131,8 @@ class Fetch:
         head = request_head(exchange, backend, self.lines, framing)
         upgrade = exchange.block.upgrade is not None and exchange.wants_upgrade
         connection.send(head, self, self.route.timeouts, exchange.method == b"HEAD", upgrade)
+        if exchange.block.binds:
+            bind(self, backend)
         if upload is not None:
             if exchange.block.expect:
                 exchange.invite_body()
@@ -144,6 +151,8 @@ class Fetch:
         assert backend is not None
         if self.beside is not None:
             self.drop_hedge(now)
+        if facts.binds:
+            bind(self, backend)
         status, seconds, meter = facts.status, now - self.began_at, self.link.meter
         bad = status in GATEWAY_FAILURES
         if bad:

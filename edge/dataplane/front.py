@@ -23,6 +23,7 @@ from edge.http.grammar import REQUEST_LINE, request_line_error
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
+    from edge.dataplane.binding import Bound
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.tunnel import Tunnel
     from edge.dataplane.worker import Worker
@@ -50,6 +51,7 @@ class Front(asyncio.Protocol):
         "_served",
         "_stalled_at",
         "asked_by",
+        "bound",
         "deadline",
         "exchange",
         "forward_lines",
@@ -79,6 +81,7 @@ class Front(asyncio.Protocol):
         self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
         self.peer = ""
         self.peer_bytes = b""
+        self.bound: Bound | None = None  # a backend connection that carries this client's identity
         self.place: ClientPlace | None = None  # where the peer is, once somebody asked
         self.trusted = False
         self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
@@ -135,6 +138,18 @@ class Front(asyncio.Protocol):
             tunnel.client_gone()
         if self.exchange is not None:
             self.exchange.client_gone(ClientGone("client closed"))
+        self.let_go()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+        return self.state is State.GONE
+
+    def let_go(self) -> None:
+        """Hold no backend connection any more."""
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            bound.end()
 
     def pause_writing(self) -> None:
         self.paused = True

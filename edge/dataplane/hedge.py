@@ -45,7 +45,7 @@ def begin(fetch: Fetch, silent: tuple[Backend, ...], now: float) -> bool:
         or now - fetch.began_at < patience_s(route)
     ):
         return True
-    if exchange.method not in SAFE or exchange.upload is not None or exchange.wants_upgrade:
+    if exchange.method not in SAFE or exchange.upload is not None or exchange.wants_upgrade or exchange.block.binds:
         return True
     against = why_not(fetch, _silence(), now)
     if against is not None:

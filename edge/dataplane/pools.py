@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from edge.balance.backend import Backend
 from edge.balance.pool import Pool
 from edge.balance.retry import RetryBudget
+from edge.dataplane.hashing import HashOn
 from edge.dataplane.hedge import Hedge, Pace, begin
 from edge.dataplane.waiting import Waiting
 from edge.errors import UpstreamError
@@ -45,12 +45,12 @@ class PoolRuntime:
 
     __slots__ = (
         "_family",
-        "_hint",
         "_leaving",
         "_paces",
         "_waiting",
         "budget",
         "fallback",
+        "hash_on",
         "links",
         "make_link",
         "name",
@@ -64,7 +64,7 @@ class PoolRuntime:
         pool: Pool,
         settings: PoolSettings,
         make_link: Callable[[Backend], Link],
-        hint: Callable[[Exchange], int] | None = None,
+        hash_on: HashOn | None = None,
     ) -> None:
         self.name = pool.name
         self.pool = pool
@@ -78,7 +78,7 @@ class PoolRuntime:
         self._waiting = Waiting(self, settings.queue_size)
         self._family: list[PoolRuntime] = []  # this one and those that it borrows from or lends to; empty: alone
         self._paces: dict[str, Pace] = {}
-        self._hint = hint
+        self.hash_on = hash_on  # None: the policy is another one
 
     def fall_back_to(self, other: PoolRuntime) -> None:
         """Let another pool serve when nobody here is available."""
@@ -104,7 +104,7 @@ class PoolRuntime:
 
     def select(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> Backend | None:
         """The next backend for this exchange, never one that was tried."""
-        hint = 0 if self._hint is None else self._hint(exchange)
+        hint = 0 if self.hash_on is None else self.hash_on.hint(exchange)
         route = exchange.routed
         if route.anywhere:
             return self.pool.pick(now, hint, tried)
@@ -258,28 +258,6 @@ class PoolRuntime:
 def fetch_of(sink: ResponseSink | Connector) -> Fetch:
     """Whose attempt it is: a hedge, and the tunnel that a fetch became, name their fetch; every other is one."""
     return getattr(sink, "fetch", sink)  # type: ignore[arg-type]
-
-
-def hash_hint(on: str) -> Callable[[Exchange], int]:
-    """What consistent hashing looks at: `path`, `client`, `header:Name`, `cookie:Name`. Missing hashes as empty."""
-    kind, _, name = on.partition(":")
-    lower = name.lower().encode()
-    if kind == "client":
-        return lambda exchange: crc32(exchange.client_text().encode())
-    if kind == "header":
-        return lambda exchange: crc32(exchange.block.fields.joined(lower) or b"")
-    if kind == "cookie":
-        return lambda exchange: crc32(cookie(exchange.block.fields.joined(b"cookie") or b"", name.encode()))
-    return lambda exchange: crc32(exchange.target)
-
-
-def cookie(header: bytes, name: bytes) -> bytes:
-    """The value of a cookie; empty when absent."""
-    for part in header.split(b";"):
-        key, _, value = part.strip().partition(b"=")
-        if key == name:
-            return value
-    return b""
 
 
 def seeded() -> Callable[[int], int]:

@@ -21,6 +21,7 @@ from edge.http.grammar import RequestBlock
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
+    from edge.dataplane.binding import Bound
     from edge.dataplane.router import Route
     from edge.dataplane.worker import Worker
 
@@ -52,10 +53,18 @@ class Nobody:
         self.asked_by: tuple[bytes, ...] = ()
         self.trusted = False
         self.place = None
+        self.bound: Bound | None = None
+        self.is_gone = True  # it holds no backend connection
         self.deadline = 0.0
         self.forward_lines = (b"", b"")
         self.exchange: Exchange | None = None
         self.done = done
+
+    def let_go(self) -> None:
+        """What carries an identity is nobody's: it ends."""
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            bound.end()
 
     def exchange_ended(self, keep: bool) -> None:
         """The fetch is over."""

@@ -56,7 +56,8 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
             if exchange.method == b"PURGE" and route.rules is not None:
                 obey(exchange)
                 return
-        if route.rules is None or worker.router.is_doubtful(route, exchange.host, exchange.target):
+        alone = front.bound is not None  # what it gets may be its own by its connection alone (`binding`)
+        if route.rules is None or alone or worker.router.is_doubtful(route, exchange.host, exchange.target):
             forward(exchange)
         else:
             lookup(exchange, route)

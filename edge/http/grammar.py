@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from edge.errors import BadRequest, ClientError, Refusal, ResponseInvalid, TooLarge
+from edge.http.credentials import CHALLENGES, CREDENTIALS, binds
 from edge.http.fields import MAX_MEMBERS
 from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
@@ -58,6 +59,7 @@ class RequestBlock:
     """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
 
     __slots__ = (
+        "binds",
         "chunked",
         "close",
         "error",
@@ -81,6 +83,7 @@ class RequestBlock:
         self.error: Refusal | None = None
         self.host: bytes | None = None  # lower case, port kept
         self.length: int | None = None
+        self.binds = False  # credentials that belong to a connection
         self.chunked = False
         self.close = False  # Connection: close
         self.keep_alive = False  # Connection: keep-alive (matters to HTTP/1.0)
@@ -108,6 +111,7 @@ class ResponseFacts:
     """Facts of a response head: status, framing, persistence and the bytes that cross the gateway."""
 
     __slots__ = (
+        "binds",
         "fields",
         "forward",
         "framing",
@@ -129,6 +133,7 @@ class ResponseFacts:
         self.length: int | None = None  # the body's size in bytes, when the head tells it
         self.framing = Framing.CLOSE  # for a request that was not HEAD
         self.persistent = False
+        self.binds = False  # asks for credentials that belong to a connection
         self.misframed = False  # has content, or its framing, that its status forbids: passed on without, never stored
         self.upgrade: bytes | None = None
         self.idle_hint_s: float | None = None  # Keep-Alive: timeout
@@ -284,6 +289,7 @@ def _connection(facts: RequestBlock) -> None:
     if has_overrides(fields):
         facts.guarded = request_lines(fields, dropped, facts.trace, OVERRIDES)
     facts.forwarding = tells_of_hops(fields)
+    facts.binds = binds(fields, CREDENTIALS)
     facts.plain = not (facts.length or facts.chunked or facts.expect or facts.upgrade)
     facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names())
 
@@ -340,6 +346,7 @@ def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = froz
         facts.persistent = False  # its content would end with the connection
     facts.upgrade = asked[0] if len(asked) == 1 and b"upgrade" in options else None
     facts.has_date = b"date" in fields
+    facts.binds = binds(fields, CHALLENGES)
     facts.forward = response_lines(fields, dropped_names(fields))
     sized = b""
     if facts.status == 205:  # RFC 9110 15.3.6
