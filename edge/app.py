@@ -42,6 +42,7 @@ from edge.dataplane.pools import PoolRuntime, PoolSettings, seeded
 from edge.dataplane.prefetcher import Prefetcher, Warming
 from edge.dataplane.router import Retry, Route, Router
 from edge.dataplane.store import Store
+from edge.dataplane.turns import Turns
 from edge.dataplane.worker import Worker, WorkerLimits
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits, ResponseFacts
@@ -68,7 +69,7 @@ def build(
     applications = loaded(config, filename)
     if applications is not None:
         applications.worker, worker.applications = worker, applications
-    pools = pool_runtimes(config, applications)
+    pools = pool_runtimes(config, worker.turns, applications)
     worker.geography = geography(config, places or geo_reader(config))
     worker.store = store = Store(config.cache.memory, config.cache.eviction)
     store.warmer = Warming(worker).run
@@ -192,9 +193,9 @@ def response_limits(config: Config) -> Limits:
     return Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
 
 
-def pool_runtimes(config: Config, applications: Applications | None = None) -> dict[str, PoolRuntime]:
+def pool_runtimes(config: Config, turns: Turns, applications: Applications | None = None) -> dict[str, PoolRuntime]:
     """All pools, with their fallbacks tied."""
-    make = link_maker(config, applications)
+    make = link_maker(config, turns, applications)
     runtimes = {}
     for name, pool in config.pools.items():
         backends = [
@@ -237,7 +238,9 @@ def heads(config: Config) -> Memo[ResponseFacts]:
     return response_memo(response_limits(config), left_out)
 
 
-def link_maker(config: Config, applications: Applications | None) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
+def link_maker(
+    config: Config, turns: Turns, applications: Applications | None
+) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
     """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
     limits = config.limits
     head = response_limits(config)
@@ -266,6 +269,7 @@ def link_maker(config: Config, applications: Applications | None) -> Callable[[P
 
         def dressed(link: BackendLink, backend: Backend) -> BackendLink:
             link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
+            link.later = turns.later
             link.interim_max = limits.max_interim
             link.chunk_line_bytes = limits.max_chunk_line
             link.trailer_bytes = limits.max_trailers

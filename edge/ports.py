@@ -67,6 +67,7 @@ class ResponseSink(Protocol):
 class Connection(Protocol):
     """One upstream connection, for one request at a time."""
 
+    transport: Any  # an asyncio transport
     reused: bool  # it carried a request before
     bound: bool  # it is one client's
     deadline: float

@@ -172,6 +172,12 @@ class Exchange:
         return self.mode != NOT_STARTED
 
     @property
+    def owed(self) -> bool:
+        """Whether the client may be sending still, and can read this answer while it does."""
+        unread = self.upload is not None and not self.upload.done
+        return self.mode != CLOSE and (unread or self.status in _LAST)
+
+    @property
     def routed(self) -> Route:
         """The route, once it is known."""
         assert self.route is not None

@@ -5,6 +5,8 @@ One rule: nothing here looks at the bytes. When one side ends, what it sent is f
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -19,25 +21,42 @@ if TYPE_CHECKING:
     from edge.dataplane.front import Front
 
 
+IDLE_S = 3600.0  # how long nothing may come from either side
+_PROBES = (
+    ("TCP_KEEPIDLE", 60),
+    ("TCP_KEEPINTVL", 15),
+    ("TCP_KEEPCNT", 4),
+)  # a side that has vanished ends in 2 minutes
+
+
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Let the kernel find out whether a silent peer is still there."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES:
+        if hasattr(socket, name):  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Tunnel:
     """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
 
-    __slots__ = ("_connection", "_exchange", "_front", "fetch")
+    __slots__ = ("_connection", "_exchange", "_front", "_heard_at", "fetch")
 
     def __init__(self, exchange: Exchange, front: Front, fetch: Fetch) -> None:
-        from edge.dataplane.front import State
-
         assert fetch.connection is not None
         self._exchange = exchange
         self._front = front
         self.fetch = fetch
         self._connection = fetch.connection
         self._connection.sink = self
-        front.tunnel = self
-        front.state = State.TUNNEL
-        front.deadline = inf
-        front.start_reading()
-        waiting = front.take_buffer()
+        self._heard_at = monotonic()
+        front.deadline = self._heard_at + IDLE_S
+        for transport in (front.transport, self._connection.transport):
+            keep_alive(transport)
+        waiting = front.begin_tunnel(self)
         if waiting:
             self.from_client(waiting)
 
@@ -45,6 +64,7 @@ class Tunnel:
 
     def from_client(self, data: bytes) -> None:
         """Bytes of the client."""
+        self._heard_at = monotonic()
         self._connection.upload(data)
 
     def client_paused(self) -> None:
@@ -75,6 +95,7 @@ class Tunnel:
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the origin."""
+        self._heard_at = monotonic()
         self._exchange.bytes_out += len(data)
         self._front.transport.write(data)
 
@@ -82,7 +103,8 @@ class Tunnel:
         """The origin ended: flush within the write deadline, then close."""
         front = self._front
         front.tunnel = None
-        front.deadline = monotonic() + front.worker.limits.write_timeout
+        front.deadline = inf
+        front.worker.slow.add(front)  # what is unsent has its deadline
         front.transport.close()
         self._over()
 
@@ -105,6 +127,14 @@ class Tunnel:
     def on_resume(self) -> None:
         """The origin takes more."""
         self._front.start_reading()
+
+    def expire(self, now: float) -> None:
+        """Nobody has said anything for as long as a tunnel may be silent (a ping of either side counts)."""
+        if now - self._heard_at < IDLE_S:
+            self._front.deadline = self._heard_at + IDLE_S
+            return
+        self._exchange.error = "connection_timeout"
+        self._front.abort()  # the origin's side ends with it
 
     def _over(self) -> None:
         self.fetch.tunnel_over()

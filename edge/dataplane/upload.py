@@ -77,14 +77,18 @@ class Upload:
             exchange.front.deadline = inf
             if self._connection is not None:
                 self._complete(self._connection)
+        elif self.more and not exchange.ended:
+            exchange.front.turn()
         return rest
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to read in what came already, now that the backend takes it."""
+        return self._reader is not None and self._reader.more and not self._stopped
 
     def _decode(self, data: bytes) -> tuple[list[bytes], bytes]:
         if self._reader is not None:
             pieces, rest = self._reader.feed(data)
-            while self._reader.more:
-                again, rest = self._reader.feed(b"")
-                pieces += again
             self.received += sum(map(len, pieces))
             self.done = self._reader.done
             return pieces, rest
@@ -154,6 +158,8 @@ class Upload:
             self._exchange.front.deadline = monotonic() + self._exchange.worker.limits.body_timeout
         if self._stopped:
             self._stopped = False
+            if self.more:
+                self._exchange.front.turn()
             self._exchange.front.start_reading()
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.front import Front
+from edge.dataplane.turns import Turns
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestBlock, request_block
 from edge.http.memo import Memo
@@ -92,6 +93,8 @@ class Worker:
         self.applications: Service | None = None  # that run in this worker
         self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
         self.fronts: set[Front] = set()
+        self.slow: set[Front] = set()  # those whose unsent bytes are looked at on each tick
+        self.turns = Turns(self.report_bug)
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
         self.refused_connections = 0
@@ -122,8 +125,7 @@ class Worker:
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None, backlog: int = 1024) -> None:
         """Accept on a bound socket; the server calls listen(2) again, so it must be told the backlog."""
         loop = asyncio.get_running_loop()
-        scheme = b"https" if tls else b"http"
-        server = await loop.create_server(lambda: Front(self, scheme), sock=sock, ssl=tls, backlog=backlog)
+        server = await loop.create_server(lambda: Front(self, tls), sock=sock, backlog=backlog)
         self._servers.append(server)
         if self._timer is None:
             self._tick()
@@ -146,6 +148,7 @@ class Worker:
 
     def forget_connection(self, front: Front) -> None:
         """The connection is gone."""
+        self.slow.discard(front)
         if front in self.fronts:
             self.fronts.remove(front)
             left = self._clients[front.peer] - 1
@@ -173,6 +176,8 @@ class Worker:
         self._part(self.refresh)
         for front in [f for f in self.fronts if f.deadline <= now]:
             self._part(front.expire, now)
+        for front in list(self.slow):
+            self._part(front.look, now)
         for pool in self.pools.values():
             self._part(pool.tick, now)
         for route in self.router.routes:

@@ -66,6 +66,8 @@ class Client:
         self.worker.date_line = b""
         self.recorder = Recorder()
         self.worker.use(cast(Any, self.recorder), {})
+        self.turns: list[Any] = []
+        self.worker.turns.later = self.turns.append  # type: ignore[method-assign]
         self.front, self.transport = self.more()
 
     def more(self) -> tuple[Front, FakeTransport]:
@@ -78,6 +80,8 @@ class Client:
         for part in parts:
             if part and not self.transport.is_closing():
                 self.front.data_received(part)
+            while self.turns:
+                self.turns.pop(0)()
 
     @property
     def outcome(self) -> tuple[list[tuple[bytes | None, bytes]], list[bytes], bool]:

@@ -38,6 +38,13 @@ class FakeExchange:
     def upload_late(self, now: float) -> None:
         self.late += 1
 
+    ended = False
+
+    def turn(self) -> None:
+        self.turns += 1
+
+    turns = 0
+
     def stop_reading(self) -> None:
         self.reading = False
 
