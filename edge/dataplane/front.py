@@ -53,7 +53,6 @@ class Front(Reading):
 
     __slots__ = (
         "_progress",
-        "_raw",
         "_served",
         "_tls",
         "asked_by",
@@ -68,6 +67,7 @@ class Front(Reading):
         "peer",
         "peer_bytes",
         "place",
+        "raw",
         "scheme",
         "state",
         "trusted",
@@ -95,7 +95,7 @@ class Front(Reading):
         self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
         self.key_start = b""  # scheme and authority of a cache key
         self._tls = tls
-        self._raw: asyncio.Transport | None = None  # the connection below TLS
+        self.raw: asyncio.Transport | None = None  # the connection below TLS
         self._served = False
         self._progress: Progress | None = None
 
@@ -121,7 +121,7 @@ class Front(Reading):
             transport.abort()
             return
         limits = self.worker.limits
-        self._raw, self.transport = self.transport, transport
+        self.raw, self.transport = self.transport, transport
         transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         self.state = State.OPEN
         if self._buffer:
@@ -357,14 +357,9 @@ class Front(Reading):
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    @property
-    def secure(self) -> bool:
-        """Whether the connection is under TLS."""
-        return self._raw is not None
-
     def unsent(self) -> int:
         """Bytes that the client's host does not have yet."""
-        return unsent(self.transport) if self._raw is None else unsent(self.transport, self._raw)
+        return unsent(self.transport, self.raw)
 
     def look(self, now: float) -> None:
         """On each tick while the client is slow, or leaves: a deadline counts bytes that are unsent."""

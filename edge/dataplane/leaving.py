@@ -26,10 +26,10 @@ OWED_SILENCE_S = 5.0  # from one that was still sending a body when it was answe
 READ_AWAY_BYTES = 64 * 1024 * 1024
 
 
-def unsent(*transports: asyncio.Transport) -> int:
-    """Bytes that the client's host has not acknowledged; a connection under TLS has two transports."""
-    waiting = sum(each.get_write_buffer_size() for each in transports)
-    sock = transports[-1].get_extra_info("socket")
+def unsent(transport: asyncio.Transport, raw: asyncio.Transport | None) -> int:
+    """Bytes that the client's host has not acknowledged; `raw` is the connection below one that is under TLS."""
+    waiting = transport.get_write_buffer_size() + (0 if raw is None else raw.get_write_buffer_size())
+    sock = transport.get_extra_info("socket")
     if sock is None:
         return waiting
     try:
@@ -69,7 +69,7 @@ class Leaving:
         self._read_away = 0
         self._closed = False
         self._progress = Progress(front.unsent(), now, front.worker.limits.write_timeout)
-        if not front.secure:
+        if front.raw is None:
             front.transport.write_eof()
             self._closed = True
         elif not owes:  # TLS cannot end in one direction: bytes that came after its end would reset the connection
