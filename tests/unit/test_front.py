@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeTransport
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge.adapters.logs import AccessLog
@@ -111,6 +111,7 @@ def test_every_byte_split_gives_the_same_answers(name: str) -> None:
     st.lists(st.integers(0, 500), max_size=8),
     st.binary(max_size=9),
 )
+@example(["bare LF", "bare LF", "1.0"], [15], b"")
 @settings(max_examples=200)
 def test_any_split_of_any_mix(names: list[str], at: list[int], noise: bytes) -> None:
     stream = b"".join(STREAMS[name] for name in names) + noise
@@ -201,3 +202,137 @@ def test_connections_are_counted_in_all_and_for_each_address() -> None:
 def test_no_limit_for_each_address_when_it_is_zero() -> None:
     client = Client(WorkerLimits(connections=3, connections_per_client=0))
     assert [client.more()[1].aborted for _ in range(3)] == [False, False, True]
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
+
+
+def test_pipelined_heads_are_served_a_few_in_each_turn() -> None:
+    client = Client()
+    client.front.data_received(A * 100)
+    turns = 0
+    while client.turns:
+        assert not client.transport.reading, "what is here comes first"
+        before = len(client.recorder.seen)
+        client.turns.pop(0)()
+        turns += 1
+        assert 0 < len(client.recorder.seen) - before <= 16
+    assert len(client.recorder.seen) == 100
+    assert turns >= 6
+    assert client.transport.reading
+
+
+def test_who_takes_no_answers_gets_no_further_ones_and_nothing_more_is_read() -> None:
+    client = Client()
+    client.front.data_received(A)
+    client.front.pause_writing()
+    assert not client.transport.reading
+    written = client.transport.written
+    for _ in range(3):
+        client.front.data_received(A)
+        client.feed(b"")
+    assert client.transport.written == written
+    client.front.resume_writing()
+    client.feed(b"")
+    assert len(client.recorder.seen) == 4
+    assert client.transport.reading
+
+
+class Unsent(FakeTransport):
+    """A transport of whose bytes some are still unsent."""
+
+    left = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
+
+def unsent(limits: WorkerLimits | None = None) -> tuple[Client, Unsent]:
+    client, transport = Client(limits), Unsent()
+    client.front.transport = cast(Any, transport)
+    client.transport = transport
+    return client, transport
+
+
+def test_a_slow_client_has_the_write_timeout_from_its_last_progress_and_is_then_cut_by_a_reset() -> None:
+    client, transport = unsent(WorkerLimits(write_timeout=10))
+    transport.left = 1000
+    client.front.pause_writing()
+    client.front.look(0.0)
+    for now in range(9, 90, 9):
+        transport.left -= 1
+        client.front.look(float(now))
+        assert not transport.aborted
+    client.front.look(81.0 + 9.9)
+    assert not transport.aborted
+    client.front.look(81.0 + 10.1)
+    assert transport.aborted
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+def test_a_lingering_close_waits_for_what_is_unsent(stalled: bool) -> None:
+    client, transport = unsent(WorkerLimits(write_timeout=10))
+    transport.left = 1000
+    client.feed(LAST)
+    assert client.front.state is State.LINGER
+    start = client.worker.idle_deadline
+    now = start
+    for _ in range(9):
+        now += 9.0
+        transport.left -= 0 if stalled else 1
+        client.front.look(now)
+    assert transport.aborted is stalled
+    transport.left = 0
+    client.front.look(now + 1)
+    assert transport.aborted is stalled
+    client.front.look(now + 4)
+    assert transport.aborted
+
+
+def test_a_client_that_was_still_sending_may_go_on_within_bounds() -> None:
+    client, transport = unsent()
+    client.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n")
+    assert client.front.state is State.LINGER
+    assert client.front.leaving is not None
+    now = client.worker.idle_deadline
+    client.front.look(now)
+    for second in range(1, 29):
+        client.front.leaving.heard(1000, now + second)
+        client.front.look(now + second)
+        assert not transport.aborted
+    client.front.leaving.heard(1000, now + 31)
+    client.front.look(now + 31)
+    assert transport.aborted, "not for ever"
+
+
+def test_what_is_read_away_is_bounded_in_bytes() -> None:
+    client, transport = unsent()
+    client.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n")
+    assert client.front.leaving is not None
+    client.front.leaving.heard(64 * 1024 * 1024, 0.0)
+    assert transport.reading
+    client.front.leaving.heard(1, 0.0)
+    assert not transport.reading
+
+
+def test_idle_time_begins_anew_when_a_paused_answer_is_out() -> None:
+    client, _ = unsent()
+    client.feed(A)
+    client.front.pause_writing()
+    client.front.expire(client.front.deadline)
+    client.front.resume_writing()
+    assert client.front.deadline == client.worker.idle_deadline
+    client.front.expire(client.front.deadline)
+    assert client.transport.aborted
+
+
+def test_a_connection_with_unsent_bytes_is_slow_rather_than_idle() -> None:
+    client, transport = unsent()
+    client.feed(A)
+    transport.left = 500
+    client.front.expire(client.front.deadline)
+    assert not transport.aborted
+    transport.left = 0
+    client.front.look(1.0)
+    assert client.front.deadline == client.worker.idle_deadline
+    assert client.front not in client.worker.slow
