@@ -243,10 +243,10 @@ class Repository(Protocol):
 class OpenBody(Protocol):
     """A stored body that is being sent from its file."""
 
-    def quick(self, number: int) -> bytes | Exception | None:
+    def quick(self, number: int) -> bytes | bytearray | Exception | None:
         """A piece (`cache.body`), or what is wrong with it; None where reading it would wait for the disk."""
 
-    def piece(self, number: int, wait: bool) -> bytes:
+    def piece(self, number: int, wait: bool) -> bytes | bytearray:
         """A piece, wherever it is; for a thread. Raises what is wrong with it."""
 
     def close(self) -> None:
@@ -317,7 +317,9 @@ class DiskTier(Protocol):
     def damage(self, stored: Stored, why: str) -> None:
         """What was read of it is damaged: drop it and tell."""
 
-    def later(self, work: Callable[[], bytes], then: Callable[[bytes | Exception], None]) -> None:
+    def later(
+        self, work: Callable[[], bytes | bytearray], then: Callable[[bytes | bytearray | Exception], None]
+    ) -> None:
         """Read in a thread; `then` is called on the loop."""
 
     def tick(self) -> None:

@@ -93,7 +93,7 @@ class OpenBody:
                 checked.popitem(last=False)
         self._checked = known
 
-    def quick(self, number: int) -> bytes | Exception | None:
+    def quick(self, number: int) -> bytes | bytearray | Exception | None:
         """One piece, or what is wrong with it; None where that would wait for the disk."""
         try:
             return self.piece(number, wait=False)
@@ -102,7 +102,7 @@ class OpenBody:
         except (OSError, Damaged) as error:
             return error
 
-    def piece(self, number: int, wait: bool) -> bytes:
+    def piece(self, number: int, wait: bool) -> bytes | bytearray:
         """One piece. Raises Cold where that would wait for the disk and `wait` is false; Damaged; OSError."""
         data = read_at(self._fd, self.file.size_of(number), number * PIECE_BYTES, wait)
         if wait or not self._checked[number]:

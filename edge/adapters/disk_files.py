@@ -52,7 +52,7 @@ class Cold(Exception):
     """The page cache does not have it: read it in a thread."""
 
 
-def read_at(fd: int, length: int, at: int, wait: bool) -> bytes:
+def read_at(fd: int, length: int, at: int, wait: bool) -> bytes | bytearray:
     """Bytes of a file, fewer at its end. Raises Cold where that would wait for the disk and `wait` is false."""
     if wait:
         return os.pread(fd, length, at)
@@ -69,7 +69,7 @@ def read_at(fd: int, length: int, at: int, wait: bool) -> bytes:
         if at + count < os.fstat(fd).st_size:
             raise Cold
         del buffer[count:]
-    return bytes(buffer)
+    return buffer
 
 
 class Segments:
@@ -89,7 +89,7 @@ class Segments:
             self._open[segment] = fd
             if len(self._open) > MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1])
-        return read_at(fd, length, at, wait)
+        return bytes(read_at(fd, length, at, wait))
 
     def let_go(self) -> None:
         """Close those that were removed meanwhile: an open file keeps its space on the disk."""

@@ -43,6 +43,7 @@ SLOW_FOR_S = 1.0
 WARM_BYTES = 4 * 1024 * 1024  # an index up to here is asked at once, a larger one after it was read ahead
 TICKS_PER_LET_GO = 4
 
+Data = bytes | bytearray
 Then = Callable[[tuple[Stored, ...]], None]
 
 
@@ -323,13 +324,13 @@ class DiskTier:
         self._is_damaged(stored.key, why)
         self.remove(stored)
 
-    def later(self, work: Callable[[], bytes], then: Callable[[bytes | Exception], None]) -> None:
+    def later(self, work: Callable[[], Data], then: Callable[[Data | Exception], None]) -> None:
         """Do a read in a thread; `then` gets what it read, or why not, on the loop."""
         loop = asyncio.get_running_loop()
 
         def run() -> None:
             try:
-                found: bytes | Exception = work()
+                found: Data | Exception = work()
             except (OSError, Damaged) as error:
                 found = error
             loop.call_soon_threadsafe(then, found)

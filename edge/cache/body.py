@@ -22,7 +22,7 @@ class BodyFile:
     length: int
     sums: bytes
 
-    def checks(self, piece: int, data: bytes) -> bool:
+    def checks(self, piece: int, data: bytes | bytearray) -> bool:
         """Whether these are the bytes of a piece, counted from 0."""
         at = piece * _SUM_BYTES
         told = int.from_bytes(self.sums[at : at + _SUM_BYTES], "big")

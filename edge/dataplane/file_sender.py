@@ -87,21 +87,22 @@ class FileSender:
         assert store is not None and store.disk is not None
         store.disk.later(lambda: opened.piece(number, True), lambda found: self._came(found, first, last))
 
-    def _came(self, found: bytes | Exception, first: int, last: int) -> None:
+    def _came(self, found: bytes | bytearray | Exception, first: int, last: int) -> None:
         self._reading = False
         if self._opened is None or self._exchange.ended:
             return
-        if not isinstance(found, bytes):
+        if isinstance(found, Exception):
             self._damaged(found)
         else:
             self._write(found if first == 0 and last == len(found) else found[first:last])
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         exchange = self._exchange
         if not self._begun:
             self._begun = True
             exchange.front.transport.write(self._head)
-        exchange.body(data)
+        exchange.bytes_out += len(data)
+        exchange.front.transport.write(data)  # the length is known: there is no framing to add
         self._reading = True
         asyncio.get_running_loop().call_soon(self._next)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.cache.key import cache_key
+from edge.dataplane.tiers import from_disk
 from edge.http.grammar import RequestBlock
 from edge.http.text import quote
 
@@ -41,9 +42,7 @@ def answered(front: Front, route: Route, target: bytes, block: RequestBlock) -> 
         front.key_host, front.key_start = host, b"%b://%b" % (front.scheme, authority)
         key = cache_key(front.scheme, authority, target, rules, block.fields)
     found = store.index.get(key)
-    if found is None:
-        return False
-    stored = found.sole
+    stored = found.sole if found is not None else from_disk(store, key) if store.disk is not None else None
     if stored is None or not stored.simple:
         return False
     now = store.clock()

@@ -45,6 +45,7 @@ class Store:
         self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
         self.announce: Callable[[Purge], None] | None = None
         self.disk: DiskTier | None = None
+        self.looked: tuple[bytes, tuple[Stored, ...]] | None = None  # what the quick way found and could not use
         self.disk_hits = 0  # requests that were answered by what the disk had and memory had not
         self.share = budget_bytes // MEMORY_SHARE  # a larger response does not go through memory where there is a disk
         self.events: list[dict[str, Any]] = []  # for the operator, until the agent takes them

@@ -30,6 +30,27 @@ class Merged(Group[Stored]):
         self.freq = 1 << 30
 
 
+def from_disk(store: Store, key: bytes) -> Stored | None:
+    """The one response of a key that memory has nothing of, where it is at hand and answers anybody; counted as used.
+
+    What else was found is left for `consult`, which comes next for the same request.
+    """
+    disk = store.disk
+    assert disk is not None
+    found = disk.look(key)
+    if found is None:
+        return None
+    if len(found) == 1 and found[0].simple and found[0].is_fresh(store.clock()):
+        stored = found[0]
+        store.disk_hits += 1
+        disk.used(stored)
+        if store.index.fits(stored):
+            store.index.put(stored, store.clock(), store.epochs.now_seq(), min_uses=1)
+        return stored
+    store.looked = (key, found)
+    return None
+
+
 def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
     """Look on the disk; False when that takes a thread, and `again` is called when it is done.
 
@@ -38,7 +59,8 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
     store, key = exchange.worker.store, exchange.key
     assert store is not None and store.disk is not None and key is not None
     exchange.asked_disk = True
-    found = store.disk.look(key)
+    looked, store.looked = store.looked, None
+    found = looked[1] if looked is not None and looked[0] == key else store.disk.look(key)
     if found is not None:
         _take(exchange, store, key, found)
         return True
