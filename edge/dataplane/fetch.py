@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from edge.dataplane.pools import PoolRuntime
 
 
+# A 503 that says how long it holds, or that it may be stored, is what the origin has to say, not that it restarts.
+_ON_PURPOSE = frozenset((b"retry-after", b"cache-control", b"expires", b"last-modified", b"etag"))
 SETTLED_S = 2.0  # a body that has run for so long shows that its backend works, however it ends
 
 
@@ -65,6 +67,7 @@ class Fetch:
     rounds = 0  # how often all backends had failed and were waited for
     rounds_until = 0.0
     uncounted = 0  # refused connections of those rounds
+    validates = False  # it asks about something that is stored
     patient = True  # False: what is stored stands in for a failure, so that nobody need wait for a return
 
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
@@ -182,8 +185,8 @@ class Fetch:
         if why_not(self, error, now) is not None:
             return False
         other = self.pool.select(self.exchange, (*self.tried, backend), now)
-        if other is None:  # with Retry-After it says itself that it is no matter of a moment
-            if facts.status != 503 or b"retry-after" in facts.fields or not wait(self, error, now):
+        if other is None:
+            if facts.status != 503 or not _ON_PURPOSE.isdisjoint(facts.fields.names()) or not wait(self, error, now):
                 return False
             self.let_go(now, cancel=not done)
             return True

@@ -103,6 +103,7 @@ class Fill:
             prefetcher.origin_asked(monotonic())
         self._fetch = Fetch(self.exchange, self, lines)
         if self.decision.stored is not None:
+            self._fetch.validates = True
             self._fetch.patient = stand_in(self, self.request, Failure.CONNECT, self.store.clock()) is None
         self._fetch.attempt()
 

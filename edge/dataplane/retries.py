@@ -1,9 +1,12 @@
 """After an attempt that failed: another backend, the same one after a short wait, or the end.
 
     failed ─► may it be repeated? ─► another backend ─► at once, or as soon as the retry budget allows
-                    │ no                └─ none is left, and the failure is one of a backend that restarts (refused; or
-                    │                      dropped or 503, in a pool that has just refused): all of them again after
-                    └─► the end            0.2, 0.8, 1, 1 … s, for `retry.same_backend` in all
+                    │ no                └─ none is left, and the failure is one of a backend that restarts (refused,
+                    │                      dropped, 503): all of them again after 0.2, 0.8, 1, 1 … s, for
+                    └─► the end            `retry.same_backend` in all
+
+What is stored is asked about once: there a drop or a 503 is an answer that decides what becomes of it, and a restart
+only in a pool that has just refused connections.
 
 One rule: what a backend may have acted on counts as an attempt and needs the budget; a refused connection carried
 nothing, so while everybody is waited for it does neither, and the wait alone bounds it.
@@ -72,7 +75,7 @@ def wait(fetch: Fetch, error: UpstreamError, now: float) -> bool:
         return False
     if error.repeat is Repeat.ALWAYS:
         fetch.pool.refused_at = now
-    elif now - fetch.pool.refused_at > RESTARTING_S:
+    elif fetch.validates and now - fetch.pool.refused_at > RESTARTING_S:
         return False
     if not fetch.rounds:
         fetch.rounds_until = min(now + retry.same_backend, fetch.exchange.started_at + retry.deadline)

@@ -45,7 +45,6 @@ async def test_the_only_backend_is_asked_again(
     origin.enqueue(*down)
     gateway = await edge(edge_toml(origin.port, route=f"cache = {cache}"))
     client = await raw_client(gateway.port)
-    await gateway.on_loop(lambda: setattr(gateway.worker.pools["origin"], "refused_at", monotonic()))
     await client.send(GET)
     assert await status(client) == 200
     assert origin.counters["heads"] == 2
@@ -54,15 +53,24 @@ async def test_the_only_backend_is_asked_again(
 
 
 @pytest.mark.parametrize("down", [(Step.CLOSE,), (UNWELL,)], ids=["dropped", "503"])
-async def test_without_a_refused_connection_it_is_the_answer(
-    down: Any, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+@pytest.mark.parametrize("refused", [False, True])
+async def test_about_what_is_stored_it_is_the_answer_unless_connections_were_refused(
+    down: Any, refused: bool, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
-    origin.enqueue(*down)
-    gateway = await edge(edge_toml(origin.port))
+    kept = b'HTTP/1.1 200 OK\r\nCache-Control: public, max-age=0, must-revalidate\r\nETag: "a"\r\n'
+    origin.enqueue(kept + b"Content-Length: 2\r\n\r\nok")
+    times = 1 if down == (UNWELL,) else 2  # the first drop may be that of a kept connection that was closing
+    for _ in range(times):
+        origin.enqueue(*down)
+    gateway = await edge(edge_toml(origin.port, route="cache = true"))
     client = await raw_client(gateway.port)
     await client.send(GET)
-    assert await status(client) in (502, 503)
-    assert origin.counters["heads"] == 1
+    assert await status(client) == 200
+    if refused:
+        await gateway.on_loop(lambda: setattr(gateway.worker.pools["origin"], "refused_at", monotonic()))
+    await client.send(GET)
+    assert (await status(client) == 200) is refused
+    assert origin.counters["heads"] == 1 + times + refused
 
 
 async def test_a_refused_request_waits_for_the_listener_to_be_back(
@@ -100,10 +108,11 @@ async def test_it_is_not_waited_for_longer_than_told(
         (POST, (Step.CLOSE,), 502),
         (POST, (UNWELL,), 503),
         (GET, (b"HTTP/1.1 503 Maintenance\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n",), 503),
+        (GET, (b"HTTP/1.1 503 No\r\nCache-Control: max-age=9\r\nContent-Length: 0\r\n\r\n",), 503),
         (GET, (b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n",), 502),
         (GET, (b"nonsense\r\n\r\n",), 502),
     ],
-    ids=["POST dropped", "POST 503", "says when", "502", "invalid"],
+    ids=["POST dropped", "POST 503", "says when", "may be stored", "502", "invalid"],
 )
 async def test_what_is_no_restart_or_may_not_be_repeated_is_told_at_once(
     request_bytes: bytes, script: Any, answer: int, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
@@ -121,7 +130,6 @@ async def test_other_backends_come_first(origins: StartOrigins, edge: StartEdge,
     one.default, two.default = (Step.CLOSE,), (Step.CLOSE,)
     gateway = await edge(edge_toml(one.port, two.port))
     client = await raw_client(gateway.port)
-    await gateway.on_loop(lambda: setattr(gateway.worker.pools["origin"], "refused_at", monotonic()))
     await client.send(GET)
     await until(lambda: one.counters["heads"] == two.counters["heads"] == 1)
     one.default = two.default = (OK,)
