@@ -15,6 +15,7 @@ import click
 import uvloop
 
 from edge import __version__, cli_live, cli_look, cli_regions, cli_restore, cli_runbook, cli_snapshots, demo
+from edge.adapters.background_writer import quiet_stderr
 from edge.cli_client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
 from edge.config import Config, config_hash, describe, load_text, warnings
 from edge.errors import ConfigError, EdgeError
@@ -106,7 +107,9 @@ def run(path: Path) -> None:
 
     for line in looked_at(config, text, path):
         click.echo(safe(f"edge: {line}"), err=True)
-    sys.exit(uvloop.run(run_gateway(Settings(config, text, str(path)))))
+    with quiet_stderr():
+        code = uvloop.run(run_gateway(Settings(config, text, str(path))))
+    sys.exit(code)
 
 
 @main.command()
@@ -157,7 +160,8 @@ def demo_command(directory: Path) -> None:
         path.write_text(demo.demo_toml(origins.ports, directory), encoding="utf-8")
         config, text = read_config(path)
         settings = Settings(config, text, str(path), on_ready=lambda: click.echo(demo.greeting(path)))
-        code = uvloop.run(run_gateway(settings))
+        with quiet_stderr():
+            code = uvloop.run(run_gateway(settings))
     except RuntimeError as error:
         raise Failed(str(error)) from None
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import uvloop
 
+from edge.adapters.background_writer import quiet_stderr
 from edge.app import build, listen
 from edge.config import load_text
 from edge.control.link import Link, connect
@@ -59,6 +61,7 @@ async def run_worker(fd: int) -> int:
 async def start(body: dict[str, Any], link: Link, ended: Any) -> Agent:
     """Build, apply the state of the first frame, listen. Raises ConfigError or OSError."""
     config = load_text(body["text"], body["filename"])
+    raise_open_files()
     worker = build(config, filename=body["filename"], disk=body.get("disk", True))
     agent = Agent(worker, link.send, ended)
     agent.begin(body)
@@ -66,6 +69,12 @@ async def start(body: dict[str, Any], link: Link, ended: Any) -> Agent:
     agent.start()
     link.send(Frame(Kind.READY, {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses]}))
     return agent
+
+
+def raise_open_files() -> None:
+    """As many open files as the machine allows this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _on_signals(agent: Agent, grace_s: float) -> None:
@@ -85,4 +94,6 @@ def _on_signals(agent: Agent, grace_s: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(run_worker(int(sys.argv[1]))))
+    with quiet_stderr():
+        code = uvloop.run(run_worker(int(sys.argv[1])))
+    sys.exit(code)

@@ -1,8 +1,9 @@
 """The frames that supervisor and worker send each other: what they are and how they are bytes. No IO here.
 
-A frame is four bytes of length (big-endian), then JSON: `[kind, id, body]`. `id` is 0 for a frame that wants no answer;
-an ACK carries the id of what it answers. One rule: a frame is taken whole or not at all, and nothing over
-`MAX_FRAME_BYTES` is ever buffered; a peer that breaks either is not talked to any more (`FrameError`).
+A frame is JSON, `[kind, id, body]`, in one part or several: each is four bytes of length (big-endian, the top bit set
+where another part follows), then that much of it. `id` is 0 for a frame that wants no answer; an ACK carries the id of
+what it answers. One rule: a frame is taken whole or not at all, and nothing over `MAX_FRAME_BYTES` is ever buffered; a
+peer that breaks either is not talked to any more (`FrameError`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import orjson
 
 from edge.errors import EdgeError
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024
+PART_BYTES = 4 * 1024 * 1024
+MAX_FRAME_BYTES = 256 * 1024 * 1024  # the first frame of a worker's life carries the whole purge log
+_MORE = 1 << 31
 _LENGTH = 4
 
 
@@ -68,30 +71,41 @@ def encode(frame: Frame) -> bytes:
     data = orjson.dumps([frame.kind.value, frame.id, frame.body], option=orjson.OPT_NON_STR_KEYS)
     if len(data) > MAX_FRAME_BYTES:
         raise FrameError(f"frame of {len(data)} bytes")
-    return len(data).to_bytes(_LENGTH, "big") + data
+    if len(data) <= PART_BYTES:
+        return len(data).to_bytes(_LENGTH, "big") + data
+    parts = [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
+    last = len(parts) - 1
+    return b"".join(
+        (len(part) | (_MORE if at < last else 0)).to_bytes(_LENGTH, "big") + part for at, part in enumerate(parts)
+    )
 
 
 class Decoder:
     """Bytes in as they come, whole frames out."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_parts")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._parts = bytearray()  # of a frame that is not whole
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are whole now. Raises FrameError; nothing may be fed after that."""
-        buffer = self._buffer
+        buffer, parts = self._buffer, self._parts
         buffer += data
         frames: list[Frame] = []
         while len(buffer) >= _LENGTH:
             size = int.from_bytes(buffer[:_LENGTH], "big")
-            if size > MAX_FRAME_BYTES:
-                raise FrameError(f"frame of {size} bytes announced")
+            more, size = bool(size & _MORE), size & ~_MORE
+            if size > PART_BYTES or len(parts) + size > MAX_FRAME_BYTES:
+                raise FrameError(f"frame of {len(parts) + size} bytes announced")
             if len(buffer) < _LENGTH + size:
                 break
-            frames.append(_decoded(bytes(buffer[_LENGTH : _LENGTH + size])))
+            parts += buffer[_LENGTH : _LENGTH + size]
             del buffer[: _LENGTH + size]
+            if not more:
+                frames.append(_decoded(bytes(parts)))
+                parts.clear()
         return frames
 
 

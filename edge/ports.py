@@ -154,9 +154,12 @@ class LogSink(Protocol):
     """Where access log lines go."""
 
     enabled: bool
-    lost: int  # lines that could not be written
     stamp: bytes  # the current second, ISO 8601
     stamp_combined: bytes  # the same, as the combined format has it
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
 
     def refresh(self, now: float) -> None:
         """Renew the stamps."""

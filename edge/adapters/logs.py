@@ -1,7 +1,7 @@
-"""The access log: one line per exchange, buffered, written by the worker's timer and at drain.
+"""The access log: one line per exchange, buffered, given to a writer thread by the worker's timer and at drain.
 
-One rule: a line cannot be forged. What comes from outside is escaped before it gets here (`http.text`); secrets
-(Authorization, Cookie) are never given to it. `reopen` serves log rotation (SIGUSR1).
+One rule: a line cannot be forged and never holds a request up. What comes from outside is escaped before it gets here
+(`http.text`); secrets (Authorization, Cookie) are never given to it. `reopen` serves log rotation (SIGUSR1).
 """
 
 from __future__ import annotations
@@ -11,26 +11,32 @@ import sys
 import time
 from pathlib import Path
 
+from edge.adapters.background_writer import BackgroundWriter
+
 FLUSH_BYTES = 64 * 1024
 
 
 class AccessLog:
     """Lines to a file, to standard output, or nowhere."""
 
-    __slots__ = ("_fd", "_lines", "_second", "_size", "_target", "enabled", "lost", "stamp", "stamp_combined")
+    __slots__ = ("_lines", "_second", "_size", "_target", "_writer", "enabled", "stamp", "stamp_combined")
 
     def __init__(self, target: str) -> None:
         self._target = target
         self.enabled = target != "off"
         self._lines: list[bytes] = []
         self._size = 0
-        self._fd = -1
-        self.lost = 0  # lines that could not be written (disk full); counted, never raised into a request
+        self._writer: BackgroundWriter | None = None
         self._second = 0
         self.stamp = b""
         self.stamp_combined = b""
         self.refresh(time.time())
         self.reopen()
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written in time: a full disk, a reader that does not read."""
+        return 0 if self._writer is None else self._writer.lost
 
     def refresh(self, now: float) -> None:
         """Renew the time stamp, once a second."""
@@ -49,37 +55,36 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is kept."""
+        """Give what is kept to the writer."""
         if not self._lines:
             return
-        data, count = b"".join(self._lines), len(self._lines)
+        data = b"".join(self._lines)
         self._lines.clear()
         self._size = 0
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            self.lost += count
+        if self._writer is not None:
+            self._writer.give(data)
+
+    def settle(self) -> bool:
+        """Wait, within bounds, until what was flushed is written; whether it is."""
+        return self._writer is None or self._writer.settle()
 
     def reopen(self) -> None:
-        """Open the file anew, so that a renamed one is let go."""
+        """Open the file anew, so that a renamed one is let go. Raises OSError."""
         if not self.enabled:
             return
         if self._target == "stdout":
-            self._fd = sys.stdout.fileno()
-            return
-        if self._fd >= 0:
+            fresh = sys.stdout.fileno()
+        else:
+            Path(self._target).parent.mkdir(parents=True, exist_ok=True)
+            fresh = os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if self._writer is None:
+            self._writer = BackgroundWriter(fresh, "access log")
+        elif self._target != "stdout":
             self.flush()
-        Path(self._target).parent.mkdir(parents=True, exist_ok=True)
-        fresh = os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = fresh
+            self._writer.go_on_with(fresh)
 
     def close(self) -> None:
-        """Flush and let the file go."""
+        """Flush, and let the last lines out within bounds."""
         self.flush()
-        if self._fd > 2:
-            os.close(self._fd)
-        self._fd = -1
+        self.settle()
         self.enabled = False

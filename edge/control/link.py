@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 from edge.errors import EdgeError
 from edge.frames import Decoder, Frame, FrameError, Kind, encode
 
-MAX_BACKLOG_BYTES = 64 * 1024 * 1024
+MAX_BACKLOG_BYTES = 320 * 1024 * 1024  # one frame of the largest size, and then some
 
 Progress = Callable[[dict[str, Any]], None]
 Answer = asyncio.Future[dict[str, Any]]

@@ -30,7 +30,6 @@ from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.supervisor import worker_count
 from edge.errors import ConfigError
 
-OWN_FILES = 100  # listeners, logs, links, the store's own
 SOON_S = 14 * 86400.0
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -222,7 +221,7 @@ def _budgets(config: Config, machine: Machine) -> Iterator[_Found]:
     if room and config.cache.max_object > room:
         yield _Found(("cache", "max_object"), f"is more than {named}: such a response is never stored", fatal=False)
     connections = config.limits.connections
-    if connections + OWN_FILES > machine.open_files:
+    if connections > machine.open_files:
         yield _Found(
             ("limits", "connections"),
             f"{connections} in each worker need as many open files and some for backends, the hard limit here is "

@@ -26,6 +26,7 @@ from edge.frames import Frame, Kind
 ANSWER_S = 5.0  # how long a worker may take to apply what it is told
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
 READ_OUT_S = 0.5
+DYING_S = 0.1  # a process that ends closes its link a moment before it is gone
 WORKER_MODULE = "edge.cli_worker"
 STEADY_S = 10.0  # a worker that lived this long did not fail at its start
 
@@ -71,6 +72,7 @@ class Slot:
     state: State = State.GONE
     started_at: float = 0.0
     restarts: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # of the child that holds it now
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -144,7 +146,7 @@ class Workers:
 
     async def tell(self, kind: Kind, body: dict[str, Any], timeout_s: float = ANSWER_S) -> list[dict[str, Any]]:
         """Tell every worker and wait until each has done it. Raises Refused when one could not."""
-        slots = self.live
+        slots = [slot for slot in self.slots if slot.child is not None]
         answers = await asyncio.gather(*(self._ask(slot, kind, body, timeout_s) for slot in slots))
         return [answer for answer in answers if answer is not None]
 
@@ -158,17 +160,23 @@ class Workers:
         raise LinkLost("no worker is ready")
 
     async def _ask(self, slot: Slot, kind: Kind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
-        """One worker's answer; None when it died, for its successor starts from the new state."""
-        child = slot.child
+        """One worker's answer; None when it is gone, for its successor starts from the new state.
+
+        A process whose link has ended may still serve from the old state: it is ended before anybody says "done".
+        """
+        child, over = slot.child, slot.over
         assert child is not None
         try:
             return await asyncio.wait_for(child.link.ask(kind, body), timeout_s)
         except LinkLost:
+            child.signal(signal.SIGKILL)
+            await over.wait()
             return None
         except TimeoutError:
             self._hooks.event("worker.hung", {"worker": slot.index, "pid": child.pid, "frame": kind.value})
             child.signal(signal.SIGKILL)
             child.link.end("no answer in time")
+            await over.wait()
             return None
         except Refused as error:
             raise Refused(f"worker {slot.index}: {error.detail}") from None
@@ -200,8 +208,9 @@ class Workers:
         except OSError as error:
             self._hooks.event("worker.not_started", {"worker": slot.index, "error": str(error)})
             return -1
-        slot.child, slot.state = child, State.STARTING
+        slot.child, slot.state, slot.over = child, State.STARTING, asyncio.Event()
         child.link.on_frame = lambda frame: self._frame(slot, frame)
+        child.link.on_closed = lambda reason: self._cut_off(slot, child, reason)
         child.link.send(self._hooks.first(slot.index))
         if self._stop.is_set():
             child.signal(signal.SIGKILL)  # the gateway ended while it was started
@@ -212,8 +221,23 @@ class Workers:
         finally:
             slot.child, slot.state = None, State.GONE
             slot.ready.clear()
+            slot.over.set()
             child.link.end("the worker ended")
             self._hooks.gone(slot.index)
+
+    def _cut_off(self, slot: Slot, child: Child, reason: str) -> None:
+        """Its link has ended. A worker that cannot be told anything is no worker: it ends now, and another takes its
+        place; one that drains ends by itself and closes its link first."""
+        if slot.child is not child or slot.state is State.DRAINING:
+            return
+        slot.state = State.GONE
+        slot.ready.clear()
+        asyncio.get_running_loop().call_later(DYING_S, self._end_cut_off, slot, child, reason)
+
+    def _end_cut_off(self, slot: Slot, child: Child, reason: str) -> None:
+        if slot.child is child:  # it lives on
+            self._hooks.event("worker.link_lost", {"worker": slot.index, "pid": child.pid, "evidence": reason})
+            child.signal(signal.SIGKILL)
 
     def _frame(self, slot: Slot, frame: Frame) -> None:
         if frame.kind is Kind.READY and slot.state is State.STARTING:

@@ -88,12 +88,29 @@ async def test_a_drain_ends_all_and_none_is_replaced(whole: Whole) -> None:
     assert whole.supervisor.readiness() == (False, "stopping")
 
 
-async def test_a_link_that_ends_stops_no_worker(whole: Whole) -> None:
+async def test_a_worker_whose_link_ends_serves_on_for_itself(whole: Whole) -> None:
+    """As after the supervisor's death: its last view stays."""
     child = whole.children[0]
     child._own.end("the supervisor died")
     assert child.worker is not None
     assert not child.worker.stopping
     assert child.worker.pools["web"].pool.view is not None
+
+
+async def test_to_its_supervisor_it_is_no_worker_any_more(whole: Whole) -> None:
+    whole.children[0].link.end("nobody knows why")
+    assert whole.supervisor.readiness()[0] is False
+    await until(lambda: len(whole.children) == 3 and whole.supervisor.readiness()[0])
+    assert "worker.link_lost" in kinds(whole)
+
+
+async def test_nothing_is_acknowledged_while_it_lives(whole: Whole) -> None:
+    """It serves from the old state until it is gone: the answer comes after its end, and does not count it."""
+    lost = whole.children[0]
+    lost.link.end("nobody knows why")
+    slot = whole.supervisor.workers.slots[0]
+    assert (await whole.supervisor.purge(ALL, OPERATOR))["workers"] == 1
+    assert slot.child is not lost
 
 
 async def test_an_invalidation_in_one_worker_reaches_the_others(whole: Whole) -> None:

@@ -75,7 +75,7 @@ async def test_a_database_that_cannot_be_used_is_one_warning_and_the_fence_holds
     await regions.start(GEO, more=FENCED, head=head(database))
     async with Load(regions.gateway.http_port) as load:
         assert spread(await load.more(20)) == {"eu": 100}
-    warnings = [line for line in regions.gateway.log().splitlines() if "GeoIP" in line]
+    warnings = [line for line in regions.gateway.log().splitlines() if "clients' places are unknown" in line]
     assert len(warnings) == 1, regions.gateway.log()
     assert str(database) in warnings[0]
     found = (await regions.api("GET", "/v1/explain?url=http://a.example/&client=8.8.8.8")).body

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.frames import MAX_FRAME_BYTES, Decoder, Frame, FrameError, Kind, ack, encode
+from edge.frames import PART_BYTES, Decoder, Frame, FrameError, Kind, ack, encode
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
@@ -50,11 +50,28 @@ def test_what_is_no_frame_is_refused(payload: bytes) -> None:
         Decoder().feed(len(payload).to_bytes(4, "big") + payload)
 
 
-def test_a_frame_that_is_too_large_is_refused_before_it_is_buffered() -> None:
+def test_a_frame_that_is_too_large_is_refused_before_it_is_buffered(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FrameError):
-        Decoder().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+        Decoder().feed((PART_BYTES + 1).to_bytes(4, "big"))
+    monkeypatch.setattr("edge.frames.MAX_FRAME_BYTES", 2 * PART_BYTES)
     with pytest.raises(FrameError):
-        encode(Frame(Kind.EVENT, {"text": "x" * MAX_FRAME_BYTES}))
+        encode(Frame(Kind.EVENT, {"text": "x" * (2 * PART_BYTES)}))
+    part = (PART_BYTES | 1 << 31).to_bytes(4, "big") + b" " * PART_BYTES
+    decoder = Decoder()
+    assert decoder.feed(part) == decoder.feed(part) == []
+    with pytest.raises(FrameError):
+        decoder.feed(b"\x00\x00\x00\x01")
+
+
+def test_a_large_frame_comes_in_parts() -> None:
+    """A purge log of 8,192 URLs of 2 KB each, and more."""
+    frame = Frame(Kind.CONFIG, {"epochs": ["u" * 2048] * 9000, "text": "t"})
+    data = encode(frame)
+    assert len(data) > 4 * PART_BYTES
+    decoder, found = Decoder(), []
+    for at in range(0, len(data), 1_000_003):
+        found += decoder.feed(data[at : at + 1_000_003])
+    assert found == [frame]
 
 
 def test_a_body_that_is_not_json_is_a_bug() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.adapters.background_writer import HELD_BYTES
 from edge.adapters.logs import FLUSH_BYTES, AccessLog
 from edge.dataplane.exchange import Exchange
 from edge.dataplane.worker import Worker, WorkerLimits
@@ -30,9 +33,9 @@ def test_lines_are_kept_until_a_flush_and_then_whole(tmp_path: Path) -> None:
     log.add(b"one\n")
     assert path.read_bytes() == b""
     log.flush()
-    assert path.read_bytes() == b"one\n"
+    assert log.settle() and path.read_bytes() == b"one\n"
     log.add(b"x" * FLUSH_BYTES + b"\n")
-    assert path.stat().st_size == FLUSH_BYTES + 5, "much is written at once, not kept"
+    assert log.settle() and path.stat().st_size == FLUSH_BYTES + 5, "much is written at once, not kept"
     log.add(b"last\n")
     log.close()
     assert path.read_bytes().endswith(b"last\n")
@@ -53,22 +56,54 @@ def test_reopen_lets_a_renamed_file_go_and_loses_nothing(tmp_path: Path) -> None
 def test_what_cannot_be_written_is_counted_and_never_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = AccessLog(str(tmp_path / "access.log"))
     written: list[bytes] = []
+    write = os.write
 
     def full(fd: int, data: bytes) -> int:
         if written:
             raise OSError(28, "No space left on device")
-        written.append(data[:2])
-        return 2
+        written.append(bytes(data[:2]))
+        return write(fd, data[:2])
 
     monkeypatch.setattr(os, "write", full)
     log.add(b"one\n")
     log.add(b"two\n")
     log.flush()
-    assert (log.lost, written) == (2, [b"on"])
+    assert log.settle() and (log.lost, written) == (2, [b"on"])
     monkeypatch.undo()
     log.add(b"three\n")
     log.close()
-    assert (tmp_path / "access.log").read_bytes() == b"three\n"
+    assert (tmp_path / "access.log").read_bytes() == b"on\nthree\n", "the line that was cut is ended first"
+
+
+def test_a_reader_that_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = os.pipe()
+    monkeypatch.setattr("edge.adapters.logs.sys.stdout", SimpleNamespace(fileno=lambda: here))
+    log = AccessLog("stdout")
+    line = b"x" * (FLUSH_BYTES - 1) + b"\n"
+    for _ in range(HELD_BYTES // FLUSH_BYTES + 10):
+        log.add(line)
+    assert log.lost > 0
+    os.close(there)  # the blocked write ends, and what is left is counted
+    assert log._writer is not None and log._writer.settle(5.0)
+    assert log.lost >= HELD_BYTES // FLUSH_BYTES
+    os.close(here)
+
+
+def test_standard_error_may_be_gone_or_full() -> None:
+    """What is printed neither raises nor waits; in a process of its own, for it takes the real descriptor."""
+    code = (
+        "import sys, os\n"
+        "from edge.adapters.background_writer import QuietStream\n"
+        "there, here = os.pipe()\nos.dup2(here, 2)\n"
+        "stream = sys.stderr = QuietStream(2)\n"
+        "for _ in range(200): print('x' * 100_000, file=sys.stderr)\n"
+        "assert stream.writer.lost > 0\n"
+        "os.close(there)\n"
+        "print('to nobody', file=sys.stderr)\n"
+        "os._exit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 7
 
 
 def test_off_writes_nothing() -> None:
@@ -98,7 +133,7 @@ def exchange(target: bytes, lines: bytes, combined: bool) -> tuple[Worker, Excha
     worker.combined = combined
     line = REQUEST_LINE.fullmatch(b"GET " + target + b" HTTP/1.1")
     assert line is not None
-    front = SimpleNamespace(worker=worker, peer="192.0.2.1", peer_bytes=b"192.0.2.1")
+    front = SimpleNamespace(worker=worker, peer="192.0.2.1", peer_bytes=b"192.0.2.1", scheme=b"http")
     return worker, Exchange(cast(Any, front), line[1], line[2], True, request_block(lines, Limits()))
 
 
