@@ -246,6 +246,8 @@ class Flights:
 
     def _close(self, flight: Flight) -> None:
         flight.over = True
+        flight.leader = flight.stream = flight.accepts = None  # whoever still knows the flight holds no body by it
+        flight.attached = {}
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 

@@ -128,6 +128,8 @@ class Fill:
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Decide what becomes of the response, then let the watches have it."""
+        if done:
+            self._fetch = None
         now = self.store.clock()
         response = ResponseHead(facts.status, facts.reason, facts.fields, misframed=facts.misframed)
         times = Times(self.requested_at, now)
@@ -268,7 +270,7 @@ class Fill:
         serve(exchange, watch.asked.request, stored, verdict, now)
 
     def _let_go(self, watch: Watch) -> None:
-        watch.exchange.watch = None
+        watch.exchange.watch = watch.fill = watch.flight = None
         if watch in self.watches:
             self.watches.remove(watch)
         if self.flight is not None:

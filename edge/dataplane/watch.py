@@ -121,6 +121,7 @@ class Watch:
         else:
             return False
         exchange, fill = self.exchange, self.fill
+        self.fill = self.flight = None
         exchange.status, exchange.mode, exchange.watch = status, NO_BODY, None
         head = status_line(status) + fields.encode() + exchange.own_lines(b"date" in fields)
         exchange.front.transport.write(head)
@@ -139,7 +140,7 @@ class Watch:
             exchange.body(chunks[self.at])
             self.at += 1
         if fill.whole and self.at == len(chunks):
-            exchange.watch = None
+            exchange.watch = self.fill = self.flight = None
             fill.watches.remove(self)
             exchange.end(fill.trailers)
 
@@ -153,5 +154,6 @@ class Watch:
         fill: Fill | None = self.fill
         if fill is None and self.flight is not None:
             fill = self.flight.stream  # type: ignore[assignment]  # only fills set it
+        self.fill = self.flight = None  # what has left holds no body
         if fill is not None:
             fill.leave(self, error)

@@ -1,0 +1,132 @@
+"""What a fill holds in memory: let go by the last who needs it, without a collector, and never past the budget.
+
+One rule: the collector is off while a case looks, so that a cycle of references shows as a fill that is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from kit.cachelab import Lab, head, open_lab, reply, request, until
+from kit.client import RawClient
+from kit.origin import Pause, Step
+
+from edge.dataplane.fill import Fill
+
+FRESH = "Cache-Control: max-age=60"
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Fill]]]:
+    """Weak references to each fill that is made; no collector meanwhile."""
+    fills: list[weakref.ref[Fill]] = []
+    make = Fill.__init__
+
+    def made(self: Fill, *given: object) -> None:
+        make(self, *given)  # type: ignore[arg-type]
+        fills.append(weakref.ref(self))
+
+    monkeypatch.setattr(Fill, "__init__", made)
+    gc.collect()
+    gc.disable()
+    try:
+        yield fills
+    finally:
+        gc.enable()
+
+
+async def all_dead(lab: Lab, fills: list[weakref.ref[Fill]]) -> None:
+    """No fill is left, and nothing is set aside for one."""
+    await until(lambda: all(each() is None for each in fills))
+    assert fills
+    assert lab.store.index.stats().reserved_bytes == 0
+
+
+async def ask_all(lab: Lab, clients: list[RawClient]) -> None:
+    """They ask one after the other; the first is at the origin before the second."""
+    await clients[0].send(request(target=lab.target))
+    await lab.origin.wait_for("requests", 1)
+    for client in clients[1:]:
+        await client.send(request(target=lab.target))
+    await until(lambda: sum(front.exchange is not None for front in lab.worker.fronts) == len(clients))
+
+
+NO_STORE = "Cache-Control: no-store"
+LARGE = 300_000  # larger than `max_object` of the lab below
+LEFT = {
+    "before the head": (Pause("never"),),
+    "in a body that is stored": (head(200, (FRESH,), 50_000) + b"x" * 20_000, Pause("never")),
+    "in a body that is not": (head(200, (NO_STORE,), 50_000) + b"x" * 20_000, Pause("never")),
+    "in a body that outgrew": (
+        head(200, (FRESH, "Transfer-Encoding: chunked"), None) + b"%x\r\n" % LARGE + b"x" * LARGE,
+        Pause("never"),
+    ),
+}
+ENDED = {
+    "stored": (reply(FRESH, body=b"x" * 50_000),),
+    "not stored": (reply(NO_STORE, body=b"x" * 50_000),),
+    "for whoever asked alone": (reply("Cache-Control: private, max-age=60", body=b"x"),),
+    "a failure before the head": (Step.CLOSE,),
+    "a failure in the body": (head(200, (FRESH,), 50_000) + b"x" * 20_000, Step.CLOSE),
+    "an error": (reply(FRESH, status=500, body=b"x"),),
+}
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+@pytest.mark.parametrize("state", LEFT)
+async def test_a_fill_whose_clients_left_is_gone_at_once(
+    state: str, clients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_lab("max_object = '200KiB'") as lab:
+        lab.fresh()
+        lab.answers(*LEFT[state])
+        lab.origin.default = (Pause("never"),)
+        crowd = [await RawClient.connect(lab.port) for _ in range(clients)]
+        with watched(monkeypatch) as fills:
+            await ask_all(lab, crowd)
+            if state != "before the head":
+                await crowd[0].read_head()
+            for client in crowd:
+                await client.close()
+            await lab.rest()
+            await all_dead(lab, fills)
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+@pytest.mark.parametrize("way", ENDED)
+async def test_a_fill_that_ended_is_gone_at_once(way: str, clients: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_lab(route="retry = { attempts = 0 }") as lab:
+        lab.fresh()
+        lab.answers(Pause("go"), *ENDED[way])
+        lab.origin.default = (reply(NO_STORE, body=b"x"),)
+        crowd = [await RawClient.connect(lab.port) for _ in range(clients)]
+        with watched(monkeypatch) as fills:
+            await ask_all(lab, crowd)
+            lab.origin.release("go")
+            await asyncio.gather(*(client.read_head() for client in crowd))
+            await lab.origin.wait_for("requests", 1)
+            for client in crowd:
+                await client.wire.exactly(1)
+            for client in crowd:
+                await client.close()
+            await lab.rest()
+            await all_dead(lab, fills)
+
+
+@pytest.mark.parametrize("status", [304, 200, 500])
+async def test_a_fill_that_validated_is_gone_at_once(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_lab() as lab:
+        lab.fresh()
+        lab.says("Cache-Control: max-age=1, stale-if-error=60", 'ETag: "a"')
+        await lab.ask()
+        lab.later(5)
+        lab.says(FRESH, 'ETag: "a"', status=status)
+        with watched(monkeypatch) as fills:
+            await lab.ask()
+            await lab.rest()
+            await all_dead(lab, fills)
