@@ -131,10 +131,13 @@ class BackendLink:
     def give_back(self, connection: UpstreamConnection) -> None:
         """A clean connection returns; it is kept until its idle deadline, unless the backend has left."""
         now = monotonic()
-        if self._retired or now >= connection.retire_at:
+        deadline = now + connection.idle_s
+        if deadline > connection.retire_at:
+            deadline = connection.retire_at
+        if self._retired or deadline < now:
             connection.cancel()
             return
-        connection.deadline = min(now + self.timeouts.idle, now + connection.idle_until, connection.retire_at)
+        connection.deadline = deadline
         if not connection.bound:
             self.idle.append(connection)
 
@@ -160,7 +163,7 @@ class BackendLink:
 
     def hint(self, connection: UpstreamConnection, seconds: float) -> None:
         """The origin said how long it keeps an idle connection."""
-        connection.idle_until = max(seconds - IDLE_MARGIN_S, 0.0)
+        connection.idle_s = min(self.timeouts.idle, max(seconds - IDLE_MARGIN_S, 0.0))
 
     def forget(self, connection: UpstreamConnection) -> None:
         """The connection is gone."""

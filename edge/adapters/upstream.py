@@ -59,7 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
         "address",
         "bound",
         "deadline",
-        "idle_until",
+        "idle_s",
         "link",
         "phase",
         "retire_at",
@@ -76,7 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.timeouts = link.timeouts
         self.phase = Phase.IDLE
         self.deadline = inf  # looked at by the worker's tick
-        self.idle_until = inf
+        self.idle_s = link.timeouts.idle  # how long it is kept without a request
         self.bound = False  # it is one client's (`ports.Link.bind`)
         self.retire_at = inf  # from then on it is not kept any more
         self.address = ""  # of the other side

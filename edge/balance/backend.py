@@ -154,7 +154,10 @@ class Backend:
         """Learn from one attempt; `latency_s` runs from request sent to response head (or to the failure)."""
         if outcome is Outcome.SUCCESS:
             self.latency.observe(latency_s, now)
-            self.succeeded(now)
+            self.successes += 1  # as `succeeded`, which would be one more call for each request
+            self._outlier.on_success(now)
+            if self.half_open:
+                self._readmit("the trial request went well", now)
         elif outcome is Outcome.GATEWAY_FAILURE:
             self.failures += 1
             self.latency.fail(latency_s, now)
