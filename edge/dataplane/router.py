@@ -15,6 +15,7 @@ from edge.cache.rules import Rules
 from edge.errors import BadRequest, Denied, MethodNotAllowed
 from edge.http.forwarding import Networks
 from edge.http.paths import below, hides_separator, literal_path, normal_path
+from edge.http.text import quote_text
 from edge.metrics import Meter
 from edge.ports import Timeouts
 
@@ -110,7 +111,7 @@ class Route:
             raise MethodNotAllowed(self.allow)
 
     def __post_init__(self) -> None:
-        self.label = self.name.encode()
+        self.label = quote_text(self.name)  # as a log line has it
         self.anywhere = not self.by_place and self.fence is None
         self.path = normal_path(self.path)
         self.allow = b", ".join(sorted(self.methods))

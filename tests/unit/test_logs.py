@@ -20,7 +20,7 @@ from edge.dataplane.exchange import Exchange
 from edge.dataplane.worker import Worker, WorkerLimits
 from edge.http.forwarding import Networks
 from edge.http.grammar import REQUEST_LINE, Limits, request_block
-from edge.http.text import quote
+from edge.http.text import quote, quote_text
 
 TARGETS = st.text(
     st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), min_size=1, max_size=20
@@ -125,7 +125,12 @@ def test_the_stamps(tmp_path: Path) -> None:
 def test_quoted_bytes_are_the_inside_of_a_json_string(raw: bytes) -> None:
     quoted = quote(raw)
     assert orjson.loads(b'"' + quoted + b'"') == raw.decode("latin-1")
-    assert not any(byte < 32 or (byte == 127 and raw.isascii() and False) for byte in quoted)
+    assert not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in quoted.decode())
+
+
+def test_a_routes_name_is_no_part_of_the_syntax() -> None:
+    name = 'say "hi" \\ \u0085'
+    assert orjson.loads(b'"' + quote_text(name) + b'"') == name
 
 
 def exchange(target: bytes, lines: bytes, combined: bool) -> tuple[Worker, Exchange]:
