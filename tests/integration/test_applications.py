@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from inprocess import Gateway, StartEdge, until
 
+from edge.config import load_text
 from edge.errors import ConfigError
 
 APPS = Path(__file__).parent / "apps"
@@ -227,3 +229,14 @@ async def test_alone_and_behind_the_gateway_it_answers_alike(
         assert behind[0] == 500
     else:
         assert behind == alone
+
+
+async def test_the_example_of_the_docs(edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "compute"
+    gateway = await edge(toml("hello:app").replace(str(APPS), str(docs)))
+    assert await ask(session, gateway, "/") == (200, "hello 127.0.0.1\n")
+    status, text = await ask(session, gateway, "/both?second=/no-such")
+    assert (status, orjson.loads(text)["first"]["text"]) == (200, "hello 127.0.0.1\n")
+    assert orjson.loads(text)["second"]["status"] == 404
+    assert await ask(session, gateway, "/clock?ticks=2&every=0") == (200, "data: 0\n\ndata: 1\n\n")
+    load_text((docs / "hello.toml").read_text(), "hello.toml")
