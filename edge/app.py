@@ -41,7 +41,7 @@ from edge.dataplane.hashing import HashOn
 from edge.dataplane.pools import PoolRuntime, PoolSettings, seeded
 from edge.dataplane.prefetcher import Prefetcher, Warming
 from edge.dataplane.router import Retry, Route, Router
-from edge.dataplane.store import Store
+from edge.dataplane.store import MAX_PARTS, Store
 from edge.dataplane.turns import Turns
 from edge.dataplane.worker import Worker, WorkerLimits
 from edge.http.forwarding import OVERRIDES, Networks
@@ -71,7 +71,8 @@ def build(
         applications.worker, worker.applications = worker, applications
     pools = pool_runtimes(config, worker.turns, applications)
     worker.geography = geography(config, places or geo_reader(config))
-    worker.store = store = Store(config.cache.memory, config.cache.eviction)
+    variants = max((each.cache.vary_limit for each in config.routes if each.cache is not None), default=0)
+    worker.store = store = Store(config.cache.memory, config.cache.eviction, variants + MAX_PARTS)
     store.warmer = Warming(worker).run
     if disk:
         open_disk(store, config)

@@ -40,13 +40,14 @@ class Fingerprints:
     wrong response).
     """
 
-    __slots__ = ("_buckets", "_marks", "_numbers", "_turn")
+    __slots__ = ("_buckets", "_marks", "_numbers", "_turn", "_used")
 
     def __init__(self, slots: int) -> None:
         """At least `slots` slots, rounded up to a power of two, 16 at least."""
         size = 1 << max(4, (slots - 1).bit_length())
         self._buckets = size // _WAYS - 1  # a bit mask
         self._turn = 0
+        self._used = 0
         self._marks = array("I", bytes(4 * size))
         self._numbers = array("I", bytes(4 * size))
 
@@ -84,6 +85,7 @@ class Fingerprints:
                         break
                     if numbers[way] < numbers[slot]:
                         slot = way
+            self._used += not marks[slot]
             marks[slot] = mark & _MASK32 or 1
         self._numbers[slot] = number
 
@@ -92,9 +94,10 @@ class Fingerprints:
         slot = self._find(mark)
         if slot >= 0:
             self._marks[slot] = self._numbers[slot] = 0
+            self._used -= 1
 
     def __len__(self) -> int:
-        return len(self._marks) - self._marks.count(0)
+        return self._used
 
 
 class Ghost:

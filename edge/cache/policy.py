@@ -22,7 +22,7 @@ from edge.http.conditional import CONDITIONS, range_applies
 from edge.http.fields import is_tag
 from edge.http.message import Fields, RequestHead
 from edge.http.paths import below, hides_separator, literal_path, normal_path
-from edge.http.ranges import parse_range, within
+from edge.http.ranges import Spec, parse_range, within
 
 MOST_OFFERS = 8
 
@@ -59,7 +59,7 @@ def look(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: fl
         return Decision(Act.BYPASS, Reason.NO_STORE)
     if variants:
         found = _among(request, variants, rules, now)
-        decision = found if isinstance(found, Decision) else _reuse(method, found, control, now)
+        decision = found if isinstance(found, Decision) else _reuse(method, found, control, rules, now)
     else:
         decision = _COLD
     if control.only_if_cached and decision.act is not Act.FRESH and decision.act is not Act.STALE_OK:
@@ -99,9 +99,10 @@ def _among(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: 
     if not found:
         return Decision(Act.MISS, Reason.VARY, offers=_offers(request, variants))
     best: Stored | None = None
+    asked = _range_of(request) if any(stored.part is not None for stored in found) else None
     for stored in found:
         if (best is None or stored.received_at > best.received_at) and (
-            stored.part is None or _part_answers(request, stored)
+            stored.part is None or _part_answers(request, stored, asked)
         ):
             best = stored
     if best is not None:
@@ -109,11 +110,16 @@ def _among(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: 
     return Decision(Act.MISS, Reason.RANGE, _beginning(request, found, now))
 
 
-def _part_answers(request: RequestHead, stored: Stored) -> bool:
+def _range_of(request: RequestHead) -> tuple[Spec, ...] | None:
+    """The one range that is asked for; None where there is none, or more."""
+    value = request.fields.joined(b"range") if request.method == b"GET" else None
+    specs = parse_range(value)
+    return specs if specs is not None and len(specs) == 1 else None
+
+
+def _part_answers(request: RequestHead, stored: Stored, asked: tuple[Spec, ...] | None) -> bool:
     """A part answers GETs of one range within it, and nothing else (RFC 9111 3.3)."""
-    if request.method != b"GET" or stored.part is None or b"range" not in request.fields:
-        return False
-    if within(parse_range(request.fields.joined(b"range")), stored.part, stored.length) is None:
+    if stored.part is None or within(asked, stored.part, stored.length) is None:
         return False
     return b"if-range" not in request.fields or range_applies(request.fields, stored.head.fields)
 
@@ -142,7 +148,7 @@ def _offers(request: RequestHead, variants: Sequence[Stored]) -> tuple[bytes, ..
     return tuple(tags)[:MOST_OFFERS]
 
 
-def _reuse(method: bytes, stored: Stored, control: CacheControl, now: float) -> Decision:
+def _reuse(method: bytes, stored: Stored, control: CacheControl, rules: Rules, now: float) -> Decision:
     """May the selected response be used without asking (RFC 9111 4, 4.2.4, 5.2.1)?"""
     ttl = stored.fresh_until - now
     if stored.no_cache:
@@ -153,7 +159,8 @@ def _reuse(method: bytes, stored: Stored, control: CacheControl, now: float) -> 
         return Decision(Act.FRESH, Reason.FRESH, stored)
     if not stored.must_revalidate:
         refreshing = -ttl < stored.swr_s
-        if refreshing or (control.max_stale is not None and -ttl <= control.max_stale):
+        wanted = control.max_stale is not None and -ttl <= control.max_stale and is_for_all(stored, rules)
+        if refreshing or wanted:
             return Decision(Act.STALE_OK, Reason.STALE, stored, refresh=refreshing)
     return _validate(method, stored, Reason.STALE)
 
@@ -189,8 +196,8 @@ def may_serve_stale(stored: Stored, request: RequestHead, rules: Rules, now: flo
     """Whether a stored response may stand in for a failed request to the origin (RFC 9111 4.2.4, 5861 4).
 
     A fresh one may too, where only the client had wanted it validated. STATUS needs stale-if-error, of the response,
-    the rules or the request; where the origin cannot be asked at all, what is still kept may be served, unless it was
-    kept only to be validated and neither the response nor a rule allows it.
+    the rules or the request; where the origin cannot be asked at all, what is still kept may be served. What was kept
+    only to be validated stands in within its own stale-if-error and not otherwise, whatever the client would take.
     """
     if stored.no_cache:
         return False
@@ -198,10 +205,12 @@ def may_serve_stale(stored: Stored, request: RequestHead, rules: Rules, now: flo
         return True
     if stored.must_revalidate:
         return False
-    if failure is not Failure.STATUS and (now < stored.outage_until or is_for_all(stored, rules)):
-        return now < stored.keep_until
     if now < stored.sie_until:
         return True
+    if not is_for_all(stored, rules):
+        return False
+    if failure is not Failure.STATUS:
+        return now < stored.keep_until
     asked = _directives(request.fields, rules).stale_if_error
     return asked is not None and now < stored.fresh_until + asked
 

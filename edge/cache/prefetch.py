@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from json import JSONDecodeError, loads
@@ -21,11 +21,16 @@ from json import JSONDecodeError, loads
 from edge.errors import BadRequest
 
 MAX_TARGETS = 32
+MAX_PIECES = 256  # links and parameters that are read of one response
+MAX_REFERENCE = 8192
 MAX_WARM = 1_000_000
 _MAX_NUMBER_DIGITS = 12
 
-_LINK = re.compile(rb"<([^<>]*)>((?:\s*;\s*[^\s=;,<>]+(?:\s*=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s;,\"]*))?)*)\s*(?:,|\Z)")
-_PARAM = re.compile(rb";\s*([^\s=;,<>]+)(?:\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]*)))?")
+# Possessive throughout: what was read once is never read again, whatever follows.
+_PARAMETER = re.compile(
+    rb"\s*+;\s*+([^\s=;,<>\"]++)(?:\s*+=\s*+(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s;,\"]*+)))?+", re.DOTALL
+)
+_LINK_END = re.compile(rb"\s*+(?:,|\Z)")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*\Z")  # visible, no fragment
 _RELS = frozenset({b"prefetch", b"preload"})
@@ -37,27 +42,48 @@ def link_targets(values: Iterable[bytes], scheme: bytes, authority: bytes, targe
     Links with an `anchor` speak of another resource; those with `crossorigin=use-credentials` want what is not shared.
     """
     found: dict[bytes, None] = {}
-    for value in values:
-        for link in _LINK.finditer(value):
-            parameters: dict[bytes, bytes] = {}
-            for name, quoted, plain in _PARAM.findall(link[2]):
-                parameters.setdefault(name.lower(), quoted or plain)  # the first rel counts (3.3)
-            if not _RELS & set(parameters.get(b"rel", b"").lower().split()) or b"anchor" in parameters:
-                continue
-            if parameters.get(b"crossorigin", b"").lower() == b"use-credentials":
-                continue
-            next_target = _same_origin(link[1].strip(), scheme, authority, target)
-            if next_target is not None and next_target != target:
-                found[next_target] = None
-            if len(found) == MAX_TARGETS:
-                return list(found)
+    for reference, parameters in _links(values):
+        if not _RELS & set(parameters.get(b"rel", b"").lower().split()) or b"anchor" in parameters:
+            continue
+        if parameters.get(b"crossorigin", b"").lower() == b"use-credentials":
+            continue
+        next_target = _same_origin(reference.strip(), scheme, authority, target)
+        if next_target is not None and next_target != target:
+            found[next_target] = None
+        if len(found) == MAX_TARGETS:
+            break
     return list(found)
+
+
+def _links(values: Iterable[bytes]) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """Each link with its parameters, read once from left to right, MAX_PIECES in all; broken ones are passed over."""
+    pieces = 0
+    for value in values:
+        at = 0
+        while pieces < MAX_PIECES:
+            end = value.find(b">", at)
+            start = value.rfind(b"<", at, end) if end >= 0 else -1
+            if end < 0:
+                break
+            at = end + 1
+            if start < 0:
+                pieces += 1
+                continue
+            parameters: dict[bytes, bytes] = {}
+            while pieces < MAX_PIECES and (parameter := _PARAMETER.match(value, at)) is not None:
+                name, quoted, plain = parameter.groups(b"")
+                parameters.setdefault(name.lower(), quoted or plain)  # the first rel counts (3.3)
+                at, pieces = parameter.end(), pieces + 1
+            pieces += 1
+            if (over := _LINK_END.match(value, at)) is not None:
+                at = over.end()
+                yield value[start + 1 : end], parameters
 
 
 def _same_origin(reference: bytes, scheme: bytes, authority: bytes, target: bytes) -> bytes | None:
     """A reference resolved against scheme://authority/target (RFC 3986 5.2); None if elsewhere or not clean."""
     reference = reference.partition(b"#")[0]
-    if not reference:
+    if not reference or len(reference) > MAX_REFERENCE:
         return None
     if _SCHEME.match(reference):
         given, _, rest = reference.partition(b":")
@@ -102,6 +128,8 @@ class Sequence:
         """Raises ValueError, to be shown beside the pattern's place in the configuration."""
         if not pattern.startswith("/") or pattern.count("{n}") != 1:
             raise ValueError(f"a sequence starts with / and has {{n}} once: {pattern!r}")
+        if any(segment.count("*") > 1 for segment in pattern.split("/")):  # two could share out a segment in many ways
+            raise ValueError(f"a sequence has at most one * between two slashes: {pattern!r}")
         before, after = ("[^/]*".join(map(re.escape, part.split("*"))) for part in pattern.split("{n}"))
         self.pattern = pattern
         self._found = re.compile(rf"({before})([0-9]{{1,{_MAX_NUMBER_DIGITS}}})({after})\Z".encode())

@@ -16,8 +16,7 @@ from functools import lru_cache
 from zlib import crc32
 
 from edge.cache.body import NAME_BYTES, BodyFile
-from edge.cache.selection import shared
-from edge.cache.stored import Stored, charge
+from edge.cache.stored import Stored, charge, shared
 from edge.cache.verdict import Source
 from edge.http.ranges import Part
 

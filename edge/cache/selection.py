@@ -7,10 +7,9 @@ One rule: both sides go through the same comparable form, and absent matches onl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from edge.cache.rules import Rules
-from edge.cache.stored import Selecting, Stored
+from edge.cache.stored import Selecting, Stored, shared
 from edge.http.fields import encoding_key, joined_normal, language_key, members, preferred_language, vary_names
 from edge.http.message import Fields
 
@@ -43,12 +42,6 @@ def selecting(response: Fields, request: Fields, rules: Rules) -> Selecting | No
     if names is None or not CLIENT_BOUND.isdisjoint(names):
         return None
     return shared(tuple((name, comparable(name, request, rules)) for name in names))
-
-
-@lru_cache(maxsize=4096)
-def shared(chosen: Selecting) -> Selecting:
-    """One object for equal values: browsers are few, stored responses many."""
-    return chosen
 
 
 def content_language(response: Fields, vary: Selecting) -> bytes | None:

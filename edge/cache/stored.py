@@ -17,11 +17,15 @@ from edge.http.ranges import Part
 
 Selecting = tuple[tuple[bytes, bytes | None], ...]  # (lower-case name in Vary, comparable value or None), sorted
 NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
+MAX_VARY = 32  # names in Vary: each is compared with each variant
+MAX_SHARED = 1024  # selections, of SHARED_BYTES at most
+SHARED_BYTES = 256
 NO_CONTENT = frozenset((204, 304))  # 205 has none either, but has to say so (RFC 9110 15.3.6)
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
 _OVERHEAD_BYTES = 470
 _PER_CHUNK_BYTES = 49
-_PER_VARY_BYTES = 16  # the values are shared
+_PER_VARY_BYTES = 16  # where the values are shared; else:
+_PER_OWN_VARY_BYTES = 144
 _PER_TAG_BYTES = 100
 _PER_FILE_BYTES = 200
 
@@ -266,9 +270,31 @@ def charge(made: Stored) -> int:
         + (made.length if made.file is None else len(made.file.sums) + _PER_FILE_BYTES)
         + len(made.etag or b"")
         + _PER_CHUNK_BYTES * len(made.chunks)
-        + sum(_PER_VARY_BYTES + len(value or b"") for _, value in made.vary)
+        + _charge_of(made.vary)
         + sum(_PER_TAG_BYTES + len(tag) for tag in made.tags)
     )
+
+
+_shared: dict[Selecting, Selecting] = {}
+
+
+def shared(chosen: Selecting) -> Selecting:
+    """One object for equal values: browsers are few, stored responses many. Only the first ones, and no long ones, so
+    that the table has an end."""
+    known = _shared.get(chosen)
+    if known is not None:
+        return known
+    if len(_shared) < MAX_SHARED and sum(len(name) + len(value or b"") for name, value in chosen) <= SHARED_BYTES:
+        _shared[chosen] = chosen
+    return chosen
+
+
+def _charge_of(vary: Selecting) -> int:
+    if not vary:
+        return 0
+    if _shared.get(vary) is vary:
+        return sum(_PER_VARY_BYTES + len(value or b"") for _, value in vary)
+    return sum(_PER_OWN_VARY_BYTES + len(name) + len(value or b"") for name, value in vary)
 
 
 def supersedes(new: Stored, old: Stored) -> bool:

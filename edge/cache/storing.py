@@ -10,7 +10,7 @@ from edge.cache.invalidate import is_own_uri, origin_tag
 from edge.cache.key import key_of
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.cache.selection import CLIENT_BOUND, comparable, content_language, selecting
-from edge.cache.stored import Plan, Selecting, with_date
+from edge.cache.stored import MAX_VARY, Plan, Selecting, with_date
 from edge.cache.verdict import Reason, Source
 from edge.http.cache_control import CacheControl, request_control
 from edge.http.fields import members, one_tag, vary_names
@@ -21,6 +21,7 @@ from edge.http.structured import Kind, parse_list
 
 # Statuses whose caching rules are known here: what must-understand asks for (RFC 9111 5.2.2.3).
 UNDERSTOOD = HEURISTIC | {302, 303, 307, 400, 401, 403, 406, 409, 411, 413, 415, 421, 422, 429, 500, 502, 503, 504}
+MAX_TAGS = 1024  # of one response: storing it and taking it out cost time by them
 # Answers to a client's own condition, range or expectation: nobody else's request deserves them.
 _PERSONAL = frozenset((304, 412, 416, 417))
 
@@ -53,18 +54,24 @@ def plan(request: RequestHead, response: ResponseHead, rules: Rules, times: Time
     kept = _kept(fields, control, rules)
     refusal = (
         _refused_by_origin(request, response, control, rules, overridden)
-        or (Reason.VARY_STAR if vary is None else None)
+        or (Reason.VARY_STAR if vary is None else Reason.VARY_LIMIT if len(vary) > MAX_VARY else None)
         or _refused_for_sharing(asked, kept, control, rules)
         or _refused_as_useless(request, response, control, life)
         or (Reason.RULE if overridden and life.seconds <= 0 else None)
     )
+    named = tags(request, fields)
+    if refusal is None and named is None:
+        refusal = Reason.TAGS
     length = _announced(fields)
     if refusal is None and length is not None and length > rules.max_object_bytes:
         refusal = Reason.SIZE
-    if refusal is not None or vary is None:
+    if refusal is not None or vary is None or named is None:
         return refusal or Reason.VARY_STAR
     stale_ok = not (control.revalidate or (control.no_cache and not overridden))
+    # The operator's stale windows are for what is for all; what is kept only to be validated has its own, or none.
+    for_all = life.seconds > 0 or control.public
     swr, sie = control.stale_while_revalidate, control.stale_if_error
+    default_swr, default_sie = (rules.stale_while_revalidate_s, rules.stale_if_error_s) if for_all else (0.0, 0.0)
     return Plan(
         key=key_of(request, rules),
         status=response.status,
@@ -75,15 +82,15 @@ def plan(request: RequestHead, response: ResponseHead, rules: Rules, times: Time
         born=times.received_at - initial_age(fields, times),
         lifetime_s=life.seconds,
         source=life.source,
-        swr_s=(rules.stale_while_revalidate_s if swr is None else swr) if stale_ok else 0,
-        sie_s=(rules.stale_if_error_s if sie is None else sie) if stale_ok else 0,
-        outage_s=rules.stale_on_outage_s if stale_ok else 0,
+        swr_s=(default_swr if swr is None else swr) if stale_ok else 0,
+        sie_s=(default_sie if sie is None else sie) if stale_ok else 0,
+        outage_s=rules.stale_on_outage_s if stale_ok and for_all else 0,
         keep_s=rules.keep_s,
         must_revalidate=control.revalidate,
         no_cache=control.no_cache and not overridden,
         plain_hits=not (rules.bypass_cookies or rules.bypass_headers),
         etag=one_tag(kept),
-        tags=tags(request, fields),
+        tags=named,
         language=content_language(fields, vary),
         part=part,
         length=length,
@@ -169,17 +176,25 @@ def _kept(fields: Fields, control: CacheControl, rules: Rules) -> Fields:
     return kept if dropped.isdisjoint(kept.names()) else kept.without(dropped)
 
 
-def tags(request: RequestHead, fields: Fields) -> frozenset[bytes]:
-    """Surrogate-Key and Cache-Tag by space or comma; Cache-Groups (RFC 9875) also under the name of their origin."""
+def tags(request: RequestHead, fields: Fields) -> frozenset[bytes] | None:
+    """Surrogate-Key and Cache-Tag by space or comma; Cache-Groups (RFC 9875) also under the name of their origin.
+
+    None when there are too many: a purge of one that was left out would miss the response.
+    """
     found: set[bytes] = set()
     for name in (b"surrogate-key", b"cache-tag"):
         for value in fields.get_all(name):
-            found.update(value.replace(b",", b" ").replace(b"\t", b" ").split(b" "))
+            words = value.replace(b",", b" ").replace(b"\t", b" ")
+            if words.count(b" ") > 4 * MAX_TAGS:
+                return None
+            found.update(words.split(b" "))
     groups = fields.joined(b"cache-groups")
     for item in parse_list(groups) or () if groups is not None else ():
         if item.kind is Kind.STRING and isinstance(item.value, bytes):
             found.update((item.value, origin_tag(request, item.value)))
     found.discard(b"")
+    if len(found) > MAX_TAGS:
+        return None
     return frozenset(found) if found else _NO_TAGS
 
 

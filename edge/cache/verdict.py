@@ -44,6 +44,7 @@ class Reason(Enum):
     VARY_LIMIT = "vary-limit"
     STATUS = "status"
     SIZE = "size"
+    TAGS = "tags"  # too many
     NO_FRESHNESS = "no-freshness"
     RULE = "rule"  # shown as rule:<name>
     METHOD = "method"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25  # how often `tick` is due
 MEMORY_SHARE = 16
+MAX_PARTS = 8  # of one URL
 SWEEP_STEPS = 200  # each tick; the rest of a large purge is freed bit by bit
 Progress = Callable[[dict[str, Any]], None]
 Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
@@ -35,7 +36,7 @@ Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
 class Store:
     """Stored responses of one worker. `announce` is told of invalidations, so that other workers follow."""
 
-    def __init__(self, budget_bytes: int, eviction: str, variant_limit: int = 1024) -> None:
+    def __init__(self, budget_bytes: int, eviction: str, variant_limit: int = 64 + MAX_PARTS) -> None:
         self._budget = budget_bytes
         self._eviction = eviction
         self._variant_limit = variant_limit
@@ -103,9 +104,19 @@ class Store:
 
     def put(self, stored: Stored, seq: int, now: float) -> None:
         """Keep a whole response whose fill started at `seq`, in both tiers."""
+        if stored.part is not None:
+            self._limit_parts(stored)
         found = self.index.put(stored, now, seq, min_uses=1)
         if self.disk is not None and found is not Put.PURGED and found is not Put.VARY_LIMIT:
             self.disk.put(stored, seq)
+
+    def _limit_parts(self, stored: Stored) -> None:
+        """Let the oldest parts of its URL go: a look-up reads all that there are."""
+        parts = [one for one in self.variants(stored.key) if one.part is not None and one.variant != stored.variant]
+        if len(parts) >= MAX_PARTS:
+            parts.sort(key=lambda one: one.received_at)
+            for one in parts[: len(parts) - MAX_PARTS + 1]:
+                self.discard(one)
 
     def replace(self, old: Stored, new: Stored, seq: int, now: float) -> None:
         """Keep a validated head, with the same body, in the place of the old one."""

@@ -6,7 +6,7 @@ Each client here has a cookie of its own, and the origin's first answer is the f
 from __future__ import annotations
 
 import pytest
-from kit.cachelab import head, open_lab, reply, until
+from kit.cachelab import from_store, head, open_lab, reply, until
 from kit.origin import Pause, Step
 from test_collapse import crowd, ended, read, send, waiting
 
@@ -85,6 +85,26 @@ async def test_in_an_outage_it_is_nobodys(lines: tuple[str, ...]) -> None:
         lab.answers(Step.CLOSE)
         response = await lab.ask("Cookie: session=other")
         assert response.status in (502, 504) and b"mine" not in response.body.content
+
+
+WINDOWS = "stale_if_error = '1d', stale_on_outage = '1d', stale_while_revalidate = '1d'"
+
+
+@pytest.mark.parametrize("lines", PRIVATE_LIKE[:6], ids=", ".join)
+@pytest.mark.parametrize("wish", ["max-stale", "max-stale=60, stale-if-error=60"])
+async def test_neither_the_operators_stale_windows_nor_a_client_open_it(lines: tuple[str, ...], wish: str) -> None:
+    async with open_lab(WINDOWS) as lab:
+        lab.fresh()
+        lab.says(*lines, body="mine")
+        await lab.ask("Cookie: session=first")
+        lab.later(5)
+        for script in ((Step.CLOSE, Step.CLOSE), (reply(status=503), reply(status=503)), (reply(body="ours"),)):
+            for each in script:
+                lab.answers(each)
+            for asked in ((), (f"Cache-Control: {wish}",)):
+                lab.origin.default = (reply("Cache-Control: no-store", status=503, body="ours"),)
+                response = await lab.ask("Cookie: session=other", *asked)
+                assert b"mine" not in response.body.content and not from_store(response)
 
 
 @pytest.mark.parametrize(

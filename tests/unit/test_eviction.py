@@ -249,3 +249,16 @@ def test_the_wheel_holds_nothing_of_what_was_removed() -> None:
         assert not gc.collect()  # no cycle was left behind
     finally:
         gc.enable()
+
+
+@given(st.lists(st.tuples(st.integers(0, 63), st.booleans()), max_size=200))
+def test_fingerprints_know_how_many_they_are(steps: list[tuple[int, bool]]) -> None:
+    """A table of gigabytes' worth is never counted through."""
+    table = Fingerprints(16)
+    for number, put in steps:
+        mark = (number % 7) << 32 | number
+        if put:
+            table.put(mark, number)
+        else:
+            table.forget(mark)
+        assert len(table) == len(table._marks) - table._marks.count(0)

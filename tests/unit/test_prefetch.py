@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.cache.prefetch import MAX_TARGETS, Gate, GateRules, Refusal, Sequence, link_targets, parse_warm_list
+from edge.cache import prefetch
+from edge.cache.prefetch import (
+    MAX_PIECES,
+    MAX_TARGETS,
+    Gate,
+    GateRules,
+    Refusal,
+    Sequence,
+    link_targets,
+    parse_warm_list,
+)
 from edge.errors import BadRequest
 
 
@@ -50,6 +62,40 @@ def targets(*values: bytes, target: bytes = b"/dir/page?q=1") -> list[bytes]:
 )
 def test_link_values(value: bytes, wanted: list[bytes]) -> None:
     assert targets(value) == wanted
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"<a>" + b"; a =  " * 60 + b'"',
+        b"<a>" + b';a="' * 4000,
+        b"<a>" + b"; a" * 9000 + b"<",
+        b"<" * 30000,
+        b"<>" * 15000,
+        b'<a>;b=\\"' * 4000,
+        b"<" + b"/.." * 9000 + b">; rel=preload",
+    ],
+    ids=["ambiguous", "unclosed", "many", "opening", "empty", "escaped", "long"],
+)
+def test_no_value_takes_long(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these was exponential, or quadratic: what is counted are the pieces that are read."""
+    read = []
+
+    class Counting:
+        def match(self, text: bytes, at: int) -> re.Match[bytes] | None:
+            read.append(at)
+            return prefetch_parameter.match(text, at)
+
+    prefetch_parameter = prefetch._PARAMETER
+    monkeypatch.setattr(prefetch, "_PARAMETER", Counting())
+    assert targets(value + b", </b>; rel=preload") in ([], [b"/b"])
+    assert len(read) <= 2 * MAX_PIECES and read == sorted(read)
+
+
+def test_a_pattern_has_one_star_between_two_slashes() -> None:
+    assert Sequence("/*/a*/seg-{n}.ts").next(b"/x/ay/seg-1.ts") == b"/x/ay/seg-2.ts"
+    with pytest.raises(ValueError, match="at most one"):
+        Sequence("/*-*-{n}.ts")
 
 
 def test_a_page_cannot_name_any_number_of_targets() -> None:

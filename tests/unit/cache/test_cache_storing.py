@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.heads import OPEN, at_home, date, fields, outcome, request, response, stored, times
 
+from edge.cache import stored as stored_module
 from edge.cache.rules import Directives, Rules, SetCookie
-from edge.cache.stored import Plan, build
+from edge.cache.stored import MAX_SHARED, SHARED_BYTES, Plan, build
 from edge.cache.storing import storing
 from edge.cache.verdict import Reason
 
@@ -259,3 +262,28 @@ def test_any_bytes(lines: list[tuple[str, bytes]], status: int, method: str) -> 
     got = outcome(MA, *head, status=status, asked=request("Range: bytes=0-1", method=method))
     if isinstance(got, Plan) and got.fits(2):
         build(got, (b"ab",)).head.fields.names()
+
+
+@pytest.mark.parametrize("names", [1, 3, 20, 32])
+def test_what_vary_names_is_charged_as_what_it_takes(names: int) -> None:
+    """Values that no other response has are not shared: the tuples, the names and the values all count."""
+    lines = [f"X-{number}: {'v' * 40}{number}-{names}" for number in range(names)]
+    plain = stored(MA, asked=request(*lines))
+    vary = "Vary: " + ", ".join(f"X-{number}" for number in range(names))
+    other = [line + "own" * 100 for line in lines]  # too long to be shared
+    varying = stored(MA, vary, asked=request(*other))
+    taken = sys.getsizeof(varying.vary) + sum(
+        sys.getsizeof(pair) + sys.getsizeof(pair[0]) + sys.getsizeof(pair[1]) for pair in varying.vary
+    )
+    lines_of_wire = len(varying.wire) - len(plain.wire)
+    assert varying.size_bytes - plain.size_bytes - lines_of_wire >= taken - sys.getsizeof(())
+
+
+def test_selections_that_many_share_are_held_once_and_the_table_has_an_end() -> None:
+    one, two = (stored(MA, "Vary: Accept", asked=request("Accept: text/plain")) for _ in range(2))
+    assert one.vary is two.vary
+    for number in range(2 * MAX_SHARED):
+        stored(MA, "Vary: Accept", asked=request(f"Accept: a/{number}"))
+    long = [stored(MA, "Vary: Accept", asked=request("Accept: " + "a" * SHARED_BYTES)) for _ in range(2)]
+    assert long[0].vary == long[1].vary and long[0].vary is not long[1].vary
+    assert len(stored_module._shared) <= MAX_SHARED
