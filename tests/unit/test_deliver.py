@@ -19,12 +19,16 @@ KINDS = [*(kind for kind in KINDS if kind is not errors.ConfigError), NoRoute, M
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_error_is_a_small_answer_with_a_reason(kind: type[EdgeError]) -> None:
-    lines, body = error_response(kind("why"), DATE)
+    error = kind() if kind is errors.MethodNotAllowed else kind("why")
+    lines, body = error_response(error, DATE)
     found = split_lines(lines, Limits())
     assert found is not None
     names = [name for name, _ in found]
     assert len(names) == len(set(names))
-    assert dict(found)[b"Proxy-Status"] == b'edge; error=%b; details="why"' % kind.proxy_status.encode()
+    assert dict(found)[b"Proxy-Status"] == b'edge; error=%b; details="%b"' % (
+        kind.proxy_status.encode(),
+        error.detail.encode(),
+    )
     assert len(body) < 100
     assert body.startswith(b"%d " % kind.status)
     assert (b"Retry-After" in names) is (kind.status == 503)
