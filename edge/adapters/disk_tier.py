@@ -81,7 +81,7 @@ class DiskTier:
         self._of_thread = threading.local()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cold_until = 0.0
-        self._blocks_read = 0
+        self._blocks_read = getrusage(RUSAGE_THREAD).ru_inblock
         self._looking: list[list[tuple[Purge, float]]] = []  # of look-ups in threads: what was purged since
         self._ticks = 0
         left = list(noted(place))  # by workers that were killed: their purges are this one's now
