@@ -81,7 +81,7 @@ class DiskTier:
         self._of_thread = threading.local()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cold_until = 0.0
-        self._blocks_read = getrusage(RUSAGE_THREAD).ru_inblock
+        self._blocks_read = 0
         self._looking: list[list[tuple[Purge, float]]] = []  # of look-ups in threads: what was purged since
         self._ticks = 0
         left = list(noted(place))  # by workers that were killed: their purges are this one's now
@@ -96,6 +96,8 @@ class DiskTier:
         self.writer.start()
         if read_ahead(place.index, WARM_BYTES):  # look-ups go through a thread meanwhile
             self._cold_until = monotonic() + SLOW_FOR_S
+        self._db.execute(_QUERY, (0,)).fetchall()  # the first one opens files
+        self._blocks_read = getrusage(RUSAGE_THREAD).ru_inblock
 
     @classmethod
     def open(
@@ -128,6 +130,7 @@ class DiskTier:
         try:
             read = self._read(key, self._db, self._segments, wait=False)
         except Cold:
+            self._has_read()  # that it had the kernel begin to read does not count as waiting
             return None
         if monotonic() - began > SLOW_S and self._has_read():
             self._cold_until = began + SLOW_FOR_S
