@@ -73,7 +73,9 @@ class Fetch:
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
         self.exchange = exchange  # whose request this is; it may have ended while a fill goes on
         self.receiver = receiver
-        self.route = route = exchange.routed
+        route = exchange.route
+        assert route is not None  # `routed` would be a call for each request
+        self.route = route
         self.pool: PoolRuntime = route.pool
         self.lines = lines
         self.began_at = exchange.started_at

@@ -105,7 +105,8 @@ class PoolRuntime:
     def select(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> Backend | None:
         """The next backend for this exchange, never one that was tried."""
         hint = 0 if self.hash_on is None else self.hash_on.hint(exchange)
-        route = exchange.routed
+        route = exchange.route
+        assert route is not None
         if route.anywhere:
             return self.pool.pick(now, hint, tried)
         return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
