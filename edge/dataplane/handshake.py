@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from edge.dataplane.front import Front
@@ -28,16 +28,15 @@ async def _shake(front: Front, tls: ssl.SSLContext) -> None:
     loop, raw = asyncio.get_running_loop(), front.transport
     if raw.is_closing():
         return
+    limit_s = front.worker.limits.header_timeout
+    started = loop.create_task(
+        loop.start_tls(raw, front, tls, server_side=True, ssl_handshake_timeout=limit_s, ssl_shutdown_timeout=DAY_S)
+    )
     try:
-        secured = await loop.start_tls(
-            raw,
-            front,
-            tls,
-            server_side=True,
-            ssl_handshake_timeout=front.worker.limits.header_timeout,
-            ssl_shutdown_timeout=DAY_S,
-        )
+        await _pass_on(front, raw)
+        secured = await started
     except (OSError, EOFError, asyncio.CancelledError) as error:  # refused, gone, or too late: its connection ends
+        started.cancel()
         raw.abort()
         front.connection_lost(error if isinstance(error, OSError) else None)
         if isinstance(error, asyncio.CancelledError):
@@ -48,3 +47,21 @@ async def _shake(front: Front, tls: ssl.SSLContext) -> None:
         front.connection_lost(None)
     else:
         front.secured(secured)
+
+
+async def _pass_on(front: Front, raw: asyncio.Transport) -> None:
+    """Give the TLS protocol what came between accept and its start, before the loop reads more.
+
+    The loop begins to read when `connection_made` returns, whatever it says, and `start_tls` takes over in a later
+    turn: after one turn it has replaced the protocol, after the second one the new protocol knows its transport.
+    """
+    await asyncio.sleep(0)
+    early = front.take_buffer()
+    await asyncio.sleep(0)
+    protocol = cast(Any, raw.get_protocol())  # uvloop's is one, without the name
+    while early and protocol is not front and not raw.is_closing():
+        room = protocol.get_buffer(len(early))
+        count = min(len(room), len(early))
+        room[:count] = early[:count]
+        protocol.buffer_updated(count)
+        early = early[count:]
