@@ -285,7 +285,7 @@ def timeouts(values: TimeoutsConfig) -> Timeouts:
     """The waits on a backend. A head that is due in one second cannot have its first byte later."""
     first = min(values.first_byte, values.head)
     idle = values.idle if isinstance(values, PoolTimeouts) else 0.0  # a route has no connections of its own
-    return Timeouts(values.connect, first, values.head, values.body, idle, values.queue)
+    return Timeouts(values.connect, first, values.head, values.body, idle, values.queue, values.tunnel)
 
 
 def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
@@ -305,7 +305,7 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         methods=frozenset(method.encode() for method in values.methods),
         timeouts=timeouts(values.timeouts),
         retry=retry(values.retry),
-        upgrades=frozenset((b"websocket",)) if values.upgrade else frozenset(),
+        upgrades=frozenset(each.encode() for each in values.upgrade),
         wish=GeoWish(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_WISH,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
     )

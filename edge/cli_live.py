@@ -81,12 +81,13 @@ def _status_tables(found: dict[str, Any]) -> list[Any]:
         ),
         table(
             "Routes",
-            ["route", "requests", "2xx", "3xx", "4xx", "5xx", "out", "hit rate 5m", "offload 5m", "p50 ms", "p99 ms"],
+            ["route", "requests", "2xx", "3xx", "4xx", "5xx", "out", "hit rate 5m", "offload 5m",
+             "first byte p50 ms", "p99 ms", "total p99 ms"],
             [
                 [
                     name, m["requests"], *(m["status"].get(c, 0) for c in ("2xx", "3xx", "4xx", "5xx")),
                     size(m["bytes_out"]), percent(m["cache_5m"]["hit_rate"]), percent(m["cache_5m"]["offload"]),
-                    m["p50_ms"], m["p99_ms"],
+                    m["p50_ms"], m["p99_ms"], m["total_p99_ms"],
                 ]
                 for name, m in requests["routes"].items()
             ],

@@ -31,6 +31,7 @@ from edge.config_types import (
     Section,
     Text,
     Timeout,
+    Upgrades,
     Url,
     Weight,
     entry,
@@ -156,6 +157,7 @@ class Timeouts(Section):
     first_byte: Timeout = entry("10s", "From the request sent to the first byte of the answer")
     head: Timeout = entry("15s", "From the request sent to the end of the answer's head")
     body: Timeout = entry("30s", "Between two pieces of the answer's body")
+    tunnel: Timeout = entry("1h", "How long nothing may come from either side of an upgraded connection; pings count")
     queue: Timeout = entry("1s", "How long a request waits for a free backend when all are full")
 
 
@@ -295,7 +297,9 @@ class Route(Section):
     purge_methods: Purgers = entry(
         False, "Whose PURGE is obeyed: true = this machine's, or a list of networks; else PURGE, BAN, REFRESH get 405"
     )
-    upgrade: bool = entry(True, "Let WebSocket through when the backend answers 101")
+    upgrade: Upgrades = entry(
+        ["websocket"], "Protocols that are let through when the backend answers 101; true = WebSocket, false = none"
+    )
     timeouts: Timeouts = entry({}, "Waits on a backend; what is left out is the pool's")
     retry: Retry = entry({}, "Further attempts; what is left out is the pool's")
 

@@ -235,6 +235,23 @@ def parse_host_name(value: object) -> str:
     return value.lower()
 
 
+_PROTOCOL = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:/[A-Za-z0-9!#$%&'*+.^_`|~-]+)?")
+
+
+def parse_upgrades(value: object) -> tuple[str, ...]:
+    """`["websocket"]`, lower case; true is just that and false none. HTTP itself and TLS are never let through."""
+    if isinstance(value, bool):
+        return ("websocket",) if value else ()
+    if not isinstance(value, list | tuple):
+        raise _refuse('a list of protocols such as ["websocket"]', value)
+    for each in value:
+        if not isinstance(each, str) or _PROTOCOL.fullmatch(each) is None:
+            raise _refuse('a protocol such as "websocket"', each)
+        if each.lower().partition("/")[0] in ("h2", "h2c", "http", "tls"):
+            raise ValueError(f"{shown(each)} is never let through: requests inside it would pass by every rule")
+    return tuple(each.lower() for each in value)
+
+
 def parse_workers(value: object) -> int | str:
     """`"auto"` or a number of processes."""
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
@@ -273,6 +290,7 @@ Url = Annotated[BackendUrl, PlainValidator(parse_backend_url), Kind("URL")]
 HostName = Annotated[str, PlainValidator(parse_host_name), Kind("host name")]
 Cidr = Annotated[Network, PlainValidator(parse_network), Kind("network")]
 Purgers = Annotated[tuple[Network, ...], PlainValidator(parse_purgers), Kind("true, false or list of networks")]
+Upgrades = Annotated[tuple[str, ...], PlainValidator(parse_upgrades), Kind("list of protocols, or true or false")]
 Workers = Annotated[int | str, PlainValidator(parse_workers), Kind('"auto" or whole number')]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]

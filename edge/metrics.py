@@ -8,7 +8,7 @@ loses at most one second of counts and nothing twice.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Upper bounds in seconds of the latency histogram's buckets; the last bucket is +Inf.
@@ -29,7 +29,8 @@ HELP: dict[str, str] = {
     "attempts": "Requests sent to backends, retries included",
     "retries": "Attempts after the first",
     "own": "Fetches that no client asked for: refreshes, prefetches, warm lists",
-    "latency": "Seconds from the request's head to the response's end",
+    "latency": "Seconds from the request's head to the response's end (of a backend: to its head); no tunnels",
+    "first_byte": "Seconds from the request's head to the response's head",
 }
 
 
@@ -48,6 +49,26 @@ class Histogram:
         self.counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.total += 1
         self.total_s += seconds
+
+    def observe_all(self, samples: list[float]) -> None:
+        """Count several; the list is empty afterwards."""
+        counts = self.counts
+        for seconds in samples:
+            counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.total += len(samples)
+        self.total_s += sum(samples)
+        samples.clear()
+
+    def plain(self) -> list[Any]:
+        """As JSON values."""
+        return [self.counts, self.total, self.total_s]
+
+    @classmethod
+    def of(cls, plain: Sequence[Any]) -> Histogram:
+        """From its `plain` values."""
+        made = cls()
+        made.counts, made.total, made.total_s = plain
+        return made
 
     def add(self, other: Histogram) -> None:
         """Sum another one in."""
@@ -76,6 +97,8 @@ class Meter:
         "bytes_out",
         "cache_out",
         "errors",
+        "first_byte",
+        "first_samples",
         "hit_bytes",
         "hits",
         "latency",
@@ -108,13 +131,14 @@ class Meter:
         self.own = 0
         self.latency = Histogram()
         self.samples: list[float] = []  # seconds, not yet in the histogram
+        self.first_byte = Histogram()  # of routes; a backend's latency is to its head anyway
+        self.first_samples: list[float] = []
 
     def fold(self) -> None:
         """Put samples and quick hits where they are counted (four times a second, by the worker's timer)."""
         latency = self.latency
-        for seconds in self.samples:
-            latency.observe(seconds)
-        self.samples.clear()
+        latency.observe_all(self.samples)
+        self.first_byte.observe_all(self.first_samples)
         if self.hits:
             hits, sent = self.hits, self.hit_bytes
             self.hits = self.hit_bytes = 0
@@ -123,20 +147,21 @@ class Meter:
             self.verdicts["hit"] = self.verdicts.get("hit", 0) + hits
             self.bytes_out += sent
             self.cache_out += sent
-            latency.counts[0] += hits  # microseconds: reading the clock twice for each would be a good part of them
-            latency.total += hits
+            for each in (latency, self.first_byte):
+                each.counts[0] += hits  # microseconds: reading the clock twice for each would be a good part of them
+                each.total += hits
 
     def delta(self) -> dict[str, Any]:
         """Everything counted since the last call, as plain JSON values; the meter starts again at zero."""
         self.fold()
-        latency = self.latency
         found: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
         found.update(
             status=self.status,
             verdicts=self.verdicts,
             reasons=self.reasons,
             errors=self.errors,
-            latency=[latency.counts, latency.total, latency.total_s],
+            latency=self.latency.plain(),
+            first_byte=self.first_byte.plain(),
         )
         self.__init__()  # type: ignore[misc]  # the one place where a meter starts again
         return found
@@ -150,10 +175,8 @@ class Meter:
             own = getattr(self, name)
             for word, count in delta[name].items():
                 own[word] = own.get(word, 0) + count
-        counts, total, total_s = delta["latency"]
-        other = Histogram()
-        other.counts, other.total, other.total_s = counts, total, total_s
-        self.latency.add(other)
+        self.latency.add(Histogram.of(delta["latency"]))
+        self.first_byte.add(Histogram.of(delta["first_byte"]))
 
 
 _NUMBERS = (

@@ -30,6 +30,7 @@ class Timeouts:
     body: float = 30.0
     idle: float = 30.0
     queue: float = 1.0
+    tunnel: float = 3600.0
 
 
 class ResponseSink(Protocol):

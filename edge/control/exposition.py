@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from edge.control.totals import Totals
-from edge.metrics import HELP, LATENCY_BOUNDS_S, Meter
+from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -47,6 +47,7 @@ class _Collected(Collector):
         for name in ROUTE_NUMBERS:
             yield _numbers("edge", name, ["route"], routes)
         yield _latency("edge", ["route"], routes)
+        yield _latency("edge", ["route"], routes, "first_byte")
         yield from _requests("edge_backend", ["pool", "backend"], backends)
         for name in BACKEND_NUMBERS:
             yield _numbers("edge_backend", name, ["pool", "backend"], backends)
@@ -116,14 +117,15 @@ def _numbers(prefix: str, name: str, labels: list[str], rows: Rows) -> Metric:
     return family
 
 
-def _latency(prefix: str, labels: list[str], rows: Rows) -> Metric:
-    family = HistogramMetricFamily(f"{prefix}_latency_seconds", HELP["latency"], labels=labels)
+def _latency(prefix: str, labels: list[str], rows: Rows, name: str = "latency") -> Metric:
+    family = HistogramMetricFamily(f"{prefix}_{name}_seconds", HELP[name], labels=labels)
     for key, meter in rows:
+        histogram: Histogram = getattr(meter, name)
         seen, buckets = 0, []
-        for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), meter.latency.counts, strict=True):
+        for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), histogram.counts, strict=True):
             seen += count
             buckets.append((bound, float(seen)))
-        family.add_metric(list(key), buckets, meter.latency.total_s)
+        family.add_metric(list(key), buckets, histogram.total_s)
     return family
 
 

@@ -331,6 +331,7 @@ class Exchange:
         fetch = self.fetch
         assert fetch is not None and facts.upgrade is not None
         self.status = 101
+        self.head_at = monotonic()
         self.keep = False
         self.mode = CLOSE
         front = self.front

@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from edge.dataplane.front import Front
 
 
-IDLE_S = 3600.0  # how long nothing may come from either side
-_PROBES = (
-    ("TCP_KEEPIDLE", 60),
-    ("TCP_KEEPINTVL", 15),
-    ("TCP_KEEPCNT", 4),
-)  # a side that has vanished ends in 2 minutes
+# A side that has vanished without a word is found out by the kernel in 2 minutes.
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 def keep_alive(transport: asyncio.Transport) -> None:
@@ -43,7 +39,7 @@ def keep_alive(transport: asyncio.Transport) -> None:
 class Tunnel:
     """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
 
-    __slots__ = ("_connection", "_exchange", "_front", "_heard_at", "fetch")
+    __slots__ = ("_connection", "_exchange", "_front", "_heard_at", "_idle_s", "fetch")
 
     def __init__(self, exchange: Exchange, front: Front, fetch: Fetch) -> None:
         assert fetch.connection is not None
@@ -53,7 +49,8 @@ class Tunnel:
         self._connection = fetch.connection
         self._connection.sink = self
         self._heard_at = monotonic()
-        front.deadline = self._heard_at + IDLE_S
+        self._idle_s = fetch.route.timeouts.tunnel
+        front.deadline = self._heard_at + self._idle_s
         for transport in (front.transport, self._connection.transport):
             keep_alive(transport)
         waiting = front.begin_tunnel(self)
@@ -130,8 +127,8 @@ class Tunnel:
 
     def expire(self, now: float) -> None:
         """Nobody has said anything for as long as a tunnel may be silent (a ping of either side counts)."""
-        if now - self._heard_at < IDLE_S:
-            self._front.deadline = self._heard_at + IDLE_S
+        if now - self._heard_at < self._idle_s:
+            self._front.deadline = self._heard_at + self._idle_s
             return
         self._exchange.error = "connection_timeout"
         self._front.abort()  # the origin's side ends with it

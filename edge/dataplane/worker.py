@@ -218,7 +218,10 @@ class Worker:
             status = exchange.status
             meter.status[status // 100 if status < 600 else 0] += 1
             meter.bytes_out += exchange.bytes_out
-            meter.samples.append(seconds)
+            head_at = exchange.head_at
+            meter.first_samples.append(head_at - exchange.started_at if head_at else seconds)
+            if status != 101:  # how long people talk says nothing of how quick anything is
+                meter.samples.append(seconds)
             verdict = exchange.verdict
             meter.verdicts[verdict] = meter.verdicts.get(verdict, 0) + 1
             if exchange.reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -148,3 +149,102 @@ async def test_a_route_without_upgrades(origin: ScriptedOrigin, edge: StartEdge,
     response = await client.read_response()
     assert response is not None and response.status == 200
     assert origin.requests[0].get(b"upgrade") is None
+
+
+# -- how long a tunnel may be silent -----------------------------------------------------------------------------------
+
+
+async def test_a_silent_tunnel_ends_and_so_does_its_origin_s_side(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy(pool='timeouts = { tunnel = "300ms" }')
+    origin.default = (SWITCH, Step.SILENCE)
+    await client.send(ASK % b"websocket")
+    assert await client.read_head() is not None
+    assert await client.wire.until_end() == b""
+    await until(lambda: gateway.in_flight == 0 and gateway.upstream_connections == 0)
+    line = (await gateway.log(1))[0]
+    assert (line["status"], line["error"]) == (101, "connection_timeout")
+
+
+@pytest.mark.parametrize("side", ["client", "origin"])
+async def test_bytes_of_either_side_keep_a_tunnel(side: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy(pool='timeouts = { tunnel = "10s" }')
+    pings = [piece for at in range(5) for piece in (Pause(f"{at}"), b"!")]
+    origin.default = (SWITCH, *(pings if side == "origin" else ()), Step.SILENCE)
+    await client.send(ASK % b"websocket")
+    assert await client.read_head() is not None
+    tunnel = next(iter(gateway.worker.fronts)).tunnel
+    assert tunnel is not None
+    for at in range(5):
+        before = tunnel._heard_at
+        if side == "client":
+            await client.send(b"?")
+        else:
+            origin.release(f"{at}")
+        await until(lambda before=before: tunnel._heard_at > before)  # type: ignore[misc]
+        heard = tunnel._heard_at
+        await gateway.on_loop(lambda heard=heard: tunnel.expire(heard + 9.9))  # type: ignore[misc]
+        assert gateway.in_flight == 1
+    await gateway.on_loop(lambda: tunnel.expire(tunnel._heard_at + 10.1))
+    assert await client.wire.until_end() == b"!" * (5 if side == "origin" else 0)
+
+
+async def test_the_kernel_watches_both_peers_of_a_tunnel(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy()
+    origin.default = (SWITCH, Step.SILENCE)
+    await client.send(ASK % b"websocket")
+    assert await client.read_head() is not None
+    transports = [next(iter(gateway.worker.fronts)).transport, gateway.upstream()[0].transport]
+    for transport in transports:
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+async def test_a_route_names_its_protocols(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> None:
+    gateway = await edge(edge_toml(origin.port, route='cache = false\nupgrade = ["Chat/1"]'))
+    origin.default = (SWITCH.replace(b"websocket", b"chat/1"), b"hello", Step.SILENCE)
+    client = await raw_client(gateway.port)
+    await client.send(ASK % b"chat/1")
+    head = await client.read_head()
+    assert head is not None and head.status == 101
+    assert await client.wire.exactly(5) == b"hello"
+    origin.default = (OK,)
+    other = await raw_client(gateway.port)
+    await other.send(ASK % b"websocket")
+    response = await other.read_response()
+    assert response is not None and response.status == 200
+    assert origin.requests[1].get(b"upgrade") is None
+
+
+async def test_a_tunnel_s_length_is_not_a_latency(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy()
+    origin.default = (SWITCH, Step.CLOSE)
+    await client.send(ASK % b"websocket")
+    await client.wire.until_end()
+    await until(lambda: gateway.requests == 1)
+    meter = gateway.worker.router.routes[0].meter
+    await gateway.on_loop(meter.fold)
+    assert (meter.first_byte.total, meter.latency.total) == (1, 0)
+
+
+async def test_a_long_stream_is_long_and_not_slow(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy()
+    origin.default = (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Pause("end"), b"ok")
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert await client.read_head() is not None
+    exchange = next(iter(gateway.worker.fronts)).exchange
+    assert exchange is not None
+
+    def earlier() -> None:
+        exchange.started_at -= 100.0
+        exchange.head_at -= 100.0
+
+    await gateway.on_loop(earlier)
+    origin.release("end")
+    assert await client.wire.exactly(2) == b"ok"
+    await until(lambda: gateway.requests == 1)
+    meter = gateway.worker.router.routes[0].meter
+    await gateway.on_loop(meter.fold)
+    first, total = meter.first_byte.quantile(0.99), meter.latency.quantile(0.99)
+    assert first is not None and first <= 10
+    assert total == float("inf")

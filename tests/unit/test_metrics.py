@@ -24,6 +24,9 @@ STEPS = st.lists(
 )
 
 
+_HISTOGRAMS = ("latency", "first_byte")
+
+
 def do(meter: Meter, what: str, value: Any) -> None:
     if what == "status":
         meter.status[value] += 1
@@ -31,14 +34,16 @@ def do(meter: Meter, what: str, value: Any) -> None:
         meter.reasons[value] = meter.reasons.get(value, 0) + 1
     elif what == "sample":
         meter.samples.append(value)
+        meter.first_samples.append(value / 2)
     else:
         setattr(meter, what, getattr(meter, what) + value)
 
 
 def shown(meter: Meter) -> object:
     meter.fold()
-    numbers = {name: getattr(meter, name) for name in Meter.__slots__ if name != "latency"}
-    return numbers, meter.latency.counts, meter.latency.total, round(meter.latency.total_s, 6)
+    numbers = {name: getattr(meter, name) for name in Meter.__slots__ if name not in _HISTOGRAMS}
+    both = [getattr(meter, name) for name in _HISTOGRAMS]
+    return numbers, [(each.counts, each.total, round(each.total_s, 6)) for each in both]
 
 
 @given(STEPS)
@@ -77,6 +82,6 @@ def test_bounds_belong_to_their_bucket_and_an_empty_histogram_says_nothing() -> 
 
 
 def test_every_number_is_declared() -> None:
-    assert set(Meter.__slots__) - {"samples", "hits", "hit_bytes"} == set(HELP), (
+    assert set(Meter.__slots__) - {"samples", "first_samples", "hits", "hit_bytes"} == set(HELP), (
         "these are only kept until the next fold"
     )
