@@ -22,7 +22,8 @@ The rule: each follower that waits is settled exactly once, by one callback or b
 the table is in its next state and never inside one another, so that a party may join, fail or leave from within one,
 and five hundred followers that fail one after the other need no deep stack.
 
-Markers are bounded in number; the oldest gives way, which costs one coalesced fetch and no more.
+Markers are 64-bit marks of keys, whatever the keys' length, and bounded in number; the oldest gives way, which costs
+one coalesced fetch and no more.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Flights:
         self.marker_ttl_s = marker_ttl_s
         self.max_markers = max_markers
         self._flights: dict[Hashable, Flight] = {}
-        self._markers: dict[Hashable, tuple[float, Why]] = {}  # until; the oldest first
+        self._markers: dict[int, tuple[float, Why]] = {}  # by the key's hash: until; the oldest first
         self._limits: list[tuple[float, int, Flight, Party]] = []  # a heap; settled ones leave it when their time comes
         self._count = 0
         self._calls: deque[Callable[[], None]] = deque()
@@ -144,11 +145,11 @@ class Flights:
         """A request that found nothing usable. A background refresh that gets Follow has nothing to do and leaves."""
         flight = self._flights.get(key)
         if flight is None:
-            marker = self._markers.get(key)
+            marker = self._markers.get(hash(key))
             if marker is not None:
                 if now < marker[0]:
                     return Alone(marker[1])
-                del self._markers[key]
+                del self._markers[hash(key)]
             self._flights[key] = flight = Flight(key, me)
             return Lead(flight)
         if flight.filling:
@@ -166,7 +167,7 @@ class Flights:
         if flight.over:
             return
         flight.filling, flight.stream, flight.accepts = True, stream, accepts
-        self._markers.pop(flight.key, None)
+        self._markers.pop(hash(flight.key), None)
         waiting, flight.waiting = flight.waiting, {}
         for party in waiting.values():
             if accepts is None or accepts(party):
@@ -224,12 +225,12 @@ class Flights:
 
     def marker(self, key: Hashable, now: float) -> Why | None:
         """Why requests for a key go alone at present."""
-        found = self._markers.get(key)
+        found = self._markers.get(hash(key))
         return found[1] if found is not None and now < found[0] else None
 
     def forget(self, key: Hashable) -> None:
         """A request that went alone found the response storable: coalesce again."""
-        self._markers.pop(key, None)
+        self._markers.pop(hash(key), None)
 
     def __len__(self) -> int:
         """Flights under way."""
@@ -252,10 +253,10 @@ class Flights:
             del self._flights[flight.key]
 
     def _mark(self, key: Hashable, why: Why, now: float) -> None:
-        self._markers.pop(key, None)
+        self._markers.pop(hash(key), None)
         if len(self._markers) >= self.max_markers:
             del self._markers[next(iter(self._markers))]
-        self._markers[key] = (now + self.marker_ttl_s, why)
+        self._markers[hash(key)] = (now + self.marker_ttl_s, why)
 
     def _call(self, callback: Callable[..., None], what: object) -> None:
         self._calls.append(lambda: callback(what))

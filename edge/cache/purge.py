@@ -32,6 +32,8 @@ from edge.errors import BadRequest
 from edge.http.paths import normal_path
 
 MAX_LOG = 8192
+MAX_LOG_BYTES = 4 * 1024 * 1024  # a client's unsafe requests are logged too, each with its URL
+_ENTRY_BYTES = 250  # of the log, its value excepted
 MAX_STAMPS = 1024
 _MAX_VALUE = 8192
 
@@ -108,7 +110,7 @@ Target = tuple[Kind, bytes]
 class Epochs:
     """The sequence, the stamps and the log of one worker; `to_dict` is what must survive a restart."""
 
-    __slots__ = ("_all", "_depth", "_log", "_stamps", "floor", "last_stamp", "seq")
+    __slots__ = ("_all", "_depth", "_log", "_log_bytes", "_stamps", "floor", "last_stamp", "seq")
 
     def __init__(self) -> None:
         self.seq = 1  # the number of the last purge
@@ -117,6 +119,7 @@ class Epochs:
         self._all = Stamp()
         self._stamps: dict[Target, Stamp] = {}  # the most recent one last
         self._log: dict[Target, Stamp] = {}
+        self._log_bytes = 0
         self._depth = 0  # segments in the longest prefix stamped
 
     def now_seq(self) -> int:
@@ -135,16 +138,28 @@ class Epochs:
             if not purge.soft:  # nothing that an older entry speaks of is left
                 self._stamps.clear()
                 self._log.clear()
+                self._log_bytes = 0
         elif purge.kind in STAMPED:
             self._depth = max(self._depth, purge.value.count(b"/"))
             evicted = _remember(self._stamps, (purge.kind, purge.value), stamp, MAX_STAMPS)
             self._all = self._all.join(evicted)
         else:
-            evicted = _remember(self._log, (purge.kind, purge.value), stamp, MAX_LOG)
-            self.floor = max(self.floor, evicted.hard, evicted.soft)
+            self._note((purge.kind, purge.value), stamp)
         if purge.kind in STAMPED:
             self.last_stamp = self.seq
         return self.seq
+
+    def _note(self, target: Target, stamp: Stamp) -> None:
+        """Log a purge; the oldest entries give way where the log is too long or too large."""
+        log = self._log
+        if target not in log:
+            self._log_bytes += _ENTRY_BYTES + len(target[1])
+        log[target] = log.pop(target, _NONE).join(stamp)
+        while len(log) > MAX_LOG or self._log_bytes > MAX_LOG_BYTES:
+            oldest = next(iter(log))
+            evicted = log.pop(oldest)
+            self._log_bytes -= _ENTRY_BYTES + len(oldest[1])
+            self.floor = max(self.floor, evicted.hard, evicted.soft)
 
     def admit(self, seq: int, key: bytes, tags: Iterable[bytes]) -> Fate:
         """What is left of a response whose fill started at `seq`, and which no index held since."""
@@ -228,7 +243,7 @@ class Epochs:
             epochs._stamps[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
             epochs._depth = max(epochs._depth, value.count("/"))
         for kind, value, *stamp in found["log"]:
-            epochs._log[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
+            epochs._note((Kind(kind), value.encode("latin-1")), Stamp(*stamp))
         return epochs
 
 

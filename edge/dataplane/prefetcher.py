@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ NEGOTIATED = frozenset((b"accept", b"accept-encoding", b"accept-language", b"use
 LOOK_AGAIN_S = 1.0  # how often the links of one page are looked at
 PAGES_KNOWN = 4096
 UNUSED_KEPT = 8192
+UNUSED_BYTES = 2 * 1024 * 1024  # of their keys
 SETTLED_PER_TICK = 100
 FULL_LAG_S = 0.1  # a loop that is so late is full
 WARM_AT_ONCE = 8
@@ -54,7 +56,8 @@ class Prefetcher:
         self._sequences = sequences
         self._running: set[bytes] = set()
         self._unused: dict[bytes, float] = {}  # by key: until when it is fresh
-        self._looked: dict[bytes, float] = {}  # pages by key: when their links were looked at
+        self._unused_bytes = 0
+        self._looked: dict[int, float] = {}  # pages by their key's hash: when their links were looked at
 
     def origin_asked(self, now: float) -> None:
         """A request for a client went to an origin; its share is counted by these."""
@@ -66,6 +69,7 @@ class Prefetcher:
         if key is None or not exchange.counted or exchange.behind:
             return
         if self._unused.pop(key, None) is not None:
+            self._unused_bytes -= len(key)
             self.gate.used()
         now = monotonic()
         for target in self._targets(exchange, stored, now):
@@ -73,16 +77,16 @@ class Prefetcher:
                 return
 
     def _targets(self, exchange: Exchange, stored: Stored, now: float) -> Iterator[bytes]:
-        target, key = exchange.target, stored.key
+        target, page = exchange.target, hash(stored.key)
         for sequence in self._sequences:
             following = sequence.next(target)
             if following is not None:
                 yield following
-        if not self._links or now - self._looked.get(key, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
+        if not self._links or now - self._looked.get(page, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
             return
         if len(self._looked) >= PAGES_KNOWN:
             self._looked.clear()
-        self._looked[key] = now
+        self._looked[page] = now
         values = stored.head.fields.get_all(b"link")
         if values:
             yield from link_targets(values, exchange.scheme, exchange.authority, target)
@@ -110,18 +114,25 @@ class Prefetcher:
         fresh_until = wanted.fresh_until()
         self.gate.ended(fresh_until is not None)
         if fresh_until is not None:
-            if len(self._unused) >= UNUSED_KEPT:
-                self._waste(next(iter(self._unused)))
-            self._unused[wanted.key] = fresh_until
+            self._keep(wanted.key, fresh_until)
+
+    def _keep(self, key: bytes, fresh_until: float) -> None:
+        """Remember it until somebody asks for it; the oldest give way, as wasted."""
+        if key not in self._unused:
+            self._unused_bytes += len(key)
+        self._unused[key] = fresh_until
+        while len(self._unused) > UNUSED_KEPT or self._unused_bytes > UNUSED_BYTES:
+            self._waste(next(iter(self._unused)))
 
     def _waste(self, key: bytes) -> None:
         del self._unused[key]
+        self._unused_bytes -= len(key)
         self.gate.wasted()
 
     def tick(self, store: Store, now: float) -> None:
         """Settle what left the store, or its freshness, unused; switch off or on. `now`: monotonic."""
         clock = store.clock()
-        for key in list(self._unused)[:SETTLED_PER_TICK]:
+        for key in list(islice(self._unused, SETTLED_PER_TICK)):
             if self._unused[key] <= clock or not store.variants(key):
                 self._waste(key)
             else:  # looked at: to the end of the queue

@@ -11,7 +11,7 @@ from kit.origin import Pause
 
 from edge.balance.regions import RoutingView
 from edge.cache.prefetch import Refusal
-from edge.dataplane.prefetcher import Prefetcher
+from edge.dataplane.prefetcher import UNUSED_BYTES, Prefetcher
 
 FRESH = "Cache-Control: max-age=60"
 LINKS = 'prefetch = { links = true, share = "100%" }'
@@ -191,3 +191,18 @@ async def test_warming_fetches_the_variant_of_the_codings_that_the_route_serves(
         lab.origin.default = (head(200, (FRESH, "Vary: Accept-Encoding"), 2) + b"ok",)
         await lab.store.warm([f"http://{HOST}/v"], lambda step: None)
         assert from_store(await lab.ask("Accept-Encoding: gzip, deflate, br, zstd", target="/v"))
+
+
+async def test_what_nobody_used_is_bounded_in_bytes_and_pages_are_marks() -> None:
+    async with open_lab('prefetch = { links = true, share = "100%" }') as lab:
+        found = lab.store.prefetchers[0]
+        for number in range(1000):
+            found._keep(b"http://a/%d" % number + b"x" * 8000, lab.now + 60)
+        assert sum(map(len, found._unused)) == found._unused_bytes <= UNUSED_BYTES
+        lab.fresh()
+        lab.says("Cache-Control: max-age=60")
+        await lab.ask()
+        assert [type(page) for page in found._looked] == [int]
+        while found._unused:
+            found._waste(next(iter(found._unused)))
+        assert found._unused_bytes == 0

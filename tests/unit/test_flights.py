@@ -305,3 +305,15 @@ class FlightMachine(RuleBasedStateMachine):
 
 FlightMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestFlights = FlightMachine.TestCase
+
+
+def test_markers_do_not_hold_the_keys() -> None:
+    """A client's long URLs leave marks of one size."""
+    flights = Flights()
+    for number in range(20):
+        lead = flights.join((b"%d" % number + b"x" * 8000, number), Client(), 0)
+        assert isinstance(lead, Lead)
+        flights.end(lead.flight, Outcome.UNCACHEABLE, 0)
+    assert all(type(mark) is int for mark in flights._markers)
+    assert flights.join((b"7" + b"x" * 8000, 7), Client(), 1) == Alone(Why.UNCACHEABLE)
+    assert isinstance(flights.join((b"7" + b"x" * 8000, 8), Client(), 1), Lead)

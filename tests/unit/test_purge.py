@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.cache import purge as module
-from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of, host_and_path, parse_purge
+from edge.cache.purge import MAX_LOG_BYTES, Epochs, Kind, Purge, Verdict, base_of, host_and_path, parse_purge
 from edge.errors import BadRequest
 
 KEY = b"http://x/a/b?q=1"
@@ -193,3 +193,18 @@ def test_a_wrong_purge_is_refused_with_one_clear_line(asked: object, words: str)
 
 def test_a_group_name_may_have_spaces() -> None:
     assert parse_purge({"tag": "https://x my group"}).value == b"https://x my group"
+
+
+def test_the_log_is_bounded_in_bytes_and_forgets_towards_more_purged() -> None:
+    epochs = Epochs()
+    began = epochs.now_seq()
+    for number in range(2000):
+        epochs.record(Purge(Kind.URL, b"http://x/%d" % number + b"y" * 8000), 0)
+    held = sum(len(value) for _, value in epochs._log)
+    assert held <= MAX_LOG_BYTES
+    assert epochs.floor > began
+    assert epochs.admit(began, b"http://x/other", ()).verdict is Verdict.GONE  # it may have been named
+    again = Epochs.from_dict(epochs.to_dict())
+    assert (again.to_dict(), again._log_bytes) == (epochs.to_dict(), epochs._log_bytes)
+    epochs.record(Purge(Kind.ALL), 0)
+    assert epochs._log_bytes == 0
