@@ -72,6 +72,13 @@ class Party(Protocol):
         """Fetch without regard to others (OTHER_VARIANT: look up again)."""
 
 
+class Lone(Protocol):
+    """A fetch that nobody follows yet, and that has no flight therefore."""
+
+    def share(self) -> object:
+        """Somebody else asks for the same: call `Flights.share`."""
+
+
 class Flight:
     """One fetch that others may share. `stream` is what followers attach to: set by whoever fills, opaque here."""
 
@@ -135,6 +142,7 @@ class Flights:
         self.marker_ttl_s = marker_ttl_s
         self.max_markers = max_markers
         self._flights: dict[Hashable, Flight] = {}
+        self._lone: dict[Hashable, Lone] = {}
         self._markers: dict[int, tuple[float, Why]] = {}  # by the key's hash: until; the oldest first
         self._limits: list[tuple[float, int, Flight, Party]] = []  # a heap; settled ones leave it when their time comes
         self._count = 0
@@ -143,7 +151,7 @@ class Flights:
 
     def join(self, key: Hashable, me: Party, now: float, wait_s: float = WAIT_S) -> Lead | Follow | Alone:
         """A request that found nothing usable. A background refresh that gets Follow has nothing to do and leaves."""
-        flight = self._flights.get(key)
+        flight = self.find(key)
         if flight is None:
             marker = self._markers.get(hash(key))
             if marker is not None:
@@ -161,6 +169,32 @@ class Flights:
         self._count += 1
         heappush(self._limits, (now + wait_s, self._count, flight, me))
         return Follow(flight)
+
+    def is_under_way(self, key: Hashable) -> bool:
+        """Whether somebody fetches it whom others may follow."""
+        return key in self._flights or key in self._lone
+
+    def go(self, key: Hashable, me: Lone, now: float) -> Why | None:
+        """As `join` where nothing is under way: None: a lone fetch; else why it may never be followed."""
+        marker = self._markers.get(key)
+        if marker is not None:
+            if now < marker[0]:
+                return marker[1]
+            del self._markers[key]
+        self._lone[key] = me
+        return None
+
+    def share(self, key: Hashable, leader: Party) -> Flight:
+        """A lone fetch becomes a flight."""
+        del self._lone[key]
+        self._flights[key] = flight = Flight(key, leader)
+        return flight
+
+    def end_lone(self, key: Hashable, outcome: Outcome, now: float) -> None:
+        """As `end`, for a lone fetch."""
+        del self._lone[key]
+        if outcome in _ALONE:
+            self._mark(key, _ALONE[outcome], now)
 
     def storable(self, flight: Flight, stream: object, accepts: Callable[[Party], bool] | None = None) -> None:
         """The leader's head may be stored and `stream` will carry the body; `accepts` tells whom its Vary matches."""
@@ -205,7 +239,10 @@ class Flights:
         return bool(flight.leader or flight.waiting or flight.attached)
 
     def find(self, key: Hashable) -> Flight | None:
-        """The flight that a request with this key would join."""
+        """The flight that a request with this key would join; a lone fetch becomes one."""
+        lone = self._lone.get(key)
+        if lone is not None:
+            lone.share()
         return self._flights.get(key)
 
     def detach(self, flight: Flight) -> None:
@@ -234,10 +271,10 @@ class Flights:
 
     def __len__(self) -> int:
         """Flights under way."""
-        return len(self._flights)
+        return len(self._flights) + len(self._lone)
 
     def __repr__(self) -> str:
-        return f"<Flights {len(self._flights)} under way, {len(self._markers)} markers>"
+        return f"<Flights {len(self)} under way, {len(self._markers)} markers>"
 
     def _promote(self, flight: Flight) -> None:
         party = flight.waiting.pop(next(iter(flight.waiting)))

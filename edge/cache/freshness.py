@@ -119,7 +119,12 @@ def date_value(fields: Fields, received_at: float) -> float:
 
 def initial_age(fields: Fields, times: Times) -> float:
     """The age at receipt (RFC 9111 4.2.3): the larger of the apparent one and Age plus the time the response took."""
+    date = date_value(fields, times.received_at)
+    return age_at(date, age_value(fields) or 0, times.requested_at, times.received_at)
+
+
+def age_at(date: float, told: int, requested_at: float, received_at: float) -> float:
+    """The same of the two fields' values: Date, and the Age that was `told`."""
     # Date has whole seconds: without the floor a response made in the last moment of a second would seem a second old.
-    apparent = float(int(max(0.0, times.received_at - date_value(fields, times.received_at))))
-    delay = max(0.0, times.received_at - times.requested_at)
-    return max(apparent, (age_value(fields) or 0) + delay)
+    apparent = float(int(max(0.0, received_at - date)))
+    return max(apparent, told + max(0.0, received_at - requested_at))

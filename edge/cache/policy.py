@@ -43,7 +43,7 @@ class Decision:
     refresh: bool = False  # STALE_OK: within stale-while-revalidate, so validate in the background
 
 
-_COLD = Decision(Act.MISS, Reason.COLD)
+COLD = Decision(Act.MISS, Reason.COLD)
 
 
 def look(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Decision:
@@ -61,7 +61,7 @@ def look(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: fl
         found = _among(request, variants, rules, now)
         decision = found if isinstance(found, Decision) else _reuse(method, found, control, rules, now)
     else:
-        decision = _COLD
+        decision = COLD
     if control.only_if_cached and decision.act is not Act.FRESH and decision.act is not Act.STALE_OK:
         return Decision(Act.UNSATISFIABLE, Reason.ONLY_IF_CACHED)
     return decision

@@ -23,6 +23,7 @@ from edge.http.message import Line
 if TYPE_CHECKING:
     from edge.cache.index import Group, Node
     from edge.cache.stored import Stored
+    from edge.dataplane.cold import Cold
     from edge.dataplane.fetch import Fetch
     from edge.dataplane.file_sender import FileSender
     from edge.dataplane.front import Front
@@ -39,7 +40,7 @@ class Exchange:
 
     route: Route | None = None
     fetch: Fetch | None = None
-    watch: Watch | FileSender | None = None  # where it stands in a fill that it shares
+    watch: Watch | Cold | FileSender | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told

@@ -107,6 +107,11 @@ class Fill:
             self._fetch.patient = stand_in(self, self.request, Failure.CONNECT, self.store.clock()) is None
         self._fetch.attempt()
 
+    def adopt(self, fetch: Fetch, seq: int, requested_at: float) -> None:
+        """Go on with what was begun without a fill (`cold`)."""
+        self._fetch, self.seq, self.requested_at = fetch, seq, requested_at
+        fetch.receiver = self
+
     def _fields(self) -> Fields | None:
         """The request's fields with conditions of ours in place of the client's; None: as they came."""
         decision, own = self.decision, self.exchange.block.fields

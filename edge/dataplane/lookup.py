@@ -6,6 +6,7 @@ its word into a call.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from edge.cache.rules import Rules
 from edge.cache.selection import comparable
 from edge.cache.stored import Stored
 from edge.cache.verdict import Act, Reason, Verdict, forward, word
+from edge.dataplane.cold import begun
 from edge.dataplane.fetch import forward as forward_plain
 from edge.dataplane.fill import Fill
 from edge.dataplane.hit import serve
 from edge.dataplane.refresh import refresh
 from edge.dataplane.tiers import Merged, consult
-from edge.dataplane.watch import Asked, Turns, Watch
+from edge.dataplane.watch import Asked, Turns, Watch, request_of
 from edge.errors import OnlyIfCached
 from edge.http.cache_status import forwarded, line, unanswered
 from edge.http.conditional import CLIENT_OWN
@@ -38,6 +40,8 @@ def lookup(exchange: Exchange, route: Route) -> None:
     if store is None or rules is None or exchange.wants_upgrade:
         forward_plain(exchange)
         return
+    if begun(exchange, route, TURNS, judge):
+        return
     request = request_of(exchange)
     if exchange.upload is not None and request.method in _READ:  # content in a GET has no meaning that a key could hold
         explain_why(exchange, rules, Decision(Act.BYPASS, Reason.METHOD))
@@ -46,10 +50,15 @@ def lookup(exchange: Exchange, route: Route) -> None:
     if exchange.key is None:
         exchange.key = key_of(request, rules)
         exchange.found = store.index.get(exchange.key)
-    cold = store.disk is not None and exchange.found is None and request.method in _READ
+    cold = store.disk is not None and exchange.found is None and request.method in _READ and not exchange.asked_disk
     if cold and not consult(exchange, lambda: decide(exchange, request, ())):
         return
     decide(exchange, request, ())
+
+
+def judge(exchange: Exchange) -> None:
+    """As `decide`, the first time."""
+    decide(exchange, request_of(exchange), ())
 
 
 def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ...]) -> None:
@@ -103,18 +112,6 @@ def lost(exchange: Exchange, request: RequestHead, stored: Stored, vary_names: t
     exchange.from_disk = tuple(one for one in exchange.from_disk if one is not stored)
     exchange.from_store = False
     decide(exchange, request, vary_names)
-
-
-def request_of(exchange: Exchange) -> RequestHead:
-    """The request as decisions see it."""
-    return RequestHead(
-        exchange.method,
-        exchange.scheme,
-        exchange.authority,
-        exchange.target,
-        exchange.block.fields,
-        exchange.behind if exchange.told is not None else b"",
-    )
 
 
 def explain_why(exchange: Exchange, rules: Rules, decision: Decision) -> None:
@@ -183,10 +180,15 @@ def shareable(request: RequestHead, decision: Decision, rules: Rules) -> bool:
     return decision.stored is None or is_for_all(decision.stored, rules)
 
 
-def flight_key(watch: Watch, rules: Rules) -> tuple[object, ...]:
-    """What makes two fetches the same: the key, whether it validates, and what is known of the variant."""
+def flight_key(watch: Watch, rules: Rules) -> Hashable:
+    """What makes two fetches the same: the key, whether it validates, and what is known of the variant.
+
+    The key alone where there is no more to it, as in `cold`.
+    """
     decision, request, variants = watch.asked.decision, watch.asked.request, watch.asked.variants
     names = watch.vary_names or tuple(name for name, _ in (variants[0].vary if variants else ()))
+    if not names and decision.act is not Act.REVALIDATE:
+        return watch.exchange.key
     selected = tuple(comparable(name, request.fields, rules) for name in names)
     return (watch.exchange.key, decision.act is Act.REVALIDATE, names, selected)
 

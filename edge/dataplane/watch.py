@@ -35,6 +35,18 @@ class Asked:
     variants: tuple[Stored, ...] = ()
 
 
+def request_of(exchange: Exchange) -> RequestHead:
+    """The request as decisions see it."""
+    return RequestHead(
+        exchange.method,
+        exchange.scheme,
+        exchange.authority,
+        exchange.target,
+        exchange.block.fields,
+        exchange.behind if exchange.told is not None else b"",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Turns:
     """What a watch does when it has to go on by itself. `fetch` leads the flight, or goes alone without one."""

@@ -102,6 +102,7 @@ class Worker:
         self.combined = False  # the log's format
         self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
         self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `quick`
+        self.cold = True  # off to compare: see `cold`
         self.now = time.time()
         self.date_line = b""
         self.idle_deadline = 0.0

@@ -117,6 +117,7 @@ class ResponseFacts:
         "framing",
         "has_date",
         "idle_hint_s",
+        "judged",
         "length",
         "misframed",
         "persistent",
@@ -140,6 +141,7 @@ class ResponseFacts:
         self.forward = b""  # end-to-end lines without framing
         self.wire = b""  # status line, end-to-end lines and Content-Length: a head that only wants our own lines
         self.has_date = False
+        self.judged: object = None  # what the cache makes of it (`cache.judged`)
 
     def with_content(self) -> ResponseFacts:
         """The same head, where content came although the status has none."""
@@ -147,6 +149,7 @@ class ResponseFacts:
         for name in self.__slots__:
             setattr(other, name, getattr(self, name))
         other.misframed = True
+        other.judged = None
         return other
 
 

@@ -1,0 +1,196 @@
+"""A plain GET of which nothing is stored, as long as nobody else wants the same: no fill and no watch is made for it.
+
+    nobody joins, the head says "not stored"            the exchange takes the body, as in a plain forward
+    nobody joins, stored, the body came with its head   stored and answered here
+    somebody joins; the body comes in pieces; the head  becomes a fill, which goes on from there
+      has to be judged with the request; it fails; a
+      purge came between; it took a second or longer
+
+One rule: it does nothing that a fill does not do as well, it only skips what cannot matter. With `Worker.cold` off the
+same requests get the same answers, which tests hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.cache.flights import Outcome
+from edge.cache.judged import Judged, judged
+from edge.cache.key import cache_key
+from edge.cache.policy import COLD
+from edge.cache.verdict import Reason
+from edge.dataplane.fetch import Fetch
+from edge.dataplane.fill import Fill
+from edge.dataplane.outbound import client_lines
+from edge.dataplane.tiers import consult
+from edge.dataplane.watch import Asked, Turns, Watch, request_of
+from edge.errors import EdgeError
+from edge.http.cache_status import Forward, forwarded, line
+from edge.http.grammar import Framing, ResponseFacts
+from edge.http.message import Line
+
+if TYPE_CHECKING:
+    from edge.cache.rules import Rules
+    from edge.cache.stored import Stored
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.router import Route
+    from edge.dataplane.store import Store
+
+_AGED_S = 1.0  # an answer that took so long has another Age
+_ABSENT = {word: line(forwarded(Forward.URI_MISS, detail=word)) for word in ("cold", "evicted", "purged")}
+
+
+def begun(exchange: Exchange, route: Route, turns: Turns, again: Callable[[Exchange], None]) -> bool:
+    """Fetch what a plain GET asks for, if nothing is stored and nobody fetches it. False: by the full way.
+
+    Also true where the disk has to be asked in a thread first, which then calls `again`.
+    """
+    store, rules = exchange.worker.store, route.rules
+    assert store is not None and rules is not None
+    if not exchange.block.quick or exchange.method != b"GET" or exchange.told is not None or not exchange.worker.cold:
+        return False
+    if rules.bypasses or rules.min_uses > 1 or route.prefetcher is not None:  # each has to see the request
+        return False
+    front, host = exchange.front, exchange.host
+    if rules.plain_key and host is not None and front.key_host is host:  # as in `quick`
+        key = front.key_start + exchange.target
+    else:
+        key = cache_key(exchange.scheme, exchange.authority, exchange.target, rules, exchange.block.fields)
+    exchange.key = key
+    exchange.found = store.index.get(key)
+    if exchange.found is None and store.disk is not None and not consult(exchange, lambda: again(exchange)):
+        return True
+    if exchange.found is not None or store.flights.is_under_way(key):
+        return False
+    Cold(exchange, store, rules, key, turns).start()
+    return True
+
+
+class Cold:
+    """`fetch.Receiver` and `Exchange.watch` up to the head."""
+
+    __slots__ = ("_exchange", "_fetch", "_key", "_lone", "_requested_at", "_rules", "_seq", "_store", "_turns")
+
+    def __init__(self, exchange: Exchange, store: Store, rules: Rules, key: bytes, turns: Turns) -> None:
+        self._exchange = exchange
+        self._store = store
+        self._rules = rules
+        self._key = key
+        self._turns = turns
+        self._seq = store.index.epochs.seq
+        self._requested_at = store.clock()
+        self._fetch: Fetch | None = None
+        why = store.flights.go(key, self, exchange.started_at)
+        self._lone = why is None  # others may follow
+        absent = store.absence(key)
+        exchange.cache_status = _ABSENT[absent]
+        exchange.reason = absent if why is None else why.value
+        exchange.verdict = "miss"
+        exchange.watch = self
+
+    def start(self) -> None:
+        """Send the request."""
+        self._fetch = fetch = Fetch(self._exchange, self, client_lines(self._exchange))
+        fetch.attempt()
+
+    def share(self) -> Fill:
+        """Become a fill, that others may follow."""
+        exchange, key = self._exchange, self._key
+        watch = Watch(exchange, Asked(request_of(exchange), COLD), self._turns, self._seq)
+        watch.flight_key = key
+        exchange.watch = watch
+        flight = self._store.flights.share(key, watch) if self._lone else None
+        self._lone = False
+        fill = Fill(watch, flight)
+        if flight is not None:
+            flight.since = self._seq
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None:
+            fill.adopt(fetch, self._seq, self._requested_at)
+        return fill
+
+    # -- fetch.Receiver --------------------------------------------------------------------------------------------
+
+    def interim(self, facts: ResponseFacts) -> None:
+        """1xx goes to whom the request came from."""
+        self._exchange.interim(facts)
+
+    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Go on as a plain forward, or store what came whole, or leave it to a fill."""
+        store, exchange = self._store, self._exchange
+        now = store.clock()
+        if now - self._requested_at < _AGED_S:
+            found = judged(facts, self._rules, now)
+            if found.reason is not None:
+                exchange.reason, exchange.cache_status = found.word, found.status_line
+                self._end(Outcome.TOO_LARGE if found.reason is Reason.SIZE else Outcome.UNCACHEABLE)
+                fetch, self._fetch = self._fetch, None
+                if fetch is not None and not done:
+                    exchange.fetch = fetch
+                    fetch.receiver = exchange
+                exchange.head(facts, length, body, done)
+                return
+            stored = self._storable(found, facts, body, now) if done and body else None
+            if stored is not None:
+                exchange.cache_status = b"Cache-Status: edge; fwd=uri-miss; ttl=%d; stored; detail=%b\r\n" % (
+                    (stored.fresh_until - now) // 1,
+                    exchange.reason.encode(),
+                )
+                self._end(Outcome.STORED)
+                self._fetch = None
+                store.put(stored, self._seq, now)
+                exchange.head(facts, length, body, True)
+                return
+        self.share().head(facts, length, body, done)
+
+    def _storable(self, found: Judged, facts: ResponseFacts, body: bytes, now: float) -> Stored | None:
+        """What to keep of a whole response, where neither purge nor tier nor budget has anything to say to it."""
+        store, index = self._store, self._store.index
+        count = len(body)
+        if not found.storable or facts.framing is not Framing.LENGTH or facts.length != count:
+            return None
+        if self._seq != index.epochs.seq or index.peek(self._key) is not None:
+            return None
+        if (store.disk is not None and count > store.share) or not index.reserve(count, now):
+            return None
+        index.release(count)
+        stored = found.stored(self._key, body, self._requested_at, now)
+        return stored if store.disk is None or index.fits(stored) else None
+
+    def _end(self, outcome: Outcome) -> None:
+        """Nobody had joined."""
+        self._exchange.watch = None
+        if self._lone:
+            self._lone = False
+            self._store.flights.end_lone(self._key, outcome, monotonic())
+        elif outcome is Outcome.STORED:
+            self._store.flights.forget(self._key)
+
+    def data(self, data: bytes) -> None:
+        """The head has decided who takes the body."""
+        raise AssertionError("a body piece before the head")
+
+    def end(self, trailers: list[Line]) -> None:
+        """As `data`."""
+        raise AssertionError("an end before the head")
+
+    def failed(self, error: EdgeError) -> None:
+        """The fetch gave up."""
+        if self._exchange.watch is self:
+            self.share().failed(error)
+        else:  # a bug while the answer was written
+            self._exchange.fail(error)
+
+    # -- Exchange.watch --------------------------------------------------------------------------------------------
+
+    def resumed(self) -> None:
+        """Nothing waits for the client before the head."""
+
+    def leave(self, error: EdgeError) -> None:
+        """The client has gone."""
+        self._end(Outcome.FAILED)
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None:
+            fetch.cancel(error)
