@@ -200,7 +200,7 @@ def _worker(seen: list[bytes], plain_way: bool) -> Worker:
             if not plain_way:
                 cast(Any, link).memo = Memo(cast(Any, link).memo._compute, longest=-1)
     if not plain_way:
-        worker.quick = False
+        worker.quick = worker.cold = False
         worker.blocks = Memo(lambda raw: request_block(raw, worker.head), longest=-1)
     return worker
 

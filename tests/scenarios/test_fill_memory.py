@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -16,31 +16,35 @@ from kit.cachelab import Lab, head, open_lab, reply, request, until
 from kit.client import RawClient
 from kit.origin import Pause, Step
 
+from edge.dataplane.fetch import Fetch
 from edge.dataplane.fill import Fill
 
 FRESH = "Cache-Control: max-age=60"
 
 
 @contextmanager
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Fill]]]:
-    """Weak references to each fill that is made; no collector meanwhile."""
-    fills: list[weakref.ref[Fill]] = []
-    make = Fill.__init__
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[object]]]:
+    """Weak references to each fill and each fetch that is made (a lone one has no fill); no collector meanwhile."""
+    made: list[weakref.ref[object]] = []
 
-    def made(self: Fill, *given: object) -> None:
-        make(self, *given)  # type: ignore[arg-type]
-        fills.append(weakref.ref(self))
+    def noted(make: Callable[..., None]) -> Callable[..., None]:
+        def note(self: object, *given: object) -> None:
+            make(self, *given)
+            made.append(weakref.ref(self))
 
-    monkeypatch.setattr(Fill, "__init__", made)
+        return note
+
+    for kind in (Fill, Fetch):
+        monkeypatch.setattr(kind, "__init__", noted(kind.__init__))
     gc.collect()
     gc.disable()
     try:
-        yield fills
+        yield made
     finally:
         gc.enable()
 
 
-async def all_dead(lab: Lab, fills: list[weakref.ref[Fill]]) -> None:
+async def all_dead(lab: Lab, fills: list[weakref.ref[object]]) -> None:
     """No fill is left, and nothing is set aside for one."""
     await until(lambda: all(each() is None for each in fills))
     assert fills
