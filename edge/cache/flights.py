@@ -170,19 +170,20 @@ class Flights:
         heappush(self._limits, (now + wait_s, self._count, flight, me))
         return Follow(flight)
 
-    def is_under_way(self, key: Hashable) -> bool:
-        """Whether somebody fetches it whom others may follow."""
-        return key in self._flights or key in self._lone
-
-    def go(self, key: Hashable, me: Lone, now: float) -> Why | None:
-        """As `join` where nothing is under way: None: a lone fetch; else why it may never be followed."""
+    def may_go(self, key: Hashable, now: float) -> Why | bool:
+        """Whether a lone fetch may begin (`go`); False: somebody fetches it; else why nobody may follow."""
+        if key in self._flights or key in self._lone:
+            return False
         marker = self._markers.get(key)
         if marker is not None:
             if now < marker[0]:
                 return marker[1]
             del self._markers[key]
+        return True
+
+    def go(self, key: Hashable, me: Lone) -> None:
+        """Begin a lone fetch."""
         self._lone[key] = me
-        return None
 
     def share(self, key: Hashable, leader: Party) -> Flight:
         """A lone fetch becomes a flight."""

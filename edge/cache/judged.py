@@ -93,13 +93,13 @@ class Judged:
 
 def judged(facts: ResponseFacts, rules: Rules, now: float) -> Judged:
     """The judgement of a head under these rules."""
-    first = found = facts.judged
-    count = 0
-    while isinstance(found, Judged):
+    first: Judged | None = facts.judged
+    found, count = first, 0
+    while found is not None:
         if found.rules is rules:
             return found
         found, count = found.next, count + 1
-    made = Judged(rules, first if isinstance(first, Judged) and count < MOST_RULES else None)
+    made = Judged(rules, first if count < MOST_RULES else None)
     _judge(made, facts, now)
     facts.judged = made
     return made

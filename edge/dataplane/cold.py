@@ -13,10 +13,11 @@ same requests get the same answers, which tests hold.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.cache.flights import Outcome
+from edge.cache.flights import Outcome, Why
 from edge.cache.judged import Judged, judged
 from edge.cache.key import cache_key
 from edge.cache.policy import COLD
@@ -35,21 +36,18 @@ if TYPE_CHECKING:
     from edge.cache.rules import Rules
     from edge.cache.stored import Stored
     from edge.dataplane.exchange import Exchange
-    from edge.dataplane.router import Route
     from edge.dataplane.store import Store
 
 _AGED_S = 1.0  # an answer that took so long has another Age
-_ABSENT = {word: line(forwarded(Forward.URI_MISS, detail=word)) for word in ("cold", "evicted", "purged")}
 
 
-def begun(exchange: Exchange, route: Route, turns: Turns, again: Callable[[Exchange], None]) -> bool:
-    """Fetch what a plain GET asks for, if nothing is stored and nobody fetches it. False: by the full way.
+def begun(exchange: Exchange, store: Store, rules: Rules, turns: Turns, again: Callable[[Exchange], None]) -> bool:
+    """Fetch what a plain GET (`RequestBlock.quick`) asks for, if nothing is stored and nobody fetches it.
 
-    Also true where the disk has to be asked in a thread first, which then calls `again`.
+    False: by the full way. Also true where the disk has to be asked in a thread first, which then calls `again`.
     """
-    store, rules = exchange.worker.store, route.rules
-    assert store is not None and rules is not None
-    if not exchange.block.quick or exchange.method != b"GET" or exchange.told is not None or not exchange.worker.cold:
+    route = exchange.route
+    if exchange.method != b"GET" or exchange.told is not None or route is None or not exchange.worker.cold:
         return False
     if rules.bypasses or rules.min_uses > 1 or route.prefetcher is not None:  # each has to see the request
         return False
@@ -59,45 +57,58 @@ def begun(exchange: Exchange, route: Route, turns: Turns, again: Callable[[Excha
     else:
         key = cache_key(exchange.scheme, exchange.authority, exchange.target, rules, exchange.block.fields)
     exchange.key = key
-    exchange.found = store.index.get(key)
-    if exchange.found is None and store.disk is not None and not consult(exchange, lambda: again(exchange)):
-        return True
-    if exchange.found is not None or store.flights.is_under_way(key):
+    exchange.found = found = store.index.get(key)
+    if found is None and store.disk is not None:
+        if not consult(exchange, partial(again, exchange)):
+            return True
+        found = exchange.found
+    if found is not None:
         return False
-    Cold(exchange, store, rules, key, turns).start()
+    may = store.flights.may_go(key, exchange.started_at)
+    if may is False:
+        return False
+    exchange.verdict = "miss"
+    exchange.watch = cold = Cold(exchange, store, rules, turns, None if may is True else may)
+    if may is True:
+        store.flights.go(key, cold)
+    cold.fetch = fetch = Fetch(exchange, cold, client_lines(exchange))
+    fetch.attempt()
     return True
 
 
 class Cold:
     """`fetch.Receiver` and `Exchange.watch` up to the head."""
 
-    __slots__ = ("_exchange", "_fetch", "_key", "_lone", "_requested_at", "_rules", "_seq", "_store", "_turns")
+    __slots__ = ("_exchange", "_lone", "_requested_at", "_rules", "_seq", "_store", "_turns", "_why", "fetch")
 
-    def __init__(self, exchange: Exchange, store: Store, rules: Rules, key: bytes, turns: Turns) -> None:
+    def __init__(self, exchange: Exchange, store: Store, rules: Rules, turns: Turns, why: Why | None) -> None:
         self._exchange = exchange
         self._store = store
         self._rules = rules
-        self._key = key
         self._turns = turns
+        self._why = why  # nobody may follow
+        self._lone = why is None  # others may
         self._seq = store.index.epochs.seq
         self._requested_at = store.clock()
-        self._fetch: Fetch | None = None
-        why = store.flights.go(key, self, exchange.started_at)
-        self._lone = why is None  # others may follow
-        absent = store.absence(key)
-        exchange.cache_status = _ABSENT[absent]
-        exchange.reason = absent if why is None else why.value
-        exchange.verdict = "miss"
-        exchange.watch = self
+        self.fetch: Fetch | None = None
 
-    def start(self) -> None:
-        """Send the request."""
-        self._fetch = fetch = Fetch(self._exchange, self, client_lines(self._exchange))
-        fetch.attempt()
+    @property
+    def _key(self) -> bytes:
+        key = self._exchange.key
+        assert key is not None  # set before this was made
+        return key
+
+    def _explain(self) -> None:
+        """Why the origin is asked, where the head does not say more: worked out only when it is to be shown."""
+        exchange = self._exchange
+        absent = self._store.absence(self._key)
+        exchange.cache_status = line(forwarded(Forward.URI_MISS, detail=absent))
+        exchange.reason = absent if self._why is None else self._why.value
 
     def share(self) -> Fill:
         """Become a fill, that others may follow."""
         exchange, key = self._exchange, self._key
+        self._explain()
         watch = Watch(exchange, Asked(request_of(exchange), COLD), self._turns, self._seq)
         watch.flight_key = key
         exchange.watch = watch
@@ -106,7 +117,7 @@ class Cold:
         fill = Fill(watch, flight)
         if flight is not None:
             flight.since = self._seq
-        fetch, self._fetch = self._fetch, None
+        fetch, self.fetch = self.fetch, None
         if fetch is not None:
             fill.adopt(fetch, self._seq, self._requested_at)
         return fill
@@ -122,11 +133,15 @@ class Cold:
         store, exchange = self._store, self._exchange
         now = store.clock()
         if now - self._requested_at < _AGED_S:
-            found = judged(facts, self._rules, now)
+            found: Judged | None = facts.judged
+            if found is None or found.rules is not self._rules:
+                found = judged(facts, self._rules, now)
             if found.reason is not None:
                 exchange.reason, exchange.cache_status = found.word, found.status_line
-                self._end(Outcome.TOO_LARGE if found.reason is Reason.SIZE else Outcome.UNCACHEABLE)
-                fetch, self._fetch = self._fetch, None
+                exchange.watch = None
+                if self._lone:
+                    self._end(Outcome.TOO_LARGE if found.reason is Reason.SIZE else Outcome.UNCACHEABLE)
+                fetch, self.fetch = self.fetch, None
                 if fetch is not None and not done:
                     exchange.fetch = fetch
                     fetch.receiver = exchange
@@ -134,12 +149,14 @@ class Cold:
                 return
             stored = self._storable(found, facts, body, now) if done and body else None
             if stored is not None:
+                absent = store.absence(stored.key)
+                exchange.reason = absent if self._why is None else self._why.value
                 exchange.cache_status = b"Cache-Status: edge; fwd=uri-miss; ttl=%d; stored; detail=%b\r\n" % (
                     (stored.fresh_until - now) // 1,
                     exchange.reason.encode(),
                 )
                 self._end(Outcome.STORED)
-                self._fetch = None
+                self.fetch = None
                 store.put(stored, self._seq, now)
                 exchange.head(facts, length, body, True)
                 return
@@ -190,7 +207,8 @@ class Cold:
 
     def leave(self, error: EdgeError) -> None:
         """The client has gone."""
+        self._explain()
         self._end(Outcome.FAILED)
-        fetch, self._fetch = self._fetch, None
+        fetch, self.fetch = self.fetch, None
         if fetch is not None:
             fetch.cancel(error)

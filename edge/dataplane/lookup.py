@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def lookup(exchange: Exchange, route: Route) -> None:
     """Decide, then answer from store, or fetch, or wait for one who does."""
     store, rules = exchange.worker.store, route.rules
+    if exchange.block.quick and store is not None and rules is not None and begun(exchange, store, rules, TURNS, judge):
+        return
     if store is None or rules is None or exchange.wants_upgrade:
         forward_plain(exchange)
-        return
-    if begun(exchange, route, TURNS, judge):
         return
     request = request_of(exchange)
     if exchange.upload is not None and request.method in _READ:  # content in a GET has no meaning that a key could hold

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from edge.errors import BadRequest, ClientError, Refusal, ResponseInvalid, TooLarge
 from edge.http.credentials import CHALLENGES, CREDENTIALS, binds
@@ -141,7 +142,7 @@ class ResponseFacts:
         self.forward = b""  # end-to-end lines without framing
         self.wire = b""  # status line, end-to-end lines and Content-Length: a head that only wants our own lines
         self.has_date = False
-        self.judged: object = None  # what the cache makes of it (`cache.judged`)
+        self.judged: Any = None  # what the cache makes of it (`cache.judged`)
 
     def with_content(self) -> ResponseFacts:
         """The same head, where content came although the status has none."""
