@@ -18,6 +18,7 @@ from time import monotonic
 
 from edge.adapters.names import Names, race
 from edge.adapters.upstream import Phase, UpstreamConnection
+from edge.cache.judged import cost_beside
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits, ResponseFacts, response_head
 from edge.http.memo import Memo
@@ -291,4 +292,4 @@ def _failure(failed: Exception) -> ConnectFailed:
 
 def response_memo(limits: Limits, left_out: frozenset[bytes] = frozenset()) -> Memo[ResponseFacts]:
     """A memo of response heads under these limits, shared by the links of one worker; fields may be left out of all."""
-    return Memo(lambda head: response_head(head, limits, left_out))
+    return Memo(lambda head: response_head(head, limits, left_out), beside=cost_beside)

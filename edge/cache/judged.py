@@ -21,6 +21,7 @@ from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Fields, RequestHead, ResponseHead
 
 MOST_RULES = 2  # remembered for each head: a backend seldom serves more routes with rules of their own
+_COST_BYTES = 560  # measured: a judgement and the model of what is stored, less its head
 _NOBODY = RequestHead(b"GET", b"http", b"", b"/", Fields())
 _ASKS_REQUEST = frozenset((b"vary", b"cache-groups"))
 _WHATEVER_THE_DATES = frozenset((Reason.NO_STORE, Reason.PRIVATE, Reason.SET_COOKIE, Reason.STATUS))
@@ -103,6 +104,11 @@ def judged(facts: ResponseFacts, rules: Rules, now: float) -> Judged:
     _judge(made, facts, now)
     facts.judged = made
     return made
+
+
+def cost_beside(head: bytes) -> int:
+    """About how many bytes the judgements of a head take at most."""
+    return MOST_RULES * (_COST_BYTES + len(head))
 
 
 def _judge(made: Judged, facts: ResponseFacts, now: float) -> None:

@@ -21,10 +21,18 @@ COST_BYTE, COST_LINE, COST_BLOCK = 4, 190, 950
 class Memo(Generic[T]):
     """`get` first, which is a dictionary's own; `slow` when it said None."""
 
-    __slots__ = ("_budget", "_compute", "_longest", "_old", "_once", "_once_before", "_spent", "_young", "get")
+    __slots__ = ("_budget", "_compute", "_cost", "_longest", "_old", "_once", "_once_before", "_spent", "_young", "get")
 
-    def __init__(self, compute: Callable[[bytes], T], budget: int = BUDGET_BYTES, longest: int = LONGEST) -> None:
+    def __init__(
+        self,
+        compute: Callable[[bytes], T],
+        budget: int = BUDGET_BYTES,
+        longest: int = LONGEST,
+        beside: Callable[[bytes], int] | None = None,
+    ) -> None:
+        """`beside`: how many bytes others come to remember on the facts of a block."""
         self._compute = compute
+        self._cost = cost_of if beside is None else lambda block: cost_of(block) + beside(block)
         self._budget = budget // 2
         self._longest = longest
         self._young: dict[bytes, T] = {}
@@ -41,7 +49,7 @@ class Memo(Generic[T]):
             found = self._compute(block)
             if len(block) > self._longest or not self._comes_again(hash(block)):
                 return found
-        cost = cost_of(block)
+        cost = self._cost(block)
         if cost > self._budget:
             return found
         if self._spent + cost > self._budget:
