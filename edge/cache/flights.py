@@ -174,11 +174,11 @@ class Flights:
         """Whether a lone fetch may begin (`go`); False: somebody fetches it; else why nobody may follow."""
         if key in self._flights or key in self._lone:
             return False
-        marker = self._markers.get(key)
+        marker = self._markers.get(hash(key))
         if marker is not None:
             if now < marker[0]:
                 return marker[1]
-            del self._markers[key]
+            del self._markers[hash(key)]
         return True
 
     def go(self, key: Hashable, me: Lone) -> None:
