@@ -225,6 +225,11 @@ class Index(Generic[E]):
         shelf.reserved += count
         return True
 
+    def hold(self, count: int, now: float) -> None:
+        """Set bytes aside that were reserved until a moment ago and are needed still."""
+        self._shelf.reserved += count
+        self._shelf.make_room(0, now)
+
     def release(self, count: int) -> None:
         """Give reserved bytes back: the fill ended, or is put next."""
         self._shelf.reserved -= count

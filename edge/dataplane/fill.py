@@ -6,7 +6,7 @@
 
 The body's pieces go into `chunks`; each watch has its place there and is served as fast as its client takes. While the
 response is being stored nothing is dropped and no client slows the fill; otherwise pieces go when the last watch has
-them, and the slowest watch holds the backend back.
+them, and the slowest watch holds the backend back. Memory stays set aside until the last watch has the pieces.
 
 One rule: what did not end whole is neither stored nor ended as if it were. The outcome table is `cache.flights`; what a
 head makes of what is already stored is in `answers`.
@@ -42,7 +42,7 @@ from edge.dataplane.hedge import GATEWAY_FAILURES
 from edge.dataplane.hit import serve
 from edge.dataplane.opening import Opening, passed_on, shared
 from edge.dataplane.outbound import client_lines
-from edge.dataplane.spilling import finish, give_up, kept, put, unreserve
+from edge.dataplane.spilling import finish, give_up, hold, kept, put, reserve, trim, unreserve
 from edge.dataplane.watch import Watch
 from edge.errors import EdgeError, NoBackend
 from edge.http.cache_status import forwarded, line
@@ -145,7 +145,7 @@ class Fill:
             return
         rest = asks_rest(self) and not self._plain
         whole = completed(self, response, times) if rest else None
-        if whole is not None:
+        if whole is not None and reserve(self, whole[0].length):
             stored, plan = whole
             self.chunks, self._total = list(stored.chunks), stored.length
             self._keep(plan, shared(plan, now))
@@ -229,6 +229,7 @@ class Fill:
                 put(self, self.plan)
             self.settle(Outcome.STORED)
         self.pump()
+        hold(self)
 
     def failed(self, error: EdgeError) -> None:
         """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
@@ -352,7 +353,7 @@ class Fill:
     def _too_large(self) -> None:
         """It outgrew what may be stored: those who watch stay, nothing is kept."""
         self.plan = None
-        self._release()
+        give_up(self)
         self.settle(Outcome.TOO_LARGE)
 
     def _release(self) -> None:
@@ -373,14 +374,10 @@ class Fill:
         """Let every watch have what it can take; drop or hold back where nothing is stored."""
         for watch in list(self.watches):
             watch.pump()
-        if (self.plan is not None and self.spill is None) or self.whole:
+        if self.plan is not None and self.spill is None and not self.whole:
             return
-        lagging = any(watch.at < len(self.chunks) for watch in self.watches)
-        if not lagging:
-            self.chunks.clear()
-            for watch in self.watches:
-                watch.at = 0
-        behind = lagging or (self.spill is not None and self.spill.full)
+        trim(self)
+        behind = bool(self.chunks) or (self.spill is not None and self.spill.full)
         if self._fetch is not None and behind != self._held:
             self._held = behind
             self._fetch.pause() if behind else self._fetch.resume()

@@ -4,8 +4,8 @@
     up to the memory's share   in memory, within its budget; written to the disk when it is whole
     larger, or no room         to the disk as it comes (`Spill`), never whole in memory
 
-One rule: a body that goes to the disk as it comes is dropped piece by piece when those who watch have it, and the
-backend is held back while the slowest of them, or the disk, does not keep up.
+One rule: what is not kept in memory is dropped piece by piece when those who watch have it, and the backend is held
+back while the slowest of them, or the disk, does not keep up. What is set aside is given back piece by piece too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def kept(fill: Fill, data: bytes, total: int) -> bool:
     for chunk in fill.chunks:
         spill.write(chunk)
     spill.write(data)
-    unreserve(fill)
     return True
 
 
@@ -62,6 +61,29 @@ def unreserve(fill: Fill) -> None:
     if fill.reserved:
         fill.store.index.release(fill.reserved)
         fill.reserved = 0
+
+
+def trim(fill: Fill) -> None:
+    """Drop the pieces that every watch has, and give back what was set aside for them."""
+    chunks = fill.chunks
+    count = min((watch.at for watch in fill.watches), default=len(chunks))
+    if not count:
+        return
+    if fill.reserved:
+        freed = min(sum(map(len, chunks[:count])), fill.reserved)
+        fill.store.index.release(freed)
+        fill.reserved -= freed
+    del chunks[:count]
+    for watch in fill.watches:
+        watch.at -= count
+
+
+def hold(fill: Fill) -> None:
+    """The body is whole and some still take it: it counts for as long, also when what was stored of it is evicted."""
+    missing = sum(map(len, fill.chunks)) - fill.reserved
+    if missing > 0:
+        fill.store.index.hold(missing, fill.store.clock())
+        fill.reserved += missing
 
 
 def put(fill: Fill, plan: Plan) -> None:

@@ -87,7 +87,10 @@ class Watch:
 
     def on_attach(self, flight: Flight) -> None:
         """Somebody fetches what answers this request too: take it as it streams."""
-        fill: Fill = flight.stream  # type: ignore[assignment]  # only fills set it
+        fill: Fill | None = flight.stream  # type: ignore[assignment]  # only fills set it
+        if fill is None:  # it ended before this turn came
+            self.on_alone(Why.OTHER_VARIANT)
+            return
         self.fill = fill
         exchange = self.exchange
         exchange.verdict = Verdict.COLLAPSED.value

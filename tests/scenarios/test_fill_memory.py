@@ -10,6 +10,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from kit.cachelab import Lab, head, open_lab, reply, request, until
@@ -134,3 +135,64 @@ async def test_a_fill_that_validated_is_gone_at_once(status: int, monkeypatch: p
             await lab.ask()
             await lab.rest()
             await all_dead(lab, fills)
+
+
+BUDGET_MIB = 64
+BODY = 20 * 1024 * 1024
+CROWD = 12
+PIECES = CROWD * 512 * 1024  # of each fill, at most what one read brought after it was held back
+
+
+def live(fills: list[weakref.ref[Fill]]) -> int:
+    """Bytes of bodies that fills hold."""
+    alive = [fill for each in fills if (fill := each()) is not None]
+    return sum(len(chunk) for fill in alive for chunk in fill.chunks)
+
+
+def at_rest(fill: Fill | None) -> bool:
+    """Whether no byte comes into it."""
+    return fill is None or fill.whole or fill._held
+
+
+@pytest.mark.parametrize("line", [FRESH, NO_STORE])
+@pytest.mark.parametrize("with_disk", [False, True])
+async def test_bodies_that_nobody_takes_stay_within_the_budget(
+    line: str, with_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_lab(memory=f"{BUDGET_MIB}MiB", disk=str(tmp_path) if with_disk else "") as lab:
+        body = bytes(BODY)
+        crowd = [await RawClient.connect(lab.port) for _ in range(CROWD)]
+        with watched(monkeypatch) as fills:
+            for number, client in enumerate(crowd):
+                lab.origin.route(f"/large{number}", head(200, (line,), BODY), body)
+                await client.send(request(target=f"/large{number}"))
+            await until(lambda: len(fills) == CROWD and all(at_rest(each()) for each in fills), wait_s=20)
+            stats = lab.store.index.stats()
+            assert live(fills) <= stats.reserved_bytes + PIECES
+            assert lab.store.index.bytes + stats.reserved_bytes <= BUDGET_MIB * 1024 * 1024
+            for client in crowd:
+                await client.close()
+            await until(lambda: not lab.worker.fronts)
+            await lab.rest()
+            if not with_disk:
+                await all_dead(lab, fills)
+        assert lab.in_flight == 0
+
+
+async def test_slow_clients_get_their_whole_body_and_all_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_lab(memory=f"{BUDGET_MIB}MiB") as lab:
+        body = bytes(BODY)
+        crowd = [await RawClient.connect(lab.port) for _ in range(4)]
+        with watched(monkeypatch) as fills:
+            for number, client in enumerate(crowd):
+                lab.origin.route(f"/large{number}", head(200, (FRESH,), BODY), body)
+                await client.send(request(target=f"/large{number}"))
+            await until(lambda: len(fills) == 4 and all(at_rest(each()) for each in fills), wait_s=20)
+            for client in crowd:
+                found = await client.read_head()
+                assert found is not None and found.status == 200
+                assert await client.wire.exactly(BODY) == body
+            await lab.rest()
+            await all_dead(lab, fills)
+        for client in crowd:
+            await client.close()
