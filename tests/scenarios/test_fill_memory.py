@@ -24,7 +24,7 @@ FRESH = "Cache-Control: max-age=60"
 
 
 @contextmanager
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[object]]]:
+def watched(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> Iterator[list[weakref.ref[object]]]:
     """Weak references to each fill and each fetch that is made (a lone one has no fill); no collector meanwhile."""
     made: list[weakref.ref[object]] = []
 
@@ -35,7 +35,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[object
 
         return note
 
-    for kind in (Fill, Fetch):
+    for kind in kinds or (Fill, Fetch):
         monkeypatch.setattr(kind, "__init__", noted(kind.__init__))
     gc.collect()
     gc.disable()
@@ -162,7 +162,8 @@ async def test_bodies_that_nobody_takes_stay_within_the_budget(
     async with open_lab(memory=f"{BUDGET_MIB}MiB", disk=str(tmp_path) if with_disk else "") as lab:
         body = bytes(BODY)
         crowd = [await RawClient.connect(lab.port) for _ in range(CROWD)]
-        with watched(monkeypatch) as fills:
+        lab.worker.cold = False  # each gets a fill
+        with watched(monkeypatch, Fill) as fills:
             for number, client in enumerate(crowd):
                 lab.origin.route(f"/large{number}", head(200, (line,), BODY), body)
                 await client.send(request(target=f"/large{number}"))
@@ -183,7 +184,8 @@ async def test_slow_clients_get_their_whole_body_and_all_is_given_back(monkeypat
     async with open_lab(memory=f"{BUDGET_MIB}MiB") as lab:
         body = bytes(BODY)
         crowd = [await RawClient.connect(lab.port) for _ in range(4)]
-        with watched(monkeypatch) as fills:
+        lab.worker.cold = False  # each gets a fill
+        with watched(monkeypatch, Fill) as fills:
             for number, client in enumerate(crowd):
                 lab.origin.route(f"/large{number}", head(200, (FRESH,), BODY), body)
                 await client.send(request(target=f"/large{number}"))
