@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
     ("errors config config_* metrics frames sdk __init__",),
-    ("http",),
+    ("http", "http2"),
     ("cache", "balance", "recovery"),
     ("ports",),
     ("dataplane", "adapters"),

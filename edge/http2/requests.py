@@ -1,0 +1,157 @@
+"""Reading requests from field blocks, with a memory: what clients repeat is worked out once for a worker.
+
+A browser sends the same block again and again, but for its `:path`. Where that is a literal that leaves the table
+alone, it is cut out, and what is left is remembered with the table before it: to the facts, and the table after it.
+
+One rule: with the memory off the same blocks are the same requests. What was cut out is proven each time, and counted.
+"""
+
+from __future__ import annotations
+
+from edge.http2.generations import Generations
+from edge.http2.hpack import (
+    Field,
+    Listed,
+    ListLimits,
+    Table,
+    compression_fault,
+    empty_table,
+    huffman_decoded,
+    read,
+    string,
+)
+from edge.http2.request_fields import RequestFields, good_path, request_fields
+
+BUDGET_BYTES = 8 * 1024 * 1024
+STRINGS_BYTES = 2 * 1024 * 1024  # of Huffman strings that were read
+STRING_LONGEST = 512
+TABLES_BYTES = 4 * 1024 * 1024  # of tables that several connections come to have
+BLOCK_LONGEST = 4096  # longer ones are never remembered
+_LEADING = 6  # fields among which `:path` is looked for: the others are pseudo-fields too
+# What a remembered block holds, measured: its facts with the grammar's, which have its bytes about four times.
+_COST_BLOCK, _COST_BYTE, _COST_ENTRY = 2600, 5, 8
+_COST_STRING, _COST_TABLE = 200, 400
+
+Block = tuple[Table, int, bytes]  # table before it; where `:path` was cut out, or -1; what is left
+_NO_PATH = -1
+
+
+class RequestReader:
+    """One for a worker."""
+
+    __slots__ = ("_blocks", "_limits", "_strings", "_tables", "first_table", "remembers")
+
+    def __init__(self, limits: ListLimits, budget: int = BUDGET_BYTES) -> None:
+        self._limits = limits
+        self._blocks: Generations[Block, tuple[RequestFields, Table]] = Generations(budget)
+        self._strings: Generations[bytes, bytes] = Generations(STRINGS_BYTES)
+        self._tables: Generations[tuple[tuple[Field, ...], int], Table] = Generations(TABLES_BYTES)
+        self.first_table = empty_table(limits.table)  # the one of every connection at its start
+        self.remembers = True  # off to compare
+
+    def request(self, block: bytes, table: Table) -> tuple[RequestFields | None, bytes | None, Table]:
+        """(its facts, its `:path`, the table after it); no facts where the list is over the limits. Raises
+        ConnectionFault. Whether the facts make a request is for the caller to see (`malformed`)."""
+        if not self.remembers or len(block) > BLOCK_LONGEST:
+            return self._plain(block, table)
+        found = self._path_literal(block)
+        if found is None:
+            key, path = (table, _NO_PATH, block), None
+        else:
+            start, stop, path = found
+            key = (table, start, block[:start] + block[stop:])
+        known = self._blocks.get(key)
+        if known is not None:
+            facts, after = known[0]
+        else:
+            older = self._blocks.older(key)
+            if older is None:
+                older = self._work_out(block, key, path)
+                if older is None:
+                    return self._plain(block, table)
+            facts, after = older
+        if path is None:
+            return facts, facts.path, after
+        if facts.malformed or facts.size + len(path) > self._limits.size or not good_path(path, facts.method):
+            return self._plain(block, table)  # its fault is told as ever
+        return facts, path, after
+
+    def _work_out(self, block: bytes, key: Block, path: bytes | None) -> tuple[RequestFields, Table] | None:
+        """Read a block that is not known, and keep what is read; None when it is over the limits."""
+        table, start, rest = key
+        listed = read(block, table, self._limits, self._string)
+        if listed.fields is None:
+            return None
+        if path is not None and not all(name[:1] == b":" for name, _ in listed.fields[:start]):
+            return None  # `:path` comes too late: as if it had not been cut out
+        facts = self._facts(listed, None if path is None else start)
+        after = listed.table
+        cost = _COST_BLOCK + _COST_BYTE * (len(rest) + facts.size)
+        if after is not table:
+            after = self._one_of(after)
+            cost += after.size + _COST_ENTRY * len(after.entries)
+        self._blocks.keep(key, hash((table.mark, start, rest)), (facts, after), cost)
+        return facts, after
+
+    def _one_of(self, table: Table) -> Table:
+        """The one table with this content, so that what comes after it is known by it, on whatever connection."""
+        content = (table.entries, table.limit)
+        known = self._tables.get(content)
+        if known is not None:
+            return known[0]
+        found = self._tables.older(content)
+        if found is None:
+            table.mark = hash(content)
+            self._tables.keep(content, table.mark, table, _COST_TABLE + 2 * table.size)
+            return table
+        return found
+
+    def _facts(self, listed: Listed, path_at: int | None) -> RequestFields:
+        fields = listed.fields
+        assert fields is not None
+        size = listed.size
+        if path_at is not None:
+            size -= len(fields[path_at][1])
+            fields = fields[:path_at] + fields[path_at + 1 :]
+        facts = request_fields(fields, path_at is not None)
+        facts.size = size
+        return facts
+
+    def _plain(self, block: bytes, table: Table) -> tuple[RequestFields | None, bytes | None, Table]:
+        listed = read(block, table, self._limits, self._string if self.remembers else huffman_decoded)
+        if listed.fields is None:
+            return None, None, listed.table
+        facts = self._facts(listed, None)
+        return facts, facts.path, listed.table
+
+    def trailers(self, block: bytes, table: Table) -> Listed:
+        """A field block that is no request's head. Raises ConnectionFault."""
+        return read(block, table, self._limits, self._string)
+
+    def _path_literal(self, block: bytes) -> tuple[int, int, bytes] | None:
+        """(start, stop, value) of a `:path` literal that leaves the table alone, behind indexed fields alone."""
+        for at, byte in enumerate(block[:_LEADING]):
+            if byte >= 128:
+                if byte == 255:
+                    return None
+                continue
+            if byte not in (0x04, 0x14, 0x05, 0x15):
+                return None
+            try:
+                path, stop = string(block, at + 1, self._string)
+            except IndexError:
+                raise compression_fault("hpack_index") from None
+            return at, stop, path
+        return None
+
+    def _string(self, raw: bytes) -> bytes:
+        """A Huffman string, from memory where it came before."""
+        known = self._strings.get(raw)
+        if known is not None:
+            return known[0]
+        found = self._strings.older(raw)
+        if found is None:
+            found = huffman_decoded(raw)
+            if len(raw) <= STRING_LONGEST:
+                self._strings.keep(raw, hash(raw), found, _COST_STRING + len(raw) + len(found))
+        return found
