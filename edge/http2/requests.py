@@ -8,13 +8,13 @@ One rule: with the memory off the same blocks are the same requests. What was cu
 
 from __future__ import annotations
 
+from edge.http2.frames import ConnectionFault
 from edge.http2.generations import Generations
 from edge.http2.hpack import (
     Field,
     Listed,
     ListLimits,
     Table,
-    compression_fault,
     empty_table,
     huffman_decoded,
     read,
@@ -139,8 +139,8 @@ class RequestReader:
                 return None
             try:
                 path, stop = string(block, at + 1, self._string)
-            except IndexError:
-                raise compression_fault("hpack_index") from None
+            except (IndexError, ConnectionFault):
+                return None  # its fault is told when the whole block is read
             return at, stop, path
         return None
 
