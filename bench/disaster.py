@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.steady import Sample, SteadyLoad
-from edge.cli_second import spare_ports
+from edge.cli.second import spare_ports
 
 REQUESTS, BYTES = 6000, 60_000
 OBJECTS = int(sys.argv[1]) if len(sys.argv) > 1 else 2000  # 17,500 are about 1 GiB
@@ -84,7 +84,7 @@ class Machine:
     def start(self) -> subprocess.Popen[bytes]:
         with (self.home / "gateway.log").open("ab") as log:
             found = subprocess.Popen(
-                [sys.executable, "-m", "edge.cli", "run", "-c", str(self.home / "edge.toml")],
+                [sys.executable, "-m", "edge.cli.main", "run", "-c", str(self.home / "edge.toml")],
                 *(), stdout=log, stderr=log, cwd=self.home, env=self._environment, start_new_session=True,
             )  # fmt: skip
         while self.get(self.admin, "/readyz")[0] != 200:
@@ -94,7 +94,7 @@ class Machine:
 
     def edge(self, *arguments: str) -> str:
         found = subprocess.run(
-            [sys.executable, "-m", "edge.cli", *arguments, "-c", str(self.home / "edge.toml")],
+            [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.home / "edge.toml")],
             *(), stdout=subprocess.PIPE, text=True, cwd=self.home, env=self._environment, check=False,
         )  # fmt: skip
         assert found.returncode == 0, arguments

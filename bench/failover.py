@@ -66,7 +66,7 @@ class Stage(ExitStack):
             self._start_origin(name)
         for name, port in self._ports.items():
             self._origins[name].wait_for(port, "/healthz")
-        command = [sys.executable, "-m", "edge.cli", "run", "-c", "gateway.toml"]
+        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", "gateway.toml"]
         gateway = self.enter_context(Running("gateway", command, self._directory, CORE))
         gateway.wait_for(self.admin, "/readyz")
         gateway.wait_for(self.port, "/work")

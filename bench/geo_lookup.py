@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from edge.adapters.geo import GeoReader
-from edge.balance.geo import NO_WISH, GeoMap
+from edge.balance.geo import NO_GEO_POLICY, GeoMap
 from edge.balance.regions import RegionSpec
 
 DATABASE = Path(__file__).parents[1] / "geoip" / "edge-country.mmdb"
@@ -82,7 +82,7 @@ def main() -> None:
         (
             "first of its country: order worked out",
             None,
-            median_us(lambda n: GeoMap._work_out(plain, place, "", NO_WISH)),
+            median_us(lambda n: GeoMap._work_out(plain, place, "", NO_GEO_POLICY)),
         ),
     ]
     for name, target, cost_us in rows:

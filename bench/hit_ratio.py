@@ -18,7 +18,7 @@ from random import Random
 
 from edge.cache.eviction import POLICIES
 from edge.cache.index import Index
-from edge.cache.shelf import NODE_BYTES
+from edge.cache.table import NODE_BYTES
 
 SKEWS = (0.8, 0.9, 1.0, 1.1)
 SHARES = (0.01, 0.1)
@@ -76,7 +76,7 @@ def polluted(numbers: Sequence[int], objects: int) -> Iterator[int]:
 def ratio(eviction: str, budget: int, numbers: Sequence[int]) -> float:
     """Hits / requests, from an empty index on."""
     index: Index[Object] = Index(budget, eviction)
-    seq = index.epochs.now_seq()
+    seq = index.purge_log.now_seq()
     hits = 0
     for number in numbers:
         key = b"%d" % number

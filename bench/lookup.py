@@ -88,7 +88,7 @@ def measure(objects: int) -> Figures:
     index: Index[Stored] = Index(objects * 4096 + (1 << 20))
     fixed = index.bytes
     before = tracemalloc.get_traced_memory()[0]
-    seq = index.epochs.now_seq()
+    seq = index.purge_log.now_seq()
     payload = 0
     for number in range(objects):
         entry = stored(number)

@@ -174,7 +174,7 @@ def _gateway(site: Site, python: str, cache: str = "") -> list[str]:
     text = _fill(EDGE, site) + cache + "".join(EDGE_POOL.format(name=name, port=port) for name, port in pools.items())
     for path, pool in routes.items():
         text += EDGE_ROUTE.format(path=path, pool=pool, cache="" if path in CACHED else "cache = false")
-    return [python, "-m", "edge.cli", "run", "-c", _write(site, "gateway.toml", text)]
+    return [python, "-m", "edge.cli.main", "run", "-c", _write(site, "gateway.toml", text)]
 
 
 def _with_disk(memory: str) -> Callable[[Site, str], list[str]]:
@@ -199,9 +199,9 @@ class Peer:
 
     def path(self) -> str:
         """Its program; `Refused` with what to do when it is missing."""
-        if self.name in GATEWAYS and importlib.util.find_spec("edge.cli") is None:
+        if self.name in GATEWAYS and importlib.util.find_spec("edge.cli.main") is None:
             raise Refused(
-                "the gateway is missing: edge.cli cannot be imported from here (or leave it out with --peers)"
+                "the gateway is missing: edge.cli.main cannot be imported from here (or leave it out with --peers)"
             )
         found = sys.executable if self.program == "python" else program(self.program)
         if found is None:

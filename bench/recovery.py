@@ -22,11 +22,11 @@ from typing import Any
 
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Epochs
+from edge.cache.purge import PurgeLog
 from edge.cache.stored import Plan, build
 from edge.cache.verdict import Source
-from edge.cli_drill import RunningGateway
-from edge.cli_second import running, spare_ports
+from edge.cli.drill import RunningGateway
+from edge.cli.second import running, spare_ports
 from edge.control.journal import Journal
 from edge.control.recovered import JOURNAL_FILE
 from edge.http.message import Fields
@@ -47,8 +47,8 @@ snapshots = {{ repository = "file:{home}/points", core = "{core}" }}
 def filled(cache: Path, numbers: range, size_mib: int) -> int:
     """Put responses into the tier; the bytes of their bodies."""
     tier = DiskTier.open(cache, Limits(size_mib * 2**20))
-    epochs = Epochs()
-    tier.epochs = lambda: epochs
+    purge_log = PurgeLog()
+    tier.purge_log = lambda: purge_log
     words = [
         word.encode()
         for word in ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "so", "on"]
@@ -67,7 +67,7 @@ def filled(cache: Path, numbers: range, size_mib: int) -> int:
             outage_s=0.0, keep_s=3600.0, must_revalidate=False, no_cache=False, plain_hits=True, etag=b'"1"',
             tags=frozenset(), part=None,
         )  # fmt: skip
-        while not tier.put(build(plan, (body,)), epochs.seq):
+        while not tier.put(build(plan, (body,)), purge_log.seq):
             time.sleep(0.01)
         total += length
         if number % 200 == 0:
@@ -81,7 +81,7 @@ def edge(home: Path, *arguments: str) -> tuple[float, Any]:
     """A command; seconds, and its JSON."""
     begun = time.monotonic()
     found = subprocess.run(
-        [sys.executable, "-m", "edge.cli", *arguments, "--json", "-c", str(home / "edge.toml")],
+        [sys.executable, "-m", "edge.cli.main", *arguments, "--json", "-c", str(home / "edge.toml")],
         *(), stdout=subprocess.PIPE, check=False, cwd=home, env={**os.environ, "PYTHONPATH": os.getcwd()},
     )  # fmt: skip
     seconds = time.monotonic() - begun

@@ -266,7 +266,7 @@ def main() -> int:
             with (
                 Running("origin", [sys.executable, "-m", "bench.soak_origin", str(origin)], place, 1) as behind,
                 Running(
-                    "gateway", [sys.executable, "-m", "edge.cli", "run", "-c", "gateway.toml"], place, 0
+                    "gateway", [sys.executable, "-m", "edge.cli.main", "run", "-c", "gateway.toml"], place, 0
                 ) as gateway,
             ):
                 behind.wait_for(origin, "/healthz")

@@ -79,7 +79,9 @@ def start(directory: Path) -> float:
     config = directory / "gateway.toml"
     config.write_text(TOML.format(dir=directory, port=port))
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "edge.cli", "run", "-c", str(config)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge.cli.main", "run", "-c", str(config)], stderr=subprocess.DEVNULL
+    )
     try:
         while True:
             try:

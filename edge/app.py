@@ -12,38 +12,38 @@ from hashlib import sha256
 from pathlib import Path
 from ssl import SSLContext
 
+from edge.adapters.backend_link import BackendLink, Peer, response_memo
 from edge.adapters.disk_place import TierError
 from edge.adapters.disk_room import Limits as DiskLimits
 from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
-from edge.adapters.links import BackendLink, Peer, response_memo
 from edge.adapters.logs import AccessLog
 from edge.adapters.names import Names
 from edge.adapters.tls import client_context, server_context
 from edge.applications import Applications, named
 from edge.balance.backend import Backend
-from edge.balance.geo import NO_WISH, GeoMap, GeoWish
+from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
 from edge.balance.health import EjectionSettings
 from edge.balance.pool import BalanceSettings, Pool
 from edge.cache.prefetch import GateRules, Sequence
 from edge.cache.rules import Directives, Rules, SetCookie
-from edge.config import Config
-from edge.config_cache import CacheRules
-from edge.config_cache import Prefetch as PrefetchConfig
-from edge.config_routing import APP_SCHEME, PoolTimeouts
-from edge.config_routing import Pool as PoolConfig
-from edge.config_routing import Retry as RetryConfig
-from edge.config_routing import Route as RouteConfig
-from edge.config_routing import Timeouts as TimeoutsConfig
+from edge.config.cache import CacheRules
+from edge.config.cache import Prefetch as PrefetchConfig
+from edge.config.loader import Config
+from edge.config.routing import APP_SCHEME, PoolTimeouts
+from edge.config.routing import Pool as PoolConfig
+from edge.config.routing import Retry as RetryConfig
+from edge.config.routing import Route as RouteConfig
+from edge.config.routing import Timeouts as TimeoutsConfig
 from edge.control.membership import backend_spec, region_spec
-from edge.dataplane.geography import Geography, Places
-from edge.dataplane.hashing import HashOn
-from edge.dataplane.pools import PoolRuntime, PoolSettings, seeded
-from edge.dataplane.prefetcher import Prefetcher, Warming
-from edge.dataplane.router import Retry, Route, Router
-from edge.dataplane.store import MAX_PARTS, Store
-from edge.dataplane.turns import Turns
-from edge.dataplane.worker import Worker, WorkerLimits
+from edge.dataplane.caching.prefetch import Prefetcher, Warming
+from edge.dataplane.caching.store import MAX_PARTS, Store
+from edge.dataplane.upstream.geography import Geography, Places
+from edge.dataplane.upstream.hashing import HashOn
+from edge.dataplane.upstream.pool import PoolRuntime, PoolSettings, seeded
+from edge.dataplane.worker.router import Retry, Route, Router
+from edge.dataplane.worker.turns import FollowerCallbacks
+from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
@@ -194,7 +194,9 @@ def response_limits(config: Config) -> Limits:
     return Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
 
 
-def pool_runtimes(config: Config, turns: Turns, applications: Applications | None = None) -> dict[str, PoolRuntime]:
+def pool_runtimes(
+    config: Config, turns: FollowerCallbacks, applications: Applications | None = None
+) -> dict[str, PoolRuntime]:
     """All pools, with their fallbacks tied."""
     make = link_maker(config, turns, applications)
     runtimes = {}
@@ -240,7 +242,7 @@ def heads(config: Config) -> Memo[ResponseFacts]:
 
 
 def link_maker(
-    config: Config, turns: Turns, applications: Applications | None
+    config: Config, turns: FollowerCallbacks, applications: Applications | None
 ) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
     """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
     limits = config.limits
@@ -306,7 +308,7 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         timeouts=timeouts(values.timeouts),
         retry=retry(values.retry),
         upgrades=frozenset(each.encode() for each in values.upgrade),
-        wish=GeoWish(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_WISH,
+        wish=GeoPolicy(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_GEO_POLICY,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
     )
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edge.adapters.app_check import folders
-from edge.config import Config
-from edge.dataplane.front import Front
-from edge.dataplane.onward import TIMEOUTS, Onward
+from edge.config.loader import Config
+from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.client.onward import TIMEOUTS, Onward
 from edge.errors import ConfigError
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
@@ -22,7 +22,7 @@ from edge.ports import Connection, Timeouts
 if TYPE_CHECKING:
     from edge.adapters.app_server import AppServer
     from edge.adapters.memory_link import MemoryLink
-    from edge.dataplane.worker import Worker
+    from edge.dataplane.worker.worker import Worker
 
 
 def named(config: Config) -> list[str]:
@@ -85,17 +85,17 @@ class Applications:
     def _tell(self, kind: str, facts: dict[str, Any]) -> None:
         self.worker.tell(kind, facts)
 
-    def _front(self, asked_by: tuple[bytes, ...]) -> Front:
-        front = Front(self.worker)
-        front.asked_by = asked_by
-        return front
+    def _front(self, asked_by: tuple[bytes, ...]) -> ClientConnection:
+        downstream = ClientConnection(self.worker)
+        downstream.asked_by = asked_by
+        return downstream
 
-    def _dial(self, front: Front, client: str) -> Connection:
+    def _dial(self, downstream: ClientConnection, client: str) -> Connection:
         """A connection to the gateway itself, in the name of this client."""
         from edge.adapters.memory_transport import join
-        from edge.adapters.upstream import UpstreamConnection
+        from edge.adapters.upstream_connection import UpstreamConnection
 
         connection = UpstreamConnection(self._onward)
         self._onward.connections.add(connection)
-        join(connection, front, server_extra={"peername": (client, 0)})
+        join(connection, downstream, server_extra={"peername": (client, 0)})
         return connection

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge.cache.body import BodyFile
-from edge.cache.purge import Epochs, Purge
+from edge.cache.purge import Purge, PurgeLog
 from edge.cache.stored import Stored
 from edge.errors import UpstreamError
 from edge.http.grammar import ResponseFacts
@@ -283,7 +283,7 @@ class DiskTier(Protocol):
     Whatever goes wrong is a miss or a response that is not kept; nobody who asks hears of it but by `events`.
     """
 
-    epochs: Callable[[], Epochs]  # the worker's purge sequence, which everything found is held against
+    purge_log: Callable[[], PurgeLog]  # the worker's purge sequence, which everything found is held against
 
     def look(self, key: bytes) -> tuple[Stored, ...] | None:
         """The responses of a key, the newest first; None where finding them would wait for the disk."""

@@ -16,7 +16,7 @@ from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_place import Place, TierError, lock_tier
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Epochs, Purge
+from edge.cache.purge import Purge, PurgeLog
 
 
 class TierKeeper:
@@ -32,12 +32,12 @@ class TierKeeper:
         threading.Thread(target=self._sweep, name="disk-sweep", daemon=True).start()
 
     @classmethod
-    def open(cls, path: Path, limits: Limits, epochs: Epochs, history: str) -> TierKeeper:
+    def open(cls, path: Path, limits: Limits, purge_log: PurgeLog, history: str) -> TierKeeper:
         """Raises TierInUse where another gateway has it, TierError where it cannot be used."""
         lock = lock_tier(path)
         try:
             place = open_place(path, history)
-            taken = take_over(place, limits, epochs, history)
+            taken = take_over(place, limits, purge_log, history)
             return cls(Place(taken.path, taken.salt, taken.said or place.said), limits, lock)
         except (sqlite3.Error, OSError) as error:
             os.close(lock)

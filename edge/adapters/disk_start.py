@@ -20,7 +20,7 @@ from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_index import connect, is_damage, make_index
 from edge.adapters.disk_place import DAMAGED, Place, TierError, prepare
 from edge.adapters.disk_room import Limits
-from edge.cache.purge import Epochs, Kind, Purge
+from edge.cache.purge import Kind, Purge, PurgeLog
 
 
 def open_place(path: Path, history: str = "") -> Place:
@@ -46,14 +46,14 @@ def mark_damaged(place: Place) -> None:
         pass  # it cannot be written to: the next start finds out by itself
 
 
-def take_over(place: Place, limits: Limits, epochs: Epochs, history: str) -> Place:
+def take_over(place: Place, limits: Limits, purge_log: PurgeLog, history: str) -> Place:
     """Bring a tier up to the journal's purges, its sums to the files; before a worker reads it. Raises TierError."""
     changer = Changer(place, limits, durable=True)
     try:
         db = connect(place)
         (purged,) = db.execute("SELECT value FROM facts WHERE name = 'purged'").fetchone()
         db.close()
-        if purged > epochs.number:
+        if purged > purge_log.number:
             changer.close()
             mark_damaged(place)
             fresh = open_place(place.path, history)
@@ -61,9 +61,9 @@ def take_over(place: Place, limits: Limits, epochs: Epochs, history: str) -> Pla
             return Place(fresh.path, fresh.salt, said)
         with changer.turn(), changer.transaction() as gone:
             measured(changer, place, gone)
-            changer.note_purged(epochs.number, epochs.floor >> 32 if epochs.floor >> 32 > purged else 0)
+            changer.note_purged(purge_log.number, purge_log.floor >> 32 if purge_log.floor >> 32 > purged else 0)
         left = list(noted(place))
-        changer.apply(Changes(purges=[*epochs.logged(purged), *(each for _, found in left for each in found)]))
+        changer.apply(Changes(purges=[*purge_log.logged(purged), *(each for _, found in left for each in found)]))
         for path, _ in left:
             path.unlink(missing_ok=True)
         return place

@@ -33,7 +33,7 @@ from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
 from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
-from edge.cache.purge import Epochs, Kind, Purge, Verdict, base_of
+from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState, base_of
 from edge.cache.record import Damaged, Kept, decode
 from edge.cache.stored import Stored
 
@@ -66,7 +66,7 @@ class DiskTier:
         ops: FileOps | None = None,
     ) -> None:
         self.place, self.limits = place, limits
-        self.epochs: Callable[[], Epochs] = lambda: _NO_PURGES
+        self.purge_log: Callable[[], PurgeLog] = lambda: _NO_PURGES
         self.hits = self.misses = self.damaged = 0
         self._min_uses = min_uses
         self._uses = Fingerprints(65536)
@@ -221,10 +221,10 @@ class DiskTier:
         stored = kept.stored
         if kept.number < self._floor:
             return None
-        fate = self.epochs().settled(kept.number, stored.key, stored.tags)
-        if fate.verdict is Verdict.GONE:
+        fate = self.purge_log().settled(kept.number, stored.key, stored.tags)
+        if fate.verdict is PurgeState.GONE:
             return None
-        if fate.verdict is Verdict.STALE:
+        if fate.verdict is PurgeState.STALE:
             stored = stored.expired(fate.at)
         if stale:
             stored = stored.expired(stale)
@@ -287,10 +287,10 @@ class DiskTier:
 
     def _admitted(self, stored: Stored, seq: int) -> Stored | None:
         """What purges left of a response that was asked for at `seq` of this worker's sequence."""
-        fate = self.epochs().admit(seq, stored.key, stored.tags)
-        if fate.verdict is Verdict.GONE:
+        fate = self.purge_log().admit(seq, stored.key, stored.tags)
+        if fate.verdict is PurgeState.GONE:
             return None
-        return stored.expired(fate.at) if fate.verdict is Verdict.STALE else stored
+        return stored.expired(fate.at) if fate.verdict is PurgeState.STALE else stored
 
     def spill(self, length: int | None) -> Spill:
         """A body that goes to the disk as it comes."""
@@ -392,4 +392,4 @@ class DiskTier:
             loop.call_soon_threadsafe(function)
 
 
-_NO_PURGES = Epochs()
+_NO_PURGES = PurgeLog()

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from edge.adapters.links import BackendLink, Peer
+from edge.adapters.backend_link import BackendLink, Peer
 from edge.adapters.memory_transport import join
-from edge.adapters.upstream import UpstreamConnection
+from edge.adapters.upstream_connection import UpstreamConnection
 from edge.errors import ConnectFailed
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo

@@ -64,14 +64,14 @@ class GeoDecision:
     unknown: Unknown | None = None
 
 
-class GeoWish(NamedTuple):
+class GeoPolicy(NamedTuple):
     """A route's two keys: regions to put first, and the residency fence (None: no fence)."""
 
     prefer: tuple[str, ...] = ()
     require: frozenset[str] | None = None
 
 
-NO_WISH = GeoWish()
+NO_GEO_POLICY = GeoPolicy()
 
 
 class GeoMap:
@@ -100,10 +100,10 @@ class GeoMap:
         self._places = [(name, unit_vector(location)) for name, location in located]
         self._placeless = [name for name in self._default if self._specs[name].location is None]
         self._networks: list[tuple[int, int, dict[int, str]]] = _prefixes(overrides, self._specs)
-        self._memo: dict[tuple[ClientPlace, str, GeoWish], GeoDecision] = {}
+        self._memo: dict[tuple[ClientPlace, str, GeoPolicy], GeoDecision] = {}
 
     def decide(
-        self, place: ClientPlace, ip: IPv4Address | IPv6Address | None = None, wish: GeoWish = NO_WISH
+        self, place: ClientPlace, ip: IPv4Address | IPv6Address | None = None, wish: GeoPolicy = NO_GEO_POLICY
     ) -> GeoDecision:
         """The order for a client. `ip` is only looked at when there are overrides."""
         override = self._override(ip) if self._networks and ip is not None else ""
@@ -124,7 +124,7 @@ class GeoMap:
                 return region
         return ""
 
-    def _work_out(self, place: ClientPlace, override: str, wish: GeoWish) -> GeoDecision:
+    def _work_out(self, place: ClientPlace, override: str, wish: GeoPolicy) -> GeoDecision:
         by_distance, measured = self._by_distance(place)
         steps: list[tuple[Level, Iterable[str]]] = [
             (Level.PREFER, wish.prefer),

@@ -25,7 +25,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from edge.cache.chains import Chain, Node
+from edge.cache.queues import EvictionQueue, Node
 
 SCAN_LIMIT = 256
 _WAYS = 4
@@ -142,10 +142,10 @@ class Policy(Protocol):
 
     cap: int
     moves: bool
-    chains: Sequence[Chain]
+    chains: Sequence[EvictionQueue]
     fixed_bytes: int  # the policy's own memory, charged to the budget
 
-    def add(self, node: Node[Any], mark: int, into: Chain | None) -> None:
+    def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
         """Take a new node; `into` is where its predecessor stood when it replaces one."""
 
     def touch(self, node: Node[Any]) -> None:
@@ -169,10 +169,10 @@ class Fifo:
     fixed_bytes = 0
 
     def __init__(self, budget_bytes: int) -> None:
-        self._queue = Chain()
-        self.chains: Sequence[Chain] = (self._queue,)
+        self._queue = EvictionQueue()
+        self.chains: Sequence[EvictionQueue] = (self._queue,)
 
-    def add(self, node: Node[Any], mark: int, into: Chain | None) -> None:
+    def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
         """At the tail."""
         self._queue.append(node)
 
@@ -214,10 +214,10 @@ class Lfu:
     fixed_bytes = 64 * 300
 
     def __init__(self, budget_bytes: int) -> None:
-        self.chains: Sequence[Chain] = tuple(Chain(level) for level in range(self.cap + 1))
+        self.chains: Sequence[EvictionQueue] = tuple(EvictionQueue(level) for level in range(self.cap + 1))
         self._lowest = 0
 
-    def add(self, node: Node[Any], mark: int, into: Chain | None) -> None:
+    def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
         """On the level of its hits (its predecessor's, when it replaces one)."""
         self.chains[node.freq].append(node)
         self._lowest = min(self._lowest, node.freq)
@@ -256,13 +256,13 @@ class S3Fifo:
     moves = False
 
     def __init__(self, budget_bytes: int) -> None:
-        self.small, self.main = Chain(), Chain()
-        self.chains: Sequence[Chain] = (self.small, self.main)
+        self.small, self.main = EvictionQueue(), EvictionQueue()
+        self.chains: Sequence[EvictionQueue] = (self.small, self.main)
         self._small_bytes = budget_bytes // 10
         self._ghost = Ghost(budget_bytes - self._small_bytes)
         self.fixed_bytes = self._ghost.memory_bytes
 
-    def add(self, node: Node[Any], mark: int, into: Chain | None) -> None:
+    def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
         """Into main if its key was evicted lately, else into small; a replacement stays where its predecessor was."""
         if into is None:
             if mark in self._ghost:

@@ -59,7 +59,7 @@ class Why(Enum):
     OTHER_VARIANT = "vary"
 
 
-class Party(Protocol):
+class FlightMember(Protocol):
     """A request that leads or follows. Of the three calls a follower gets exactly one, unless it leaves first."""
 
     def on_attach(self, flight: Flight) -> None:
@@ -96,12 +96,12 @@ class Flight:
         "waiting",
     )
 
-    def __init__(self, key: Hashable, leader: Party) -> None:
+    def __init__(self, key: Hashable, leader: FlightMember) -> None:
         self.key = key
-        self.leader: Party | None = leader  # None: its client has gone, the fill goes on
-        self.waiting: dict[int, Party] = {}  # in the order they came; by id(), parties need not be hashable
-        self.attached: dict[int, Party] = {}
-        self.accepts: Callable[[Party], bool] | None = None
+        self.leader: FlightMember | None = leader  # None: its client has gone, the fill goes on
+        self.waiting: dict[int, FlightMember] = {}  # in the order they came; by id(), parties need not be hashable
+        self.attached: dict[int, FlightMember] = {}
+        self.accepts: Callable[[FlightMember], bool] | None = None
         self.stream: object = None
         self.since = 0  # the purge sequence when its fetch started; set by whoever fetches
         self.tags: frozenset[bytes] = frozenset()  # of the response, once its head is there
@@ -144,12 +144,14 @@ class Flights:
         self._flights: dict[Hashable, Flight] = {}
         self._lone: dict[Hashable, Lone] = {}
         self._markers: dict[int, tuple[float, Why]] = {}  # by the key's hash: until; the oldest first
-        self._limits: list[tuple[float, int, Flight, Party]] = []  # a heap; settled ones leave it when their time comes
+        self._limits: list[
+            tuple[float, int, Flight, FlightMember]
+        ] = []  # a heap; settled ones leave it when their time comes
         self._count = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._calling = False
 
-    def join(self, key: Hashable, me: Party, now: float, wait_s: float = WAIT_S) -> Lead | Follow | Alone:
+    def join(self, key: Hashable, me: FlightMember, now: float, wait_s: float = WAIT_S) -> Lead | Follow | Alone:
         """A request that found nothing usable. A background refresh that gets Follow has nothing to do and leaves."""
         flight = self.find(key)
         if flight is None:
@@ -185,7 +187,7 @@ class Flights:
         """Begin a lone fetch."""
         self._lone[key] = me
 
-    def share(self, key: Hashable, leader: Party) -> Flight:
+    def share(self, key: Hashable, leader: FlightMember) -> Flight:
         """A lone fetch becomes a flight."""
         del self._lone[key]
         self._flights[key] = flight = Flight(key, leader)
@@ -197,7 +199,7 @@ class Flights:
         if outcome in _ALONE:
             self._mark(key, _ALONE[outcome], now)
 
-    def storable(self, flight: Flight, stream: object, accepts: Callable[[Party], bool] | None = None) -> None:
+    def storable(self, flight: Flight, stream: object, accepts: Callable[[FlightMember], bool] | None = None) -> None:
         """The leader's head may be stored and `stream` will carry the body; `accepts` tells whom its Vary matches."""
         if flight.over:
             return
@@ -228,7 +230,7 @@ class Flights:
                 self._call(party.on_alone, _ALONE.get(outcome, Why.OTHER_VARIANT))
         self._run()
 
-    def leave(self, flight: Flight, me: Party) -> bool:
+    def leave(self, flight: Flight, me: FlightMember) -> bool:
         """A party's client has gone, or it has all it wanted. Whether anybody is left: if not, the fetch may stop.
 
         Not for a party that leads and goes on: its fetch ends by `end`.

@@ -1,4 +1,4 @@
-"""The memory tier: which response is stored, replaced, refused, evicted, purged; the shelf (shelf.py) holds them.
+"""The memory tier: which response is stored, replaced, refused, evicted, purged; the table (table.py) holds them.
 
 The rules:
 1. Stored bytes, metadata and the tables included, never exceed the budget: room is made before anything is put in.
@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Generic
 
-from edge.cache.chains import Node
 from edge.cache.eviction import Fingerprints
-from edge.cache.purge import STAMPED, Epochs, Fate, Kind, Purge, Verdict
-from edge.cache.shelf import NODE_BYTES, E, Entry, Gone, Group, Shelf, Stats, cost_of, mark_of
+from edge.cache.purge import STAMPED, Kind, Purge, PurgeLog, PurgeOutcome, PurgeState
+from edge.cache.queues import Node
+from edge.cache.table import NODE_BYTES, CacheTable, E, Entry, Group, RemovalReason, Stats, cost_of, mark_of
 
-__all__ = ["Entry", "Gone", "Group", "Index", "Node", "Put", "Stats", "supersedes"]
+__all__ = ["Entry", "Group", "Index", "Node", "Put", "RemovalReason", "Stats", "supersedes"]
 
 SWEEP_STEPS = 4  # nodes looked at with each put while a stamp is being carried out
 
@@ -52,7 +52,7 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 class Index(Generic[E]):
-    """See the module's docstring. `now` is epoch seconds; `seq` is `epochs.now_seq()` from when the fill started."""
+    """See the module's docstring. `now` is epoch seconds; `seq` is `purge_log.now_seq()` from when the fill started."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class Index(Generic[E]):
         eviction: str = "s3-fifo",
         variant_limit: int = 64,
         min_uses: int = 1,
-        epochs: Epochs | None = None,
+        purge_log: PurgeLog | None = None,
     ) -> None:
         self.variant_limit = variant_limit
         self.min_uses = min_uses
-        self.epochs = epochs or Epochs()
-        self._shelf: Shelf[E] = Shelf(budget_bytes, eviction)
-        self._found = self._shelf.found
-        self._touch, self._cap, self._moves = self._shelf.policy.touch, self._shelf.policy.cap, self._shelf.policy.moves
+        self.purge_log = purge_log or PurgeLog()
+        self._table: CacheTable[E] = CacheTable(budget_bytes, eviction)
+        self._found = self._table.found
+        self._touch, self._cap, self._moves = self._table.policy.touch, self._table.policy.cap, self._table.policy.moves
         self._uses = Fingerprints(min(65536, budget_bytes // 16384))
-        self._shelf.fixed += self._uses.memory_bytes
-        self._shelf.bytes += self._uses.memory_bytes
+        self._table.fixed += self._uses.memory_bytes
+        self._table.bytes += self._uses.memory_bytes
 
     # Looking up
 
@@ -79,7 +79,7 @@ class Index(Generic[E]):
         found = self._found.get(key)
         if found is None:
             return None
-        if found.seq < self.epochs.last_stamp:
+        if found.seq < self.purge_log.last_stamp:
             found = self.peek(key)
             if found is None:
                 return None
@@ -91,8 +91,8 @@ class Index(Generic[E]):
 
     def peek(self, key: bytes) -> Node[E] | Group[E] | None:
         """As `get`, without counting a hit (for `explain`): a key's responses after every stamp was carried out."""
-        for node in self._shelf.nodes(key):
-            if node.seq < self.epochs.last_stamp:
+        for node in self._table.nodes(key):
+            if node.seq < self.purge_log.last_stamp:
                 self._check(node)
         found = self._found.get(key)
         if isinstance(found, Group):
@@ -115,41 +115,41 @@ class Index(Generic[E]):
                 elif self._moves:
                     self._touch(node)
 
-    def absence(self, key: bytes) -> Gone:
+    def absence(self, key: bytes) -> RemovalReason:
         """Why a key is missing, as far as is remembered; COLD when nothing is."""
-        return self._shelf.absence(key)
+        return self._table.absence(key)
 
     def _check(self, node: Node[E]) -> bool:
         """Carry stamps out on one node; False when it is gone."""
-        fate = self.epochs.stamped(node.seq, node.sole.key)
-        if fate.verdict is Verdict.GONE:
-            self._shelf.drop(node, Gone.PURGED)
+        fate = self.purge_log.stamped(node.seq, node.sole.key)
+        if fate.verdict is PurgeState.GONE:
+            self._table.drop(node, RemovalReason.PURGED)
             return False
-        if fate.verdict is Verdict.STALE:
+        if fate.verdict is PurgeState.STALE:
             self._stale(node, fate.at)
-        node.seq = self.epochs.seq
+        node.seq = self.purge_log.seq
         return True
 
     def _stale(self, node: Node[E], at: float) -> None:
-        self._shelf.swap(node, node.sole.expired(at))
+        self._table.swap(node, node.sole.expired(at))
 
     # Storing
 
     def put(self, stored: E, now: float, seq: int, min_uses: int | None = None) -> Put:
         """Store a whole response whose fill started at `seq`; what it supersedes is replaced in any case."""
-        fate = self.epochs.admit(seq, stored.key, stored.tags)
-        if fate.verdict is Verdict.GONE:
+        fate = self.purge_log.admit(seq, stored.key, stored.tags)
+        if fate.verdict is PurgeState.GONE:
             return Put.PURGED
-        if self._shelf.sweeping:
+        if self._table.sweeping:
             self.sweep(SWEEP_STEPS, now)
-        nodes = self._shelf.nodes(stored.key)
+        nodes = self._table.nodes(stored.key)
         old = None
         for node in nodes:
             if supersedes(stored, node.sole):
                 if old is not None:
-                    self._shelf.drop(old, Gone.REPLACED)
+                    self._table.drop(old, RemovalReason.REPLACED)
                 old = node
-        if old is not None and fate.verdict is Verdict.STALE and old.seq > seq:
+        if old is not None and fate.verdict is PurgeState.STALE and old.seq > seq:
             return Put.PURGED  # softly; what is there is from after the purge, or was made stale by it just as well
         if old is None:
             refused = self._refused(stored, nodes, now, self.min_uses if min_uses is None else min_uses)
@@ -159,15 +159,15 @@ class Index(Generic[E]):
 
     def replace(self, old: E, new: E, now: float, seq: int) -> Put:
         """Put `new` (a validated head, the same body) in the place of `old`; the validation started at `seq`."""
-        fate = self.epochs.admit(seq, new.key, new.tags)
-        if fate.verdict is Verdict.GONE:
+        fate = self.purge_log.admit(seq, new.key, new.tags)
+        if fate.verdict is PurgeState.GONE:
             return Put.PURGED
-        node = self._shelf.node_of(old)
+        node = self._table.node_of(old)
         if node is None or not self._check(node):
             return Put.GONE
-        for other in self._shelf.nodes(new.key):
+        for other in self._table.nodes(new.key):
             if other is not node and supersedes(new, other.sole):
-                self._shelf.drop(other, Gone.REPLACED)
+                self._table.drop(other, RemovalReason.REPLACED)
         return self._place(new, node, fate, now)
 
     def enough_uses(self, key: bytes, min_uses: int) -> bool:
@@ -187,52 +187,52 @@ class Index(Generic[E]):
 
     def fits(self, stored: E) -> bool:
         """Whether an empty index would have room for it."""
-        return cost_of(stored) + NODE_BYTES <= self._shelf.budget - self._shelf.fixed
+        return cost_of(stored) + NODE_BYTES <= self._table.budget - self._table.fixed
 
     def _refused(self, stored: E, nodes: tuple[Node[E], ...], now: float, min_uses: int) -> Put | None:
         if len(nodes) >= self.variant_limit:
             for node in nodes:
                 if node.sole.keep_until <= now:
-                    self._shelf.drop(node, Gone.EXPIRED)
-            if len(self._shelf.nodes(stored.key)) >= self.variant_limit:
+                    self._table.drop(node, RemovalReason.EXPIRED)
+            if len(self._table.nodes(stored.key)) >= self.variant_limit:
                 return Put.VARY_LIMIT
         if not self.fits(stored):
             return Put.SIZE
         return None if self.enough_uses(stored.key, min_uses) else Put.MIN_USES
 
-    def _place(self, stored: E, old: Node[E] | None, fate: Fate, now: float) -> Put:
+    def _place(self, stored: E, old: Node[E] | None, fate: PurgeOutcome, now: float) -> Put:
         """Make room and link a new node in, with its predecessor's hits and place in the order."""
-        shelf = self._shelf
-        node = Node(stored, cost_of(stored), self.epochs.seq)
+        table = self._table
+        node = Node(stored, cost_of(stored), self.purge_log.seq)
         into = None
         if old is not None:  # what it replaces is outdated, whether the new one fits or not
             into, node.freq = old.chain, old.freq
-            shelf.drop(old, Gone.REPLACED)
+            table.drop(old, RemovalReason.REPLACED)
             if not self.fits(stored):
                 return Put.SIZE
-        if not shelf.make_room(node.cost + NODE_BYTES, now):
+        if not table.make_room(node.cost + NODE_BYTES, now):
             return Put.NO_ROOM
-        if fate.verdict is Verdict.STALE:
+        if fate.verdict is PurgeState.STALE:
             node.sole = stored.expired(fate.at)
-        shelf.link(node, into)
+        table.link(node, into)
         return Put.REPLACED if old is not None else Put.STORED
 
     def reserve(self, count: int, now: float) -> bool:
         """Set bytes of a fill in progress aside, evicting for them; False when fills would hold over half of it."""
-        shelf = self._shelf
-        if 2 * (shelf.reserved + count) > shelf.budget or not shelf.make_room(count, now):
+        table = self._table
+        if 2 * (table.reserved + count) > table.budget or not table.make_room(count, now):
             return False
-        shelf.reserved += count
+        table.reserved += count
         return True
 
     def hold(self, count: int, now: float) -> None:
         """Set bytes aside that were reserved until a moment ago and are needed still."""
-        self._shelf.reserved += count
-        self._shelf.make_room(0, now)
+        self._table.reserved += count
+        self._table.make_room(0, now)
 
     def release(self, count: int) -> None:
         """Give reserved bytes back: the fill ended, or is put next."""
-        self._shelf.reserved -= count
+        self._table.reserved -= count
 
     # Removing
 
@@ -242,60 +242,60 @@ class Index(Generic[E]):
         The value of a url purge is the URL's key without additions. `number` is the journal's. What an unsafe method
         invalidates is a url purge as well (without a number): a fill in progress must not bring it back either.
         """
-        self.epochs.record(purge, now, number)
+        self.purge_log.record(purge, now, number)
         if purge.kind in STAMPED:
-            self._shelf.start_sweep()
+            self._table.start_sweep()
             return None
-        nodes = self._shelf.tagged(purge.value) if purge.kind is Kind.TAG else self._shelf.of_url(purge.value)
+        nodes = self._table.tagged(purge.value) if purge.kind is Kind.TAG else self._table.of_url(purge.value)
         return sum(self._purge_node(node, purge.soft, now) for node in nodes)
 
     def named(self, purge: Purge, now: float) -> list[E]:
         """The responses that a purge by url or tag will count."""
         if purge.kind in STAMPED:
             return []
-        nodes = self._shelf.tagged(purge.value) if purge.kind is Kind.TAG else self._shelf.of_url(purge.value)
+        nodes = self._table.tagged(purge.value) if purge.kind is Kind.TAG else self._table.of_url(purge.value)
         return [node.sole for node in nodes if node.sole.keep_until > now and self._check(node)]
 
     def _purge_node(self, node: Node[E], soft: bool, now: float) -> bool:
         """Whether there was something usable to purge."""
         if node.sole.keep_until <= now:
-            self._shelf.drop(node, Gone.EXPIRED)
+            self._table.drop(node, RemovalReason.EXPIRED)
             return False
         if not self._check(node):
             return False
         if soft:
             self._stale(node, now)
         else:
-            self._shelf.drop(node, Gone.PURGED)
+            self._table.drop(node, RemovalReason.PURGED)
         return True
 
     def remove(self, key: bytes) -> int:
         """Drop every variant of a key; how many there were. Not a purge: a fill in progress may store it again."""
-        nodes = self._shelf.nodes(key)
+        nodes = self._table.nodes(key)
         for node in nodes:
-            self._shelf.drop(node, Gone.REMOVED)
+            self._table.drop(node, RemovalReason.REMOVED)
         return len(nodes)
 
     def discard(self, stored: E) -> bool:
         """Drop one stored response, if it is still the one stored."""
-        node = self._shelf.node_of(stored)
+        node = self._table.node_of(stored)
         if node is not None:
-            self._shelf.drop(node, Gone.REMOVED)
+            self._table.drop(node, RemovalReason.REMOVED)
         return node is not None
 
     def sweep(self, steps: int, now: float) -> int:
         """Look at some nodes for what is expired or purged by a stamp, and free that; how many were freed."""
         freed = 0
         for _ in range(steps):
-            node = self._shelf.expired(now)
+            node = self._table.expired(now)
             if node is not None:
-                self._shelf.drop(node, Gone.EXPIRED)
+                self._table.drop(node, RemovalReason.EXPIRED)
                 freed += 1
                 continue
-            node = self._shelf.next_unswept()
+            node = self._table.next_unswept()
             if node is None:
                 break
-            if node.seq < self.epochs.last_stamp and not self._check(node):
+            if node.seq < self.purge_log.last_stamp and not self._check(node):
                 freed += 1
         return freed
 
@@ -304,11 +304,11 @@ class Index(Generic[E]):
     @property
     def bytes(self) -> int:
         """Bytes charged now, tables included and reserved ones not."""
-        return self._shelf.bytes
+        return self._table.bytes
 
     def __len__(self) -> int:
         """Stored responses, variants counted."""
-        return self._shelf.objects
+        return self._table.objects
 
     def __iter__(self) -> Iterator[E]:
         """Every stored response, purged ones that are not yet swept included; the index must not change meanwhile."""
@@ -317,7 +317,7 @@ class Index(Generic[E]):
 
     def stats(self) -> Stats:
         """The numbers now."""
-        return self._shelf.stats()
+        return self._table.stats()
 
     def __repr__(self) -> str:
-        return f"<Index {self._shelf.objects} objects, {self.bytes} of {self._shelf.budget} bytes>"
+        return f"<Index {self._table.objects} objects, {self.bytes} of {self._table.budget} bytes>"

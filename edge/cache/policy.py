@@ -16,7 +16,7 @@ from edge.cache.rules import Directives, Rules
 from edge.cache.selection import matching
 from edge.cache.stored import Plan, Stored
 from edge.cache.storing import storing as storing
-from edge.cache.verdict import Act, Failure, Reason
+from edge.cache.verdict import Action, Failure, Reason
 from edge.http.cache_control import NONE, CacheControl, request_control
 from edge.http.conditional import CONDITIONS, range_applies
 from edge.http.fields import is_tag
@@ -36,34 +36,34 @@ class Decision:
     `offers` are the ETags of variants that do not match (MISS for Reason.VARY).
     """
 
-    act: Act
+    act: Action
     reason: Reason
     stored: Stored | None = None
     offers: tuple[bytes, ...] = ()
     refresh: bool = False  # STALE_OK: within stale-while-revalidate, so validate in the background
 
 
-COLD = Decision(Act.MISS, Reason.COLD)
+COLD = Decision(Action.MISS, Reason.COLD)
 
 
-def look(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Decision:
+def evaluate(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Decision:
     """What to do with a request whose key has these stored variants, most often none or one."""
     method = request.method
     fields = request.fields
     if method != b"GET" and method != b"HEAD":
-        return Decision(Act.BYPASS, Reason.METHOD)
+        return Decision(Action.BYPASS, Reason.METHOD)
     if rules.bypasses and is_bypassed(request, rules):
-        return Decision(Act.BYPASS, Reason.RULE)
+        return Decision(Action.BYPASS, Reason.RULE)
     control = _directives(fields, rules)
     if control.no_store:
-        return Decision(Act.BYPASS, Reason.NO_STORE)
+        return Decision(Action.BYPASS, Reason.NO_STORE)
     if variants:
         found = _among(request, variants, rules, now)
         decision = found if isinstance(found, Decision) else _reuse(method, found, control, rules, now)
     else:
         decision = COLD
-    if control.only_if_cached and decision.act is not Act.FRESH and decision.act is not Act.STALE_OK:
-        return Decision(Act.UNSATISFIABLE, Reason.ONLY_IF_CACHED)
+    if control.only_if_cached and decision.act is not Action.FRESH and decision.act is not Action.STALE_OK:
+        return Decision(Action.UNSATISFIABLE, Reason.ONLY_IF_CACHED)
     return decision
 
 
@@ -97,7 +97,7 @@ def _among(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: 
     """The most recent variant that matches and can give what is asked, still to be judged, or why there is none."""
     found = matching(request.fields, variants, rules)
     if not found:
-        return Decision(Act.MISS, Reason.VARY, offers=_offers(request, variants))
+        return Decision(Action.MISS, Reason.VARY, offers=_offers(request, variants))
     best: Stored | None = None
     asked = _range_of(request) if any(stored.part is not None for stored in found) else None
     for stored in found:
@@ -107,7 +107,7 @@ def _among(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: 
             best = stored
     if best is not None:
         return best
-    return Decision(Act.MISS, Reason.RANGE, _beginning(request, found, now))
+    return Decision(Action.MISS, Reason.RANGE, _beginning(request, found, now))
 
 
 def _range_of(request: RequestHead) -> tuple[Spec, ...] | None:
@@ -156,12 +156,12 @@ def _reuse(method: bytes, stored: Stored, control: CacheControl, rules: Rules, n
     if control is not NONE and _client_objects(stored, control, ttl, now):
         return _validate(method, stored, Reason.REQUEST)
     if ttl > 0:
-        return Decision(Act.FRESH, Reason.FRESH, stored)
+        return Decision(Action.FRESH, Reason.FRESH, stored)
     if not stored.must_revalidate:
         refreshing = -ttl < stored.swr_s
         wanted = control.max_stale is not None and -ttl <= control.max_stale and is_for_all(stored, rules)
         if refreshing or wanted:
-            return Decision(Act.STALE_OK, Reason.STALE, stored, refresh=refreshing)
+            return Decision(Action.STALE_OK, Reason.STALE, stored, refresh=refreshing)
     return _validate(method, stored, Reason.STALE)
 
 
@@ -177,7 +177,7 @@ def _client_objects(stored: Stored, control: CacheControl, ttl: float, now: floa
 
 def _validate(method: bytes, stored: Stored, reason: Reason) -> Decision:
     # A HEAD is forwarded as it is; what comes back updates the stored GET (RFC 9111 4.3.5).
-    return Decision(Act.MISS if method == b"HEAD" else Act.REVALIDATE, reason, stored)
+    return Decision(Action.MISS if method == b"HEAD" else Action.REVALIDATE, reason, stored)
 
 
 def is_for_all(response: Stored | Plan, rules: Rules) -> bool:

@@ -1,4 +1,4 @@
-"""Purges: what an operator may ask for (`parse_purge`), and who is touched by it (`Epochs`). Nothing is removed here.
+"""Purges: what an operator may ask for (`parse_purge`), and who is touched by it (`PurgeLog`). Nothing is removed here.
 
 Every purge gets a number from one ascending sequence. A response carries the number that was current when its *fill
 started*; whatever purge of it has a higher number reached the operator's desk while the origin's answer may already
@@ -16,8 +16,8 @@ millisecond still have an order.
 The rule: forgetting is only ever towards *more* purged. A log entry that has to go raises the floor, and a fill that
 started below the floor is refused; a stamp that has to go is folded into the stamp for `all`.
 
-The check on a hit is one comparison, `response.seq < epochs.last_stamp`; it is false unless a stamp was set since the
-response was last checked.
+The check on a hit is one comparison, `response.seq < purge_log.last_stamp`; it is false unless a stamp was set since
+the response was last checked.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Purge:
         return cls(Kind(found["kind"]), found["value"].encode("latin-1"), found["soft"])
 
 
-class Verdict(Enum):
+class PurgeState(Enum):
     """What purges left of a response."""
 
     KEPT = "kept"
@@ -82,14 +82,14 @@ class Verdict(Enum):
     GONE = "purged"
 
 
-class Fate(NamedTuple):
+class PurgeOutcome(NamedTuple):
     """A verdict; `at` (epoch seconds) is when a STALE one stopped being fresh."""
 
-    verdict: Verdict
+    verdict: PurgeState
     at: float = 0.0
 
 
-KEPT, GONE = Fate(Verdict.KEPT), Fate(Verdict.GONE)
+KEPT, GONE = PurgeOutcome(PurgeState.KEPT), PurgeOutcome(PurgeState.GONE)
 
 
 class Stamp(NamedTuple):
@@ -107,7 +107,7 @@ class Stamp(NamedTuple):
 Target = tuple[Kind, bytes]
 
 
-class Epochs:
+class PurgeLog:
     """The sequence, the stamps and the log of one worker; `to_dict` is what must survive a restart."""
 
     __slots__ = ("_all", "_depth", "_log", "_log_bytes", "_stamps", "floor", "last_stamp", "seq")
@@ -161,7 +161,7 @@ class Epochs:
             self._log_bytes -= _ENTRY_BYTES + len(oldest[1])
             self.floor = max(self.floor, evicted.hard, evicted.soft)
 
-    def admit(self, seq: int, key: bytes, tags: Iterable[bytes]) -> Fate:
+    def admit(self, seq: int, key: bytes, tags: Iterable[bytes]) -> PurgeOutcome:
         """What is left of a response whose fill started at `seq`, and which no index held since."""
         if seq >= self.seq:
             return KEPT
@@ -173,11 +173,11 @@ class Epochs:
             found = found.join(log.get((Kind.TAG, tag), _NONE))
         return _fate(found.join(self._stamp_of(key)), seq)
 
-    def stamped(self, seq: int, key: bytes) -> Fate:
+    def stamped(self, seq: int, key: bytes) -> PurgeOutcome:
         """What stamps since `seq` left of a response that the index holds."""
         return KEPT if seq >= self.last_stamp else _fate(self._stamp_of(key), seq)
 
-    def settled(self, number: int, key: bytes, tags: Iterable[bytes]) -> Fate:
+    def settled(self, number: int, key: bytes, tags: Iterable[bytes]) -> PurgeOutcome:
         """What numbered purges left of a response that was fetched when the journal's last number was `number`.
 
         For tiers that every worker reads: local numbers mean nothing to another worker, so only the journal's part of
@@ -234,17 +234,17 @@ class Epochs:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Epochs:
+    def from_dict(cls, found: Mapping[str, Any]) -> PurgeLog:
         """The inverse of `to_dict`."""
-        epochs = cls()
-        epochs.seq, epochs.last_stamp, epochs.floor = found["seq"], found["last_stamp"], found["floor"]
-        epochs._all = Stamp(*found["all"])
+        purge_log = cls()
+        purge_log.seq, purge_log.last_stamp, purge_log.floor = found["seq"], found["last_stamp"], found["floor"]
+        purge_log._all = Stamp(*found["all"])
         for kind, value, *stamp in found["stamps"]:
-            epochs._stamps[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
-            epochs._depth = max(epochs._depth, value.count("/"))
+            purge_log._stamps[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
+            purge_log._depth = max(purge_log._depth, value.count("/"))
         for kind, value, *stamp in found["log"]:
-            epochs._note((Kind(kind), value.encode("latin-1")), Stamp(*stamp))
-        return epochs
+            purge_log._note((Kind(kind), value.encode("latin-1")), Stamp(*stamp))
+        return purge_log
 
 
 _NONE = Stamp()
@@ -256,10 +256,10 @@ def _remember(kept: dict[Target, Stamp], target: Target, stamp: Stamp, limit: in
     return kept.pop(next(iter(kept))) if len(kept) > limit else _NONE
 
 
-def _fate(stamp: Stamp, seq: int) -> Fate:
+def _fate(stamp: Stamp, seq: int) -> PurgeOutcome:
     if stamp.hard > seq:
         return GONE
-    return Fate(Verdict.STALE, stamp.soft_at) if stamp.soft > seq else KEPT
+    return PurgeOutcome(PurgeState.STALE, stamp.soft_at) if stamp.soft > seq else KEPT
 
 
 def host_and_path(key: bytes) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 M = TypeVar("M", bound=Hashable)
 
 
-class Members(Generic[M]):
+class MultiMap(Generic[M]):
     """Names to their members, in O(1) per membership both ways."""
 
     __slots__ = ("_members",)

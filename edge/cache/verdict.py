@@ -22,7 +22,7 @@ class Verdict(Enum):
     ERROR = "error"
 
 
-class Act(Enum):
+class Action(Enum):
     """What a look-up tells the caller to do."""
 
     FRESH = "fresh"  # answer from `stored`

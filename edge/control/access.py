@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 
-from edge.config_types import split_authority
+from edge.config.types import split_authority
 from edge.errors import Denied
 
 

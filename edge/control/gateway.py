@@ -27,13 +27,13 @@ from aiohttp import web
 from edge.adapters.disk_keeper import TierKeeper
 from edge.adapters.disk_place import TierError, TierInUse
 from edge.adapters.disk_room import Limits
-from edge.config import Config
-from edge.config_types import Address
+from edge.config.loader import Config
+from edge.config.types import Address
 from edge.control.access import Access, Role, Token
-from edge.control.admin import admin_app, start_admin
-from edge.control.keeper import JournalKeeper
+from edge.control.admin.application import admin_app, start_admin
 from edge.control.probing import Probing
 from edge.control.recovery import Recovery
+from edge.control.state_store import JournalStateStore
 from edge.control.supervisor import Running, Supervisor
 from edge.control.token import token_of
 from edge.control.workers import WORKER_MODULE, Child, spawn_process
@@ -68,9 +68,9 @@ async def run_gateway(settings: Settings) -> int:
     orphans = orphaned(state)
     check_addresses(config, bool(orphans))
     access = access_of(config)
-    keeper = JournalKeeper.open(state)
+    keeper = JournalStateStore.open(state)
     running = Running(config, settings.text, settings.filename, time.time())
-    roll = Roll(state / WORKERS_FILE, orphans)
+    roll = WorkerPidFile(state / WORKERS_FILE, orphans)
     supervisor = Supervisor(running, keeper, roll.spawn, echo)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
@@ -95,7 +95,7 @@ async def run_gateway(settings: Settings) -> int:
         await supervisor.close()
         if runner is not None:
             await runner.cleanup()
-        keeper.save_epochs(supervisor.epochs, always=True)
+        keeper.save_purge_log(supervisor.purge_log, always=True)
         keeper.close()
         roll.path.unlink(missing_ok=True)  # no worker is left
         if tier is not None:
@@ -103,13 +103,13 @@ async def run_gateway(settings: Settings) -> int:
         lock.close()
 
 
-def open_tier(config: Config, keeper: JournalKeeper, supervisor: Supervisor) -> TierKeeper | None:
+def open_tier(config: Config, keeper: JournalStateStore, supervisor: Supervisor) -> TierKeeper | None:
     """The disk tier, in step with the journal; without it requests are served on. Raises CannotStart: in use."""
     disk = config.cache.disk
     if disk is None:
         return None
     try:
-        tier = TierKeeper.open(Path(disk.path), Limits(disk.size, disk.min_free), supervisor.epochs, keeper.history)
+        tier = TierKeeper.open(Path(disk.path), Limits(disk.size, disk.min_free), supervisor.purge_log, keeper.history)
     except TierInUse as error:
         keeper.close()
         raise CannotStart(error.detail) from None
@@ -208,7 +208,7 @@ class Gateway:
         self._supervisor.events.add("gateway.reload_ignored", {"evidence": why})
 
 
-class Roll:
+class WorkerPidFile:
     """The workers' process ids on disk, written before a worker can serve: for the supervisor after a killed one."""
 
     def __init__(self, path: Path, orphans: list[int]) -> None:

@@ -1,6 +1,6 @@
 """The journal: what the gateway must know again after any kind of end, in one SQLite file.
 
-    config revisions │ run-time registrations │ administrative states │ purge log and epochs │ audit │ changes
+    config revisions │ run-time registrations │ administrative states │ purge log │ audit │ changes
 
 One rule: when a call that writes returns, its change is on the disk (WAL, synchronous=FULL: one fsync, some
 milliseconds), and when it raises, nothing of it is. A cut of the write-ahead log at any byte loses only transactions
@@ -249,12 +249,12 @@ class Journal:
         rows = self._rows("SELECT id, at, purge FROM purges WHERE id > ? ORDER BY id", after)
         return [PurgeRecord(row[0], row[1], self._value(row[2])) for row in rows]
 
-    def save_epochs(self, epochs: dict[str, Any]) -> None:
-        """Replace the epochs (plain JSON values)."""
-        self._write("INSERT OR REPLACE INTO facts VALUES ('epochs', ?)", _json(epochs))
+    def save_purge_log(self, purge_log: dict[str, Any]) -> None:
+        """Replace the purge log (plain JSON values)."""
+        self._write("INSERT OR REPLACE INTO facts VALUES ('epochs', ?)", _json(purge_log))
 
-    def load_epochs(self) -> dict[str, Any] | None:
-        """The epochs that were saved last."""
+    def load_purge_log(self) -> dict[str, Any] | None:
+        """The purge log that was saved last."""
         rows = self._rows("SELECT value FROM facts WHERE name = 'epochs'")
         return dict(self._value(rows[0][0])) if rows else None
 

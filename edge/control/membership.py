@@ -14,9 +14,9 @@ from enum import Enum
 from edge.balance.backend import BackendSpec
 from edge.balance.health import Admin
 from edge.balance.regions import RegionSpec, RouteNeed, eligible_regions
-from edge.config import Config
-from edge.config_routing import Backend as BackendConfig
-from edge.config_routing import Region as RegionConfig
+from edge.config.loader import Config
+from edge.config.routing import Backend as BackendConfig
+from edge.config.routing import Region as RegionConfig
 
 
 class Source(Enum):

@@ -21,11 +21,11 @@ from time import time
 from edge.adapters.app_check import folders, unusable
 from edge.adapters.geo import GeoReader
 from edge.adapters.tls import client_context, expiry, server_context, unreadable
-from edge.config import Config
-from edge.config_idle import idle_keys
-from edge.config_text import Path as KeyPath
-from edge.config_text import Problem, lines, scan
-from edge.config_types import shown
+from edge.config.idle import idle_keys
+from edge.config.loader import Config
+from edge.config.positions import Path as KeyPath
+from edge.config.positions import Problem, lines, scan
+from edge.config.types import shown
 from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.supervisor import worker_count
 from edge.errors import ConfigError

@@ -13,9 +13,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from edge.adapters.key_file import key_of
-from edge.config import Config
-from edge.config_schedule import Schedule
-from edge.config_text import Path as KeyPath
+from edge.config.loader import Config
+from edge.config.positions import Path as KeyPath
+from edge.config.schedule import Schedule
 from edge.errors import RunbookFailed, WrongKey
 from edge.recovery.runbook import read_runbook
 from edge.recovery.schedule import next_due

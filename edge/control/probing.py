@@ -14,10 +14,10 @@ from time import monotonic
 from edge.adapters.tls import client_context
 from edge.balance.backend import BackendSpec
 from edge.balance.health import ProbeSettings, ProbeState
-from edge.config import Config
-from edge.config_routing import APP_SCHEME
-from edge.config_routing import Health as HealthConfig
-from edge.config_routing import Pool as PoolConfig
+from edge.config.loader import Config
+from edge.config.routing import APP_SCHEME
+from edge.config.routing import Health as HealthConfig
+from edge.config.routing import Pool as PoolConfig
 from edge.control.membership import Key
 from edge.control.probes import ProbeKind, Prober, ProbeTarget
 from edge.control.supervisor import Supervisor

@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from edge.cache.purge import Epochs, Purge
+from edge.cache.purge import Purge, PurgeLog
 from edge.control.journal import Journal, JournalError
 from edge.control.journal_file import SCHEMA_VERSION, explained, make_file
 from edge.errors import ChecksumMismatch, RepositoryNewer
@@ -158,7 +158,7 @@ def rebuild(path: Path, table: Mapping[str, Entry], body: Body, origin: Origin) 
     with Journal.open(path) as journal, journal.transaction():
         replayed = None if later is None else len(later)
         journal.audit("restore", "state.restored", origin.point, {"purges_replayed": replayed})
-        number = _save_epochs(journal)
+        number = _save_purge_log(journal)
         sequence = journal.sequence
     return {
         "history": str(history),
@@ -212,15 +212,15 @@ def _later_purges(origin: Origin, db: sqlite3.Connection) -> list[tuple[int, flo
     return [(int(row[0]), float(row[1]), str(row[2])) for row in rows]
 
 
-def _save_epochs(journal: Journal) -> int:
+def _save_purge_log(journal: Journal) -> int:
     """What all purges say together, so that the first start has it though the log is trimmed; the last one's number."""
-    found = journal.load_epochs()
-    epochs = Epochs() if found is None else Epochs.from_dict(found["epochs"])
+    found = journal.load_purge_log()
+    purge_log = PurgeLog() if found is None else PurgeLog.from_dict(found["epochs"])
     number = 0 if found is None else int(found["number"])
     for record in journal.purges_since(number):
-        epochs.record(Purge.from_dict(record.purge), record.at, record.id)
+        purge_log.record(Purge.from_dict(record.purge), record.at, record.id)
         number = record.id
-    journal.save_epochs({"number": number, "epochs": epochs.to_dict()})
+    journal.save_purge_log({"number": number, "epochs": purge_log.to_dict()})
     return number
 
 

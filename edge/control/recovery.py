@@ -15,12 +15,12 @@ from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from edge.control.admin.errors import Refusal, Unavailable
 from edge.control.link import Link, LinkLost, Progress, Refused, connect
-from edge.control.refusals import Refusal, Unavailable
 from edge.control.supervisor import Supervisor
 from edge.frames import Frame, Kind, ack
 
-SIDECAR_MODULE = "edge.cli_sidecar"
+SIDECAR_MODULE = "edge.cli.sidecar"
 BACKOFF_MIN_S, BACKOFF_MAX_S, STEADY_S = 1.0, 60.0, 30.0
 END_S = 2.0
 GOLDEN_MAX = 200  # golden requests in a point
@@ -162,7 +162,7 @@ async def facts(supervisor: Supervisor) -> dict[str, Any]:
     return {
         "golden/requests": golden,
         "golden/admin": admin,
-        "golden/epoch": supervisor.epochs.seq,
+        "golden/epoch": supervisor.purge_log.seq,
         "measured/backends": {f"{key[0]}/{key[1]}": _measured(supervisor, key) for key in membership.backends},
         "measured/counters": dict(supervisor.totals.counters),
     }

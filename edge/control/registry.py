@@ -20,10 +20,11 @@ from edge.balance.backend import BackendSpec
 from edge.balance.failover import ask_failback
 from edge.balance.health import Admin
 from edge.balance.regions import RegionSpec
-from edge.config_keys import problems_of
-from edge.config_routing import Backend as BackendConfig
-from edge.config_routing import Region as RegionConfig
-from edge.config_types import Name, Section
+from edge.config.keys import problems_of
+from edge.config.routing import Backend as BackendConfig
+from edge.config.routing import Region as RegionConfig
+from edge.config.types import Name, Section
+from edge.control.admin.errors import Conflict, Refusal, missing
 from edge.control.changes import By
 from edge.control.membership import (
     BackendEntry,
@@ -36,7 +37,6 @@ from edge.control.membership import (
     backend_spec,
     region_spec,
 )
-from edge.control.refusals import Conflict, Refusal, missing
 from edge.control.routing import Routing
 
 REGION_KEYS = tuple(name for name in RegionConfig.model_fields if name not in ("drained", "cidrs"))
@@ -56,7 +56,7 @@ class Change:
     expires_at: float | None = None
 
 
-class Ledger(Protocol):
+class StateStore(Protocol):
     """Where a change is made durable, audit line included; it is when the call returns."""
 
     def register(self, kind: str, name: str, values: dict[str, Any], change: Change) -> None: ...
@@ -72,7 +72,7 @@ class Registry:
         self,
         routing: Routing,
         routes: Sequence[Route],
-        ledger: Ledger,
+        ledger: StateStore,
         push: Callable[[], Awaitable[None]],
         wall: Callable[[], float],
     ) -> None:

@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any
 
 from edge.balance.simulate import Hypothesis, Shares, Simulation, simulate
-from edge.control.given import real
-from edge.control.refusals import Refusal, missing
+from edge.control.admin.errors import Refusal, missing
+from edge.control.admin.request_values import real
 from edge.control.supervisor import Supervisor
 
 ASKED_REQUESTS = 1000

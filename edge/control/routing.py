@@ -19,9 +19,9 @@ from edge.balance.health import Admin, Event, Health
 from edge.balance.latency import Ewma
 from edge.balance.regions import Failback, FailoverSettings, Mode, RegionHealth, RouteNeed, RoutingView
 from edge.balance.simulate import BackendNow, Snapshot
-from edge.config import Config
-from edge.config_routing import APP_SCHEME
-from edge.config_routing import Pool as PoolConfig
+from edge.config.loader import Config
+from edge.config.routing import APP_SCHEME
+from edge.config.routing import Pool as PoolConfig
 from edge.control.changes import By, changes
 from edge.control.membership import BackendEntry, Key, Membership, Route
 

@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from edge.cache.purge import STAMPED, Epochs, Purge
-from edge.config import Config, config_hash
+from edge.cache.purge import STAMPED, Purge, PurgeLog
+from edge.config.loader import Config, config_hash
+from edge.control.admin.errors import NotApplied
 from edge.control.events import Events
 from edge.control.link import Refused
 from edge.control.membership import Key, Membership, routes_of
-from edge.control.refusals import NotApplied
-from edge.control.registry import Change, Ledger, Registry
+from edge.control.registry import Change, Registry, StateStore
 from edge.control.routing import Routing
 from edge.control.totals import Totals
 from edge.control.workers import Child, Hooks, Workers
@@ -35,13 +35,13 @@ DECIDE_S = 0.25
 EXPIRE_S = 1.0
 
 
-class Keeper(Ledger, Protocol):
+class SupervisorStore(StateStore, Protocol):
     """The durable side, as the supervisor needs it."""
 
     def membership(self, config: Config) -> Membership: ...
-    def epochs(self) -> Epochs: ...
+    def purge_log(self) -> PurgeLog: ...
     def purge(self, purge: Purge, change: Change) -> int: ...
-    def save_epochs(self, epochs: Epochs) -> None: ...
+    def save_purge_log(self, purge_log: PurgeLog) -> None: ...
     def revision(self, text: str) -> None: ...
     def audit(self, limit: int) -> list[dict[str, Any]]: ...
 
@@ -82,7 +82,7 @@ class Supervisor:
     def __init__(
         self,
         running: Running,
-        keeper: Keeper,
+        keeper: SupervisorStore,
         spawn: Callable[[int], Awaitable[Child]],
         echo: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Supervisor:
         self.routes = routes_of(config)
         self.routing = Routing(config, keeper.membership(config), self.events.add, time.time)
         self.registry = Registry(self.routing, self.routes, keeper, self.push, time.time)
-        self.epochs = keeper.epochs()
+        self.purge_log = keeper.purge_log()
         self.workers = Workers(
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
@@ -259,7 +259,7 @@ class Supervisor:
             "filename": self.running.filename,
             "worker": index,
             "grace_s": self.running.config.limits.shutdown_grace,
-            "epochs": self.epochs.to_dict(),
+            "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,
             "members": self.members_body(),
             "view": self.routing.view_body(),
@@ -294,8 +294,8 @@ class Supervisor:
         """Durable first, then in every worker, then the answer. One at a time, so that numbers arrive in order."""
         async with self._purging:
             number = self.keeper.purge(purge, change)
-            self.epochs.record(purge, time.time(), number)
-            self.keeper.save_epochs(self.epochs)
+            self.purge_log.record(purge, time.time(), number)
+            self.keeper.save_purge_log(self.purge_log)
             try:
                 answers = await self.workers.tell(Kind.PURGE, {"purge": purge.to_dict(), "number": number})
             except Refused as error:

@@ -27,7 +27,7 @@ ANSWER_S = 5.0  # how long a worker may take to apply what it is told
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
 READ_OUT_S = 0.5
 DYING_S = 0.1  # a process that ends closes its link a moment before it is gone
-WORKER_MODULE = "edge.cli_worker"
+WORKER_MODULE = "edge.cli.worker"
 STEADY_S = 10.0  # a worker that lived this long did not fail at its start
 
 

@@ -11,25 +11,25 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.dataplane.deliver import error_response, status_line
-from edge.dataplane.quick import WRITE_TOGETHER
-from edge.dataplane.tunnel import Tunnel
+from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
+from edge.dataplane.client.error_response import error_response, status_line
+from edge.dataplane.client.tunnel import Tunnel
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import Told, port_of
-from edge.http.grammar import Framing, RequestBlock, ResponseFacts
+from edge.http.grammar import Framing, RequestHeaders, ResponseFacts
 from edge.http.message import Line
 
 if TYPE_CHECKING:
     from edge.cache.index import Group, Node
     from edge.cache.stored import Stored
-    from edge.dataplane.cold import Cold
-    from edge.dataplane.fetch import Fetch
-    from edge.dataplane.file_sender import FileSender
-    from edge.dataplane.front import Front
-    from edge.dataplane.router import Route
-    from edge.dataplane.upload import Upload
-    from edge.dataplane.watch import Watch
+    from edge.dataplane.caching.cold import Cold
+    from edge.dataplane.caching.follower import Follower
+    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.file_sender import FileSender
+    from edge.dataplane.client.upload import Upload
+    from edge.dataplane.upstream.fetch import Fetch
+    from edge.dataplane.worker.router import Route
 
 _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
 NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)
@@ -40,7 +40,7 @@ class Exchange:
 
     route: Route | None = None
     fetch: Fetch | None = None
-    watch: Watch | Cold | FileSender | None = None  # where it stands in a fill that it shares
+    follower: Follower | Cold | FileSender | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
@@ -66,24 +66,26 @@ class Exchange:
     expected: int | None = None
     request_id = b""
 
-    def __init__(self, front: Front, method: bytes, target: bytes, minor: bool, block: RequestBlock) -> None:
-        self.front = front
-        self.worker = front.worker
+    def __init__(
+        self, downstream: ClientConnection, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
+    ) -> None:
+        self.downstream = downstream
+        self.worker = downstream.worker
         self.method = method
         self.target = target
-        self.minor = minor  # HTTP/1.1 when true, else 1.0
+        self.is_http11 = is_http11  # HTTP/1.1 when true, else 1.0
         self.block = block
         self.host = block.host  # lower case, as received: routes and backends see it
-        self.scheme = front.scheme  # the client's own, also behind a trusted proxy
-        self.keep = (minor and not block.close) or (not minor and block.keep_alive)
+        self.scheme = downstream.scheme  # the client's own, also behind a trusted proxy
+        self.keep = (is_http11 and not block.close) or (not is_http11 and block.keep_alive)
         self.started_at = monotonic()
 
     # -- the response, as a fetch or a fill gives it ---------------------------------------------------------------
 
     def interim(self, facts: ResponseFacts) -> None:
         """Pass a 1xx on, unless the client cannot understand it (RFC 9110 15.2)."""
-        if self.minor and self.mode == NOT_STARTED and facts.status != 100:
-            self.front.transport.write(facts.wire + b"\r\n")
+        if self.is_http11 and self.mode == NOT_STARTED and facts.status != 100:
+            self.downstream.transport.write(facts.wire + b"\r\n")
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Begin the response with what a backend sent; end it too when `done`."""
@@ -100,7 +102,7 @@ class Exchange:
         else:
             bodiless = facts.framing is Framing.NONE
             head = self.open(facts.status, facts.wire, length, bodiless) + self.own_lines(facts.has_date)
-        transport = self.front.transport
+        transport = self.downstream.transport
         if not body:
             transport.write(head)
         else:
@@ -123,7 +125,7 @@ class Exchange:
             self.mode = NO_BODY
         elif length is not None:
             self.mode = LENGTH
-        elif self.minor:
+        elif self.is_http11:
             self.mode = CHUNKED
             return wire + b"Transfer-Encoding: chunked\r\n"
         else:
@@ -142,20 +144,20 @@ class Exchange:
             self.keep = False
             connection = b"Connection: close\r\n\r\n"
         else:
-            connection = b"\r\n" if self.minor else b"Connection: keep-alive\r\n\r\n"
+            connection = b"\r\n" if self.is_http11 else b"Connection: keep-alive\r\n\r\n"
         return status + connection if has_date else self.worker.date_line + status + connection
 
     def body(self, data: bytes) -> None:
-        """More of the body; the caller heeds `front.paused`."""
+        """More of the body; the caller heeds `downstream.paused`."""
         self.bytes_out += len(data)
         if self.mode == CHUNKED:
             data = chunk(data)
-        self.front.transport.write(data)
+        self.downstream.transport.write(data)
 
     def end(self, trailers: list[Line] | None = None) -> None:
         """The response is whole."""
         if self.mode == CHUNKED:
-            self.front.transport.write(last_chunk(trailers or []))
+            self.downstream.transport.write(last_chunk(trailers or []))
         elif self.mode == LENGTH and self.expected is not None and self.bytes_out != self.expected:
             self.broken(EdgeError("body and length disagree"))  # never let a short body look whole
             return
@@ -164,7 +166,7 @@ class Exchange:
     def data(self, data: bytes) -> None:
         """A fetch's body piece for this exchange alone: written, and the backend held back if the client is slow."""
         self.body(data)
-        if self.front.paused and self.fetch is not None:
+        if self.downstream.paused and self.fetch is not None:
             self.fetch.pause()
 
     @property
@@ -190,7 +192,7 @@ class Exchange:
     def wants_upgrade(self) -> bool:
         """Whether the client asks for a protocol that its route tunnels."""
         route = self.route
-        return self.minor and route is not None and self.block.upgrade in route.upgrades
+        return self.is_http11 and route is not None and self.block.upgrade in route.upgrades
 
     def identify(self) -> bytes:
         """The X-Request-Id line (the client's, when well-formed) and a W3C traceparent where none came.
@@ -207,15 +209,21 @@ class Exchange:
         """The request's id, the same from its first attempt to the log."""
         if not self.request_id:
             given, worker = self.block.request_id, self.worker
-            self.request_id = worker.next_id() if given is None else worker.id_of(self.front, given)
+            self.request_id = worker.next_id() if given is None else worker.id_of(self.downstream, given)
         return self.request_id
 
     def invite_body(self) -> None:
         """Answer `Expect: 100-continue`: the backend is ready for the body (RFC 9110 10.1.1)."""
         upload = self.upload
-        if self.minor and not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
+        if (
+            self.is_http11
+            and not self.invited
+            and upload is not None
+            and not upload.received
+            and self.mode == NOT_STARTED
+        ):
             self.invited = True
-            self.front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.downstream.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     @property
     def authority(self) -> bytes:
@@ -242,7 +250,7 @@ class Exchange:
 
     def client_text(self) -> str:
         """The client's address, after the trusted-proxy rules."""
-        return self.client or self.front.peer
+        return self.client or self.downstream.peer
 
     def answer(self, status: int, text: str) -> None:
         """End with a short text of our own."""
@@ -254,7 +262,7 @@ class Exchange:
             self.worker.date_line,
             len(body),
         )
-        self.front.transport.write(head + self.own_lines(True) + body)
+        self.downstream.transport.write(head + self.own_lines(True) + body)
         self.finish()
 
     # -- failures --------------------------------------------------------------------------------------------------
@@ -279,7 +287,7 @@ class Exchange:
         self.status = error.status
         self.mode = LENGTH
         head = b"%b%bContent-Length: %d\r\n" % (status_line(error.status), lines, len(body)) + self.own_lines(True)
-        self.front.transport.write(head if self.method == b"HEAD" else head + body)
+        self.downstream.transport.write(head if self.method == b"HEAD" else head + body)
         self.finish()
 
     def broken(self, error: EdgeError) -> None:
@@ -287,7 +295,7 @@ class Exchange:
         self.error = error.proxy_status
         self.keep = False
         self._release(error)
-        self.front.abort(reset=self.mode == CLOSE)
+        self.downstream.abort(reset=self.mode == CLOSE)
         self.finish()
 
     def client_gone(self, error: ClientGone) -> None:
@@ -302,9 +310,9 @@ class Exchange:
         fetch, self.fetch = self.fetch, None
         if fetch is not None:
             fetch.cancel(error)
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            watch.leave(error)
+        follower, self.follower = self.follower, None
+        if follower is not None:
+            follower.leave(error)
 
     # -- backpressure and time -------------------------------------------------------------------------------------
 
@@ -315,8 +323,8 @@ class Exchange:
 
     def client_resumed(self) -> None:
         """The client takes more."""
-        if self.watch is not None:
-            self.watch.resumed()
+        if self.follower is not None:
+            self.follower.resumed()
         elif self.fetch is not None:
             self.fetch.resume()
 
@@ -335,10 +343,10 @@ class Exchange:
         self.head_at = monotonic()
         self.keep = False
         self.mode = CLOSE
-        front = self.front
-        front.transport.write(facts.wire + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % facts.upgrade + first)
+        downstream = self.downstream
+        downstream.transport.write(facts.wire + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % facts.upgrade + first)
         self.bytes_out += len(first)
-        Tunnel(self, front, fetch)
+        Tunnel(self, downstream, fetch)
 
     def finish(self) -> None:
         """Stage 9, exactly once: count, log, let the connection go on."""
@@ -350,4 +358,4 @@ class Exchange:
             self.upload.close()
         if self.counted:
             self.worker.finished(self)
-        self.front.exchange_ended(self.keep)
+        self.downstream.exchange_ended(self.keep)

@@ -4,10 +4,10 @@ Each stage is a plain function in the file named beside it; an `Exchange` is wha
 wait returns, and a callback of the upstream or of the client takes the exchange further: there is no task per request.
 
     admit, route      here                      refused: 400 404 405 413 414 417 421 431 503
-    lookup, collapse  quick.py, lookup.py       a hit ends here, with no wait in it
-    select, attempt   fetch.py                  502 503 504, or the next distinct backend
-    store             fill.py                   tee to the store, settle the flight
-    deliver, finish   exchange.py, deliver.py   head, body with backpressure; count, log
+    lookup, collapse  caching/fast_hit.py, caching/lookup.py    a hit ends here, with no wait in it
+    select, attempt   upstream/fetch.py         502 503 504, or the next distinct backend
+    store             caching/fill.py           tee to the store, settle the flight
+    deliver, finish   exchange.py               head, body with backpressure; count, log
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from edge.dataplane.caching.fast_hit import try_fast_hit
+from edge.dataplane.caching.lookup import lookup
+from edge.dataplane.caching.purging import obey
+from edge.dataplane.client.upload import Upload
 from edge.dataplane.exchange import Exchange
-from edge.dataplane.fetch import forward
-from edge.dataplane.lookup import lookup
-from edge.dataplane.outbound import identify
-from edge.dataplane.purging import obey
-from edge.dataplane.quick import answered
-from edge.dataplane.upload import Upload
+from edge.dataplane.upstream.fetch import forward
+from edge.dataplane.upstream.request_head import identify
 from edge.errors import BadRequest, ClientError, EdgeError, MethodNotAllowed, NoBackend, TooLarge
-from edge.http.grammar import RequestBlock, absolute_target
+from edge.http.grammar import RequestHeaders, absolute_target
 
 if TYPE_CHECKING:
-    from edge.dataplane.front import Front
+    from edge.dataplane.client.connection import ClientConnection
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F
@@ -34,17 +34,17 @@ NEVER_METHODS = (b"TRACE", b"CONNECT")
 USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))  # no route refuses them unasked
 
 
-def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
+def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHeaders) -> None:
     """One request whose head the grammar proved. Everything that can go wrong has become an answer when it returns."""
-    worker, target = front.worker, line[2]
+    worker, target = downstream.worker, line[2]
     exchange = None
     try:
         route = None
         if block.quick and worker.quick and target[0] == SLASH and line[3] != b"0" and not block.close:
             route = worker.router.get(block.host, target)
-            if route is not None and line[1] == b"GET" and answered(front, route, target, block):
+            if route is not None and line[1] == b"GET" and try_fast_hit(downstream, route, target, block):
                 return
-        front.exchange = exchange = Exchange(front, line[1], target, line[3] != b"0", block)
+        downstream.exchange = exchange = Exchange(downstream, line[1], target, line[3] != b"0", block)
         admit(exchange)
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
         if b"%" in exchange.target:
@@ -56,7 +56,7 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
             if exchange.method == b"PURGE" and route.rules is not None:
                 obey(exchange)
                 return
-        alone = front.bound is not None  # what it gets may be its own by its connection alone (`binding`)
+        alone = downstream.bound is not None  # what it gets may be its own by its connection alone (`binding`)
         if route.rules is None or alone or worker.router.is_doubtful(route, exchange.host, exchange.target):
             forward(exchange)
         else:
@@ -66,7 +66,7 @@ def serve(front: Front, line: re.Match[bytes], block: RequestBlock) -> None:
             worker.report_bug(error)
             error = EdgeError("internal error")
         if exchange is None:
-            front.exchange = exchange = Exchange(front, line[1], target, line[3] != b"0", block)
+            downstream.exchange = exchange = Exchange(downstream, line[1], target, line[3] != b"0", block)
         exchange.fail(error)
 
 
@@ -81,7 +81,7 @@ def admit(exchange: Exchange) -> None:
         exchange.keep = False  # how its body is framed is not known, or not believed
         raise block.error.error()
     if not block.plain and (block.length or block.chunked):
-        if block.chunked and not exchange.minor:
+        if block.chunked and not exchange.is_http11:
             raise BadRequest("Transfer-Encoding in HTTP/1.0")
         exchange.upload = Upload(exchange, block.length)
     worker = exchange.worker
@@ -91,7 +91,7 @@ def admit(exchange: Exchange) -> None:
     if target[0] != SLASH:
         _other_form(exchange, target)
     if exchange.host is None:
-        if exchange.minor:
+        if exchange.is_http11:
             raise BadRequest("missing Host")
         exchange.host = b""
     if block.forwarding:
@@ -114,7 +114,7 @@ def _other_form(exchange: Exchange, target: bytes) -> None:
     if exchange.method == b"CONNECT":
         exchange.keep = False  # a client that speaks on as if in a tunnel sends no requests
         raise MethodNotAllowed
-    if exchange.block.host is None and exchange.minor:
+    if exchange.block.host is None and exchange.is_http11:
         raise BadRequest("missing Host")
     if target == b"*":
         if exchange.method != b"OPTIONS":
@@ -126,10 +126,10 @@ def _other_form(exchange: Exchange, target: bytes) -> None:
     exchange.host, exchange.target = found
 
 
-def refuse(front: Front, error: ClientError) -> None:
+def refuse(downstream: ClientConnection, error: ClientError) -> None:
     """Answer bytes that are no request: the error, then the end of the connection."""
-    block = front.worker.no_block
-    exchange = Exchange(front, b"-", b"-", True, block)
-    front.exchange = exchange
+    block = downstream.worker.no_block
+    exchange = Exchange(downstream, b"-", b"-", True, block)
+    downstream.exchange = exchange
     exchange.keep = False
     exchange.fail(error)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge.errors import BadRequest, TooLarge
-from edge.http.grammar import REQUEST_LINE, Limits, RequestBlock, request_block
+from edge.http.grammar import REQUEST_LINE, Limits, RequestHeaders, request_block
 from edge.http.message import Line
 
 
-def asking(method: bytes, authority: bytes, target: bytes, lines: Iterable[Line], limits: Limits) -> RequestBlock:
+def asking(method: bytes, authority: bytes, target: bytes, lines: Iterable[Line], limits: Limits) -> RequestHeaders:
     """The header block of such a request. Raises BadRequest or TooLarge, as a client would be answered."""
     line = b"%b %b HTTP/1.1" % (method, target)
     if len(line) > limits.first_line_bytes:

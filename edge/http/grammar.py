@@ -56,7 +56,7 @@ class Limits:
     first_line_bytes: int = 8 * 1024
 
 
-class RequestBlock:
+class RequestHeaders:
     """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
 
     __slots__ = (
@@ -227,17 +227,17 @@ def tokens(fields: Fields, name: bytes) -> list[bytes]:
     return [part for raw in value.lower().split(b",") if (part := raw.strip(b" \t"))]
 
 
-def request_block(block: bytes, limits: Limits) -> RequestBlock:
+def request_block(block: bytes, limits: Limits) -> RequestHeaders:
     """Facts of a request's header block; an illegal one comes back with `error` set, never as an exception."""
     try:
         fields = split_lines(block, limits)
         if fields is None:
             raise BadRequest("malformed field line")
     except ClientError as error:
-        facts = RequestBlock(Fields())
+        facts = RequestHeaders(Fields())
         facts.error = Refusal.of(error)
         return facts
-    facts = RequestBlock(fields)
+    facts = RequestHeaders(fields)
     try:
         _frame_request(facts)
         _connection(facts)
@@ -248,7 +248,7 @@ def request_block(block: bytes, limits: Limits) -> RequestBlock:
     return facts
 
 
-def _frame_request(facts: RequestBlock) -> None:
+def _frame_request(facts: RequestHeaders) -> None:
     """Host and framing (RFC 9112 3.2, 6.1-6.3): exactly one reading, or an error."""
     fields = facts.fields
     hosts = fields.get_all(b"host")
@@ -269,7 +269,7 @@ def _frame_request(facts: RequestBlock) -> None:
         facts.chunked = True
 
 
-def _connection(facts: RequestBlock) -> None:
+def _connection(facts: RequestHeaders) -> None:
     """Connection options, expectation, upgrade, and the lines that go upstream."""
     fields = facts.fields
     options = tokens(fields, b"connection")

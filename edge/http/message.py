@@ -87,7 +87,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """A final or interim response head. `status` is any three digits; `minor` is the HTTP/1.x minor version.
+    """A final or interim response head. `status` is any three digits; `is_http11` is the HTTP/1.x minor version.
 
     `misframed`: it came with content, or the framing of some, that its status forbids.
     """
@@ -95,7 +95,7 @@ class ResponseHead:
     status: int
     reason: bytes
     fields: Fields
-    minor: int = 1
+    is_http11: int = 1
     misframed: bool = False
 
 

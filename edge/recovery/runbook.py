@@ -26,7 +26,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
-from edge.config_types import parse_timeout
+from edge.config.types import parse_timeout
 from edge.errors import RunbookFailed
 
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from cronsim import CronSim
 
-from edge.config_schedule import Schedule
+from edge.config.schedule import Schedule
 from edge.recovery.points import PointKind
 
 SLACK_S = 60.0  # a last success that lies further ahead than this is a clock's mistake, not a reason to wait for it

@@ -16,7 +16,7 @@ from datetime import tzinfo
 from time import time
 from typing import Any, Protocol
 
-from edge.config_schedule import Schedule
+from edge.config.schedule import Schedule
 from edge.errors import EdgeError, RecoveryError
 from edge.recovery.points import Point, PointKind, Status
 from edge.recovery.schedule import jittered, last_successes, next_due, plan

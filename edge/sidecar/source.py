@@ -1,7 +1,7 @@
 """What is taken: the state at one instant, as a table and its bodies; and who can read and rebuild it.
 
 The sidecar knows neither the journal nor the cache: `State` is the journal's side, `Warm` the cache's. Both are wired
-in by `cli_recovery`.
+in by `cli.recovery`.
 
 One rule: everything in a `Captured` is of one log sequence number. The critical entries are; a warm entry may be gone
 when its body is read, and is left out then.

@@ -18,7 +18,7 @@ from edge.adapters.disk_changes import Addition, Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Epochs, Kind, Purge
+from edge.cache.purge import Kind, Purge, PurgeLog
 from edge.cache.record import encode
 from tests.kit.tier import NOW, SMALL, Killed, Stopping, body_of, looked, response, tier
 
@@ -53,7 +53,7 @@ def check(path: Path) -> int:
     place = take_over(open_place(path), SMALL, _purged(), "")
     assert not place.said
     sweep_bodies(place, SMALL)
-    store = tier(path, epochs=_purged())
+    store = tier(path, purge_log=_purged())
     served = 0
     for key, body in (SMALLS | LARGE).items():
         for found in looked(store, key):
@@ -76,10 +76,10 @@ def check(path: Path) -> int:
     return served
 
 
-def _purged() -> Epochs:
-    epochs = Epochs()
-    epochs.record(Purge(Kind.TAG, b"nothing"), NOW, 1)
-    return epochs
+def _purged() -> PurgeLog:
+    purge_log = PurgeLog()
+    purge_log.record(Purge(Kind.TAG, b"nothing"), NOW, 1)
+    return purge_log
 
 
 def count() -> int:
@@ -98,7 +98,7 @@ def test_the_run_covers_every_operation(tmp_path: Path) -> None:
     assert ops.count > 30
     served = check(tmp_path)
     assert served >= 3
-    store = tier(tmp_path, epochs=_purged())
+    store = tier(tmp_path, purge_log=_purged())
     assert not looked(store, b"http://a/large5") and not looked(store, b"http://a/3")
     store.close()
 

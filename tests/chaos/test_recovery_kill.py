@@ -17,7 +17,7 @@ import pytest
 from kit.recovery import KEY, Clock, Little, pruned, restored, taken, work_on
 
 from edge.adapters.repository_directory import TEMPORARY, DirectoryRepository
-from edge.cli_state import LocalState
+from edge.cli.state import LocalState
 from edge.control.journal import Journal
 from edge.control.recovered import JOURNAL_FILE
 from edge.recovery.points import PointKind

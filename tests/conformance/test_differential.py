@@ -25,11 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDictProxy
 
-from edge.adapters.upstream import UpstreamConnection
+from edge.adapters.upstream_connection import UpstreamConnection
 from edge.app import build
-from edge.config import load_text
-from edge.dataplane.front import Front
-from edge.dataplane.worker import Worker
+from edge.config.loader import load_text
+from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.worker.worker import Worker
 from edge.http.chunked import ChunkedReader
 from edge.http.grammar import REQUEST_LINE, Limits, request_block
 from edge.http.memo import Memo
@@ -224,16 +224,16 @@ async def _run(stream: list[bytes], at: list[int], plain_way: bool) -> tuple[lis
     worker = _worker(seen, plain_way)
     got = b""
     for turn in range(2):  # the second connection finds what the first one left in the store
-        front, pipe = Front(worker), Pipe()
-        front.connection_made(cast(Any, pipe))
+        downstream, pipe = ClientConnection(worker), Pipe()
+        downstream.connection_made(cast(Any, pipe))
         data = b"".join(stream)
         edges = [0, *sorted({place % (len(data) + 1) for place in at}), len(data)] if turn == 0 else [0, len(data)]
         for a, b in itertools.pairwise(edges):
             if a < b and not pipe.closed:
-                front.data_received(data[a:b])
+                downstream.data_received(data[a:b])
             await _settle()
         got += _steady(bytes(pipe.written)) + (b"|closed|" if pipe.closed else b"|open|")
-        front.connection_lost(None)
+        downstream.connection_lost(None)
     await worker.close()
     assert (worker.bugs, escaped) == (0, [])
     assert all(backend.in_flight == 0 for pool in worker.pools.values() for backend in pool.pool.backends)

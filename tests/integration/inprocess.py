@@ -20,8 +20,8 @@ from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
 
 from edge.app import build, listen
-from edge.config import load_text
-from edge.dataplane.worker import Worker
+from edge.config.loader import load_text
+from edge.dataplane.worker.worker import Worker
 
 T = TypeVar("T")
 WAIT_S = 5.0

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from kit.control import Whole, until
 
 from edge.control.access import Access, Role, Token, Unauthenticated
-from edge.control.admin import DOORS, admin_app, start_admin
+from edge.control.admin.application import DOORS, admin_app, start_admin
 from edge.control.door import Doors
 
 TOKEN = "t" * 40
@@ -400,7 +400,7 @@ async def test_who_takes_nothing_of_its_answer_is_let_go(
     quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     quiet.connect(("127.0.0.1", port))
     quiet.setblocking(False)
-    monkeypatch.setattr("edge.control.admin.Shown.status", lambda shown: {"much": "x" * 20_000_000})
+    monkeypatch.setattr("edge.control.admin.application.Shown.status", lambda shown: {"much": "x" * 20_000_000})
     await asyncio.get_running_loop().sock_sendall(quiet, ASK)
 
     def waits() -> bool:

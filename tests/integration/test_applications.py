@@ -15,7 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 from inprocess import Gateway, StartEdge, until
 
-from edge.config import load_text
+from edge.config.loader import load_text
 from edge.errors import ConfigError
 
 APPS = Path(__file__).parent / "apps"
@@ -100,7 +100,7 @@ async def test_it_asks_the_gateway_onward_and_purges(site: Gateway, session: aio
 async def test_a_loop_ends_with_508(path: str, wanted: str, site: Gateway, session: aiohttp.ClientSession) -> None:
     status, text = await ask(session, site, path)
     assert status == 508 and text.startswith(wanted)
-    await until(lambda: not site.worker.fronts or len(site.worker.fronts) == 1)
+    await until(lambda: not site.worker.downstreams or len(site.worker.downstreams) == 1)
 
 
 async def test_subrequests_are_bounded(site: Gateway, session: aiohttp.ClientSession) -> None:

@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 from kit.control import Whole
 from kit.origin import ScriptedOrigin
 
-from edge.cli import main
-from edge.cli_client import console, one_line, safe, table
+from edge.cli.client import console, one_line, safe, table
+from edge.cli.main import main
 from edge.control.access import Access, Token
-from edge.control.admin import admin_app, start_admin
+from edge.control.admin.application import admin_app, start_admin
 
 TOKEN = "t" * 40
 BY_REPOSITORY = {"snapshot", "restore", "drill", "runbook"}  # may do without a gateway, so they look for a file first
@@ -154,7 +154,7 @@ def test_tokens_and_lists_that_are_not_text(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.cli_look.connect", lambda *given: 1 / 0)
+    monkeypatch.setattr("edge.cli.look.connect", lambda *given: 1 / 0)
     result = run("events")
     assert result.exit_code == 1
     assert result.stderr.startswith("edge: a bug in this command: ZeroDivisionError: division by zero (")
@@ -168,7 +168,7 @@ NASTY = ["c\\[/red]", "[bold]x[/bold]", "[/]", ":smile:", "\x1b[31mred", "\x9b31
 
 @pytest.mark.parametrize("word", NASTY)
 def test_nothing_from_outside_is_markup_or_obeyed(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from edge.cli_live import _tree
+    from edge.cli.live import _tree
 
     console().print(table(word, [word], [[word], [[word, word]]]))
     _tree(console(), {word: word, "list": [{word: word}], "inner": {"key": [word]}})
@@ -200,7 +200,7 @@ pool = "web"
     await whole.start()
     runner = await start_admin(admin_app(whole.supervisor, Access([Token(TOKEN)])), "127.0.0.1", 0, 64, 10.0)
     doors = runner.app
-    from edge.control.admin import DOORS
+    from edge.control.admin.application import DOORS
 
     server = doors[DOORS]._server
     assert server is not None

@@ -15,7 +15,7 @@ from kit.origin import ScriptedOrigin
 
 from edge.balance.health import Admin
 from edge.control.access import Access, Role, Token
-from edge.control.admin import admin_app
+from edge.control.admin.application import admin_app
 from edge.errors import StoreError
 from edge.frames import Kind
 
@@ -120,7 +120,7 @@ async def test_a_purge_is_durable_and_in_every_worker_when_it_is_answered(gatewa
     assert gateway.whole.keeper.done == [("purge", {"kind": "tag", "value": "a", "soft": False})]
     for child in gateway.whole.children:
         assert child.worker is not None and child.worker.store is not None
-        assert child.worker.store.epochs.seq >= 1 << 32
+        assert child.worker.store.purge_log.seq >= 1 << 32
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from kit.control import Whole, until
 from kit.origin import ScriptedOrigin
 
 from edge.balance.health import Admin, Health
+from edge.control.admin.views import Shown
 from edge.control.probing import Probing
 from edge.control.registry import Change
-from edge.control.shown import Shown
 
 TOML = """
 [listen]

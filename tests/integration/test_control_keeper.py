@@ -10,12 +10,12 @@ import pytest
 from kit.disk import SmallDisk, small_disk
 
 from edge.balance.health import Admin
-from edge.cache.purge import Kind, Purge, Verdict
-from edge.config import load_text
+from edge.cache.purge import Kind, Purge, PurgeState
+from edge.config.loader import load_text
 from edge.control.journal import Journal, JournalError
-from edge.control.keeper import SAVE_EVERY, JournalKeeper
 from edge.control.membership import Source
 from edge.control.registry import Change
+from edge.control.state_store import SAVE_EVERY, JournalStateStore
 
 TOML = """
 [listen]
@@ -40,14 +40,14 @@ def state(tmp_path: Path) -> Iterator[Path]:
     return tmp_path
 
 
-def again(state: Path, keeper: JournalKeeper) -> JournalKeeper:
+def again(state: Path, keeper: JournalStateStore) -> JournalStateStore:
     """As after a kill: what was not durable is gone."""
     keeper.close()
-    return JournalKeeper.open(state)
+    return JournalStateStore.open(state)
 
 
 def test_registrations_and_states_survive(state: Path) -> None:
-    keeper = JournalKeeper.open(state)
+    keeper = JournalStateStore.open(state)
     keeper.register("region", "ap", {"tier": 2, "countries": ["JP"]}, ME)
     keeper.register("backend", "web/b", {"id": "b", "url": "http://127.0.0.1:10", "region": "ap"}, ME)
     keeper.set_state("region", "eu", Admin.DRAINING, ME)
@@ -69,7 +69,7 @@ def test_registrations_and_states_survive(state: Path) -> None:
 
 
 def test_the_operator_wins_over_a_region_that_starts_drained(state: Path) -> None:
-    keeper = JournalKeeper.open(state)
+    keeper = JournalStateStore.open(state)
     assert keeper.membership(CONFIG).regions["us"].admin is Admin.DRAINING
     keeper.set_state("region", "us", Admin.ACTIVE, ME)
     assert keeper.membership(CONFIG).regions["us"].admin is Admin.ACTIVE
@@ -77,7 +77,7 @@ def test_the_operator_wins_over_a_region_that_starts_drained(state: Path) -> Non
 
 
 def test_the_file_wins_over_a_registration_of_the_same_name_and_the_state_stays(state: Path) -> None:
-    keeper = JournalKeeper.open(state)
+    keeper = JournalStateStore.open(state)
     keeper.register("region", "eu", {"tier": 7}, ME)
     keeper.register("backend", "web/127.0.0.1:9", {"url": "http://127.0.0.1:99", "region": "eu"}, ME)
     keeper.register("backend", "web/x", {"id": "x", "url": "http://127.0.0.1:9", "region": "eu"}, ME)
@@ -93,7 +93,7 @@ def test_the_file_wins_over_a_registration_of_the_same_name_and_the_state_stays(
 
 
 def test_what_was_removed_does_not_leave_its_state_behind(state: Path) -> None:
-    keeper = JournalKeeper.open(state)
+    keeper = JournalStateStore.open(state)
     values = {"id": "b", "url": "http://127.0.0.1:10", "region": "eu"}
     keeper.register("backend", "web/b", values, ME)
     keeper.set_state("backend", "web/b", Admin.DRAINING, ME)
@@ -106,17 +106,17 @@ def test_what_was_removed_does_not_leave_its_state_behind(state: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, SAVE_EVERY + 3])
 def test_purges_are_known_again_and_numbers_go_on(state: Path, count: int) -> None:
-    keeper = JournalKeeper.open(state)
-    epochs = keeper.epochs()
+    keeper = JournalStateStore.open(state)
+    purge_log = keeper.purge_log()
     for number in range(count):
         purge = Purge(Kind.TAG, b"t%d" % number)
-        epochs.record(purge, 1000.0, keeper.purge(purge, ME))
-        keeper.save_epochs(epochs)
+        purge_log.record(purge, 1000.0, keeper.purge(purge, ME))
+        keeper.save_purge_log(purge_log)
     keeper = again(state, keeper)
-    found = keeper.epochs()
-    assert found.seq == epochs.seq
-    assert found.admit(1, b"http://a/", [b"t%d" % (count - 1)]).verdict is Verdict.GONE
-    assert found.admit(1, b"http://a/", [b"other"]).verdict is Verdict.KEPT
+    found = keeper.purge_log()
+    assert found.seq == purge_log.seq
+    assert found.admit(1, b"http://a/", [b"t%d" % (count - 1)]).verdict is PurgeState.GONE
+    assert found.admit(1, b"http://a/", [b"other"]).verdict is PurgeState.KEPT
     assert keeper.purge(Purge(Kind.ALL), ME) == count + 1
     keeper.close()
 
@@ -132,8 +132,8 @@ def test_a_full_disk_starts_with_what_is_known_and_refuses_changes_until_there_i
     disk: SmallDisk, killed: bool
 ) -> None:
     state = disk.path / "state"
-    keeper = JournalKeeper.open(state)
-    keeper.epochs()
+    keeper = JournalStateStore.open(state)
+    keeper.purge_log()
     keeper.register("region", "ap", {"tier": 2}, ME)
     number = keeper.purge(PURGE, ME)
     if killed:  # the log is still there
@@ -144,48 +144,48 @@ def test_a_full_disk_starts_with_what_is_known_and_refuses_changes_until_there_i
     else:
         keeper.close()
     disk.fill()
-    keeper = JournalKeeper.open(state)
+    keeper = JournalStateStore.open(state)
     try:
-        epochs = keeper.epochs()
-        assert epochs.seq == number << 32
+        purge_log = keeper.purge_log()
+        assert purge_log.seq == number << 32
         assert "ap" in keeper.membership(CONFIG).regions
         assert keeper.failed and "full" in keeper.failed[0]
         with pytest.raises(JournalError) as refused:
             keeper.purge(PURGE, ME)
         assert refused.value.status == 503
-        keeper.save_epochs(epochs, always=True)
+        keeper.save_purge_log(purge_log, always=True)
         disk.clear()
         assert keeper.purge(PURGE, ME) == number + 1
     finally:
         keeper.close()
-    keeper = JournalKeeper.open(state)
-    assert keeper.epochs().seq == (number + 1) << 32
+    keeper = JournalStateStore.open(state)
+    assert keeper.purge_log().seq == (number + 1) << 32
     keeper.close()
 
 
 def test_that_epochs_cannot_be_saved_fails_no_purge(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = JournalKeeper.open(state)
-    epochs = keeper.epochs()
+    keeper = JournalStateStore.open(state)
+    purge_log = keeper.purge_log()
 
     def full(_: object, saved: object) -> None:
         raise JournalError("journal: database or disk is full")
 
-    monkeypatch.setattr(Journal, "save_epochs", full)
+    monkeypatch.setattr(Journal, "save_purge_log", full)
     for _ in range(SAVE_EVERY + 2):
-        epochs.record(PURGE, 1.0, keeper.purge(PURGE, ME))
-        keeper.save_epochs(epochs)
+        purge_log.record(PURGE, 1.0, keeper.purge(PURGE, ME))
+        keeper.save_purge_log(purge_log)
     assert keeper.failed == ["journal: database or disk is full"]
     keeper.close()
     monkeypatch.undo()
-    keeper = JournalKeeper.open(state)
-    assert keeper.epochs().seq == (SAVE_EVERY + 2) << 32, "all of them are replayed"
+    keeper = JournalStateStore.open(state)
+    assert keeper.purge_log().seq == (SAVE_EVERY + 2) << 32, "all of them are replayed"
     keeper.close()
 
 
 @pytest.mark.parametrize("name", ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "state.sqlite.lock"])
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_no_file_of_the_journal_is_reached_through_a_link(state: Path, name: str, kind: str) -> None:
-    JournalKeeper.open(state).close()
+    JournalStateStore.open(state).close()
     target = state / "target"
     target.write_bytes(b"somebody's")
     (state / name).unlink(missing_ok=True)
@@ -194,5 +194,5 @@ def test_no_file_of_the_journal_is_reached_through_a_link(state: Path, name: str
     else:
         os.mkfifo(state / name)
     with pytest.raises(JournalError, match=r"is a symbolic link|is not a plain file"):
-        JournalKeeper.open(state)
+        JournalStateStore.open(state)
     assert target.read_bytes() == b"somebody's"

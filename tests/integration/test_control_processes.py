@@ -23,7 +23,7 @@ Start = Callable[[str], GatewayProcess]
 def edge(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """One command of the CLI."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m", "edge.cli", *arguments]
+    command = [sys.executable, "-m", "edge.cli.main", *arguments]
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=30)
 
 
@@ -56,7 +56,7 @@ class Successor(GatewayProcess):
 
     def __init__(self, killed: GatewayProcess) -> None:
         self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
-        command = [sys.executable, "-m", "edge.cli", "run", "-c", str(killed.config)]
+        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(killed.config)]
         Process.__init__(self, command, killed.directory, "successor")
         self.wait_ready(lambda: self.admin_status("/readyz") == 200)
 
@@ -168,7 +168,7 @@ def test_the_token_is_its_owners_alone(gateway_process: Start) -> None:
 
 async def test_the_demo_starts_answers_and_ends(tmp_path: Path, origin: ScriptedOrigin) -> None:
     """Only what needs no fixed port: the demo's own ports are often in use where tests run."""
-    from edge.demo import Origins, busy, demo_toml
+    from edge.cli.demo import Origins, busy, demo_toml
 
     assert busy((f"127.0.0.1:{origin.port}",)) == f"127.0.0.1:{origin.port}"
     origins = Origins()

@@ -53,7 +53,7 @@ async def test_a_worker_that_dies_is_replaced_and_starts_with_all_that_was_told(
     successor = whole.children[2].worker
     assert successor is not None and successor.store is not None
     assert successor.pools["web"].pool.get("later") is not None
-    assert successor.store.epochs.last_stamp == 1 << 32
+    assert successor.store.purge_log.last_stamp == 1 << 32
     assert "worker.died" in kinds(whole)
     assert whole.supervisor.workers.slots[0].restarts == 1
 
@@ -117,10 +117,10 @@ async def test_an_invalidation_in_one_worker_reaches_the_others(whole: Whole) ->
     first, second = (child.worker for child in whole.children)
     assert first is not None and second is not None and first.store is not None and second.store is not None
     assert first.store.announce is not None
-    before = second.store.epochs.seq
+    before = second.store.purge_log.seq
     first.store.announce(Purge(PurgeKind.URL, b"http://a/"))
-    await until(lambda: second.store is not None and second.store.epochs.seq > before)
-    assert first.store.epochs.seq == before
+    await until(lambda: second.store is not None and second.store.purge_log.seq > before)
+    assert first.store.purge_log.seq == before
 
 
 # -- the link ----------------------------------------------------------------------------------------------------------

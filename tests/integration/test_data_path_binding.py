@@ -10,7 +10,7 @@ from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, unti
 from kit.client import RawClient
 from kit.origin import OK, Pause, ScriptedOrigin
 
-from edge.dataplane.explain import explain
+from edge.dataplane.worker.explain import explain
 
 CHALLENGES = {
     "NTLM": b"WWW-Authenticate: NTLM\r\n",

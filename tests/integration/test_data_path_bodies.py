@@ -262,9 +262,9 @@ async def test_a_client_that_never_reads_stops_the_reading_upstream(origin: Scri
     origin.default = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (MANY * len(PIECE)), Repeat(PIECE, MANY))
     client.wire.pause_reading()
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    await until(lambda: any(front.paused for front in list(gateway.worker.fronts)))
-    front = next(iter(gateway.worker.fronts))
-    assert front.transport.get_write_buffer_size() < 1024 * 1024
+    await until(lambda: any(downstream.paused for downstream in list(gateway.worker.downstreams)))
+    downstream = next(iter(gateway.worker.downstreams))
+    assert downstream.transport.get_write_buffer_size() < 1024 * 1024
     assert [each._paused_reading for each in gateway.upstream()] == [True]
     client.wire.resume_reading()
     seen = 0
@@ -292,11 +292,11 @@ async def test_an_origin_that_never_reads_stops_the_client(
 
     writing = asyncio.create_task(write())
     await until(lambda: any(each.transport.get_write_buffer_size() > 65536 for each in gateway.upstream()))
-    await until(lambda: [front._reading for front in list(gateway.worker.fronts)] == [False])
-    (front,), (connection,) = gateway.worker.fronts, gateway.upstream()
+    await until(lambda: [downstream._reading for downstream in list(gateway.worker.downstreams)] == [False])
+    (downstream,), (connection,) = gateway.worker.downstreams, gateway.upstream()
     assert connection.transport.get_write_buffer_size() < 1024 * 1024
-    assert front.exchange is not None and front.exchange.upload is not None
-    assert front.exchange.upload.received < 16 * 1024 * 1024, "what the kernel's buffers hold, and ours"
+    assert downstream.exchange is not None and downstream.exchange.upload is not None
+    assert downstream.exchange.upload.received < 16 * 1024 * 1024, "what the kernel's buffers hold, and ours"
     assert not writing.done()
     deaf_origin.listen()
     if framing == "length":

@@ -60,7 +60,7 @@ async def test_a_drain_cuts_what_is_left_when_its_grace_is_over(origin: Scripted
 async def test_a_request_that_was_begun_when_the_drain_came_is_served(origin: ScriptedOrigin, proxy: Proxy) -> None:
     gateway, client = await proxy()
     await client.send(GET[:9])
-    await until(lambda: any(front._buffer for front in list(gateway.worker.fronts)))
+    await until(lambda: any(downstream._buffer for downstream in list(gateway.worker.downstreams)))
     ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(5.0)))
     await until(lambda: gateway.worker.draining)
     await client.send(GET[9:])

@@ -42,13 +42,13 @@ async def test_silent_handshakes_count_and_end(
 ) -> None:
     gateway = await edge(edge_toml(origin.port, listen=https, limits=f'{limit}\nheader_timeout = "1s"'))
     silent = [await raw_client(gateway.port) for _ in range(3)]
-    await until(lambda: len(gateway.worker.fronts) == 3)
+    await until(lambda: len(gateway.worker.downstreams) == 3)
     refused = await raw_client(gateway.port)
     assert await refused.ended()
     assert gateway.worker.refused_connections == 1
     for each in silent:
         assert await each.ended()
-    await until(lambda: not gateway.worker.fronts)
+    await until(lambda: not gateway.worker.downstreams)
     assert (await (await secured(gateway)).get("/")).status == 200
 
 
@@ -62,7 +62,7 @@ async def test_what_is_no_handshake_ends_its_connection(
         if data[:1] == b"\x16":
             client.half_close()
         await client.wire.until_end()
-        await until(lambda: not gateway.worker.fronts)
+        await until(lambda: not gateway.worker.downstreams)
     assert (await (await secured(gateway)).get("/")).status == 200
 
 
@@ -71,7 +71,7 @@ async def test_a_drain_waits_for_no_handshake(
 ) -> None:
     gateway = await edge(edge_toml(origin.port, listen=https))
     client = await raw_client(gateway.port)
-    await until(lambda: len(gateway.worker.fronts) == 1)
+    await until(lambda: len(gateway.worker.downstreams) == 1)
     ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(30.0)))
     assert await client.ended()
     await asyncio.wait_for(ended, 5)
@@ -96,7 +96,7 @@ async def test_an_early_refusal_reaches_a_client_that_uploads_on(
     assert response is not None
     assert (response.status, response.get(b"connection"), response.complete) == (413, b"close", True)
     await client.close()
-    await until(lambda: not gateway.worker.fronts)
+    await until(lambda: not gateway.worker.downstreams)
 
 
 async def test_an_answer_under_tls_that_a_slow_client_takes_late_is_whole(
@@ -108,7 +108,7 @@ async def test_an_answer_under_tls_that_a_slow_client_takes_late_is_whole(
     client = await secured(gateway)
     client.wire.pause_reading()
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    await until(lambda: any(front.paused for front in list(gateway.worker.fronts)))
+    await until(lambda: any(downstream.paused for downstream in list(gateway.worker.downstreams)))
     client.wire.resume_reading()
     response = await client.read_response()
     assert response is not None and response.complete

@@ -11,7 +11,7 @@ from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 
 from edge.cache.purge import parse_purge
-from edge.dataplane.purging import purge
+from edge.dataplane.caching.purging import purge
 
 TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
@@ -208,7 +208,7 @@ async def test_the_gateway_as_its_own_backend_answers_508_at_the_first_return(ed
     await client.close()
     assert response.status == 508
     assert b"proxy_loop_detected" in (response.get(b"proxy-status") or b"")
-    assert len(gateway.worker.fronts) <= 2
+    assert len(gateway.worker.downstreams) <= 2
 
 
 async def test_what_other_gateways_said_of_loops_is_kept(origin: ScriptedOrigin, proxy: Proxy) -> None:

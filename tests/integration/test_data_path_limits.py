@@ -43,7 +43,7 @@ async def test_a_connection_on_which_nothing_comes(proxy: Proxy) -> None:
     gateway, client = await proxy(limits='header_timeout = "200ms"')
     assert await client.ended()
     assert client.leftover == b""
-    await until(lambda: not gateway.worker.fronts)
+    await until(lambda: not gateway.worker.downstreams)
 
 
 async def test_an_idle_kept_connection(proxy: Proxy) -> None:
@@ -100,7 +100,7 @@ async def test_a_client_that_takes_nothing_of_its_answer(origin: ScriptedOrigin,
     client.wire.pause_reading()
     await client.send(GET)
     await origin.wait_for("gone", 1)
-    await until(lambda: not gateway.worker.fronts and gateway.in_flight == 0)
+    await until(lambda: not gateway.worker.downstreams and gateway.in_flight == 0)
     assert (await gateway.log(1))[0]["error"]
 
 
@@ -159,7 +159,7 @@ async def test_connections_in_all_are_capped(origin: ScriptedOrigin, edge: Start
     assert await third.ended()
     assert gateway.worker.refused_connections == 1
     await first.close()
-    await until(lambda: len(gateway.worker.fronts) == 1)
+    await until(lambda: len(gateway.worker.downstreams) == 1)
     assert (await (await raw_client(gateway.port)).get("/")).status == 200
 
 
@@ -199,9 +199,9 @@ async def test_pipelined_bytes_are_bounded_and_then_served(origin: ScriptedOrigi
     count = 40_000
     assert client.wire.transport is not None
     client.wire.transport.write(GET * count)
-    await until(lambda: any(not front._reading for front in list(gateway.worker.fronts)))
-    front = next(iter(gateway.worker.fronts))
-    assert len(front._buffer) < 512 * 1024
+    await until(lambda: any(not downstream._reading for downstream in list(gateway.worker.downstreams)))
+    downstream = next(iter(gateway.worker.downstreams))
+    assert len(downstream._buffer) < 512 * 1024
     origin.default = (OK,)
     origin.release("go")
     for _ in range(50):

@@ -36,7 +36,7 @@ async def test_a_refusal_owns_the_body(
     head, status = REFUSED[name]
     gateway = await edge(toml(origin.port).replace('path = "/"', 'path = "/x"' if status == 404 else 'path = "/"'))
     client = await raw_client(gateway.port)
-    await until(lambda: gateway.worker.fronts)
+    await until(lambda: gateway.worker.downstreams)
     gateway.worker.stopping = stopping
     fields, _, content = body.partition(b"\r\n\r\n")
     await client.send(head + fields + b"\r\n\r\n" + (b"" if split else content))
@@ -60,7 +60,7 @@ async def test_a_slow_client_s_last_piece_leaves_the_kept_connection_usable(
     origin.enqueue(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Repeat(piece, 66), b"0\r\n\r\n")
     slow.wire.pause_reading()
     await slow.send(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
-    await until(lambda: gateway.in_flight == 0 or any(front.paused for front in list(gateway.worker.fronts)))
+    await until(lambda: gateway.in_flight == 0 or any(each.paused for each in list(gateway.worker.downstreams)))
     other = await raw_client(gateway.port)
     for _ in range(3):
         assert (await other.get("/", wait_s=3)).status == 200

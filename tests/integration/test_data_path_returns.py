@@ -15,7 +15,7 @@ from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import LOOPBACK
 
 from edge.balance.health import Health
-from edge.config import load_text
+from edge.config.loader import load_text
 from edge.errors import ConfigError
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -161,7 +161,7 @@ async def test_who_leaves_while_waiting_is_forgotten(
     (backend,) = gateway.worker.pools["origin"].pool.backends
     await until(lambda: backend.failures == 1 and gateway.in_flight == 0)
     await client.close()
-    await until(lambda: not gateway.worker.fronts)
+    await until(lambda: not gateway.worker.downstreams)
     await origin.start()
     await tick(gateway)
     await tick(gateway)

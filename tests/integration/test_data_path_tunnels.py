@@ -100,9 +100,9 @@ async def test_a_client_that_never_reads_holds_the_tunnel_s_origin_back(origin: 
     origin.default = (SWITCH, Repeat(b"x" * 65536, 1024))
     client.wire.pause_reading()
     await client.send(ASK % b"websocket")
-    await until(lambda: any(front.paused for front in list(gateway.worker.fronts)))
-    front = next(iter(gateway.worker.fronts))
-    assert front.transport.get_write_buffer_size() < 1024 * 1024
+    await until(lambda: any(downstream.paused for downstream in list(gateway.worker.downstreams)))
+    downstream = next(iter(gateway.worker.downstreams))
+    assert downstream.transport.get_write_buffer_size() < 1024 * 1024
     client.reset()
     await until(lambda: gateway.in_flight == 0)
 
@@ -172,7 +172,7 @@ async def test_bytes_of_either_side_keep_a_tunnel(side: str, origin: ScriptedOri
     origin.default = (SWITCH, *(pings if side == "origin" else ()), Step.SILENCE)
     await client.send(ASK % b"websocket")
     assert await client.read_head() is not None
-    tunnel = next(iter(gateway.worker.fronts)).tunnel
+    tunnel = next(iter(gateway.worker.downstreams)).tunnel
     assert tunnel is not None
     for at in range(5):
         before = tunnel._heard_at
@@ -193,7 +193,7 @@ async def test_the_kernel_watches_both_peers_of_a_tunnel(origin: ScriptedOrigin,
     origin.default = (SWITCH, Step.SILENCE)
     await client.send(ASK % b"websocket")
     assert await client.read_head() is not None
-    transports = [next(iter(gateway.worker.fronts)).transport, gateway.upstream()[0].transport]
+    transports = [next(iter(gateway.worker.downstreams)).transport, gateway.upstream()[0].transport]
     for transport in transports:
         sock = transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -232,7 +232,7 @@ async def test_a_long_stream_is_long_and_not_slow(origin: ScriptedOrigin, proxy:
     origin.default = (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Pause("end"), b"ok")
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert await client.read_head() is not None
-    exchange = next(iter(gateway.worker.fronts)).exchange
+    exchange = next(iter(gateway.worker.downstreams)).exchange
     assert exchange is not None
 
     def earlier() -> None:

@@ -166,7 +166,7 @@ def _shared_and_killed(toml: str, path: Path, origin: Origin) -> None:
 
 def _is_worker(pid: int) -> bool:
     try:
-        return b"edge.cli_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"edge.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from edge.app import bind, build, listen
-from edge.config import load_text
+from edge.config.loader import load_text
 
 FILE = """
 [listen]

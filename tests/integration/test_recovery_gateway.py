@@ -85,7 +85,7 @@ class Site:
     def edge(self, *arguments: str, code: int = 0) -> str:
         """Run a command; its standard output. Never a traceback."""
         found = subprocess.run(
-            [sys.executable, "-m", "edge.cli", *arguments, "-c", str(self.config)],
+            [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.config)],
             *(), cwd=self.home, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=50,
         )  # fmt: skip
         assert "Traceback" not in found.stderr, found.stderr
@@ -268,7 +268,7 @@ def test_the_admin_api(site: Site) -> None:
     assert report["points"] == 2 and report["rpo"]["target_s"] == 900.0
     metrics = site.api("GET", "/metrics")[1]
     assert "edge_recovery_points 2.0" in metrics
-    sidecar = next(pid for pid in gateway.children if b"edge.cli_sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    sidecar = next(pid for pid in gateway.children if b"edge.cli.sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(sidecar, signal.SIGKILL)
     until(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
     until(lambda: site.api("GET", "/v1/snapshots")[0] == 200)
@@ -359,11 +359,11 @@ def test_runbooks_against_a_gateway(site: Site) -> None:
     site.edge("runbook", "run", "nothing", code=1)
     assert "known: bad-config, lose-a-region, rebuild-a-machine" in site.said
     running = subprocess.Popen(
-        [sys.executable, "-m", "edge.cli", "runbook", "run", "bad-config", "-c", str(site.config)],
+        [sys.executable, "-m", "edge.cli.main", "runbook", "run", "bad-config", "-c", str(site.config)],
         *(), cwd=site.home, env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )  # fmt: skip
     until(lambda: site.config.read_text() == good)
-    restarted = Process([sys.executable, "-m", "edge.cli", "run", "-c", str(site.config)], site.home, "again")
+    restarted = Process([sys.executable, "-m", "edge.cli.main", "run", "-c", str(site.config)], site.home, "again")
     try:
         assert running.wait(40) == 0
     finally:
@@ -442,7 +442,7 @@ def test_a_gateway_elsewhere_is_asked_by_its_admin_listener(site: Site) -> None:
     there = ["--admin", f"{LOOPBACK}:{gateway.admin_port}", "--token-file", str(site.state / "admin.token")]
 
     def edge(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edge.cli", *arguments, *there]
+        command = [sys.executable, "-m", "edge.cli.main", *arguments, *there]
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         return subprocess.run(
             command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=50, check=False

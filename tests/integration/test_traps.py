@@ -55,7 +55,7 @@ async def test_trap_overtaking(origin: ScriptedOrigin, proxy: Proxy) -> None:
     await client.send(
         b"GET /hit HTTP/1.1\r\nHost: a.example\r\n\r\nTRACE / HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n"
     )
-    await until(lambda: any(front._buffer.endswith(b"nonsense\r\n\r\n") for front in list(gateway.worker.fronts)))
+    await until(lambda: any(each._buffer.endswith(b"nonsense\r\n\r\n") for each in list(gateway.worker.downstreams)))
     assert client.leftover == b""
     origin.release("go")
     got = [await client.read_response() for _ in range(4)]
@@ -68,7 +68,7 @@ async def test_trap_a_head_cut_at_any_byte(origin: ScriptedOrigin, proxy: Proxy)
     gateway, client = await proxy()
     for at in range(1, len(HEAD)):
         await client.send(HEAD[:at])
-        await until(lambda: [f._buffer for f in gateway.worker.fronts] == [HEAD[:at]])  # noqa: B023
+        await until(lambda: [f._buffer for f in gateway.worker.downstreams] == [HEAD[:at]])  # noqa: B023
         await client.send(HEAD[at:])
         response = await client.read_response()
         assert response is not None and response.status == 200, at
@@ -149,11 +149,11 @@ async def test_trap_a_client_that_never_reads(origin: ScriptedOrigin, proxy: Pro
     origin.default = (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Repeat(chunk, 99999))
     client.wire.pause_reading()
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    await until(lambda: any(front.paused for front in list(gateway.worker.fronts)))
-    (front,) = gateway.worker.fronts
+    await until(lambda: any(each.paused for each in list(gateway.worker.downstreams)))
+    (downstream,) = gateway.worker.downstreams
     (connection,) = gateway.upstream()
     assert connection._paused_reading
-    assert front.transport.get_write_buffer_size() < 1024 * 1024
+    assert downstream.transport.get_write_buffer_size() < 1024 * 1024
     client.reset()
     await origin.wait_for("gone", 1)
 
@@ -163,7 +163,7 @@ async def test_trap_drain_of_connections_that_never_asked_anything(
 ) -> None:
     gateway = await edge(edge_toml(origin.port))
     silent = [await raw_client(gateway.port) for _ in range(3)]
-    await until(lambda: len(gateway.worker.fronts) == 3)
+    await until(lambda: len(gateway.worker.downstreams) == 3)
     draining = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(20.0)))
     for client in silent:
         assert await client.ended()
@@ -277,7 +277,9 @@ async def test_trap_a_bug_is_answered_once_and_never_tried_again(error: type[Exc
     assert (await client.get("/")).status == 200
 
 
-@pytest.mark.parametrize("where", ["edge.dataplane.exchange.Exchange.own_lines", "edge.dataplane.fetch.request_head"])
+@pytest.mark.parametrize(
+    "where", ["edge.dataplane.exchange.Exchange.own_lines", "edge.dataplane.upstream.fetch.request_head"]
+)
 async def test_a_bug_in_a_callback_ends_its_exchange_too(
     where: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

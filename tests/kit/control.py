@@ -14,14 +14,14 @@ from typing import Any
 
 from edge.app import build, listen
 from edge.balance.health import Admin
-from edge.cache.purge import Epochs, Purge
-from edge.config import Config, load_text
+from edge.cache.purge import Purge, PurgeLog
+from edge.config.loader import Config, load_text
 from edge.control.link import Link, pair
 from edge.control.membership import Membership, of_file
 from edge.control.registry import Change
 from edge.control.supervisor import Running, Supervisor
-from edge.dataplane.agent import Agent
-from edge.dataplane.worker import Worker
+from edge.dataplane.worker.agent import Agent
+from edge.dataplane.worker.worker import Worker
 from edge.frames import Frame, Kind
 
 WAIT_S = 5.0
@@ -91,7 +91,7 @@ class MemoryKeeper:
 
     def __init__(self) -> None:
         self.done: list[tuple[Any, ...]] = []
-        self._epochs = Epochs()
+        self._epochs = PurgeLog()
         self._number = 0
         self.fail: Exception | None = None
 
@@ -115,7 +115,7 @@ class MemoryKeeper:
     def membership(self, config: Config) -> Membership:
         return of_file(config)
 
-    def epochs(self) -> Epochs:
+    def purge_log(self) -> PurgeLog:
         return self._epochs
 
     def purge(self, purge: Purge, change: Change) -> int:
@@ -123,8 +123,8 @@ class MemoryKeeper:
         self._number += 1
         return self._number
 
-    def save_epochs(self, epochs: Epochs) -> None:
-        self._epochs = Epochs.from_dict(epochs.to_dict())
+    def save_purge_log(self, purge_log: PurgeLog) -> None:
+        self._epochs = PurgeLog.from_dict(purge_log.to_dict())
 
     def revision(self, text: str) -> None:
         self._write("revision", text)

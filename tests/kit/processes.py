@@ -136,7 +136,7 @@ class GatewayProcess(Process):
         self.http_port, self.admin_port = free_ports(2)
         self.config = directory / "gateway.toml"
         self.config.write_text(self.fill(toml, directory))
-        command = [sys.executable, "-m", "edge.cli", "run", "-c", str(self.config), *arguments]
+        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(self.config), *arguments]
         super().__init__(command, directory, "gateway")
 
     @classmethod

@@ -53,7 +53,7 @@ class Successor(GatewayProcess):
 
     def __init__(self, killed: GatewayProcess) -> None:
         self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
-        command = [sys.executable, "-m", "edge.cli", "run", "-c", str(killed.config)]
+        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(killed.config)]
         Process.__init__(self, command, killed.directory, f"{killed.name}-again")
 
 
@@ -159,7 +159,7 @@ pool = "web"
 
     async def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command of `edge`, with this gateway's configuration."""
-        command = [sys.executable, "-m", "edge.cli", *arguments, "-c", str(self.gateway.config)]
+        command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.gateway.config)]
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         return await asyncio.to_thread(
             subprocess.run, command, env=environment, capture_output=True, text=True, timeout=30, check=False

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Epochs
+from edge.cache.purge import PurgeLog
 from edge.cache.stored import Plan, Stored, build
 from edge.cache.verdict import Source
 from edge.http.message import Fields
@@ -110,11 +110,11 @@ class Full(FileOps):
         super().write(fd, data, at)
 
 
-def tier(path: Path, limits: Limits = SMALL, epochs: Epochs | None = None, **more) -> DiskTier:  # type: ignore[no-untyped-def]
+def tier(path: Path, limits: Limits = SMALL, purge_log: PurgeLog | None = None, **more) -> DiskTier:  # type: ignore[no-untyped-def]
     """The tier of a folder, with a purge sequence of its own."""
     made = DiskTier.open(path, limits, **more)
-    own = epochs or Epochs()
-    made.epochs = lambda: own
+    own = purge_log or PurgeLog()
+    made.purge_log = lambda: own
     return made
 
 

@@ -10,7 +10,7 @@ from kit.origin import Step
 
 from edge.cache.accounting import Tally, worth
 from edge.control.totals import Totals
-from edge.dataplane.report import Counting
+from edge.dataplane.worker.report import Counting
 
 FRESH = "Cache-Control: max-age=60"
 BODY = "0123456789"

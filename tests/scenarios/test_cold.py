@@ -18,8 +18,8 @@ from kit.origin import Pause, Step
 
 from edge.cache.purge import Kind, Purge
 from edge.cache.stored import Stored
-from edge.dataplane.cold import Cold
-from edge.dataplane.fill import Fill
+from edge.dataplane.caching.cold import Cold
+from edge.dataplane.caching.fill import Fill
 
 FRESH = "Cache-Control: max-age=60"
 NO_STORE = "Cache-Control: no-store"
@@ -269,7 +269,7 @@ async def test_a_body_comes_to_the_same(
                 client = await RawClient.connect(lab.port)
                 await client.send(request(target=target).replace(b"HTTP/1.1", version.encode()))
                 if Pause("go") in script and turn == 0:
-                    await until(lambda: any(front.exchange and front.exchange.begun for front in lab.worker.fronts))
+                    await until(lambda: any(each.exchange and each.exchange.begun for each in lab.worker.downstreams))
                     lab.origin.release("go")
                 await seen.read(client)
                 await client.close()
@@ -308,7 +308,7 @@ def at_origin(lab: Lab, count: int) -> Any:
 
 
 def asking(lab: Lab, count: int) -> Any:
-    return until(lambda: sum(front.exchange is not None for front in lab.worker.fronts) == count)
+    return until(lambda: sum(each.exchange is not None for each in lab.worker.downstreams) == count)
 
 
 @pytest.mark.parametrize("marked", [False, True], ids=["new", "known not to be stored"])
@@ -358,7 +358,7 @@ async def test_who_comes_in_mid_body(script: str, purged: str, monkeypatch: pyte
         lab.origin.default = (reply(*DATED, body="later"),)
         clients = [await RawClient.connect(lab.port) for _ in range(2)]
         await clients[0].send(request(target=lab.target))
-        await until(lambda: any(front.exchange and front.exchange.bytes_out for front in lab.worker.fronts))
+        await until(lambda: any(each.exchange and each.exchange.bytes_out for each in lab.worker.downstreams))
         purge = PURGES[purged]
         if purge is not None:
             lab.store.purge(purge, lab.now)
@@ -414,9 +414,9 @@ async def test_the_first_client_leaves(script: str, when: str, others: int, monk
             await asking(lab, count)
         if when == "in the body":
             lab.origin.release("head")
-            await until(lambda: any(front.exchange and front.exchange.bytes_out for front in lab.worker.fronts))
+            await until(lambda: any(each.exchange and each.exchange.bytes_out for each in lab.worker.downstreams))
         await clients[0].close()
-        await until(lambda: len(lab.worker.fronts) == others)
+        await until(lambda: len(lab.worker.downstreams) == others)
         lab.origin.release("head")
         lab.origin.release("rest")
         for client in clients[1:]:

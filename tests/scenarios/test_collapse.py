@@ -115,7 +115,7 @@ async def test_a_leader_whose_client_leaves_does_not_stop_the_fill_while_others_
         await send(lab, clients[1:])
         await until(lambda: waiting(lab) == 2)
         await clients[0].close()
-        await until(lambda: len(lab.worker.fronts) == 2)
+        await until(lambda: len(lab.worker.downstreams) == 2)
         lab.origin.release("head")
         lab.origin.release("rest")
         assert [each.body.content for each in await read(clients[1:])] == [b"body", b"body"]

@@ -111,7 +111,7 @@ async def test_who_waits_for_a_large_body_gets_it_as_it_streams(tmp_path: Path) 
         clients = [await RawClient.connect(lab.port) for _ in range(5)]
         for client in clients:
             await client.send(request(target=lab.target))
-        await until(lambda: len(lab.worker.fronts) >= 5 and all(front.exchange for front in lab.worker.fronts))
+        await until(lambda: len(lab.worker.downstreams) >= 5 and all(each.exchange for each in lab.worker.downstreams))
         lab.origin.release("start")
         lab.origin.release("rest")
         responses = await asyncio.gather(*(client.read_response() for client in clients))

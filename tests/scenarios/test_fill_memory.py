@@ -17,8 +17,8 @@ from kit.cachelab import Lab, head, open_lab, reply, request, until
 from kit.client import RawClient
 from kit.origin import Pause, Step
 
-from edge.dataplane.fetch import Fetch
-from edge.dataplane.fill import Fill
+from edge.dataplane.caching.fill import Fill
+from edge.dataplane.upstream.fetch import Fetch
 
 FRESH = "Cache-Control: max-age=60"
 
@@ -58,7 +58,7 @@ async def ask_all(lab: Lab, clients: list[RawClient]) -> None:
     await lab.origin.wait_for("requests", 1)
     for client in clients[1:]:
         await client.send(request(target=lab.target))
-    await until(lambda: sum(front.exchange is not None for front in lab.worker.fronts) == len(clients))
+    await until(lambda: sum(downstream.exchange is not None for downstream in lab.worker.downstreams) == len(clients))
 
 
 NO_STORE = "Cache-Control: no-store"
@@ -173,7 +173,7 @@ async def test_bodies_that_nobody_takes_stay_within_the_budget(
             assert lab.store.index.bytes + stats.reserved_bytes <= BUDGET_MIB * 1024 * 1024
             for client in crowd:
                 await client.close()
-            await until(lambda: not lab.worker.fronts)
+            await until(lambda: not lab.worker.downstreams)
             await lab.rest()
             if not with_disk:
                 await all_dead(lab, fills)

@@ -11,7 +11,7 @@ from kit.origin import Pause
 
 from edge.balance.regions import RoutingView
 from edge.cache.prefetch import Refusal
-from edge.dataplane.prefetcher import UNUSED_BYTES, Prefetcher
+from edge.dataplane.caching.prefetch import UNUSED_BYTES, Prefetcher
 
 FRESH = "Cache-Control: max-age=60"
 LINKS = 'prefetch = { links = true, share = "100%" }'

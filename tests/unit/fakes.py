@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from edge.adapters.upstream import UpstreamConnection
+from edge.adapters.upstream_connection import UpstreamConnection
 from edge.errors import UpstreamError
 from edge.http.grammar import Limits, ResponseFacts, response_head
 from edge.http.memo import Memo

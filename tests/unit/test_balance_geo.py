@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.balance.geo import ClientPlace, GeoMap, GeoWish, Level, Unknown, distance_km
+from edge.balance.geo import ClientPlace, GeoMap, GeoPolicy, Level, Unknown, distance_km
 from edge.balance.regions import RegionSpec
 
 EU = RegionSpec("eu-west", 0, 100, (53.3, -6.3), ("IE", "GB", "FR"), ("EU",))
@@ -60,12 +60,12 @@ def test_overrides_come_before_the_place(ip, first):
 
 def test_prefer_only_orders_and_require_only_fences():
     place = ClientPlace("DE", "", "EU")
-    assert MAP.decide(place, None, GeoWish(("us-west",))).order == ("us-west", "eu-central", "eu-west", "us-east")
-    fenced = MAP.decide(place, None, GeoWish(("us-west",), frozenset({"eu-west", "us-east"})))
+    assert MAP.decide(place, None, GeoPolicy(("us-west",))).order == ("us-west", "eu-central", "eu-west", "us-east")
+    fenced = MAP.decide(place, None, GeoPolicy(("us-west",), frozenset({"eu-west", "us-east"})))
     assert fenced.order == ("eu-west", "us-east")
     assert fenced.level is Level.CONTINENT
-    assert MAP.decide(place, ip_address("203.0.113.5"), GeoWish((), frozenset({"eu-west"}))).order == ("eu-west",)
-    refused = MAP.decide(place, None, GeoWish((), frozenset({"gone"})))
+    assert MAP.decide(place, ip_address("203.0.113.5"), GeoPolicy((), frozenset({"eu-west"}))).order == ("eu-west",)
+    refused = MAP.decide(place, None, GeoPolicy((), frozenset({"gone"})))
     assert (refused.order, refused.level) == ((), Level.REFUSED)
 
 
@@ -81,7 +81,7 @@ def test_prefer_only_orders_and_require_only_fences():
     st.none() | st.frozensets(st.sampled_from(["eu-west", "us-east", "us-west", "gone"])),
 )
 def test_every_region_inside_the_fence_once_and_none_outside(place, fence):
-    order = MAP.decide(place, None, GeoWish((), fence)).order
+    order = MAP.decide(place, None, GeoPolicy((), fence)).order
     names = {"eu-west", "eu-central", "us-east", "us-west"}
     assert sorted(order) == sorted(names if fence is None else names & fence)
 

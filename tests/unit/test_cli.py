@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edge import cli_client
-from edge.cli import main
-from edge.cli_client import Failed, connect, percent, size, table, text
+from edge.cli import client as cli_client
+from edge.cli.client import Failed, connect, percent, size, table, text
+from edge.cli.main import main
 
 GOOD = """
 [listen]
@@ -157,8 +157,8 @@ class Recorded:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     found = Recorded({"id": 4, "kind": "tag", "value": "a", "count": 2})
-    monkeypatch.setattr("edge.cli_live.connect", lambda *_: found)
-    monkeypatch.setattr("edge.cli_regions.connect", lambda *_: found)
+    monkeypatch.setattr("edge.cli.live.connect", lambda *_: found)
+    monkeypatch.setattr("edge.cli.regions.connect", lambda *_: found)
     return found
 
 

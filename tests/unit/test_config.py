@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.config import config_hash, load_text, warnings
-from edge.config_routing import Timeouts
-from edge.config_types import Address, BackendUrl
+from edge.config.loader import config_hash, load_text, warnings
+from edge.config.routing import Timeouts
+from edge.config.types import Address, BackendUrl
 from edge.errors import ConfigError
 
 MINIMAL = """\

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge.config import Limits, describe, load_text
+from edge.config.loader import Limits, describe, load_text
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 PLAIN = """\

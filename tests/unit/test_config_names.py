@@ -11,7 +11,7 @@ from edge.cache.key import cache_key
 from edge.cache.names import Names
 from edge.cache.policy import is_bypassed
 from edge.cache.rules import Rules
-from edge.config import load_text
+from edge.config.loader import load_text
 from edge.errors import ConfigError
 from edge.http.message import Fields, RequestHead
 

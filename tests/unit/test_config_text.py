@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edge.config_text import Path, Position, Problem, dotted, lines, nearest, scan, syntax_lines
+from edge.config.positions import Path, Position, Problem, dotted, lines, nearest, scan, syntax_lines
 
 KEYS = st.sampled_from(["a", "b", "c-1", "404", "päth", "two words", "dot.ted", 'quo"te', "#no", "[x]", "= "])
 SCALARS = st.sampled_from(

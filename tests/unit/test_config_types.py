@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.config_routing import parse_location, parse_route_host, parse_statuses
-from edge.config_schedule import parse_schedule
-from edge.config_types import (
+from edge.config.routing import parse_location, parse_route_host, parse_statuses
+from edge.config.schedule import parse_schedule
+from edge.config.types import (
     Address,
     BackendUrl,
     parse_address,

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from edge.config import load_text
+from edge.config.loader import load_text
 from edge.control.supervisor import worker_count
 
 FILE = """

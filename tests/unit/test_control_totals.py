@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.control.exposition import exposition
+from edge.control.admin.exposition import exposition
 from edge.control.totals import Totals
 from edge.metrics import Meter
 

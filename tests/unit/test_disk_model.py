@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_start import open_place, take_over
-from edge.cache.purge import Epochs, Kind, Purge
+from edge.cache.purge import Kind, Purge, PurgeLog
 from edge.http.ranges import Part
 from tests.kit.tier import NOW, SMALL, body_of, looked, response, tier
 
@@ -70,7 +70,7 @@ class TierMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tier-model-"))
-        self.journal = Epochs()
+        self.journal = PurgeLog()
         self.number = 0
         self.count = 0
         self.now = NOW
@@ -82,8 +82,8 @@ class TierMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         take_over(open_place(self.folder), SMALL, self.journal, "")
-        self.epochs = Epochs.from_dict(self.journal.to_dict())
-        self.tier = tier(self.folder, epochs=self.epochs)
+        self.purge_log = PurgeLog.from_dict(self.journal.to_dict())
+        self.tier = tier(self.folder, purge_log=self.purge_log)
 
     @rule(
         key=st.sampled_from(KEYS),
@@ -98,7 +98,7 @@ class TierMachine(RuleBasedStateMachine):
         body = b"%d " % self.count * (40_000 if large else 3)
         held = Part(0, len(body) - 1, len(body) + 5) if part else None
         stored = response(key, body, vary=vary, tags=tags, part=held, received_at=self.now)  # type: ignore[arg-type]
-        assert self.tier.put(stored, self.epochs.now_seq())
+        assert self.tier.put(stored, self.purge_log.now_seq())
         places = self.model.kept.setdefault(key, {})
         if held is None:
             for other in {place for place in places if place[0] == vary} | {  # type: ignore[index]
@@ -143,7 +143,9 @@ class TierMachine(RuleBasedStateMachine):
             self.number += 1
             self.journal.record(purge, self.now, self.number)
         with self.tier.recorded():
-            self.epochs.record(purge, self.now, self.number if numbered or kind not in (Kind.URL, Kind.TAG) else None)
+            self.purge_log.record(
+                purge, self.now, self.number if numbered or kind not in (Kind.URL, Kind.TAG) else None
+            )
         self.tier.forget(purge, self.now)
         if numbered or kind not in (Kind.URL, Kind.TAG):  # what the supervisor does before it acknowledges
             changer = Changer(self.tier.place, SMALL, durable=True)

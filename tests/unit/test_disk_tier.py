@@ -17,7 +17,7 @@ from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_place import TierError, TierInUse, lock_tier, prepare
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Epochs, Kind, Purge
+from edge.cache.purge import Kind, Purge, PurgeLog
 from edge.cache.record import Damaged
 from edge.http.ranges import Part
 from tests.kit.tier import NOW, SMALL, Full, body_of, looked, response, tier
@@ -86,7 +86,7 @@ def test_a_purge_is_in_force_here_there_and_after_a_restart(
     tmp_path: Path, purge: Purge, touched: set[bytes], soft: bool
 ) -> None:
     keys = {b"http://a/x/1", b"http://a/x/1 lang=de", b"http://a/x/2", b"http://b/x/1", b"http://a/y"}
-    journal = Epochs()
+    journal = PurgeLog()
     place = take_over(open_place(tmp_path), SMALL, journal, "")
     one, two = tier(tmp_path), tier(tmp_path)
     for key in keys:
@@ -104,7 +104,7 @@ def test_a_purge_is_in_force_here_there_and_after_a_restart(
     for store in (one, two):
         store.close()
     take_over(place, SMALL, journal, "")
-    three = tier(tmp_path, epochs=journal)
+    three = tier(tmp_path, purge_log=journal)
     assert left(three) == expected
     for key in keys:  # what is fetched after it is stored and found
         three.put(response(key, b"new", received_at=NOW + 2), journal.now_seq())
@@ -145,7 +145,7 @@ def test_an_invalidation_outlives_a_killed_worker(tmp_path: Path) -> None:
     assert not list((store.place.store / "notes").iterdir())
     (tmp_path / "copy" / "store" / "notes" / str(os.getpid())).unlink()
     (tmp_path / "copy" / "store" / "notes" / "999999999").write_bytes(said + b"u\0\0")
-    place = take_over(open_place(tmp_path / "copy"), SMALL, Epochs(), "")
+    place = take_over(open_place(tmp_path / "copy"), SMALL, PurgeLog(), "")
     last = tier(tmp_path / "copy")
     assert looked(last, KEY) == looked(last, KEY + b"2") == ()
     assert looked(last, KEY + b"3")
@@ -154,19 +154,19 @@ def test_an_invalidation_outlives_a_killed_worker(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_is_behind_or_another_empties_the_tier(tmp_path: Path) -> None:
-    journal = Epochs()
+    journal = PurgeLog()
     journal.record(Purge(Kind.HOST, b"x"), NOW, 5)
     place = take_over(open_place(tmp_path, "one"), SMALL, journal, "one")
-    store = tier(tmp_path, epochs=journal)
+    store = tier(tmp_path, purge_log=journal)
     store.put(response(KEY), journal.now_seq())
     store.writer.flush()
     store.close()
     same = take_over(open_place(tmp_path, "one"), SMALL, journal, "one")
     assert not same.said and tier_has(tmp_path, journal)
-    behind = Epochs()
+    behind = PurgeLog()
     found = take_over(open_place(tmp_path, "one"), SMALL, behind, "one")
     assert "moved aside" in found.said and not tier_has(tmp_path, behind)
-    store = tier(tmp_path, epochs=behind)
+    store = tier(tmp_path, purge_log=behind)
     store.put(response(KEY), 0)
     store.writer.flush()
     store.close()
@@ -174,8 +174,8 @@ def test_a_journal_that_is_behind_or_another_empties_the_tier(tmp_path: Path) ->
     assert place.path == tmp_path
 
 
-def tier_has(path: Path, epochs: Epochs) -> bool:
-    store = tier(path, epochs=epochs)
+def tier_has(path: Path, purge_log: PurgeLog) -> bool:
+    store = tier(path, purge_log=purge_log)
     try:
         return bool(looked(store, KEY))
     finally:
@@ -364,7 +364,7 @@ def test_leftovers_are_swept(tmp_path: Path) -> None:
     stray.write_bytes(b"x")
     with (root / "segments" / "1").open("ab") as file:
         file.write(b"torn" * 5000)
-    place = take_over(open_place(tmp_path), SMALL, Epochs(), "")
+    place = take_over(open_place(tmp_path), SMALL, PurgeLog(), "")
     assert sweep_bodies(place, SMALL) == 1
     assert not stray.exists() and not list((root / "temps").iterdir()) and not (root / "segments" / "777").exists()
     again = tier(tmp_path)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.cache.chains import GRAIN_S, Chain, Node, Wheel
 from edge.cache.eviction import POLICIES, SCAN_LIMIT, Fingerprints, Ghost, Lfu, Lru, Policy, S3Fifo
+from edge.cache.queues import GRAIN_S, EvictionQueue, Node, Wheel
 
 
 def mark(n: int) -> int:
@@ -151,7 +151,7 @@ def test_no_search_looks_at_more_than_the_limit(name: str) -> None:
         node.freq = 3
     looked: list[str] = []
 
-    class Counted(Chain):
+    class Counted(EvictionQueue):
         __slots__ = ()
 
         def append(self, node: Node[Any]) -> None:

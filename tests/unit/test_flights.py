@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge.cache.flights import Alone, Flight, Flights, Follow, Lead, Outcome, Party, Why
+from edge.cache.flights import Alone, Flight, FlightMember, Flights, Follow, Lead, Outcome, Why
 
 
 class Client:
@@ -71,7 +71,7 @@ def test_storable_sends_those_of_another_variant_to_look_up_again() -> None:
     flights.join("key", same, 0)
     flights.join("key", other, 0)
 
-    def accepts(party: Party) -> bool:
+    def accepts(party: FlightMember) -> bool:
         assert isinstance(party, Client)
         return party.variant == "gzip"
 

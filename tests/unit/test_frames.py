@@ -65,7 +65,7 @@ def test_a_frame_that_is_too_large_is_refused_before_it_is_buffered(monkeypatch:
 
 def test_a_large_frame_comes_in_parts() -> None:
     """A purge log of 8,192 URLs of 2 KB each, and more."""
-    frame = Frame(Kind.CONFIG, {"epochs": ["u" * 2048] * 9000, "text": "t"})
+    frame = Frame(Kind.CONFIG, {"purge_log": ["u" * 2048] * 9000, "text": "t"})
     data = encode(frame)
     assert len(data) > 4 * PART_BYTES
     decoder, found = Decoder(), []

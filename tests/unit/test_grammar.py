@@ -12,7 +12,7 @@ from edge.http.grammar import (
     REQUEST_LINE,
     Framing,
     Limits,
-    RequestBlock,
+    RequestHeaders,
     absolute_target,
     normal_host,
     request_block,
@@ -45,13 +45,13 @@ BLOCKS = st.builds(
 )
 
 
-def facts_of(block: RequestBlock) -> dict[str, object]:
-    found = {name: getattr(block, name) for name in RequestBlock.__slots__}
+def facts_of(block: RequestHeaders) -> dict[str, object]:
+    found = {name: getattr(block, name) for name in RequestHeaders.__slots__}
     found["error"] = None if block.error is None else (block.error.kind, block.error.status, block.error.detail)
     return found
 
 
-def block_of(*lines: bytes) -> RequestBlock:
+def block_of(*lines: bytes) -> RequestHeaders:
     return request_block(b"".join(line + b"\r\n" for line in lines), LIMITS)
 
 

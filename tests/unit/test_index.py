@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from edge.cache.chains import GRAIN_S
-from edge.cache.index import Gone, Group, Index, Put
+from edge.cache.index import Group, Index, Put, RemovalReason
 from edge.cache.purge import Kind, Purge
-from edge.cache.shelf import ADDITION_BYTES, NODE_BYTES, TAG_BYTES
+from edge.cache.queues import GRAIN_S
+from edge.cache.table import ADDITION_BYTES, NODE_BYTES, TAG_BYTES
 
 BUDGET = 100_000
 NOW = 1_000_000.0
@@ -45,12 +45,12 @@ def key(n: int, host: str = "h") -> bytes:
 
 
 def put(index: Index[Body], body: Body, now: float = NOW) -> Put:
-    return index.put(body, now, index.epochs.now_seq())
+    return index.put(body, now, index.purge_log.now_seq())
 
 
 def charged(index: Index[Body]) -> int:
     """What the budget should hold, summed anew."""
-    total = index._shelf.fixed
+    total = index._table.fixed
     for body in index:
         total += body.size_bytes + NODE_BYTES + TAG_BYTES * len(body.tags) + ADDITION_BYTES * (b" " in body.key)
     return total
@@ -98,7 +98,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def start_fill(self, data: st.DataObject) -> None:
-        self.fills.append((self.index.epochs.now_seq(), self.body(data)))
+        self.fills.append((self.index.purge_log.now_seq(), self.body(data)))
 
     @rule(data=st.data())
     def end_fill(self, data: st.DataObject) -> None:
@@ -126,7 +126,7 @@ class IndexMachine(RuleBasedStateMachine):
             old = found.variants[-1]
             self.count += 1
             new = replace(old, fresh_until=self.now + 50, born=self.count, size_bytes=old.size_bytes + 100)
-            if self.index.replace(old, new, self.now, self.index.epochs.now_seq()).ok:
+            if self.index.replace(old, new, self.now, self.index.purge_log.now_seq()).ok:
                 self.alive[new.born] = new
                 assert old.born not in [body.born for body in self.index]
 
@@ -203,20 +203,20 @@ class IndexMachine(RuleBasedStateMachine):
     def the_books_are_right(self) -> None:
         if not hasattr(self, "index"):
             return
-        index, shelf = self.index, self.index._shelf
+        index, table = self.index, self.index._table
         bodies = list(index)
         assert index.bytes == charged(index)
-        assert index.bytes + shelf.reserved <= shelf.budget
-        assert shelf.reserved == self.reserved
-        assert len(index) == len(bodies) == sum(1 for chain in shelf.policy.chains for _ in chain)
-        assert sum(chain.bytes for chain in shelf.policy.chains) == sum(
-            node.cost for chain in shelf.policy.chains for node in chain
+        assert index.bytes + table.reserved <= table.budget
+        assert table.reserved == self.reserved
+        assert len(index) == len(bodies) == sum(1 for chain in table.policy.chains for _ in chain)
+        assert sum(chain.bytes for chain in table.policy.chains) == sum(
+            node.cost for chain in table.policy.chains for node in chain
         )
         for tag in (b"t1", b"t2", b"t3"):
-            tagged = {node.sole.born for node in shelf.tagged(tag)}
+            tagged = {node.sole.born for node in table.tagged(tag)}
             assert tagged == {body.born for body in bodies if tag in body.tags}
-        assert len(shelf._tags) == len({tag for body in bodies for tag in body.tags})
-        assert len(shelf._additions) == len({body.key.partition(b" ")[0] for body in bodies if b" " in body.key})
+        assert len(table._tags) == len({tag for body in bodies for tag in body.tags})
+        assert len(table._additions) == len({body.key.partition(b" ")[0] for body in bodies if b" " in body.key})
         for one in KEYS:
             kinds = [(body.vary, body.part) for body in bodies if body.key == one]
             assert len(kinds) == len(set(kinds)) <= 3
@@ -281,7 +281,7 @@ def test_expired_goes_before_fresh(eviction: str) -> None:
         index.get(key(2))
     put(index, Body(key(4), room), NOW + 2 + GRAIN_S)
     assert index.get(key(2)) is None
-    assert index.absence(key(2)) is Gone.EXPIRED
+    assert index.absence(key(2)) is RemovalReason.EXPIRED
     assert all(index.get(key(n)) for n in (1, 3, 4))
 
 
@@ -302,7 +302,7 @@ def test_a_replacement_that_does_not_fit_still_ends_the_outdated_one() -> None:
 def test_min_uses_counts_offers_and_not_updates() -> None:
     index: Index[Body] = Index(BUDGET, min_uses=3)
     assert [put(index, Body(key(1))) for _ in range(4)] == [Put.MIN_USES, Put.MIN_USES, Put.STORED, Put.REPLACED]
-    assert index.put(Body(key(2)), NOW, index.epochs.now_seq(), min_uses=1) is Put.STORED
+    assert index.put(Body(key(2)), NOW, index.purge_log.now_seq(), min_uses=1) is Put.STORED
     assert [index.enough_uses(key(3), 2) for _ in range(3)] == [False, True, False]
 
 
@@ -323,17 +323,17 @@ def test_the_reason_of_an_absence_is_remembered() -> None:
         put(index, Body(key(n)))
     put(index, Body(key(300)))
     index.purge(Purge(Kind.URL, key(300)), NOW)
-    assert index.absence(key(300)) is Gone.PURGED
+    assert index.absence(key(300)) is RemovalReason.PURGED
     lost = max(n for n in range(200) if index.get(key(n)) is None)
-    assert index.absence(key(lost)) is Gone.SPACE
-    assert index.absence(key(999)) is Gone.COLD
+    assert index.absence(key(lost)) is RemovalReason.SPACE
+    assert index.absence(key(999)) is RemovalReason.COLD
 
 
 def test_a_validation_cannot_bring_back_what_was_purged_meanwhile() -> None:
     index: Index[Body] = Index(BUDGET)
     old = Body(key(1))
     put(index, old)
-    seq = index.epochs.now_seq()
+    seq = index.purge_log.now_seq()
     index.purge(Purge(Kind.ALL), NOW)
     assert index.replace(old, replace(old, born=2), NOW, seq) is Put.PURGED
     assert index.get(key(1)) is None
@@ -344,7 +344,7 @@ def test_what_was_evicted_while_it_was_validated_is_told_apart() -> None:
     old = Body(key(1))
     put(index, old)
     index.remove(key(1))
-    assert index.replace(old, replace(old, born=2), NOW, index.epochs.now_seq()) is Put.GONE
+    assert index.replace(old, replace(old, born=2), NOW, index.purge_log.now_seq()) is Put.GONE
 
 
 def test_a_purge_of_everything_is_freed_in_small_steps() -> None:

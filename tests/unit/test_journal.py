@@ -113,11 +113,11 @@ def test_purge_ids_ascend_and_are_not_used_twice(journal: Journal, path: Path) -
 
 
 def test_epochs_are_replaced(journal: Journal, path: Path) -> None:
-    assert journal.load_epochs() is None
-    journal.save_epochs({"seq": 1, "stamps": []})
-    journal.save_epochs({"seq": 2, "stamps": [["host", "a", 1, 0, 0.0]]})
+    assert journal.load_purge_log() is None
+    journal.save_purge_log({"seq": 1, "stamps": []})
+    journal.save_purge_log({"seq": 2, "stamps": [["host", "a", 1, 0, 0.0]]})
     with again(journal, path) as opened:
-        assert opened.load_epochs() == {"seq": 2, "stamps": [["host", "a", 1, 0, 0.0]]}
+        assert opened.load_purge_log() == {"seq": 2, "stamps": [["host", "a", 1, 0, 0.0]]}
 
 
 def old_journal(path: Path) -> None:

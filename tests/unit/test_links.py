@@ -14,9 +14,9 @@ from fakes import FakeTransport
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.adapters.links import IDLE_MARGIN_S, BackendLink, Peer, response_memo
+from edge.adapters.backend_link import IDLE_MARGIN_S, BackendLink, Peer, response_memo
 from edge.adapters.names import NameUnresolved
-from edge.adapters.upstream import UpstreamConnection
+from edge.adapters.upstream_connection import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
 from edge.http.grammar import Limits
 from edge.ports import Timeouts

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.adapters.background_writer import HELD_BYTES
 from edge.adapters.logs import FLUSH_BYTES, AccessLog
 from edge.dataplane.exchange import Exchange
-from edge.dataplane.worker import Worker, WorkerLimits
+from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.http.forwarding import Networks
 from edge.http.grammar import REQUEST_LINE, Limits, request_block
 from edge.http.text import quote, quote_text
@@ -138,8 +138,8 @@ def exchange(target: bytes, lines: bytes, combined: bool) -> tuple[Worker, Excha
     worker.combined = combined
     line = REQUEST_LINE.fullmatch(b"GET " + target + b" HTTP/1.1")
     assert line is not None
-    front = SimpleNamespace(worker=worker, peer="192.0.2.1", peer_bytes=b"192.0.2.1", scheme=b"http")
-    return worker, Exchange(cast(Any, front), line[1], line[2], True, request_block(lines, Limits()))
+    downstream = SimpleNamespace(worker=worker, peer="192.0.2.1", peer_bytes=b"192.0.2.1", scheme=b"http")
+    return worker, Exchange(cast(Any, downstream), line[1], line[2], True, request_block(lines, Limits()))
 
 
 @given(TARGETS, st.sampled_from(("hit", "bypass")), st.sampled_from((b"", b"Host: a_b.example:80\r\n")))

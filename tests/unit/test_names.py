@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from edge.adapters.links import BackendLink, Peer, response_memo
+from edge.adapters.backend_link import BackendLink, Peer, response_memo
 from edge.adapters.names import FAILED_S, Address, Name, Names, NameUnresolved
 from edge.errors import ConnectFailed, UpstreamError
 from edge.http.grammar import Limits

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from edge.config import load_text
+from edge.config.loader import load_text
 from edge.control.preflight import Findings, Machine, preflight
 
 LARGE = Machine(memory=8 * 2**30, open_files=1 << 20)

@@ -9,28 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.cache import purge as module
-from edge.cache.purge import MAX_LOG_BYTES, Epochs, Kind, Purge, Verdict, base_of, host_and_path, parse_purge
+from edge.cache.purge import MAX_LOG_BYTES, Kind, Purge, PurgeLog, PurgeState, base_of, host_and_path, parse_purge
 from edge.errors import BadRequest
 
 KEY = b"http://x/a/b?q=1"
 SEGMENTS = st.lists(st.sampled_from(["a", "b", "ab", ""]), max_size=4)
 
 
-def verdict(epochs: Epochs, seq: int, key: bytes = KEY, *tags: bytes) -> Verdict:
-    return epochs.admit(seq, key, tags).verdict
+def verdict(purge_log: PurgeLog, seq: int, key: bytes = KEY, *tags: bytes) -> PurgeState:
+    return purge_log.admit(seq, key, tags).verdict
 
 
 @given(path=SEGMENTS, prefix=SEGMENTS, host=st.sampled_from(["", "x", "y"]))
 def test_a_prefix_is_whole_segments(path: list[str], prefix: list[str], host: str) -> None:
-    epochs = Epochs()
-    seq = epochs.now_seq()
+    purge_log = PurgeLog()
+    seq = purge_log.now_seq()
     asked = parse_purge({"prefix": host + "/" + "/".join(prefix)})
-    epochs.record(asked, 0)
+    purge_log.record(asked, 0)
     wanted = asked.value.decode().removeprefix(host).split("/")[1:]
     segments = [each for each in path if each]  # empty ones are joined, as routes join them
     touched = host in ("", "x") and segments[: len(wanted)] == wanted
     key = ("http://x/" + "/".join(path)).encode()
-    assert verdict(epochs, seq, key) is (Verdict.GONE if touched else Verdict.KEPT)
+    assert verdict(purge_log, seq, key) is (PurgeState.GONE if touched else PurgeState.KEPT)
 
 
 @pytest.mark.parametrize(
@@ -50,44 +50,44 @@ def test_a_prefix_is_whole_segments(path: list[str], prefix: list[str], host: st
     ],
 )
 def test_whom_each_kind_touches(asked: object, touched: list[bytes], spared: list[bytes]) -> None:
-    epochs = Epochs()
-    before = epochs.now_seq()
-    epochs.record(parse_purge(asked), 5.0)
-    assert [verdict(epochs, before, key) for key in touched] == [Verdict.GONE] * len(touched)
-    assert [verdict(epochs, before, key) for key in spared] == [Verdict.KEPT] * len(spared)
-    assert [verdict(epochs, epochs.now_seq(), key) for key in touched] == [Verdict.KEPT] * len(touched)
+    purge_log = PurgeLog()
+    before = purge_log.now_seq()
+    purge_log.record(parse_purge(asked), 5.0)
+    assert [verdict(purge_log, before, key) for key in touched] == [PurgeState.GONE] * len(touched)
+    assert [verdict(purge_log, before, key) for key in spared] == [PurgeState.KEPT] * len(spared)
+    assert [verdict(purge_log, purge_log.now_seq(), key) for key in touched] == [PurgeState.KEPT] * len(touched)
 
 
 def test_tags_are_exact_and_only_touch_fills_that_started_before() -> None:
-    epochs = Epochs()
-    before = epochs.now_seq()
-    epochs.record(parse_purge({"tag": "news"}), 0)
-    assert verdict(epochs, before, KEY, b"other", b"news") is Verdict.GONE
-    assert verdict(epochs, before, KEY, b"newsletter") is Verdict.KEPT
-    assert verdict(epochs, epochs.now_seq(), KEY, b"news") is Verdict.KEPT
+    purge_log = PurgeLog()
+    before = purge_log.now_seq()
+    purge_log.record(parse_purge({"tag": "news"}), 0)
+    assert verdict(purge_log, before, KEY, b"other", b"news") is PurgeState.GONE
+    assert verdict(purge_log, before, KEY, b"newsletter") is PurgeState.KEPT
+    assert verdict(purge_log, purge_log.now_seq(), KEY, b"news") is PurgeState.KEPT
 
 
 def test_a_soft_purge_says_since_when_and_a_hard_one_wins() -> None:
-    epochs = Epochs()
-    before = epochs.now_seq()
-    epochs.record(parse_purge({"host": "x", "soft": True}), 7.0)
-    assert epochs.admit(before, KEY, ()) == (Verdict.STALE, 7.0)
-    epochs.record(parse_purge({"tag": "t"}), 8.0)
-    assert verdict(epochs, before, KEY, b"t") is Verdict.GONE
-    assert verdict(epochs, before, KEY) is Verdict.STALE
-    between = epochs.now_seq()
-    epochs.record(parse_purge({"host": "x"}), 9.0)
-    epochs.record(parse_purge({"host": "x", "soft": True}), 10.0)
-    assert verdict(epochs, between, KEY) is Verdict.GONE
+    purge_log = PurgeLog()
+    before = purge_log.now_seq()
+    purge_log.record(parse_purge({"host": "x", "soft": True}), 7.0)
+    assert purge_log.admit(before, KEY, ()) == (PurgeState.STALE, 7.0)
+    purge_log.record(parse_purge({"tag": "t"}), 8.0)
+    assert verdict(purge_log, before, KEY, b"t") is PurgeState.GONE
+    assert verdict(purge_log, before, KEY) is PurgeState.STALE
+    between = purge_log.now_seq()
+    purge_log.record(parse_purge({"host": "x"}), 9.0)
+    purge_log.record(parse_purge({"host": "x", "soft": True}), 10.0)
+    assert verdict(purge_log, between, KEY) is PurgeState.GONE
 
 
 def test_only_stamps_make_a_stored_response_be_looked_at_again() -> None:
-    epochs = Epochs()
-    epochs.record(Purge(Kind.URL, KEY), 0)
-    epochs.record(Purge(Kind.TAG, b"t"), 0)
-    assert epochs.last_stamp == 0
-    epochs.record(Purge(Kind.HOST, b"y"), 0)
-    assert epochs.last_stamp == epochs.now_seq()
+    purge_log = PurgeLog()
+    purge_log.record(Purge(Kind.URL, KEY), 0)
+    purge_log.record(Purge(Kind.TAG, b"t"), 0)
+    assert purge_log.last_stamp == 0
+    purge_log.record(Purge(Kind.HOST, b"y"), 0)
+    assert purge_log.last_stamp == purge_log.now_seq()
 
 
 PURGES = st.builds(
@@ -103,7 +103,7 @@ KEYS = [b"http://x/a", b"http://x/b", b"http://y/a/c", b"http://y/"]
 @settings(max_examples=150, deadline=None)
 def test_forgetting_and_a_restart_never_bring_a_response_back(purges: list[Purge], limit: int) -> None:
     """Against the same history with nothing forgotten, a bounded one purges the same or more, before and after JSON."""
-    full, small = Epochs(), Epochs()
+    full, small = PurgeLog(), PurgeLog()
     seqs = [full.now_seq()]
     log, stamps = module.MAX_LOG, module.MAX_STAMPS
     for number, purge in enumerate(purges):
@@ -116,8 +116,8 @@ def test_forgetting_and_a_restart_never_bring_a_response_back(purges: list[Purge
         seqs.append(full.now_seq())
     assert len(small._log) <= limit
     assert len(small._stamps) <= limit
-    restored = Epochs.from_dict(json.loads(json.dumps(small.to_dict())))
-    order = [Verdict.KEPT, Verdict.STALE, Verdict.GONE]
+    restored = PurgeLog.from_dict(json.loads(json.dumps(small.to_dict())))
+    order = [PurgeState.KEPT, PurgeState.STALE, PurgeState.GONE]
     for seq in seqs:
         for key in KEYS:
             for tags in ([], [b"t1"], [b"t1", b"t2"]):
@@ -126,15 +126,15 @@ def test_forgetting_and_a_restart_never_bring_a_response_back(purges: list[Purge
                 assert order.index(got.verdict) >= order.index(wanted.verdict)
                 assert restored.admit(seq, key, tags) == got
                 assert restored.stamped(seq, key) == small.stamped(seq, key)
-    assert all(small.admit(seqs[-1], key, [b"t1"]).verdict is Verdict.KEPT for key in KEYS)
+    assert all(small.admit(seqs[-1], key, [b"t1"]).verdict is PurgeState.KEPT for key in KEYS)
 
 
 def test_journal_numbers_ascend_past_local_ones() -> None:
-    epochs = Epochs()
-    first = epochs.record(Purge(Kind.URL, KEY), 0, number=7)
-    local = epochs.record(Purge(Kind.URL, KEY), 0)
-    second = epochs.record(Purge(Kind.URL, KEY), 0, number=8)
-    again = epochs.record(Purge(Kind.URL, KEY), 0, number=8)
+    purge_log = PurgeLog()
+    first = purge_log.record(Purge(Kind.URL, KEY), 0, number=7)
+    local = purge_log.record(Purge(Kind.URL, KEY), 0)
+    second = purge_log.record(Purge(Kind.URL, KEY), 0, number=8)
+    again = purge_log.record(Purge(Kind.URL, KEY), 0, number=8)
     assert first < local < second < again
     assert (first >> 32, second >> 32) == (7, 8)
 
@@ -196,15 +196,15 @@ def test_a_group_name_may_have_spaces() -> None:
 
 
 def test_the_log_is_bounded_in_bytes_and_forgets_towards_more_purged() -> None:
-    epochs = Epochs()
-    began = epochs.now_seq()
+    purge_log = PurgeLog()
+    began = purge_log.now_seq()
     for number in range(2000):
-        epochs.record(Purge(Kind.URL, b"http://x/%d" % number + b"y" * 8000), 0)
-    held = sum(len(value) for _, value in epochs._log)
+        purge_log.record(Purge(Kind.URL, b"http://x/%d" % number + b"y" * 8000), 0)
+    held = sum(len(value) for _, value in purge_log._log)
     assert held <= MAX_LOG_BYTES
-    assert epochs.floor > began
-    assert epochs.admit(began, b"http://x/other", ()).verdict is Verdict.GONE  # it may have been named
-    again = Epochs.from_dict(epochs.to_dict())
-    assert (again.to_dict(), again._log_bytes) == (epochs.to_dict(), epochs._log_bytes)
-    epochs.record(Purge(Kind.ALL), 0)
-    assert epochs._log_bytes == 0
+    assert purge_log.floor > began
+    assert purge_log.admit(began, b"http://x/other", ()).verdict is PurgeState.GONE  # it may have been named
+    again = PurgeLog.from_dict(purge_log.to_dict())
+    assert (again.to_dict(), again._log_bytes) == (purge_log.to_dict(), purge_log._log_bytes)
+    purge_log.record(Purge(Kind.ALL), 0)
+    assert purge_log._log_bytes == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dataplane.router import HOSTS_REMEMBERED, Misdirected, NoRoute, Route, Router
+from edge.dataplane.worker.router import HOSTS_REMEMBERED, Misdirected, NoRoute, Route, Router
 from edge.http.paths import normal_path
 
 POOL: Any = None

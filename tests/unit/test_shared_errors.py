@@ -12,8 +12,8 @@ from fakes import FakeTransport
 
 import edge
 from edge.adapters.logs import AccessLog
-from edge.dataplane.front import Front
-from edge.dataplane.worker import Worker, WorkerLimits
+from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.errors import BadRequest, Refusal
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, request_block
@@ -65,11 +65,11 @@ def test_the_same_bad_head_again_and_again_leaves_no_traceback_behind() -> None:
     worker = Worker(WorkerLimits(), Limits(), AccessLog("off"), Networks())
     worker.date_line = b""
     for _ in range(50):
-        front, transport = Front(worker), FakeTransport()
-        front.connection_made(cast(Any, transport))
-        front.data_received(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n")
+        downstream, transport = ClientConnection(worker), FakeTransport()
+        downstream.connection_made(cast(Any, transport))
+        downstream.data_received(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n")
         assert transport.written.startswith(b"HTTP/1.1 400")
-        front.connection_lost(None)
+        downstream.connection_lost(None)
     remembered = worker.blocks.get(b"Host: a\r\nHost: a\r\n")
     assert remembered is not None
     assert not [slot for slot in remembered.__slots__ if hasattr(getattr(remembered, slot), "__traceback__")]

@@ -10,8 +10,8 @@ import pytest
 from fakes import FakeTransport
 
 from edge.adapters.logs import AccessLog
-from edge.dataplane.front import Front
-from edge.dataplane.worker import Worker, WorkerLimits
+from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
 
@@ -39,9 +39,9 @@ class Ticked:
         worker.store = cast(Any, SimpleNamespace(tick=part("store")))
         worker.refresh = part("refresh")  # type: ignore[method-assign]
         worker.log = cast(Any, SimpleNamespace(flush=part("log"), refresh=worker.log.refresh))
-        self.front = Front(worker)
-        self.front.connection_made(cast(Any, FakeTransport()))
-        worker.fronts = cast(Any, [SimpleNamespace(deadline=-inf, expire=part("front"))])
+        self.downstream = ClientConnection(worker)
+        self.downstream.connection_made(cast(Any, FakeTransport()))
+        worker.downstreams = cast(Any, [SimpleNamespace(deadline=-inf, expire=part("front"))])
 
 
 @pytest.mark.parametrize("broken", PARTS)
@@ -56,11 +56,11 @@ async def test_a_part_that_raises_takes_no_other_with_it(broken: str, capfd: pyt
 
 
 async def test_a_bug_is_counted_where_standard_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone:
+    class RemovalReason:
         def write(self, text: str) -> None:
             raise BrokenPipeError
 
-    monkeypatch.setattr("sys.stderr", Gone())
+    monkeypatch.setattr("sys.stderr", RemovalReason())
     ticked = Ticked("front")
     ticked.worker._tick()
     assert ticked.done == set(PARTS)

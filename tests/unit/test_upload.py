@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dataplane.upload import Upload
-from edge.dataplane.worker import WorkerLimits
+from edge.dataplane.client.upload import Upload
+from edge.dataplane.worker.worker import WorkerLimits
 from edge.errors import BadRequest, ClientError, TooLarge
 from edge.http.chunked import ChunkedReader
 from edge.metrics import Meter
@@ -25,7 +25,7 @@ class FakeExchange:
 
     def __init__(self, **limits: Any) -> None:
         self.worker = SimpleNamespace(limits=WorkerLimits(**limits))
-        self.front = self
+        self.downstream = self
         self.routed = SimpleNamespace(meter=Meter())
         self.deadline = inf
         self.reading = True

@@ -9,7 +9,7 @@ from fakes import RecordingSink, Wired
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.adapters.upstream import Phase
+from edge.adapters.upstream_connection import Phase
 from edge.http.grammar import Limits
 from edge.ports import Timeouts
 

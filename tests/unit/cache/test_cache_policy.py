@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from kit.heads import NOW, OPEN, at_home, request, stored
 
 from edge.cache import policy
-from edge.cache.policy import Decision, displaces, look, may_serve_stale
+from edge.cache.policy import Decision, displaces, evaluate, may_serve_stale
 from edge.cache.rules import Directives, Rules
 from edge.cache.stored import Stored, supersedes
-from edge.cache.verdict import Act, Failure, Reason, forward, word
+from edge.cache.verdict import Action, Failure, Reason, forward, word
 from edge.http.cache_status import Forward
 from edge.http.message import RequestHead
 
@@ -20,47 +20,47 @@ ETAG = 'ETag: "abc"'
 
 
 def decide(asked: RequestHead, *variants: Stored, rules: Rules = OPEN, after: float = 0.0) -> Decision:
-    return look(asked, variants, rules, NOW + after)
+    return evaluate(asked, variants, rules, NOW + after)
 
 
-def acts(asked: RequestHead, *variants: Stored, rules: Rules = OPEN, after: float = 0.0) -> tuple[Act, Reason]:
+def acts(asked: RequestHead, *variants: Stored, rules: Rules = OPEN, after: float = 0.0) -> tuple[Action, Reason]:
     got = decide(asked, *variants, rules=rules, after=after)
     return got.act, got.reason
 
 
 def test_fresh_stale_and_nothing() -> None:
     one = stored(MA)
-    assert acts(request()) == (Act.MISS, Reason.COLD)
-    assert acts(request(), one) == (Act.FRESH, Reason.FRESH)
-    assert acts(request(), one, after=3599.9) == (Act.FRESH, Reason.FRESH)
-    assert acts(request(), one, after=3600) == (Act.REVALIDATE, Reason.STALE)
+    assert acts(request()) == (Action.MISS, Reason.COLD)
+    assert acts(request(), one) == (Action.FRESH, Reason.FRESH)
+    assert acts(request(), one, after=3599.9) == (Action.FRESH, Reason.FRESH)
+    assert acts(request(), one, after=3600) == (Action.REVALIDATE, Reason.STALE)
     assert decide(request(), one, after=3600).stored is one
-    assert acts(request("Cookie: a=b"), one)[0] is Act.FRESH
-    assert acts(request("Authorization: Basic x"), one)[0] is Act.FRESH
+    assert acts(request("Cookie: a=b"), one)[0] is Action.FRESH
+    assert acts(request("Authorization: Basic x"), one)[0] is Action.FRESH
     permitted = stored("Cache-Control: public, max-age=9", asked=request("Authorization: Basic x"))
-    assert acts(request(), permitted)[0] is Act.FRESH
+    assert acts(request(), permitted)[0] is Action.FRESH
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PURGE", "get"])
 def test_other_methods_are_written_through(method: str) -> None:
-    assert acts(request(method=method), stored(MA)) == (Act.BYPASS, Reason.METHOD)
+    assert acts(request(method=method), stored(MA)) == (Action.BYPASS, Reason.METHOD)
 
 
 def test_no_cache_and_must_revalidate() -> None:
-    assert acts(request(), stored("Cache-Control: max-age=10000, no-cache")) == (Act.REVALIDATE, Reason.NO_CACHE)
-    assert acts(request(), stored('Cache-Control: max-age=10000, no-cache="a"'))[0] is Act.FRESH
+    assert acts(request(), stored("Cache-Control: max-age=10000, no-cache")) == (Action.REVALIDATE, Reason.NO_CACHE)
+    assert acts(request(), stored('Cache-Control: max-age=10000, no-cache="a"'))[0] is Action.FRESH
     for strict in ("must-revalidate", "proxy-revalidate", "s-maxage=2"):
         one = stored(f"Cache-Control: max-age=2, {strict}, stale-while-revalidate=99")
-        assert acts(request(), one, after=1) == (Act.FRESH, Reason.FRESH)
-        assert acts(request(), one, after=3) == (Act.REVALIDATE, Reason.STALE)
-        assert acts(request("Cache-Control: max-stale"), one, after=3)[0] is Act.REVALIDATE
+        assert acts(request(), one, after=1) == (Action.FRESH, Reason.FRESH)
+        assert acts(request(), one, after=3) == (Action.REVALIDATE, Reason.STALE)
+        assert acts(request("Cache-Control: max-stale"), one, after=3)[0] is Action.REVALIDATE
 
 
 def test_stale_while_revalidate() -> None:
     one = stored("Cache-Control: max-age=1, stale-while-revalidate=4", ETAG)
-    assert decide(request(), one, after=3) == Decision(Act.STALE_OK, Reason.STALE, one, refresh=True)
-    assert acts(request(), one, after=5)[0] is Act.REVALIDATE
-    assert acts(request("Cache-Control: max-age=0"), one, after=3)[0] is Act.REVALIDATE
+    assert decide(request(), one, after=3) == Decision(Action.STALE_OK, Reason.STALE, one, refresh=True)
+    assert acts(request(), one, after=5)[0] is Action.REVALIDATE
+    assert acts(request("Cache-Control: max-age=0"), one, after=3)[0] is Action.REVALIDATE
 
 
 # -- HEAD --
@@ -68,11 +68,11 @@ def test_stale_while_revalidate() -> None:
 
 def test_head_is_answered_from_a_fresh_get_and_else_forwarded() -> None:
     one = stored("Cache-Control: max-age=2")
-    assert acts(request(method="HEAD"), one) == (Act.FRESH, Reason.FRESH)
+    assert acts(request(method="HEAD"), one) == (Action.FRESH, Reason.FRESH)
     later = decide(request(method="HEAD"), one, after=3)
-    assert (later.act, later.reason, later.stored) == (Act.MISS, Reason.STALE, one)
+    assert (later.act, later.reason, later.stored) == (Action.MISS, Reason.STALE, one)
     part = stored(MA, "Content-Range: bytes 0-9/20", status=206, asked=request("Range: bytes=0-9"))
-    assert acts(request(method="HEAD"), part)[0] is Act.MISS
+    assert acts(request(method="HEAD"), part)[0] is Action.MISS
 
 
 # -- section 11 --
@@ -81,28 +81,28 @@ def test_head_is_answered_from_a_fresh_get_and_else_forwarded() -> None:
 @pytest.mark.parametrize(
     ("line", "age", "after", "expected"),
     [
-        ("Cache-Control: max-age=0", 0, 0, Act.REVALIDATE),
-        ("Cache-Control: max-age=1", 0, 3, Act.REVALIDATE),
-        ("Cache-Control: max-age=10", 0, 3, Act.FRESH),
-        ("Cache-Control: max-age=600", 1800, 0, Act.REVALIDATE),
-        ("Cache-Control: min-fresh=2000", 0, 0, Act.FRESH),
-        ("Cache-Control: min-fresh=4000", 0, 0, Act.REVALIDATE),
-        ("Cache-Control: min-fresh=1000", 3000, 0, Act.REVALIDATE),
-        ("Cache-Control: max-stale=1000", 0, 3700, Act.STALE_OK),
-        ("Cache-Control: max-stale=1000", 4000, 0, Act.STALE_OK),
-        ("Cache-Control: max-stale=10", 0, 3700, Act.REVALIDATE),
-        ("Cache-Control: max-stale", 0, 9999999, Act.STALE_OK),
-        ("Cache-Control: no-cache", 0, 0, Act.REVALIDATE),
-        ("Cache-Control: no-store", 0, 0, Act.BYPASS),
-        ("Cache-Control: only-if-cached", 0, 0, Act.FRESH),
-        ("Cache-Control: only-if-cached", 0, 3700, Act.UNSATISFIABLE),
-        ("Cache-Control: only-if-cached, max-stale", 0, 3700, Act.STALE_OK),
-        ("Cache-Control: nothing-to-see-here", 0, 0, Act.FRESH),
-        ("Pragma: no-cache", 0, 0, Act.REVALIDATE),
-        ("Pragma: unrecognised", 0, 0, Act.FRESH),
+        ("Cache-Control: max-age=0", 0, 0, Action.REVALIDATE),
+        ("Cache-Control: max-age=1", 0, 3, Action.REVALIDATE),
+        ("Cache-Control: max-age=10", 0, 3, Action.FRESH),
+        ("Cache-Control: max-age=600", 1800, 0, Action.REVALIDATE),
+        ("Cache-Control: min-fresh=2000", 0, 0, Action.FRESH),
+        ("Cache-Control: min-fresh=4000", 0, 0, Action.REVALIDATE),
+        ("Cache-Control: min-fresh=1000", 3000, 0, Action.REVALIDATE),
+        ("Cache-Control: max-stale=1000", 0, 3700, Action.STALE_OK),
+        ("Cache-Control: max-stale=1000", 4000, 0, Action.STALE_OK),
+        ("Cache-Control: max-stale=10", 0, 3700, Action.REVALIDATE),
+        ("Cache-Control: max-stale", 0, 9999999, Action.STALE_OK),
+        ("Cache-Control: no-cache", 0, 0, Action.REVALIDATE),
+        ("Cache-Control: no-store", 0, 0, Action.BYPASS),
+        ("Cache-Control: only-if-cached", 0, 0, Action.FRESH),
+        ("Cache-Control: only-if-cached", 0, 3700, Action.UNSATISFIABLE),
+        ("Cache-Control: only-if-cached, max-stale", 0, 3700, Action.STALE_OK),
+        ("Cache-Control: nothing-to-see-here", 0, 0, Action.FRESH),
+        ("Pragma: no-cache", 0, 0, Action.REVALIDATE),
+        ("Pragma: unrecognised", 0, 0, Action.FRESH),
     ],
 )
-def test_request_directives(line: str, age: int, after: float, expected: Act) -> None:
+def test_request_directives(line: str, age: int, after: float, expected: Action) -> None:
     one = stored(MA, f"Age: {age}", ETAG)
     got = decide(request(line), one, after=after)
     assert got.act is expected
@@ -112,8 +112,8 @@ def test_request_directives(line: str, age: int, after: float, expected: Act) ->
 
 
 def test_pragma_beside_cache_control_and_only_if_cached_with_nothing() -> None:
-    assert acts(request("Pragma: no-cache", "Cache-Control: foo"), stored(MA))[0] is Act.FRESH
-    assert acts(request("Cache-Control: only-if-cached")) == (Act.UNSATISFIABLE, Reason.ONLY_IF_CACHED)
+    assert acts(request("Pragma: no-cache", "Cache-Control: foo"), stored(MA))[0] is Action.FRESH
+    assert acts(request("Cache-Control: only-if-cached")) == (Action.UNSATISFIABLE, Reason.ONLY_IF_CACHED)
 
 
 # -- operator's bypass --
@@ -121,12 +121,12 @@ def test_pragma_beside_cache_control_and_only_if_cached_with_nothing() -> None:
 
 def test_bypass_rules() -> None:
     rules = at_home(bypass_cookies=(b"session",), bypass_headers=(b"x-debug",), bypass_paths=(b"/admin", b"/x/"))
-    bypass = (Act.BYPASS, Reason.RULE)
+    bypass = (Action.BYPASS, Reason.RULE)
     assert acts(request("Cookie: a=b; session=1"), stored(MA), rules=rules) == bypass
     assert acts(request("X-Debug: 1"), stored(MA), rules=rules) == bypass
     assert acts(request(target="/admin/x?y"), rules=rules) == bypass
     assert acts(request(target="/x"), rules=rules) == bypass
-    assert acts(request("Cookie: sessions=1", target="/administer"), stored(MA), rules=rules)[0] is Act.FRESH
+    assert acts(request("Cookie: sessions=1", target="/administer"), stored(MA), rules=rules)[0] is Action.FRESH
 
 
 # -- section 6 --
@@ -163,7 +163,7 @@ def variant(*asked: str, vary: str = "Foo", extra: str = ETAG, at: float = NOW, 
 )
 def test_selecting(vary: str, kept: list[str], asked: list[str], matches: bool) -> None:
     got = decide(request(*asked), variant(*kept, vary=vary))
-    assert (got.act, got.reason) == ((Act.FRESH, Reason.FRESH) if matches else (Act.MISS, Reason.VARY))
+    assert (got.act, got.reason) == ((Action.FRESH, Reason.FRESH) if matches else (Action.MISS, Reason.VARY))
     assert got.offers == (() if matches else (b'"abc"',))
 
 
@@ -171,22 +171,23 @@ def test_language_is_a_setting_and_content_language_may_select() -> None:
     plain = at_home(normalise_language=False)
     asked = request("Accept-Language: de, en")
     assert (
-        acts(asked, variant("Accept-Language: en, de", vary="Accept-Language", rules=plain), rules=plain)[0] is Act.MISS
+        acts(asked, variant("Accept-Language: en, de", vary="Accept-Language", rules=plain), rules=plain)[0]
+        is Action.MISS
     )
     german = variant("Accept-Language: en, de", vary="Accept-Language", extra="Content-Language: de")
-    assert acts(request("Accept-Language: fr;q=0.5, de;q=1.0"), german)[0] is Act.FRESH
-    assert acts(request("Accept-Language: fr, de"), german)[0] is Act.MISS
-    assert acts(request("Accept-Language: fr;q=0.5, de"), german, rules=plain)[0] is Act.MISS
+    assert acts(request("Accept-Language: fr;q=0.5, de;q=1.0"), german)[0] is Action.FRESH
+    assert acts(request("Accept-Language: fr, de"), german)[0] is Action.MISS
+    assert acts(request("Accept-Language: fr;q=0.5, de"), german, rules=plain)[0] is Action.MISS
     more = variant("Accept-Language: en", "Foo: 1", vary="Accept-Language, Foo", extra="Content-Language: de")
-    assert acts(request("Accept-Language: de", "Foo: 1"), more)[0] is Act.MISS
+    assert acts(request("Accept-Language: de", "Foo: 1"), more)[0] is Action.MISS
 
 
 def test_encodings_are_reduced_to_those_that_the_route_serves() -> None:
     rules = at_home(normalise_encoding=(b"br", b"gzip"))
     one = variant("Accept-Encoding: gzip, deflate, br", vary="Accept-Encoding", rules=rules)
-    assert acts(request("Accept-Encoding: br;q=0.9, gzip, zstd"), one, rules=rules)[0] is Act.FRESH
-    assert acts(request("Accept-Encoding: gzip"), one, rules=rules)[0] is Act.MISS
-    assert acts(request(), one, rules=rules)[0] is Act.MISS
+    assert acts(request("Accept-Encoding: br;q=0.9, gzip, zstd"), one, rules=rules)[0] is Action.FRESH
+    assert acts(request("Accept-Encoding: gzip"), one, rules=rules)[0] is Action.MISS
+    assert acts(request(), one, rules=rules)[0] is Action.MISS
 
 
 def test_variants_live_side_by_side_and_the_latest_match_counts() -> None:
@@ -209,8 +210,8 @@ def test_offers() -> None:
 
 def test_what_a_clients_connection_names_was_not_sent_and_does_not_select() -> None:
     hidden = stored(MA, "Vary: Foo", asked=request("Connection: Foo", "Foo: evil"))
-    assert acts(request("Foo: evil"), hidden)[0] is Act.MISS
-    assert acts(request(), hidden)[0] is Act.FRESH
+    assert acts(request("Foo: evil"), hidden)[0] is Action.MISS
+    assert acts(request(), hidden)[0] is Action.FRESH
 
 
 # -- section 9 --
@@ -257,8 +258,8 @@ def test_an_unstorable_newer_response_takes_away_only_what_is_stale() -> None:
 def test_expired_copy() -> None:
     one = stored("Cache-Control: max-age=100, stale-while-revalidate=10")
     soft = one.expired(NOW + 5)
-    assert acts(request(), soft, after=6)[0] is Act.STALE_OK
-    assert acts(request(), one, after=6)[0] is Act.FRESH
+    assert acts(request(), soft, after=6)[0] is Action.STALE_OK
+    assert acts(request(), one, after=6)[0] is Action.FRESH
     assert soft.chunks is one.chunks
 
 
@@ -279,7 +280,7 @@ def part(spec: str, told: str, *lines: str, body: bytes = b"01234") -> Stored:
 
 @pytest.mark.parametrize("spec", ["-5", "6-8", "6-", "-1", "4-9"])
 def test_a_stored_part_answers_ranges_within_it(spec: str) -> None:
-    assert acts(request(f"Range: bytes={spec}"), part("-5", "4-9/10"))[0] is Act.FRESH
+    assert acts(request(f"Range: bytes={spec}"), part("-5", "4-9/10"))[0] is Action.FRESH
 
 
 @pytest.mark.parametrize(
@@ -287,17 +288,17 @@ def test_a_stored_part_answers_ranges_within_it(spec: str) -> None:
     [[], ["Range: bytes=0-5"], ["Range: bytes=-6"], ["Range: bytes=0-1,4-5"], ["Range: items=5-6"], ["If-Range: x"]],
 )
 def test_a_stored_part_answers_nothing_else(lines: list[str]) -> None:
-    assert acts(request(*lines), part("5-9", "5-9/10")) == (Act.MISS, Reason.RANGE)
+    assert acts(request(*lines), part("5-9", "5-9/10")) == (Action.MISS, Reason.RANGE)
 
 
 def test_if_range_on_a_part() -> None:
     one = part("5-9", "5-9/10", ETAG)
-    assert acts(request("Range: bytes=5-6", 'If-Range: "abc"'), one)[0] is Act.FRESH
-    assert acts(request("Range: bytes=5-6", 'If-Range: "x"'), one)[0] is Act.MISS
+    assert acts(request("Range: bytes=5-6", 'If-Range: "abc"'), one)[0] is Action.FRESH
+    assert acts(request("Range: bytes=5-6", 'If-Range: "x"'), one)[0] is Action.MISS
 
 
 def test_a_whole_response_answers_ranges_and_a_beginning_is_named_for_its_rest() -> None:
-    assert acts(request("Range: bytes=0-1"), stored(MA))[0] is Act.FRESH
+    assert acts(request("Range: bytes=0-1"), stored(MA))[0] is Action.FRESH
     beginning = part("-5", "0-4/10")
     assert decide(request(), beginning).stored is beginning
     assert decide(request('If-None-Match: "x"'), beginning).stored is None
@@ -335,11 +336,11 @@ def test_any_request_gets_a_consistent_decision(lines: list[tuple[str, bytes]], 
     asked = request(*[f"{name}: {value.decode('latin-1')}" for name, value in lines])
     kept = [variant("Foo: 1"), part("0-4", "0-4/10"), variant("Accept-Language: de", vary="Accept-Language")]
     got = decide(asked, *kept, after=after)
-    if got.act is Act.FRESH:
+    if got.act is Action.FRESH:
         assert got.stored is not None
         assert got.stored.is_fresh(NOW + after)
-    if got.act in (Act.STALE_OK, Act.REVALIDATE):
+    if got.act in (Action.STALE_OK, Action.REVALIDATE):
         assert got.stored in kept
-    if got.act is Act.STALE_OK:
+    if got.act is Action.STALE_OK:
         assert got.stored is not None
         assert not got.stored.is_fresh(NOW + after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kit.heads import NOW, OPEN, date, fields, request, response, stored, times
 
-from edge.cache.policy import look
+from edge.cache.policy import evaluate
 from edge.cache.revalidate import (
     HeadEffect,
     combined,
@@ -18,7 +18,7 @@ from edge.cache.revalidate import (
 )
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored, build
-from edge.cache.verdict import Act
+from edge.cache.verdict import Action
 from edge.http.message import ResponseHead
 
 ETAG = 'ETag: "a"'
@@ -120,7 +120,7 @@ def test_304_begins_the_lifetime_anew() -> None:
     assert fresh304(one, "Age: 30").age(LATER) == 30
     expires = stored(f"Expires: {date(2)}", f"Date: {date()}", ETAG)
     assert fresh304(expires, f"Expires: {date(160)}", f"Date: {date(100)}").lifetime_s == 60
-    assert look(request(), [fresh304(one, "Cache-Control: no-cache")], OPEN, LATER).act is Act.REVALIDATE
+    assert evaluate(request(), [fresh304(one, "Cache-Control: no-cache")], OPEN, LATER).act is Action.REVALIDATE
 
 
 def test_a_304_that_forbids_storing_answers_once() -> None:
@@ -138,8 +138,8 @@ def test_a_304_to_another_variants_tag_stores_it_for_this_request() -> None:
     one = stored("Cache-Control: max-age=9", ETAG, "Vary: Foo", asked=request("Foo: 1"))
     asked = request("Foo: 2")
     new = updated(one, response(ETAG, status=304), asked, OPEN, times(at=LATER))
-    assert look(asked, [new], OPEN, LATER).act is Act.FRESH
-    assert look(request("Foo: 1"), [new], OPEN, LATER).act is Act.MISS
+    assert evaluate(asked, [new], OPEN, LATER).act is Action.FRESH
+    assert evaluate(request("Foo: 1"), [new], OPEN, LATER).act is Action.MISS
 
 
 def test_which_response_a_304_selects() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.config_schedule import parse_schedule
+from edge.config.schedule import parse_schedule
 from edge.errors import RecoveryError, RepositoryLocked, RepositoryUnreachable
 from edge.recovery.points import Evidence, Point, PointKind
 from edge.recovery.report import Targets, report

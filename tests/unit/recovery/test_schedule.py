@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.config_schedule import parse_schedule
+from edge.config.schedule import parse_schedule
 from edge.recovery.points import PointKind
 from edge.recovery.schedule import jittered, last_successes, next_due, plan
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.cli_state import LocalState, write_below
-from edge.config import Config, load_text
+from edge.cli.state import LocalState, write_below
+from edge.config.loader import Config, load_text
 from edge.control.journal import Journal
 from edge.control.journal_file import JournalError
 from edge.control.recovered import JOURNAL_FILE, SKIPPED, Snapshot, first_change_after

@@ -12,8 +12,8 @@ from kit.repository import MemoryRepository
 from edge.adapters.disk_export import DiskWarm
 from edge.adapters.disk_room import MIN_SIZE
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Epochs, Kind, Purge
-from edge.cli_state import LocalState
+from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cli.state import LocalState
 from edge.control.journal import Journal
 from edge.control.recovered import JOURNAL_FILE
 from edge.recovery.points import Point, PointKind
@@ -38,15 +38,15 @@ class Machine:
 
     def __init__(self, home: Path) -> None:
         self.state, self.cache = home / "var", home / "var" / "cache"
-        self.epochs = Epochs()
+        self.purge_log = PurgeLog()
         with Journal.open(self.state / JOURNAL_FILE):
             pass
-        self.tier = tier(self.cache, epochs=self.epochs)
+        self.tier = tier(self.cache, purge_log=self.purge_log)
         self.warm = DiskWarm(self.cache, MIN_SIZE)
 
     def fill(self, numbers: range) -> None:
         for number in numbers:
-            self.tier.put(response(KEYS[number], BODIES[number]), self.epochs.seq)
+            self.tier.put(response(KEYS[number], BODIES[number]), self.purge_log.seq)
         assert self.tier.writer.flush()
 
     def purge(self, key: bytes) -> None:
@@ -54,7 +54,7 @@ class Machine:
         purge = Purge(Kind.URL, key)
         with Journal.open(self.state / JOURNAL_FILE) as journal:
             number = journal.append_purge(purge.to_dict())
-        self.epochs.record(purge, 1.0, number)
+        self.purge_log.record(purge, 1.0, number)
         self.tier.forget(purge, 1.0)
         assert self.tier.writer.flush()
 
@@ -69,10 +69,10 @@ def put_back(work: Work, machine: Machine, survivor: bool, point: str | None = N
     local = LocalState(machine.state, True)
     found = restore(work, local, machine.warm, lambda points: chosen(points, point, None), target)
     with Journal.open(machine.state / JOURNAL_FILE) as journal:
-        saved = journal.load_epochs()
+        saved = journal.load_purge_log()
         assert journal.history == found.rebuilt.history
     assert saved is not None
-    return found, tier(machine.cache, epochs=Epochs.from_dict(saved["epochs"]))
+    return found, tier(machine.cache, purge_log=PurgeLog.from_dict(saved["epochs"]))
 
 
 @pytest.fixture
@@ -149,12 +149,12 @@ def test_a_number_from_after_the_point_does_not_outlive_later_purges(work: Work,
     """Fetched after a purge that the point does not know: the next purge gets a number that may be no higher."""
     with Journal.open(machine.state / JOURNAL_FILE):
         pass
-    machine.epochs.record(Purge(Kind.TAG, b"x"), 1.0, 900)  # numbers that the journal never had
+    machine.purge_log.record(Purge(Kind.TAG, b"x"), 1.0, 900)  # numbers that the journal never had
     machine.fill(range(10, 11))
     machine.take(work, FULL)
     _, again = put_back(work, machine, survivor=True)
-    epochs = again.epochs()
-    epochs.record(Purge(Kind.URL, KEYS[10]), 2.0, epochs.number + 1)
+    purge_log = again.purge_log()
+    purge_log.record(Purge(Kind.URL, KEYS[10]), 2.0, purge_log.number + 1)
     assert looked(again, KEYS[10]) == ()
     again.close()
 

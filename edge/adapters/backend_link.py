@@ -1,0 +1,295 @@
+"""All connections to one backend: kept ones (newest first), new ones, none older than its lifetime or than its address.
+
+One rule: a request that finds a kept connection starts no task; only making a new connection does. An address that
+does not resolve or answer is an error of that attempt, never of the start (`names`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from math import inf
+from time import monotonic
+
+from edge.adapters.names import Names, race
+from edge.adapters.upstream_connection import Phase, UpstreamConnection
+from edge.cache.judged import cost_beside
+from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
+from edge.http.grammar import Limits, ResponseFacts, response_head
+from edge.http.memo import Memo
+from edge.metrics import Meter
+from edge.ports import Connector, ResponseSink, Timeouts
+
+JITTER = 0.1  # part of a lifetime by which connections differ
+IDLE_MARGIN_S = 1.0  # how much earlier than the origin's own hint an idle connection is given up
+
+
+def _is_idle(connection: UpstreamConnection) -> bool:
+    """Whether it could carry a request."""
+    return connection.phase is Phase.IDLE and connection.sink is None and not connection.transport.is_closing()
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _soon(go: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(go)
+
+
+class CertificateInvalid(ConnectFailed):
+    """The backend's certificate did not verify, or the handshake failed."""
+
+    proxy_status = "tls_certificate_error"
+    passing = False
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a backend listens and how it is spoken to."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+    resolve_s: float = 30.0  # how old what is known of its addresses may be
+    lifetime_s: float = 0.0  # of a connection; 0 = no limit
+
+
+class BackendLink:
+    """The connections to one backend of one worker."""
+
+    __slots__ = (
+        "_connecting",
+        "_name",
+        "_retired",
+        "_version",
+        "chunk_line_bytes",
+        "connections",
+        "idle",
+        "interim_max",
+        "label",
+        "later",
+        "limits",
+        "memo",
+        "meter",
+        "peer",
+        "timeouts",
+        "trailer_bytes",
+    )
+
+    def __init__(
+        self,
+        peer: Peer,
+        timeouts: Timeouts,
+        limits: Limits,
+        memo: Memo[ResponseFacts],
+        names: Names | None = None,
+    ) -> None:
+        self.peer = peer
+        self.meter = Meter()
+        self.label = b""  # the backend's id and region as the log writes them
+        self.timeouts = timeouts
+        self.limits = limits
+        self.memo = memo
+        self.interim_max = 16
+        self.chunk_line_bytes = 4096
+        self.trailer_bytes = 8192
+        self.later: Callable[[Callable[[], None]], object] = _soon  # in a later turn of the loop
+        self.idle: list[UpstreamConnection] = []
+        self.connections: set[UpstreamConnection] = set()
+        self._connecting: dict[asyncio.Task[None], Connector] = {}  # and who waits for the connection
+        self._name = None if _is_literal(peer.host) else (names or Names()).get(peer.host)
+        self._version = 0  # of the name's addresses, as the connections were looked through last
+        self._retired = False
+
+    def take(self) -> UpstreamConnection | None:
+        """The newest kept connection, if one is still good."""
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.transport.is_closing():
+                connection.reused = True
+                connection.deadline = inf
+                return connection
+        return None
+
+    def connect(self, waiter: Connector, timeout: float) -> None:
+        """Make a new connection; the waiter hears of it, or of the failure, later on the loop."""
+        self._retired = False  # who asks for one means to use the backend (again)
+        task = asyncio.get_running_loop().create_task(self._connect(waiter, timeout), name=f"connect {self.peer.host}")
+        self._connecting[task] = waiter
+        task.add_done_callback(lambda done: self._connecting.pop(done, None))
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """A clean connection returns; it is kept until its idle deadline, unless the backend has left."""
+        now = monotonic()
+        deadline = now + connection.idle_s
+        if deadline > connection.retire_at:
+            deadline = connection.retire_at
+        if self._retired or deadline < now:
+            connection.cancel()
+            return
+        connection.deadline = deadline
+        if not connection.bound:
+            self.idle.append(connection)
+
+    def bind(self, connection: UpstreamConnection) -> None:
+        """Keep it for the one client whose request it carries, or carried last; it is in `idle` never again."""
+        connection.bound = True
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def take_bound(self, connection: UpstreamConnection) -> bool:
+        """Whether that client's next request may go over it."""
+        if not _is_idle(connection) or monotonic() >= connection.retire_at:
+            return False
+        connection.reused = True
+        connection.deadline = inf
+        return True
+
+    def let_go(self, connection: UpstreamConnection) -> None:
+        """That client is gone: end it, when what it carries is over."""
+        connection.retire_at = -inf
+        if _is_idle(connection):
+            connection.cancel()
+
+    def hint(self, connection: UpstreamConnection, seconds: float) -> None:
+        """The origin said how long it keeps an idle connection."""
+        connection.idle_s = min(self.timeouts.idle, max(seconds - IDLE_MARGIN_S, 0.0))
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is gone."""
+        self.connections.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def tick(self, now: float) -> None:
+        """Expire what missed its deadline; keep the addresses of a name in use new."""
+        for connection in [c for c in self.connections if c.deadline <= now]:
+            connection.expire()
+        name = self._name
+        if name is not None and self.connections:
+            name.refresh(self.peer.resolve_s, now)
+            if name.version != self._version:
+                self._version = name.version
+                self._leave_old({address for _, address in name.addresses})
+
+    def _leave_old(self, addresses: set[str]) -> None:
+        """Let go of connections to addresses that the name has no more: idle ones now, the others when they end."""
+        for connection in [c for c in self.connections if c.address not in addresses]:
+            connection.retire_at = -inf
+            if connection in self.idle or (connection.bound and _is_idle(connection)):
+                connection.cancel()
+
+    def silent(self, before: float) -> list[ResponseSink]:
+        """Who sent a whole request before then and has had not a byte of its answer."""
+        return [c.sink for c in self.connections if c.sink is not None and c.waits_since <= before]
+
+    def open(self) -> list[ResponseSink | Connector]:
+        """Whose request is at the backend, or waits for a connection to it; one for each."""
+        waiters = [waiter for task, waiter in self._connecting.items() if not task.done()]
+        return [*(c.sink for c in self.connections if c.sink is not None), *waiters]
+
+    def close_idle(self) -> None:
+        """Keep none any more (the backend leaves, or the gateway stops); running exchanges go on."""
+        self._retired = True
+        for connection in [c for c in self.connections if c in self.idle or (c.bound and _is_idle(c))]:
+            connection.cancel()
+
+    async def close(self) -> None:
+        """End everything."""
+        if self._name is not None:
+            self._name.close()
+        for task in list(self._connecting):
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.cancel()
+
+    async def _connect(self, waiter: Connector, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await self._open()
+        except TimeoutError:
+            waiter.on_failed(ConnectTimeout("connect deadline passed"))
+        except UpstreamError as error:
+            waiter.on_failed(error)
+        except Exception:  # a bug; but whoever waits must hear, or its backend is never given back
+            waiter.on_failed(ConnectFailed("connect failed"))
+            raise
+        else:
+            try:
+                waiter.on_connected(connection)
+            except Exception as error:
+                connection.cancel()
+                waiter.on_bug(error)
+
+    async def _open(self) -> UpstreamConnection:
+        """A new connection, to whichever address answers."""
+        name = self._name
+        if name is None:
+            return await self._reach(self.peer.host)
+        order = await name.candidates(self.peer.resolve_s)
+        while True:
+            winner: str | None = None
+            try:
+                if len(order) == 1:
+                    winner = order[0][1]
+                    return await self._reach(winner)
+                sock, winner = await race(order, self.peer.port)
+                name.learn(order, winner)
+                return await self._reach(winner, sock)
+            except (OSError, ConnectFailed) as failed:
+                if winner is None or len(order) == 1:
+                    name.learn(order, None)
+                    raise _failure(failed) from None
+                order = [each for each in order if each[1] != winner]  # it accepts, but its handshake fails
+
+    async def _reach(self, address: str, sock: socket.socket | None = None) -> UpstreamConnection:
+        peer = self.peer
+        server_name = (peer.server_name or peer.host) if peer.tls else None
+        loop = asyncio.get_running_loop()
+        try:
+            if sock is not None:
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), sock=sock, ssl=peer.tls, server_hostname=server_name
+                )
+            else:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    address,
+                    peer.port,
+                    family=family,
+                    ssl=peer.tls,
+                    server_hostname=server_name,
+                )
+        except OSError as failed:
+            raise _failure(failed) from None
+        connection.address = address
+        if peer.lifetime_s:  # not all of one moment end at one moment
+            connection.retire_at = monotonic() + peer.lifetime_s * (1.0 - JITTER * random.random())
+        self.connections.add(connection)
+        return connection
+
+
+def _failure(failed: Exception) -> ConnectFailed:
+    if isinstance(failed, ConnectFailed):
+        return failed
+    if isinstance(failed, ssl.SSLError):
+        return CertificateInvalid(getattr(failed, "reason", None) or "TLS handshake failed")
+    return ConnectFailed(getattr(failed, "strerror", None) or "connect failed")
+
+
+def response_memo(limits: Limits, left_out: frozenset[bytes] = frozenset()) -> Memo[ResponseFacts]:
+    """A memo of response heads under these limits, shared by the links of one worker; fields may be left out of all."""
+    return Memo(lambda head: response_head(head, limits, left_out), beside=cost_beside)

@@ -1,0 +1,287 @@
+"""Commands about a running gateway: status, top, explain, simulate, purge, warm."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from edge.cli.client import (
+    Failed,
+    admin_options,
+    clock,
+    connect,
+    console,
+    facts_of,
+    is_utf8,
+    json_option,
+    one_line,
+    percent,
+    safe,
+    say,
+    share_of,
+    size,
+    table,
+    text,
+)
+from edge.cli.regions import actor
+
+
+@click.command()
+@admin_options
+@json_option
+def status(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
+    """What the gateway is and does."""
+    found = connect(config, admin, token_file).get("/v1/status")
+    if as_json:
+        say(found)
+        return
+    out = console()
+    ready = "ready" if found["ready"] else found["readiness"]
+    out.print(f"StreamGate Edge {found['version']}, pid {found['pid']}, up {_span(found['uptime_s'])}: {ready}")
+    out.print(f"configuration {found['config']['file']} ({found['config']['hash'][:12]}), state in {found['state']}")
+    out.print()
+    for each in _status_tables(found):
+        out.print(each)
+        out.print()
+
+
+def _status_tables(found: dict[str, Any]) -> list[Any]:
+    requests = found["requests"]
+    return [
+        table(
+            "Workers",
+            ["worker", "pid", "state", "restarts", "connections"],
+            [[w["index"], w["pid"], w["state"], w["restarts"], w["connections"]] for w in found["workers"]],
+        ),
+        table(
+            "Backends",
+            ["pool", "backend", "region", "admin", "health", "ejected", "in flight", "requests", "p50 ms", "p99 ms"],
+            [
+                [
+                    b["pool"], b["id"], b["region"], b["admin"], b["health"], b["ejected"] or None, b["in_flight"],
+                    b["requests"], b["p50_ms"], b["p99_ms"],
+                ]
+                for b in found["backends"]
+            ],
+        ),
+        table(
+            "Regions",
+            ["pool", "region", "tier", "admin", "health", "share"],
+            [
+                [r["pool"], r["name"], r["tier"], r["admin"], r["health"], share_of(r["share"], r["ramping"])]
+                for r in found["regions"]
+            ],
+        ),
+        table(
+            "Routes",
+            ["route", "requests", "2xx", "3xx", "4xx", "5xx", "out", "hit rate 5m", "offload 5m",
+             "first byte p50 ms", "p99 ms", "total p99 ms"],
+            [
+                [
+                    name, m["requests"], *(m["status"].get(c, 0) for c in ("2xx", "3xx", "4xx", "5xx")),
+                    size(m["bytes_out"]), percent(m["cache_5m"]["hit_rate"]), percent(m["cache_5m"]["offload"]),
+                    m["p50_ms"], m["p99_ms"], m["total_p99_ms"],
+                ]
+                for name, m in requests["routes"].items()
+            ],
+        ),
+    ]  # fmt: skip
+
+
+@click.command()
+@admin_options
+@click.option("--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds.")
+@click.option("--count", type=click.IntRange(1), help="End after so many refreshes.")
+def top(config: Path | None, admin: str | None, token_file: Path | None, interval: float, count: int | None) -> None:
+    """A live view, until Ctrl-C."""
+    gateway = connect(config, admin, token_file)
+    found = gateway.get("/v1/status")
+    shown = 0
+    with Live(_top(found), console=console(width=None), screen=sys.stdout.isatty(), auto_refresh=False) as live:
+        while True:
+            live.update(_top(found), refresh=True)
+            shown += 1
+            if count is not None and shown >= count:
+                return
+            time.sleep(interval)
+            found = gateway.get("/v1/status")
+
+
+def _top(found: dict[str, Any]) -> Group:
+    requests = found["requests"]
+    line = (
+        f"StreamGate Edge  up {_span(found['uptime_s'])}  {requests['requests_per_s']:.1f} requests/s (1 m)  "
+        f"{requests['connections']} connections  {'ready' if found['ready'] else found['readiness']}"
+    )
+    recent = [[clock(e["time"]), e["kind"], facts_of(e)] for e in found["events"][-8:]]
+    return Group(line, "", *_status_tables(found), table("Events", ["time", "event", "facts"], recent))
+
+
+@click.command()
+@click.argument("url")
+@admin_options
+@json_option
+@click.option("--client", metavar="IP", help="As if this address asked.")
+@click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A request header; may be repeated.")
+@click.option("-X", "--method", default="GET", show_default=True)
+def explain(
+    url: str, config: Path | None, admin: str | None, token_file: Path | None, as_json: bool,
+    client: str | None, header: tuple[str, ...], method: str,
+) -> None:  # fmt: skip
+    """What would become of a request: route, key, verdict and reason, regions, backends. Sends nothing."""
+    query = {"url": url, "client": client, "header": list(header) or None, "method": method}
+    found = connect(config, admin, token_file).get("/v1/explain", query)
+    if as_json:
+        say(found)
+        return
+    _tree(console(), found)
+
+
+def _tree(out: Console, found: dict[str, Any], indent: str = "") -> None:
+    """A nested answer as indented lines, lists of objects as tables."""
+    width = max((len(key) for key in found), default=0)
+    for key, value in found.items():
+        if isinstance(value, dict):
+            out.print(f"{indent}{key}")
+            _tree(out, value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            columns = list(dict.fromkeys(name for item in value for name in item))
+            out.print(table(f"{indent}{key}", columns, [[item.get(name) for name in columns] for item in value]))
+        else:
+            out.print(f"{indent}{key:<{width}}  {text(value)}")
+
+
+@click.command()
+@admin_options
+@json_option
+@click.option("--lose", multiple=True, metavar="REGION", help="A region that is gone; may be repeated.")
+@click.option("--down", multiple=True, metavar="POOL/BACKEND", help="A backend that is gone; may be repeated.")
+@click.option("--slow", multiple=True, metavar="POOL/BACKEND=MS", help="A backend's latency; may be repeated.")
+@click.option("--capacity", multiple=True, metavar="REGION=PERCENT", help="What is left of a region; may be repeated.")
+def simulate(
+    config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, lose: tuple[str, ...],
+    down: tuple[str, ...], slow: tuple[str, ...], capacity: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Rehearse a loss against the live view: shares before and after. Touches nothing."""
+    asked = {
+        "lose": list(lose),
+        "down": list(down),
+        "slow": dict(map(_pair, slow)),
+        "capacity": dict(map(_pair, capacity)),
+    }
+    found = connect(config, admin, token_file).call("POST", "/v1/simulate", asked)
+    if as_json:
+        say(found)
+        return
+    out = console()
+    for pool in found["pools"]:
+        for what in ("regions", "backends"):
+            rows = [[row["name"], _share(row["before"]), _share(row["after"])] for row in pool[what]]
+            out.print(table(f"{pool['name']}: {what}", ["name", "before", "after"], rows))
+        out.print()
+    for line in found.get("refused", []):
+        out.print(f"refused: {line}")
+
+
+def _pair(given: str) -> tuple[str, float]:
+    name, _, value = given.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise click.UsageError(f"{given}: expected NAME=NUMBER") from None
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f} %"
+
+
+@click.command()
+@admin_options
+@json_option
+@click.option("--url", help="One URL, all its variants.")
+@click.option("--tag", help="Everything with this tag (Surrogate-Key, Cache-Tag, Cache-Groups).")
+@click.option("--prefix", help="A host and path prefix, by segments.")
+@click.option("--host", help="Everything of a host.")
+@click.option("--all", "everything", is_flag=True, help="Everything.")
+@click.option("--soft", is_flag=True, help="Mark as stale instead of removing.")
+@click.option("--reason", default="", help="Why; for the audit.")
+def purge(
+    config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, url: str | None, tag: str | None,
+    prefix: str | None, host: str | None, everything: bool, soft: bool, reason: str,
+) -> None:  # fmt: skip
+    """Make stored responses unusable at once, in every worker."""
+    named = {"url": url, "tag": tag, "prefix": prefix, "host": host, "all": everything or None}
+    asked = {kind: value for kind, value in named.items() if value is not None}
+    if len(asked) != 1:
+        raise click.UsageError("give exactly one of --url, --tag, --prefix, --host, --all")
+    body = {**asked, "soft": soft, "actor": actor(), "reason": reason}
+    found = connect(config, admin, token_file).call("POST", "/v1/purge", body)
+    if as_json:
+        say(found)
+        return
+    count = "" if found["count"] is None else f", {found['count']} stored responses"
+    what = " ".join(part for part in (found["kind"], found["value"], "(soft)" if soft else "") if part)
+    click.echo(safe(f"purge {found['id']}: {what}{count}"))
+
+
+@click.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@admin_options
+@json_option
+def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Fetch the URLs of FILE (one a line, - is standard input) into the cache."""
+    try:
+        urls = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError as error:
+        raise Failed(f"{file.name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    if not all(map(is_utf8, urls)):  # standard input tells other bytes as lone surrogates
+        raise Failed(f"{file.name}: not UTF-8 text")
+    if not urls:
+        raise Failed(f"{file.name}: no URLs in it")
+    gateway = connect(config, admin, token_file)
+    lines = (gateway.parsed(line) for line in gateway.lines("POST", "/v1/warm", {"urls": urls}))
+    last = _warm_json(lines) if as_json else _warm_bar(lines, len(urls))
+    if not last.get("finished"):
+        raise Failed(last.get("error") or "the gateway broke off before the list was done")
+    if not as_json:
+        for each in last["failures"]:
+            click.echo(safe(f"edge: {each['url']}: {each['reason']}"), err=True)
+        click.echo(f"{last['stored']} of {len(urls)} stored, {last['failed']} failed")
+    if last["failed"]:
+        sys.exit(1)
+
+
+def _warm_json(lines: Any) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    for last in lines:
+        click.echo(one_line(last))
+    return last
+
+
+def _warm_bar(lines: Any, total: int) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    url = TextColumn("{task.description}", markup=False)
+    columns = (TextColumn("warm"), BarColumn(), MofNCompleteColumn(), url)
+    with Progress(*columns, console=console(stderr=True, width=None)) as progress:
+        task = progress.add_task("", total=total)
+        for last in lines:
+            progress.update(task, completed=last.get("done", 0), description=text(last.get("url", ""))[-60:])
+    return last
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    return " ".join(f"{count}{unit}" for count, unit in parts if count)[:12] or "0s"
+
+
+COMMANDS: tuple[click.Command, ...] = (status, top, explain, simulate, purge, warm)

@@ -1,0 +1,194 @@
+"""The command `edge`: what starts things (`run`, `check`, `demo`, the hidden `worker`); the rest is in `cli_*`.
+
+One rule: a failure is one clear line on standard error and a non-zero exit code: 1 when it failed, 2 when it was asked
+for wrongly. A missing configuration file is an error, never a start with defaults.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from edge import __version__
+from edge.adapters.background_writer import quiet_stderr
+from edge.cli import demo, live, look, regions, restore, runbook, snapshots
+from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
+from edge.config.loader import Config, config_hash, describe, load_text, warnings
+from edge.errors import ConfigError, EdgeError
+
+OLDEST_UVLOOP = (0, 23)
+
+
+class Commands(click.Group):
+    """Commands in the order in which they are of use, and errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for argument in args:
+            if not is_utf8(argument):
+                raise click.UsageError(f"an argument is not UTF-8 text: {argument!a}")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(safe(problem), err=True)
+            ctx.exit(1)
+        except EdgeError as error:
+            raise Failed(error.detail or type(error).__name__) from None
+        except KeyboardInterrupt:
+            ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own ways to end
+        except Exception as error:
+            raise Failed(f"a bug in this command: {type(error).__name__}: {error} ({place_of(error)})") from None
+
+
+def place_of(error: BaseException) -> str:
+    """Where an exception was raised, for a report."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "unknown place" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "--version", prog_name="edge")
+def main() -> None:
+    """StreamGate Edge: reverse proxy, CDN cache, load balancer, regions that fail over."""
+
+
+def read_config(path: Path) -> tuple[Config, str]:
+    """The configuration and its text. Raises ConfigError; Failed when there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise Failed(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return load_text(text, str(path)), text
+
+
+def looked_at(config: Config, text: str, path: Path, strict: bool = False) -> list[str]:
+    """Warnings about a checked configuration on this machine. Raises ConfigError: what cannot work here, and with
+    `strict` the warnings too."""
+    from edge.control.preflight import preflight  # not needed, and not cheap, for other commands
+
+    found = preflight(config, text, str(path))
+    notes = [*(f"{path}: {line}" for line in warnings(config)), *found.warnings]
+    if found.errors or (strict and notes):
+        raise ConfigError([*found.errors, *(notes if strict else [])])
+    return notes
+
+
+config_option = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), default=DEFAULT_CONFIG, show_default=True,
+    help="The configuration file.",
+)  # fmt: skip
+
+
+@main.command()
+@config_option
+def run(path: Path) -> None:
+    """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
+    config, text = read_config(path)
+    found = version("uvloop")
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
+        raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
+    from edge.control.gateway import Settings, run_gateway  # not needed, and not cheap, for other commands
+
+    for line in looked_at(config, text, path):
+        click.echo(safe(f"edge: {line}"), err=True)
+    with quiet_stderr():
+        code = uvloop.run(run_gateway(Settings(config, text, str(path))))
+    sys.exit(code)
+
+
+@main.command()
+@config_option
+@json_option
+@click.option("--keys", is_flag=True, help="List every key with type, default and help; reads no file.")
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
+    """Check a configuration file and what it names on this machine: every mistake at once, with line and column."""
+    if keys:
+        found = [key._asdict() for key in describe()]
+        if as_json:
+            say(found)
+        else:
+            console().print(table("", ["key", "type", "default", "help"], [list(key.values()) for key in found]))
+        return
+    try:
+        config, text = read_config(path)
+        notes = looked_at(config, text, path, strict)
+    except ConfigError as error:
+        if as_json:
+            say({"ok": False, "problems": error.problems})
+            sys.exit(1)
+        raise
+    if as_json:
+        say({"ok": True, "problems": [], "warnings": notes, "hash": config_hash(text)})
+        return
+    for line in notes:
+        click.echo(safe(f"{line} (warning)"), err=True)
+    counts = f"{len(config.routes)} routes, {len(config.pools)} pools, {len(config.regions)} regions"
+    click.echo(f"{path}: ok ({counts})")
+
+
+@main.command("demo")
+@click.option("--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True)
+def demo_command(directory: Path) -> None:
+    """Two regions of sample origins and a gateway before them, until Ctrl-C."""
+    from edge.control.gateway import Settings, run_gateway
+
+    taken = demo.busy()
+    if taken is not None:
+        raise Failed(f"{taken} is in use; the demo needs {demo.HTTP} and {demo.ADMIN}")
+    directory.mkdir(parents=True, exist_ok=True)
+    origins = demo.Origins()
+    try:
+        origins.start()
+        path = directory / "demo.toml"
+        path.write_text(demo.demo_toml(origins.ports, directory), encoding="utf-8")
+        config, text = read_config(path)
+        settings = Settings(config, text, str(path), on_ready=lambda: click.echo(demo.greeting(path)))
+        with quiet_stderr():
+            code = uvloop.run(run_gateway(settings))
+    except RuntimeError as error:
+        raise Failed(str(error)) from None
+    finally:
+        origins.stop()
+    sys.exit(code)
+
+
+@main.command(hidden=True)
+@click.option("--fd", type=int, required=True)
+def worker(fd: int) -> None:
+    """One worker; started by `edge run`, which holds the other end of the socket."""
+    from edge.cli.worker import run_worker
+
+    sys.exit(uvloop.run(run_worker(fd)))
+
+
+for command in (
+    *live.COMMANDS,
+    *look.COMMANDS,
+    *regions.COMMANDS,
+    *snapshots.COMMANDS,
+    *restore.COMMANDS,
+    *runbook.COMMANDS,
+):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

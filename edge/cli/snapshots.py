@@ -1,0 +1,206 @@
+"""`edge snapshot …`: recovery points from the command line.
+
+One rule: `take` is done by the gateway while one runs (it knows more), else here; everything else needs the repository
+alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+import orjson
+
+from edge.adapters.key_file import key_of
+from edge.cli.client import Failed, connect, console, json_option, say, size, table
+from edge.cli.recovery import rules_of, state_of, warm_of
+from edge.cli.repository import Asked, named, own_state, progress, repository_options
+from edge.errors import VerifyFailed
+from edge.recovery.points import PointKind, newest_first
+from edge.sidecar.prune import prune
+from edge.sidecar.shown import files_view, point_view, pruned_view, verified_view
+from edge.sidecar.source import with_warm
+from edge.sidecar.take import Work, take
+from edge.sidecar.verify import Part, Verified, verify
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def snapshot() -> None:
+    """Recovery points: take, look at, verify, expire."""
+
+
+@snapshot.command("take")
+@click.option("--kind", type=click.Choice([kind.value for kind in PointKind]), default="full", show_default=True)
+@json_option
+@repository_options
+def take_command(asked: Asked, kind: str, as_json: bool) -> None:
+    """Take a point now; prints its id."""
+    if asked.config is None and not asked.remote:
+        raise Failed(f"{asked.path}: no such file: the state to take is the one that a configuration names")
+    lock = None if asked.config is None else own_state(asked.config)
+    if lock is None or asked.config is None:
+        found = _by_gateway(asked, {"kind": kind, "actor": "cli"})
+    else:
+        with lock:
+            work = asked.work(make=True)
+            state = state_of(asked.config, str(asked.path), work.vault.sealer.encrypted)
+            warm = warm_of(asked.config)
+            found = point_view(take(work, PointKind(kind), lambda: with_warm(state.capture({}), warm)).point)
+    if as_json:
+        say(found)
+        return
+    if found["promoted"]:
+        click.echo(f"edge: taken as a full point: {found['promoted']}", err=True)
+    for line in found["left_out"]:
+        click.echo(f"edge: left out: {line}", err=True)
+    click.echo(found["id"])
+
+
+def _by_gateway(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+    """Let the gateway that runs take the point."""
+    last: dict[str, Any] = {}
+    config = None if asked.remote else asked.path
+    for line in connect(config, asked.admin, asked.token_file).lines("POST", "/v1/snapshots", body):
+        last = orjson.loads(line)
+        if "phase" in last:
+            progress(last["phase"], last["done"], last["whole"])
+    if last.get("finished") is not True:
+        raise Failed(str(last.get("detail") or "the gateway broke off"))
+    return last
+
+
+@snapshot.command("list")
+@json_option
+@repository_options
+def list_command(asked: Asked, as_json: bool) -> None:
+    """All points, newest first."""
+    if asked.remote:
+        points = connect(None, asked.admin, asked.token_file).get("/v1/snapshots")["points"]
+    else:
+        points = [point_view(point) for point in newest_first(asked.work().vault.points().values())]
+    if as_json:
+        say({"points": points})
+        return
+    rows = [
+        [
+            *(p["id"], p["kind"], p["status"], size(p["bytes"]), len(p["needs"]), p["sequence"]["to"]),
+            *(p["verified_at"], p["drilled_at"], p["hold"]),
+        ]
+        for p in points
+    ]
+    names = ["id", "kind", "status", "size", "needs", "sequence", "verified", "drilled", "hold"]
+    console().print(table("", names, rows))
+    for p in points:
+        if p["corrupt"]:
+            click.echo(f"{p['id']}: {p['corrupt']}", err=True)
+
+
+@snapshot.command("show")
+@click.argument("point")
+@json_option
+@repository_options
+def show_command(asked: Asked, point: str, as_json: bool) -> None:
+    """One point, with its files and what it needs."""
+    points = asked.work().vault.points()
+    found = named(points, point)
+    view = {**point_view(found), "files": files_view(found)}
+    if as_json:
+        say(view)
+        return
+    rows = [[name, value] for name, value in view.items() if name != "files"]
+    console().print(table("", ["", found.id], rows))
+
+
+def _part(text: str | None) -> Part | None:
+    """`--read-data`, `--read-data=2/7`."""
+    if text is None:
+        return None
+    number, _, of = (text or "1/1").partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise click.BadParameter("expected n/t, such as 2/7", param_hint="--read-data")
+    return Part(int(number), int(of))
+
+
+@snapshot.command("verify")
+@click.argument("point", required=False)
+@click.option("--read-data", is_flag=False, flag_value="1/1", metavar="[n/t]", help="Read all data, or an n-th of t.")
+@click.option("--load", is_flag=True, help="Restore each to an empty directory, and open it as a start would.")
+@json_option
+@repository_options
+def verify_command(asked: Asked, point: str | None, read_data: str | None, load: bool, as_json: bool) -> None:
+    """Verify a point and what it needs, or all points; non-zero when a byte is wrong."""
+    work = asked.work()
+    wanted = None if point is None else [named(work.vault.points(), point).id]
+    found = verify(work, wanted, _part(read_data))
+    if load:
+        _load(asked, work, found)
+    if as_json:
+        say(verified_view(found))
+    else:
+        for name in found.points:
+            click.echo(f"{name}: {found.problems.get(name, 'ok')}", err=name in found.problems)
+    if found.problems:
+        raise VerifyFailed(f"{len(found.problems)} of {len(found.points)} points are damaged: take a full point now")
+
+
+def _load(asked: Asked, work: Work, found: Verified) -> None:
+    """Depth 3 of those that nothing is wrong with so far."""
+    from edge.cli.drill import load_point  # not cheap, and not needed for other commands
+
+    points = work.vault.points()
+    state = asked.state or Path(tempfile.gettempdir()) / "edge-verify"
+    for name in found.points:
+        if name not in found.problems:
+            problems = load_point(work, points[name], state, key_of(asked.where.key_file))
+            found.problems |= {name: problems[0]} if problems else {}
+
+
+@snapshot.command("prune")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
+@json_option
+@repository_options
+def prune_command(asked: Asked, dry_run: bool, as_json: bool) -> None:
+    """Expire the points that no rule of snapshots.keep keeps."""
+    values = asked.config.snapshots if asked.config is not None else None
+    if values is None:
+        raise Failed("pruning needs a configuration with [snapshots], whose keep says what stays: give -c FILE")
+    pruned = prune(asked.work(), rules_of(values.keep), ZoneInfo(values.timezone), dry_run)
+    if as_json:
+        say(pruned_view(pruned, dry_run))
+        return
+    rows = [[each.point.id, "keep" if each.keep else "remove", each.reasons] for each in pruned.decisions]
+    console().print(table("", ["point", "", "reasons"], rows))
+    if not dry_run:
+        click.echo(f"{len(pruned.removed_points)} points, {pruned.removed_files} files, {size(pruned.removed_bytes)}")
+    if pruned.note:
+        click.echo(f"edge: {pruned.note}", err=True)
+
+
+@snapshot.command("hold")
+@click.argument("point")
+@click.option("--reason", default="", help="Why it must stay.")
+@repository_options
+def hold_command(asked: Asked, point: str, reason: str) -> None:
+    """Keep a point until it is released."""
+    _noted(asked, point, "hold", {"reason": reason})
+
+
+@snapshot.command("release")
+@click.argument("point")
+@repository_options
+def release_command(asked: Asked, point: str) -> None:
+    """Let the rules decide about a held point again."""
+    _noted(asked, point, "release", {})
+
+
+def _noted(asked: Asked, point: str, what: str, facts: dict[str, Any]) -> None:
+    work = asked.work()
+    found = named(work.vault.points(), point)
+    work.vault.note(found.id, work.wall(), what, facts)
+    click.echo(found.id)
+
+
+COMMANDS = (snapshot,)

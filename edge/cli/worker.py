@@ -1,0 +1,99 @@
+"""The worker process: its first frame says what to serve; then it listens, and its agent does what the supervisor says.
+
+    first frame ─► build ─► listen ─► READY ─► serve ─► DRAIN or SIGTERM ─► drain ─► end
+
+One rule: only a DRAIN frame or SIGTERM ends a worker. Ctrl-C on a terminal reaches the whole process group and is the
+supervisor's to handle; a link that closes leaves the worker serving with its last view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvloop
+
+from edge.adapters.background_writer import quiet_stderr
+from edge.app import build, listen
+from edge.config.loader import load_text
+from edge.control.link import Link, connect
+from edge.dataplane.worker.agent import Agent
+from edge.errors import ConfigError
+from edge.frames import Frame, Kind
+
+FIRST_FRAME_S = 10.0
+EXIT_CONFIG = 3  # the supervisor tells a worker that cannot start from one that crashed
+
+
+async def run_worker(fd: int) -> int:
+    """Serve until told to end; the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    frames: asyncio.Queue[Frame] = asyncio.Queue()
+    link = await connect(socket.socket(fileno=fd), frames.put_nowait)
+    try:
+        first = await asyncio.wait_for(frames.get(), FIRST_FRAME_S)
+    except TimeoutError:
+        print("edge worker: no configuration came", file=sys.stderr)
+        return 1
+    ended = asyncio.Event()
+    try:
+        agent = await start(first.body, link, ended.set)
+    except (ConfigError, OSError) as error:
+        text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+        link.send(Frame(Kind.EVENT, {"kind": "worker.cannot_start", "evidence": text}))
+        await asyncio.sleep(0)  # the frame leaves before the process does
+        return EXIT_CONFIG
+    while not frames.empty():  # what came while it was built
+        agent.on_frame(frames.get_nowait())
+    link.on_frame = agent.on_frame
+    _on_signals(agent, first.body["grace_s"])
+    await ended.wait()
+    await agent.stop()
+    link.end("ended")
+    return 0
+
+
+async def start(body: dict[str, Any], link: Link, ended: Any) -> Agent:
+    """Build, apply the state of the first frame, listen. Raises ConfigError or OSError."""
+    config = load_text(body["text"], body["filename"])
+    raise_open_files()
+    worker = build(config, filename=body["filename"], disk=body.get("disk", True))
+    agent = Agent(worker, link.send, ended)
+    agent.begin(body)
+    addresses = await listen(worker, config)
+    agent.start()
+    link.send(Frame(Kind.READY, {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses]}))
+    return agent
+
+
+def raise_open_files() -> None:
+    """As many open files as the machine allows this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _on_signals(agent: Agent, grace_s: float) -> None:
+    """SIGTERM: a drain; a second one ends at once. SIGUSR1: reopen the log."""
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def terminate() -> None:
+        nonlocal told
+        if told:
+            os._exit(143)
+        told = True
+        agent.drain(grace_s)
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGUSR1, agent.worker.log.reopen)
+
+
+if __name__ == "__main__":
+    with quiet_stderr():
+        code = uvloop.run(run_worker(int(sys.argv[1])))
+    sys.exit(code)

@@ -1,0 +1,61 @@
+"""Keys that are set and can have no effect where they stand, because another key decides that they are not looked at.
+
+One rule: only what cannot act whatever happens is named, and only when it is not the default: a file may show defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import TypeAdapter
+
+from edge.config.positions import Path, Problem
+from edge.config.types import Section
+
+if TYPE_CHECKING:
+    from edge.config.loader import Config
+
+SWITCH_ONLY = ("failback", "down_after", "up_after", "min_dwell")
+HTTP_PROBE_ONLY = ("path", "expect", "body")
+GATE = ("share", "concurrency", "precision_floor")
+PLACE = ("location", "countries", "continents", "subdivisions", "cidrs")
+
+
+def idle_keys(config: Config) -> Iterator[Problem]:
+    """One problem for each such key."""
+    placed = any(pool.balance == "geo" for pool in config.pools.values()) or any(
+        route.geo is not None and route.geo.prefer for route in config.routes
+    )
+    for name, pool in config.pools.items():
+        here: Path = ("pools", name)
+        if pool.failover == "spill":
+            yield from _idle(pool, here, SWITCH_ONLY, 'failover is "spill"')
+        if pool.balance != "hash":
+            yield from _idle(pool, here, ("hash",), f'balance is "{pool.balance}"')
+        if pool.health is not None and pool.health.kind == "tcp":
+            yield from _idle(pool.health, (*here, "health"), HTTP_PROBE_ONLY, 'kind is "tcp"')
+        if not any(backend.address.scheme == "https" for backend in pool.backends):
+            yield from _idle(pool, here, ("tls",), "no backend here is https")
+    if not placed:
+        for name, region in config.regions.items():
+            yield from _idle(region, ("regions", name), PLACE, "no pool balances by geo, no route prefers regions")
+    for at, route in enumerate(config.routes):
+        ahead = route.cache.prefetch if route.cache is not None else None
+        if ahead is not None and not ahead.links and not ahead.next:
+            yield from _idle(ahead, ("routes", at, "cache", "prefetch"), GATE, "links is false and next is empty")
+    if config.log.access == "off":
+        yield from _idle(config.log, ("log",), ("format",), 'access is "off"')
+
+
+def _idle(section: Section, path: Path, names: Iterable[str], why: str) -> Iterator[Problem]:
+    for name in names:
+        if name in section.model_fields_set and getattr(section, name) != _default(type(section), name):
+            yield Problem((*path, name), f"has no effect: {why}")
+
+
+def _default(section: type[Section], name: str) -> object:
+    """A key's default as a checked value."""
+    field = section.model_fields[name]
+    whole: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return TypeAdapter(whole).validate_python(field.default)

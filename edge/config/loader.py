@@ -1,0 +1,259 @@
+"""The operator's file: every key with its default and help text, and the way from TOML text to frozen values.
+
+One rule: a file is taken whole or not at all. `load_text` names every problem at once, each on a line of its own with
+its place in the text; nothing is guessed, nothing unknown is ignored. No IO: the caller reads the file, and whether
+the files that it names exist is for the caller to see.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from edge.config.cache import Cache
+from edge.config.checks import cross_problems, items, table
+from edge.config.keys import Key, keys_of, problems_of
+from edge.config.positions import Problem, lines, scan, syntax_lines
+from edge.config.routing import Pool, Region, Retry, Route, Timeouts
+from edge.config.snapshots import Snapshots
+from edge.config.types import (
+    AtLeastOne,
+    Cidr,
+    Count,
+    FilePath,
+    HostName,
+    ListenAddress,
+    Many,
+    Name,
+    PositiveSize,
+    Section,
+    Size,
+    Timeout,
+    Workers,
+    entry,
+)
+from edge.errors import ConfigError
+
+
+class Certificate(Section):
+    """A certificate of a TLS listener."""
+
+    cert: FilePath = entry(..., "Certificate chain, PEM")
+    key: FilePath = entry(..., "Private key, PEM")
+
+
+class HttpsListener(Section):
+    """`listen.https`: one TLS listener."""
+
+    address: ListenAddress = entry(..., "Where to listen")
+    certificates: Annotated[Many[Certificate], Field(min_length=1)] = entry(
+        ..., "The first serves clients that name no host"
+    )
+
+
+class Listen(Section):
+    """`[listen]`."""
+
+    http: Many[ListenAddress] = entry([], "Where to listen for plain HTTP; port 0 is any free one")
+    https: Many[HttpsListener] = entry([], "Where to listen for HTTPS")
+    workers: Workers = entry(
+        1,
+        'Processes with a memory cache each; "auto" = one for each core, or one where a route caches without disk',
+    )
+    backlog: AtLeastOne = entry(1024, "Connections that the kernel holds before they are accepted")
+    trusted_proxies: Many[Cidr] = entry([], "Whose X-Forwarded-* and Forwarded are believed; empty = nobody's")
+    cdn_id: Name | None = entry(
+        None,
+        "Own name in CDN-Loop, by which what comes back is refused (508); left out: made from the addresses",
+    )
+
+
+class Limits(Section):
+    """`[limits]`: each default is safe on the open internet."""
+
+    header_timeout: Timeout = entry("10s", "For a whole request head, from accept or its first byte; then 408")
+    body_timeout: Timeout = entry("30s", "Between two pieces of a request body; then 408")
+    body_grace: Timeout = entry("10s", "After this, a request body must come at min_body_rate")
+    min_body_rate: Size = entry("1kB", "Per second, the slowest a request body may come; 0 = any")
+    idle_timeout: Timeout = entry("60s", "How long a kept client connection may be silent")
+    write_timeout: Timeout = entry("30s", "How long a client may take nothing of its answer; then the connection ends")
+    shutdown_grace: Timeout = entry("30s", "How long running requests may take to end when the gateway stops")
+    max_request_line: PositiveSize = entry("8KiB", "Request line; longer is 414")
+    max_field_line: PositiveSize = entry("8KiB", "One field line; longer is 431")
+    max_header: PositiveSize = entry("32KiB", "All fields of a request; more is 431")
+    max_fields: AtLeastOne = entry(100, "Field lines of a request; more is 431")
+    max_response_header: PositiveSize = entry("64KiB", "Head of a backend's answer; larger is 502")
+    max_response_fields: AtLeastOne = entry(200, "Field lines of a backend's answer; more is 502")
+    max_trailers: PositiveSize = entry("8KiB", "All trailers of a message")
+    max_chunk_line: PositiveSize = entry("4KiB", "A chunk-size line with its extensions, which are never forwarded")
+    max_body: PositiveSize = entry("100MiB", "Request body; larger is 413; a route may say otherwise")
+    max_interim: Count = entry(16, "Interim (1xx) answers of a backend for one request; more is 502")
+    max_ranges: Count = entry(5, "Ranges in one request that are answered as such; with more, the whole is sent")
+    pipeline_buffer: PositiveSize = entry("64KiB", "Requests kept that came before their turn on a connection")
+    replay_buffer: Size = entry("64KiB", "Start of a request body that is kept for another attempt")
+    buffer_high: PositiveSize = entry(
+        "64KiB", "Per connection and direction: reading stops when this waits to be written"
+    )
+    buffer_low: Size = entry("16KiB", "Reading goes on when no more than this waits")
+    connections: AtLeastOne = entry(20000, "Client connections in each worker; refused early beyond it")
+    connections_per_client: Count = entry(4096, "Connections of one client address in each worker; 0 = no limit")
+    request_id: Literal["trusted", "keep", "replace"] = entry(
+        "keep", "A client's X-Request-Id: kept when well-formed, kept from trusted proxies only, or always made anew"
+    )
+
+    return_request_id: bool = entry(False, "Tell the client its request's id in X-Request-Id, in place of a backend's")
+
+    @field_validator("buffer_low")
+    @classmethod
+    def _below_high(cls, value: int, info: ValidationInfo) -> int:
+        if value >= info.data.get("buffer_high", value + 1):
+            raise ValueError(f"must be less than buffer_high ({info.data['buffer_high']} bytes), got {value} bytes")
+        return value
+
+    @field_validator("max_header")
+    @classmethod
+    def _holds_a_line(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_field_line", 0):
+            raise ValueError(
+                f"must be at least max_field_line ({info.data['max_field_line']} bytes), got {value} bytes"
+            )
+        return value
+
+
+class AdminToken(Section):
+    """`admin.tokens`: a further token of the admin API."""
+
+    name: Name = entry(..., "Who uses it; stands in the audit")
+    file: FilePath = entry(..., "The token; made on first start, mode 0600")
+    role: Literal["read", "purge", "admin"] = entry("read", "What it allows: to look; also purge and warm; everything")
+
+
+class Admin(Section):
+    """`[admin]`."""
+
+    listen: ListenAddress = entry("127.0.0.1:9900", "Where the admin API, metrics and the dashboard are")
+    token_file: FilePath = entry("var/admin.token", "Bearer token for everything; made on first start, mode 0600")
+    tokens: Many[AdminToken] = entry([], "Further tokens, each with a name and a role")
+    hosts: Many[HostName] = entry([], "Names by which the API may be asked, beside addresses and localhost")
+    metrics_open: bool = entry(False, "Let /metrics be read without the token")
+    connections: AtLeastOne = entry(256, "Most connections; then the one that has been silent longest makes room")
+    header_timeout: Timeout = entry("10s", "For a whole request head")
+    body_timeout: Timeout = entry("30s", "For a whole request body; then 408")
+
+
+class State(Section):
+    """`[state]`."""
+
+    path: FilePath = entry("var", "Directory of the journal, the disk cache and sockets")
+
+
+class GeoIP(Section):
+    """`[geoip]`."""
+
+    database: FilePath = entry("geoip/edge-country.mmdb", "Country database (mmdb); without it geography is unknown")
+
+
+class Log(Section):
+    """`[log]`."""
+
+    access: FilePath = entry("var/log/access.jsonl", 'Where the access log goes: a file, "stdout" or "off"')
+    format: Literal["json", "combined"] = entry("json", "JSON lines, or the combined format of web servers")
+    level: Literal["debug", "info", "warning", "error"] = entry("info", "Least severe of the messages on stderr")
+
+
+class Config(Section):
+    """A whole file, checked."""
+
+    python_path: Many[FilePath] = entry([], "Folders to import applications from, after the file's own")
+    listen: Listen = entry(..., "Where clients connect")
+    limits: Limits = entry({}, "Bounds on everything that comes from outside")
+    admin: Admin = entry({}, "The operator's side")
+    state: State = entry({}, "What survives a restart")
+    cache: Cache = entry({}, "The stores")
+    geoip: GeoIP = entry({}, "Where clients are")
+    regions: dict[Name, Region] = entry({}, 'Regions by name; left out: one, "default"')
+    pools: Annotated[dict[Name, Pool], Field(min_length=1)] = entry(..., "Pools by name")
+    routes: Annotated[Many[Route], Field(min_length=1)] = entry(..., "Host and path to pool")
+    snapshots: Snapshots | None = entry(None, "Recovery points")
+    log: Log = entry({}, "What is written down")
+
+    @field_validator("regions")
+    @classmethod
+    def _never_empty(cls, value: dict[str, Region]) -> dict[str, Region]:
+        return value or {"default": Region()}
+
+
+def load_text(text: str, filename: str) -> Config:
+    """The configuration of a TOML text. Raises ConfigError with a line for every problem, in the text's order."""
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(syntax_lines(filename, text, said)) from None
+    problems: list[Problem] = []
+    try:
+        Config.model_validate(raw)
+    except ValidationError as error:
+        problems += problems_of(error, Config)
+    problems += cross_problems(raw)
+    if problems:
+        raise ConfigError(lines(filename, scan(text), problems))
+    return Config.model_validate(inherited(raw))
+
+
+def inherited(raw: dict[str, Any]) -> dict[str, Any]:
+    """A checked file with what routes and backends leave out taken from their pool, `[limits]` and `[cache]`."""
+    cache, limits = table(raw, "cache"), table(raw, "limits")
+    pools = {
+        name: {
+            **pool,
+            "backends": [prefilled(backend, max_in_flight=pool.get("max_in_flight")) for backend in pool["backends"]],
+        }
+        for name, pool in table(raw, "pools").items()
+    }
+    routes = []
+    for route in items(raw.get("routes")):
+        pool = pools[route["pool"]]
+        rules = {} if route.get("cache", True) is True else route["cache"]
+        routes.append(
+            {
+                **prefilled(route, max_body=limits.get("max_body")),
+                "cache": prefilled(rules, max_object=cache.get("max_object"), min_uses=cache.get("min_uses")),
+                "timeouts": {**known(Timeouts, table(pool, "timeouts")), **table(route, "timeouts")},
+                "retry": {**known(Retry, table(pool, "retry")), **table(route, "retry")},
+            }
+        )
+    return {**raw, "pools": pools, "routes": routes}
+
+
+def known(section: type[Section], raw: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a raw table that a section has too."""
+    return {name: value for name, value in raw.items() if name in section.model_fields}
+
+
+def prefilled(raw: Any, **elsewhere: Any) -> Any:
+    """A copy of a raw table with what it leaves out taken from elsewhere; what is no table passes as it is."""
+    if not isinstance(raw, dict):
+        return raw
+    return {**{name: value for name, value in elsewhere.items() if value is not None}, **raw}
+
+
+def warnings(config: Config) -> list[str]:
+    """One line for each section that is checked and accepted, but which this version does not act on yet."""
+    found = []
+    if config.cache.shared is not None:
+        found.append("cache.shared: accepted, but this version has no shared tier yet; each worker stores for itself")
+    return found
+
+
+def config_hash(text: str) -> str:
+    """SHA-256 of a file's text, hex: tells whether two revisions are the same."""
+    return sha256(text.encode()).hexdigest()
+
+
+def describe() -> list[Key]:
+    """Every key with type, default (as an operator would write it) and help, in the order of the file."""
+    return list(keys_of(Config))

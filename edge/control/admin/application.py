@@ -1,0 +1,213 @@
+"""The admin API: who may ask, how an error looks, and the endpoints about the gateway as a whole.
+
+    /healthz /readyz              open        this file
+    /metrics                      by setting  this file
+    /v1/status config events audit            this file
+    /v1/cache purge warm explain connections  admin_cache
+    /v1/regions pools simulate                admin_regions
+    /v1/snapshots recovery                    admin_snapshots
+
+One rule: every answer is JSON; an error is a problem (RFC 9457) whose `detail` is one clear line, whatever was asked.
+What changes something is answered only after the journal has it and every live worker applied it (`Supervisor` sees to
+it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from edge import __version__
+from edge.control.access import Access, Unauthenticated
+from edge.control.admin import cache, regions, snapshots
+from edge.control.admin.errors import Unavailable
+from edge.control.admin.exposition import CONTENT_TYPE, exposition
+from edge.control.admin.json import BODY_S, SUPERVISOR, TOKEN, answer, number, number_of, problem, times
+from edge.control.admin.views import Shown
+from edge.control.door import Doors
+from edge.control.link import LinkLost, Refused
+from edge.control.supervisor import Supervisor
+from edge.errors import EdgeError
+
+MAX_BODY_BYTES = 8 * 1024 * 1024  # a warm list is the largest thing that anyone sends
+STILL_HERE_S = 15.0
+DOORS: web.AppKey[Doors] = web.AppKey("doors", Doors)
+_QUIET = logging.getLogger("edge.admin")  # aiohttp's tracebacks of what clients send; what is ours is an event
+_QUIET.addHandler(logging.NullHandler())
+_QUIET.propagate = False
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0) -> web.Application:
+    """The whole API."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+        """Who may ask first, then the endpoint; whatever either raises becomes one clear line."""
+        doors = request.app.get(DOORS)
+        if doors is not None:
+            doors.begin(request.transport)
+        try:
+            token = access.check(request.method, request.path, request.headers)
+            if token is not None:
+                request[TOKEN] = token
+            return await handler(request)
+        except Exception as error:
+            return refused(request, error)
+        finally:
+            if doors is not None:
+                doors.end(request.transport)
+
+    app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
+    app[SUPERVISOR] = supervisor
+    app[BODY_S] = body_s
+    app.on_response_prepare.append(_signed)
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics),
+            web.get("/v1/status", status),
+            web.get("/v1/config", config),
+            web.get("/v1/events", events),
+            web.get("/v1/audit", audit),
+        ]
+    )
+    app.add_routes(cache.routes())
+    app.add_routes(regions.routes())
+    app.add_routes(snapshots.routes())
+    return app
+
+
+def refused(request: web.Request, error: Exception) -> web.Response:
+    """What an exception says to whoever asked."""
+    if isinstance(error, Unauthenticated):
+        return problem(401, error.detail, {"WWW-Authenticate": 'Bearer realm="edge"'})
+    if isinstance(error, Refused):
+        return problem(400, error.detail)
+    if isinstance(error, LinkLost | TimeoutError):
+        return problem(503, str(error) or "no worker answered in time")
+    if isinstance(error, EdgeError):
+        return problem(error.status, error.detail)
+    if isinstance(error, web.HTTPException):
+        return problem(error.status, _line_for(request, error), _allow(error))
+    if isinstance(error, ConnectionError):
+        raise error  # nobody is there to be told
+    said = f"{type(error).__name__}: {error}"
+    request.app[SUPERVISOR].events.add("bug", {"where": f"{request.method} {request.path}", "error": said})
+    return problem(500, f"a bug in the gateway: {type(error).__name__}; its events tell more")
+
+
+async def _signed(request: web.Request, response: web.StreamResponse) -> None:
+    """What answers, so that a command can tell it from some other server."""
+    response.headers["Edge-Version"] = __version__
+    response.headers["Server"] = "streamgate-edge"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def start_admin(app: web.Application, host: str, port: int, most: int, head_s: float) -> web.AppRunner:
+    """Listen for at most so many connections. Raises OSError when the address cannot be had."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_QUIET)
+    app[DOORS] = doors = Doors(lambda: _handler(runner), most, head_s)
+    app.on_shutdown.append(_shut)
+    await runner.setup()
+    try:
+        await doors.listen(host, port)
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def _handler(runner: web.AppRunner) -> asyncio.Protocol:
+    assert runner.server is not None  # there is one from `setup` to `cleanup`
+    return runner.server()
+
+
+async def _shut(app: web.Application) -> None:
+    app[DOORS].close()
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------------------
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The supervisor's loop turns."""
+    return web.Response(text="ok\n")
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Every worker listens, and the gateway does not stop."""
+    ready, why = request.app[SUPERVISOR].readiness()
+    return web.Response(text=f"{why}\n", status=200 if ready else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Prometheus text."""
+    supervisor = request.app[SUPERVISOR]
+    return web.Response(
+        body=exposition(supervisor.totals, Shown(supervisor).gauges), headers={"Content-Type": CONTENT_TYPE}
+    )
+
+
+async def status(request: web.Request) -> web.Response:
+    """What the gateway is and does."""
+    return answer(Shown(request.app[SUPERVISOR]).status())
+
+
+async def config(request: web.Request) -> web.Response:
+    """The running configuration, secrets hidden."""
+    return answer(Shown(request.app[SUPERVISOR]).config())
+
+
+async def audit(request: web.Request) -> web.Response:
+    """Who changed what, newest first; `?limit=`."""
+    limit = number(request, "limit", 100, 1, 10_000)
+    return answer({"audit": request.app[SUPERVISOR].keeper.audit(limit)})
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Server-sent events: those kept after `Last-Event-ID` or `?after=`, then new ones. `?follow=0` only the former."""
+    found = request.app[SUPERVISOR].events
+    last = request.headers.get("Last-Event-ID", "")
+    after = number_of("Last-Event-ID", last, 0, 2**63) if last else number(request, "after", 0, 0, 2**63)
+    if request.query.get("follow") == "0":
+        return answer({"events": [event for event in found.recent if event["id"] > after]})
+    if found.full:
+        raise Unavailable("too many listeners")
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    await response.write(b": events\n\n")
+    listener = found.listen(after)
+    try:
+        while not found.closed:
+            event = await listener.next(STILL_HERE_S)
+            if event is None:
+                await response.write(b": still here\n\n")  # finds out whether the listener is
+            else:
+                head = b"id: %d\nevent: %b\ndata: " % (event["id"], event["kind"].encode())
+                await response.write(head + orjson.dumps(times(event)) + b"\n\n")
+    except ConnectionResetError:
+        pass  # the listener left
+    finally:
+        listener.leave()
+    return response
+
+
+def _line_for(request: web.Request, error: web.HTTPException) -> str:
+    known: dict[int, str] = {
+        404: f"there is nothing at {request.path}",
+        405: f"{request.method} is not possible at {request.path}",
+        413: f"more than {MAX_BODY_BYTES} bytes",
+    }
+    return known.get(error.status, error.reason)
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    allowed: Any = error.headers.get("Allow")
+    return {"Allow": allowed} if allowed else {}

@@ -1,0 +1,138 @@
+"""Endpoints about requests and stored responses: cache, purge, warm, explain, connections."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from edge.cache.prefetch import parse_warm_list
+from edge.cache.purge import parse_purge
+from edge.control.admin.errors import Refusal
+from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, read_body
+from edge.control.admin.views import Shown
+from edge.control.link import LinkLost, Refused
+from edge.frames import Kind
+
+PROGRESS_KEPT = 10_000
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+
+def routes() -> list[web.RouteDef]:
+    """The endpoints."""
+
+    return [
+        web.get("/v1/cache", cache),
+        web.post("/v1/purge", purge),
+        web.post("/v1/warm", warm),
+        web.get("/v1/explain", explain),
+        web.get("/v1/connections", connections),
+    ]
+
+
+async def cache(request: web.Request) -> web.Response:
+    """Hit rates, offload and bandwidth by window and route; what the stores hold."""
+    return answer(Shown(request.app[SUPERVISOR]).cache())
+
+
+async def purge(request: web.Request) -> web.Response:
+    """Make stored responses unusable; the answer comes when it is durable and every worker did it."""
+    try:
+        body = orjson.loads(await read_body(request))
+    except orjson.JSONDecodeError:
+        raise Refusal("purge: expected a JSON object") from None
+    given = body if isinstance(body, dict) else {}
+    change = change_of(request, given)
+    asked = {key: value for key, value in given.items() if key not in CHANGE_KEYS} if given else body
+    return answer(await request.app[SUPERVISOR].purge(parse_purge(asked), change))
+
+
+async def warm(request: web.Request) -> web.StreamResponse:
+    """Fetch a list into the store; one JSON line for each step, the last one says `finished`."""
+    urls = await _urls(request)
+    steps: asyncio.Queue[dict[str, Any]] = asyncio.Queue(PROGRESS_KEPT)
+
+    def told(step: dict[str, Any]) -> None:
+        if steps.full():  # whoever asked reads too slowly: the newest step matters most
+            steps.get_nowait()
+        steps.put_nowait(step)
+
+    work = asyncio.ensure_future(
+        request.app[SUPERVISOR].workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None)
+    )
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+    try:
+        await response.prepare(request)
+        while not (work.done() and steps.empty()):
+            upcoming = asyncio.ensure_future(steps.get())
+            await asyncio.wait((upcoming, work), return_when=asyncio.FIRST_COMPLETED)
+            if upcoming.done():
+                await response.write(orjson.dumps(upcoming.result()) + b"\n")
+            else:
+                upcoming.cancel()
+        await response.write(orjson.dumps(_last(work)) + b"\n")
+    except ConnectionResetError:
+        pass  # whoever asked left; what was begun goes on in the worker
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    return response
+
+
+def _last(work: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    error = work.exception()
+    if error is None:
+        return {"finished": True, **work.result()}
+    if isinstance(error, Refused | LinkLost):
+        return {"finished": False, "error": error.detail}
+    raise error
+
+
+async def _urls(request: web.Request) -> list[str]:
+    """The list: JSON `{"urls": […]}`, a JSON list, or a URL on each line."""
+    try:
+        text = (await read_body(request)).decode()
+    except UnicodeDecodeError as error:
+        raise Refusal(f"warm list: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    if text.lstrip().startswith("{"):
+        try:
+            found = orjson.loads(text).get("urls")
+        except orjson.JSONDecodeError as error:
+            raise Refusal(f"warm list: not JSON: {error}") from None
+        text = orjson.dumps(found if isinstance(found, list) else []).decode()
+    return parse_warm_list(text)
+
+
+async def explain(request: web.Request) -> web.Response:
+    """What would become of a request: `?url=`, `client=`, `method=`, `header=Name: value` (may be repeated)."""
+    url = request.query.get("url", "")
+    if not url:
+        raise Refusal("url: is missing")
+    client = request.query.get("client")
+    if client is not None:
+        try:
+            ip_address(client)
+        except ValueError:
+            raise Refusal(f"client: not an address: {client[:60]!r}") from None
+    method = request.query.get("method", "GET").upper()
+    if method not in METHODS:
+        raise Refusal(f"method: one of {', '.join(METHODS)}")
+    headers = [_header(line) for line in request.query.getall("header", [])]
+    asked = {"what": "explain", "url": url, "client": client, "method": method, "headers": headers}
+    return answer(await request.app[SUPERVISOR].workers.ask_one(Kind.ASK, asked))
+
+
+def _header(line: str) -> list[str]:
+    name, colon, value = line.partition(":")
+    name = name.strip()
+    if not colon or not name or not line.isprintable() or " " in name:
+        raise Refusal(f"header: expected 'Name: value', got {line[:60]!r}")
+    return [name, value.strip()]
+
+
+async def connections(request: web.Request) -> web.Response:
+    """Every open connection, by worker, and what each backend holds over all of them."""
+    return answer(await request.app[SUPERVISOR].connections())

@@ -1,0 +1,133 @@
+"""Endpoints about recovery points: what there is, take, verify, drill, hold, release; and how well the state is kept.
+
+Long work answers with JSON lines when asked for `application/x-ndjson`: one for each step, the last one the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from edge.control.admin.errors import Conflict, Refusal
+from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, body_of, change_of
+from edge.control.admin.request_values import text_of
+from edge.control.recovery import Recovery
+from edge.errors import EdgeError
+
+KINDS = ("full", "differential", "incremental")
+LINES = "application/x-ndjson"
+PROGRESS_KEPT = 1000
+
+
+def routes() -> list[web.RouteDef]:
+    """The endpoints."""
+    return [
+        web.get("/v1/recovery", status),
+        web.get("/v1/snapshots", listed),
+        web.post("/v1/snapshots", taken),
+        web.post("/v1/snapshots/{id}/verify", verified),
+        web.post("/v1/snapshots/{id}/drill", drilled),
+        web.post("/v1/snapshots/{id}/hold", held),
+        web.post("/v1/snapshots/{id}/release", released),
+    ]
+
+
+def _recovery(request: web.Request) -> Recovery:
+    found = request.app[SUPERVISOR].recovery
+    if not isinstance(found, Recovery):
+        raise Conflict("the configuration has no [snapshots]: no recovery points are taken")
+    return found
+
+
+async def status(request: web.Request) -> web.Response:
+    """Targets and what is achieved, ages, alerts, the job that runs."""
+    recovery = _recovery(request)
+    return answer({**recovery.status, "sidecar_restarts": recovery.restarts})
+
+
+async def listed(request: web.Request) -> web.Response:
+    """All points, newest first."""
+    return answer(await _recovery(request).ask({"what": "list"}))
+
+
+async def taken(request: web.Request) -> web.StreamResponse:
+    """Take a point; its facts."""
+    body = await body_of(request, ("kind", *CHANGE_KEYS))
+    kind = body.get("kind", "full")
+    if kind not in KINDS:
+        raise Refusal(f"kind: one of {', '.join(KINDS)}")
+    change = change_of(request, body)
+    return await _worked(request, {"what": "take", "kind": kind, "why": f"{change.actor} {change.reason}".strip()})
+
+
+async def verified(request: web.Request) -> web.StreamResponse:
+    """Verify a point; `read_data`: every byte."""
+    body = await body_of(request, ("read_data", *CHANGE_KEYS))
+    asked = {"what": "verify", "point": request.match_info["id"], "read_data": body.get("read_data", True) is True}
+    return await _worked(request, asked)
+
+
+async def drilled(request: web.Request) -> web.StreamResponse:
+    """Drill a point."""
+    await body_of(request, CHANGE_KEYS)
+    return await _worked(request, {"what": "drill", "point": request.match_info["id"]})
+
+
+async def held(request: web.Request) -> web.StreamResponse:
+    """Keep a point whatever the rules say."""
+    return await _noted(request, "hold")
+
+
+async def released(request: web.Request) -> web.StreamResponse:
+    """Let the rules decide again."""
+    return await _noted(request, "release")
+
+
+async def _noted(request: web.Request, what: str) -> web.StreamResponse:
+    body = await body_of(request, CHANGE_KEYS)
+    asked = {"what": what, "point": request.match_info["id"], "reason": text_of(body, "reason")}
+    return await _worked(request, asked)
+
+
+async def _worked(request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
+    """The sidecar's answer, with its steps for whoever wants them."""
+    recovery = _recovery(request)
+    if LINES not in request.headers.get("Accept", ""):
+        return answer(await recovery.ask(asked))
+    steps: asyncio.Queue[dict[str, Any]] = asyncio.Queue(PROGRESS_KEPT)
+
+    def told(step: dict[str, Any]) -> None:
+        if steps.full():
+            steps.get_nowait()  # the newest matters most
+        steps.put_nowait(step)
+
+    work = asyncio.ensure_future(recovery.ask(asked, told))
+    response = web.StreamResponse(headers={"Content-Type": LINES, "Cache-Control": "no-store"})
+    try:
+        await response.prepare(request)
+        while not (work.done() and steps.empty()):
+            upcoming = asyncio.ensure_future(steps.get())
+            await asyncio.wait((upcoming, work), return_when=asyncio.FIRST_COMPLETED)
+            if upcoming.done():
+                await response.write(orjson.dumps(upcoming.result()) + b"\n")
+            else:
+                upcoming.cancel()
+        await response.write(orjson.dumps(_last(work)) + b"\n")
+    except ConnectionResetError:
+        pass  # whoever asked left; the job goes on in the sidecar
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    return response
+
+
+def _last(work: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    error = work.exception()
+    if error is None:
+        return {"finished": True, **work.result()}
+    if isinstance(error, EdgeError):
+        return {"finished": False, "detail": error.detail, "status": error.status}
+    raise error

@@ -1,0 +1,203 @@
+"""The supervisor's memory in the journal: each change as one transaction with its audit line, and read back at start.
+
+One rule: the file says what a region or backend is, the journal adds those that were registered at run time and every
+administrative state. A registration that the configuration no longer has a place for (its pool or region is gone, or
+the file now names the same thing) stays in the journal, is passed over, and `passed_over` says why.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edge.balance.health import Admin
+from edge.cache.purge import Purge, PurgeLog
+from edge.config.loader import Config
+from edge.control.admin.errors import Refusal
+from edge.control.journal import AdminState, Journal, JournalError, Registration
+from edge.control.membership import BackendEntry, Membership, RegionEntry, Source, Word, of_file
+from edge.control.registry import Change, backend_of, region_of
+
+JOURNAL_FILE = "state.sqlite"
+KEPT = 10_000  # rows of each log; older ones are dropped at start, when the purge log holds what purges said
+SAVE_EVERY = 256  # purges that a start has to replay at most
+
+
+class JournalStateStore:
+    """`supervisor.SupervisorStore` over the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._saved = self._last = 0
+        self.passed_over: list[str] = []
+        self.failed: list[str] = []  # housekeeping that the disk refused; what it was for is there all the same
+
+    @classmethod
+    def open(cls, state: Path) -> JournalStateStore:
+        """The journal of a state directory. Raises JournalError."""
+        return cls(Journal.open(state / JOURNAL_FILE))
+
+    def close(self) -> None:
+        """Let go."""
+        self._journal.close()
+
+    # -- changes: registry.StateStore ----------------------------------------------------------------------------------
+
+    def register(self, kind: str, name: str, values: dict[str, Any], change: Change) -> None:
+        """A registration is durable when this returns."""
+        journal = self._journal
+        put = journal.put_region if kind == "region" else journal.put_backend
+        with journal.transaction():
+            put(name, values, change.actor, change.reason, change.expires_at)
+            self._audit("register", kind, name, change, values)
+
+    def unregister(self, kind: str, name: str, change: Change) -> None:
+        """Neither the registration nor what was wanted of it is left."""
+        journal = self._journal
+        with journal.transaction():
+            (journal.delete_region if kind == "region" else journal.delete_backend)(name)
+            journal.clear_admin_state(kind, name)
+            self._audit("unregister", kind, name, change, None)
+
+    def set_state(self, kind: str, name: str, state: Admin, change: Change) -> None:
+        """An administrative state is durable when this returns."""
+        journal = self._journal
+        with journal.transaction():
+            journal.set_admin_state(kind, name, state.value, change.actor, change.reason, change.expires_at)
+            self._audit(state.value, kind, name, change, None)
+
+    def note(self, action: str, name: str, change: Change) -> None:
+        """An audit line alone."""
+        self._audit(action, "region", name, change, None)
+
+    def _audit(self, action: str, kind: str, name: str, change: Change, values: dict[str, Any] | None) -> None:
+        detail = {"reason": change.reason, "forced": change.force, "expires_at": change.expires_at, "values": values}
+        self._journal.audit(change.actor, f"{kind}.{action}", name, detail)
+
+    # -- purges ----------------------------------------------------------------------------------------------------
+
+    def purge(self, purge: Purge, change: Change) -> int:
+        """The purge's number, durable when this returns."""
+        journal = self._journal
+        with journal.transaction():
+            self._last = journal.append_purge(purge.to_dict())
+            target = f"{purge.kind.value} {purge.value.decode('latin-1')}".rstrip()
+            journal.audit(change.actor, "cache.purge", target, {"reason": change.reason, "soft": purge.soft})
+        return self._last
+
+    def save_purge_log(self, purge_log: PurgeLog, always: bool = False) -> None:
+        """Spare the next start a long replay. A disk that refuses it fails nothing: the purges themselves are there."""
+        if self._last - self._saved >= SAVE_EVERY or (always and self._last > self._saved):
+            try:
+                self._journal.save_purge_log({"number": self._last, "epochs": purge_log.to_dict()})
+            except JournalError as error:
+                self._note_failed(error)
+            else:
+                self._saved = self._last
+
+    @property
+    def history(self) -> str:
+        """Which journal's purges these are."""
+        return self._journal.history
+
+    def purge_log(self) -> PurgeLog:
+        """All purges of earlier runs: the saved log and what was appended after them."""
+        found = self._journal.load_purge_log()
+        purge_log = PurgeLog() if found is None else PurgeLog.from_dict(found["epochs"])
+        self._saved = self._last = 0 if found is None else int(found["number"])
+        for record in self._journal.purges_since(self._saved):
+            purge_log.record(Purge.from_dict(record.purge), record.at, record.id)
+            self._last = record.id
+        self.save_purge_log(purge_log, always=True)
+        if self._saved == self._last:  # else the rows are still needed
+            try:
+                self._journal.trim(KEPT)
+            except JournalError as error:
+                self._note_failed(error)
+        return purge_log
+
+    def _note_failed(self, error: JournalError) -> None:
+        if error.detail not in self.failed:
+            self.failed.append(error.detail)
+
+    # -- what is read back -----------------------------------------------------------------------------------------
+
+    def membership(self, config: Config) -> Membership:
+        """The file's entries and the journal's."""
+        found = of_file(config)
+        self.passed_over = []
+        for registration in self._journal.regions().values():
+            found = self._add(found, config, "region", registration)
+        for registration in self._journal.backends().values():
+            found = self._add(found, config, "backend", registration)
+        for state in self._journal.admin_states(time.time()).values():
+            found = _with_state(found, state)
+        return found
+
+    def _add(self, found: Membership, config: Config, kind: str, registration: Registration) -> Membership:
+        name = registration.name
+        try:
+            if kind == "region":
+                return _with_region(found, registration)
+            return _with_backend(found, config, registration)
+        except Refusal as error:
+            self.passed_over.append(f"{kind} {name}, registered at run time: {error.detail}")
+            return found
+
+    def revision(self, text: str) -> None:
+        """The configuration was accepted."""
+        self._journal.record_revision(text)
+
+    def audit(self, limit: int) -> list[dict[str, Any]]:
+        """Who did what, newest first."""
+        return [
+            {
+                "id": record.id,
+                "at": record.at,
+                "actor": record.actor,
+                "action": record.action,
+                "target": record.target,
+                "detail": record.detail,
+            }
+            for record in self._journal.audit_log(limit)
+        ]
+
+
+def _word_of(found: Registration | AdminState) -> Word:
+    return Word(found.actor, found.reason, found.at, found.expires_at)
+
+
+def _with_region(found: Membership, registration: Registration) -> Membership:
+    name = registration.name
+    if name in found.regions:
+        raise Refusal("the configuration file has a region of this name, which counts")
+    return found.with_region(
+        RegionEntry(region_of(name, registration.data), Source.RUNTIME, registered=_word_of(registration))
+    )
+
+
+def _with_backend(found: Membership, config: Config, registration: Registration) -> Membership:
+    pool, _, identity = registration.name.partition("/")
+    if pool not in config.pools:
+        raise Refusal(f"the configuration file has no pool {pool} any more")
+    if (pool, identity) in found.backends:
+        raise Refusal("the configuration file has a backend of this name, which counts")
+    spec = backend_of(pool, registration.data)
+    if spec.region not in found.regions:
+        raise Refusal(f"there is no region {spec.region} any more")
+    if any(entry.spec.same_address(spec) for entry in found.of_pool(pool)):
+        raise Refusal("the configuration file has a backend at this address, which counts")
+    return found.with_backend(BackendEntry(spec, Source.RUNTIME, registered=_word_of(registration)))
+
+
+def _with_state(found: Membership, state: AdminState) -> Membership:
+    """The operator's state, for an entry of either source; one for something that is gone waits in the journal."""
+    admin, word = Admin(state.state), _word_of(state)
+    if state.kind == "region":
+        region = found.regions.get(state.name)
+        return found if region is None else found.with_region(replace(region, admin=admin, word=word))
+    pool, _, identity = state.name.partition("/")
+    backend = found.backends.get((pool, identity))
+    return found if backend is None else found.with_backend(replace(backend, admin=admin, word=word))

@@ -1,0 +1,397 @@
+"""Stage 7: one fetch whose response may be stored, and the clients that watch it.
+
+    Follower (one per waiting client) pump ──┐
+    Follower ──────────────────────── pump ──┤   chunks ◄── Fill ◄── Fetch
+    Store ◄── put, when whole and storable ──┘
+
+The body's pieces go into `chunks`; each watch has its place there and is served as fast as its client takes. While the
+response is being stored nothing is dropped and no client slows the fill; otherwise pieces go when the last watch has
+them, and the slowest watch holds the backend back. Memory stays set aside until the last watch has the pieces.
+
+One rule: what did not end whole is neither stored nor ended as if it were. The outcome table is `cache.flights`; what a
+head makes of what is already stored is in `answers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.cache.flights import Flight, FlightMember, Outcome, Why
+from edge.cache.freshness import Times
+from edge.cache.policy import is_for_all, may_serve_stale
+from edge.cache.purge import PurgeState
+from edge.cache.revalidate import offer_fields, request_fields, rest_fields
+from edge.cache.stored import Plan, Stored
+from edge.cache.storing import storing
+from edge.cache.verdict import Action, Failure, Reason, Verdict, forward, word
+from edge.dataplane.caching.follower import Follower
+from edge.dataplane.caching.hit import serve
+from edge.dataplane.caching.origin_outcome import (
+    accepts,
+    after_head,
+    asks_rest,
+    completed,
+    displace,
+    purged_for,
+    refused,
+    stand_in,
+    validated,
+)
+from edge.dataplane.caching.response_start import ResponseStart, passed_on, shared
+from edge.dataplane.caching.spilling import finish, give_up, hold, kept, put, reserve, trim, unreserve
+from edge.dataplane.upstream.fetch import Fetch
+from edge.dataplane.upstream.hedge import GATEWAY_FAILURES
+from edge.dataplane.upstream.request_head import client_lines
+from edge.errors import EdgeError, NoBackend
+from edge.http.cache_status import forwarded, line
+from edge.http.grammar import ResponseFacts
+from edge.http.message import Fields, Line, RequestHead, ResponseHead
+from edge.ports import Spill
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.store import Store
+
+ERRORS = GATEWAY_FAILURES | {500}
+
+
+def _from_store() -> EdgeError:
+    return EdgeError("answered from store")
+
+
+class Fill:
+    """A fetch for the store's sake and its watches' (`fetch.Receiver`)."""
+
+    def __init__(self, first: Follower, flight: Flight | None) -> None:
+        exchange = first.exchange
+        assert exchange.worker.store is not None and exchange.routed.rules is not None
+        self.store: Store = exchange.worker.store
+        self.rules = exchange.routed.rules
+        self.exchange = exchange
+        self.request: RequestHead = first.asked.request
+        self.decision = first.asked.decision
+        self.variants = first.asked.variants
+        self.flight = flight
+        self.flight_key = first.flight_key
+        self.followers: list[Follower] = [first]
+        self.chunks: list[bytes] = []
+        self.plan: Plan | None = None  # set while the body is being stored
+        self.whole = False  # the body has ended
+        self.trailers: list[Line] = []
+        self.seq = self.store.purge_log.now_seq()
+        self.requested_at = self.store.clock()
+        self._began: ResponseStart | None = None  # what who joins later is given
+        self._late = False  # the head is out: who comes now asked after it
+        self._plain = False  # asked without conditions of ours
+        self.spill: Spill | None = None  # the body goes to the disk as it comes
+        self.reserved = 0
+        self._total = 0
+        self._fetch: Fetch | None = None
+        self._held = False
+        first.fill = self
+        first.flight = flight
+        if flight is not None:
+            flight.stream, flight.since = self, self.seq
+
+    def start(self) -> None:
+        """Send the request, with the conditions that the decision asks for."""
+        lines = client_lines(self.exchange, self._fields())
+        self.requested_at = self.store.clock()
+        prefetcher = self.exchange.routed.prefetcher
+        if prefetcher is not None and self.exchange.counted:
+            prefetcher.origin_asked(monotonic())
+        self._fetch = Fetch(self.exchange, self, lines)
+        if self.decision.stored is not None:
+            self._fetch.validates = True
+            self._fetch.patient = stand_in(self, self.request, Failure.CONNECT, self.store.clock()) is None
+        self._fetch.attempt()
+
+    def adopt(self, fetch: Fetch, seq: int, requested_at: float) -> None:
+        """Go on with what was begun without a fill (`cold`)."""
+        self._fetch, self.seq, self.requested_at = fetch, seq, requested_at
+        fetch.receiver = self
+
+    def _fields(self) -> Fields | None:
+        """The request's fields with conditions of ours in place of the client's; None: as they came."""
+        decision, own = self.decision, self.exchange.block.fields
+        stored = decision.stored
+        if self._plain:
+            return None
+        if stored is not None and decision.act is Action.REVALIDATE:
+            return request_fields(own, stored)
+        if stored is not None and asks_rest(self):
+            return rest_fields(own, stored)
+        return offer_fields(own, decision.offers) if decision.offers else None
+
+    # -- fetch.Receiver --------------------------------------------------------------------------------------------
+
+    def interim(self, facts: ResponseFacts) -> None:
+        """1xx goes to whom the request came from, never to those who follow or come later."""
+        if self.followers and self.followers[0].exchange is self.exchange:
+            self.exchange.interim(facts)
+
+    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Decide what becomes of the response, then let the watches have it."""
+        if done:
+            self._fetch = None
+        now = self.store.clock()
+        response = ResponseHead(facts.status, facts.reason, facts.fields, misframed=facts.misframed)
+        times = Times(self.requested_at, now)
+        head_at = monotonic()
+        for follower in self.followers:
+            follower.exchange.head_at = head_at
+        if self._settled_by(response, times, done):
+            return
+        rest = asks_rest(self) and not self._plain
+        whole = completed(self, response, times) if rest else None
+        if whole is not None and reserve(self, whole[0].length):
+            stored, plan = whole
+            self.chunks, self._total = list(stored.chunks), stored.length
+            self._keep(plan, shared(plan, now))
+        elif rest and facts.status in (206, 416):
+            self._ask_again(done)
+            return
+        else:
+            self._use(response, times, passed_on(facts, length, now - self.requested_at))
+        if body:
+            self.data(body)
+        if done:
+            self.end([])
+
+    def _settled_by(self, response: ResponseHead, times: Times, done: bool) -> bool:
+        """Whether something stored answers instead of this response, or the origin is asked again."""
+        now = times.received_at
+        self._invalidate(response, now)
+        status = response.status
+        if status == 304 and not self._plain and (self.decision.act is Action.REVALIDATE or self.decision.offers):
+            found = validated(self, response, times)
+            if found is None:
+                self._ask_again(done)
+            else:
+                self._serve_all(found, Verdict.REVALIDATED, now)
+            return True
+        if status in ERRORS and self._stands_in(Failure.STATUS, now):
+            self._drop_fetch(done)
+            self.settle(Outcome.FAILED)
+            return True
+        found = after_head(self, response, times)
+        if found is not None:
+            self._serve_all(found, Verdict.REVALIDATED, now)
+        return found is not None
+
+    def _invalidate(self, response: ResponseHead, now: float) -> None:
+        """What an unsafe request's answer makes invalid; that this one itself may be stored is not undone by it."""
+        purge_log = self.store.purge_log
+        current = self.seq == purge_log.now_seq()
+        self.store.invalidate(self.request, response, self.rules, now)
+        if current:
+            self.seq = purge_log.now_seq()
+
+    def _use(self, response: ResponseHead, times: Times, response_start: ResponseStart) -> None:
+        """Store the response while it streams, or pass it on with the reason why not."""
+        now = times.received_at
+        found = storing(self.request, response, self.rules, times)
+        why_not = refused(self, found, now) if isinstance(found, Plan) else found
+        if isinstance(found, Plan) and why_not is None:
+            self._keep(found, response_start)
+        else:
+            displace(self, response, now)
+            self._pass_on(why_not or Reason.COLD, response_start)
+
+    def _ask_again(self, done: bool) -> None:
+        """Without conditions of ours: what they brought is of no use."""
+        self._drop_fetch(done)
+        self._plain = True
+        self.start()
+
+    def _drop_fetch(self, done: bool) -> None:
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None and not done:
+            fetch.cancel(_from_store())
+
+    def data(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self.plan is not None:
+            self._total += len(data)
+            if not kept(self, data, self._total):
+                self._too_large()
+        self.chunks.append(data)
+        self.pump()
+
+    def end(self, trailers: list[Line]) -> None:
+        """The body is whole: store it, then let the watches end."""
+        self.whole, self.trailers, self._fetch = True, trailers, None
+        if self.plan is not None and self.spill is not None:
+            finish(self, self.plan)
+        else:
+            if self.plan is not None:
+                put(self, self.plan)
+            self.settle(Outcome.STORED)
+        self.pump()
+        hold(self)
+
+    def failed(self, error: EdgeError) -> None:
+        """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
+        self._fetch = None
+        self._release()
+        if self._began is not None:
+            self.settle(Outcome.FAILED)
+            for follower in list(self.followers):
+                follower.exchange.broken(error)
+            return
+        failure = Failure.OUTAGE if isinstance(error, NoBackend) else Failure.CONNECT
+        if not self._stands_in(failure, self.store.clock()):
+            for follower in list(self.followers):
+                follower.exchange.verdict = Verdict.ERROR.value
+                follower.exchange.fail(error)
+        self.settle(Outcome.FAILED)
+
+    # -- answering from store ----------------------------------------------------------------------------------------
+
+    def _serve_all(self, stored: Stored, verdict: Verdict, now: float) -> None:
+        """Whoever watches or waits gets what was just validated."""
+        for follower in list(self.followers):
+            self._serve(follower, stored, verdict, now)
+        if not is_for_all(stored, self.rules):  # it was validated for who asked, and for nobody else
+            self.settle(Outcome.UNCACHEABLE)
+            return
+        for follower in self._waiting():
+            if not purged_for(self, follower, stored.key, stored.tags):
+                self._serve(follower, stored, Verdict.COLLAPSED, now)
+        self.settle(Outcome.STORED)
+
+    def _waiting(self) -> list[Follower]:
+        parties = self.flight.waiting.values() if self.flight is not None else ()
+        return [party for party in parties if isinstance(party, Follower)]
+
+    def _serve(self, follower: Follower, stored: Stored, verdict: Verdict, now: float) -> None:
+        self._let_go(follower)
+        exchange = follower.exchange
+        if verdict is not Verdict.STALE:
+            why, status = forward(self.decision.reason), 304 if self.request.method == b"GET" else 200
+            collapsed, ttl_s = verdict is Verdict.COLLAPSED, stored.ttl(now)
+            told = forwarded(why, status=status, collapsed=collapsed, ttl_s=ttl_s, detail=exchange.reason)
+            exchange.cache_status = line(told)
+        serve(exchange, follower.asked.request, stored, verdict, now)
+
+    def _let_go(self, follower: Follower) -> None:
+        follower.exchange.follower = follower.fill = follower.flight = None
+        if follower in self.followers:
+            self.followers.remove(follower)
+        if self.flight is not None:
+            self.store.flights.leave(self.flight, follower)
+
+    def _stands_in(self, failure: Failure, now: float) -> bool:
+        """Serve what is stored instead of a failure, where every rule allows it; false when the first may not."""
+        stored = stand_in(self, self.request, failure, now)
+        if stored is None:
+            return False
+        for follower in [*self.followers, *self._waiting()]:
+            if follower in self.followers or may_serve_stale(stored, follower.asked.request, self.rules, now, failure):
+                follower.exchange.reason = f"{failure.value}-error"
+                self._serve(follower, stored, Verdict.STALE, now)
+        return True
+
+    # -- followers ---------------------------------------------------------------------------------------------------
+
+    def _keep(self, plan: Plan, response_start: ResponseStart) -> None:
+        """Store while streaming; followers whose variant it is join the stream."""
+        self.plan, now = plan, self.store.clock()
+        kept = self.store.purge_log.admit(self.seq, plan.key, plan.tags).verdict is not PurgeState.GONE
+        self._begin(response_start, self._status(stored=kept, ttl=plan.born + plan.lifetime_s - now))
+        flights, flight = self.store.flights, self.flight
+        if not is_for_all(plan, self.rules):
+            self.settle(Outcome.UNCACHEABLE)
+            return
+        if flight is None:
+            if self.flight_key is not None:
+                flights.forget(self.flight_key)
+            return
+        flight.tags = plan.tags
+        flights.storable(flight, self, self._accepts)
+        self._late = True
+
+    def _accepts(self, party: FlightMember) -> bool:
+        return isinstance(party, Follower) and self.plan is not None and accepts(self, party, self.plan, self._late)
+
+    def join(self, follower: Follower) -> None:
+        """A follower takes part from the first byte on; it gets the lines that are stored."""
+        plan, now = self.plan, self.store.clock()
+        if plan is None or self.spill is not None:  # not kept, or its beginning is on the disk only
+            follower.on_alone(Why.TOO_LARGE)
+            return
+        self.followers.append(follower)
+        why, ttl_s = forward(follower.asked.decision.reason), plan.born + plan.lifetime_s - now
+        began = self._began
+        assert began is not None  # nobody joins before the head
+        status = line(forwarded(why, stored=True, collapsed=True, ttl_s=ttl_s))
+        follower.begin(shared(plan, now, began.bodiless), status)
+        follower.pump()
+
+    def _begin(self, response_start: ResponseStart, cache_status: Callable[[Follower], bytes]) -> None:
+        """The head for those who watch already: the one who asked."""
+        self._began = response_start
+        for follower in list(self.followers):
+            follower.begin(response_start, cache_status(follower))
+
+    def _pass_on(self, reason: Reason, response_start: ResponseStart) -> None:
+        """Not stored: whoever waited asks for itself."""
+        if self.request.method != b"HEAD":  # which is never stored itself; why it was asked says more
+            for follower in self.followers:
+                follower.exchange.reason = word(reason, self.rules.name)
+        self._begin(response_start, self._status(stored=False, ttl=None))
+        self.settle(Outcome.TOO_LARGE if reason is Reason.SIZE else Outcome.UNCACHEABLE)
+        self.flight = None
+
+    def _status(self, stored: bool, ttl: float | None) -> Callable[[Follower], bytes]:
+        why = forward(self.decision.reason)
+        return lambda follower: line(forwarded(why, stored=stored, ttl_s=ttl, detail=follower.exchange.reason))
+
+    # -- the body --------------------------------------------------------------------------------------------------
+
+    def _too_large(self) -> None:
+        """It outgrew what may be stored: those who watch stay, nothing is kept."""
+        self.plan = None
+        give_up(self)
+        self.settle(Outcome.TOO_LARGE)
+
+    def _release(self) -> None:
+        unreserve(self)
+        if self.spill is not None and not self.whole:
+            give_up(self)
+
+    def settle(self, outcome: Outcome) -> None:
+        """End the flight."""
+        flight = self.flight
+        if flight is None:
+            return
+        if outcome is not Outcome.TOO_LARGE:
+            self.flight = None
+        self.store.flights.end(flight, outcome, monotonic())
+
+    def pump(self) -> None:
+        """Let every watch have what it can take; drop or hold back where nothing is stored."""
+        for follower in list(self.followers):
+            follower.pump()
+        if self.plan is not None and self.spill is None and not self.whole:
+            return
+        trim(self)
+        behind = bool(self.chunks) or (self.spill is not None and self.spill.full)
+        if self._fetch is not None and behind != self._held:
+            self._held = behind
+            self._fetch.pause() if behind else self._fetch.resume()
+
+    def leave(self, follower: Follower, error: EdgeError | None) -> None:
+        """A watch goes (`error`), or has all that it wanted. The fetch ends with the last one who wants its body."""
+        if follower in self.followers:
+            self.followers.remove(follower)
+        wanted = self.store.flights.leave(self.flight, follower) if self.flight is not None else bool(self.followers)
+        if self.followers or wanted or self.whole or (error is None and self.plan is not None):
+            self.pump()
+            return
+        self._release()
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None:
+            fetch.cancel(error or _from_store())
+        self.settle(Outcome.FAILED)

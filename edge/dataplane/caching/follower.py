@@ -1,0 +1,176 @@
+"""One client of a fill: where it stands in the body, and what it does when the flight it waits for takes a turn.
+
+One rule: a watch is settled once. Until it has begun its response it can be told to attach, to lead or to go alone
+(`cache.flights.Party`); after that it only takes the body, or breaks off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge.cache.flights import Flight, Why
+from edge.cache.policy import Decision
+from edge.cache.stored import Stored
+from edge.cache.verdict import Action, Verdict
+from edge.dataplane.caching.response_start import ResponseStart
+from edge.dataplane.client.error_response import status_line
+from edge.dataplane.exchange import NO_BODY
+from edge.errors import EdgeError
+from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_modified_fields
+from edge.http.message import RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.fill import Fill
+    from edge.dataplane.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class LookupResult:
+    """What a client asked, what the look-up said to it, and the variants that it had before it."""
+
+    request: RequestHead
+    decision: Decision
+    variants: tuple[Stored, ...] = ()
+
+
+def request_of(exchange: Exchange) -> RequestHead:
+    """The request as decisions see it."""
+    return RequestHead(
+        exchange.method,
+        exchange.scheme,
+        exchange.authority,
+        exchange.target,
+        exchange.block.fields,
+        exchange.behind if exchange.told is not None else b"",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerCallbacks:
+    """What a watch does when it has to go on by itself. `fetch` leads the flight, or goes alone without one."""
+
+    fetch: Callable[[Follower, Flight | None], None]
+    look_again: Callable[[Follower], None]
+
+
+class Follower:
+    """An exchange that gets its response from a fill, its own or another's."""
+
+    __slots__ = (
+        "_turns",
+        "asked",
+        "at",
+        "exchange",
+        "fill",
+        "flight",
+        "flight_key",
+        "looked_again",
+        "seq",
+        "vary_names",
+    )
+
+    def __init__(self, exchange: Exchange, asked: LookupResult, turns: FollowerCallbacks, seq: int) -> None:
+        self.exchange = exchange
+        self.asked = asked
+        self.seq = seq  # the purge sequence when it was asked: what was purged before that is not for it
+        self.at = 0  # pieces of the fill's body that were written
+        self.fill: Fill | None = None
+        self.flight: Flight | None = None
+        self.flight_key: Hashable = None
+        self.vary_names: tuple[bytes, ...] = ()  # what the response to a shared fetch turned out to vary by
+        self.looked_again = False
+        self._turns = turns
+
+    # -- cache.flights.Party ---------------------------------------------------------------------------------------
+
+    def on_attach(self, flight: Flight) -> None:
+        """Somebody fetches what answers this request too: take it as it streams."""
+        fill: Fill | None = flight.stream  # type: ignore[assignment]  # only fills set it
+        if fill is None:  # it ended before this turn came
+            self.on_alone(Why.OTHER_VARIANT)
+            return
+        self.fill = fill
+        exchange = self.exchange
+        exchange.verdict = Verdict.COLLAPSED.value
+        fill.join(self)
+
+    def on_lead(self, flight: Flight) -> None:
+        """The leader failed: fetch, for those who still wait as well."""
+        self._turns.fetch(self, flight)
+
+    def on_alone(self, why: Why) -> None:
+        """Nobody else's fetch helps: look again, once, with what is known now, or fetch without regard to others."""
+        self.flight = self.fill = None
+        if why is Why.OTHER_VARIANT and not self.looked_again:
+            self.looked_again = True
+            self._turns.look_again(self)
+            return
+        if why is not Why.OTHER_VARIANT:
+            self.exchange.reason = why.value
+        self._turns.fetch(self, None)
+
+    # -- the response ----------------------------------------------------------------------------------------------
+
+    def begin(self, response_start: ResponseStart, cache_status: bytes) -> None:
+        """Write the head; the body follows by `pump`. The client's own condition is settled here where it has one."""
+        exchange = self.exchange
+        exchange.cache_status = cache_status
+        if response_start.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
+            exchange.fail(EdgeError("unexpected upgrade"))
+        elif not self._answered_shortly(response_start):
+            head = exchange.open(
+                response_start.status, response_start.wire, response_start.length, response_start.bodiless
+            )
+            exchange.downstream.transport.write(head + exchange.own_lines(response_start.dated))
+
+    def _answered_shortly(self, response_start: ResponseStart) -> bool:
+        """304 or 412 where the client's conditions say so and ours went to the origin in their place."""
+        asked = self.asked
+        if asked.decision.act is not Action.REVALIDATE or CONDITIONS.isdisjoint(asked.request.fields.names()):
+            return False
+        kind = answer(asked.request, response_start.status, response_start.fields, 0, 0).kind
+        if kind is Kind.NOT_MODIFIED:
+            status, fields = 304, not_modified_fields(response_start.fields)
+        elif kind is Kind.PRECONDITION_FAILED:
+            status, fields = 412, failed_fields(response_start.fields)
+        else:
+            return False
+        exchange, fill = self.exchange, self.fill
+        self.fill = self.flight = None
+        exchange.status, exchange.mode, exchange.follower = status, NO_BODY, None
+        head = status_line(status) + fields.encode() + exchange.own_lines(b"date" in fields)
+        exchange.downstream.transport.write(head)
+        exchange.finish()
+        if fill is not None:
+            fill.leave(self, None)
+        return True
+
+    def pump(self) -> None:
+        """Write what the client takes of what is there; end the response at the end of a whole body."""
+        fill, exchange = self.fill, self.exchange
+        if fill is None or exchange.ended or not exchange.begun:
+            return
+        chunks, downstream = fill.chunks, exchange.downstream
+        while self.at < len(chunks) and not downstream.paused:
+            exchange.body(chunks[self.at])
+            self.at += 1
+        if fill.whole and self.at == len(chunks):
+            exchange.follower = self.fill = self.flight = None
+            fill.followers.remove(self)
+            exchange.end(fill.trailers)
+
+    def resumed(self) -> None:
+        """The client takes more; the fill may go on dropping pieces."""
+        if self.fill is not None:
+            self.fill.pump()
+
+    def leave(self, error: EdgeError) -> None:
+        """The client has gone, or its exchange failed; the fetch that it is part of or waits for may end with it."""
+        fill: Fill | None = self.fill
+        if fill is None and self.flight is not None:
+            fill = self.flight.stream  # type: ignore[assignment]  # only fills set it
+        self.fill = self.flight = None  # what has left holds no body
+        if fill is not None:
+            fill.leave(self, error)

@@ -1,0 +1,156 @@
+"""Serving a stored response under a client's conditions and ranges (`quick` has the short way for a plain GET).
+
+One rule: a hit never waits. The body's chunks are written as they are stored, without copying them for the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge.cache.stored import Stored
+from edge.cache.verdict import Verdict
+from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
+from edge.dataplane.client.error_response import status_line
+from edge.dataplane.client.file_sender import FileSender, Part
+from edge.dataplane.exchange import LENGTH, NOT_STARTED
+from edge.errors import EdgeError
+from edge.http.cache_status import hit, line
+from edge.http.conditional import (
+    CLIENT_OWN,
+    Answer,
+    Kind,
+    answer,
+    failed_fields,
+    multipart,
+    not_modified_fields,
+    partial_fields,
+    unsatisfiable_fields,
+)
+from edge.http.message import Fields, RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+
+_EMPTY: tuple[bytes, ...] = ()
+
+
+def serve(
+    exchange: Exchange,
+    request: RequestHead,
+    stored: Stored,
+    verdict: Verdict,
+    now: float,
+    lost: Callable[[], None] | None = None,
+) -> None:
+    """Answer from store under the client's own conditions; `exchange.cache_status` is set by who forwarded.
+
+    `lost` is called instead when the body is in a file which turns out to be gone or damaged.
+    """
+    exchange.verdict = verdict.value
+    exchange.from_store = True
+    if verdict in (Verdict.HIT, Verdict.STALE):
+        detail = "" if verdict is Verdict.HIT else exchange.reason
+        exchange.cache_status = line(hit(stored.ttl(now), detail))
+    if CLIENT_OWN.isdisjoint(request.fields.names()):
+        head = b"%bAge: %d\r\n%b" % (stored.wire, stored.age(now), exchange.own_lines(True))
+        exchange.status = stored.status
+        if stored.file is None:
+            write(exchange, head, stored.chunks, stored.length)
+        else:
+            send(exchange, stored, head, ((0, stored.length),), stored.length, lost)
+        return
+    fields = stored.head.fields
+    limit = exchange.worker.limits.max_ranges
+    found = answer(request, stored.status, fields, stored.length, limit, stored.part)
+    status, fields, chunks = _shaped(exchange, stored, fields, found)
+    length = sum(len(each) if isinstance(each, bytes) else each[1] - each[0] for each in chunks)
+    lines = stored.wire if found.kind is Kind.FULL else status_line(status) + fields.encode()
+    exchange.status = status
+    head = b"%bAge: %d\r\n%b" % (lines, stored.age(now), exchange.own_lines(True))
+    if stored.file is None or not chunks:
+        write(exchange, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
+    else:
+        send(exchange, stored, head, chunks, length, lost)
+
+
+def _shaped(exchange: Exchange, stored: Stored, fields: Fields, found: Answer) -> tuple[int, Fields, tuple[Part, ...]]:
+    """Status, fields and body pieces of an answer."""
+    kind = found.kind
+    if kind is Kind.FULL:
+        return stored.status, fields, stored.chunks if stored.file is None else ((0, stored.length),)
+    if kind is Kind.NOT_MODIFIED:
+        return 304, not_modified_fields(fields), _EMPTY
+    if kind is Kind.PRECONDITION_FAILED:
+        return 412, failed_fields(fields), _EMPTY
+    if kind is Kind.UNSATISFIABLE:
+        return 416, unsatisfiable_fields(fields, found.complete or 0), _EMPTY
+    if len(found.ranges) == 1:
+        first, last = found.ranges[0]
+        piece = taken(stored, first - found.shift, last - found.shift + 1)
+        # A stored part is 206 already; its own lines give way to those of the range that is sent.
+        return 206, partial_fields(fields, (first, last), found.complete), piece
+    boundary = exchange.worker.next_id()
+    shaped = multipart(fields, found.ranges, found.complete or stored.length, boundary)
+    pieces: list[Part] = []
+    for lead, (first, last) in zip(shaped.leads, found.ranges, strict=True):
+        pieces.append(lead)
+        pieces.extend(taken(stored, first, last + 1))
+    return 206, shaped.fields, (*pieces, shaped.tail)
+
+
+def taken(stored: Stored, start: int, stop: int) -> tuple[Part, ...]:
+    """Bytes `start` to `stop` of a body, wherever it is."""
+    return cut(stored.chunks, start, stop) if stored.file is None else ((start, stop),)
+
+
+def cut(chunks: tuple[bytes, ...], start: int, stop: int) -> tuple[bytes, ...]:
+    """Bytes `start` to `stop` of a body; whole chunks are not copied."""
+    out: list[bytes] = []
+    at = 0
+    for chunk in chunks:
+        end = at + len(chunk)
+        if end > start and at < stop:
+            out.append(chunk[max(start - at, 0) : stop - at] if at < start or end > stop else chunk)
+        at = end
+    return tuple(out)
+
+
+def send(
+    exchange: Exchange,
+    stored: Stored,
+    head: bytes,
+    parts: tuple[Part, ...],
+    length: int,
+    lost: Callable[[], None] | None,
+) -> None:
+    """The same from a body's file, as the client takes it."""
+    if exchange.method == b"HEAD" or not length:
+        write(exchange, head, (), 0)
+        return
+
+    def gone() -> None:
+        exchange.mode, exchange.expected = NOT_STARTED, None
+        if lost is not None:
+            lost()
+        else:
+            exchange.fail(EdgeError("the stored body is gone"))
+
+    exchange.mode, exchange.expected = LENGTH, length
+    FileSender(exchange, stored, head, parts, gone).start()
+
+
+def write(exchange: Exchange, head: bytes, chunks: tuple[bytes, ...], length: int) -> None:
+    """The head and, unless it is for HEAD, the pieces; then the end."""
+    exchange.mode = LENGTH
+    exchange.from_store = True
+    transport = exchange.downstream.transport
+    if exchange.method == b"HEAD" or not chunks:
+        transport.write(head)
+    elif length < WRITE_TOGETHER and len(chunks) == 1:
+        exchange.bytes_out = length
+        transport.write(head + chunks[0])
+    else:
+        exchange.bytes_out = length
+        transport.writelines((head, *chunks))
+    exchange.finish()

@@ -1,0 +1,112 @@
+"""Fetches that no client waits for: refreshing what was served stale, warming, prefetching.
+
+One rule: such a fetch goes the same way as any other (`Fill`), from a client that is nobody: it takes whatever
+comes and is never slow. At most one refresh runs for a stored response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edge.cache.flights import Flight
+from edge.cache.policy import Decision
+from edge.cache.stored import Stored
+from edge.cache.verdict import Action, Reason
+from edge.dataplane.caching.fill import Fill
+from edge.dataplane.caching.follower import Follower, FollowerCallbacks, LookupResult
+from edge.dataplane.exchange import Exchange
+from edge.http.grammar import RequestHeaders
+from edge.http.message import RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.upstream.binding import Bound
+    from edge.dataplane.worker.router import Route
+    from edge.dataplane.worker.worker import Worker
+
+
+class NullTransport:
+    """A transport that takes everything and keeps nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Nobody reads."""
+
+    def writelines(self, pieces: Any) -> None:
+        """Nobody reads."""
+
+    def is_closing(self) -> bool:
+        """Never: there is nothing to close."""
+        return False
+
+
+class BackgroundClient:
+    """Stands where an exchange expects its client connection; `done` hears how the exchange ended."""
+
+    def __init__(self, worker: Worker, scheme: bytes, done: Callable[[Exchange], None] | None = None) -> None:
+        self.worker = worker
+        self.scheme = scheme
+        self.transport = NullTransport()
+        self.peer = "127.0.0.1"
+        self.peer_bytes = b"127.0.0.1"
+        self.paused = False
+        self.asked_by: tuple[bytes, ...] = ()
+        self.trusted = False
+        self.place = None
+        self.bound: Bound | None = None
+        self.is_gone = True  # it holds no backend connection
+        self.deadline = 0.0
+        self.forward_lines = (b"", b"")
+        self.exchange: Exchange | None = None
+        self.done = done
+
+    def let_go(self) -> None:
+        """What carries an identity is nobody's: it ends."""
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            bound.end()
+
+    def exchange_ended(self, keep: bool) -> None:
+        """The fetch is over."""
+        exchange, self.exchange = self.exchange, None
+        if self.done is not None and exchange is not None:
+            self.done(exchange)
+
+    def abort(self, reset: bool = False) -> None:
+        """Nothing to cut."""
+
+
+def background(
+    worker: Worker, route: Route, request: RequestHead, block: RequestHeaders, nobody: BackgroundClient
+) -> Exchange:
+    """An exchange of nobody's for this request."""
+    exchange = Exchange(nobody, b"GET", request.target, True, block)  # type: ignore[arg-type]  # stands for a ClientConnection
+    exchange.host = request.authority
+    exchange.route = route
+    exchange.counted = False
+    nobody.exchange = exchange
+    return exchange
+
+
+def refresh(exchange: Exchange, request: RequestHead, stored: Stored) -> None:
+    """Validate what was just served stale, once at a time, with the triggering request's fields (RFC 5861 3)."""
+    worker = exchange.worker
+    store = worker.store
+    assert store is not None and exchange.key is not None
+    mark = b"%b\n%b" % (exchange.key, stored.variant)
+    if mark in store.refreshing:
+        return
+    store.refreshing.add(mark)
+    nobody = BackgroundClient(worker, request.scheme, lambda _: store.refreshing.discard(mark))
+    shadow = background(worker, exchange.routed, request, exchange.block, nobody)
+    shadow.key, shadow.host, shadow.told = exchange.key, exchange.host, exchange.told
+    asked = LookupResult(replace(request, method=b"GET"), Decision(Action.REVALIDATE, Reason.STALE, stored), (stored,))
+    shadow.follower = follower = Follower(shadow, asked, _ALONE, store.purge_log.now_seq())
+    _fetch(follower, None)
+
+
+def _fetch(follower: Follower, flight: Flight | None) -> None:
+    Fill(follower, flight).start()
+
+
+_ALONE = FollowerCallbacks(_fetch, lambda follower: _fetch(follower, None))  # it is in no flight that could take a turn

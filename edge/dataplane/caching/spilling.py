@@ -1,0 +1,139 @@
+"""Where the body of a fill is kept while it streams: in memory, or on its way to the disk.
+
+    up to 64 KiB               in memory, also where the memory tier has no room: it goes to the disk packed
+    up to the memory's share   in memory, within its budget; written to the disk when it is whole
+    larger, or no room         to the disk as it comes (`Spill`), never whole in memory
+
+One rule: what is not kept in memory is dropped piece by piece when those who watch have it, and the backend is held
+back while the slowest of them, or the disk, does not keep up. What is set aside is given back piece by piece too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edge.cache.body import BodyFile
+from edge.cache.flights import Outcome
+from edge.cache.stored import Plan, build
+from edge.dataplane.caching.origin_outcome import outrun
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.fill import Fill
+
+PACKED_BYTES = 64 * 1024
+JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
+
+
+def kept(fill: Fill, data: bytes, total: int) -> bool:
+    """Keep one more piece of a body of `total` bytes so far; False when there is no place for it."""
+    store = fill.store
+    if total > fill.rules.max_object_bytes or fill.plan is None:
+        return False
+    if fill.spill is not None:
+        if fill.spill.failed:
+            return False
+        fill.spill.write(data)
+        return True
+    disk, announced = store.disk, fill.plan.length
+    if (disk is None or max(total, announced or 0) <= store.share) and reserve(fill, len(data)):
+        return True
+    if disk is None or (total <= PACKED_BYTES and (announced is None or announced <= PACKED_BYTES)):
+        return disk is not None
+    fill.spill = spill = disk.spill(announced)
+    spill.drained = fill.pump
+    for chunk in fill.chunks:
+        spill.write(chunk)
+    spill.write(data)
+    return True
+
+
+def reserve(fill: Fill, count: int) -> bool:
+    """Set memory aside; False when there is none."""
+    if not fill.store.index.reserve(count, fill.store.clock()):
+        return False
+    fill.reserved += count
+    return True
+
+
+def unreserve(fill: Fill) -> None:
+    """Give it back."""
+    if fill.reserved:
+        fill.store.index.release(fill.reserved)
+        fill.reserved = 0
+
+
+def trim(fill: Fill) -> None:
+    """Drop the pieces that every watch has, and give back what was set aside for them."""
+    chunks = fill.chunks
+    count = min((follower.at for follower in fill.followers), default=len(chunks))
+    if not count:
+        return
+    if fill.reserved:
+        freed = min(sum(map(len, chunks[:count])), fill.reserved)
+        fill.store.index.release(freed)
+        fill.reserved -= freed
+    del chunks[:count]
+    for follower in fill.followers:
+        follower.at -= count
+
+
+def hold(fill: Fill) -> None:
+    """The body is whole and some still take it: it counts for as long, also when what was stored of it is evicted."""
+    missing = sum(map(len, fill.chunks)) - fill.reserved
+    if missing > 0:
+        fill.store.index.hold(missing, fill.store.clock())
+        fill.reserved += missing
+
+
+def put(fill: Fill, plan: Plan) -> None:
+    """The body is whole, in memory: store it."""
+    unreserve(fill)
+    chunks = tuple(fill.chunks)
+    if len(chunks) > 1 and sum(map(len, chunks)) <= JOIN_BYTES:
+        chunks = (b"".join(chunks),)
+    try:
+        stored = build(plan, chunks)
+    except ValueError:
+        return  # not what its head announced: served as it came, never stored
+    now = fill.store.clock()
+    if outrun(fill, stored, now):
+        return
+    fill.store.put(stored, fill.seq, now)
+    prefetcher = fill.exchange.routed.prefetcher
+    if prefetcher is not None:
+        prefetcher.served(fill.exchange, stored)
+
+
+def finish(fill: Fill, plan: Plan) -> None:
+    """The body is whole: the flight ends when the disk has it, so that nobody fetches it anew meanwhile."""
+    assert fill.spill is not None
+    fill.spill.drained = None
+    fill.spill.finish(partial(_done, fill, plan))
+
+
+def _done(fill: Fill, plan: Plan, file: BodyFile | None, temp: str) -> None:
+    store, disk = fill.store, fill.store.disk
+    if file is None or disk is None:
+        fill.settle(Outcome.FAILED)
+        return
+    try:
+        stored = build(plan, (), file)
+    except ValueError:
+        disk.forsake(temp)
+        fill.settle(Outcome.FAILED)
+        return
+    now = store.clock()
+    if outrun(fill, stored, now) or not disk.put(stored, fill.seq, temp):
+        disk.forsake(temp)
+    else:
+        store.index.put(stored, now, fill.seq, min_uses=1)
+    fill.settle(Outcome.STORED)
+
+
+def give_up(fill: Fill) -> None:
+    """What went to the disk so far is not wanted."""
+    spill, fill.spill = fill.spill, None
+    if spill is not None:
+        spill.drained = None
+        spill.abort()

@@ -1,0 +1,224 @@
+"""The cache as one worker holds it: the index, the flights, and what purges and invalidations do to both.
+
+One rule: a purge is done when `purge` returns. Look-ups after it do not see what it named, and a fill that had started
+before it does not bring it back (`cache.purge`, sequence numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from edge.cache import invalidate
+from edge.cache.flights import Flight, Flights
+from edge.cache.index import Group, Index, Node, Put
+from edge.cache.key import cache_key
+from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
+from edge.cache.rules import Rules
+from edge.cache.stored import Stored
+from edge.dataplane.caching.tiers import newer_of, together
+from edge.http.message import Fields, RequestHead, ResponseHead
+from edge.ports import DiskTier
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.prefetch import Prefetcher
+
+TICK_S = 0.25  # how often `tick` is due
+MEMORY_SHARE = 16
+MAX_PARTS = 8  # of one URL
+SWEEP_STEPS = 200  # each tick; the rest of a large purge is freed bit by bit
+Progress = Callable[[dict[str, Any]], None]
+Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
+
+
+class Store:
+    """Stored responses of one worker. `announce` is told of invalidations, so that other workers follow."""
+
+    def __init__(self, budget_bytes: int, eviction: str, variant_limit: int = 64 + MAX_PARTS) -> None:
+        self._budget = budget_bytes
+        self._eviction = eviction
+        self._variant_limit = variant_limit
+        self.index = self._new_index(PurgeLog())
+        self.flights = Flights()
+        self.refreshing: set[bytes] = set()  # variants that a background refresh is fetching
+        self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
+        self.announce: Callable[[Purge], None] | None = None
+        self.disk: DiskTier | None = None
+        self.looked: tuple[bytes, tuple[Stored, ...]] | None = None  # what the quick way found and could not use
+        self.disk_hits = 0  # requests that were answered by what the disk had and memory had not
+        self.share = budget_bytes // MEMORY_SHARE  # a larger response does not go through memory where there is a disk
+        self.events: list[dict[str, Any]] = []  # for the operator, until the agent takes them
+        self.warmer: Warmer | None = None
+        self.prefetchers: list[Prefetcher] = []
+        self.late_s = 0.0  # how late the last tick was: a busy loop
+        self._ticked_at: float | None = None
+
+    def _new_index(self, purge_log: PurgeLog) -> Index[Stored]:
+        return Index(self._budget, self._eviction, self._variant_limit, 1, purge_log)
+
+    @property
+    def purge_log(self) -> PurgeLog:
+        """The purge sequence."""
+        return self.index.purge_log
+
+    def restore_purge_log(self, found: Mapping[str, Any]) -> None:
+        """Begin with the purges of earlier runs; before anything is stored."""
+        self.index = self._new_index(PurgeLog.from_dict(found))
+
+    def use_disk(self, disk: DiskTier) -> None:
+        """Have a second tier."""
+        self.disk = disk
+        disk.purge_log = lambda: self.index.purge_log
+
+    def is_hot(self, key: bytes) -> bool:
+        """Whether memory has it and it was used since: the disk keeps it too. Asked from a thread."""
+        return self.index.is_hot(key)
+
+    def get(self, key: bytes) -> Node[Stored] | Group[Stored] | None:
+        """What is stored for a key."""
+        return self.index.get(key)
+
+    def absence(self, key: bytes) -> str:
+        """Why nothing is stored for a key, in a word."""
+        word = self.index.absence(key).value
+        return word if word in ("evicted", "purged") else "cold"
+
+    def variants(self, key: bytes) -> tuple[Stored, ...]:
+        """What both tiers have for a key, without counting a hit; of the disk, what is at hand without waiting."""
+        found = self.index.peek(key)
+        memory: tuple[Stored, ...] = found.variants if found is not None else ()
+        disk = self.disk.look(key) if self.disk is not None else None
+        newer = newer_of(memory, disk or ())
+        return together(memory, newer) if newer else memory
+
+    def rivals(self, stored: Stored) -> tuple[Stored, ...]:
+        """What is stored already for its key, where such a response is kept first of all."""
+        if self.disk is not None and not self.index.fits(stored):
+            return self.variants(stored.key)
+        found = self.index.peek(stored.key)
+        return found.variants if found is not None else ()
+
+    # -- storing ---------------------------------------------------------------------------------------------------
+
+    def put(self, stored: Stored, seq: int, now: float) -> None:
+        """Keep a whole response whose fill started at `seq`, in both tiers."""
+        if stored.part is not None:
+            self._limit_parts(stored)
+        found = self.index.put(stored, now, seq, min_uses=1)
+        if self.disk is not None and found is not Put.PURGED and found is not Put.VARY_LIMIT:
+            self.disk.put(stored, seq)
+
+    def _limit_parts(self, stored: Stored) -> None:
+        """Let the oldest parts of its URL go: a look-up reads all that there are."""
+        parts = [one for one in self.variants(stored.key) if one.part is not None and one.variant != stored.variant]
+        if len(parts) >= MAX_PARTS:
+            parts.sort(key=lambda one: one.received_at)
+            for one in parts[: len(parts) - MAX_PARTS + 1]:
+                self.discard(one)
+
+    def replace(self, old: Stored, new: Stored, seq: int, now: float) -> None:
+        """Keep a validated head, with the same body, in the place of the old one."""
+        found = self.index.replace(old, new, now, seq)
+        if self.disk is None or found is Put.PURGED:
+            return
+        if old.variant != new.variant:
+            self.disk.remove(old)
+        self.disk.put(new, seq)
+
+    def discard(self, stored: Stored) -> None:
+        """Drop one response."""
+        self.index.discard(stored)
+        if self.disk is not None:
+            self.disk.remove(stored)
+
+    # -- purging ---------------------------------------------------------------------------------------------------
+
+    def purge(self, purge: Purge, now: float, number: int | None = None) -> int | None:
+        """Carry a purge out; how many responses for url and tag, None for the O(1) kinds."""
+        if self.disk is None:
+            return self.index.purge(purge, now, number)
+        with self.disk.recorded():
+            count = self.index.purge(purge, now, number)
+        self.disk.forget(purge, now)
+        return count
+
+    def marks(self, purge: Purge, now: float) -> list[tuple[int, int]]:
+        """What a purge by url or tag is about to touch here: with a disk tier, nothing may count twice."""
+        return [] if self.disk is None else self.disk.marks(self.index.named(purge, now), purge, now)
+
+    def invalidate(self, request: RequestHead, response: ResponseHead, rules: Rules, now: float) -> None:
+        """What an unsafe request's answer makes invalid (RFC 9111 4.4, 9875)."""
+        for uri in invalidate.targets(request, response):
+            authority, slash, rest = uri.partition(b"/")
+            key = cache_key(request.scheme, authority, slash + rest, rules, _NO_FIELDS)
+            self._invalidate(Purge(Kind.URL, key), now)
+        for tag in invalidate.groups(request, response):
+            self._invalidate(Purge(Kind.TAG, tag), now)
+
+    def purged_since(self, flight: Flight, key: bytes) -> bool:
+        """Whether what a flight fetches was purged since it began: nobody new may share it."""
+        purge_log = self.index.purge_log
+        if flight.since >= purge_log.seq:
+            return False
+        return purge_log.admit(flight.since, key, flight.tags).verdict is not PurgeState.KEPT
+
+    def _invalidate(self, purge: Purge, now: float) -> None:
+        self.purge(purge, now)
+        if self.announce is not None:
+            self.announce(purge)
+
+    # -- the rest --------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Four times a second: end waits, free what is expired or purged. `now` is the worker's monotonic clock."""
+        if self._ticked_at is not None:
+            self.late_s = max(0.0, now - self._ticked_at - TICK_S)
+        self._ticked_at = now
+        self.flights.tick(now)
+        for prefetcher in self.prefetchers:
+            prefetcher.tick(self, now)
+        self.index.sweep(SWEEP_STEPS, self.clock())
+        if self.disk is not None:
+            self.disk.tick()
+
+    async def warm(self, urls: list[str], progress: Progress) -> dict[str, Any]:
+        """Fetch URLs into the store; what came of it."""
+        if self.warmer is None:
+            return {"fetched": 0, "stored": 0, "failed": len(urls)}
+        return await self.warmer(urls, progress)
+
+    def stats(self) -> dict[str, float]:
+        """Plain numbers for status and metrics."""
+        stats = self.index.stats()
+        return {
+            **{name: value for name, value in vars_of(stats).items() if isinstance(value, int | float)},
+            "flights": len(self.flights),
+            **self._prefetched(),
+            **self._on_disk(),
+        }
+
+    def _on_disk(self) -> dict[str, float]:
+        if self.disk is None:
+            return {}
+        return {"disk_hits": self.disk_hits, **{f"disk_{name}": value for name, value in self.disk.stats().items()}}
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """What an operator should hear of the tiers, since the last time."""
+        found, self.events = self.events, []
+        return found if self.disk is None else [*found, *self.disk.events()]
+
+    def _prefetched(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for prefetcher in self.prefetchers:
+            for name, value in prefetcher.stats().items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+
+_NO_FIELDS = Fields()
+
+
+def vars_of(stats: object) -> dict[str, Any]:
+    """The fields of a slotted dataclass."""
+    return {name: getattr(stats, name) for name in getattr(stats, "__slots__", ())}

@@ -1,0 +1,399 @@
+"""One client connection: reads heads by the grammar, keeps the order, and owns every deadline and limit of its side.
+
+One rule: nothing overtakes. While an exchange runs, later bytes wait in a bounded buffer; the next head is read only
+when the exchange has ended and its bytes are not held up. What the grammar does not prove is answered with an error
+and the connection ends; bytes are never repaired.
+
+Deadlines are plain numbers that the worker's tick compares: no timer is made for a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from enum import Enum
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.dataplane.client import handshake
+from edge.dataplane.client.leaving import Leaving, Progress, unsent
+from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM, Reading
+from edge.dataplane.serve import refuse, serve
+from edge.errors import ClientError, ClientGone, ClientSlow
+from edge.http.grammar import REQUEST_LINE
+from edge.http.offence import offence
+
+if TYPE_CHECKING:
+    from edge.balance.geo import ClientPlace
+    from edge.dataplane.client.tunnel import Tunnel
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.upstream.binding import Bound
+    from edge.dataplane.worker.worker import Worker
+
+HEADS_A_TURN = 16  # pipelined requests that one connection has served before others have their turn
+HEAD_BYTES_A_TURN = 16 * 1024
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class State(Enum):
+    """What the bytes of this connection mean now."""
+
+    HANDSHAKE = "handshake"
+    OPEN = "open"
+    TUNNEL = "tunnel"
+    LINGER = "linger"  # our last answer is out; input is discarded
+    GONE = "gone"
+
+
+class ClientConnection(Reading):
+    """A client connection. At most one exchange runs on it at any time."""
+
+    __slots__ = (
+        "_progress",
+        "_served",
+        "_tls",
+        "asked_by",
+        "bound",
+        "deadline",
+        "exchange",
+        "forward_lines",
+        "key_host",
+        "key_start",
+        "leaving",
+        "paused",
+        "peer",
+        "peer_bytes",
+        "place",
+        "raw",
+        "scheme",
+        "state",
+        "trusted",
+        "tunnel",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
+        self.worker = worker
+        self.scheme = b"http" if tls is None else b"https"
+        self.state = State.OPEN
+        self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
+        self.leaving: Leaving | None = None  # after the last answer
+        self.paused = False  # the client does not take what we write
+        self.deadline = inf  # for what is awaited from the client; what it has to take is looked at by `look`
+        self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
+        self.peer = ""
+        self.peer_bytes = b""
+        self.bound: Bound | None = None  # a backend connection that carries this client's identity
+        self.place: ClientPlace | None = None  # where the peer is, once somebody asked
+        self.trusted = False
+        self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
+        self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
+        self.key_start = b""  # scheme and authority of a cache key
+        self._tls = tls
+        self.raw: asyncio.Transport | None = None  # the connection below TLS
+        self._served = False
+        self._progress: Progress | None = None
+
+    # -- asyncio ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if address else "unix"
+        self.peer_bytes = self.peer.encode()
+        if not self.worker.admit_connection(self):
+            self.state = State.GONE
+            transport.abort()  # type: ignore[attr-defined]  # refuse early: a full gateway spends nothing on it
+            return
+        self.deadline = monotonic() + self.worker.limits.header_timeout
+        if self._tls is not None:
+            self.state = State.HANDSHAKE
+            handshake.begin(self, self._tls)
+
+    def secured(self, transport: asyncio.Transport) -> None:
+        """The TLS handshake is done; the deadline of the first head runs on from accept."""
+        if self.state is not State.HANDSHAKE:
+            transport.abort()
+            return
+        limits = self.worker.limits
+        self.raw, self.transport = self.transport, transport
+        transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
+        self.state = State.OPEN
+        if self._buffer:
+            self._take(self.take_buffer(), 1)
+
+    def data_received(self, data: bytes) -> None:
+        if self.state is State.OPEN:
+            exchange = self.exchange
+            if exchange is not None:
+                self._wait(exchange, data)
+            elif self._holds:
+                self._keep(data)
+            else:
+                if self._buffer:
+                    data = self._buffer + data
+                    self._buffer = b""
+                self._take(data, 1)
+        elif self.state is State.TUNNEL:
+            assert self.tunnel is not None
+            self.tunnel.from_client(data)
+        elif self.state is State.HANDSHAKE:
+            self._buffer += data
+        elif self.leaving is not None:
+            self.leaving.heard(len(data), monotonic())
+
+    def eof_received(self) -> bool:
+        """The client sends no more. A running exchange has lost its client (as nginx holds it)."""
+        if self.tunnel is not None:
+            self.tunnel.client_ended()
+        elif self.exchange is not None:
+            self.abort()
+        else:
+            self.worker.slow.add(self)  # what is unsent has its deadline
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = State.GONE
+        self.deadline = inf
+        self.leaving = None
+        self._buffer = b""
+        self.worker.forget_connection(self)
+        tunnel, self.tunnel = self.tunnel, None
+        if tunnel is not None:
+            tunnel.client_gone()
+        if self.exchange is not None:
+            self.exchange.client_gone(ClientGone("client closed"))
+        self.let_go()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+        return self.state is State.GONE
+
+    def let_go(self) -> None:
+        """Hold no backend connection any more."""
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            bound.end()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.worker.slow.add(self)
+        if self.tunnel is not None:
+            self.tunnel.client_paused()
+            return
+        exchange = self.exchange
+        if exchange is None or exchange.upload is None or exchange.upload.done:
+            self.stop_reading(OUTPUT)  # who does not take answers gets no further ones
+        if exchange is not None:
+            exchange.client_paused()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._progress = None
+        self.start_reading(OUTPUT)
+        if self.tunnel is not None:
+            self.tunnel.client_resumed()
+        elif self.exchange is not None:
+            self.exchange.client_resumed()
+        elif self.state is State.OPEN:
+            self.deadline = self.worker.idle_deadline
+            if self._buffer:
+                self.turn()
+
+    # -- reading heads ---------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes, heads: int) -> None:
+        """Read and serve heads, this many at most, while nothing runs; what is left over waits for another turn."""
+        worker, at = self.worker, 0
+        limits = worker.head
+        while True:
+            end = data.find(b"\r\n\r\n", at)
+            if end < 0:
+                self._partial(data[at:])
+                return
+            line_end = data.find(b"\r\n", at)
+            match = REQUEST_LINE.fullmatch(data, at, line_end)
+            if match is None or end + 4 - at > limits.head_bytes or line_end - at > limits.first_line_bytes:
+                error = offence(data[at : end + 4], limits)
+                if error is not None:
+                    self._refuse(error)
+                    return
+                at += 2  # one empty line before a request is skipped
+                continue
+            raw = data[line_end + 2 : end + 2]
+            block = worker.blocks.get(raw)
+            if block is None:
+                block = worker.blocks.slow(raw)
+            self._served = True
+            at = end + 4
+            serve(self, match, block)
+            exchange = self.exchange
+            if exchange is not None:
+                if at < len(data):
+                    self._wait(exchange, data[at:])
+                return
+            if self.state is not State.OPEN:
+                return
+            if at == len(data):
+                self.deadline = worker.idle_deadline
+                return
+            heads -= 1
+            if not heads or at > HEAD_BYTES_A_TURN or self.paused:
+                self._keep(data[at:])
+                self.turn()
+                return
+
+    def _wait(self, exchange: Exchange, data: bytes) -> None:
+        """Bytes behind a head whose exchange still runs: its body, or the next request."""
+        if exchange.upload is not None and not exchange.upload.done:
+            self._upload(exchange, data)
+        else:
+            self._keep(data)
+
+    def _partial(self, data: bytes) -> None:
+        """A head that is not whole: refuse at once what can never become one, else wait within the deadline."""
+        error = offence(data, self.worker.head)
+        if error is not None:
+            self._refuse(error)
+            return
+        if not self._buffer and (self._served or self.deadline is inf):
+            self.deadline = monotonic() + self.worker.limits.header_timeout
+        self._served = False  # the deadline runs from the first byte, not from the last
+        self._buffer = data
+
+    def _keep(self, data: bytes) -> None:
+        """Pipelined bytes wait; past the bound, so does the client."""
+        self._buffer += data
+        if len(self._buffer) > self.worker.limits.pipeline_bytes:
+            self.stop_reading(PIPELINE)
+
+    def _upload(self, exchange: Exchange, data: bytes) -> None:
+        assert exchange.upload is not None
+        rest = exchange.upload.feed(data)
+        if rest and self.state is State.OPEN:
+            self._keep(rest)
+            if self.exchange is None:
+                self.turn()
+
+    def _refuse(self, error: ClientError) -> None:
+        refuse(self, error)
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Go on with what waits in a later turn of the loop; until then nothing more is taken."""
+        if not self._holds & TURN:
+            self.stop_reading(TURN)
+            self.worker.turns.later(self.next)
+
+    def next(self) -> None:
+        """This connection's turn: more of a body, or the next requests."""
+        self._holds &= ~TURN
+        exchange = self.exchange
+        if self.state is not State.OPEN:
+            return
+        if exchange is not None:
+            if exchange.upload is not None and exchange.upload.more:
+                self._upload(exchange, b"")
+        elif self._buffer and not self.paused:
+            self._served = True
+            self._take(self.take_buffer(), HEADS_A_TURN)
+        self.start_reading(PIPELINE if len(self._buffer) <= self.worker.limits.pipeline_bytes else 0)
+
+    # -- what an exchange asks of its connection -------------------------------------------------------------------
+
+    def exchange_ended(self, keep: bool) -> None:
+        """The exchange is over; read the next head, or end the connection when it cannot be kept."""
+        exchange, self.exchange = self.exchange, None
+        if self.state is not State.OPEN:
+            return
+        if not keep or self.worker.draining:
+            self.finish(exchange is not None and exchange.owed)
+            return
+        self.deadline = self.worker.idle_deadline
+        if self.paused:
+            self.stop_reading(OUTPUT)
+        if self._buffer:
+            self._holds &= ~UPSTREAM
+            if not self.paused:
+                self.turn()
+        elif self._holds:
+            self.start_reading(UPSTREAM | PIPELINE)
+
+    def begin_tunnel(self, tunnel: Tunnel) -> bytes:
+        """From here on the bytes are the tunnel's; those that came already are returned."""
+        self.tunnel = tunnel
+        self.state = State.TUNNEL
+        self.start_reading(ALL)
+        return self.take_buffer()
+
+    def finish(self, owes: bool = False) -> None:
+        """End politely: what was written goes out, what still comes is read away (`leaving`)."""
+        if self.leaving is not None or self.state is State.GONE:
+            return
+        self.state = State.LINGER
+        self.deadline = inf
+        self._buffer = b""
+        self.start_reading(ALL)
+        self.worker.slow.add(self)
+        self.leaving = Leaving(self, owes, monotonic())
+
+    def abort(self, reset: bool = False) -> None:
+        """End at once; `reset` makes sure that a body delimited by the close cannot look whole."""
+        if self.state is State.GONE:
+            return
+        if reset:
+            raw: socket.socket | None = self.transport.get_extra_info("socket")
+            if raw is not None:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.state = State.GONE  # nothing polite may follow: a FIN would make a cut body look whole
+        self.transport.abort()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def unsent(self) -> int:
+        """Bytes that the client's host does not have yet."""
+        return unsent(self.transport, self.raw)
+
+    def look(self, now: float) -> None:
+        """On each tick while the client is slow, or leaves: a deadline counts bytes that are unsent."""
+        if self.leaving is not None:
+            self.leaving.look(now)
+            return
+        left = self.unsent()
+        if not left and not self.paused:
+            self.worker.slow.discard(self)
+            self._progress = None
+            if self.deadline is inf and self.exchange is None and self.tunnel is None:
+                self.deadline = self.worker.idle_deadline
+        elif self._progress is None:
+            self._progress = Progress(left, now, self.worker.limits.write_timeout)
+        elif self._progress.stalled(left, now):
+            self.abort(reset=True)
+
+    def expire(self, now: float) -> None:
+        """The deadline passed: what that means depends on what was waited for."""
+        self.deadline = inf
+        if self.tunnel is not None:
+            self.tunnel.expire(now)
+        elif self.exchange is not None:
+            self.exchange.upload_late(now)
+        elif self.paused or (not self._buffer and self.state is State.OPEN and self.unsent()):
+            self.worker.slow.add(self)  # it is not idle: it has not taken its answer yet
+        elif self._buffer and self.state is State.OPEN:
+            self._refuse(ClientSlow("request head not in time"))
+        else:
+            self.abort()
+
+    def drain(self) -> None:
+        """The worker stops: an idle connection ends now, a running exchange is the last one."""
+        if self.state is State.HANDSHAKE:
+            self.abort()
+        elif self.state is State.OPEN and self.exchange is None and not self._buffer:
+            self.finish()

@@ -1,0 +1,69 @@
+"""TLS on a client connection, begun after it was accepted and counted.
+
+One rule: a handshake is a connection like any other. It counts from accept towards the limits in all and for its
+address, has the same deadline as a request head, and ends with it; what it needs of the loop ends with it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.connection import ClientConnection
+
+DAY_S = 86400.0  # in effect none: what is unsent at the end has its own deadline (`leaving`)
+_running: set[asyncio.Task[None]] = set()
+
+
+def begin(downstream: ClientConnection, tls: ssl.SSLContext) -> None:
+    """Start the handshake on a connection that was just admitted."""
+    task = asyncio.get_running_loop().create_task(_shake(downstream, tls), name=f"handshake {downstream.peer}")
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+
+
+async def _shake(downstream: ClientConnection, tls: ssl.SSLContext) -> None:
+    loop, raw = asyncio.get_running_loop(), downstream.transport
+    if raw.is_closing():
+        return
+    limit_s = downstream.worker.limits.header_timeout
+    started = loop.create_task(
+        loop.start_tls(
+            raw, downstream, tls, server_side=True, ssl_handshake_timeout=limit_s, ssl_shutdown_timeout=DAY_S
+        )
+    )
+    try:
+        await _pass_on(downstream, raw)
+        secured = await started
+    except (OSError, EOFError, asyncio.CancelledError) as error:  # refused, gone, or too late: its connection ends
+        started.cancel()
+        raw.abort()
+        downstream.connection_lost(error if isinstance(error, OSError) else None)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        return
+    if secured is None or secured.is_closing():
+        raw.abort()
+        downstream.connection_lost(None)
+    else:
+        downstream.secured(secured)
+
+
+async def _pass_on(downstream: ClientConnection, raw: asyncio.Transport) -> None:
+    """Give the TLS protocol what came between accept and its start, before the loop reads more.
+
+    The loop begins to read when `connection_made` returns, whatever it says, and `start_tls` takes over in a later
+    turn: after one turn it has replaced the protocol, after the second one the new protocol knows its transport.
+    """
+    await asyncio.sleep(0)
+    early = downstream.take_buffer()
+    await asyncio.sleep(0)
+    protocol = cast(Any, raw.get_protocol())  # uvloop's is one, without the name
+    while early and protocol is not downstream and not raw.is_closing():
+        room = protocol.get_buffer(len(early))
+        count = min(len(room), len(early))
+        room[:count] = early[:count]
+        protocol.buffer_updated(count)
+        early = early[count:]

@@ -1,0 +1,106 @@
+"""What is still unsent to a client, and the lingering close of its connection (RFC 9112 9.6).
+
+    last answer written ─► unsent bytes? ─yes─► as long as they move; none for `write_timeout`: reset
+                                └─no──► what the client still sends is read away: until it ends, is silent, or has
+                                        sent more than is worth reading; then the connection is closed
+
+One rule: a deadline counts bytes that are unsent, those in the kernel too. A response that was cut is reset, so that it
+cannot look whole; one that was sent is left to the client for as long as it needs to notice it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from fcntl import ioctl
+from math import inf
+from termios import TIOCOUTQ
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.connection import ClientConnection
+
+LINGER_S = 30.0  # in all, once everything is sent
+SILENCE_S = 2.0  # without a byte from a client that owes none
+OWED_SILENCE_S = 5.0  # from one that was still sending a body when it was answered
+READ_AWAY_BYTES = 64 * 1024 * 1024
+
+
+def unsent(transport: asyncio.Transport, raw: asyncio.Transport | None) -> int:
+    """Bytes that the client's host has not acknowledged; `raw` is the connection below one that is under TLS."""
+    waiting = transport.get_write_buffer_size() + (0 if raw is None else raw.get_write_buffer_size())
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return waiting
+    try:
+        return waiting + int(struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"))[0])
+    except (OSError, ValueError):  # closed meanwhile
+        return waiting
+
+
+class Progress:
+    """Whether unsent bytes get fewer. One for each client that is slow, made when it turns out to be."""
+
+    __slots__ = ("_left", "_patience_s", "_until")
+
+    def __init__(self, left: int, now: float, patience_s: float) -> None:
+        self._left = left
+        self._patience_s = patience_s
+        self._until = now + patience_s
+
+    def stalled(self, left: int, now: float) -> bool:
+        """Whether no byte was taken for too long."""
+        if left < self._left:
+            self._until = now + self._patience_s
+        self._left = left
+        return left > 0 and now >= self._until
+
+
+class Leaving:
+    """A client connection after its last answer. `owes`: the client was not done sending when it was answered."""
+
+    __slots__ = ("_closed", "_front", "_heard_at", "_owes", "_progress", "_read_away", "_sent_at")
+
+    def __init__(self, downstream: ClientConnection, owes: bool, now: float) -> None:
+        self._front = downstream
+        self._owes = owes
+        self._heard_at = now
+        self._sent_at = inf  # when everything was sent
+        self._read_away = 0
+        self._closed = False
+        self._progress = Progress(downstream.unsent(), now, downstream.worker.limits.write_timeout)
+        if downstream.raw is None:
+            downstream.transport.write_eof()
+            self._closed = True
+        elif not owes:  # TLS cannot end in one direction: bytes that came after its end would reset the connection
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._front.transport.close()
+
+    def heard(self, count: int, now: float) -> None:
+        """Bytes of the client that nobody reads."""
+        self._owes = True
+        self._heard_at = now
+        self._read_away += count
+        if self._read_away > READ_AWAY_BYTES:
+            self._front.stop_reading()
+
+    def look(self, now: float) -> None:
+        """On each tick: is it over?"""
+        downstream = self._front
+        left = downstream.unsent()
+        if self._progress.stalled(left, now):
+            downstream.abort(reset=True)
+            return
+        if left:
+            return
+        if self._sent_at == inf:
+            self._sent_at = self._heard_at = now
+        silent = now - self._heard_at >= (OWED_SILENCE_S if self._owes else SILENCE_S)
+        if silent and not self._closed:
+            self._close()
+            self._heard_at = now  # the other side has to say its own end
+        elif silent or now - self._sent_at >= LINGER_S:
+            downstream.abort()

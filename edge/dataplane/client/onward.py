@@ -1,0 +1,279 @@
+"""What `edge.sdk` promises an application, for one request: facts of its exchange, and asking the gateway onward.
+
+A subrequest is a client connection of the gateway's own, over a transport in memory: the strict grammar, the routes,
+the cache, the limits and the log see it like any other. One rule: it is bounded. Requests nest `MAX_DEPTH` deep and
+never ask for what asked for them, one request asks at most `MAX_FETCHES` times, and a body that nobody reads holds its
+origin back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from time import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from edge.cache.purge import Kind, Purge
+from edge.errors import UpstreamError
+from edge.http.chunked import chunk, last_chunk
+from edge.http.grammar import ResponseFacts
+from edge.http.message import Line
+from edge.ports import Connection, ResponseSink, Timeouts
+from edge.sdk import FetchError, FetchLoop
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.exchange import Exchange
+
+MAX_DEPTH = 4
+MAX_FETCHES = 64
+MAX_BODY = 64 * 1024 * 1024  # what `read` takes at once
+HELD_BYTES = 64 * 1024  # of a body that is not read yet
+TIMEOUTS = Timeouts(first_byte=120.0, head=120.0, body=120.0)  # the inner exchange has the deadlines of its own route
+_OURS = frozenset(("connection", "content-length", "transfer-encoding", "host", "upgrade", "expect", "te"))
+
+Dial = Callable[["ClientConnection", str], Connection]
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Onward:
+    """One request of an application (`edge.sdk.Edge`). `sink` is who waits for the application's answer."""
+
+    def __init__(
+        self, sink: Any, app: str, downstream: Callable[[tuple[bytes, ...]], ClientConnection], dial: Dial, tell: Tell
+    ) -> None:
+        fetch = getattr(sink, "fetch", sink)  # a hedge stands for its fetch
+        exchange: Exchange = fetch.exchange
+        self._exchange = exchange
+        self._app = app
+        self._front, self._dial, self._tell = downstream, dial, tell
+        self._fetches = 0
+        self.client = exchange.client_text()
+        self.request_id = exchange.request_id.decode()
+        self.route = exchange.routed.name
+        self.pool = exchange.routed.pool.name
+        self.region = "" if fetch.backend is None else fetch.backend.region
+        self.scheme = exchange.downstream.scheme.decode()
+
+    @property
+    def country(self) -> str:
+        """ISO code of the client's place; empty when unknown."""
+        geography = self._exchange.worker.geography
+        place = None if geography is None else geography.places.place(self.client)
+        return "" if place is None else place.country or ""
+
+    async def fetch(
+        self,
+        target: str,
+        *,
+        method: str = "GET",
+        host: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | AsyncIterator[bytes] = b"",
+    ) -> Answer:
+        """Ask the gateway itself. Raises FetchError, ValueError."""
+        exchange = self._exchange
+        own = exchange.host or b""
+        head = request_text(method, target, own.decode("latin-1") if host is None else host, headers or {}, body)
+        chain = (*exchange.downstream.asked_by, b"%b %b%b" % (exchange.method, own, exchange.target))
+        asked = f"{method} {own.decode('latin-1') if host is None else host.lower()}{target}".encode("latin-1")
+        if len(chain) > MAX_DEPTH or asked in chain:
+            raise FetchLoop("a request asks for itself" if asked in chain else f"nested more than {MAX_DEPTH} deep")
+        self._fetches += 1
+        if self._fetches > MAX_FETCHES:
+            raise FetchError(f"more than {MAX_FETCHES} subrequests of one request")
+        answer = Answer(self._dial(self._front(chain), self.client))
+        await answer.ask(head, method == "HEAD", body)
+        return answer
+
+    async def purge_tag(self, tag: str) -> int:
+        """Purge a tag here, and tell the other workers."""
+        store = self._exchange.worker.store
+        if store is None:
+            return 0
+        purge = Purge(Kind.TAG, tag.encode())
+        count = store.purge(purge, time())
+        if store.announce is not None:
+            store.announce(purge)
+        return count or 0
+
+    def log(self, message: str) -> None:
+        """A line among the events."""
+        self._tell("app.log", {"app": self._app, "request": self.request_id, "evidence": message[:1000]})
+
+
+def request_text(
+    method: str, target: str, host: str, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes]
+) -> bytes:
+    """A request head. Raises ValueError for what could be read in two ways; the gateway's grammar judges the rest."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
+    for name, value in headers.items():
+        if name.lower() in _OURS:
+            raise ValueError(f"{name} is the gateway's to say")
+        lines.append(f"{name}: {value}")
+    if not isinstance(body, bytes):
+        lines.append("Transfer-Encoding: chunked")
+    elif body or method in ("POST", "PUT", "PATCH"):
+        lines.append(f"Content-Length: {len(body)}")
+    if any("\r" in line or "\n" in line or "\0" in line for line in lines) or " " in method + target:
+        raise ValueError("a request's words hold no line ends, and its method and target no spaces")
+    return "\r\n".join((*lines, "\r\n")).encode("latin-1")
+
+
+class Answer:
+    """An answer as it comes (`edge.sdk.Fetched`, and `ports.ResponseSink`)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._connection = connection
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._more = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._ended = False
+        self._error: Exception | None = None
+
+    async def ask(self, head: bytes, head_only: bool, body: bytes | AsyncIterator[bytes]) -> None:
+        """Send the request and wait for the answer's head. Raises FetchError."""
+        sink: ResponseSink = self
+        connection = self._connection
+        try:
+            if isinstance(body, bytes):
+                connection.send(head + body, sink, TIMEOUTS, head_only, False)
+            else:
+                connection.send(head, sink, TIMEOUTS, head_only, False)
+                await self._upload(body)
+            await self._begun
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    async def _upload(self, body: AsyncIterator[bytes]) -> None:
+        connection = self._connection
+        connection.upload_begins()
+        async for piece in body:
+            await self._writable.wait()
+            if self._begun.done():
+                return  # an early answer: the rest is not wanted
+            if piece:
+                connection.upload(chunk(piece))
+        connection.upload(last_chunk([]))
+        connection.upload_ends()
+
+    # -- edge.sdk.Fetched ------------------------------------------------------------------------------------------
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces. Raises FetchError when it breaks off."""
+        while True:
+            while self._pieces:
+                piece = self._pieces.popleft()
+                self._held -= len(piece)
+                if self._held <= HELD_BYTES // 4 and not self._ended:
+                    self._connection.resume()
+                yield piece
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return
+            self._more.clear()
+            await self._more.wait()
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BODY:
+                self.close()
+                raise FetchError(f"a body of more than {MAX_BODY >> 20} MiB is to be read in chunks")
+        return b"".join(pieces)
+
+    async def text(self) -> str:
+        """The body as UTF-8."""
+        return (await self.read()).decode()
+
+    async def json(self) -> Any:
+        """The body as JSON."""
+        return orjson.loads(await self.read())
+
+    def close(self) -> None:
+        """Wanted no more: the inner exchange ends at once."""
+        if not self._ended:
+            self._end(FetchError("closed"))
+            self._connection.cancel()
+
+    async def __aenter__(self) -> Answer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- ports.ResponseSink ----------------------------------------------------------------------------------------
+
+    def on_interim(self, facts: ResponseFacts) -> None:
+        """Early hints are for browsers."""
+
+    def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """The final head."""
+        self.status = facts.status
+        for name, value in facts.fields.lines:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        if not self._begun.done():
+            self._begun.set_result(None)
+        if body:
+            self.on_data(body)
+        if done:
+            self._end(None)
+
+    def on_data(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > HELD_BYTES:
+            self._connection.pause()
+        self._more.set()
+
+    def on_end(self, trailers: list[Line]) -> None:
+        """The answer is whole."""
+        self._end(None)
+
+    def on_failed(self, error: UpstreamError) -> None:
+        """It broke off."""
+        self._end(FetchError(error.detail))
+
+    def on_bug(self, error: Exception) -> None:
+        """A callback of ours raised."""
+        self._end(FetchError(f"internal error: {type(error).__name__}"))
+
+    def on_pause(self) -> None:
+        """The inner request's body is taken more slowly than it comes."""
+        self._writable.clear()
+
+    def on_resume(self) -> None:
+        """Go on."""
+        self._writable.set()
+
+    def _end(self, error: FetchError | None) -> None:
+        if self._ended:
+            return
+        self._ended, self._error = True, error
+        self._more.set()
+        self._writable.set()
+        if not self._begun.done():
+            if error is None:
+                self._begun.set_result(None)
+            else:
+                self._begun.set_exception(error)
+                self._begun.exception()  # looked at: who asked may have gone

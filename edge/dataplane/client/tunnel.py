@@ -1,0 +1,139 @@
+"""After a 101 that the gateway asked for: bytes both ways, unread, with backpressure, until either side ends.
+
+One rule: nothing here looks at the bytes. When one side ends, what it sent is flushed to the other and both close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.errors import ResponseIncomplete, UpstreamError
+from edge.http.grammar import ResponseFacts
+from edge.http.message import Line
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.upstream.fetch import Fetch
+
+
+# A side that has vanished without a word is found out by the kernel in 2 minutes.
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Let the kernel find out whether a silent peer is still there."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES:
+        if hasattr(socket, name):  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class Tunnel:
+    """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
+
+    __slots__ = ("_connection", "_exchange", "_front", "_heard_at", "_idle_s", "fetch")
+
+    def __init__(self, exchange: Exchange, downstream: ClientConnection, fetch: Fetch) -> None:
+        assert fetch.connection is not None
+        self._exchange = exchange
+        self._front = downstream
+        self.fetch = fetch
+        self._connection = fetch.connection
+        self._connection.sink = self
+        self._heard_at = monotonic()
+        self._idle_s = fetch.route.timeouts.tunnel
+        downstream.deadline = self._heard_at + self._idle_s
+        for transport in (downstream.transport, self._connection.transport):
+            keep_alive(transport)
+        waiting = downstream.begin_tunnel(self)
+        if waiting:
+            self.from_client(waiting)
+
+    # from the client's side
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes of the client."""
+        self._heard_at = monotonic()
+        self._connection.upload(data)
+
+    def client_paused(self) -> None:
+        """The client is slow."""
+        self._connection.pause()
+
+    def client_resumed(self) -> None:
+        """The client takes more."""
+        self._connection.resume()
+        self._connection.deadline = inf
+
+    def client_ended(self) -> None:
+        """The client sends no more, and its own connection is closing: the tunnel ends once its bytes are out."""
+        self._connection.close()
+
+    def client_gone(self) -> None:
+        """The client's connection is gone."""
+        self._connection.close()
+        self._over()
+
+    # from the upstream's side (ports.ResponseSink)
+
+    def on_interim(self, facts: ResponseFacts) -> None:
+        """Never in a tunnel."""
+
+    def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Never in a tunnel."""
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the origin."""
+        self._heard_at = monotonic()
+        self._exchange.bytes_out += len(data)
+        self._front.transport.write(data)
+
+    def on_end(self, trailers: list[Line]) -> None:
+        """The origin ended: flush within the write deadline, then close."""
+        downstream = self._front
+        downstream.tunnel = None
+        downstream.deadline = inf
+        downstream.worker.slow.add(downstream)  # what is unsent has its deadline
+        downstream.transport.close()
+        self._over()
+
+    def on_failed(self, error: UpstreamError) -> None:
+        """The origin was lost."""
+        self._exchange.error = error.proxy_status
+        self._front.tunnel = None
+        self._front.abort()
+        self._over()
+
+    def on_bug(self, error: Exception) -> None:
+        """A callback let an exception out."""
+        self._exchange.worker.report_bug(error)
+        self.on_failed(ResponseIncomplete("internal error"))
+
+    def on_pause(self) -> None:
+        """The origin is slow."""
+        self._front.stop_reading()
+
+    def on_resume(self) -> None:
+        """The origin takes more."""
+        self._front.start_reading()
+
+    def expire(self, now: float) -> None:
+        """Nobody has said anything for as long as a tunnel may be silent (a ping of either side counts)."""
+        if now - self._heard_at < self._idle_s:
+            self._front.deadline = self._heard_at + self._idle_s
+            return
+        self._exchange.error = "connection_timeout"
+        self._front.abort()  # the origin's side ends with it
+
+    def _over(self) -> None:
+        self.fetch.tunnel_over()
+        self._exchange.fetch = None
+        self._exchange.finish()

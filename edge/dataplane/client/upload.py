@@ -1,0 +1,173 @@
+"""A request body on its way to a backend: framed strictly, passed on as it comes, kept in part for another attempt.
+
+One rule: at most `hold_bytes` are held. A body that has grown past that is not repeatable any more, and a client that
+sends faster than the backend takes is stopped from sending.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.errors import BadRequest, ClientError, TooLarge
+from edge.http.chunked import ChunkedReader, chunk, last_chunk
+from edge.ports import Connection
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+
+
+class Upload:
+    """The body of one request. `length` is its size in bytes, None for a chunked one."""
+
+    __slots__ = (
+        "_began_at",
+        "_connection",
+        "_exchange",
+        "_held_bytes",
+        "_kept",
+        "_reader",
+        "_stopped",
+        "done",
+        "length",
+        "limit",
+        "received",
+        "replayable",
+    )
+
+    def __init__(self, exchange: Exchange, length: int | None) -> None:
+        self._exchange = exchange
+        self.length = length
+        self.limit = 0
+        self.received = 0
+        self.done = False
+        self.replayable = True
+        limits = exchange.worker.limits
+        self._reader = ChunkedReader(limits.chunk_line_bytes, limits.trailer_bytes) if length is None else None
+        self._kept: list[bytes] = []  # what came so far, as long as it may have to be sent again
+        self._held_bytes = 0
+        self._connection: Connection | None = None
+        self._stopped = False
+        self._began_at = monotonic()
+        exchange.downstream.deadline = self._began_at + limits.body_timeout
+
+    @property
+    def framing(self) -> bytes:
+        """The one framing field that goes upstream."""
+        return b"Transfer-Encoding: chunked\r\n" if self.length is None else b"Content-Length: %d\r\n" % self.length
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes from the client; returns those that follow the body. A bad body fails the exchange."""
+        exchange = self._exchange
+        try:
+            pieces, rest = self._decode(data)
+            if self.received + (self._reader.announced if self._reader is not None else 0) > self.limit:
+                raise TooLarge("request body too large", 413)
+        except ValueError as error:
+            exchange.fail(BadRequest(str(error)))
+            return b""
+        except ClientError as error:
+            exchange.fail(error)
+            return b""
+        if pieces:
+            self._pass_on(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+        self._deadline()
+        if self.done:
+            exchange.downstream.deadline = inf
+            if self._connection is not None:
+                self._complete(self._connection)
+        elif self.more and not exchange.ended:
+            exchange.downstream.turn()
+        return rest
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to read in what came already, now that the backend takes it."""
+        return self._reader is not None and self._reader.more and not self._stopped
+
+    def _decode(self, data: bytes) -> tuple[list[bytes], bytes]:
+        if self._reader is not None:
+            pieces, rest = self._reader.feed(data)
+            self.received += sum(map(len, pieces))
+            self.done = self._reader.done
+            return pieces, rest
+        assert self.length is not None
+        missing = self.length - self.received
+        rest = data[missing:]
+        piece = data[:missing] if rest else data
+        self.received += len(piece)
+        self.done = self.received == self.length
+        return [piece], rest
+
+    def _pass_on(self, piece: bytes) -> None:
+        limits = self._exchange.worker.limits
+        if self._held_bytes + len(piece) > limits.hold_bytes and self._connection is not None:
+            self.replayable = False
+            self._kept.clear()
+        if self.replayable:
+            self._kept.append(piece)
+            self._held_bytes += len(piece)
+        if self._connection is not None:
+            self._connection.upload(chunk(piece) if self.length is None else piece)
+            self._exchange.routed.meter.origin_out += len(piece)
+        elif self._held_bytes > limits.hold_bytes:
+            self.stop()
+
+    def _deadline(self) -> None:
+        """30 s between bytes, and a least rate once the body had its time to start (SECURITY, defaults)."""
+        exchange = self._exchange
+        limits = exchange.worker.limits
+        now = monotonic()
+        if not self._stopped:
+            exchange.downstream.deadline = now + limits.body_timeout
+        spent = now - self._began_at
+        if (
+            not self.done
+            and spent > limits.body_grace
+            and self.received < limits.body_rate * (spent - limits.body_grace)
+        ):
+            exchange.upload_late(now)
+
+    def attach(self, connection: Connection) -> None:
+        """Send what is kept, then pass on what comes."""
+        self._connection = connection
+        connection.upload_begins()
+        if not self.done:
+            self.go()  # before anything is written, for that may stop the client again
+        if self._kept:
+            kept = b"".join(self._kept)
+            connection.upload(chunk(kept) if self.length is None else kept)
+            self._exchange.routed.meter.origin_out += len(kept)
+        if self.done:
+            self._complete(connection)
+
+    def detach(self) -> None:
+        """The attempt is over; what comes now is held for the next one."""
+        self._connection = None
+
+    def stop(self) -> None:
+        """The backend is slower than the client."""
+        self._stopped = True
+        self._exchange.downstream.deadline = inf  # the wait is not the client's fault
+        self._exchange.downstream.stop_reading()
+
+    def go(self) -> None:
+        """Take bytes from the client again."""
+        if not self.done:
+            self._exchange.downstream.deadline = monotonic() + self._exchange.worker.limits.body_timeout
+        if self._stopped:
+            self._stopped = False
+            if self.more:
+                self._exchange.downstream.turn()
+            self._exchange.downstream.start_reading()
+
+    def close(self) -> None:
+        """The exchange ended."""
+        self._connection = None
+        self._kept.clear()
+
+    def _complete(self, connection: Connection) -> None:
+        if self._reader is not None:
+            connection.upload(last_chunk(self._reader.trailers))
+        connection.upload_ends()

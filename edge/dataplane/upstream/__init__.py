@@ -1,0 +1,1 @@
+"""Attempts at backends: selection, connections, hedges."""

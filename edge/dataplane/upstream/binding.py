@@ -1,0 +1,68 @@
+"""Backend connections that are one client's: where NTLM or Negotiate tied an identity to the connection (SECURITY 23).
+
+    a request carries such credentials, or an answer asks for them ─► its connection is bound to the client connection
+      ─► further requests of that client connection go there, past the store ─► the client leaves: so does it
+
+One rule: a bound connection never carries anybody else's request: it is in no pool, and where several clients share
+one client connection (behind a trusted proxy) it is given up as soon as another one asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge.balance.backend import Backend
+from edge.ports import Connection
+
+if TYPE_CHECKING:
+    from edge.dataplane.upstream.fetch import Fetch
+
+
+class Bound:
+    """What a client connection holds."""
+
+    __slots__ = ("backend", "client", "connection")
+
+    def __init__(self, backend: Backend, connection: Connection, client: str) -> None:
+        self.backend = backend
+        self.connection = connection
+        self.client = client
+
+    def end(self) -> None:
+        """Its client is gone, or is another one now."""
+        self.connection.link.let_go(self.connection)
+
+
+def bind(fetch: Fetch, backend: Backend) -> None:
+    """From now on the connection of this attempt is its client's; nobody's, where no client waits."""
+    connection, downstream, client = fetch.connection, fetch.exchange.downstream, fetch.exchange.client_text()
+    if connection is None:
+        return
+    connection.link.bind(connection)
+    held = downstream.bound
+    if held is not None and held.connection is connection:
+        return
+    if held is not None:
+        held.end()
+    downstream.bound = Bound(backend, connection, client)
+    if downstream.is_gone:
+        downstream.let_go()
+
+
+def resume(fetch: Fetch, now: float) -> tuple[Backend, Connection] | None:
+    """The connection that this request must go over, when its client holds one for this pool that can still be used."""
+    downstream, route = fetch.exchange.downstream, fetch.route
+    held = downstream.bound
+    if held is None:
+        return None
+    backend = held.backend
+    if held.client != fetch.exchange.client_text():
+        downstream.let_go()
+        return None
+    inside = route.fence is None or backend.region in route.fence
+    if fetch.pool.pool.get(backend.id) is not backend or not inside:
+        return None  # another pool's; it may be asked for again
+    if backend.is_in(now) and held.connection.link.take_bound(held.connection):
+        return backend, held.connection
+    downstream.let_go()
+    return None

@@ -1,0 +1,70 @@
+"""Where a client is and which regions suit it: the database behind a port, the decision in `balance.geo`.
+
+One rule: a client's place is asked once per connection; a database that is missing or silent makes the place unknown,
+and then the fence still holds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Protocol
+
+from edge.balance.geo import ClientPlace, GeoDecision, GeoMap, GeoPolicy, Unknown
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+
+
+class Places(Protocol):
+    """The database."""
+
+    def place(self, ip: str) -> ClientPlace:
+        """Where an address is; never raises."""
+
+    def refresh(self) -> bool:
+        """Look whether the database has changed; may take a while, so it runs in a thread."""
+
+
+class Nowhere:
+    """No database."""
+
+    def place(self, ip: str) -> ClientPlace:
+        """Unknown."""
+        return ClientPlace(unknown=Unknown.NO_DATABASE)
+
+    def refresh(self) -> bool:
+        """Nothing to look at."""
+        return False
+
+
+class Geography:
+    """One worker's view: the regions of the configuration, the database, counts by level and by reason."""
+
+    def __init__(self, regions: GeoMap, places: Places, overrides: bool) -> None:
+        self.regions = regions
+        self.places = places
+        self._overrides = overrides
+        self.levels: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
+
+    def decide(self, exchange: Exchange, wish: GeoPolicy) -> GeoDecision:
+        """The order of regions for this exchange's client."""
+        downstream = exchange.downstream
+        address = exchange.client
+        if address is None or address == downstream.peer:
+            place = downstream.place
+            if place is None:
+                place = downstream.place = self.places.place(downstream.peer)
+            address = downstream.peer
+        else:
+            place = self.places.place(address)
+        decision = self.decide_for(address, place, wish)
+        self.levels[decision.level.value] += 1
+        if decision.unknown is not None:
+            self.unknown[decision.unknown.value] += 1
+        return decision
+
+    def decide_for(self, address: str, place: ClientPlace, wish: GeoPolicy) -> GeoDecision:
+        """The same for an address and its place."""
+        return self.regions.decide(place, ip_address(address) if self._overrides else None, wish)

@@ -1,0 +1,267 @@
+"""A pool as a worker runs it: the pure `balance.Pool`, the links to its backends, the queue before a full pool.
+
+One rule: whoever waits (in the queue for a free backend, or for the retry budget) leaves it exactly once: served,
+expired or canceled. All decisions are the pure pool's; this file only holds what they need (meters, links, budget),
+calls them with the time, and finds on its tick which backends have gone silent.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.balance.backend import Backend
+from edge.balance.pool import Pool
+from edge.balance.retry import RetryBudget
+from edge.dataplane.upstream.hashing import HashOn
+from edge.dataplane.upstream.hedge import Hedge, Pace, begin
+from edge.dataplane.upstream.waiting import Waiting
+from edge.errors import UpstreamError
+from edge.ports import Connector, Link, ResponseSink
+
+SILENCE_S = 1.0  # without any answer, before a backend is suspected
+SUSPECT_AGAIN_S = 5.0  # a pool that cannot do without a silent backend says so once in this time
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.upstream.fetch import Fetch
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a pool's queue and retries may do; durations in seconds."""
+
+    queue_size: int = 1000
+    retry_budget: float = 0.2
+    retry_min: int = 3
+
+
+class PoolRuntime:
+    """One pool of one worker."""
+
+    __slots__ = (
+        "_family",
+        "_leaving",
+        "_paces",
+        "_waiting",
+        "budget",
+        "fallback",
+        "hash_on",
+        "links",
+        "make_link",
+        "name",
+        "pool",
+        "refused_at",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        pool: Pool,
+        settings: PoolSettings,
+        make_link: Callable[[Backend], Link],
+        hash_on: HashOn | None = None,
+    ) -> None:
+        self.name = pool.name
+        self.pool = pool
+        self.settings = settings
+        self.make_link = make_link
+        self.links: dict[str, Link] = {backend.id: make_link(backend) for backend in pool.backends}
+        self.budget = RetryBudget(settings.retry_budget, settings.retry_min)
+        self.refused_at = -inf  # when a backend was last seen to refuse connections
+        self.fallback: PoolRuntime | None = None
+        self._leaving: list[Link] = []  # of backends that were removed while requests ran on them
+        self._waiting = Waiting(self, settings.queue_size)
+        self._family: list[PoolRuntime] = []  # this one and those that it borrows from or lends to; empty: alone
+        self._paces: dict[str, Pace] = {}
+        self.hash_on = hash_on  # None: the policy is another one
+
+    def fall_back_to(self, other: PoolRuntime) -> None:
+        """Let another pool serve when nobody here is available."""
+        self.fallback = other
+        self.pool.fallback = other.pool
+        family = list(dict.fromkeys([*(self._family or [self]), *(other._family or [other])]))
+        for member in family:
+            member._family = family
+
+    def link(self, backend: Backend) -> Link:
+        """The connections to a backend that this pool picked; it may be the fallback's."""
+        if backend.pool == self.name or self.fallback is None:
+            return self.links.get(backend.id) or self._orphan(backend)
+        return self.fallback.link(backend)
+
+    def _orphan(self, backend: Backend) -> Link:
+        """A link for one more attempt at a backend that was removed meanwhile."""
+        link = self.make_link(backend)
+        self._leaving.append(link)
+        return link
+
+    # -- selection -------------------------------------------------------------------------------------------------
+
+    def select(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> Backend | None:
+        """The next backend for this exchange, never one that was tried."""
+        hint = 0 if self.hash_on is None else self.hash_on.hint(exchange)
+        route = exchange.route
+        assert route is not None
+        if route.anywhere:
+            return self.pool.pick(now, hint, tried)
+        return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
+
+    def full(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> bool:
+        """After `select` gave none: whether one would be free if requests ended."""
+        route = exchange.route
+        assert route is not None
+        return not tried and self.pool.is_full(now, route.fence)
+
+    # -- accounting ------------------------------------------------------------------------------------------------
+
+    def began(self, link: Link, attempts: int) -> None:
+        """An attempt begins."""
+        meter = link.meter
+        meter.attempts += 1
+        if attempts > 1:
+            meter.retries += 1
+        self.budget.began(attempts > 1)
+
+    def failed(self, link: Link, error: UpstreamError) -> None:
+        """An attempt failed."""
+        errors = link.meter.errors
+        errors[error.proxy_status] = errors.get(error.proxy_status, 0) + 1
+
+    def ended(self, attempts: int) -> None:
+        """An attempt gave its backend back: whoever waits longest is next."""
+        self.budget.ended(attempts > 1)
+        if self._waiting.anyone or self._family:
+            self._wake()
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def enqueue(self, fetch: Fetch, now: float) -> None:
+        """Wait for a free backend."""
+        self._waiting.enqueue(fetch, now)
+
+    def postpone(self, fetch: Fetch, now: float) -> bool:
+        """Make this attempt as soon as the retry budget allows; False when too many wait for that already."""
+        return self._waiting.postpone(fetch, now)
+
+    def come_back(self, fetch: Fetch, due: float) -> bool:
+        """Try all backends again at that time; False when too many wait for that already."""
+        return self._waiting.come_back(fetch, due)
+
+    def dequeue(self, fetch: Fetch) -> None:
+        """Wait no longer."""
+        self._waiting.leave(fetch)
+
+    @property
+    def queued(self) -> int:
+        """How many wait for a free backend."""
+        return self._waiting.queued
+
+    def _wake(self) -> None:
+        """Room here is room for every pool that may borrow it, or lend it."""
+        now = monotonic()
+        for pool in self._family or (self,):
+            if pool._waiting.anyone:
+                pool._waiting.wake(now)
+
+    def tick(self, now: float) -> None:
+        """Expire deadlines of links and of the queue."""
+        for identity, link in self.links.items():
+            if link.meter.samples:
+                self._pace(identity).heard(link.meter.samples, now)
+            link.tick(now)
+            link.meter.fold()
+        for link in self._leaving:
+            link.tick(now)
+        self._leaving = [link for link in self._leaving if link.open()]
+        self._listen(now)
+        self._waiting.tick(now)
+
+    # -- silence ---------------------------------------------------------------------------------------------------
+
+    def _pace(self, identity: str) -> Pace:
+        found = self._paces.get(identity)
+        if found is None:
+            found = self._paces[identity] = Pace()
+        return found
+
+    def _listen(self, now: float) -> None:
+        """Find the backends that let requests wait beyond what is usual, hedge those requests, suspect the silent."""
+        waiting: list[ResponseSink] = []
+        silent: list[Backend] = []
+        for backend in self.pool.backends:
+            if backend.in_flight:
+                pace = self._pace(backend.id)
+                found = self.links[backend.id].silent(now - pace.patience_s)
+                waiting += found
+                if found and now - pace.heard_at >= pace.patience_s:
+                    silent.append(backend)
+        on_trial = [backend for backend in self.pool.backends if backend.half_open]  # no place to be quicker at
+        for backend in on_trial:  # one that streams for long is no longer to be tried out
+            for sink in self.links[backend.id].open():
+                if (owner := fetch_of(sink)).settles <= now:
+                    owner.settle(now)
+        waits = self._waiting
+        waits.silent = (*silent, *on_trial)
+        waits.forget_hedges()
+        for sink in waiting:
+            if isinstance(sink, Hedge):
+                sink.silent(now)
+        for sink in waiting:
+            owner = fetch_of(sink)
+            if not begin(owner, waits.silent, now):
+                waits.hedge_later(owner)
+        for backend in silent:
+            self._suspect(backend, self._paces[backend.id], now)
+
+    def _suspect(self, backend: Backend, pace: Pace, now: float) -> None:
+        """As many requests wait as failures in a row would eject, and others answer: that is as good as failures."""
+        ejection = self.pool.settings.ejection
+        if ejection is None or now < backend.ejected_until or now - pace.suspected_at < SUSPECT_AGAIN_S:
+            return
+        wait_s = max(SILENCE_S, pace.patience_s)
+        count = len(self.links[backend.id].silent(now - wait_s))
+        others = [self._paces[other] for other in self._paces if other != backend.id]
+        if (
+            count >= ejection.consecutive
+            and now - pace.heard_at >= wait_s
+            and any(other.heard_at > now - 2 * wait_s for other in others)
+        ):
+            pace.suspected_at = now
+            self.pool.suspect(backend, f"{count} requests wait, no answer for {wait_s:.1f} s", now)
+
+    # -- membership ------------------------------------------------------------------------------------------------
+
+    def add(self, backend: Backend) -> None:
+        """A backend joins at run time."""
+        self.pool.add(backend)
+        self.links[backend.id] = self.make_link(backend)
+
+    def remove(self, backend_id: str) -> None:
+        """A backend leaves: no new requests; running ones end on their connections."""
+        self.pool.remove(backend_id)
+        self._paces.pop(backend_id, None)
+        link = self.links.pop(backend_id, None)
+        if link is not None:
+            link.close_idle()
+            self._leaving.append(link)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for link in [*self.links.values(), *self._leaving]:
+            await link.close()
+
+
+def fetch_of(sink: ResponseSink | Connector) -> Fetch:
+    """Whose attempt it is: a hedge, and the tunnel that a fetch became, name their fetch; every other is one."""
+    return getattr(sink, "fetch", sink)  # type: ignore[arg-type]
+
+
+def seeded() -> Callable[[int], int]:
+    """A source of chance for the pure parts: a number in [0, n)."""
+    source = random.Random()
+    return lambda n: int(source.random() * n)

@@ -1,0 +1,79 @@
+"""The request head that goes to a backend: built afresh, with one framing field and one Host.
+
+One rule: the target goes on byte for byte (SECURITY 2); what the gateway asserts comes from the connection, never from
+the client, unless the client is a trusted proxy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge.balance.backend import Backend
+from edge.errors import LoopDetected
+from edge.http.forwarding import OVERRIDES, appended_lines, asserted_lines, is_loop, request_lines
+from edge.http.hopbyhop import dropped_names
+from edge.http.identity import told_by
+from edge.http.message import Fields
+
+if TYPE_CHECKING:
+    from edge.dataplane.exchange import Exchange
+
+
+def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: bytes) -> bytes:
+    """The whole head as bytes; `lines` are the client's end-to-end fields, `framing` the one framing field or empty."""
+    route = exchange.route
+    assert route is not None
+    host = exchange.host if route.preserve_host and exchange.host else backend.authority
+    block = exchange.block
+    if not framing and block.length == 0:  # a body that is there and empty: POST without a length is refused by many
+        framing = b"Content-Length: 0\r\n"
+    if block.upgrade is not None and exchange.wants_upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % block.upgrade
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
+        exchange.method,
+        exchange.target,
+        host,
+        lines,
+        forwarding_lines(exchange),
+        exchange.identify(),
+        framing,
+    )
+
+
+def client_lines(exchange: Exchange, fields: Fields | None = None) -> bytes:
+    """The client's end-to-end lines as the backends of its route may see them; `fields` are given where ours are among
+    them. A route that stores withholds what would change the answer without being in the key."""
+    block, rules = exchange.block, exchange.routed.rules
+    if fields is None:
+        if rules is None:
+            return block.forward
+        if rules.withheld is OVERRIDES:
+            return block.guarded
+    withheld = rules.withheld if rules is not None else frozenset()
+    return request_lines(block.fields if fields is None else fields, dropped_names(block.fields), block.trace, withheld)
+
+
+def identify(exchange: Exchange) -> None:
+    """Who asks for what, where an earlier hop tells it: known before the route is. Raises ClientError."""
+    fields, downstream, worker = exchange.block.fields, exchange.downstream, exchange.worker
+    if is_loop(fields, worker.cdn_id):
+        raise LoopDetected("the request was here before")
+    if downstream.trusted:
+        exchange.told = told = told_by(fields, downstream.peer, downstream.scheme, worker.trusted)
+        exchange.client, exchange.scheme = told.client, told.scheme
+
+
+def forwarding_lines(exchange: Exchange) -> bytes:
+    """X-Forwarded-*, X-Real-IP, Forwarded, Via and CDN-Loop for this client and host."""
+    downstream, loop = exchange.downstream, exchange.worker.cdn_id
+    host = exchange.host or b""
+    if exchange.block.forwarding:
+        fields = exchange.block.fields
+        if exchange.told is not None:
+            return appended_lines(fields, downstream.peer, exchange.told, host, loop)
+        return asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop, fields)
+    kept_host, lines = downstream.forward_lines
+    if kept_host != host or not lines:
+        lines = asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop)
+        downstream.forward_lines = (host, lines)
+    return lines

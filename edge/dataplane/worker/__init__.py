@@ -1,0 +1,1 @@
+"""One process of the data plane: its listeners, its timer, its agent."""

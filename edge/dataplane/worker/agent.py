@@ -1,0 +1,290 @@
+"""The worker's side of the link: does what the control plane says, tells it what happened.
+
+    down  VIEW MEMBERS PURGE ASK WARM DRAIN REOPEN        up  COUNTS (1/s) REPORT, EVENT (when it happened) ACK PROGRESS
+
+One rule: an ACK says that it is done, not that it will be: whatever the worker serves after it follows the new state.
+A link that ends stops nothing; the worker goes on with what it was told last (DESIGN §2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edge.balance.backend import Backend, BackendSpec
+from edge.balance.geo import GeoMap
+from edge.balance.health import Admin, Health
+from edge.balance.regions import RegionSpec, RoutingView
+from edge.cache.purge import Purge
+from edge.dataplane.caching.purging import purge, touched
+from edge.dataplane.worker.explain import explain
+from edge.dataplane.worker.report import Counting, connections
+from edge.errors import BadRequest, EdgeError
+from edge.frames import Frame, Kind, ack
+
+if TYPE_CHECKING:
+    from edge.dataplane.upstream.pool import PoolRuntime
+    from edge.dataplane.worker.worker import Worker
+
+TICK_S = 0.25
+TICKS_PER_COUNT = 4
+
+Send = Callable[[Frame], None]
+
+
+class Agent:
+    """One worker's agent. `ended` is called when a drain is over."""
+
+    def __init__(self, worker: Worker, send: Send, ended: Callable[[], None]) -> None:
+        self.worker = worker
+        self._send = send
+        self._ended = ended
+        self._counting = Counting(worker)
+        self._registered: dict[str, set[str]] = {}  # run-time backends by pool
+        self._known_regions: list[dict[str, Any]] = []
+        self._ejected: dict[str, AbstractSet[str]] = {}
+        self._failures: dict[str, dict[str, int]] = {}
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._does: dict[Kind, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
+            Kind.VIEW: self._view,
+            Kind.MEMBERS: self._members,
+            Kind.PURGE: self._purge,
+            Kind.ASK: self._ask,
+            Kind.DRAIN: self._drain,
+            Kind.REOPEN: self._reopen,
+        }
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def begin(self, first: dict[str, Any]) -> None:
+        """Apply the state that stands in the first frame, before anything is served."""
+        if self.worker.store is not None and first.get("purge_log"):
+            self.worker.store.restore_purge_log(first["purge_log"])
+        if self.worker.store is not None:
+            self.worker.store.announce = self._announce
+        self.worker.tell = self._event
+        self._members(first["members"])
+        self._view(first["view"])
+
+    def _event(self, kind: str, facts: dict[str, Any]) -> None:
+        self._send(Frame(Kind.EVENT, {**facts, "kind": kind}))
+
+    def _announce(self, purge: Purge) -> None:
+        """An unsafe request made something invalid here; the other workers are to follow."""
+        self._send(Frame(Kind.INVALIDATED, {"purge": purge.to_dict(), "number": None}))
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    async def stop(self) -> None:
+        """Tell the last counts; end what runs."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in list(self._tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._send(Frame(Kind.COUNTS, self._counting.body()))
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._tell_events()
+        self._ticks += 1
+        if self._ticks % TICKS_PER_COUNT == 0:
+            self._send(Frame(Kind.COUNTS, self._counting.body()))
+
+    def _tell_events(self) -> None:
+        """Pass on what the tiers and pools did since the last time, and who is ejected when that changed."""
+        now = monotonic()
+        for told in self.worker.store.take_events() if self.worker.store is not None else ():
+            self._send(Frame(Kind.EVENT, told))
+        for name, runtime in self.worker.pools.items():
+            for event in runtime.pool.take_events():
+                facts = {"kind": event.kind, "subject": event.subject, "evidence": event.evidence}
+                self._send(Frame(Kind.EVENT, {**facts, "pool": name}))
+            ejected = {b.id: b.ejected_until - now for b in runtime.pool.backends if b.ejected_until > now}
+            failing = self._failing(runtime.pool.backends, name)
+            if failing or ejected.keys() != self._ejected.get(name, frozenset()):
+                self._ejected[name] = ejected.keys()
+                self._send(Frame(Kind.REPORT, {"pool": name, "ejected": ejected, "failing": failing}))
+
+    def _failing(self, backends: list[Backend], pool: str) -> list[str]:
+        """The backends that failed requests since the last look: probes should look soon."""
+        before = self._failures.get(pool, {})
+        self._failures[pool] = now = {backend.id: backend.failures for backend in backends}
+        return [identity for identity, count in now.items() if count > before.get(identity, 0)]
+
+    # -- frames ----------------------------------------------------------------------------------------------------
+
+    def on_frame(self, frame: Frame) -> None:
+        """Do what a frame says; answer it when it has an id."""
+        if frame.kind is Kind.WARM:
+            self._run(self._warm(frame), "warm")
+            return
+        do = self._does.get(frame.kind)
+        if do is None:
+            self._answer(ack(frame, error=f"a worker does not take {frame.kind.value} frames"))
+            return
+        try:
+            self._answer(ack(frame, do(frame.body)))
+        except EdgeError as error:
+            self._answer(ack(frame, error=error.detail))
+        except Exception as error:  # a bug: the asker hears of it, the worker serves on
+            self.worker.report_bug(error)
+            self._answer(ack(frame, error=f"{frame.kind.value} failed: {type(error).__name__}"))
+
+    def _answer(self, answer: Frame) -> None:
+        if answer.id:
+            self._send(answer)
+
+    def _run(self, work: Awaitable[None], name: str) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- what is done ----------------------------------------------------------------------------------------------
+
+    def _view(self, body: dict[str, Any]) -> None:
+        """The routing view, probes' verdicts and administrative states; all of them each time."""
+        now = monotonic()
+        for name, told in body["pools"].items():
+            runtime = self.worker.pools.get(name)
+            if runtime is None:
+                continue
+            pool = runtime.pool
+            for identity, word in told["admin"].items():
+                backend = pool.get(identity)
+                if backend is not None:
+                    self._set_admin(runtime, backend, Admin(word), now)
+            pool.apply_health({identity: Health(word) for identity, word in told["health"].items()}, now)
+            for identity, seconds in told.get("seeds", {}).items():
+                backend = pool.get(identity)
+                if backend is not None:
+                    backend.latency.seed(seconds, now)
+            view = RoutingView.from_dict(told["view"])
+            if view != pool.view:
+                pool.apply(view)
+
+    @staticmethod
+    def _set_admin(runtime: PoolRuntime, backend: Backend, admin: Admin, now: float) -> None:
+        if backend.admin is admin:
+            return
+        backend.set_admin(admin, now)
+        link = runtime.links.get(backend.id)
+        if admin is not Admin.ACTIVE and link is not None:
+            link.close_idle()  # running requests end on theirs
+
+    def _members(self, body: dict[str, Any]) -> None:
+        """The run-time backends, all of them: who is missing joins, who is no more there leaves."""
+        self._regions(body["regions"], body["overrides"])
+        for name, runtime in self.worker.pools.items():
+            told = {spec["id"]: spec for spec in body["backends"].get(name, [])}
+            known = self._registered.setdefault(name, set())
+            for identity in known - told.keys():
+                runtime.remove(identity)
+                known.discard(identity)
+            for identity, values in told.items():
+                self._member(runtime, spec_of(name, values), bool(values.get("probed")))
+                known.add(identity)
+
+    def _regions(self, regions: list[dict[str, Any]], overrides: list[tuple[str, str]]) -> None:
+        """All regions, for the order that suits a client's place."""
+        geography = self.worker.geography
+        if geography is None or regions == self._known_regions:
+            return
+        self._known_regions = regions
+        specs = [
+            RegionSpec(
+                name=each["name"],
+                tier=each["tier"],
+                location=None if each["location"] is None else (each["location"][0], each["location"][1]),
+                countries=tuple(each["countries"]),
+                continents=tuple(each["continents"]),
+                subdivisions=tuple(each["subdivisions"]),
+            )
+            for each in regions
+        ]
+        geography.regions = GeoMap(specs, [(network, region) for network, region in overrides])
+
+    @staticmethod
+    def _member(runtime: PoolRuntime, spec: BackendSpec, probed: bool) -> None:
+        old = runtime.pool.get(spec.id)
+        if old is not None and old.spec == spec:
+            return
+        if old is not None:
+            runtime.remove(spec.id)
+        runtime.add(Backend(spec, probed, runtime.pool.settings.ejection))
+
+    def _purge(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Purge the store; the answer has the exact count where there is one."""
+        asked = Purge.from_dict(body["purge"])
+        found = touched(self.worker, asked)
+        return {**found, "count": purge(self.worker, asked, body["number"])}
+
+    def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A question of an operator."""
+        what = body.get("what")
+        if what == "connections":
+            return connections(self.worker)
+        if what == "explain":
+            return explain(self.worker, body)
+        if what == "pools":
+            now = monotonic()
+            return {"pools": {name: runtime.pool.table(now) for name, runtime in self.worker.pools.items()}}
+        raise BadRequest(f"unknown question {what!r}")
+
+    def _drain(self, body: dict[str, Any]) -> None:
+        """End running exchanges within the grace time, then the worker."""
+        self.drain(float(body["grace_s"]))
+
+    def drain(self, grace_s: float) -> None:
+        """As a frame would."""
+
+        async def end() -> None:
+            await self.worker.drain(grace_s)
+            self._ended()
+
+        self._run(end(), "drain")
+
+    def _reopen(self, body: dict[str, Any]) -> None:
+        """Log rotation."""
+        self.worker.log.reopen()
+
+    async def _warm(self, frame: Frame) -> None:
+        """Fetch a list into the store, telling each step."""
+        store = self.worker.store
+        if store is None:
+            self._answer(ack(frame, error="no route has a cache"))
+            return
+
+        def progress(step: dict[str, Any]) -> None:
+            self._send(Frame(Kind.PROGRESS, step, frame.id))
+
+        try:
+            self._answer(ack(frame, await store.warm(frame.body["urls"], progress)))
+        except EdgeError as error:
+            self._answer(ack(frame, error=error.detail))
+        except Exception as error:
+            self.worker.report_bug(error)
+            self._answer(ack(frame, error=f"warm failed: {type(error).__name__}"))
+
+
+def spec_of(pool: str, values: dict[str, Any]) -> BackendSpec:
+    """A backend as a MEMBERS frame tells it."""
+    return BackendSpec(
+        id=values["id"],
+        pool=pool,
+        scheme=values["scheme"],
+        host=values["host"],
+        port=values["port"],
+        authority=values["authority"].encode(),
+        region=values["region"],
+        weight=values["weight"],
+        max_in_flight=values["max_in_flight"],
+    )

@@ -1,0 +1,203 @@
+"""`edge explain`: what would become of a request, stage by stage, without sending anything.
+
+One rule: it asks the very functions that the request path asks (router, key, store, pool), and changes nothing: no pick
+is counted, no flight begun, no use of a stored response noted.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from edge.balance.geo import ClientPlace
+from edge.balance.policies import latency_score
+from edge.balance.regions import RoutingView
+from edge.cache.key import key_of
+from edge.cache.policy import evaluate
+from edge.cache.stored import Stored
+from edge.cache.verdict import Action, Reason, Verdict, word
+from edge.errors import BadRequest, ClientError
+from edge.http.asking import asking
+from edge.http.message import RequestHead
+
+if TYPE_CHECKING:
+    from edge.dataplane.upstream.pool import PoolRuntime
+    from edge.dataplane.worker.router import Route
+    from edge.dataplane.worker.worker import Worker
+
+
+def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
+    """`body`: url, and optionally client, method, headers (list of [name, value]). Raises BadRequest."""
+    url = body["url"]
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadRequest(f"{url[:100]!r}: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.netloc or not url.isascii():
+        raise BadRequest(f"{url[:100]!r}: expected http(s)://host/path in ASCII")
+    host = parts.netloc.lower().encode()
+    target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
+    method = str(body.get("method", "GET"))
+    lines = [(name.encode(), value.encode()) for name, value in body.get("headers", [])]
+    fields = asking(method.encode(), host, target, lines, worker.head).fields
+    found: dict[str, Any] = {"url": url, "method": method, "client": body.get("client")}
+    try:
+        route = worker.router.find(host, target)
+        route.check_path(target)
+        route.check_method(method.encode(), str(body.get("client") or ""))
+    except ClientError as error:
+        return {**found, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
+    found["route"] = _route(route)
+    authority = host.removesuffix(b":80" if parts.scheme == "http" else b":443")
+    request = RequestHead(method.encode(), parts.scheme.encode(), authority, target, fields)
+    found["cache"] = _cache(worker, route, request, time())
+    client = body.get("client")
+    order: tuple[str, ...] | None = None
+    if client is not None and worker.geography is not None:
+        place = worker.geography.places.place(client)
+        decision = worker.geography.decide_for(client, place, route.wish)
+        found["place"] = {**_place(place), "found_by": decision.level.value, "order": list(decision.order)}
+        order = decision.order if route.by_place else None
+    found["regions"] = _regions(route, order)
+    found["backends"] = _backends(route.pool)
+    hash_on = route.pool.hash_on
+    if hash_on is not None:
+        home = hash_on.value(target, str(client or ""), fields)
+        found["hash"] = {"on": hash_on.on, "home": "by its value" if home else "none: any backend, by chance"}
+    return found
+
+
+def _place(place: ClientPlace) -> dict[str, Any]:
+    """What the database says of the client's address, or why it says nothing."""
+    if place.unknown is not None:
+        return {"unknown": place.unknown.value}
+    return {
+        "country": place.country,
+        "subdivision": place.subdivision,
+        "continent": place.continent,
+        "location": None if place.lat is None else [place.lat, place.lon],
+    }
+
+
+def _route(route: Route) -> dict[str, Any]:
+    rules = route.rules
+    return {
+        "name": route.name,
+        "host": route.host.decode(),
+        "path": route.path.decode(),
+        "pool": route.pool.name,
+        "rule": None if rules is None else rules.name,
+        "by_place": route.by_place,
+        "prefer": list(route.prefer),
+        "require": sorted(route.fence) if route.fence is not None else [],
+    }
+
+
+def _cache(worker: Worker, route: Route, request: RequestHead, now: float) -> dict[str, Any]:
+    """Key, verdict, reason and what is stored, by `cache.policy.look` as a request would have it."""
+    store, rules = worker.store, route.rules
+    if rules is None or store is None:
+        return {"verdict": Verdict.BYPASS.value, "reason": "cache = false"}
+    key = key_of(request, rules)
+    variants = store.variants(key)
+    decision = evaluate(request, variants, rules, now)
+    reason = word(decision.reason, rules.name)
+    if decision.reason is Reason.COLD:
+        reason = store.absence(key)
+    return {
+        "key": key.decode("latin-1"),
+        "verdict": _VERDICTS[decision.act].value,
+        "reason": reason,
+        "rule": rules.name,
+        "variants": len(variants),
+        "stored": None if decision.stored is None else _stored(decision.stored, now),
+    }
+
+
+_VERDICTS = {
+    Action.FRESH: Verdict.HIT,
+    Action.STALE_OK: Verdict.STALE,
+    Action.REVALIDATE: Verdict.REVALIDATED,
+    Action.MISS: Verdict.MISS,
+    Action.BYPASS: Verdict.BYPASS,
+    Action.UNSATISFIABLE: Verdict.ERROR,
+}
+
+
+def _stored(stored: Stored, now: float) -> dict[str, Any]:
+    """What is stored, and how long it lasts."""
+    return {
+        "status": stored.status,
+        "bytes": stored.length,
+        "age_s": stored.age(now),
+        "ttl_s": round(stored.fresh_until - now, 1),
+        "keep_s": round(stored.keep_until - now, 1),
+        "vary": [name.decode("latin-1") for name, _ in stored.vary],
+        "tags": sorted(tag.decode("latin-1") for tag in stored.tags),
+    }
+
+
+def _regions(route: Route, order: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    """The regions in the order in which this request would try them, each with the reason for its place. `order` is
+    the one that suits the client's place; None: by the view's shares."""
+    pool = route.pool.pool
+    view = pool.view
+    if view is None:
+        return [{"region": name, "reason": "no view yet"} for name in sorted({b.region for b in pool.backends})]
+    used = view.order
+    if order is not None:
+        used = tuple(sorted((name for name in order if name in view.order), key=lambda name: name not in view.healthy))
+    rows = []
+    for name in (*used, *(name for name in view.last_resort if name not in used)):
+        fenced = route.fence is not None and name not in route.fence
+        rows.append({"region": name, "share": view.shares.get(name, 0.0), "reason": _reason(view, name, fenced, order)})
+    return rows
+
+
+def _reason(view: RoutingView, name: str, fenced: bool, order: tuple[str, ...] | None) -> str:
+    if fenced:
+        return "outside the route's fence: never"
+    if name in view.panic:
+        return "panic: health ignored"
+    if name in view.last_resort:
+        return "last resort"
+    if name not in view.healthy:
+        return "unhealthy: after the others"
+    if order is not None:
+        return "suits the client's place"
+    return "serves its share" if name in view.shares else "spare"
+
+
+def _backends(runtime: PoolRuntime) -> list[dict[str, Any]]:
+    """Every backend with what its policy looks at."""
+    now = monotonic()
+    policy = runtime.pool.policy
+    rows = []
+    for backend in runtime.pool.backends:
+        score = None
+        if policy in ("least-connections", "geo", "random"):
+            score = (backend.in_flight + 1) / backend.share
+        elif policy == "latency":
+            score = latency_score(backend, now)
+        rows.append(
+            {
+                "backend": backend.id,
+                "region": backend.region,
+                "available": backend.available(now),
+                "why": _why(backend.admin.value, backend.health.value, backend.ejected_until - now),
+                "in_flight": backend.in_flight,
+                "weight": backend.weight,
+                "policy": policy,
+                "score": None if score is None else round(score, 4),
+            }
+        )
+    return rows
+
+
+def _why(admin: str, health: str, ejected_s: float) -> str:
+    if admin != "active":
+        return admin
+    if ejected_s > 0:
+        return f"ejected for {ejected_s:.1f} s more"
+    return health

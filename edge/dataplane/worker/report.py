@@ -1,0 +1,195 @@
+"""What a worker tells of itself: what was counted since the last time, and the open requests one by one.
+
+One rule: this only reads, a second apart or when an operator asks; nothing on a request waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edge.dataplane.client.connection import State
+from edge.dataplane.upstream.fetch import Fetch
+from edge.dataplane.upstream.hedge import Hedge
+from edge.metrics import Meter
+
+if TYPE_CHECKING:
+    from edge.balance.backend import Backend
+    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.upstream.pool import PoolRuntime
+    from edge.dataplane.worker.worker import Worker
+
+MAX_CONNECTIONS = 10_000  # in one answer
+
+
+class Counting:
+    """One worker's counts, as differences. Counters of the worker itself are remembered to tell what was added."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._before: dict[str, int] = {}
+        self._words_before: dict[str, dict[str, int]] = {}
+
+    def body(self) -> dict[str, Any]:
+        """The body of a COUNTS frame; what was not touched is left out."""
+        worker = self._worker
+        routes = {}
+        for route in worker.router.routes:
+            route.meter.fold()
+            if touched(route.meter):
+                routes[route.name] = route.meter.delta()
+        return {
+            "routes": routes,
+            "backends": {name: members for name, members in self._backends() if members},
+            "counters": self._counters(),
+            "words": self._words(),
+            "gauges": gauges(worker),
+        }
+
+    def _backends(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, runtime in self._worker.pools.items():
+            members = {}
+            for backend in runtime.pool.backends:
+                link = runtime.links.get(backend.id)
+                if link is None:
+                    continue
+                link.meter.fold()
+                if touched(link.meter):
+                    members[backend.id] = [backend.region, link.meter.delta()]
+            yield name, members
+
+    def _counters(self) -> dict[str, int]:
+        worker = self._worker
+        now = {
+            "refused_connections": worker.refused_connections,
+            "bugs": worker.bugs,
+            "log_lost": worker.log.lost,
+        }
+        added = {name: count - self._before.get(name, 0) for name, count in now.items()}
+        self._before = now
+        return {name: count for name, count in added.items() if count}
+
+    def _words(self) -> dict[str, dict[str, int]]:
+        """How clients' places were found, and why they were not, since the last time."""
+        geography = self._worker.geography
+        if geography is None:
+            return {}
+        found = {}
+        for name, counter in (("geo_levels", geography.levels), ("geo_unknown", geography.unknown)):
+            now, before = dict(counter), self._words_before.get(name, {})
+            added = {word: count - before.get(word, 0) for word, count in now.items() if count > before.get(word, 0)}
+            self._words_before[name] = now
+            if added:
+                found[name] = added
+        return found
+
+
+def touched(meter: Meter) -> bool:
+    """Whether anything was counted since the last delta."""
+    return bool(meter.requests or meter.attempts or meter.origin_in or meter.bytes_out or meter.errors)
+
+
+def gauges(worker: Worker) -> dict[str, Any]:
+    """What is, rather than what was added."""
+    found: dict[str, Any] = {
+        "connections": len(worker.downstreams),
+        "in_flight": {
+            name: {backend.id: backend.in_flight for backend in runtime.pool.backends if backend.in_flight}
+            for name, runtime in worker.pools.items()
+        },
+        "queued": {name: runtime.queued for name, runtime in worker.pools.items() if runtime.queued},
+        "upstream": {
+            name: {identity: len(link.connections) for identity, link in runtime.links.items() if link.connections}
+            for name, runtime in worker.pools.items()
+        },
+    }
+    if worker.store is not None:
+        found["store"] = worker.store.stats()
+    return found
+
+
+def connections(worker: Worker) -> dict[str, Any]:
+    """Every client connection, every request that is at a backend, and each backend's sums.
+
+    A backend's `in_flight` is the pool's count, its `requests` are found on its connections: they agree, always.
+    """
+    now = monotonic()
+    clients = []
+    for downstream in list(worker.downstreams)[:MAX_CONNECTIONS]:
+        clients.append(_client(downstream, now))
+    return {
+        "clients": clients,
+        "more": max(0, len(worker.downstreams) - MAX_CONNECTIONS),
+        "requests": [
+            row
+            for runtime in worker.pools.values()
+            for backend in runtime.pool.backends
+            for row in _requests(runtime, backend, now)
+        ],
+        "backends": [
+            {
+                "pool": name,
+                "backend": backend.id,
+                "region": backend.region,
+                "in_flight": backend.in_flight,
+                "open": len(link.connections),
+                "idle": len(link.idle),
+            }
+            for name, runtime in worker.pools.items()
+            for backend in runtime.pool.backends
+            if (link := runtime.links.get(backend.id)) is not None
+        ],
+    }
+
+
+def _requests(runtime: PoolRuntime, backend: Backend, now: float) -> Iterator[dict[str, Any]]:
+    """What is in flight at one backend."""
+    link = runtime.links.get(backend.id)
+    for sink in link.open() if link is not None else ():
+        hedge = sink if isinstance(sink, Hedge) else None
+        # Every other sink is a fetch, or the tunnel that a fetch became.
+        fetch: Fetch = sink if isinstance(sink, Fetch) else sink.fetch  # type: ignore[union-attr]
+        if fetch.backend is None or (hedge is not None and hedge.over and not hedge.adopted):
+            continue  # it was let go while it connected
+        exchange = fetch.exchange
+        yield {
+            "id": exchange.request_id.decode("latin-1"),
+            "pool": runtime.name,
+            "backend": backend.id,
+            "region": backend.region,
+            "state": "hedge" if hedge is not None else fetch.state,
+            "attempt": fetch.attempts if hedge is None else hedge.number,
+            "age_s": round(now - exchange.started_at, 3),
+            "client": exchange.client_text(),
+            "method": exchange.method.decode("latin-1"),
+            "path": exchange.target.partition(b"?")[0][:200].decode("latin-1"),
+            "route": exchange.routed.name,
+            "bytes_in": exchange.upload.received if exchange.upload is not None else 0,
+            "bytes_out": exchange.bytes_out,
+        }
+
+
+def _client(downstream: ClientConnection, now: float) -> dict[str, Any]:
+    """One client connection; what its request is, when one runs. The target is shown without its query."""
+    exchange = downstream.exchange
+    found: dict[str, Any] = {"client": downstream.peer, "state": "idle"}
+    if downstream.state is not State.OPEN:
+        found["state"] = downstream.state.value
+    if exchange is None:
+        return found
+    if downstream.state is State.OPEN:
+        found["state"] = "fetching" if exchange.fetch is not None or exchange.follower is not None else "serving"
+    found.update(
+        client=exchange.client_text(),
+        id=exchange.request_id.decode("latin-1"),
+        age_s=round(now - exchange.started_at, 3),
+        method=exchange.method.decode("latin-1"),
+        path=exchange.target.partition(b"?")[0][:200].decode("latin-1"),
+        route=exchange.route.name if exchange.route is not None else "",
+        status=exchange.status,
+        bytes_out=exchange.bytes_out,
+        bytes_in=exchange.upload.received if exchange.upload is not None else 0,
+        paused=downstream.paused,
+    )
+    return found

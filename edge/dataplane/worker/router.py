@@ -1,0 +1,191 @@
+"""Host and path to route: the most specific host wins, then the longest path prefix (by segments).
+
+One rule: the path that decides is the normalised one (`http.paths`), for patterns and requests alike; what is
+forwarded and what keys the cache stay the client's bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge.balance.geo import NO_GEO_POLICY, GeoPolicy
+from edge.balance.latency import Ewma
+from edge.cache.rules import Rules
+from edge.errors import BadRequest, Denied, MethodNotAllowed
+from edge.http.forwarding import Networks
+from edge.http.paths import below, hides_separator, literal_path, normal_path
+from edge.http.text import quote_text
+from edge.metrics import Meter
+from edge.ports import Timeouts
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.prefetch import Prefetcher
+    from edge.dataplane.upstream.pool import PoolRuntime
+
+HOSTS_REMEMBERED = 1024  # a client may invent hosts, so the memo is bounded
+PURGE_METHODS = frozenset((b"PURGE", b"BAN", b"REFRESH"))  # what caches behind this one may take for an order
+NOBODY = Networks()
+
+
+class NoRoute(Denied):
+    """No route for this host and path."""
+
+    status = 404
+
+
+class Misdirected(Denied):
+    """No route knows this host at all (RFC 9110 15.5.20)."""
+
+    status = 421
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Further attempts of a route; the deadline in seconds from the request's start."""
+
+    attempts: int = 2
+    deadline: float = 15.0
+    statuses: frozenset[int] = frozenset((502, 503, 504))
+    hedge: float = 1.0  # seconds without a byte until a second attempt; 0 = never
+    same_backend: float = 3.0  # seconds for which those that failed are tried again when nobody else is left; 0 = never
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One route of the running configuration."""
+
+    name: str
+    host: bytes
+    path: bytes
+    pool: PoolRuntime
+    rules: Rules | None = None
+    preserve_host: bool = True
+    max_body: int = 100 * 1024 * 1024
+    methods: frozenset[bytes] = frozenset()  # empty = all
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
+    upgrades: frozenset[bytes] = frozenset((b"websocket",))
+    wish: GeoPolicy = NO_GEO_POLICY
+    by_place: bool = False  # regions are tried in the order that suits the client's place
+    meter: Meter = field(default_factory=Meter)
+    waits: list[float] = field(default_factory=list)  # seconds to backends' heads since the last `fold`
+    usual: Ewma = field(default_factory=Ewma)  # how long a head takes here
+    encoded_slashes: bool = False  # let %2F, %5C and %00 in a path through
+    purgers: Networks = NOBODY  # whose PURGE is obeyed
+    label: bytes = b""
+    allow: bytes = b""  # for the field Allow
+    anywhere: bool = True  # any region may serve, in the order of the pool's own view
+    prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
+
+    def fold(self, now: float) -> None:
+        """Put what was noted since the last time where it is counted (four times a second)."""
+        self.meter.fold()
+        if self.waits:
+            self.usual.observe(sum(self.waits) / len(self.waits), now)
+            self.waits.clear()
+
+    @property
+    def fence(self) -> frozenset[str] | None:
+        """The only regions that may ever serve; None = all."""
+        return self.wish.require
+
+    @property
+    def prefer(self) -> tuple[str, ...]:
+        """Regions to try first."""
+        return self.wish.prefer
+
+    def covers(self, path: bytes) -> bool:
+        """Whether a path is the route's or lies below it, by segments: /api covers /api and /api/x, not /apix."""
+        return below(path, self.path)
+
+    def check_path(self, target: bytes) -> None:
+        """Raises BadRequest for a path that servers would understand in different ways."""
+        if not self.encoded_slashes and hides_separator(target):
+            raise BadRequest("encoded slash, backslash or NUL in the path")
+
+    def check_method(self, method: bytes, client: str) -> None:
+        """Raises MethodNotAllowed for a method that is not the route's, and for purges of who may not."""
+        purges = method in PURGE_METHODS and (method != b"PURGE" or client not in self.purgers)
+        if purges or (self.methods and method not in self.methods and method != b"PURGE"):
+            raise MethodNotAllowed(self.allow)
+
+    def __post_init__(self) -> None:
+        self.label = quote_text(self.name)  # as a log line has it
+        self.anywhere = not self.by_place and self.fence is None
+        self.path = normal_path(self.path)
+        self.allow = b", ".join(sorted(self.methods))
+
+
+class Router:
+    """All routes, by host."""
+
+    __slots__ = ("_any", "_exact", "_known", "_wild", "routes")
+
+    def __init__(self, routes: list[Route]) -> None:
+        self.routes = routes
+        self._exact: dict[bytes, list[Route]] = {}
+        self._wild: dict[bytes, list[Route]] = {}
+        self._any: list[Route] = []
+        self._known: dict[bytes | None, list[Route]] = {}  # by host as received
+        for route in sorted(routes, key=lambda r: len(r.path), reverse=True):
+            if route.host == b"*":
+                self._any.append(route)
+            elif route.host.startswith(b"*."):
+                self._wild.setdefault(route.host[1:], []).append(route)
+            else:
+                self._exact.setdefault(route.host, []).append(route)
+
+    def find(self, host: bytes | None, target: bytes) -> Route:
+        """The route of a request. Raises NoRoute or Misdirected."""
+        found = self.get(host, target)
+        if found is None:
+            raise NoRoute("no route for this path") if self._known.get(host) else Misdirected("unknown host")
+        return found
+
+    def is_doubtful(self, route: Route, host: bytes | None, target: bytes) -> bool:
+        """Whether an origin that does not decode a separator would see another route's path: nothing to be stored."""
+        if not route.encoded_slashes or not hides_separator(target):
+            return False
+        return self.get(host, literal_path(target)) is not route
+
+    def get(self, host: bytes | None, target: bytes) -> Route | None:
+        """The route of a request, None when there is none."""
+        routes = self._known.get(host)
+        if routes is None:
+            routes = self._remember(host)
+            if not routes:
+                return None
+        first = routes[0]
+        if first.path == b"/":  # the longest prefix, so the only one
+            return first
+        path = normal_path(target) if target != b"*" else b"/"  # OPTIONS *: the host as a whole
+        for route in routes:
+            if route.covers(path):
+                return route
+        return None
+
+    def _remember(self, host: bytes | None) -> list[Route]:
+        routes = self._exact.get(host or b"") or self._by_name(host or b"")
+        if len(self._known) >= HOSTS_REMEMBERED:
+            self._known.clear()
+        if routes:
+            self._known[host] = routes
+        return routes
+
+    def _by_name(self, host: bytes) -> list[Route]:
+        """Without the port; exact, then the longest wildcard, then any."""
+        name = host
+        if not host.endswith(b"]"):
+            name = host.rpartition(b":")[0] or host
+        name = name.rstrip(b".")
+        found = self._exact.get(name)
+        if found:
+            return found
+        at = name.find(b".")
+        while at >= 0:
+            found = self._wild.get(name[at:])
+            if found:
+                return found
+            at = name.find(b".", at + 1)
+        return self._any

@@ -1,0 +1,49 @@
+"""What is too much for one turn of the loop goes on in the next ones.
+
+One rule: nobody holds the loop. All that waits here shares about a millisecond of each turn, one after the other,
+and between two turns the loop reads and serves everybody else. Who adds work does a small bounded part of it at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+TURN_S = 0.001
+
+Go = Callable[[], object]
+
+
+class FollowerCallbacks:
+    """The queue of one worker; `report` hears of what a part of the work lets out."""
+
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self._queue: deque[Go] = deque()
+        self._due = False
+        self._report = report
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def later(self, go: Go) -> None:
+        """Call this in a later turn, after what waits already."""
+        self._queue.append(go)
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self.run)
+
+    def run(self) -> None:
+        """One turn's share of the work."""
+        queue, until = self._queue, monotonic() + TURN_S
+        while queue:
+            try:
+                queue.popleft()()
+            except Exception as error:
+                self._report(error)
+            if monotonic() >= until:
+                break
+        self._due = bool(queue)
+        if queue:
+            asyncio.get_running_loop().call_soon(self.run)

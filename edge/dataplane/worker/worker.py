@@ -1,0 +1,318 @@
+"""One worker: what all its connections share, its timer, its listeners, its drain.
+
+One rule: there is one timer. Four times a second it renews the clock's texts, expires deadlines, flushes the log;
+nothing on a request makes a timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.worker.turns import FollowerCallbacks
+from edge.http.forwarding import Networks
+from edge.http.grammar import Limits, RequestHeaders, request_block
+from edge.http.memo import Memo
+from edge.http.message import Fields
+from edge.http.text import quote
+from edge.ports import LogSink, Service
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.store import Store
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.upstream.geography import Geography
+    from edge.dataplane.upstream.pool import PoolRuntime
+    from edge.dataplane.worker.router import Router
+
+TICK_S = 0.25
+GEO_TICKS = 20  # how often the GeoIP file is looked at
+_LINE = (
+    b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
+    b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,"hedge":"%b",'
+    b'"verdict":"%b","reason":"%b","error":"%b"}\n'
+)
+
+
+@lru_cache(maxsize=1024)
+def _word(word: str) -> bytes:
+    """A verdict, reason or error as bytes: there are few, and each log line has three."""
+    return word.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Limits of the client side; seconds and bytes. The defaults are SECURITY's."""
+
+    header_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    write_timeout: float = 30.0
+    body_timeout: float = 30.0
+    body_grace: float = 10.0
+    body_rate: float = 1000.0
+    connections: int = 20000
+    connections_per_client: int = 4096
+    pipeline_bytes: int = 64 * 1024
+    hold_bytes: int = 64 * 1024
+    buffer_high: int = 64 * 1024
+    buffer_low: int = 16 * 1024
+    chunk_line_bytes: int = 4096
+    trailer_bytes: int = 8192
+    max_ranges: int = 5
+    grace: float = 30.0
+    request_id: str = "keep"  # a client's X-Request-Id: keep | trusted (from trusted proxies) | replace
+    return_id: bool = False  # each answer tells the client its request's id
+
+
+class Worker:
+    """The data plane of one process."""
+
+    def __init__(self, limits: WorkerLimits, head: Limits, log: LogSink, trusted: Networks) -> None:
+        self.limits = limits
+        self.head = head
+        self.log = log
+        self.trusted = trusted
+        self.blocks: Memo[RequestHeaders] = Memo(lambda raw: request_block(raw, head))
+        self.no_block = RequestHeaders(Fields())
+        self.router: Router = None  # type: ignore[assignment]  # given by `use` before a listener opens
+        self.pools: dict[str, PoolRuntime] = {}
+        self.store: Store | None = None
+        self.geography: Geography | None = None
+        self.applications: Service | None = None  # that run in this worker
+        self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
+        self.downstreams: set[ClientConnection] = set()
+        self.slow: set[ClientConnection] = set()  # those whose unsent bytes are looked at on each tick
+        self.turns = FollowerCallbacks(self.report_bug)
+        self.draining = False  # running exchanges end, connections with them
+        self.stopping = False  # nothing new is begun
+        self.refused_connections = 0
+        self.bugs = 0
+        self.combined = False  # the log's format
+        self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
+        self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `quick`
+        self.cold = True  # off to compare: see `cold`
+        self.now = time.time()
+        self.date_line = b""
+        self.idle_deadline = 0.0
+        self._clients: dict[str, int] = {}
+        self._servers: list[asyncio.Server] = []
+        self._ids = os.urandom(10).hex().encode()
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
+        self._second = 0
+        self._ticks = 0
+        self.refresh()
+
+    # -- set-up ----------------------------------------------------------------------------------------------------
+
+    def use(self, router: Router, pools: dict[str, PoolRuntime]) -> None:
+        """Serve with this graph from the next request on."""
+        self.router = router
+        self.pools = pools
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None, backlog: int = 1024) -> None:
+        """Accept on a bound socket; the server calls listen(2) again, so it must be told the backlog."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: ClientConnection(self, tls), sock=sock, backlog=backlog)
+        self._servers.append(server)
+        if self._timer is None:
+            self._tick()
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def admit_connection(self, downstream: ClientConnection) -> bool:
+        """Whether the connection fits the limits, in all and for its address; counted until it is forgotten."""
+        limits, peer = self.limits, downstream.peer
+        mine = self._clients.get(peer, 0)
+        trusted = downstream.trusted = peer in self.trusted
+        most = 0 if trusted else limits.connections_per_client  # a proxy's connections are many clients'
+        if len(self.downstreams) >= limits.connections or 0 < most <= mine or self.stopping:
+            self.refused_connections += 1
+            return False
+        self._clients[peer] = mine + 1
+        self.downstreams.add(downstream)
+        downstream.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
+        return True
+
+    def forget_connection(self, downstream: ClientConnection) -> None:
+        """The connection is gone."""
+        self.slow.discard(downstream)
+        if downstream in self.downstreams:
+            self.downstreams.remove(downstream)
+            left = self._clients[downstream.peer] - 1
+            if left:
+                self._clients[downstream.peer] = left
+            else:
+                del self._clients[downstream.peer]
+        if self.draining and not self.downstreams:
+            self._drained.set()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Renew the texts of the clock."""
+        self.now = now = time.time()
+        self.idle_deadline = monotonic() + self.limits.idle_timeout
+        if int(now) != self._second:
+            self._second = int(now)
+            self.date_line = b"Date: %b\r\n" % formatdate(now, usegmt=True).encode()
+            self.log.refresh(now)
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        now = monotonic()
+        self._part(self.refresh)
+        for downstream in [f for f in self.downstreams if f.deadline <= now]:
+            self._part(downstream.expire, now)
+        for downstream in list(self.slow):
+            self._part(downstream.look, now)
+        for pool in self.pools.values():
+            self._part(pool.tick, now)
+        for route in self.router.routes:
+            self._part(route.fold, now)
+        if self.store is not None:
+            self._part(self.store.tick, now)
+        self._part(self.log.flush)
+        self._ticks += 1
+        if self._ticks % GEO_TICKS == 0 and self.geography is not None:
+            asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
+
+    def _part(self, part: Callable[..., object], *given: float) -> None:
+        """One part of a tick: what it lets out is a bug, and the other parts are done all the same."""
+        try:
+            part(*given)
+        except Exception as error:
+            self.report_bug(error)
+
+    # -- exchanges -------------------------------------------------------------------------------------------------
+
+    def next_id(self) -> bytes:
+        """A request id: 32 hexadecimal digits, unique over workers, in the form of a trace id."""
+        self._count += 1
+        return b"%b%012x" % (self._ids, self._count)
+
+    def id_of(self, downstream: ClientConnection, given: bytes) -> bytes:
+        """The id of a request that came with one."""
+        policy = self.limits.request_id
+        return given if policy == "keep" or (policy == "trusted" and downstream.trusted) else self.next_id()
+
+    def finished(self, exchange: Exchange) -> None:
+        """Count and log one exchange."""
+        route = exchange.route
+        seconds = monotonic() - exchange.started_at
+        if route is not None:
+            meter = route.meter
+            meter.requests += 1
+            status = exchange.status
+            meter.status[status // 100 if status < 600 else 0] += 1
+            meter.bytes_out += exchange.bytes_out
+            head_at = exchange.head_at
+            meter.first_samples.append(head_at - exchange.started_at if head_at else seconds)
+            if status != 101:  # how long people talk says nothing of how quick anything is
+                meter.samples.append(seconds)
+            verdict = exchange.verdict
+            meter.verdicts[verdict] = meter.verdicts.get(verdict, 0) + 1
+            if exchange.reason:
+                meter.reasons[exchange.reason] = meter.reasons.get(exchange.reason, 0) + 1
+            if exchange.error:
+                meter.errors[exchange.error] = meter.errors.get(exchange.error, 0) + 1
+            if exchange.upload is not None:
+                meter.bytes_in += exchange.upload.received
+            if exchange.from_store:
+                meter.cache_out += exchange.bytes_out
+        if self.log.enabled:
+            self.log.add(self._combined(exchange) if self.combined else self.line(exchange, seconds))
+
+    def line(self, exchange: Exchange, seconds: float) -> bytes:
+        """One JSON object; its keys are documented in edge/README.md. Durations are whole microseconds."""
+        route, upload, target = exchange.route, exchange.upload, exchange.target
+        return _LINE % (
+            self.log.stamp,
+            exchange.own_id(),
+            exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes,
+            route.label if route is not None else b"",
+            exchange.method,
+            (exchange.told.host if exchange.told is not None else b"") or exchange.host or b"",
+            quote(target) if b'"' in target or b"\\" in target else target,
+            exchange.status,
+            upload.received if upload is not None else 0,
+            exchange.bytes_out,
+            seconds * 1e6,
+            (exchange.head_at - exchange.started_at) * 1e6 if exchange.head_at else 0,
+            exchange.served_by,
+            exchange.attempts,
+            _word(exchange.hedge),
+            _word(exchange.verdict),
+            _word(exchange.reason),
+            _word(exchange.error),
+        )
+
+    def _combined(self, exchange: Exchange) -> bytes:
+        client = exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes
+        first = b"%b %b HTTP/1.%d" % (exchange.method, quote(exchange.target), exchange.is_http11)
+        return self.combined_line(client, exchange.block, first, (exchange.status, exchange.bytes_out))
+
+    def combined_line(self, client: bytes, block: RequestHeaders, first: bytes, told: tuple[int, int]) -> bytes:
+        """The combined log format of Apache and nginx."""
+        fields = block.fields
+        return b'%b - - [%b] "%b" %d %d "%b" "%b"\n' % (
+            client,
+            self.log.stamp_combined,
+            first,
+            *told,
+            quote(fields.joined(b"referer") or b"-"),
+            quote(fields.joined(b"user-agent") or b"-"),
+        )
+
+    def report_bug(self, error: BaseException) -> None:
+        """An exception that no stage should let out: counted, with its traceback on standard error."""
+        self.bugs += 1
+        with suppress(OSError, ValueError):  # standard error may be gone: the count is what stays
+            traceback.print_exception(error, file=sys.stderr)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> None:
+        """Stop accepting, let running exchanges end within `grace` seconds, then close what is left."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for downstream in list(self.downstreams):
+            downstream.drain()
+        if self.downstreams:
+            try:
+                await asyncio.wait_for(self._drained.wait(), grace)
+            except TimeoutError:
+                pass  # the grace time is the limit; what still runs is cut below
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything at once."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        for downstream in list(self.downstreams):
+            downstream.abort()
+        for pool in self.pools.values():
+            await pool.close()
+        if self.applications is not None:
+            await self.applications.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.store is not None and self.store.disk is not None:
+            await asyncio.to_thread(self.store.disk.close)
+        self.log.close()
