@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from edge.cache.body import PIECE_BYTES, BodyFile, sums_of
 from edge.cache.record import Damaged, decode, encode, key_at
-from edge.cache.stored import Stored
+from edge.cache.stored import Stored, shared
 from edge.http.ranges import Part
 from tests.kit.tier import response
 
-VARY = ((b"accept-encoding", b"gzip"), (b"accept-language", None))
+VARY = shared(((b"accept-encoding", b"gzip"), (b"accept-language", None)))  # charged as what others share
 
 
 def same(one: Stored, two: Stored) -> bool:
