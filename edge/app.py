@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from ssl import SSLContext
@@ -20,7 +20,7 @@ from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
 from edge.adapters.names import Names
 from edge.adapters.tls import client_context, server_context
-from edge.applications import Applications, named
+from edge.applications import NOTHING_GIVEN, Applications, named
 from edge.balance.backend import Backend
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
 from edge.balance.health import EjectionSettings
@@ -56,17 +56,19 @@ def build(
     places: Places | None = None,
     filename: str = "config.toml",
     disk: bool = True,
+    given: Mapping[str, object] = NOTHING_GIVEN,
 ) -> Worker:
     """A worker that serves this configuration; its listeners are opened by `listen`. Raises ConfigError.
 
-    Without `disk` the disk tier is left alone: the supervisor could not use it.
+    Without `disk` the disk tier is left alone: the supervisor could not use it. `given` are applications by name that
+    need no import.
     """
     limits = config.limits
     head = Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
     log = log or AccessLog(config.log.access)
     worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies))
     worker.combined = config.log.format == "combined"
-    applications = loaded(config, filename)
+    applications = loaded(config, filename, given)
     if applications is not None:
         applications.worker, worker.applications = worker, applications
     pools = pool_runtimes(config, worker.turns, applications)
@@ -183,9 +185,11 @@ def worker_limits(config: Config) -> WorkerLimits:
     )
 
 
-def loaded(config: Config, filename: str) -> Applications | None:
+def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_GIVEN) -> Applications | None:
     """The applications that backends name; None when there are none. Raises ConfigError."""
-    return Applications(config, filename, response_limits(config), heads(config)) if named(config) else None
+    if not named(config):
+        return None
+    return Applications(config, filename, response_limits(config), heads(config), given)
 
 
 def response_limits(config: Config) -> Limits:
@@ -252,6 +256,7 @@ def link_maker(
 
     def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
         tls = pool.tls
+        limits_of = {each.id: each.time_limit for each in pool.backends}
         known: list[SSLContext] = []  # made once, when there is an https backend: it takes tens of milliseconds
 
         def context() -> SSLContext:
@@ -265,7 +270,8 @@ def link_maker(
         def make(backend: Backend) -> Link:
             if backend.scheme == APP_SCHEME:
                 assert applications is not None  # the configuration names it
-                return dressed(applications.backend_link(backend.host, timeouts(pool.timeouts)), backend)
+                link = applications.backend_link(backend.host, timeouts(pool.timeouts), limits_of[backend.id])
+                return dressed(link, backend)
             secure = context() if backend.scheme == "https" else None
             peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve, pool.lifetime)
             return dressed(BackendLink(peer, timeouts(pool.timeouts), head, memo, names), backend)
@@ -304,6 +310,7 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         max_body=values.max_body,
         encoded_slashes=values.encoded_slashes,
         purgers=Networks(values.purge_methods),
+        internal=values.internal,
         methods=frozenset(method.encode() for method in values.methods),
         timeouts=timeouts(values.timeouts),
         retry=retry(values.retry),

@@ -7,10 +7,12 @@ never imports aiohttp's server into a worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edge.adapters.app_check import folders
+from edge.adapters.app_faults import BLOCKED, Faults
 from edge.config.loader import Config
 from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.onward import TIMEOUTS, Onward
@@ -20,9 +22,13 @@ from edge.http.memo import Memo
 from edge.ports import Connection, Timeouts
 
 if TYPE_CHECKING:
+    from edge.adapters.app_link import AppLink
     from edge.adapters.app_server import AppServer
+    from edge.adapters.loop_watchdog import Blocked, LoopWatchdog
     from edge.adapters.memory_link import MemoryLink
     from edge.dataplane.worker.worker import Worker
+
+NOTHING_GIVEN: Mapping[str, object] = MappingProxyType({})
 
 
 def named(config: Config) -> list[str]:
@@ -33,19 +39,30 @@ def named(config: Config) -> list[str]:
 class Applications:
     """`worker` is set before a request comes; links are made before that."""
 
-    def __init__(self, config: Config, filename: str, head: Limits, memo: Memo[ResponseFacts]) -> None:
-        """Import them. Raises ConfigError with a line for each that cannot be used."""
-        from edge.adapters.app_server import AppServer, AppUnusable, load  # only a worker that runs one pays for it
+    def __init__(
+        self,
+        config: Config,
+        filename: str,
+        head: Limits,
+        memo: Memo[ResponseFacts],
+        given: Mapping[str, object] = NOTHING_GIVEN,
+    ) -> None:
+        """Import them, but for those that are given by name. Raises ConfigError with a line for each that cannot be."""
+        # Only a worker that runs one pays for it.
+        from edge.adapters.app_server import AppServer, AppUnusable, as_application, load
 
         self.worker: Worker = None  # type: ignore[assignment]
         self._head, self._memo = head, memo
         self._servers: dict[str, AppServer] = {}
+        self._watchdog: LoopWatchdog | None = None
         problems = []
         for name in named(config):
             try:
-                self._servers[name] = AppServer(
-                    name, load(name, folders(config.python_path, filename)), self._view, self._tell
-                )
+                if name in given:
+                    found = as_application(given[name], name)
+                else:
+                    found = load(name, folders(config.python_path, filename))
+                self._servers[name] = AppServer(name, found, self._view, self._tell)
             except AppUnusable as error:
                 problems.append(f"{filename}: {error.detail}")
         if problems:
@@ -53,23 +70,54 @@ class Applications:
         self._onward = self.link(lambda: asyncio.Protocol(), TIMEOUTS)  # never connects by itself: see `_dial`
 
     async def start(self) -> None:
-        """Run their start. Raises ConfigError."""
-        from edge.adapters.app_server import AppUnusable
+        """Run their start, and watch from then on. Raises ConfigError."""
+        from edge.adapters.app_guard import culprit_of
+        from edge.adapters.app_server import AppUnusable, files_of
+        from edge.adapters.loop_watchdog import LoopWatchdog
 
         for server in self._servers.values():
             try:
                 await server.start()
             except AppUnusable as error:
                 raise ConfigError([error.detail]) from None
+        files = {place: name for name in self._servers for place in files_of(name)}
+        self._watchdog = LoopWatchdog(lambda frame: culprit_of(frame, files), self._blocked)
+        self._watchdog.start()
+
+    def _blocked(self, blocked: Blocked) -> None:
+        culprit = blocked.culprit
+        faults = self._servers[culprit.app].faults
+        faults.blocked_s += blocked.seconds
+        text = f"nothing else ran for {blocked.seconds * 1000:.0f} ms: {culprit.at}"
+        faults.add(BLOCKED, culprit.request_id, text, blocked.stack)
 
     async def stop(self) -> None:
         """Run their clean-up."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
         for server in self._servers.values():
             await server.stop()
 
-    def backend_link(self, name: str, timeouts: Timeouts) -> MemoryLink:
+    def words(self) -> dict[str, dict[str, int]]:
+        """What each was asked, did wrong and counted itself."""
+        found: dict[str, dict[str, int]] = {"app_requests": {}, "app_faults": {}, "app_blocked_ms": {}, "app_own": {}}
+        for name, faults in self.faults().items():
+            found["app_requests"][name] = faults.requests
+            found["app_blocked_ms"][name] = int(faults.blocked_s * 1000)
+            found["app_faults"].update((f"{name}\t{fault}", count) for fault, count in faults.counts.items())
+            found["app_own"].update((f"{name}\t{own}", count) for own, count in faults.own.items())
+        return found
+
+    def faults(self) -> dict[str, Faults]:
+        """What each did wrong, and how often it was asked, by name."""
+        return {name: server.faults for name, server in self._servers.items()}
+
+    def backend_link(self, name: str, timeouts: Timeouts, time_limit: float = 0.0) -> AppLink:
         """The link of a backend that is this application."""
-        return self.link(self._servers[name].protocol, timeouts)
+        from edge.adapters.app_link import AppLink
+
+        server = self._servers[name]
+        return AppLink(server.protocol, timeouts, self._head, self._memo, server.faults, time_limit)
 
     def link(self, make: Callable[[], asyncio.Protocol], timeouts: Timeouts) -> MemoryLink:
         """A link in memory."""
@@ -79,8 +127,8 @@ class Applications:
 
     # -- what applications ask -------------------------------------------------------------------------------------
 
-    def _view(self, sink: Any, name: str) -> Onward:
-        return Onward(sink, name, self._front, self._dial, self._tell)
+    def _view(self, sink: Any, faults: Faults) -> Onward:
+        return Onward(sink, faults.app, self._front, self._dial, self._tell, faults)
 
     def _tell(self, kind: str, facts: dict[str, Any]) -> None:
         self.worker.tell(kind, facts)

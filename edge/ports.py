@@ -6,7 +6,7 @@ lives in `adapters` or `dataplane`; `app` wires them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -186,6 +186,9 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """End; after the last request."""
+
+    def words(self) -> Mapping[str, Mapping[str, int]]:
+        """What it counted so far, by name and word; words of several labels are joined by a tab."""
 
 
 class Connector(Protocol):

@@ -15,7 +15,7 @@ string keys in `request[...]`.)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol
@@ -39,6 +39,13 @@ class Fetched(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """Lower-case names; lines of one name are joined with a comma."""
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]:
+        """Each line by itself, without those of the connection and the length: for an answer of one's own."""
+
+    async def relay(self, request: Any) -> Any:
+        """Send it on as it comes, as the answer to an aiohttp `request`; returns the response. Raises FetchError."""
 
     async def read(self) -> bytes:
         """The whole body. Raises FetchError when it broke off, or is larger than 64 MiB."""
@@ -111,6 +118,12 @@ class Edge(Protocol):
 
     async def purge_tag(self, tag: str) -> int:
         """Purge what carries a tag from this worker's cache and tell the others; how many responses here."""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a counter of the application's own: `edge_app_own_total{app, name}` on /metrics.
+
+        At most 64 names of 64 letters; what is beyond is counted as "other".
+        """
 
     def log(self, message: str) -> None:
         """A line among the gateway's events, with the application's name and the request id."""

@@ -1,8 +1,8 @@
 """An application that runs in the worker: an aiohttp `web.Application`, or a coroutine that answers requests.
 
 aiohttp's own server reads the request that the gateway's strict grammar has read before, over a memory transport, and
-its answer goes through the gateway's reader like any backend's. One rule: what an application does wrong is its own
-request's failure: an exception is a 500 that names the request id, its traceback goes to the events, never to a client.
+its answer goes through the gateway's reader like any backend's. One rule: an application that cannot run is one clear
+line; what it does wrong with a request is its guard's (`app_guard`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,18 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
-from edge.adapters.memory_link import CONNECTION
+from edge.adapters.app_faults import Faults, Tell
+from edge.adapters.app_guard import Guard, View
 from edge.errors import EdgeError
-from edge.sdk import CURRENT, Edge, FetchLoop
 
 MAX_LINE = 64 * 1024  # the gateway's own limits are stricter and come first
 MAX_FIELDS = 512
 STARTUP_S = 30.0
-TRACE_LINES = 40
-
-Tell = Callable[[str, dict[str, Any]], None]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_BEGUN: web.RequestKey[bool] = web.RequestKey("edge.begun", bool)
 
 
 class AppUnusable(EdgeError):
@@ -52,6 +47,11 @@ def load(name: str, folders: Sequence[str]) -> web.Application:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise AppUnusable(f"{name}: {_where(error)}{type(error).__name__}: {error}") from error
+    return as_application(found, name)
+
+
+def as_application(found: object, name: str) -> web.Application:
+    """What was found under a name, as an application. Raises AppUnusable."""
     if isinstance(found, web.Application):
         return found
     if inspect.iscoroutinefunction(found):
@@ -59,6 +59,14 @@ def load(name: str, folders: Sequence[str]) -> web.Application:
         application.router.add_route("*", "/{path:.*}", found)
         return application
     raise AppUnusable(f"{name}: must be an aiohttp web.Application or a coroutine function, got {type(found).__name__}")
+
+
+def files_of(name: str) -> list[str]:
+    """Where the application's code is: its file, or its package's folder with a slash at the end."""
+    package = sys.modules.get(name.partition(":")[0].partition(".")[0])
+    folders = [f"{folder}/" for folder in getattr(package, "__path__", ())]
+    file = getattr(package, "__file__", None)
+    return folders or ([file] if file else [])
 
 
 def _where(error: BaseException) -> str:
@@ -72,12 +80,10 @@ def _where(error: BaseException) -> str:
 class AppServer:
     """One application of one worker. `view` gives what `edge.sdk.edge()` is, from the connection's sink."""
 
-    def __init__(self, name: str, application: web.Application, view: Callable[[Any, str], Edge], tell: Tell) -> None:
+    def __init__(self, name: str, application: web.Application, view: View, tell: Tell) -> None:
         self.name = name
-        self._view = view
-        self._tell = tell
-        application.middlewares.insert(0, self._guard)
-        application.on_response_prepare.append(self._begun)
+        self.faults = Faults(name, tell)
+        application.middlewares.insert(0, Guard(self.faults, view).middleware())
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -103,7 +109,7 @@ class AppServer:
         try:
             await self._runner.cleanup()
         except Exception as error:
-            self._raised(error, "")
+            self.faults.raised(error, "")
 
     def protocol(self) -> asyncio.Protocol:
         """The server's side of a new connection. Raises RuntimeError before `start` and after `stop`."""
@@ -111,47 +117,6 @@ class AppServer:
         if server is None:
             raise RuntimeError("the application does not run")
         return server()
-
-    # -- each request ----------------------------------------------------------------------------------------------
-
-    @property
-    def _guard(self) -> Any:
-        """The outermost middleware."""
-
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            transport = request.transport
-            connection = None if transport is None else transport.get_extra_info(CONNECTION)
-            seen = self._view(None if connection is None else connection.sink, self.name)
-            CURRENT.set(seen)
-            try:
-                answer: Any = await handler(request)
-                if not isinstance(answer, web.StreamResponse):
-                    raise TypeError(f"the handler returned {type(answer).__name__}, which is no response")
-            except web.HTTPException:
-                raise
-            except FetchLoop as error:
-                if request.get(_BEGUN):
-                    raise
-                return web.Response(status=508, text=f"{error}, request {seen.request_id}\n")
-            except Exception as error:
-                self._raised(error, seen.request_id)
-                if request.get(_BEGUN):
-                    raise  # a head is out: the connection ends, so that no cut body looks whole
-                return web.Response(status=500, text=f"internal error, request {seen.request_id}\n")
-            return answer
-
-        return guard
-
-    @staticmethod
-    async def _begun(request: web.Request, response: web.StreamResponse) -> None:
-        request[_BEGUN] = True
-
-    def _raised(self, error: Exception, request_id: str) -> None:
-        trace = "".join(traceback.format_exception(error, limit=-TRACE_LINES))
-        self._tell(
-            "app.error", {"app": self.name, "request": request_id, "evidence": repr(error)[:200], "trace": trace}
-        )
 
 
 def _quiet() -> logging.Logger:

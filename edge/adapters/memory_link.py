@@ -48,12 +48,16 @@ class MemoryLink(BackendLink):
         except Exception:  # such as a server that has ended; the waiter must hear
             loop.call_soon(waiter.on_failed, ConnectFailed("the application takes no connections"))
             return
-        connection = UpstreamConnection(self)
+        connection = self.new_connection()
         extra: dict[str, Any] = {CONNECTION: connection}
         join(connection, server, server_extra=extra)
         self.connections.add(connection)
         self._joined[connection] = waiter
         loop.call_soon(self._hand_over, connection)
+
+    def new_connection(self) -> UpstreamConnection:
+        """One that is not joined to anything yet."""
+        return UpstreamConnection(self)
 
     def _hand_over(self, connection: UpstreamConnection) -> None:
         waiter = self._joined.pop(connection, None)

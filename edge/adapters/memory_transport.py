@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 PIECE_BYTES = 256 * 1024
@@ -41,6 +41,8 @@ class MemoryTransport(asyncio.Transport):
         self._cut = False
         self._lost = False
         self._why: Exception | None = None  # what `connection_lost` is told
+        self._then: Callable[[], None] | None = None  # called when all that was written has arrived
+        self.ended_here = False  # by `close` or `abort` of this end
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -74,6 +76,13 @@ class MemoryTransport(asyncio.Transport):
         self._high = HIGH_BYTES if high is None else high
         self._low = self._high // 4 if low is None else low
 
+    def when_delivered(self, then: Callable[[], None]) -> None:
+        """Call when all that was written has arrived, or never will; on a later turn of the loop."""
+        if self._waiting and not self._cut and not self._lost:
+            self._then = then
+        else:
+            self._loop.call_soon(then)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def is_reading(self) -> bool:
@@ -94,10 +103,12 @@ class MemoryTransport(asyncio.Transport):
 
     def close(self) -> None:
         if not self._closing:
-            self._closing = True
+            self._closing = self.ended_here = True
             self._schedule()
 
     def abort(self) -> None:
+        if not self._closing:
+            self.ended_here = True
         self._closing = self._cut = True  # what is cut must not look whole: no end of file is told any more
         self._waiting.clear()
         self._size = 0
@@ -147,6 +158,9 @@ class MemoryTransport(asyncio.Transport):
             if peer._reading:
                 self._schedule()
             return  # or `resume_reading` of the other end goes on
+        if self._then is not None:
+            then, self._then = self._then, None
+            then()
         self._finish(peer)
 
     def _piece(self) -> bytes:

@@ -212,6 +212,9 @@ class Backend(Section):
 
     url: Url | None = entry(None, "http://host:port or https://host:port; this or app")
     app: AppName | None = entry(None, "An aiohttp application or handler that runs in the worker; this or url")
+    time_limit: Duration = entry(
+        "0s", "How long a request may run in the application, streams and WebSockets included; 0s = no limit"
+    )
     region: Name = entry(DEFAULT_REGION, "Its region; needed when [regions] are declared")
     weight: Weight = entry(1, "Share of requests")
     max_in_flight: Count = entry(1000, "Most requests in flight; 0 = no limit; left out: the pool's")
@@ -224,6 +227,8 @@ class Backend(Section):
             return data
         if ("url" in data) == ("app" in data):
             raise ValueError("must have a url or an app" + (", not both" if "app" in data else ""))
+        if "time_limit" in data and "app" not in data:
+            raise ValueError("time_limit is for an app; a url's waits are its pool's timeouts")
         if "id" in data:
             return data
         if "app" in data:
@@ -292,6 +297,7 @@ class Route(Section):
     geo: Geo | None = entry(None, "Choose regions by the client's place")
     methods: Many[Method] = entry([], "The only methods that are served (405 for others); empty = all")
     max_body: PositiveSize = entry("100MiB", "Largest request body; left out: that of [limits]")
+    internal: bool = entry(False, "Only for subrequests of applications; a client gets 404")
     preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
     encoded_slashes: bool = entry(False, "Let %2F, %5C and %00 in a path through (400 otherwise); matched as decoded")
     purge_methods: Purgers = entry(

@@ -51,7 +51,8 @@ def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHea
             route.check_path(exchange.target)
         if exchange.upload is not None:
             limit_body(exchange, route.max_body)
-        if exchange.method not in USUAL or route.methods:
+        if exchange.method not in USUAL or route.looks:
+            route.check_asker(bool(downstream.asked_by))
             route.check_method(exchange.method, exchange.client_text())
             if exchange.method == b"PURGE" and route.rules is not None:
                 obey(exchange)

@@ -16,6 +16,9 @@ from aiohttp import web
 from inprocess import Gateway, StartEdge, until
 
 from edge.config.loader import load_text
+from edge.control.admin.exposition import exposition
+from edge.control.totals import Totals
+from edge.dataplane.worker.report import Counting
 from edge.errors import ConfigError
 
 APPS = Path(__file__).parent / "apps"
@@ -240,3 +243,30 @@ async def test_the_example_of_the_docs(edge: StartEdge, session: aiohttp.ClientS
     assert orjson.loads(text)["second"]["status"] == 404
     assert await ask(session, gateway, "/clock?ticks=2&every=0") == (200, "data: 0\n\ndata: 1\n\n")
     load_text((docs / "hello.toml").read_text(), "hello.toml")
+
+
+async def test_an_internal_route_serves_subrequests_alone(edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    text = toml() + '[[routes]]\npath = "/stored"\npool = "site"\ninternal = true\n'
+    gateway = await edge(text)
+    assert (await ask(session, gateway, "/onward"))[0] == 200
+    for method in ("GET", "HEAD", "POST"):  # now it is stored, and would be a hit
+        assert (await ask(session, gateway, "/stored", method=method))[0] == 404
+        assert (await ask(session, gateway, "/stored/below", method=method))[0] == 404
+    assert orjson.loads((await ask(session, gateway, "/onward"))[1])["status"] == 200
+
+
+async def test_what_it_did_is_counted(edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml())
+    for path in ("/facts", "/counts", "/raises", "/raises"):
+        await ask(session, gateway, path)
+    body = await gateway.on_loop(Counting(gateway.worker).body)
+    words = body["words"]
+    assert words["app_requests"] == {"site_under_test:app": 4}
+    assert words["app_faults"] == {"site_under_test:app\traised": 2}
+    own = words["app_own"]
+    assert (own["site_under_test:app\tseen"], own["site_under_test:app\tother"], len(own)) == (5, 37, 65)
+    totals = Totals()
+    totals.add(1, body, 0.0)
+    text = exposition(totals, lambda: ()).decode()
+    assert 'edge_app_faults_total{app="site_under_test:app",fault="raised"} 2.0' in text
+    assert 'edge_app_own_total{app="site_under_test:app",name="seen"} 5.0' in text

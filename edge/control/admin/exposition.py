@@ -24,9 +24,13 @@ COUNTERS = {
     "bugs": "Exceptions that no stage should let out",
     "log_lost": "Access log lines that could not be written",
 }
-WORDS = {  # name: label, help
-    "geo_levels": ("level", "Region orders by what found the first region"),
-    "geo_unknown": ("reason", "Clients whose place is not known, by reason"),
+WORDS = {  # name: labels (a word of several has tabs between them), help
+    "geo_levels": (["level"], "Region orders by what found the first region"),
+    "geo_unknown": (["reason"], "Clients whose place is not known, by reason"),
+    "app_requests": (["app"], "Requests that an application was asked"),
+    "app_faults": (["app", "fault"], "What applications did wrong, by kind"),
+    "app_blocked_ms": (["app"], "Milliseconds for which an application let nothing else run in its worker"),
+    "app_own": (["app", "name"], "Counters that applications keep themselves"),
 }
 
 Extra = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]  # name, help, labels, value
@@ -55,10 +59,10 @@ class _Collected(Collector):
         yield from _requests("edge_region", ["region"], regions)
         for name, help_text in COUNTERS.items():
             yield CounterMetricFamily(f"edge_{name}", help_text, value=totals.counters.get(name, 0))
-        for name, (label, help_text) in WORDS.items():
-            family = CounterMetricFamily(f"edge_{name}", help_text, labels=[label])
+        for name, (labels, help_text) in WORDS.items():
+            family = CounterMetricFamily(f"edge_{name}", help_text, labels=labels)
             for word, count in totals.words.get(name, {}).items():
-                family.add_metric([word], count)
+                family.add_metric(word.split("\t"), count)
             yield family
         yield GaugeMetricFamily("edge_connections", "Open client connections", value=totals.gauge("connections"))
         yield self._in_flight()

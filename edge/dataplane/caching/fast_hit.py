@@ -31,7 +31,7 @@ def try_fast_hit(downstream: ClientConnection, route: Route, target: bytes, bloc
     """Answer a kept connection's plain GET from store; False when that takes more than this."""
     worker = downstream.worker
     store, rules, host = worker.store, route.rules, block.host
-    if store is None or rules is None or host is None or route.methods or worker.draining:
+    if store is None or rules is None or host is None or route.looks or worker.draining:
         return False
     if route.prefetcher is not None or (block.forwarding and downstream.trusted):  # each has to see the request
         return False

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from time import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
+from multidict import CIMultiDict
 
 from edge.cache.purge import Kind, Purge
 from edge.errors import UpstreamError
@@ -26,6 +27,8 @@ from edge.ports import Connection, ResponseSink, Timeouts
 from edge.sdk import FetchError, FetchLoop
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.exchange import Exchange
 
@@ -36,20 +39,36 @@ HELD_BYTES = 64 * 1024  # of a body that is not read yet
 TIMEOUTS = Timeouts(first_byte=120.0, head=120.0, body=120.0)  # the inner exchange has the deadlines of its own route
 _OURS = frozenset(("connection", "content-length", "transfer-encoding", "host", "upgrade", "expect", "te"))
 
+_OF_CONNECTION = frozenset(("connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade"))
+
 Dial = Callable[["ClientConnection", str], Connection]
 Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Counts(Protocol):
+    """Where an application's own counters are."""
+
+    def add_own(self, name: str, amount: int) -> None:
+        """Add to one."""
 
 
 class Onward:
     """One request of an application (`edge.sdk.Edge`). `sink` is who waits for the application's answer."""
 
     def __init__(
-        self, sink: Any, app: str, downstream: Callable[[tuple[bytes, ...]], ClientConnection], dial: Dial, tell: Tell
+        self,
+        sink: Any,
+        app: str,
+        downstream: Callable[[tuple[bytes, ...]], ClientConnection],
+        dial: Dial,
+        tell: Tell,
+        counts: Counts,
     ) -> None:
         fetch = getattr(sink, "fetch", sink)  # a hedge stands for its fetch
         exchange: Exchange = fetch.exchange
         self._exchange = exchange
         self._app = app
+        self._counts = counts
         self._front, self._dial, self._tell = downstream, dial, tell
         self._fetches = 0
         self.client = exchange.client_text()
@@ -101,6 +120,10 @@ class Onward:
             store.announce(purge)
         return count or 0
 
+    def count(self, name: str, amount: int = 1) -> None:
+        """A counter of the application's own."""
+        self._counts.add_own(name, amount)
+
     def log(self, message: str) -> None:
         """A line among the events."""
         self._tell("app.log", {"app": self._app, "request": self.request_id, "evidence": message[:1000]})
@@ -130,6 +153,7 @@ class Answer:
     def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.fields: list[tuple[str, str]] = []
         self._connection = connection
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._more = asyncio.Event()
@@ -205,6 +229,20 @@ class Answer:
         """The body as JSON."""
         return orjson.loads(await self.read())
 
+    async def relay(self, request: web.Request) -> web.StreamResponse:
+        """Send it on as it comes."""
+        from aiohttp import web  # who calls it has imported it
+
+        response = web.StreamResponse(status=self.status, headers=CIMultiDict(self.fields))
+        length = self.headers.get("content-length", "")
+        if length.isdigit():
+            response.content_length = int(length)
+        await response.prepare(request)
+        async for piece in self.chunks():
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
     def close(self) -> None:
         """Wanted no more: the inner exchange ends at once."""
         if not self._ended:
@@ -230,6 +268,8 @@ class Answer:
         for name, value in facts.fields.lines:
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+            if key not in _OF_CONNECTION:
+                self.fields.append((name.decode("latin-1"), text))
         if not self._begun.done():
             self._begun.set_result(None)
         if body:

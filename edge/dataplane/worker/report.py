@@ -5,7 +5,7 @@ One rule: this only reads, a second apart or when an operator asks; nothing on a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +71,15 @@ class Counting:
         return {name: count for name, count in added.items() if count}
 
     def _words(self) -> dict[str, dict[str, int]]:
-        """How clients' places were found, and why they were not, since the last time."""
-        geography = self._worker.geography
-        if geography is None:
-            return {}
+        """How clients' places were found, why they were not, and what applications did, since the last time."""
+        geography, applications = self._worker.geography, self._worker.applications
+        counted: dict[str, Mapping[str, int]] = {}
+        if geography is not None:
+            counted.update(geo_levels=geography.levels, geo_unknown=geography.unknown)
+        if applications is not None:
+            counted.update(applications.words())
         found = {}
-        for name, counter in (("geo_levels", geography.levels), ("geo_unknown", geography.unknown)):
+        for name, counter in counted.items():
             now, before = dict(counter), self._words_before.get(name, {})
             added = {word: count - before.get(word, 0) for word, count in now.items() if count > before.get(word, 0)}
             self._words_before[name] = now

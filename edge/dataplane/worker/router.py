@@ -63,6 +63,8 @@ class Route:
     preserve_host: bool = True
     max_body: int = 100 * 1024 * 1024
     methods: frozenset[bytes] = frozenset()  # empty = all
+    internal: bool = False  # for subrequests of applications alone
+    looks: bool = False  # each request is looked at before it is served
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
     upgrades: frozenset[bytes] = frozenset((b"websocket",))
@@ -104,6 +106,11 @@ class Route:
         if not self.encoded_slashes and hides_separator(target):
             raise BadRequest("encoded slash, backslash or NUL in the path")
 
+    def check_asker(self, is_subrequest: bool) -> None:
+        """Raises NoRoute where only subrequests are served."""
+        if self.internal and not is_subrequest:
+            raise NoRoute("no route for this path")
+
     def check_method(self, method: bytes, client: str) -> None:
         """Raises MethodNotAllowed for a method that is not the route's, and for purges of who may not."""
         purges = method in PURGE_METHODS and (method != b"PURGE" or client not in self.purgers)
@@ -115,6 +122,7 @@ class Route:
         self.anywhere = not self.by_place and self.fence is None
         self.path = normal_path(self.path)
         self.allow = b", ".join(sorted(self.methods))
+        self.looks = self.internal or bool(self.methods)
 
 
 class Router:

@@ -151,12 +151,20 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def counts(request: web.Request) -> web.Response:
+    edge().count("seen", 5)
+    edge().count("seen", -1)
+    for number in range(100):
+        edge().count(f"name {number}")
+    return web.Response()
+
+
 def make() -> web.Application:
     """A fresh application: one can run once only."""
     application = web.Application()
     for handler in (facts, stored, onward, purge, itself, deeper, many, injected, raises, nothing, raises_late, short):
         application.router.add_route("*", f"/{handler.__name__}", handler)
-    for handler in (waits, upload, download, relay, form, body_json, cookies, echo, events):
+    for handler in (counts, waits, upload, download, relay, form, body_json, cookies, echo, events):
         application.router.add_route("*", f"/{handler.__name__}", handler)
     application.router.add_get("/only-get", stored)
     return application
