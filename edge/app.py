@@ -38,12 +38,14 @@ from edge.config.routing import Timeouts as TimeoutsConfig
 from edge.control.membership import backend_spec, region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
 from edge.dataplane.caching.store import MAX_PARTS, Store
+from edge.dataplane.rules.compiled import compile_rules
 from edge.dataplane.upstream.geography import Geography, Places
 from edge.dataplane.upstream.hashing import HashOn
 from edge.dataplane.upstream.pool import PoolRuntime, PoolSettings, seeded
 from edge.dataplane.worker.router import Retry, Route, Router
 from edge.dataplane.worker.turns import FollowerCallbacks
 from edge.dataplane.worker.worker import Worker, WorkerLimits
+from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
@@ -78,7 +80,9 @@ def build(
     store.warmer = Warming(worker).run
     if disk:
         open_disk(store, config)
-    routes = [route(each, pools) for each in config.routes]
+    nowhere = PoolRuntime(Pool("", [], "round-robin", BalanceSettings(), seeded()), PoolSettings(), _no_link)
+    folder = Path(filename).parent
+    routes = [route(each, pools.get(each.pool or "", nowhere), folder) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
@@ -296,10 +300,13 @@ def timeouts(values: TimeoutsConfig) -> Timeouts:
     return Timeouts(values.connect, first, values.head, values.body, idle, values.queue, values.tunnel)
 
 
-def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
-    """One route."""
+def _no_link(backend: Backend) -> Link:
+    raise AssertionError("a route without a pool has no backend")
+
+
+def route(values: RouteConfig, pool: PoolRuntime, folder: Path) -> Route:
+    """One route; `pool` has no backends where it names none. Raises ConfigError."""
     geo = values.geo
-    pool = pools[values.pool]
     return Route(
         name=values.name,
         host=values.host.encode(),
@@ -317,7 +324,16 @@ def route(values: RouteConfig, pools: dict[str, PoolRuntime]) -> Route:
         upgrades=frozenset(each.encode() for each in values.upgrade),
         wish=GeoPolicy(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_GEO_POLICY,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
+        does=compile_rules(values, lambda path: _content(folder, path, values.name)),
     )
+
+
+def _content(folder: Path, path: str, name: str) -> bytes:
+    """A file that a route answers with. Raises ConfigError."""
+    try:
+        return (folder / path).read_bytes()
+    except OSError as error:
+        raise ConfigError([f"route {name}: {path}: {error.strerror}"]) from None
 
 
 def retry(values: RetryConfig) -> Retry:

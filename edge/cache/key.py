@@ -14,7 +14,9 @@ from edge.http.message import Fields, RequestHead
 def key_of(request: RequestHead, rules: Rules) -> bytes:
     """The key of a GET of this request's URI under these rules."""
     key = cache_key(request.scheme, request.authority, request.target, rules, request.fields)
-    return b"%b b:%d:%b" % (key, len(request.behind), request.behind) if request.behind else key
+    if request.behind:
+        key = b"%b b:%d:%b" % (key, len(request.behind), request.behind)
+    return key + request.apart
 
 
 def cache_key(scheme: bytes, authority: bytes, target: bytes, rules: Rules, fields: Fields) -> bytes:

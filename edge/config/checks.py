@@ -59,8 +59,11 @@ def _references(raw: Table) -> Iterator[Problem]:
     """A name of another table must be in it."""
     pools, regions = list(table(raw, "pools")), list(_regions(raw))
     for at, route in _tables(raw.get("routes")):
-        if isinstance(pool := route.get("pool"), str) and pool not in pools:
+        pool = route.get("pool")
+        if isinstance(pool, str) and pool not in pools:
             yield Problem(("routes", at, "pool"), _unknown("pool", pool, pools))
+        elif pool is None and not route.get("redirect") and not route.get("respond"):
+            yield Problem(("routes", at), f"has no pool: name one of {', '.join(pools)}, or redirect or respond")
         for word in ("prefer", "require"):
             for index, name in enumerate(items(table(route, "geo").get(word))):
                 if isinstance(name, str) and name not in regions:
@@ -159,7 +162,8 @@ def _parsed(parse: Callable[[object], object], value: object) -> object:
 def _route_places(raw: Table) -> Iterator[tuple[Path, Any]]:
     for at, route in _tables(raw.get("routes")):
         host = _parsed(parse_route_host, route.get("host", "*"))
-        yield ("routes", at), None if host is None else (host, route.get("path", "/"))
+        conditions = route.get("match"), route.get("path_regex")
+        yield ("routes", at), None if host is None else (host, route.get("path", "/"), *conditions)
 
 
 def _addresses(raw: Table) -> Iterator[tuple[Path, Any]]:
@@ -184,4 +188,22 @@ def _presence(raw: Table) -> Iterator[Problem]:
             yield Problem(path, "needs cert and key together, or neither")
 
 
-_CHECKS: tuple[Callable[[Table], Iterator[Problem]], ...] = (_references, _fallbacks, _fences, _duplicates, _presence)
+def _idle_rules(raw: Table) -> Iterator[Problem]:
+    """A key that nothing could come of: `respond` answers everything, so nothing is left for a backend or the cache."""
+    for at, route in _tables(raw.get("routes")):
+        both = "redirect" in route and "respond" in route
+        idle = ("redirect", *_BEHIND) if "respond" in route else _BEHIND if "pool" not in route else ()
+        why = "respond answers every request" if "respond" in route else "the route has no pool"
+        if both or "respond" in route or "redirect" in route:
+            yield from (Problem(("routes", at, key), f"has no effect: {why}") for key in idle if key in route)
+
+
+_BEHIND = ("pool", "cache", "strip_prefix", "rewrite", "request_headers", "geo", "timeouts", "retry", "upgrade")
+_CHECKS: tuple[Callable[[Table], Iterator[Problem]], ...] = (
+    _references,
+    _fallbacks,
+    _fences,
+    _duplicates,
+    _presence,
+    _idle_rules,
+)

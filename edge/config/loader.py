@@ -216,8 +216,8 @@ def inherited(raw: dict[str, Any]) -> dict[str, Any]:
     }
     routes = []
     for route in items(raw.get("routes")):
-        pool = pools[route["pool"]]
-        rules = {} if route.get("cache", True) is True else route["cache"]
+        pool = pools.get(route.get("pool", ""), {})
+        rules = {} if route.get("cache", bool(pool)) is True else route.get("cache", False)
         routes.append(
             {
                 **prefilled(route, max_body=limits.get("max_body")),

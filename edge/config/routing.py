@@ -13,6 +13,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator, mod
 
 from edge.config.cache import CacheRules, Switch, matching
 from edge.config.names import HashOn, Method, PathPrefix, ProbeTarget
+from edge.config.rules import RouteRules
 from edge.config.types import (
     AppName,
     AtLeastOne,
@@ -286,13 +287,13 @@ class Geo(Section):
     require: Many[Name] = entry([], "The only regions that may ever serve (residency fence)")
 
 
-class Route(Section):
-    """`[[routes]]`: the most specific host wins, then the longest path."""
+class Route(RouteRules):
+    """`[[routes]]`: the most specific host wins, then the longest path, then the first that its conditions fit."""
 
     host: RouteHost = entry("*", 'Exact, "*.example.com" or "*"')
     path: PathPrefix = entry("/", "Longest prefix wins, by segments")
     name: Text = entry(..., "Name in the log and in metrics; left out: host and path")
-    pool: Name = entry(..., "Pool that serves")
+    pool: Name | None = entry(None, "Pool that serves; not needed with redirect or respond")
     cache: Switch[CacheRules] = entry({}, "true, false or a table of rules")
     geo: Geo | None = entry(None, "Choose regions by the client's place")
     methods: Many[Method] = entry([], "The only methods that are served (405 for others); empty = all")

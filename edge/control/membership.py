@@ -173,4 +173,5 @@ def routes_of(config: Config) -> list[Route]:
             frozenset(route.geo.require) if route.geo is not None and route.geo.require else None,
         )
         for route in config.routes
+        if route.pool is not None
     ]

@@ -8,6 +8,7 @@ Attributes have class-level defaults and no slots: a hit touches only the few th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,10 @@ class Exchange:
     invited = False  # 100 Continue was sent
     expected: int | None = None
     request_id = b""
+    identity = b""  # who it is, where the route asked (`auth`)
+    apart = b""  # what keeps its stored responses from other requests' of the same URI
+    limit_lines = b""  # what a rate limit tells the client
+    _at_end: tuple[Callable[[], None], ...] = ()
 
     def __init__(
         self, downstream: ClientConnection, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
@@ -98,10 +103,10 @@ class Exchange:
         self.head_at = monotonic()
         if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
-            head = facts.wire + self.own_lines(facts.has_date)
+            head = self.whole(facts.wire, facts.has_date)
         else:
             bodiless = facts.framing is Framing.NONE
-            head = self.open(facts.status, facts.wire, length, bodiless) + self.own_lines(facts.has_date)
+            head = self.whole(self.open(facts.status, facts.wire, length, bodiless), facts.has_date)
         transport = self.downstream.transport
         if not body:
             transport.write(head)
@@ -132,6 +137,14 @@ class Exchange:
             self.mode = CLOSE
             self.keep = False
         return wire
+
+    def whole(self, wire: bytes, has_date: bool) -> bytes:
+        """A response's whole head: the gateway's own lines put to it, the route's header rules applied."""
+        head = wire + self.own_lines(has_date)
+        route = self.route
+        if route is None or route.delivery is None:
+            return head
+        return route.delivery.head(self, head, self.served_by.rpartition(b'"')[2])
 
     def own_lines(self, has_date: bool) -> bytes:
         """What the gateway adds to every head, the empty line included; decides whether the connection is kept."""
@@ -252,17 +265,30 @@ class Exchange:
         """The client's address, after the trusted-proxy rules."""
         return self.client or self.downstream.peer
 
+    def country(self) -> str:
+        """The ISO code of the client's country; empty when unknown."""
+        geography = self.worker.geography
+        place = None if geography is None else geography.places.place(self.client_text())
+        return "" if place is None else place.country or ""
+
+    def at_end(self, what: Callable[[], None]) -> None:
+        """Have something done when the exchange is over, however it ends."""
+        self._at_end = (*self._at_end, what)
+
     def answer(self, status: int, text: str) -> None:
         """End with a short text of our own."""
-        body = text.encode()
+        self.reply(status, b"Content-Type: text/plain\r\n", text.encode())
+
+    def reply(self, status: int, lines: bytes, body: bytes) -> None:
+        """End with an answer of our own; `lines` without framing."""
         self.status, self.mode = status, LENGTH
+        self.cache_status = b""  # the cache had no part in it
+        sized = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % len(body)
+        head = self.whole(b"%b%b%b%b" % (status_line(status), self.worker.date_line, lines, sized), True)
+        if self.method == b"HEAD":
+            body = b""
         self.bytes_out = len(body)
-        head = b"%b%bContent-Type: text/plain\r\nContent-Length: %d\r\n" % (
-            status_line(status),
-            self.worker.date_line,
-            len(body),
-        )
-        self.downstream.transport.write(head + self.own_lines(True) + body)
+        self.downstream.transport.write(head + body)
         self.finish()
 
     # -- failures --------------------------------------------------------------------------------------------------
@@ -286,7 +312,7 @@ class Exchange:
         lines, body = error_response(error, self.worker.date_line)
         self.status = error.status
         self.mode = LENGTH
-        head = b"%b%bContent-Length: %d\r\n" % (status_line(error.status), lines, len(body)) + self.own_lines(True)
+        head = self.whole(b"%b%bContent-Length: %d\r\n" % (status_line(error.status), lines, len(body)), True)
         self.downstream.transport.write(head if self.method == b"HEAD" else head + body)
         self.finish()
 
@@ -356,6 +382,9 @@ class Exchange:
         self.fetch = None
         if self.upload is not None:
             self.upload.close()
+        if self._at_end:
+            for what in self._at_end:
+                what()
         if self.counted:
             self.worker.finished(self)
         self.downstream.exchange_ended(self.keep)

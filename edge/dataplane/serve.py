@@ -1,9 +1,11 @@
-"""The request path on one page: admit → route → lookup → collapse → select → attempt → store → deliver → finish.
+"""The request path on one page:
+admit → route → rules → lookup → collapse → select → attempt → store → deliver → finish.
 
 Each stage is a plain function in the file named beside it; an `Exchange` is what they pass along. A stage that has to
 wait returns, and a callback of the upstream or of the client takes the exchange further: there is no task per request.
 
     admit, route      here                      refused: 400 404 405 413 414 417 421 431 503
+    rules             rules/                    3xx 401 403 429, or an answer of the route's own
     lookup, collapse  caching/fast_hit.py, caching/lookup.py    a hit ends here, with no wait in it
     select, attempt   upstream/fetch.py         502 503 504, or the next distinct backend
     store             caching/fill.py           tee to the store, settle the flight
@@ -20,6 +22,7 @@ from edge.dataplane.caching.lookup import lookup
 from edge.dataplane.caching.purging import obey
 from edge.dataplane.client.upload import Upload
 from edge.dataplane.exchange import Exchange
+from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
 from edge.errors import BadRequest, ClientError, EdgeError, MethodNotAllowed, NoBackend, TooLarge
@@ -47,6 +50,9 @@ def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHea
         downstream.exchange = exchange = Exchange(downstream, line[1], target, line[3] != b"0", block)
         admit(exchange)
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
+        if route.match is not None:
+            exchange.route = route = worker.router.choose(exchange)
+            exchange.apart = route.apart
         if b"%" in exchange.target:
             route.check_path(exchange.target)
         if exchange.upload is not None:
@@ -57,11 +63,10 @@ def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHea
             if exchange.method == b"PURGE" and route.rules is not None:
                 obey(exchange)
                 return
-        alone = downstream.bound is not None  # what it gets may be its own by its connection alone (`binding`)
-        if route.rules is None or alone or worker.router.is_doubtful(route, exchange.host, exchange.target):
-            forward(exchange)
+        if route.steps:
+            run(exchange, route.steps, enter)
         else:
-            lookup(exchange, route)
+            enter(exchange)
     except Exception as error:
         if not isinstance(error, EdgeError):  # a bug, not an outcome: answered, counted, its traceback told
             worker.report_bug(error)
@@ -69,6 +74,16 @@ def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHea
         if exchange is None:
             downstream.exchange = exchange = Exchange(downstream, line[1], target, line[3] != b"0", block)
         exchange.fail(error)
+
+
+def enter(exchange: Exchange) -> None:
+    """Stage 4: to the cache, where the route has one and the request may share."""
+    route, downstream = exchange.routed, exchange.downstream
+    alone = downstream.bound is not None  # what it gets may be its own by its connection alone (`binding`)
+    if route.rules is None or alone or downstream.worker.router.is_doubtful(route, exchange.host, exchange.target):
+        forward(exchange)
+    else:
+        lookup(exchange, route)
 
 
 def admit(exchange: Exchange) -> None:

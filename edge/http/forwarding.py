@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from edge.http.fields import MAX_MEMBERS
 from edge.http.message import Fields
@@ -163,6 +163,8 @@ class Networks:
                 parsed = ip_address(address)
             except ValueError:
                 return False
+            if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+                parsed = parsed.ipv4_mapped  # the same client, seen through an IPv6 socket
             known = any(parsed in network for network in self._networks)
             if len(self._known) >= REMEMBERED:
                 self._known.clear()

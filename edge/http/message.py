@@ -104,6 +104,7 @@ class RequestHead:
     """A request as decisions see it: `authority` is lower-case host[:port], `target` is path and query as received.
 
     `behind` is the Host that a backend gets, where a trusted proxy told another authority; empty where it is the same.
+    `apart` is what a route adds to the key, so that no other request of the same URI shares what is stored.
     """
 
     method: bytes
@@ -112,3 +113,4 @@ class RequestHead:
     target: bytes
     fields: Fields
     behind: bytes = b""
+    apart: bytes = b""

@@ -51,6 +51,8 @@ def begun(
     route = exchange.route
     if exchange.method != b"GET" or exchange.told is not None or route is None or not exchange.worker.cold:
         return False
+    if exchange.apart:
+        return False
     if rules.bypasses or rules.min_uses > 1 or route.prefetcher is not None:  # each has to see the request
         return False
     downstream, host = exchange.downstream, exchange.host

@@ -44,6 +44,7 @@ def request_of(exchange: Exchange) -> RequestHead:
         exchange.target,
         exchange.block.fields,
         exchange.behind if exchange.told is not None else b"",
+        exchange.apart,
     )
 
 
@@ -123,7 +124,7 @@ class Follower:
             head = exchange.open(
                 response_start.status, response_start.wire, response_start.length, response_start.bodiless
             )
-            exchange.downstream.transport.write(head + exchange.own_lines(response_start.dated))
+            exchange.downstream.transport.write(exchange.whole(head, response_start.dated))
 
     def _answered_shortly(self, response_start: ResponseStart) -> bool:
         """304 or 412 where the client's conditions say so and ours went to the origin in their place."""
@@ -140,7 +141,7 @@ class Follower:
         exchange, fill = self.exchange, self.fill
         self.fill = self.flight = None
         exchange.status, exchange.mode, exchange.follower = status, NO_BODY, None
-        head = status_line(status) + fields.encode() + exchange.own_lines(b"date" in fields)
+        head = exchange.whole(status_line(status) + fields.encode(), b"date" in fields)
         exchange.downstream.transport.write(head)
         exchange.finish()
         if fill is not None:

@@ -168,7 +168,8 @@ class Wanted:
     @classmethod
     def of(cls, worker: Worker, scheme: bytes, authority: bytes, target: bytes, fields: list[Line]) -> Wanted | None:
         """None where no route with a cache serves it. Raises ClientError where no client could ask for it."""
-        route = worker.router.get(authority, target)
+        routes = worker.router.all(authority, target)
+        route = next((each for each in routes if each.match is None), None)  # nobody's request fits no condition
         if route is None or route.rules is None or worker.store is None:
             return None
         route.check_path(target)

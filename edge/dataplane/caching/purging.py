@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.cache.key import cache_key, uri_of
 from edge.cache.purge import Kind, Purge
+from edge.cache.rules import Rules
 from edge.http.forwarding import DEFAULT_PORTS
 from edge.http.message import Fields
 
@@ -48,15 +49,15 @@ def keys_of(worker: Worker, url: bytes) -> list[bytes]:
     scheme, _, rest = uri_of(url).partition(b"://")
     authority, slash, path = rest.partition(b"/")
     target = slash + path or b"/"
-    route = worker.router.get(authority, target)
-    rules = None if route is None else route.rules
+    found: list[Rules | None] = [route.rules for route in worker.router.all(authority, target)]
     keys = [uri_of(url)]
     for each in (scheme, *(other for other in DEFAULT_PORTS if other != scheme)):
         bare = authority.removesuffix(b":" + DEFAULT_PORTS.get(each, b""))
         plain = b"%b://%b%b" % (each, bare, target)
-        key = plain if rules is None else uri_of(cache_key(each, bare, target, rules, _NO_FIELDS))
-        if key not in keys:
-            keys.append(key)
+        for rules in found or [None]:
+            key = plain if rules is None else uri_of(cache_key(each, bare, target, rules, _NO_FIELDS))
+            if key not in keys:
+                keys.append(key)
     return keys
 
 

@@ -26,7 +26,7 @@ def error_response(error: EdgeError, date_line: bytes) -> tuple[bytes, bytes]:
     """(field lines without framing, body) of an error's answer."""
     body = b"%d %b\n" % (error.status, REASONS.get(error.status, b"Error"))
     detail = _NOT_QUOTABLE.sub(b"?", error.detail.encode("ascii", "replace"))
-    extra = b""
+    extra = getattr(error, "lines", b"")
     if error.status == 503:
         extra = b"Retry-After: 1\r\n"
     elif error.status == 405:

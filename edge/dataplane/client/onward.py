@@ -81,9 +81,7 @@ class Onward:
     @property
     def country(self) -> str:
         """ISO code of the client's place; empty when unknown."""
-        geography = self._exchange.worker.geography
-        place = None if geography is None else geography.places.place(self.client)
-        return "" if place is None else place.country or ""
+        return self._exchange.country()
 
     async def fetch(
         self,

@@ -29,12 +29,17 @@ def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: by
         framing = b"Content-Length: 0\r\n"
     if block.upgrade is not None and exchange.wants_upgrade:
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % block.upgrade
+    target, own = exchange.target, forwarding_lines(exchange)
+    if route.outbound is not None:
+        region = backend.region.encode()
+        target, host = route.outbound.target(exchange), route.outbound.host(exchange, host, region)
+        lines, own = route.outbound.lines(exchange, lines + own, region), b""
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
         exchange.method,
-        exchange.target,
+        target,
         host,
         lines,
-        forwarding_lines(exchange),
+        own,
         exchange.identify(),
         framing,
     )

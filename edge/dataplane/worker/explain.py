@@ -17,6 +17,7 @@ from edge.cache.key import key_of
 from edge.cache.policy import evaluate
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Reason, Verdict, word
+from edge.dataplane.rules.asked import Imagined
 from edge.errors import BadRequest, ClientError
 from edge.http.asking import asking
 from edge.http.message import RequestHead
@@ -40,17 +41,25 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
     method = str(body.get("method", "GET"))
     lines = [(name.encode(), value.encode()) for name, value in body.get("headers", [])]
-    fields = asking(method.encode(), host, target, lines, worker.head).fields
+    block = asking(method.encode(), host, target, lines, worker.head)
+    asked = Imagined(method.encode(), parts.scheme.encode(), host, target, block)
+    asked.client = str(body.get("client") or "")
+    if asked.client and worker.geography is not None:
+        asked.place = worker.geography.places.place(asked.client).country or ""
     found: dict[str, Any] = {"url": url, "method": method, "client": body.get("client")}
     try:
         route = worker.router.find(host, target)
+        if route.match is not None:
+            route = worker.router.choose(asked)
         route.check_path(target)
         route.check_method(method.encode(), str(body.get("client") or ""))
     except ClientError as error:
         return {**found, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
     found["route"] = _route(route)
-    authority = host.removesuffix(b":80" if parts.scheme == "http" else b":443")
-    request = RequestHead(method.encode(), parts.scheme.encode(), authority, target, fields)
+    rules = route.does.explain(asked)
+    if rules:
+        found["rules"] = rules
+    request = RequestHead(asked.method, asked.scheme, asked.authority, target, block.fields, apart=route.apart)
     found["cache"] = _cache(worker, route, request, time())
     client = body.get("client")
     order: tuple[str, ...] | None = None
@@ -63,7 +72,7 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     found["backends"] = _backends(route.pool)
     hash_on = route.pool.hash_on
     if hash_on is not None:
-        home = hash_on.value(target, str(client or ""), fields)
+        home = hash_on.value(target, str(client or ""), block.fields)
         found["hash"] = {"on": hash_on.on, "home": "by its value" if home else "none: any backend, by chance"}
     return found
 

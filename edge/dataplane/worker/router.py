@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edge.balance.geo import NO_GEO_POLICY, GeoPolicy
 from edge.balance.latency import Ewma
 from edge.cache.rules import Rules
+from edge.dataplane.rules.compiled import NO_RULES, RuleSet
 from edge.errors import BadRequest, Denied, MethodNotAllowed
 from edge.http.forwarding import Networks
 from edge.http.paths import below, hides_separator, literal_path, normal_path
@@ -21,6 +22,11 @@ from edge.ports import Timeouts
 
 if TYPE_CHECKING:
     from edge.dataplane.caching.prefetch import Prefetcher
+    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.delivery import Delivery
+    from edge.dataplane.rules.matching import Match
+    from edge.dataplane.rules.outbound import Outbound
+    from edge.dataplane.rules.steps import Step
     from edge.dataplane.upstream.pool import PoolRuntime
 
 HOSTS_REMEMBERED = 1024  # a client may invent hosts, so the memo is bounded
@@ -64,7 +70,7 @@ class Route:
     max_body: int = 100 * 1024 * 1024
     methods: frozenset[bytes] = frozenset()  # empty = all
     internal: bool = False  # for subrequests of applications alone
-    looks: bool = False  # each request is looked at before it is served
+    looks: bool = False  # each request is looked at before it is served: no fast hit
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
     upgrades: frozenset[bytes] = frozenset((b"websocket",))
@@ -79,6 +85,12 @@ class Route:
     allow: bytes = b""  # for the field Allow
     anywhere: bool = True  # any region may serve, in the order of the pool's own view
     prefetcher: Prefetcher | None = None  # fetches ahead what its pages name
+    does: RuleSet = NO_RULES  # what it does besides forwarding; the parts that requests ask for:
+    match: Match | None = None  # conditions besides host and path
+    steps: tuple[Step, ...] = ()  # before the look-up
+    outbound: Outbound | None = None  # what a backend gets
+    delivery: Delivery | None = None  # what a client gets
+    apart: bytes = b""  # what keeps its stored responses from those of other routes for the same URI
 
     def fold(self, now: float) -> None:
         """Put what was noted since the last time where it is counted (four times a second)."""
@@ -122,7 +134,11 @@ class Route:
         self.anywhere = not self.by_place and self.fence is None
         self.path = normal_path(self.path)
         self.allow = b", ".join(sorted(self.methods))
-        self.looks = self.internal or bool(self.methods)
+        does = self.does
+        self.match, self.steps, self.outbound, self.delivery = does.match, does.steps, does.outbound, does.delivery
+        self.looks = bool(self.internal or self.methods or does.match or does.steps or does.delivery)
+        if does.match is not None and does.match.apart:
+            self.apart = b" r:%d:%b" % (len(self.name.encode()), self.name.encode())
 
 
 class Router:
@@ -136,7 +152,7 @@ class Router:
         self._wild: dict[bytes, list[Route]] = {}
         self._any: list[Route] = []
         self._known: dict[bytes | None, list[Route]] = {}  # by host as received
-        for route in sorted(routes, key=lambda r: len(r.path), reverse=True):
+        for route in sorted(routes, key=lambda r: (-len(r.path), r.match is None)):  # conditions before the rest
             if route.host == b"*":
                 self._any.append(route)
             elif route.host.startswith(b"*."):
@@ -151,6 +167,19 @@ class Router:
             raise NoRoute("no route for this path") if self._known.get(host) else Misdirected("unknown host")
         return found
 
+    def choose(self, asked: LookupResult) -> Route:
+        """The route of a request where several stand at its path. Raises NoRoute."""
+        path = normal_path(asked.target) if asked.target != b"*" else b"/"
+        for route in self._known.get(asked.host) or self._remember(asked.host):
+            if route.covers(path) and (route.match is None or route.match.fits(asked)):
+                return route
+        raise NoRoute("no route for this request")
+
+    def all(self, host: bytes | None, target: bytes) -> list[Route]:
+        """Every route that may serve this host and path."""
+        path = normal_path(target)
+        return [route for route in self._known.get(host) or self._remember(host) if route.covers(path)]
+
     def is_doubtful(self, route: Route, host: bytes | None, target: bytes) -> bool:
         """Whether an origin that does not decode a separator would see another route's path: nothing to be stored."""
         if not route.encoded_slashes or not hides_separator(target):
@@ -158,14 +187,14 @@ class Router:
         return self.get(host, literal_path(target)) is not route
 
     def get(self, host: bytes | None, target: bytes) -> Route | None:
-        """The route of a request, None when there is none."""
+        """The first route for a host and path, None when there is none; if it has a `match`, `choose` decides."""
         routes = self._known.get(host)
         if routes is None:
             routes = self._remember(host)
             if not routes:
                 return None
         first = routes[0]
-        if first.path == b"/":  # the longest prefix, so the only one
+        if first.path == b"/":  # the longest prefix, so there is no other path
             return first
         path = normal_path(target) if target != b"*" else b"/"  # OPTIONS *: the host as a whole
         for route in routes:

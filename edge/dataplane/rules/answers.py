@@ -1,0 +1,80 @@
+"""Answers that a route gives by itself: `redirect` and `respond`.
+
+One rule: a Location leads where the operator wrote. What a client sends fills places in it, but can neither begin a
+line nor turn a path into another host (`//elsewhere`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edge.dataplane.rules.headers import HeaderEdit
+from edge.dataplane.rules.template import Template
+
+if TYPE_CHECKING:
+    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.steps import Running
+
+_SLASHES = re.compile(rb"[/\\]{2,}")
+TEXT = "text/plain; charset=utf-8"
+
+
+class Redirect:
+    """A client is sent elsewhere."""
+
+    name = "redirect"
+
+    def __init__(self, to: str, status: int) -> None:
+        self._to = Template(to)
+        self._status = status
+        self._within = to.startswith(("/", "{"))  # a path of the same host
+
+    def location(self, asked: LookupResult) -> bytes | None:
+        """Where to; None when that is what was asked for."""
+        location = self._to.fill(asked)
+        if self._within:
+            location = _SLASHES.sub(b"/", location[:2]) + location[2:] if location[:1] in b"/\\" else b"/" + location
+            while location[1:2] in (b"/", b"\\"):
+                location = b"/" + location[2:]
+            return None if location == asked.target else location
+        here = b"%b://%b%b" % (asked.scheme, asked.authority, asked.target)
+        return None if location == here else location
+
+    def apply(self, exchange: Running) -> bool:
+        """Answer, unless the client is there already."""
+        location = self.location(exchange)
+        if location is None:
+            return False
+        exchange.reason = "redirect"
+        exchange.reply(self._status, b"Location: %b\r\n" % location, b"")
+        return True
+
+    def explain(self, asked: LookupResult) -> str:
+        """For people."""
+        location = self.location(asked)
+        return "is there already: goes on" if location is None else f"{self._status} to {location.decode('latin-1')}"
+
+
+class Respond:
+    """A fixed answer."""
+
+    name = "respond"
+
+    def __init__(self, status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> None:
+        self._status = status
+        self._body = body
+        given = {name.lower() for name in headers}
+        own = {} if not body or "content-type" in given else {"Content-Type": content_type}
+        self._lines = HeaderEdit({**own, **headers}, {}, ())
+
+    def apply(self, exchange: Running) -> bool:
+        """Answer."""
+        exchange.reason = "respond"
+        exchange.reply(self._status, self._lines.lines(exchange), self._body)
+        return True
+
+    def explain(self, asked: LookupResult) -> str:
+        """For people."""
+        return f"{self._status} with {len(self._body)} bytes"

@@ -1,0 +1,70 @@
+"""What a rule may know of a request: an `Exchange` has it, and so has the request that `edge explain` imagines.
+
+One rule: rules read, they never hold a request; what they decide is their return value.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge.http.message import Fields
+
+
+class Headers(Protocol):
+    """The header block, as far as rules look at it."""
+
+    @property
+    def fields(self) -> Fields: ...
+
+
+class LookupResult(Protocol):
+    """A request on its way through the rules of its route."""
+
+    @property
+    def method(self) -> bytes: ...
+    @property
+    def scheme(self) -> bytes: ...
+    @property
+    def host(self) -> bytes | None: ...
+    @property
+    def target(self) -> bytes: ...
+    @property
+    def block(self) -> Headers: ...
+    @property
+    def authority(self) -> bytes: ...
+    @property
+    def identity(self) -> bytes: ...
+    def client_text(self) -> str: ...
+    def own_id(self) -> bytes: ...
+    def country(self) -> str: ...
+
+
+class Imagined:
+    """A request that nobody sent."""
+
+    def __init__(self, method: bytes, scheme: bytes, host: bytes, target: bytes, block: Headers) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.host = host
+        self.target = target
+        self.block = block
+        self.identity = b""
+        self.client = ""
+        self.place = ""
+
+    @property
+    def authority(self) -> bytes:
+        """Without the scheme's default port."""
+        return self.host.removesuffix(b":80" if self.scheme == b"http" else b":443")
+
+    def client_text(self) -> str:
+        """The client that the operator gave; empty: none."""
+        return self.client
+
+    def own_id(self) -> bytes:
+        """It has none."""
+        return b"-"
+
+    def country(self) -> str:
+        """Of the client that the operator gave."""
+        return self.place

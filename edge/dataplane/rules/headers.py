@@ -1,0 +1,61 @@
+"""Header rules: lines of a head set, added and removed, as bytes.
+
+One rule: a head stays a head. Names are found as whole lines, in any case, and every filled-in value is one line
+(`template`). What is stored is never touched: requests are changed on their way out, responses on their way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from edge.dataplane.rules.template import Template
+from edge.http.text import quote
+
+if TYPE_CHECKING:
+    from edge.dataplane.rules.asked import LookupResult
+
+
+class HeaderEdit:
+    """`set`, `add` and `remove` of one direction."""
+
+    __slots__ = ("_added", "_fixed", "gone")
+
+    def __init__(self, to_set: Mapping[str, str], to_add: Mapping[str, str], to_remove: Iterable[str]) -> None:
+        lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
+        self.gone = tuple(sorted({name.lower().encode() for name in (*to_set, *to_remove)}))
+        self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
+        self._added = tuple((name, each) for name, each in lines if each.fixed is None)
+
+    def lines(self, asked: LookupResult, region: bytes = b"") -> bytes:
+        """The lines that are set and added. A value that turns out empty makes no line."""
+        found = self._fixed
+        for name, template in self._added:
+            value = template.fill(asked, region).strip(b" \t")
+            if value:
+                found += b"%b: %b\r\n" % (name, value)
+        return found
+
+    def explain(self, asked: LookupResult) -> str:
+        """For people; the region is known only when a backend is."""
+        gone = [f"remove {name.decode()}" for name in self.gone]
+        return "; ".join([*gone, *(shown(line) for line in self.lines(asked, b"<region>").split(b"\r\n") if line)])
+
+
+def shown(raw: bytes) -> str:
+    """Bytes for people."""
+    return quote(raw).decode()
+
+
+def without(lines: bytes, names: Iterable[bytes]) -> bytes:
+    """Lines (each with its CRLF) without those of these lower-case names."""
+    low = b"\r\n" + lines.lower()
+    for name in names:
+        sought = b"\r\n%b:" % name
+        at = low.find(sought)
+        while at >= 0:
+            end = low.find(b"\r\n", at + 2)
+            lines = lines[:at] + lines[end:]
+            low = low[:at] + low[end:]
+            at = low.find(sought, at)
+    return lines

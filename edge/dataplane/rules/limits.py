@@ -1,0 +1,212 @@
+"""`rate_limit` and `concurrency`: how often and how much at once a client, a field's value or a whole route may ask.
+
+    rate_limit    GCRA: one number per client, the time at which it would be owed nothing (TAT)
+    concurrency   requests in flight, counted up here and down when an exchange ends
+
+One rule: memory is bounded whatever clients do. The table of a rate limit has a fixed number of slots; when a bucket is
+full, who owes least gives way, so a flood of addresses can only make the limit more lenient for others, never stricter.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from math import ceil
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.cache.key import cookies
+from edge.errors import Denied, NoBackend
+
+if TYPE_CHECKING:
+    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.steps import Running
+
+WAYS = 8  # slots in which a key may be
+SLOT_BYTES = 16
+REMEMBERED = 8192  # IPv6 addresses whose network is remembered
+
+
+class RateLimited(Denied):
+    """429; `lines` tell when to come back."""
+
+    status = 429
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("rate limit")
+        self.lines = b"Retry-After: %d\r\n" % max(1, ceil(retry_after_s))
+
+
+class TooMany(Denied):
+    """429: too many requests at once."""
+
+    status = 429
+    lines = b"Retry-After: 1\r\n"
+
+    def __init__(self) -> None:
+        super().__init__("too many requests at once")
+
+
+class RateTable:
+    """The TAT of each key, in a table of fixed size. Times are any clock's seconds, above zero."""
+
+    __slots__ = ("_buckets", "_every", "_keys", "_times", "burst", "slack")
+
+    def __init__(self, per_s: float, burst: int, slots: int) -> None:
+        self.burst = burst
+        self._every = 1.0 / per_s
+        self.slack = (burst - 1) * self._every
+        buckets = 1
+        while buckets * WAYS < slots:
+            buckets *= 2
+        self._buckets = buckets
+        self._keys = array("q", bytes(8 * buckets * WAYS))
+        self._times = array("d", bytes(8 * buckets * WAYS))
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes of memory, always."""
+        return SLOT_BYTES * len(self._keys)
+
+    def take(self, key: str | bytes, now: float) -> float:
+        """It came in time and is counted: seconds until the key owes nothing. Too early: less than 0, the seconds until
+        it may come."""
+        mark = hash(key) or 1  # keyed by the process, so nobody can aim at a bucket; 0 is an empty slot
+        first = (mark & (self._buckets - 1)) * WAYS
+        times = self._times
+        try:
+            at = self._keys.index(mark, first, first + WAYS)
+            due = times[at]
+            if due < now:
+                due = now
+            elif due - now > self.slack + 1e-9:
+                return now + self.slack - due
+        except ValueError:
+            window = times[first : first + WAYS]
+            at, due = first + window.index(min(window)), now
+            self._keys[at] = mark
+        times[at] = due = due + self._every
+        return due - now
+
+    def owed(self, key: str | bytes, now: float) -> float:
+        """Seconds until this key owes nothing."""
+        mark = hash(key) or 1
+        first = (mark & (self._buckets - 1)) * WAYS
+        try:
+            return max(0.0, self._times[self._keys.index(mark, first, first + WAYS)] - now)
+        except ValueError:
+            return 0.0
+
+    def left(self, owed_s: float) -> int:
+        """How many may come at once when so much is owed."""
+        return max(0, int(self.burst - owed_s / self._every + 1e-6))
+
+
+Key = Callable[["LookupResult"], str | bytes]
+
+
+def key_by(by: str) -> Key:
+    """What is counted: `client`, `route`, `header:<name>`, `cookie:<name>`. Who has no such value is its address."""
+    kind, _, name = by.partition(":")
+    if kind == "route":
+        return lambda asked: ""
+    if kind == "header":
+        field = name.lower().encode()
+        return lambda asked: asked.block.fields.joined(field) or client_key(asked.client_text())
+    if kind == "cookie":
+        cookie = name.encode()
+        return lambda asked: cookies(asked.block.fields).get(cookie) or client_key(asked.client_text())
+    return lambda asked: client_key(asked.client_text())
+
+
+_networks: dict[str, str] = {}
+
+
+def client_key(address: str) -> str:
+    """The address, of IPv6 its /64: that is what one client has."""
+    if ":" not in address:
+        return address
+    found = _networks.get(address)
+    if found is None:
+        if len(_networks) >= REMEMBERED:
+            _networks.clear()
+        _networks[address] = found = _network(address)
+    return found
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    if mapped is not None:
+        return str(mapped)
+    return str(ip_network((int(parsed) >> 64 << 64, 64))) if parsed.version == 6 else address
+
+
+class RateLimit:
+    """`rate_limit` of a route."""
+
+    name = "rate_limit"
+
+    def __init__(self, text: str, per_s: float, burst: int, by: str, slots: int) -> None:
+        self._text = f"{text}, burst {burst}, by {by}"
+        self._key = key_by(by)
+        self._table = RateTable(per_s, burst, slots if by != "route" else WAYS)
+        self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
+
+    def apply(self, exchange: Running) -> None:
+        """Count it. Raises RateLimited."""
+        now, key, table = monotonic(), self._key(exchange), self._table
+        found = table.take(key, now)
+        owed = found if found > 0 else table.slack - found
+        exchange.limit_lines = b'RateLimit: "default";r=%d;t=%d\r\n%b' % (table.left(owed), ceil(owed), self._policy)
+        if found <= 0:
+            exchange.reason = "rate-limit"
+            raise RateLimited(-found)
+
+    def explain(self, asked: LookupResult) -> str:
+        """For people."""
+        left = self._table.left(self._table.owed(self._key(asked), monotonic()))
+        return f"{self._text}: {left} left in the worker that was asked"
+
+
+class Concurrency:
+    """`concurrency` of a route."""
+
+    name = "concurrency"
+
+    def __init__(self, per_client: int, total: int) -> None:
+        self._per_client = per_client
+        self._most = total
+        self._running: dict[str, int] = {}  # as many as there are requests in flight
+        self._total = 0
+
+    def apply(self, exchange: Running) -> None:
+        """Count it until it ends. Raises TooMany, NoBackend."""
+        client = client_key(exchange.client_text())
+        mine = self._running.get(client, 0)
+        if self._per_client and mine >= self._per_client:
+            exchange.reason = "concurrency"
+            raise TooMany
+        if self._most and self._total >= self._most:
+            exchange.reason = "concurrency"
+            raise NoBackend("too many requests at once on this route")
+        self._running[client] = mine + 1
+        self._total += 1
+        exchange.at_end(lambda: self._ended(client))
+
+    def _ended(self, client: str) -> None:
+        self._total -= 1
+        left = self._running[client] - 1
+        if left:
+            self._running[client] = left
+        else:
+            del self._running[client]
+
+    def explain(self, asked: LookupResult) -> str:
+        """For people."""
+        mine = self._running.get(client_key(asked.client_text()), 0)
+        return f"{self._total} run in the worker that was asked, {mine} of this client"

@@ -1,0 +1,56 @@
+"""The request as the backends of a route get it: target, Host and lines by the route's rules.
+
+One rule: framing stays the gateway's. Rules see the end-to-end lines and those that the gateway asserts, nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge.dataplane.rules.headers import HeaderEdit, shown, without
+from edge.dataplane.rules.target import TargetRule
+from edge.dataplane.rules.template import Template
+from edge.errors import BadRequest
+
+if TYPE_CHECKING:
+    from edge.dataplane.rules.asked import LookupResult
+
+
+class Outbound:
+    """What `request_head` asks where a route has such rules."""
+
+    __slots__ = ("_edit", "_host", "_target")
+
+    def __init__(self, target: TargetRule | None, edit: HeaderEdit | None, host: str | None) -> None:
+        self._target = target
+        self._edit = edit
+        self._host = None if host is None else Template(host)
+
+    def explain(self, asked: LookupResult) -> list[dict[str, str]]:
+        """For people."""
+        rows = []
+        if self._target is not None:
+            try:
+                rows.append({"rule": "strip_prefix, rewrite", "does": f"asks for {shown(self.target(asked))}"})
+            except BadRequest as error:
+                rows.append({"rule": "strip_prefix, rewrite", "does": f"refuses (400): {error.detail}"})
+        if self._host is not None:
+            rows.append({"rule": "request_headers", "does": f"set Host: {shown(self.host(asked, b'', b'-'))}"})
+        if self._edit is not None:
+            rows.append({"rule": "request_headers", "does": self._edit.explain(asked)})
+        return rows
+
+    def target(self, asked: LookupResult) -> bytes:
+        """What the backend is asked for. Raises BadRequest."""
+        return asked.target if self._target is None else self._target.target(asked.target)
+
+    def host(self, asked: LookupResult, usual: bytes, region: bytes) -> bytes:
+        """The one Host."""
+        return usual if self._host is None else self._host.fill(asked, region) or usual
+
+    def lines(self, asked: LookupResult, lines: bytes, region: bytes) -> bytes:
+        """The lines of the head without framing."""
+        edit = self._edit
+        if edit is None:
+            return lines
+        return (without(lines, edit.gone) if edit.gone else lines) + edit.lines(asked, region)

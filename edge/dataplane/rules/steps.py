@@ -1,0 +1,98 @@
+"""The rules that a request passes between its route and the look-up, in their one order.
+
+    allow, deny · rate_limit · concurrency · auth · redirect · respond     (each may end the request)
+
+One rule: a step answers, raises, goes on, or waits. Who waits stands in for the exchange's watch, so that a client that
+leaves ends the waiting; when it has what it waited for, the steps after it run as if nothing had been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edge.dataplane.rules.asked import LookupResult
+from edge.errors import EdgeError
+
+
+class Running(LookupResult, Protocol):
+    """An exchange, as far as steps act on it."""
+
+    reason: str
+    identity: bytes
+    apart: bytes
+    limit_lines: bytes
+    follower: Any
+
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def worker(self) -> Any: ...
+    def at_end(self, what: Callable[[], None]) -> None: ...
+    def reply(self, status: int, lines: bytes, body: bytes) -> None: ...
+    def fail(self, error: EdgeError) -> None: ...
+
+
+class Step(Protocol):
+    """One rule of a route."""
+
+    @property
+    def name(self) -> str: ...
+    def apply(self, exchange: Any) -> bool | Waiting | None:
+        """True: it has answered. A `Waiting`: it will call back. Else the request goes on. Raises EdgeError."""
+
+    def explain(self, asked: LookupResult) -> str: ...
+
+
+class Waiting:
+    """A step that has to wait; it is the exchange's watch until `resume`."""
+
+    def __init__(self, exchange: Running) -> None:
+        self._exchange = exchange
+        self.go_on: Callable[[], None] = lambda: None
+        exchange.follower = self
+
+    def resume(self, error: EdgeError | None = None) -> None:
+        """What was waited for is there, or failed."""
+        exchange = self._exchange
+        if exchange.ended:
+            return
+        exchange.follower = None
+        if error is not None:
+            exchange.fail(error)
+        else:
+            self.go_on()
+
+    def resumed(self) -> None:
+        """The client takes more: there is nothing for it yet."""
+
+    def leave(self, error: EdgeError) -> None:
+        """The client has gone."""
+
+
+def run(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at: int = 0) -> None:
+    """Pass the steps from `at` on, then `then`. Raises what a step raises."""
+    for number in range(at, len(steps)):
+        outcome = steps[number].apply(exchange)
+        if isinstance(outcome, Waiting):
+            outcome.go_on = lambda: _again(exchange, steps, then, number + 1)  # noqa: B023  # returns at once
+            return
+        if outcome:
+            return
+    then(exchange)
+
+
+def _again(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at: int) -> None:
+    """As `run`, from a callback: whatever goes wrong becomes an answer."""
+    try:
+        run(exchange, steps, then, at)
+    except Exception as error:
+        if not isinstance(error, EdgeError):
+            exchange.worker.report_bug(error)
+            error = EdgeError("internal error")
+        exchange.fail(error)
+
+
+def explained(steps: tuple[Step, ...], asked: LookupResult) -> list[dict[str, str]]:
+    """What each step would do, in order."""
+    return [{"rule": step.name, "does": step.explain(asked)} for step in steps]

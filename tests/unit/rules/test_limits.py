@@ -1,0 +1,72 @@
+"""A rate limit against an exact model, and its bounds."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.dataplane.rules.limits import RateTable, client_key
+
+
+class Model:
+    """GCRA in exact arithmetic with a memory without bound. Times are 1024ths of a second: floats hold them exactly."""
+
+    def __init__(self, per_s: int, burst: int) -> None:
+        self.every, self.burst = Fraction(1, per_s), burst
+        self.due: dict[str, Fraction] = {}
+
+    def take(self, key: str, now: Fraction) -> bool:
+        due = max(self.due.get(key, now), now)
+        if due - now > (self.burst - 1) * self.every:
+            return False
+        self.due[key] = due + self.every
+        return True
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 700), st.sampled_from("abcdef")), max_size=80)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([1, 2, 4, 16, 64]), st.integers(1, 8), STEPS)
+def test_it_is_the_model(per_s: int, burst: int, steps: list[tuple[int, str]]) -> None:
+    table, model, now = RateTable(per_s, burst, 4096), Model(per_s, burst), Fraction(1)
+    for pause, key in steps:
+        now += Fraction(pause, 1024)
+        allowed = model.take(key, now)
+        found = table.take(key, float(now))
+        assert (found > 0) == allowed
+        left = burst - (model.due[key] - now) / model.every
+        assert table.left(table.owed(key, float(now))) == max(0, int(left))
+        if not allowed:
+            assert table.take(key, float(now) - found + 1e-6) > 0
+            return
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 200)), max_size=300))
+def test_a_small_table_is_only_more_lenient(steps: list[tuple[int, int]]) -> None:
+    table, model, now = RateTable(4, 2, 8), Model(4, 2), Fraction(1)
+    size = table.size_bytes
+    for pause, key in steps:
+        now += Fraction(pause, 1024)
+        allowed = model.take(str(key), now)
+        if allowed:
+            assert table.take(str(key), float(now)) > 0
+    assert table.size_bytes == size == 8 * 16
+
+
+def test_a_flood_of_keys_takes_no_more_memory() -> None:
+    table = RateTable(10, 5, 1 << 12)
+    size = table.size_bytes
+    for number in range(100_000):
+        table.take(str(number), 1.0 + number * 1e-6)
+    assert table.size_bytes == size <= 16 << 12
+
+
+def test_a_client_of_ipv6_is_its_64() -> None:
+    assert client_key("2001:db8:1:2:a::1") == client_key("2001:db8:1:2:ffff::2") != client_key("2001:db8:1:3::1")
+    assert client_key("::ffff:192.0.2.1") == "192.0.2.1" == client_key("192.0.2.1")
+    assert client_key("unix") == "unix"
+    assert client_key("fe80::1%eth0") == client_key("fe80::2%eth1")

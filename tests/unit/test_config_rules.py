@@ -1,0 +1,123 @@
+"""The rules of a route in the file: a wrong key is a line with its place and, where there is one, the nearest name."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.config.loader import load_text
+from edge.errors import ConfigError
+
+HEAD = """\
+listen.http = ["127.0.0.1:8080"]
+pools.web.backends = [{ url = "http://127.0.0.1:9000" }]
+[[routes]]
+pool = "web"
+"""
+WRONG = [
+    ('alow = ["10.0.0.0/8"]', ':5:1 routes[0].alow: unknown key, did you mean "allow"?'),
+    ('allow = ["10.0.0.1/8"]', ":5:10 routes[0].allow[0]: must be a network without host bits set"),
+    ('deny = "10.0.0.0/8"', ":5:1 routes[0].deny: must be a list"),
+    ("match = { method = [] }", ':5:11 routes[0].match.method: unknown key, did you mean "methods"?'),
+    ('match = { headers = { "X A" = "1" } }', ':5:23 routes[0].match.headers."X A": must be a field name'),
+    ('match = { cookies = { "a*" = "1" } }', ':5:23 routes[0].match.cookies."a*": is one name and takes no pattern'),
+    ('match = { query = { "a*" = "1" } }', ':5:21 routes[0].match.query."a*": is one name and takes no pattern'),
+    ('match = { scheme = "ftp" }', ':5:11 routes[0].match.scheme: must be "http" or "https"'),
+    ('match = { clients = ["x"] }', ":5:22 routes[0].match.clients[0]: must be a network"),
+    ('path_regex = "^/(?=a)"', ":5:1 routes[0].path_regex: is no pattern that runs in linear time"),
+    ('path_regex = "("', ":5:1 routes[0].path_regex: is no pattern that runs in linear time"),
+    ("path_regex = '(a+)\\1'", ":5:1 routes[0].path_regex: is no pattern that runs in linear time"),
+    ('strip_prefix = "api"', ':5:1 routes[0].strip_prefix: must be a path such as "/api"'),
+    ('rewrite = { match = "^/(a)$", to = "/$2" }', ":5:1 routes[0].rewrite: to names group 2, but match has 1"),
+    ('rewrite = { match = "^/(a)$", to = "x" }', ':5:1 routes[0].rewrite: to must be a path such as "/new/$1"'),
+    ('rewrite = { match = "^/a$", to = "/b\\r\\nx" }', ':5:1 routes[0].rewrite: to must be a path such as "/new/$1"'),
+    ('redirect = { to = "https://x", stat = 1 }', ':5:32 routes[0].redirect.stat: unknown key, did you mean "status"?'),
+    ('redirect = { to = "https://x", status = 200 }', ":5:32 routes[0].redirect.status: must be 301, 302, 303, 307 or"),
+    ('redirect = { to = "x" }', ':5:14 routes[0].redirect.to: must be a URL such as "https://{host}{uri}" or a path'),
+    (
+        'redirect = { to = "https://{hots}/" }',
+        ":5:14 routes[0].redirect.to: unknown placeholder {hots}, did you mean {host}?",
+    ),
+    ('redirect = { to = "https://{uri}" }', ":5:14 routes[0].redirect.to: has no host: write https://{host}{uri}"),
+    (
+        'request_headers = { set = { "X-A" = "a\\r\\nB: c" } }',
+        ":5:29 routes[0].request_headers.set.X-A: must be one line",
+    ),
+    (
+        'request_headers = { set = { "Te" = "a" } }',
+        ":5:29 routes[0].request_headers.set.Te: Te is for the gateway alone",
+    ),
+    (
+        'request_headers = { set = { "X-A" = "{header}" } }',
+        ":5:29 routes[0].request_headers.set.X-A: placeholder {header}",
+    ),
+    (
+        'request_headers = { set = { "X-A" = "1", x-a = "2" } }',
+        ':5:21 routes[0].request_headers.set: names the field "x-a"',
+    ),
+    (
+        'request_headers = { remove = ["Host"] }',
+        ":5:31 routes[0].request_headers.remove[0]: Host can be set, not added or removed",
+    ),
+    (
+        'request_headers = { add = { Host = "a" } }',
+        ":5:29 routes[0].request_headers.add.Host: Host can be set, not added or removed",
+    ),
+    (
+        'response_headers = { set = { Content-Length = "1" } }',
+        ":5:30 routes[0].response_headers.set.Content-Length: Content-",
+    ),
+    ("response_headers = { sett = {} }", ':5:22 routes[0].response_headers.sett: unknown key, did you mean "set"?'),
+    ('response_headers = { add = { "X:" = "1" } }', ':5:30 routes[0].response_headers.add."X:": must be a field name'),
+    ('respond = { body = "x" }', ":4:1 routes[0].pool: has no effect: respond answers every request"),
+    ('rate_limit = { rate = "100" }', ':5:16 routes[0].rate_limit.rate: must be a rate such as "100/s"'),
+    ('rate_limit = { rate = "1/s", by = "clients" }', ':5:30 routes[0].rate_limit.by: must be "client"'),
+    ('rate_limit = { rate = "1/s", burst = 0 }', ":5:30 routes[0].rate_limit.burst: must be at least 1, got 0"),
+    (
+        "concurrency = { per_clients = 1 }",
+        ':5:17 routes[0].concurrency.per_clients: unknown key, did you mean "per_client"?',
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "wanted"), WRONG)
+def test_a_mistake_is_a_line_with_its_place(line: str, wanted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(HEAD + line + "\n", "f")
+    assert any(each.startswith(f"f{wanted}") for each in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("route", "wanted"),
+    [
+        ("", "f:3:3 routes[0]: has no pool: name one of web, or redirect or respond"),
+        (
+            'redirect = { to = "/x" }\nstrip_prefix = "/x"',
+            "f:5:1 routes[0].strip_prefix: has no effect: the route has no",
+        ),
+        (
+            'respond = { body = "x" }\nredirect = { to = "/x" }',
+            "f:5:1 routes[0].redirect: has no effect: respond answers",
+        ),
+        ("respond = { status = 204, body = 'x' }", "f:4:1 routes[0].respond: a 204 has no body"),
+        ("respond = { status = 99 }", "f:4:13 routes[0].respond.status: must be at least 200, got 99"),
+        ("respond = { body = 'x', file = 'y' }", "f:4:1 routes[0].respond: has body or file, not both"),
+    ],
+)
+def test_a_route_without_a_pool(route: str, wanted: str) -> None:
+    text = HEAD.replace('pool = "web"\n', route + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, "f")
+    assert any(each.startswith(wanted) for each in caught.value.problems), caught.value.problems
+
+
+def test_two_routes_of_one_place_differ_in_their_conditions() -> None:
+    load_text(HEAD + 'match = { methods = ["PUT"] }\n[[routes]]\npool = "web"\n', "f")
+    with pytest.raises(ConfigError, match="host and path"):
+        load_text(
+            HEAD + 'match = { methods = ["PUT"] }\n[[routes]]\npool = "web"\nmatch = { methods = ["PUT"] }\n', "f"
+        )
+
+
+def test_a_route_without_a_pool_has_no_cache() -> None:
+    config = load_text(HEAD + '[[routes]]\npath = "/x"\nredirect = { to = "/y" }\n', "f")
+    assert config.routes[1].cache is None and config.routes[1].pool is None
