@@ -49,12 +49,12 @@ from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
-from edge.ports import Link, Timeouts
+from edge.ports import Link, LogSink, Timeouts
 
 
 def build(
     config: Config,
-    log: AccessLog | None = None,
+    log: LogSink | None = None,
     places: Places | None = None,
     filename: str = "config.toml",
     disk: bool = True,

@@ -95,7 +95,8 @@ async def gateway(
     config: str | None = None,
     folder: Path | str | None = None,
 ) -> AsyncIterator[Gateway]:
-    """A gateway with `app` on its one public route: a web.Application, a coroutine function, or "module:attribute".
+    """A gateway with `app` on its one public route: a web.Application, a function that makes one, a coroutine function
+    that answers requests, or "module:attribute".
 
     `route` and `backend` are further lines of their tables, such as `cache = false`. `origins` are applications that
     answer for a host, for subrequests. Instead of all this, `config` is a whole configuration; a backend in it that

@@ -58,7 +58,16 @@ def as_application(found: object, name: str) -> web.Application:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", found)
         return application
-    raise AppUnusable(f"{name}: must be an aiohttp web.Application or a coroutine function, got {type(found).__name__}")
+    if inspect.isfunction(found):
+        try:
+            made: object = found()
+        except Exception as error:
+            raise AppUnusable(f"{name}: {_where(error)}{type(error).__name__}: {error}") from error
+        if isinstance(made, web.Application):
+            return made
+        raise AppUnusable(f"{name}: must make a web.Application, but returned {type(made).__name__}")
+    kinds = "an aiohttp web.Application, a coroutine function or a function that makes one"
+    raise AppUnusable(f"{name}: must be {kinds}, got {type(found).__name__}")
 
 
 def files_of(name: str) -> list[str]:
@@ -81,6 +90,8 @@ class AppServer:
     """One application of one worker. `view` gives what `edge.sdk.edge()` is, from the connection's sink."""
 
     def __init__(self, name: str, application: web.Application, view: View, tell: Tell) -> None:
+        if application.frozen:
+            raise AppUnusable(f"{name}: has run already, and can but once; name a function that makes it")
         self.name = name
         self.faults = Faults(name, tell)
         application.middlewares.insert(0, Guard(self.faults, view).middleware())

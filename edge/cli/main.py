@@ -18,6 +18,8 @@ from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
 from edge.cli import demo, live, look, regions, restore, runbook, snapshots
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
+from edge.cli.dev import dev
+from edge.cli.init import init
 from edge.config.loader import Config, config_hash, describe, load_text, warnings
 from edge.errors import ConfigError, EdgeError
 
@@ -180,6 +182,8 @@ def worker(fd: int) -> None:
 
 
 for command in (
+    init,
+    dev,
     *live.COMMANDS,
     *look.COMMANDS,
     *regions.COMMANDS,

@@ -212,7 +212,9 @@ class Backend(Section):
     """`[[pools.<name>.backends]]`: one address requests can be sent to, or an application in the worker."""
 
     url: Url | None = entry(None, "http://host:port or https://host:port; this or app")
-    app: AppName | None = entry(None, "An aiohttp application or handler that runs in the worker; this or url")
+    app: AppName | None = entry(
+        None, "An aiohttp application, a function that makes one, or a handler; runs in the worker; this or url"
+    )
     time_limit: Duration = entry(
         "0s", "How long a request may run in the application, streams and WebSockets included; 0s = no limit"
     )

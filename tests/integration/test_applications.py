@@ -182,7 +182,7 @@ async def test_a_bare_coroutine(edge: StartEdge, session: aiohttp.ClientSession)
     [
         ("no_such_module:app", "ModuleNotFoundError"),
         ("site_under_test:no_such", "site_under_test has no no_such"),
-        ("site_under_test:number", "must be an aiohttp web.Application or a coroutine function, got int"),
+        ("site_under_test:number", "a function that makes one, got int"),
     ],
 )
 async def test_what_cannot_be_used_is_one_line(app: str, wanted: str, edge: StartEdge) -> None:

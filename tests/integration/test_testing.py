@@ -102,6 +102,16 @@ async def test_what_cannot_run_is_told_and_nothing_stays() -> None:
         async with gateway(5):
             pass
 
+    with pytest.raises(ConfigError, match="must make a web"):
+        async with gateway(lambda: 5):
+            pass
+    once = web.Application()
+    async with gateway(once):
+        pass
+    with pytest.raises(ConfigError, match="has run already"):
+        async with gateway(once):
+            pass
+
     async def start(application: web.Application) -> None:
         raise ValueError("no database")
 

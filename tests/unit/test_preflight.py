@@ -161,7 +161,7 @@ def test_the_admin_listener_without_tls_on_the_network_is_warned_of(
     [
         ("def f(:\n", "SyntaxError"),
         ("import no_such_module_at_all\n", "bad.py:1: ModuleNotFoundError: No module named 'no_such_module_at_all'"),
-        ("app = 5\n", "must be an aiohttp web.Application or a coroutine function, got int"),
+        ("app = 5\n", "a function that makes one, got int"),
         ("print('noise')\nraise SystemExit(3)\n", "SystemExit: 3"),
         ("import os\nos._exit(0)\n", "ended without an answer"),
         ("other = 5\n", "bad has no app"),
