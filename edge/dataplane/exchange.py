@@ -103,7 +103,11 @@ class Exchange:
         self.head_at = monotonic()
         if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
-            head = self.whole(facts.wire, facts.has_date)
+            route = self.route
+            if route is None or route.delivery is None:
+                head = facts.wire + self.own_lines(facts.has_date)
+            else:
+                head = self.whole(facts.wire, facts.has_date)
         else:
             bodiless = facts.framing is Framing.NONE
             head = self.whole(self.open(facts.status, facts.wire, length, bodiless), facts.has_date)
@@ -138,13 +142,12 @@ class Exchange:
             self.keep = False
         return wire
 
-    def whole(self, wire: bytes, has_date: bool) -> bytes:
+    def whole(self, wire: bytes, has_date: bool, age: bytes = b"") -> bytes:
         """A response's whole head: the gateway's own lines put to it, the route's header rules applied."""
-        head = wire + self.own_lines(has_date)
-        route = self.route
+        route, own = self.route, age + self.own_lines(has_date)
         if route is None or route.delivery is None:
-            return head
-        return route.delivery.head(self, head, self.served_by.rpartition(b'"')[2])
+            return wire + own
+        return route.delivery.head(self, wire, own, self.served_by.rpartition(b'"')[2])
 
     def own_lines(self, has_date: bool) -> bytes:
         """What the gateway adds to every head, the empty line included; decides whether the connection is kept."""

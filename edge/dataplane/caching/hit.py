@@ -53,7 +53,7 @@ def serve(
         detail = "" if verdict is Verdict.HIT else exchange.reason
         exchange.cache_status = line(hit(stored.ttl(now), detail))
     if CLIENT_OWN.isdisjoint(request.fields.names()):
-        head = exchange.whole(b"%bAge: %d\r\n" % (stored.wire, stored.age(now)), True)
+        head = exchange.whole(stored.wire, True, b"Age: %d\r\n" % stored.age(now))
         exchange.status = stored.status
         if stored.file is None:
             write(exchange, head, stored.chunks, stored.length)
@@ -67,7 +67,7 @@ def serve(
     length = sum(len(each) if isinstance(each, bytes) else each[1] - each[0] for each in chunks)
     lines = stored.wire if found.kind is Kind.FULL else status_line(status) + fields.encode()
     exchange.status = status
-    head = exchange.whole(b"%bAge: %d\r\n" % (lines, stored.age(now)), True)
+    head = exchange.whole(lines, True, b"Age: %d\r\n" % stored.age(now))
     if stored.file is None or not chunks:
         write(exchange, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
     else:

@@ -13,7 +13,7 @@ from edge.errors import Denied
 from edge.http.forwarding import Networks
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
     from edge.dataplane.rules.steps import Running
 
 Network = IPv4Network | IPv6Network
@@ -38,7 +38,7 @@ class Access:
         """Whether an address is turned away."""
         return client in self._deny or bool(self._listed and client not in self._allow)
 
-    def explain(self, asked: LookupResult) -> str:
+    def explain(self, asked: Asked) -> str:
         """For people."""
         client = asked.client_text()
         if not client:

@@ -14,7 +14,7 @@ from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.template import Template
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
     from edge.dataplane.rules.steps import Running
 
 _SLASHES = re.compile(rb"[/\\]{2,}")
@@ -31,7 +31,7 @@ class Redirect:
         self._status = status
         self._within = to.startswith(("/", "{"))  # a path of the same host
 
-    def location(self, asked: LookupResult) -> bytes | None:
+    def location(self, asked: Asked) -> bytes | None:
         """Where to; None when that is what was asked for."""
         location = self._to.fill(asked)
         if self._within:
@@ -51,7 +51,7 @@ class Redirect:
         exchange.reply(self._status, b"Location: %b\r\n" % location, b"")
         return True
 
-    def explain(self, asked: LookupResult) -> str:
+    def explain(self, asked: Asked) -> str:
         """For people."""
         location = self.location(asked)
         return "is there already: goes on" if location is None else f"{self._status} to {location.decode('latin-1')}"
@@ -75,6 +75,6 @@ class Respond:
         exchange.reply(self._status, self._lines.lines(exchange), self._body)
         return True
 
-    def explain(self, asked: LookupResult) -> str:
+    def explain(self, asked: Asked) -> str:
         """For people."""
         return f"{self._status} with {len(self._body)} bytes"

@@ -17,7 +17,7 @@ class Headers(Protocol):
     def fields(self) -> Fields: ...
 
 
-class LookupResult(Protocol):
+class Asked(Protocol):
     """A request on its way through the rules of its route."""
 
     @property

@@ -14,7 +14,7 @@ from edge.config.rules import RateLimit, RequestHeaders, Respond, RouteRules
 from edge.dataplane.rules.access import Access
 from edge.dataplane.rules.answers import TEXT, Redirect
 from edge.dataplane.rules.answers import Respond as FixedAnswer
-from edge.dataplane.rules.asked import LookupResult
+from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.delivery import Delivery
 from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.limits import Concurrency
@@ -36,7 +36,7 @@ class RuleSet:
     outbound: Outbound | None = None
     delivery: Delivery | None = None
 
-    def explain(self, asked: LookupResult) -> list[dict[str, str]]:
+    def explain(self, asked: Asked) -> list[dict[str, str]]:
         """What each rule would do with a request, in their order."""
         rows = explained(self.steps, asked)
         if self.outbound is not None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edge.dataplane.rules.asked import LookupResult
-from edge.dataplane.rules.headers import HeaderEdit, without
+from edge.dataplane.rules.asked import Asked
+from edge.dataplane.rules.headers import GATEWAYS, HeaderEdit, without
 
 
-class Delivered(LookupResult, Protocol):
+class Delivered(Asked, Protocol):
     """An exchange, as far as its response is changed."""
 
     @property
@@ -21,20 +21,24 @@ class Delivered(LookupResult, Protocol):
 class Delivery:
     """What is asked where a route has such rules."""
 
-    __slots__ = ("_edit",)
+    __slots__ = ("_edit", "_own")
 
     def __init__(self, edit: HeaderEdit | None) -> None:
         self._edit = edit
+        self._own = edit is not None and not GATEWAYS.isdisjoint(edit.gone)
 
-    def explain(self, asked: LookupResult) -> list[dict[str, str]]:
+    def explain(self, asked: Asked) -> list[dict[str, str]]:
         """For people."""
         return [] if self._edit is None else [{"rule": "response_headers", "does": self._edit.explain(asked)}]
 
-    def head(self, asked: Delivered, head: bytes, region: bytes) -> bytes:
-        """A whole response head, its empty line included, as this client gets it."""
-        edit, lines = self._edit, head[:-2]
+    def head(self, asked: Delivered, wire: bytes, own: bytes, region: bytes) -> bytes:
+        """A whole response head as this client gets it: `wire` from the origin, `own` from the gateway with the empty
+        line at its end."""
+        edit = self._edit
         if edit is None:
-            return b"%b%b\r\n" % (lines, asked.limit_lines)
+            return b"%b%b%b" % (wire, asked.limit_lines, own)
         if edit.gone:
-            lines = without(lines, edit.gone)
-        return b"%b%b%b\r\n" % (lines, asked.limit_lines, edit.lines(asked, region))
+            wire = edit.kept(wire)
+            if self._own:
+                own = without(own, edit.gone)
+        return b"%b%b%b%b" % (wire, asked.limit_lines, edit.lines(asked, region), own)

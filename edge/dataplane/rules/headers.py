@@ -13,21 +13,35 @@ from edge.dataplane.rules.template import Template
 from edge.http.text import quote
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
+
+
+REMEMBERED = 512
+GATEWAYS = frozenset((b"age", b"cache-status", b"date", b"x-request-id"))  # what `own` lines may hold
 
 
 class HeaderEdit:
     """`set`, `add` and `remove` of one direction."""
 
-    __slots__ = ("_added", "_fixed", "gone")
+    __slots__ = ("_added", "_fixed", "_known", "gone")
 
     def __init__(self, to_set: Mapping[str, str], to_add: Mapping[str, str], to_remove: Iterable[str]) -> None:
         lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
         self.gone = tuple(sorted({name.lower().encode() for name in (*to_set, *to_remove)}))
         self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
+        self._known: dict[bytes, bytes] = {}  # lines that came before, without those that go
         self._added = tuple((name, each) for name, each in lines if each.fixed is None)
 
-    def lines(self, asked: LookupResult, region: bytes = b"") -> bytes:
+    def kept(self, lines: bytes) -> bytes:
+        """Lines without those that are set or removed. Clients and origins send the same ones again and again."""
+        found = self._known.get(lines)
+        if found is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[lines] = found = without(lines, self.gone)
+        return found
+
+    def lines(self, asked: Asked, region: bytes = b"") -> bytes:
         """The lines that are set and added. A value that turns out empty makes no line."""
         found = self._fixed
         for name, template in self._added:
@@ -36,7 +50,7 @@ class HeaderEdit:
                 found += b"%b: %b\r\n" % (name, value)
         return found
 
-    def explain(self, asked: LookupResult) -> str:
+    def explain(self, asked: Asked) -> str:
         """For people; the region is known only when a backend is."""
         gone = [f"remove {name.decode()}" for name in self.gone]
         return "; ".join([*gone, *(shown(line) for line in self.lines(asked, b"<region>").split(b"\r\n") if line)])

@@ -20,7 +20,7 @@ from edge.cache.key import cookies
 from edge.errors import Denied, NoBackend
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
     from edge.dataplane.rules.steps import Running
 
 WAYS = 8  # slots in which a key may be
@@ -103,7 +103,7 @@ class RateTable:
         return max(0, int(self.burst - owed_s / self._every + 1e-6))
 
 
-Key = Callable[["LookupResult"], str | bytes]
+Key = Callable[["Asked"], str | bytes]
 
 
 def key_by(by: str) -> Key:
@@ -167,7 +167,7 @@ class RateLimit:
             exchange.reason = "rate-limit"
             raise RateLimited(-found)
 
-    def explain(self, asked: LookupResult) -> str:
+    def explain(self, asked: Asked) -> str:
         """For people."""
         left = self._table.left(self._table.owed(self._key(asked), monotonic()))
         return f"{self._text}: {left} left in the worker that was asked"
@@ -206,7 +206,7 @@ class Concurrency:
         else:
             del self._running[client]
 
-    def explain(self, asked: LookupResult) -> str:
+    def explain(self, asked: Asked) -> str:
         """For people."""
         mine = self._running.get(client_key(asked.client_text()), 0)
         return f"{self._total} run in the worker that was asked, {mine} of this client"

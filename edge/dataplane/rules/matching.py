@@ -17,10 +17,10 @@ from edge.http.forwarding import Networks
 from edge.http.paths import normal_path
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
 
 ANY, NONE = b"*", b""
-Condition = Callable[["LookupResult"], bool]
+Condition = Callable[["Asked"], bool]
 
 
 class Match:
@@ -37,7 +37,7 @@ class Match:
         self._conditions = tuple(found)
         self.count = len(found)  # the more, the earlier it is looked at among routes of one path
 
-    def fits(self, asked: LookupResult) -> bool:
+    def fits(self, asked: Asked) -> bool:
         """Whether every condition holds."""
         return all(condition(asked) for condition in self._conditions)
 

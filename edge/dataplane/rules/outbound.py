@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.dataplane.rules.headers import HeaderEdit, shown, without
+from edge.dataplane.rules.headers import HeaderEdit, shown
 from edge.dataplane.rules.target import TargetRule
 from edge.dataplane.rules.template import Template
 from edge.errors import BadRequest
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
 
 
 class Outbound:
@@ -26,7 +26,7 @@ class Outbound:
         self._edit = edit
         self._host = None if host is None else Template(host)
 
-    def explain(self, asked: LookupResult) -> list[dict[str, str]]:
+    def explain(self, asked: Asked) -> list[dict[str, str]]:
         """For people."""
         rows = []
         if self._target is not None:
@@ -40,17 +40,19 @@ class Outbound:
             rows.append({"rule": "request_headers", "does": self._edit.explain(asked)})
         return rows
 
-    def target(self, asked: LookupResult) -> bytes:
+    def target(self, asked: Asked) -> bytes:
         """What the backend is asked for. Raises BadRequest."""
         return asked.target if self._target is None else self._target.target(asked.target)
 
-    def host(self, asked: LookupResult, usual: bytes, region: bytes) -> bytes:
+    def host(self, asked: Asked, usual: bytes, region: bytes) -> bytes:
         """The one Host."""
         return usual if self._host is None else self._host.fill(asked, region) or usual
 
-    def lines(self, asked: LookupResult, lines: bytes, region: bytes) -> bytes:
-        """The lines of the head without framing."""
+    def lines(self, asked: Asked, lines: bytes, own: bytes, region: bytes) -> bytes:
+        """The lines of the head without framing: the client's and those that the gateway asserts."""
         edit = self._edit
         if edit is None:
-            return lines
-        return (without(lines, edit.gone) if edit.gone else lines) + edit.lines(asked, region)
+            return lines + own
+        if edit.gone:
+            return edit.kept(lines) + edit.kept(own) + edit.lines(asked, region)
+        return lines + own + edit.lines(asked, region)

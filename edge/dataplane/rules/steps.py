@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from edge.dataplane.rules.asked import LookupResult
+from edge.dataplane.rules.asked import Asked
 from edge.errors import EdgeError
 
 
-class Running(LookupResult, Protocol):
+class Running(Asked, Protocol):
     """An exchange, as far as steps act on it."""
 
     reason: str
@@ -41,7 +41,7 @@ class Step(Protocol):
     def apply(self, exchange: Any) -> bool | Waiting | None:
         """True: it has answered. A `Waiting`: it will call back. Else the request goes on. Raises EdgeError."""
 
-    def explain(self, asked: LookupResult) -> str: ...
+    def explain(self, asked: Asked) -> str: ...
 
 
 class Waiting:
@@ -93,6 +93,6 @@ def _again(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], 
         exchange.fail(error)
 
 
-def explained(steps: tuple[Step, ...], asked: LookupResult) -> list[dict[str, str]]:
+def explained(steps: tuple[Step, ...], asked: Asked) -> list[dict[str, str]]:
     """What each step would do, in order."""
     return [{"rule": step.name, "does": step.explain(asked)} for step in steps]

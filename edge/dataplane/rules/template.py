@@ -14,16 +14,16 @@ from edge.cache.key import cookies
 from edge.config.rules import PLACEHOLDER
 
 if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
 
-Value = Callable[["LookupResult", bytes], bytes]  # the request, and the backend's region where there is one
+Value = Callable[["Asked", bytes], bytes]  # the request, and the backend's region where there is one
 CONTROLS = bytes([*range(0x20), 0x7F])
 
 
 class Template:
     """One text. `fixed` is the whole of it where nothing is to be filled in."""
 
-    __slots__ = ("_parts", "fixed", "text")
+    __slots__ = ("_parts", "_sole", "fixed", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -35,9 +35,14 @@ class Template:
             if found[0] == "{{":
                 plain += "{"
                 continue
-            self._parts += [plain.encode("latin-1"), value_of(found[1], found[2] or "")]
+            if plain:
+                self._parts.append(plain.encode("latin-1"))
+            self._parts.append(value_of(found[1], found[2] or ""))
             plain = ""
-        self._parts.append((plain + text[at:]).encode("latin-1"))
+        if plain or at < len(text):
+            self._parts.append((plain + text[at:]).encode("latin-1"))
+        first = self._parts[0] if self._parts else b""
+        self._sole = first if len(self._parts) == 1 and not isinstance(first, bytes) else None
         self.fixed: bytes | None = b"".join(p for p in self._parts if isinstance(p, bytes)) if self.is_fixed else None
 
     @property
@@ -45,10 +50,12 @@ class Template:
         """Whether it is the same for every request."""
         return all(isinstance(part, bytes) for part in self._parts)
 
-    def fill(self, asked: LookupResult, region: bytes = b"") -> bytes:
+    def fill(self, asked: Asked, region: bytes = b"") -> bytes:
         """The text for one request."""
         if self.fixed is not None:
             return self.fixed
+        if self._sole is not None:
+            return self._sole(asked, region).translate(None, CONTROLS)
         return b"".join(
             [part if isinstance(part, bytes) else part(asked, region).translate(None, CONTROLS) for part in self._parts]
         )

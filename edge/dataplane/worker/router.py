@@ -22,7 +22,7 @@ from edge.ports import Timeouts
 
 if TYPE_CHECKING:
     from edge.dataplane.caching.prefetch import Prefetcher
-    from edge.dataplane.rules.asked import LookupResult
+    from edge.dataplane.rules.asked import Asked
     from edge.dataplane.rules.delivery import Delivery
     from edge.dataplane.rules.matching import Match
     from edge.dataplane.rules.outbound import Outbound
@@ -167,7 +167,7 @@ class Router:
             raise NoRoute("no route for this path") if self._known.get(host) else Misdirected("unknown host")
         return found
 
-    def choose(self, asked: LookupResult) -> Route:
+    def choose(self, asked: Asked) -> Route:
         """The route of a request where several stand at its path. Raises NoRoute."""
         path = normal_path(asked.target) if asked.target != b"*" else b"/"
         for route in self._known.get(asked.host) or self._remember(asked.host):
