@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import TypeAdapter
 
 from edge.config.positions import Path, Problem
+from edge.config.rule_checks import dead_rules
 from edge.config.types import Section
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def idle_keys(config: Config) -> Iterator[Problem]:
         ahead = route.cache.prefetch if route.cache is not None else None
         if ahead is not None and not ahead.links and not ahead.next:
             yield from _idle(ahead, ("routes", at, "cache", "prefetch"), GATE, "links is false and next is empty")
+    yield from dead_rules(config)
     if config.log.access == "off":
         yield from _idle(config.log, ("log",), ("format",), 'access is "off"')
 

@@ -26,6 +26,7 @@ from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
 from edge.config.positions import Problem, lines, scan
 from edge.config.types import shown
+from edge.control.preflight_rules import rule_findings
 from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.supervisor import worker_count
 from edge.errors import ConfigError
@@ -72,6 +73,7 @@ class _Found:
 def preflight(config: Config, text: str, filename: str, machine: Machine | None = None) -> Findings:
     """What is wrong with a checked configuration here."""
     found = [*_findings(config, text, machine or Machine.here()), *_applications(config, filename)]
+    found += [_Found(*each) for each in rule_findings(config, filename)]
     positions = scan(text)
 
     def told(fatal: bool) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge.config.idle import idle_keys
 from edge.config.loader import load_text
 from edge.errors import ConfigError
 
@@ -121,3 +122,24 @@ def test_two_routes_of_one_place_differ_in_their_conditions() -> None:
 def test_a_route_without_a_pool_has_no_cache() -> None:
     config = load_text(HEAD + '[[routes]]\npath = "/x"\nredirect = { to = "/y" }\n', "f")
     assert config.routes[1].cache is None and config.routes[1].pool is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (['match = { methods = ["GET", "PUT"] }', 'match = { methods = ["PUT"], scheme = "http" }'], ["routes", 2]),
+        (['match = { headers = { X-A = "*" } }', 'match = { headers = { x-a = "1", X-B = "2" } }'], ["routes", 2]),
+        (['match = { headers = { X-A = "1" } }', 'match = { headers = { x-a = "*" } }'], None),
+        (['match = { cookies = { a = "" } }', 'match = { cookies = { a = "*" } }'], None),
+        (['path_regex = "^/a"', 'path_regex = "^/a"\nmatch = { methods = ["GET"] }'], ["routes", 2]),
+        (['path_regex = "^/a"', 'match = { methods = ["GET"] }'], None),
+        (['methods = ["GET"]\nmatch = { methods = ["PUT"] }'], ["routes", 1, "match", "methods"]),
+        (['match = { scheme = "https" }'], ["routes", 1, "match", "scheme"]),
+        (['path = "/b"\nstrip_prefix = "/api"'], ["routes", 1, "strip_prefix"]),
+        (['path = "/api/x"\nstrip_prefix = "/api"'], None),
+    ],
+)
+def test_what_can_never_act_is_told(lines: list[str], wanted: list[object] | None) -> None:
+    text = HEAD + "".join(f'[[routes]]\npool = "web"\nname = "r{at}"\n{each}\n' for at, each in enumerate(lines))
+    found = [list(problem.path) for problem in idle_keys(load_text(text, "f"))]
+    assert found == ([] if wanted is None else [wanted])

@@ -29,7 +29,7 @@ class Redirect:
     def __init__(self, to: str, status: int) -> None:
         self._to = Template(to)
         self._status = status
-        self._within = to.startswith(("/", "{"))  # a path of the same host
+        self._within = to.startswith(("/", "{path}", "{uri}"))  # a path of the same host
 
     def location(self, asked: Asked) -> bytes | None:
         """Where to; None when that is what was asked for."""

@@ -1,0 +1,142 @@
+"""docs/how-to.md, as it stands: each job's lines in a gateway of their own, each command with what it prints.
+
+One rule: nothing is rewritten. curl is told by its own configuration file where the names are; other commands make
+files before the gateway starts. What the page shows has to be in the output, line by line and in this order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from kit.ports import LOOPBACK
+from kit.processes import ROOT, GatewayProcess
+
+POOLS = ("web", "app", "canary", "shadow")
+
+
+class Command(NamedTuple):
+    """One line of a console block and what it shows."""
+
+    line: str
+    shown: list[str]
+
+
+class Job(NamedTuple):
+    """One section of the page."""
+
+    title: str
+    toml: str
+    commands: list[Command]
+
+
+def jobs() -> Iterator[Job]:
+    """The sections that have lines and commands."""
+    text = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8")
+    for section in re.split(r"(?m)^## ", text)[1:]:
+        toml = re.findall(r"(?s)```toml\n(.*?)```", section)
+        consoles = re.findall(r"(?s)```console\n(.*?)```", section)
+        if toml:
+            yield Job(section.partition("\n")[0], "\n".join(toml), [c for each in consoles for c in commands(each)])
+
+
+def commands(block: str) -> Iterator[Command]:
+    """The commands of a block."""
+    for part in re.split(r"(?m)^\$ ", block)[1:]:
+        line, _, shown = part.partition("\n")
+        yield Command(line, [each.strip() for each in shown.splitlines() if each.strip()])
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the pool's name and with what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "Python"
+    name = ""
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        """Any method."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.seen.append(f"{self.command} {self.path}")
+        lines = [f"{self.name}: {self.command} {self.path}", *(f"{k}: {v}" for k, v in self.headers.items())]
+        body = ("\n".join(lines) + "\n").encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PUT = do_DELETE = do_OPTIONS = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def echoes() -> Iterator[dict[str, ThreadingHTTPServer]]:
+    """One server for each pool."""
+    servers = {}
+    for name in POOLS:
+        handler = type(name, (Echo,), {"name": name, "seen": []})
+        servers[name] = ThreadingHTTPServer((LOOPBACK, 0), handler)
+        threading.Thread(target=servers[name].serve_forever, args=(0.05,), daemon=True).start()
+    yield servers
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_page_has_its_jobs() -> None:
+    assert len(list(jobs())) >= 8
+    assert all(any(c.line.startswith("curl") for c in job.commands) for job in jobs())
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("job", list(jobs()), ids=lambda job: job.title)
+def test_a_job(job: Job, echoes: dict[str, ThreadingHTTPServer], tmp_path: Path) -> None:
+    before = [each for each in job.commands if not each.line.startswith("curl")]
+    for each in before:
+        check(each, tmp_path)
+    pools = "".join(
+        f'[pools.{name}]\nbackends = [{{ url = "http://{LOOPBACK}:{server.server_address[1]}" }}]\n'
+        for name, server in echoes.items()
+    )
+    gateway = GatewayProcess.start(
+        f'[listen]\nhttp = ["{LOOPBACK}:@HTTP@"]\n[admin]\nlisten = "{LOOPBACK}:@ADMIN@"\n'
+        f'token_file = "@STATE@/token"\n[state]\npath = "@STATE@"\n[log]\naccess = "off"\n{pools}{job.toml}',
+        tmp_path,
+    )
+    try:
+        (tmp_path / ".curlrc").write_text(f'connect-to = "::{LOOPBACK}:{gateway.http_port}"\nmax-time = 10\n')
+        for each in job.commands:
+            if each.line.startswith("curl"):
+                check(each, tmp_path)
+    finally:
+        gateway.stop()
+
+
+def check(command: Command, folder: Path) -> None:
+    """Run a line; what the page shows is in what it prints, in order."""
+    done = subprocess.run(
+        ["bash", "-c", command.line],
+        cwd=folder,
+        env={**os.environ, "CURL_HOME": str(folder), "no_proxy": "*"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    printed = iter(done.stdout.replace("\r", "").splitlines())
+    for line in command.shown:
+        assert any(line.casefold() == each.strip().casefold() for each in printed), (
+            f"{command.line}\n{done.stdout}{done.stderr}\nlacks: {line}"
+        )
