@@ -57,9 +57,9 @@ def key_of(number: int) -> bytes:
     return b"https://www.example.com/articles/%d/index.html" % number
 
 
-def stored(number: int) -> Stored:
-    """A small response as a fill would build it."""
-    plan = Plan(
+def plan_of(number: int) -> Plan:
+    """A small response as a fill would plan it."""
+    return Plan(
         key=key_of(number),
         status=200,
         reason=b"OK",
@@ -79,7 +79,11 @@ def stored(number: int) -> Stored:
         etag=None,
         tags=NO_TAGS,
     )
-    return build(plan, (b"body-%d" % (number % 10),))
+
+
+def stored(number: int) -> Stored:
+    """A small response as a fill would build it."""
+    return build(plan_of(number), (b"body-%d" % (number % 10),))
 
 
 def measure(objects: int) -> Figures:

@@ -77,6 +77,7 @@ def build(
     worker.geography = geography(config, places or geo_reader(config))
     variants = max((each.cache.vary_limit for each in config.routes if each.cache is not None), default=0)
     worker.store = store = Store(config.cache.memory, config.cache.eviction, variants + MAX_PARTS)
+    store.use_turns(worker.turns.later)
     store.warmer = Warming(worker).run
     if disk:
         open_disk(store, config)

@@ -6,7 +6,7 @@ lives in `adapters` or `dataplane`; `app` wires them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -306,8 +306,11 @@ class DiskTier(Protocol):
     def forget(self, purge: Purge, now: float) -> None:
         """Obey a purge from now on; it survives this process."""
 
-    def marks(self, stored: Iterable[Stored], purge: Purge, now: float) -> list[tuple[int, int]]:
-        """What tells these, and those that wait to be written and that the purge names, apart over workers."""
+    def mark(self, stored: Stored) -> tuple[int, int]:
+        """What tells it apart over workers."""
+
+    def waiting(self, purge: Purge, now: float) -> list[tuple[int, int]]:
+        """The marks of what waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
 
     def recorded(self) -> AbstractContextManager[object]:
         """To be held while a purge is recorded in the sequence: a thread reads it."""

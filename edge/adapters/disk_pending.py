@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
-from edge.cache.purge import Purge
+from edge.cache.purge import Kind, Purge, base_of
 from edge.cache.stored import Stored
 
 
@@ -41,6 +41,18 @@ class Waiting:
 
     def __bool__(self) -> bool:
         return bool(self.responses or self.removed or self.purges or self.used or self.forsaken)
+
+
+def named(pending: Iterable[Waiting], purge: Purge, now: float) -> Iterator[Put]:
+    """What waits, is of use still, and is named by a purge by URL or tag."""
+    value, by_url = purge.value, purge.kind is Kind.URL
+    for waiting in pending:
+        for key, places in waiting.responses.items():
+            if by_url and not (key.startswith(value) and base_of(key) == value):
+                continue
+            for put in places.values():
+                if put is not None and put.stored.keep_until > now and (by_url or value in put.stored.tags):
+                    yield put
 
 
 def overlay(

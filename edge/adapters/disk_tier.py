@@ -26,7 +26,7 @@ from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
 from edge.adapters.disk_files import Cold, FileOps, Segments, read_ahead
 from edge.adapters.disk_index import Row, Sums, connect, is_damage
-from edge.adapters.disk_pending import Put, Waiting, overlay
+from edge.adapters.disk_pending import Put, Waiting, named, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
@@ -237,24 +237,17 @@ class DiskTier:
 
     def used(self, stored: Stored) -> None:
         """A response from here served a request: it is worth keeping."""
-        self.writer.use(self._hashes(stored))
+        self.writer.use(self.mark(stored))
 
-    def marks(self, stored: Iterable[Stored], purge: Purge, now: float) -> list[tuple[int, int]]:
-        """What tells these, and those that wait to be written and that the purge names, apart over workers."""
-        found = [self._hashes(each) for each in stored]
-        for waiting in self.writer.pending:
-            for key, places in waiting.responses.items():
-                for put in places.values():
-                    if put is None or put.stored.keep_until <= now:
-                        continue
-                    named = base_of(key) == purge.value if purge.kind is Kind.URL else purge.value in put.stored.tags
-                    if named and self._admitted(put.stored, put.seq) is not None:
-                        found.append(self._hashes(put.stored))
-        return found
-
-    def _hashes(self, stored: Stored) -> tuple[int, int]:
+    def mark(self, stored: Stored) -> tuple[int, int]:
+        """What tells it apart over workers."""
         variant = stored.variant
         return self._sums.of_key(stored.key), self._sums.of(variant) if variant else self._sums.plain
+
+    def waiting(self, purge: Purge, now: float) -> list[tuple[int, int]]:
+        """The marks of what waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
+        puts = named(self.writer.pending, purge, now)
+        return [self.mark(put.stored) for put in puts if self._admitted(put.stored, put.seq) is not None]
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
@@ -272,7 +265,7 @@ class DiskTier:
 
     def remove(self, stored: Stored) -> None:
         """Take one response away."""
-        self.writer.remove(stored, self._hashes(stored))
+        self.writer.remove(stored, self.mark(stored))
 
     def forget(self, purge: Purge, now: float) -> None:
         """A purge by URL or tag; look-ups obey it from now on. Other kinds are found by their number alone."""

@@ -20,7 +20,9 @@ is an opaque object with three callbacks; nothing here fetches, stores or reads 
 
 The rule: each follower that waits is settled exactly once, by one callback or by its own `leave`. Callbacks run after
 the table is in its next state and never inside one another, so that a party may join, fail or leave from within one,
-and five hundred followers that fail one after the other need no deep stack.
+and five hundred followers that fail one after the other need no deep stack. A few run at once; where many are due, the
+rest is called in later turns (`calls`), and who leaves meanwhile is not. Those of a STORABLE flight who are still to be
+called are its `due`: they begin with the first piece of its stream.
 
 Markers are 64-bit marks of keys, whatever the keys' length, and bounded in number; the oldest gives way, which costs
 one coalesced fetch and no more.
@@ -28,16 +30,19 @@ one coalesced fetch and no more.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from heapq import heappop, heappush
 from typing import Protocol
+
+from edge.cache.calls import Calls, Later
 
 MARKER_TTL_S = 120.0
 MAX_MARKERS = 8192
 WAIT_S = 5.0
+LIMITS = 200  # waits whose end is looked at in one go
 
 
 class Outcome(Enum):
@@ -85,6 +90,7 @@ class Flight:
     __slots__ = (
         "accepts",
         "attached",
+        "due",
         "failures",
         "filling",
         "key",
@@ -101,6 +107,7 @@ class Flight:
         self.leader: FlightMember | None = leader  # None: its client has gone, the fill goes on
         self.waiting: dict[int, FlightMember] = {}  # in the order they came; by id(), parties need not be hashable
         self.attached: dict[int, FlightMember] = {}
+        self.due: dict[int, FlightMember] = {}  # who waited when it turned out storable, and was not called yet
         self.accepts: Callable[[FlightMember], bool] | None = None
         self.stream: object = None
         self.since = 0  # the purge sequence when its fetch started; set by whoever fetches
@@ -111,7 +118,8 @@ class Flight:
 
     def __repr__(self) -> str:
         state = "over" if self.over else "filling" if self.filling else "asking"
-        return f"<Flight {self.key!r} {state}, {len(self.waiting)} waiting, {len(self.attached)} attached>"
+        waiting = len(self.waiting) + len(self.due)
+        return f"<Flight {self.key!r} {state}, {waiting} waiting, {len(self.attached)} attached>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +156,12 @@ class Flights:
             tuple[float, int, Flight, FlightMember]
         ] = []  # a heap; settled ones leave it when their time comes
         self._count = 0
-        self._calls: deque[Callable[[], None]] = deque()
-        self._calling = False
+        self._calls: Calls[FlightMember] = Calls()
+        self._later: Later | None = None
+
+    def use_turns(self, later: Later) -> None:
+        """Spread what is too much for one turn of the loop over later ones, which `later` gives."""
+        self._later = self._calls.later = later
 
     def join(self, key: Hashable, me: FlightMember, now: float, wait_s: float = WAIT_S) -> Lead | Follow | Alone:
         """A request that found nothing usable. A background refresh that gets Follow has nothing to do and leaves."""
@@ -205,14 +217,17 @@ class Flights:
             return
         flight.filling, flight.stream, flight.accepts = True, stream, accepts
         self._markers.pop(hash(flight.key), None)
-        waiting, flight.waiting = flight.waiting, {}
-        for party in waiting.values():
-            if accepts is None or accepts(party):
-                flight.attached[id(party)] = party
-                self._call(party.on_attach, flight)
-            else:
-                self._call(party.on_alone, Why.OTHER_VARIANT)
-        self._run()
+        flight.due, flight.waiting = flight.waiting, {}
+        self._calls.add(flight.due, partial(self._attach, flight))
+        self._calls.run()
+
+    def _attach(self, flight: Flight, party: FlightMember) -> None:
+        if flight.accepts is None or flight.accepts(party):
+            flight.attached[id(party)] = party
+            party.on_attach(flight)
+        else:
+            party.on_alone(Why.OTHER_VARIANT)
+        self._clear(flight)
 
     def end(self, flight: Flight, outcome: Outcome, now: float) -> None:
         """The fetch ended otherwise than by turning out storable, which is `storable`. Again or too late: ignored."""
@@ -224,11 +239,18 @@ class Flights:
             self._close(flight)
             if outcome in _ALONE:
                 self._mark(flight.key, _ALONE[outcome], now)
-            waiting, flight.waiting = flight.waiting, {}
-            for party in waiting.values():
-                # Without an outcome that says why (a leader that stored without `storable`), look up again.
-                self._call(party.on_alone, _ALONE.get(outcome, Why.OTHER_VARIANT))
-        self._run()
+            # Without an outcome that says why (a leader that stored without `storable`), look up again.
+            self._alone(flight, _ALONE.get(outcome, Why.OTHER_VARIANT))
+        self._calls.run()
+
+    def answered(self, flight: Flight, give: Callable[[FlightMember], bool]) -> None:
+        """It ended with something that answers whoever waits: `give` does so, or says that it is not for that one."""
+        if flight.over:
+            return
+        self._close(flight)
+        waiting, flight.waiting = flight.waiting, {}
+        self._calls.add(waiting, partial(_given, give))
+        self._calls.run()
 
     def leave(self, flight: Flight, me: FlightMember) -> bool:
         """A party's client has gone, or it has all it wanted. Whether anybody is left: if not, the fetch may stop.
@@ -239,7 +261,18 @@ class Flights:
             flight.leader = None
         flight.waiting.pop(id(me), None)
         flight.attached.pop(id(me), None)
-        return bool(flight.leader or flight.waiting or flight.attached)
+        if self._calls.drop(me) is _TO_LEAD:
+            self._lead_next(flight)
+        self._clear(flight)
+        return bool(flight.leader or flight.waiting or flight.attached or flight.due)
+
+    def _lead_next(self, flight: Flight) -> None:
+        """The one that was to lead has left before it heard of it."""
+        if flight.waiting:
+            self._promote(flight)
+            self._calls.run()
+        else:
+            self._close(flight)
 
     def find(self, key: Hashable) -> Flight | None:
         """The flight that a request with this key would join; a lone fetch becomes one."""
@@ -255,13 +288,16 @@ class Flights:
 
     def tick(self, now: float) -> None:
         """Send alone whose wait has reached its limit; to be called a few times a second."""
-        limits = self._limits
-        while limits and limits[0][0] <= now:
+        limits, slow, looked = self._limits, dict[int, FlightMember](), 0
+        while limits and limits[0][0] <= now and (looked < LIMITS or self._later is None):
             _, _, flight, party = heappop(limits)
+            looked += 1
             if flight.waiting.get(id(party)) is party:
-                del flight.waiting[id(party)]
-                self._call(party.on_alone, Why.SLOW)
-        self._run()
+                slow[id(party)] = flight.waiting.pop(id(party))
+        self._calls.add(slow, lambda party: party.on_alone(Why.SLOW))
+        self._calls.run()
+        if self._later is not None and limits and limits[0][0] <= now:
+            self._later(partial(self.tick, now))
 
     def marker(self, key: Hashable, now: float) -> Why | None:
         """Why requests for a key go alone at present."""
@@ -283,14 +319,25 @@ class Flights:
         party = flight.waiting.pop(next(iter(flight.waiting)))
         flight.leader = party
         flight.failures += 1
-        self._call(party.on_lead, flight)
+        flight.stream = None  # of the one that failed
+        self._calls.add({id(party): party}, lambda party: party.on_lead(flight), _TO_LEAD)
 
     def _close(self, flight: Flight) -> None:
         flight.over = True
-        flight.leader = flight.stream = flight.accepts = None  # whoever still knows the flight holds no body by it
-        flight.attached = {}
+        flight.leader = None
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
+        self._clear(flight)
+
+    def _clear(self, flight: Flight) -> None:
+        """Whoever still knows a flight that is over holds no body by it; those who are due are to get it first."""
+        if flight.over and not flight.due:
+            flight.stream = flight.accepts = None
+            flight.attached = {}
+
+    def _alone(self, flight: Flight, why: Why) -> None:
+        waiting, flight.waiting = flight.waiting, {}
+        self._calls.add(waiting, lambda party: party.on_alone(why))
 
     def _mark(self, key: Hashable, why: Why, now: float) -> None:
         self._markers.pop(hash(key), None)
@@ -298,23 +345,11 @@ class Flights:
             del self._markers[next(iter(self._markers))]
         self._markers[hash(key)] = (now + self.marker_ttl_s, why)
 
-    def _call(self, callback: Callable[..., None], what: object) -> None:
-        self._calls.append(lambda: callback(what))
 
-    def _run(self) -> None:
-        """Make the calls that are due, unless a call under way is doing so. One that raises does not keep the rest."""
-        if self._calling:
-            return
-        self._calling = True
-        raised: Exception | None = None
-        while self._calls:
-            try:
-                self._calls.popleft()()
-            except Exception as error:  # a bug of a party; raised below, after every other one was told
-                raised = raised or error
-        self._calling = False
-        if raised is not None:
-            raise raised
+def _given(give: Callable[[FlightMember], bool], party: FlightMember) -> None:
+    if not give(party):
+        party.on_alone(Why.OTHER_VARIANT)
 
 
+_TO_LEAD = object()
 _ALONE = {Outcome.UNCACHEABLE: Why.UNCACHEABLE, Outcome.TOO_LARGE: Why.TOO_LARGE}

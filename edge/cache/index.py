@@ -3,24 +3,26 @@
 The rules:
 1. Stored bytes, metadata and the tables included, never exceed the budget: room is made before anything is put in.
 2. What is expired (past `keep_until`) goes before anything that is not; then the policy (eviction.py) chooses.
-3. A purged response is never returned: url and tag remove at once; stamps are checked when a response is looked up
-   (one comparison when there is nothing new), and a sweep of a few nodes with each put frees the rest.
+3. A purged response is never returned: what is not removed at once is checked when it is looked up (one comparison
+   when there is nothing new). Of a stamp, a sweep of a few nodes with each put frees the rest; of a url or tag,
+   `remove_some` does, a step at a time.
 4. A look-up is synchronous, reads no clock and changes a counter.
 
 Work: put and remove are amortised O(1). A put evicts as many as it needs room for, so one large response could evict
 thousands of small ones at once: a fill calls `reserve` for each piece as it streams, which spreads that work over its
-pieces, and `release` just before it puts. A tag's purge takes time by the responses that carry it.
+pieces, and `release` just before it puts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Generic
 
 from edge.cache.eviction import Fingerprints
 from edge.cache.purge import STAMPED, Kind, Purge, PurgeLog, PurgeOutcome, PurgeState
 from edge.cache.queues import Node
+from edge.cache.removal import STEP, Removal, Removals
 from edge.cache.table import NODE_BYTES, CacheTable, E, Entry, Group, RemovalReason, Stats, cost_of, mark_of
 
 __all__ = ["Entry", "Group", "Index", "Node", "Put", "RemovalReason", "Stats", "supersedes"]
@@ -52,7 +54,7 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 class Index(Generic[E]):
-    """See the module's docstring. `now` is epoch seconds; `seq` is `purge_log.now_seq()` from when the fill started."""
+    """See the module's docstring. `now` is epoch seconds; `seq` is `epochs.now_seq()` from when the fill started."""
 
     def __init__(
         self,
@@ -61,13 +63,16 @@ class Index(Generic[E]):
         variant_limit: int = 64,
         min_uses: int = 1,
         purge_log: PurgeLog | None = None,
+        step: int = STEP,
     ) -> None:
+        self.step = step  # of a purge by url or tag
         self.variant_limit = variant_limit
         self.min_uses = min_uses
         self.purge_log = purge_log or PurgeLog()
         self._table: CacheTable[E] = CacheTable(budget_bytes, eviction)
         self._found = self._table.found
         self._touch, self._cap, self._moves = self._table.policy.touch, self._table.policy.cap, self._table.policy.moves
+        self._removals: Removals[E] = Removals()
         self._uses = Fingerprints(min(65536, budget_bytes // 16384))
         self._table.fixed += self._uses.memory_bytes
         self._table.bytes += self._uses.memory_bytes
@@ -120,14 +125,29 @@ class Index(Generic[E]):
         return self._table.absence(key)
 
     def _check(self, node: Node[E]) -> bool:
-        """Carry stamps out on one node; False when it is gone."""
+        """Carry purges out on one node; False when it is gone."""
         fate = self.purge_log.stamped(node.seq, node.sole.key)
         if fate.verdict is PurgeState.GONE:
             self._table.drop(node, RemovalReason.PURGED)
             return False
+        if self._removals and not self._survives(node):
+            return False
         if fate.verdict is PurgeState.STALE:
             self._stale(node, fate.at)
         node.seq = self.purge_log.seq
+        return True
+
+    def _survives(self, node: Node[E]) -> bool:
+        """Carry out what is still to be done of purges by url and tag on one node; False when it is gone."""
+        for removal in self._removals.naming(node.sole.key, node.sole.tags, node.seq):
+            if node.sole.keep_until <= removal.at:
+                self._table.drop(node, RemovalReason.EXPIRED)
+                return False
+            removal.counts(node.sole)
+            if not removal.purge.soft:
+                self._table.drop(node, RemovalReason.PURGED)
+                return False
+            self._stale(node, removal.at)
         return True
 
     def _stale(self, node: Node[E], at: float) -> None:
@@ -194,6 +214,8 @@ class Index(Generic[E]):
             for node in nodes:
                 if node.sole.keep_until <= now:
                     self._table.drop(node, RemovalReason.EXPIRED)
+                elif node.seq < self.purge_log.last_stamp:
+                    self._check(node)
             if len(self._table.nodes(stored.key)) >= self.variant_limit:
                 return Put.VARY_LIMIT
         if not self.fits(stored):
@@ -236,38 +258,72 @@ class Index(Generic[E]):
 
     # Removing
 
-    def purge(self, purge: Purge, now: float, number: int | None = None) -> int | None:
-        """Carry a purge out before returning: how many responses for url and tag, None for the other kinds.
+    def purge(
+        self,
+        purge: Purge,
+        now: float,
+        number: int | None = None,
+        touched: Callable[[E], None] = lambda stored: None,
+    ) -> Removal[E] | None:
+        """Put a purge in force before returning; None for the kinds that are stamps.
 
-        The value of a url purge is the URL's key without additions. `number` is the journal's. What an unsafe method
-        invalidates is a url purge as well (without a number): a fill in progress must not bring it back either.
+        For url and tag, what comes back counts how many responses it touched, and `touched` hears of each. A small one
+        is over at once; of a large one, `remove_some` frees the rest. The value of a url purge is the URL's key without
+        additions. `number` is the journal's. What an unsafe method invalidates is a url purge as well (without a
+        number): a fill in progress must not bring it back either.
         """
-        self.purge_log.record(purge, now, number)
+        seq = self.purge_log.record(purge, now, number)
         if purge.kind in STAMPED:
             self._table.start_sweep()
             return None
-        nodes = self._table.tagged(purge.value) if purge.kind is Kind.TAG else self._table.of_url(purge.value)
-        return sum(self._purge_node(node, purge.soft, now) for node in nodes)
-
-    def named(self, purge: Purge, now: float) -> list[E]:
-        """The responses that a purge by url or tag will count."""
-        if purge.kind in STAMPED:
-            return []
-        nodes = self._table.tagged(purge.value) if purge.kind is Kind.TAG else self._table.of_url(purge.value)
-        return [node.sole for node in nodes if node.sole.keep_until > now and self._check(node)]
-
-    def _purge_node(self, node: Node[E], soft: bool, now: float) -> bool:
-        """Whether there was something usable to purge."""
-        if node.sole.keep_until <= now:
-            self._table.drop(node, RemovalReason.EXPIRED)
-            return False
-        if not self._check(node):
-            return False
-        if soft:
-            self._stale(node, now)
+        table = self._table
+        nodes: set[Node[E]] = set()
+        keys: set[bytes] = set()
+        if purge.kind is Kind.TAG:
+            nodes = table.take_tagged(purge.value)
         else:
-            self._table.drop(node, RemovalReason.PURGED)
-        return True
+            keys = table.take_keys(purge.value)
+        removal = Removal(purge, now, seq, nodes, keys, touched)
+        self._removals.add(removal)
+        if purge.kind is Kind.URL:  # the key that is the URL itself is in no table of its own
+            for node in table.nodes(purge.value):
+                self._check(node)
+        self._go_on(removal, self.step)
+        if removal.left:
+            self.purge_log.last_stamp = seq
+        return removal
+
+    @property
+    def removing(self) -> bool:
+        """Purges by url or tag are not yet at their end."""
+        return bool(self._removals)
+
+    def remove_some(self) -> None:
+        """Go on with one of them, by a step."""
+        if self._removals:
+            self._go_on(self._removals.first(), self.step)
+
+    def _go_on(self, removal: Removal[E], steps: int) -> None:
+        table, nodes, keys = self._table, removal.nodes, removal.keys
+        while steps > 0 and nodes:
+            node = nodes.pop()
+            steps -= 1
+            if node.seq >= removal.seq or self._check(node):
+                table.retag(removal.purge.value, node)
+        while steps > 0 and keys:
+            key = keys.pop()
+            for node in table.nodes(key):
+                steps -= 1
+                if node.seq < removal.seq:
+                    self._check(node)
+            table.relist(removal.purge.value, key)
+        if not removal.left:
+            self._removals.end(removal)
+            if removal.purge.kind is Kind.TAG:
+                table.let_go_tagged(removal.purge.value, nodes)
+            else:
+                table.let_go_keys(removal.purge.value, keys)
+            removal.over()
 
     def remove(self, key: bytes) -> int:
         """Drop every variant of a key; how many there were. Not a purge: a fill in progress may store it again."""

@@ -7,7 +7,7 @@ something of it out. What rules add comes after a space, which no URI holds, wit
 from __future__ import annotations
 
 from edge.cache.rules import Rules
-from edge.http.fields import joined_normal
+from edge.http.fields import MAX_MEMBERS, joined_normal
 from edge.http.message import Fields, RequestHead
 
 
@@ -34,6 +34,8 @@ def uri_of(key: bytes) -> bytes:
 def _target(target: bytes, rules: Rules) -> bytes:
     path, mark, query = target.partition(b"?")
     if not mark or not (rules.ignore_query or rules.only_query is not None or rules.sort_query):
+        return target
+    if query.count(b"&") >= MAX_MEMBERS:  # as it came: a place of its own
         return target
     arguments = [argument for argument in query.split(b"&") if _is_kept(argument.partition(b"=")[0], rules)]
     if rules.sort_query:
@@ -62,10 +64,18 @@ def _additions(rules: Rules, fields: Fields) -> bytes:
 
 
 def cookies(fields: Fields) -> dict[bytes, bytes]:
-    """The request's cookies by name; the first of equal names, as most servers read it."""
+    """The request's cookies by name; the first of equal names, as most servers read it.
+
+    At most MAX_MEMBERS of them are read: ask `http.fields.too_many_cookies` before a decision is made by them.
+    """
     found: dict[bytes, bytes] = {}
+    left = MAX_MEMBERS
     for line in fields.get_all(b"cookie"):
-        for pair in line.split(b";"):
+        pairs = line.split(b";", left)[:left]
+        left -= len(pairs)
+        for pair in pairs:
             name, _, value = pair.strip(b" \t").partition(b"=")
             found.setdefault(name, value)
+        if not left:
+            break
     return found

@@ -19,7 +19,7 @@ from edge.cache.storing import storing as storing
 from edge.cache.verdict import Action, Failure, Reason
 from edge.http.cache_control import NONE, CacheControl, request_control
 from edge.http.conditional import CONDITIONS, range_applies
-from edge.http.fields import is_tag
+from edge.http.fields import is_tag, too_many_cookies
 from edge.http.message import Fields, RequestHead
 from edge.http.paths import below, hides_separator, literal_path, normal_path
 from edge.http.ranges import Spec, parse_range, within
@@ -52,7 +52,7 @@ def evaluate(request: RequestHead, variants: Sequence[Stored], rules: Rules, now
     fields = request.fields
     if method != b"GET" and method != b"HEAD":
         return Decision(Action.BYPASS, Reason.METHOD)
-    if rules.bypasses and is_bypassed(request, rules):
+    if (rules.bypasses or rules.key_cookies) and is_bypassed(request, rules):
         return Decision(Action.BYPASS, Reason.RULE)
     control = _directives(fields, rules)
     if control.no_store:
@@ -80,9 +80,11 @@ def is_bypassed(request: RequestHead, rules: Rules) -> bool:
         return True
     if rules.bypassing_paths and _is_below(request.target, rules.bypassing_paths):
         return True
-    if rules.bypass_cookies and b"cookie" in fields:
-        return rules.bypassing_cookies.meet(cookies(fields))
-    return False
+    if b"cookie" not in fields or not (rules.bypass_cookies or rules.key_cookies):
+        return False
+    if too_many_cookies(fields):  # one that matters may be among those that are not read
+        return True
+    return bool(rules.bypass_cookies) and rules.bypassing_cookies.meet(cookies(fields))
 
 
 def _is_below(target: bytes, prefixes: tuple[bytes, ...]) -> bool:

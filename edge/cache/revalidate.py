@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from edge.cache.freshness import Times
-from edge.cache.rules import Rules
+from edge.cache.rules import Rules, SetCookie
 from edge.cache.stored import Plan, Stored, build
-from edge.cache.storing import plan
+from edge.cache.storing import plan, unkept
 from edge.cache.verdict import Reason
 from edge.http.conditional import CLIENT_OWN
 from edge.http.dates import format_date, parse_date
@@ -81,6 +81,14 @@ def updated(stored: Stored, head304: ResponseHead, request: RequestHead, rules: 
     once.received_at = once.born = once.fresh_until = times.received_at
     once.lifetime_s = once.swr_s = once.sie_s = once.outage_s = once.keep_s = 0
     return once
+
+
+def for_one(fresh: Stored, head: ResponseHead, rules: Rules) -> bytes:
+    """The lines of a validating head that only the one who asked gets, such as a cookie that is not stored."""
+    limited = b'="' in fresh.wire  # no-cache="…", private="…"
+    if not limited and not (rules.set_cookie is SetCookie.STRIP and b"set-cookie" in head.fields):
+        return b""
+    return unkept(head.fields, fresh.head.fields, rules).encode()
 
 
 def _replaced(stored: Stored, new: Fields, received_at: float) -> Fields:

@@ -146,7 +146,7 @@ def _refused_by_origin(
 def _refused_for_sharing(asked: Fields, kept: Fields, control: CacheControl, rules: Rules) -> Reason | None:
     if b"authorization" in asked and not control.shared:  # RFC 9111 3.5
         return Reason.AUTHORIZATION
-    if rules.set_cookie is SetCookie.REFUSE and (b"set-cookie" in kept or b"set-cookie2" in kept):
+    if rules.set_cookie is SetCookie.REFUSE and not _COOKIES.isdisjoint(kept.names()):
         return Reason.SET_COOKIE  # `public` or not: a cookie is one client's
     return None
 
@@ -170,10 +170,20 @@ def _refused_as_useless(
 def _kept(fields: Fields, control: CacheControl, rules: Rules) -> Fields:
     """The lines that are kept (RFC 9111 3.1), less those that no-cache or private limit to one reuse."""
     kept = storable(fields)
-    dropped = control.left_out
-    if rules.set_cookie is SetCookie.STRIP:
-        dropped = dropped | {b"set-cookie", b"set-cookie2"}
+    dropped = _left_out(control, rules)
     return kept if dropped.isdisjoint(kept.names()) else kept.without(dropped)
+
+
+def _left_out(control: CacheControl, rules: Rules) -> frozenset[bytes]:
+    return control.left_out | _COOKIES if rules.set_cookie is SetCookie.STRIP else control.left_out
+
+
+def unkept(new: Fields, stored: Fields, rules: Rules) -> Fields:
+    """The lines of a head that are not `stored`, and that are for the one who asked all the same."""
+    dropped = _left_out(policy(stored, rules), rules)
+    if dropped.isdisjoint(new.names()):
+        return _NO_FIELDS
+    return Fields(line for line in storable(new).lines if line[0].lower() in dropped)
 
 
 def tags(request: RequestHead, fields: Fields) -> frozenset[bytes] | None:
@@ -199,3 +209,5 @@ def tags(request: RequestHead, fields: Fields) -> frozenset[bytes] | None:
 
 
 _NO_TAGS: frozenset[bytes] = frozenset()
+_NO_FIELDS = Fields()
+_COOKIES = frozenset((b"set-cookie", b"set-cookie2"))

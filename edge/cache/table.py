@@ -137,13 +137,35 @@ class CacheTable(Generic[E]):
         return next((node for node in self.nodes(stored.key) if node.sole is stored), None)
 
     def tagged(self, tag: bytes) -> tuple[Node[E], ...]:
-        """The nodes that carry a tag."""
+        """The nodes that carry a tag, those that were taken excepted."""
         return self._tags.of(tag)
 
-    def of_url(self, base: bytes) -> tuple[Node[E], ...]:
-        """The nodes of a URL's key without additions, those with additions included."""
-        keys = {base, *self._additions.of(base)}
-        return tuple(node for key in keys for node in self.nodes(key))
+    # Purges by tag and URL take what they name out of the table at once, and put back what stays
+
+    def take_tagged(self, tag: bytes) -> set[Node[E]]:
+        """The nodes that carry a tag; `drop` takes them out of this set too."""
+        return self._tags.take(tag)
+
+    def take_keys(self, base: bytes) -> set[bytes]:
+        """The keys that have additions to a URL's key; as `take_tagged`."""
+        return self._additions.take(base)
+
+    def retag(self, tag: bytes, node: Node[E]) -> None:
+        """A node that was taken stays."""
+        self._tags.add(tag, node)
+
+    def relist(self, base: bytes, key: bytes) -> None:
+        """A key that was taken stays, if anything is stored for it."""
+        if key in self.found:
+            self._additions.add(base, key)
+
+    def let_go_tagged(self, tag: bytes, nodes: set[Node[E]]) -> None:
+        """The end of one `take_tagged`."""
+        self._tags.let_go(tag, nodes)
+
+    def let_go_keys(self, base: bytes, keys: set[bytes]) -> None:
+        """The end of one `take_keys`."""
+        self._additions.let_go(base, keys)
 
     def absence(self, key: bytes) -> RemovalReason:
         """Why a key is missing, as far as is remembered."""

@@ -29,7 +29,7 @@ from edge.control.routing import Routing
 from edge.control.totals import Totals
 from edge.control.workers import Child, Hooks, Workers
 from edge.errors import EdgeError
-from edge.frames import Frame, Kind
+from edge.frames import Frame, Kind, unpacked
 
 DECIDE_S = 0.25
 EXPIRE_S = 1.0
@@ -328,7 +328,10 @@ class Supervisor:
             raise NotApplied(f"purge {number} is durable, but not applied on disk: {error.detail}") from None
         if purge.kind in STAMPED:
             return [None]
-        return [len(found.union(*({tuple(mark) for mark in answer.get("marks", ())} for answer in answers)))]
+        for answer in answers:
+            marks = unpacked(answer.get("marks", ""))
+            found.update(zip(marks[::2], marks[1::2], strict=True))
+        return [len(found) + sum(answer.get("more", 0) for answer in answers)]
 
     async def connections(self) -> dict[str, Any]:
         """Every worker's connections and open requests; backends' numbers summed."""

@@ -35,6 +35,12 @@ def members(value: bytes) -> list[bytes]:
     return [part for raw in found if (part := raw.strip(b" \t"))]
 
 
+def too_many_cookies(fields: Fields) -> bool:
+    """Whether there are more cookies than are read, so that the one which decides may be among the others."""
+    lines = fields.get_all(b"cookie")
+    return bool(lines) and sum(line.count(b";") for line in lines) + len(lines) > MAX_MEMBERS
+
+
 def is_long(value: bytes) -> bool:
     """Whether a list may have more members than are read."""
     return value.count(b",") >= MAX_MEMBERS

@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.errors import BadRequest, ClientError, Refusal, ResponseInvalid, TooLarge
 from edge.http.credentials import CHALLENGES, CREDENTIALS, binds
-from edge.http.fields import MAX_MEMBERS
+from edge.http.fields import MAX_MEMBERS, too_many_cookies
 from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
 from edge.http.message import Fields
@@ -295,7 +295,7 @@ def _connection(facts: RequestHeaders) -> None:
     facts.forwarding = tells_of_hops(fields)
     facts.binds = binds(fields, CREDENTIALS)
     facts.plain = not (facts.length or facts.chunked or facts.expect or facts.upgrade)
-    facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names())
+    facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names()) and not too_many_cookies(fields)
 
 
 def request_line_error(line: bytes, limits: Limits) -> ClientError:

@@ -72,3 +72,17 @@ async def test_at_the_limit_it_is_kept() -> None:
         lab.says(FRESH, f"Vary: {names}", f"Surrogate-Key: {tags}")
         await lab.ask()
         assert from_store(await lab.ask())
+
+
+@pytest.mark.parametrize("rules", ["key_cookies = ['lang']", "bypass = { cookies = ['lang'] }"])
+async def test_a_cookie_behind_very_many_others_is_not_overlooked(rules: str) -> None:
+    async with open_lab(rules) as lab:
+        lab.fresh()
+        many = "; ".join(f"c{number}=1" for number in range(300))
+        lab.says(FRESH, body="for all")
+        assert (await lab.ask("Cookie: a=b")).body.content == b"for all"
+        for _ in range(2):
+            lab.says(FRESH, body="for one")
+            assert (await lab.ask(f"Cookie: {many}; lang=de")).body.content == b"for one"
+        assert len(lab.stored()) == 1
+        assert from_store(await lab.ask("Cookie: a=b"))

@@ -175,8 +175,7 @@ async def test_bodies_that_nobody_takes_stay_within_the_budget(
                 await client.close()
             await until(lambda: not lab.worker.downstreams)
             await lab.rest()
-            if not with_disk:
-                await all_dead(lab, fills)
+            await all_dead(lab, fills)
         assert lab.in_flight == 0
 
 

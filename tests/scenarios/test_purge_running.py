@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from kit.cachelab import HOST, Lab, from_store, head, open_lab, request, until
 from kit.client import RawClient
 from kit.origin import Pause
 
 from edge.cache.purge import Purge, parse_purge
+from edge.cache.removal import STEP
 
 FRESH = "Cache-Control: max-age=600"
 TAGS = "Surrogate-Key: shoes red"
@@ -16,7 +19,8 @@ ALL = [f"/shop/{name}" for name in ("a", "b", "b?q=1", "c/d")] + ["/shopping", "
 
 def purge(lab: Lab, soft: bool = False, **what: str | bool) -> int | None:
     """As the admin API would: parsed, then carried out when it returns."""
-    return lab.store.purge(parse_purge({**what, "soft": soft}), lab.now)
+    removal = lab.store.purge(parse_purge({**what, "soft": soft}), lab.now)
+    return None if removal is None else removal.count
 
 
 async def fill(lab: Lab) -> None:
@@ -206,3 +210,51 @@ async def test_a_large_purge_is_freed_bit_by_bit() -> None:
         assert lab.store.get(f"http://{HOST}{ALL[0]}".encode()) is None
         await until(lambda: len(lab.store.index) == 0)  # by the worker's tick
         assert lab.store.index.bytes < before
+
+
+async def many(lab: Lab, count: int) -> None:
+    """/0, /1, … stored with the tag `t`."""
+    lab.says(FRESH, "Surrogate-Key: t", body="old")
+    await lab.ask(target="/0")
+    (model,) = lab.stored("/0")
+    for number in range(1, count):
+        other = model.expired(model.fresh_until)
+        other.key = f"http://{HOST}/{number}".encode()
+        assert lab.store.index.put(other, lab.now, lab.store.purge_log.now_seq()).ok
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_a_large_purge_is_obeyed_while_it_is_freed(soft: bool) -> None:
+    async with open_lab() as lab:
+        await many(lab, 1000)
+        turns: list[Callable[[], None]] = []
+        lab.store.use_turns(turns.append)
+        removal = lab.store.purge(parse_purge({"tag": "t", "soft": soft}), lab.now)
+        assert removal is not None
+        asked = 0
+        while turns:
+            assert removal.count <= STEP * (asked + 1) + asked
+            target = f"/{997 - 100 * asked}"
+            lab.says(FRESH, "Surrogate-Key: t", body="new")
+            assert (await lab.ask(target=target)).body.content == b"new"
+            assert from_store(await lab.ask(target=target))
+            asked += 1
+            turns.pop(0)()
+        assert removal.count == 1000
+        assert asked == 4
+        assert len(lab.asked) == 1 + asked
+        assert len(lab.store.index) == (1000 if soft else asked)
+
+
+async def test_a_client_that_purges_hears_the_whole_count() -> None:
+    async with open_lab("key_headers = ['v']", route="purge_methods = ['127.0.0.0/8']") as lab:
+        lab.says(FRESH, body="old")
+        await lab.ask("V: 0", target="/x")
+        (model,) = lab.store.variants(f"http://{HOST}/x h:v=1:0".encode())
+        for number in range(1, 1000):
+            other = model.expired(model.fresh_until)
+            other.key = b"http://%b/x h:v=%d:%d" % (HOST.encode(), len(str(number)), number)
+            assert lab.store.index.put(other, lab.now, lab.store.purge_log.now_seq()).ok
+        answer = await lab.ask(method="PURGE", target="/x")
+        assert answer.body.content == b"purged 1000\n"
+        assert len(lab.store.index) == 0

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from edge.cache.calls import TURN
 from edge.cache.flights import Alone, Flight, FlightMember, Flights, Follow, Lead, Outcome, Why
 
 
@@ -218,6 +219,107 @@ def test_markers_are_bounded_and_the_oldest_gives_way() -> None:
     assert len(flights._markers) == 10
 
 
+class LaterTurns:
+    """Later turns of a loop, as `use_turns` wants them; a test makes them come."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def later(self, call: Callable[[], None]) -> None:
+        self.waiting.append(call)
+
+    def turn(self) -> bool:
+        """One of them; False when there was none."""
+        if not self.waiting:
+            return False
+        self.waiting.pop(0)()
+        return True
+
+
+def in_turns(followers: int) -> tuple[Flights, LaterTurns, Flight, list[Client]]:
+    """A crowd of a table that has turns."""
+    flights, turns = Flights(), LaterTurns()
+    flights.use_turns(turns.later)
+    flight, _, clients = crowd(flights, followers)
+    return flights, turns, flight, clients
+
+
+def told(clients: list[Client]) -> int:
+    return sum(len(client.told) for client in clients)
+
+
+HOW: dict[str, Callable[[Flights, Flight], object]] = {
+    "attach": lambda flights, flight: flights.storable(flight, "stream"),
+    "uncacheable-memory": lambda flights, flight: flights.end(flight, Outcome.UNCACHEABLE, 1),
+    "size": lambda flights, flight: flights.end(flight, Outcome.TOO_LARGE, 1),
+    "vary": lambda flights, flight: flights.storable(flight, "stream", lambda party: False),
+    "slow": lambda flights, flight: flights.tick(100),
+    "given": lambda flights, flight: flights.answered(flight, lambda party: party.told.append("given") or True),  # type: ignore[attr-defined]
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_many_are_told_a_few_in_a_turn(how: str) -> None:
+    flights, turns, flight, clients = in_turns(1500)
+    HOW[how](flights, flight)
+    assert told(clients) == TURN
+    counts = []
+    while True:
+        before = told(clients)
+        if not turns.turn():
+            break
+        counts.append(told(clients) - before)
+    assert max(counts) <= TURN
+    expected = how if how in ("attach", "given") else Why(how)
+    assert [client.told for client in clients] == [[expected]] * 1500
+    assert not flight.due
+
+
+def test_who_leaves_before_its_turn_is_not_told() -> None:
+    flights, turns, flight, clients = in_turns(100)
+    flights.storable(flight, "stream")
+    for client in clients[TURN:]:
+        assert flights.leave(flight, client)
+    while turns.turn():
+        pass
+    assert [client.told for client in clients] == [["attach"]] * TURN + [[]] * (100 - TURN)
+    assert not flights._calls
+
+
+def test_those_who_are_due_keep_the_stream_of_a_flight_that_is_over() -> None:
+    flights, turns, flight, clients = in_turns(100)
+    streams: list[object] = []
+    for client in clients:
+        client.then = lambda found: streams.append(found and found.stream)
+    flights.storable(flight, "stream")
+    flights.end(flight, Outcome.STORED, 1)
+    assert isinstance(flights.join("key", Client(), 1), Lead)
+    while turns.turn():
+        pass
+    assert streams == ["stream"] * 100
+    assert flight.stream is None
+
+
+def test_the_next_one_leads_when_the_one_that_was_to_leaves() -> None:
+    flights, turns, flight, _ = in_turns(3)
+    other = flights.join("other", Client(), 0)
+    assert isinstance(other, Lead)
+    many = [Client() for _ in range(TURN)]
+    for client in many:
+        flights.join("other", client, 0)
+    flights.end(other.flight, Outcome.UNCACHEABLE, 1)  # the turn is full
+    first, second, third = (party for party in flight.waiting.values() if isinstance(party, Client))
+    flights._calls._goes_on = True  # as while others are told
+    turns.later(flights._calls._go_on)
+    flights.end(flight, Outcome.FAILED, 1)
+    assert flight.leader is first
+    assert flights.leave(flight, first)
+    while turns.turn():
+        pass
+    assert (first.told, second.told, third.told) == ([], ["lead"], [])
+    assert flight.leader is second
+
+
 class FlightMachine(RuleBasedStateMachine):
     """Two keys, any order of events. Each follower: one callback, or its own leave; and nobody is forgotten."""
 
@@ -277,7 +379,11 @@ class FlightMachine(RuleBasedStateMachine):
     def leaders_client_goes(self, data: st.DataObject) -> None:
         flight, client = self.leading[data.draw(st.integers(0, len(self.leading) - 1))]
         self.left.append(client)
-        assert self.flights.leave(flight, client) == bool(flight.waiting or flight.attached)
+        assert self.flights.leave(flight, client) == bool(flight.waiting or flight.attached or flight.due)
+
+    @rule()
+    def take_turns(self) -> None:
+        """All that wait, where there are any."""
 
     @rule(seconds=st.sampled_from([1.0, 2.0, 60.0]))
     def pass_time(self, seconds: float) -> None:
@@ -287,24 +393,50 @@ class FlightMachine(RuleBasedStateMachine):
     @invariant()
     def each_follower_is_settled_once_or_still_waits(self) -> None:
         for flight, client, at_once in self.followers:
-            waits = flight.waiting.get(id(client)) is client
+            waits = flight.waiting.get(id(client)) is client or id(client) in self.flights._calls._due
             settled = len(client.told) + at_once
             assert settled + waits == 1 or (client in self.left and settled + waits == 0)
-            assert not (waits and flight.over)
+            assert not (flight.waiting and flight.over)
 
     @invariant()
     def every_flight_of_the_table_has_a_fetch(self) -> None:
-        assert set(self.flights._flights.values()) == {flight for flight, _ in self.leading}
+        led = {flight for flight, _ in self.leading}
+        due = {flight for flight in self.flights._flights.values() if id(flight.leader) in self.flights._calls._due}
+        assert not led & due
+        assert set(self.flights._flights.values()) == led | due
 
     def teardown(self) -> None:
         """Whatever was going on: when the waits have run out, nobody waits any more."""
         self.rejoins = False
+        self.take_turns()
         self.flights.tick(self.now + 1000)
+        self.take_turns()
         assert all(client.told or at_once or client in self.left for _, client, at_once in self.followers)
 
 
+class TurnsMachine(FlightMachine):
+    """The same with one callback in each turn of a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = LaterTurns()
+        self.flights.use_turns(self.turns.later)
+        self.flights._calls.turn = 1
+
+    @rule()
+    def take_turns(self) -> None:
+        while self.turns.turn():
+            pass
+
+    @rule()
+    def take_one(self) -> None:
+        self.turns.turn()
+
+
 FlightMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TurnsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestFlights = FlightMachine.TestCase
+TestFlightsInTurns = TurnsMachine.TestCase
 
 
 def test_markers_do_not_hold_the_keys() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,7 @@ from edge.cache.index import Group, Index, Put, RemovalReason
 from edge.cache.purge import Kind, Purge
 from edge.cache.queues import GRAIN_S
 from edge.cache.table import ADDITION_BYTES, NODE_BYTES, TAG_BYTES
+from edge.cache.tags import MultiMap
 
 BUDGET = 100_000
 NOW = 1_000_000.0
@@ -69,12 +71,24 @@ def under(url_key: bytes, prefix: bytes) -> bool:
     return wanted_host in (b"", host) and rest.split(b"/")[: len(wanted_segments)] == wanted_segments
 
 
+def members(table: MultiMap[Any], name: bytes) -> set[Any]:
+    """Those of a name, those that a purge is at work on included."""
+    return set(table.of(name)).union(*table._taken.get(name, ()))
+
+
+def names(table: MultiMap[Any]) -> set[bytes]:
+    """The names that have any."""
+    return {name for name in [*table._members, *table._taken] if members(table, name)}
+
+
 class IndexMachine(RuleBasedStateMachine):
     """Anything in any order; a model that knows what is purged and nothing of how."""
 
+    step = 200
+
     @initialize(eviction=st.sampled_from(["s3-fifo", "lru", "lfu", "fifo"]), budget=st.integers(22_000, 60_000))
     def start(self, eviction: str, budget: int) -> None:
-        self.index: Index[Body] = Index(budget, eviction, variant_limit=3)
+        self.index: Index[Body] = Index(budget, eviction, variant_limit=3, step=self.step)
         self.now = NOW
         self.dead: set[int] = set()  # bodies that must never be seen again
         self.stale: dict[int, float] = {}  # bodies that must not be fresher than
@@ -158,7 +172,8 @@ class IndexMachine(RuleBasedStateMachine):
             return kind is Kind.ALL or under(body.key, value)
 
         stored = {body.born for body in self.index if body.born not in self.dead and body.keep_until > self.now}
-        count = self.index.purge(Purge(kind, value, soft), self.now)
+        alone = not self.index.removing
+        removal = self.index.purge(Purge(kind, value, soft), self.now)
         touched = [body for body in [*self.alive.values(), *(body for _, body in self.fills)] if hit(body)]
         for body in touched:
             if soft:
@@ -166,9 +181,23 @@ class IndexMachine(RuleBasedStateMachine):
             else:
                 self.dead.add(body.born)
         if kind in (Kind.URL, Kind.TAG):
-            assert count == len({body.born for body in touched} & stored)
+            assert removal is not None
+            named = len({body.born for body in touched} & stored)
+            assert removal.count == named if alone and not removal.left else removal.count <= named
         else:
-            assert count is None
+            assert removal is None
+
+    @rule(times=st.integers(1, 5))
+    def remove_some(self, times: int) -> None:
+        for _ in range(times):
+            self.index.remove_some()
+
+    @rule()
+    def remove_the_rest(self) -> None:
+        while self.index.removing:
+            self.index.remove_some()
+        if not self.index._table.sweeping:
+            assert not self.index._removals
 
     @rule(seconds=st.sampled_from([1, 5, 60, 2000]))
     def pass_time(self, seconds: int) -> None:
@@ -213,17 +242,99 @@ class IndexMachine(RuleBasedStateMachine):
             node.cost for chain in table.policy.chains for node in chain
         )
         for tag in (b"t1", b"t2", b"t3"):
-            tagged = {node.sole.born for node in table.tagged(tag)}
+            tagged = {node.sole.born for node in members(table._tags, tag)}
             assert tagged == {body.born for body in bodies if tag in body.tags}
-        assert len(table._tags) == len({tag for body in bodies for tag in body.tags})
-        assert len(table._additions) == len({body.key.partition(b" ")[0] for body in bodies if b" " in body.key})
+        assert len(names(table._tags)) == len({tag for body in bodies for tag in body.tags})
+        bases = {body.key.partition(b" ")[0] for body in bodies if b" " in body.key}
+        assert names(table._additions) == bases
         for one in KEYS:
             kinds = [(body.vary, body.part) for body in bodies if body.key == one]
             assert len(kinds) == len(set(kinds)) <= 3
 
 
+class SteppedMachine(IndexMachine):
+    """The same where no purge by url or tag is over at once."""
+
+    step = 1
+
+
 IndexMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+SteppedMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestIndex = IndexMachine.TestCase
+TestSteppedIndex = SteppedMachine.TestCase
+
+
+@pytest.mark.parametrize("kind", [Kind.TAG, Kind.URL])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_large_purge_is_in_force_at_once_and_freed_in_steps(kind: Kind, soft: bool) -> None:
+    index: Index[Body] = Index(BUDGET * 100, step=200)
+    keys = [key(1) + (b" h:v=1:%d" % n) for n in range(5000)]
+    for one in keys:
+        assert put(index, Body(one, 500, tags=frozenset([b"t"]))).ok
+    put(index, Body(key(2)))
+    told: list[bytes] = []
+    looked = index.get(key(2))
+    removal = index.purge(
+        Purge(kind, b"t" if kind is Kind.TAG else key(1), soft), NOW, touched=lambda body: told.append(body.key)
+    )
+    assert removal is not None
+    assert removal.count == 200  # no more in one go, however many there are
+    over: list[int] = []
+    removal.then(lambda: over.append(removal.count))
+    steps = 0
+    while index.removing:
+        before = removal.count
+        index.remove_some()
+        steps += 1
+        assert removal.count - before <= 200
+        found = index.get(keys[(steps * 97) % 5000])  # whether its turn has come or not
+        assert found is None if not soft else found is not None and found.variants[0].fresh_until <= NOW
+        assert put(index, Body(key(3), tags=frozenset([b"t"]))).ok  # what comes later is not touched
+        assert index.get(key(3)) is not None
+    assert 24 <= steps <= 25
+    assert over == [5000]
+    assert sorted(told) == sorted(keys)
+    assert len(index) == (5002 if soft else 2)
+    assert index.get(key(2)) is looked
+    again = index.purge(Purge(Kind.TAG, b"t"), NOW)
+    while index.removing:
+        index.remove_some()
+    assert again is not None
+    assert again.count == (5001 if soft else 1)
+    assert len(index) == 1
+
+
+def test_two_large_purges_of_the_same_follow_one_another() -> None:
+    index: Index[Body] = Index(BUDGET * 100, step=10)
+    for n in range(100):
+        put(index, Body(key(n), 500, tags=frozenset([b"t"])))
+    soft = index.purge(Purge(Kind.TAG, b"t", soft=True), NOW)
+    for n in range(100, 120):
+        put(index, Body(key(n), 500, tags=frozenset([b"t"])))
+    hard = index.purge(Purge(Kind.TAG, b"t"), NOW)
+    assert index.get(key(50)) is None
+    while index.removing:
+        index.remove_some()
+    assert soft is not None
+    assert hard is not None
+    assert (soft.count, hard.count, len(index)) == (100, 120, 0)
+
+
+def test_what_is_evicted_while_it_waits_for_its_turn_is_freed_at_once() -> None:
+    class Freed(Body):
+        def __del__(self) -> None:
+            freed.append(self.key)
+
+    freed: list[bytes] = []
+    index: Index[Body] = Index(BUDGET, step=1)
+    for n in range(10):
+        put(index, Freed(key(n), 7000, tags=frozenset([b"t"])))
+    index.purge(Purge(Kind.TAG, b"t"), NOW)
+    assert len(freed) == 1
+    assert index.reserve(BUDGET // 4, NOW)
+    assert index.reserve(BUDGET // 4 - 1000, NOW)
+    assert len(freed) + len(index) == 10
+    assert len(freed) > 1
 
 
 def test_one_variant_is_reached_without_a_tuple() -> None:

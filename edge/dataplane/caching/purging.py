@@ -7,13 +7,18 @@ https://… is stored as http://….
 
 from __future__ import annotations
 
+import asyncio
+from array import array
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge.cache.key import cache_key, uri_of
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import STAMPED, Kind, Purge
+from edge.cache.removal import Removal
 from edge.cache.rules import Rules
+from edge.cache.stored import Stored
 from edge.http.forwarding import DEFAULT_PORTS
 from edge.http.message import Fields
 
@@ -21,27 +26,75 @@ if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.worker.worker import Worker
 
+MAX_MARKS = 65536  # 16 bytes each, in one frame
+COUNT_S = 2.0  # how long whoever purges waits for the exact count
+
 _NO_FIELDS = Fields()
 
 
-def purge(worker: Worker, asked: Purge, number: int | None = None) -> int | None:
-    """Carry a purge out here; how many responses for url and tag, None for the O(1) kinds."""
-    store = worker.store
-    if store is None:
-        return 0
-    if asked.kind is not Kind.URL:
-        return store.purge(asked, time(), number)
-    return sum(store.purge(replace(asked, value=key), time(), number) or 0 for key in keys_of(worker, asked.value))
+class Purging:
+    """One purge in this worker: in force when this was made, over when `count` is final.
 
+    `marks` tell what it touched apart over workers and tiers, where there is a disk tier; `more` could not be told
+    apart, as they are too many.
+    """
 
-def touched(worker: Worker, asked: Purge) -> dict[str, Any]:
-    """What the other tier has to know of a purge by URL or tag: the keys, and what is about to go here."""
-    store = worker.store
-    if store is None or store.disk is None or asked.kind not in (Kind.URL, Kind.TAG):
-        return {}
-    keys = keys_of(worker, asked.value) if asked.kind is Kind.URL else [asked.value]
-    marks = {mark for key in keys for mark in store.marks(replace(asked, value=key), time())}
-    return {"keys": [key.decode("latin-1") for key in keys], "marks": sorted(marks)}
+    def __init__(self, worker: Worker, asked: Purge, number: int | None = None) -> None:
+        self.keys: list[bytes] = []
+        self.marks = array("q")  # pairs
+        self.more = 0
+        self._removals: list[Removal[Stored]] = []
+        self._counts = asked.kind not in STAMPED
+        store, now = worker.store, time()
+        if store is None:
+            return
+        self.keys = keys_of(worker, asked.value) if asked.kind is Kind.URL else [asked.value]
+        disk = store.disk if self._counts else None
+        for key in self.keys:
+            named = replace(asked, value=key)
+            if disk is None:
+                removal = store.purge(named, now, number)
+            else:
+                self._add(disk.waiting(named, now))
+                removal = store.purge(named, now, number, lambda stored: self._add((disk.mark(stored),)))
+            if removal is not None:
+                self._removals.append(removal)
+
+    def _add(self, marks: Iterable[tuple[int, int]]) -> None:
+        for mark in marks:
+            if len(self.marks) < 2 * MAX_MARKS:
+                self.marks.extend(mark)
+            else:
+                self.more += 1
+
+    @property
+    def count(self) -> int | None:
+        """How many responses it touched, with those that were not looked at yet; None for the O(1) kinds."""
+        return sum(each.count + each.left for each in self._removals) if self._counts else None
+
+    @property
+    def over(self) -> bool:
+        """Whether the count is final."""
+        return not any(each.left for each in self._removals)
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call this once when it is over: now, or later; after COUNT_S at the latest, as it is in force anyway."""
+        waiting = [each for each in self._removals if each.left]
+        if not waiting:
+            call()
+            return
+        answered = False
+
+        def look(late: bool = False) -> None:
+            nonlocal answered
+            if not answered and (late or self.over):
+                answered = True
+                timer.cancel()
+                call()
+
+        timer = asyncio.get_running_loop().call_later(COUNT_S, look, True)
+        for each in waiting:
+            each.then(look)
 
 
 def keys_of(worker: Worker, url: bytes) -> list[bytes]:
@@ -65,7 +118,12 @@ def obey(exchange: Exchange) -> None:
     """PURGE of a client that may: this worker's store at once, the others' as after an unsafe request."""
     worker = exchange.worker
     url = b"%b://%b%b" % (exchange.scheme, exchange.authority, exchange.target)
-    count = purge(worker, Purge(Kind.URL, url)) or 0
+    purging = Purging(worker, Purge(Kind.URL, url))
     if worker.store is not None and worker.store.announce is not None:
         worker.store.announce(Purge(Kind.URL, url))
-    exchange.answer(200, f"purged {count}\n")
+
+    def answer() -> None:
+        if not exchange.ended:  # its client may have left meanwhile
+            exchange.answer(200, f"purged {purging.count}\n")
+
+    purging.then(answer)

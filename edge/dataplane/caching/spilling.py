@@ -114,6 +114,7 @@ def finish(fill: Fill, plan: Plan) -> None:
 
 def _done(fill: Fill, plan: Plan, file: BodyFile | None, temp: str) -> None:
     store, disk = fill.store, fill.store.disk
+    fill.spill = None  # which knows the fill by this call
     if file is None or disk is None:
         fill.settle(Outcome.FAILED)
         return

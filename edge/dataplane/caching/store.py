@@ -1,7 +1,7 @@
 """The cache as one worker holds it: the index, the flights, and what purges and invalidations do to both.
 
-One rule: a purge is done when `purge` returns. Look-ups after it do not see what it named, and a fill that had started
-before it does not bring it back (`cache.purge`, sequence numbers).
+One rule: a purge is in force when `purge` returns. Look-ups after it do not see what it named, and a fill that had
+started before it does not bring it back (`cache.purge`, sequence numbers). What it frees is freed some at a time.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from edge.cache import invalidate
+from edge.cache.calls import Later
 from edge.cache.flights import Flight, Flights
 from edge.cache.index import Group, Index, Node, Put
 from edge.cache.key import cache_key
 from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
+from edge.cache.removal import Removal
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
 from edge.dataplane.caching.tiers import newer_of, together
@@ -41,6 +43,8 @@ class Store:
         self._variant_limit = variant_limit
         self.index = self._new_index(PurgeLog())
         self.flights = Flights()
+        self.later: Later | None = None  # a later turn of the loop; without it, what is left waits for the tick
+        self._removing = False  # in a later turn
         self.refreshing: set[bytes] = set()  # variants that a background refresh is fetching
         self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
         self.announce: Callable[[Purge], None] | None = None
@@ -65,6 +69,10 @@ class Store:
     def restore_purge_log(self, found: Mapping[str, Any]) -> None:
         """Begin with the purges of earlier runs; before anything is stored."""
         self.index = self._new_index(PurgeLog.from_dict(found))
+
+    def use_turns(self, later: Later) -> None:
+        """Spread what is too much for one turn of the loop over later ones."""
+        self.later = later
 
     def use_disk(self, disk: DiskTier) -> None:
         """Have a second tier."""
@@ -134,18 +142,32 @@ class Store:
 
     # -- purging ---------------------------------------------------------------------------------------------------
 
-    def purge(self, purge: Purge, now: float, number: int | None = None) -> int | None:
-        """Carry a purge out; how many responses for url and tag, None for the O(1) kinds."""
+    def purge(
+        self,
+        purge: Purge,
+        now: float,
+        number: int | None = None,
+        touched: Callable[[Stored], None] = lambda stored: None,
+    ) -> Removal[Stored] | None:
+        """Put a purge in force (see `Index.purge`)."""
         if self.disk is None:
-            return self.index.purge(purge, now, number)
-        with self.disk.recorded():
-            count = self.index.purge(purge, now, number)
-        self.disk.forget(purge, now)
-        return count
+            removal = self.index.purge(purge, now, number, touched)
+        else:
+            with self.disk.recorded():
+                removal = self.index.purge(purge, now, number, touched)
+            self.disk.forget(purge, now)
+        self._remove_later()
+        return removal
 
-    def marks(self, purge: Purge, now: float) -> list[tuple[int, int]]:
-        """What a purge by url or tag is about to touch here: with a disk tier, nothing may count twice."""
-        return [] if self.disk is None else self.disk.marks(self.index.named(purge, now), purge, now)
+    def _remove_later(self) -> None:
+        if self.index.removing and not self._removing and self.later is not None:
+            self._removing = True
+            self.later(self._remove_some)
+
+    def _remove_some(self) -> None:
+        self._removing = False
+        self.index.remove_some()
+        self._remove_later()
 
     def invalidate(self, request: RequestHead, response: ResponseHead, rules: Rules, now: float) -> None:
         """What an unsafe request's answer makes invalid (RFC 9111 4.4, 9875)."""
@@ -179,6 +201,8 @@ class Store:
         for prefetcher in self.prefetchers:
             prefetcher.tick(self, now)
         self.index.sweep(SWEEP_STEPS, self.clock())
+        if self.later is None:
+            self.index.remove_some()
         if self.disk is not None:
             self.disk.tick()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +18,7 @@ import orjson
 from multidict import CIMultiDict
 
 from edge.cache.purge import Kind, Purge
+from edge.dataplane.caching.purging import Purging
 from edge.errors import UpstreamError
 from edge.http.chunked import chunk, last_chunk
 from edge.http.grammar import ResponseFacts
@@ -113,10 +113,13 @@ class Onward:
         if store is None:
             return 0
         purge = Purge(Kind.TAG, tag.encode())
-        count = store.purge(purge, time())
+        purging = Purging(self._exchange.worker, purge)
         if store.announce is not None:
             store.announce(purge)
-        return count or 0
+        over = asyncio.Event()
+        purging.then(over.set)
+        await over.wait()
+        return purging.count or 0
 
     def count(self, name: str, amount: int = 1) -> None:
         """A counter of the application's own."""

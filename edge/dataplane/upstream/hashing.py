@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from edge.http.fields import MAX_MEMBERS
 from edge.http.message import Fields
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class HashOn:
 
 
 def cookie(header: bytes, name: bytes) -> bytes:
-    """The value of a cookie; empty when absent."""
-    for part in header.split(b";"):
+    """The value of a cookie; empty when absent, or beyond MAX_MEMBERS."""
+    for part in header.split(b";", MAX_MEMBERS)[:MAX_MEMBERS]:
         key, _, value = part.strip().partition(b"=")
         if key == name:
             return value

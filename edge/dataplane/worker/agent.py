@@ -19,11 +19,11 @@ from edge.balance.geo import GeoMap
 from edge.balance.health import Admin, Health
 from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
-from edge.dataplane.caching.purging import purge, touched
+from edge.dataplane.caching.purging import Purging
 from edge.dataplane.worker.explain import explain
 from edge.dataplane.worker.report import Counting, connections
 from edge.errors import BadRequest, EdgeError
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, Kind, ack, packed
 
 if TYPE_CHECKING:
     from edge.dataplane.upstream.pool import PoolRuntime
@@ -53,7 +53,6 @@ class Agent:
         self._does: dict[Kind, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
             Kind.VIEW: self._view,
             Kind.MEMBERS: self._members,
-            Kind.PURGE: self._purge,
             Kind.ASK: self._ask,
             Kind.DRAIN: self._drain,
             Kind.REOPEN: self._reopen,
@@ -128,11 +127,14 @@ class Agent:
             self._run(self._warm(frame), "warm")
             return
         do = self._does.get(frame.kind)
-        if do is None:
+        if do is None and frame.kind is not Kind.PURGE:
             self._answer(ack(frame, error=f"a worker does not take {frame.kind.value} frames"))
             return
         try:
-            self._answer(ack(frame, do(frame.body)))
+            if do is None:
+                self._purge(frame)
+            else:
+                self._answer(ack(frame, do(frame.body)))
         except EdgeError as error:
             self._answer(ack(frame, error=error.detail))
         except Exception as error:  # a bug: the asker hears of it, the worker serves on
@@ -221,11 +223,18 @@ class Agent:
             runtime.remove(spec.id)
         runtime.add(Backend(spec, probed, runtime.pool.settings.ejection))
 
-    def _purge(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Purge the store; the answer has the exact count where there is one."""
-        asked = Purge.from_dict(body["purge"])
-        found = touched(self.worker, asked)
-        return {**found, "count": purge(self.worker, asked, body["number"])}
+    def _purge(self, frame: Frame) -> None:
+        """Put a purge in force, and answer when it is counted: with marks where the disk tier is to count the rest."""
+        purging = Purging(self.worker, Purge.from_dict(frame.body["purge"]), frame.body["number"])
+
+        def answer() -> None:
+            found: dict[str, Any] = {"count": purging.count}
+            if self.worker.store is not None and self.worker.store.disk is not None:
+                found["keys"] = [key.decode("latin-1") for key in purging.keys]
+                found["marks"], found["more"] = packed(purging.marks), purging.more
+            self._answer(ack(frame, found))
+
+        purging.then(answer)
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """A question of an operator."""

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.heads import fields
 
-from edge.cache.key import cache_key, uri_of
+from edge.cache.key import cache_key, cookies, uri_of
+from edge.cache.policy import is_bypassed
 from edge.cache.rules import Rules
-from edge.http.message import Fields
+from edge.http.fields import MAX_MEMBERS, too_many_cookies
+from edge.http.message import Fields, RequestHead
 
 PLAIN = Rules()
 
@@ -45,6 +47,20 @@ def test_headers_and_cookies_in_the_key() -> None:
     assert one != key(b"/a", rules, fields("X-Tenant: 1", "Cookie: a=b; lang=en"))
     assert one == key(b"/a", rules, fields("Cookie: lang=de; z=1", "X-Tenant: 1"))
     assert uri_of(one) == b"http://example.com/a"
+
+
+def test_a_list_of_cookies_or_arguments_is_read_up_to_a_bound() -> None:
+    many = "; ".join(f"c{n}=1" for n in range(20_000))
+    assert len(cookies(fields(f"Cookie: {many}"))) == MAX_MEMBERS
+    assert len(cookies(fields(*(f"Cookie: a{n}=1; b{n}=2" for n in range(200))))) == MAX_MEMBERS
+    assert too_many_cookies(fields(f"Cookie: {many}"))
+    assert not too_many_cookies(fields("Cookie: " + "; ".join(f"c{n}=1" for n in range(MAX_MEMBERS))))
+    for rules in (Rules(key_cookies=(b"lang",)), Rules(bypass_cookies=(b"lang",))):
+        late = RequestHead(b"GET", b"http", b"example.com", b"/", fields(f"Cookie: {many}; lang=de"))
+        assert is_bypassed(late, rules)
+    long = b"/a?" + b"&".join(b"%d=1" % (n * 7 % 300) for n in range(300))
+    assert key(long, Rules(sort_query=True)) == key(long, PLAIN)
+    assert key(long, Rules(ignore_query=(b"1",))) == key(long, PLAIN)
 
 
 @given(st.binary(max_size=12), st.binary(max_size=12), st.binary(max_size=12), st.binary(max_size=12))
