@@ -6,7 +6,7 @@ lives in `adapters` or `dataplane`; `app` wires them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -167,6 +167,10 @@ class LogSink(Protocol):
 
     def add(self, line: bytes) -> None:
         """Keep one line until the next flush."""
+
+    @property
+    def waiting(self) -> Sequence[bytes]:
+        """Lines that are kept for the next flush."""
 
     def flush(self) -> None:
         """Write what is kept."""

@@ -54,6 +54,11 @@ class AccessLog:
         if self._size >= FLUSH_BYTES:
             self.flush()
 
+    @property
+    def waiting(self) -> list[bytes]:
+        """Lines that are not written yet."""
+        return self._lines
+
     def flush(self) -> None:
         """Give what is kept to the writer."""
         if not self._lines:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class TerminalLog:
 
     enabled = True
     stamp = stamp_combined = b""
+    waiting: Sequence[bytes] = ()
     lost = 0
 
     def refresh(self, now: float) -> None:

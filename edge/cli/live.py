@@ -1,24 +1,20 @@
-"""Commands about a running gateway: status, top, explain, simulate, purge, warm."""
+"""Commands about a running gateway: status, explain, simulate, purge, warm."""
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from edge.cli.client import (
     Failed,
     admin_options,
-    clock,
     connect,
     console,
-    facts_of,
     is_utf8,
     json_option,
     one_line,
@@ -31,6 +27,7 @@ from edge.cli.client import (
     text,
 )
 from edge.cli.regions import actor
+from edge.cli.top import span
 
 
 @click.command()
@@ -44,7 +41,7 @@ def status(config: Path | None, admin: str | None, token_file: Path | None, as_j
         return
     out = console()
     ready = "ready" if found["ready"] else found["readiness"]
-    out.print(f"StreamGate Edge {found['version']}, pid {found['pid']}, up {_span(found['uptime_s'])}: {ready}")
+    out.print(f"StreamGate Edge {found['version']}, pid {found['pid']}, up {span(found['uptime_s'])}: {ready}")
     out.print(f"configuration {found['config']['file']} ({found['config']['hash'][:12]}), state in {found['state']}")
     out.print()
     for each in _status_tables(found):
@@ -93,35 +90,6 @@ def _status_tables(found: dict[str, Any]) -> list[Any]:
             ],
         ),
     ]  # fmt: skip
-
-
-@click.command()
-@admin_options
-@click.option("--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds.")
-@click.option("--count", type=click.IntRange(1), help="End after so many refreshes.")
-def top(config: Path | None, admin: str | None, token_file: Path | None, interval: float, count: int | None) -> None:
-    """A live view, until Ctrl-C."""
-    gateway = connect(config, admin, token_file)
-    found = gateway.get("/v1/status")
-    shown = 0
-    with Live(_top(found), console=console(width=None), screen=sys.stdout.isatty(), auto_refresh=False) as live:
-        while True:
-            live.update(_top(found), refresh=True)
-            shown += 1
-            if count is not None and shown >= count:
-                return
-            time.sleep(interval)
-            found = gateway.get("/v1/status")
-
-
-def _top(found: dict[str, Any]) -> Group:
-    requests = found["requests"]
-    line = (
-        f"StreamGate Edge  up {_span(found['uptime_s'])}  {requests['requests_per_s']:.1f} requests/s (1 m)  "
-        f"{requests['connections']} connections  {'ready' if found['ready'] else found['readiness']}"
-    )
-    recent = [[clock(e["time"]), e["kind"], facts_of(e)] for e in found["events"][-8:]]
-    return Group(line, "", *_status_tables(found), table("Events", ["time", "event", "facts"], recent))
 
 
 @click.command()
@@ -276,12 +244,4 @@ def _warm_bar(lines: Any, total: int) -> dict[str, Any]:
     return last
 
 
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
-    return " ".join(f"{count}{unit}" for count, unit in parts if count)[:12] or "0s"
-
-
-COMMANDS: tuple[click.Command, ...] = (status, top, explain, simulate, purge, warm)
+COMMANDS: tuple[click.Command, ...] = (status, explain, simulate, purge, warm)

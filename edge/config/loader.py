@@ -142,6 +142,7 @@ class Admin(Section):
     connections: AtLeastOne = entry(256, "Most connections; then the one that has been silent longest makes room")
     header_timeout: Timeout = entry("10s", "For a whole request head")
     body_timeout: Timeout = entry("30s", "For a whole request body; then 408")
+    rate: AtLeastOne = entry(200, "Requests a second of one token and address, twice as many at once; then 429")
 
 
 class State(Section):

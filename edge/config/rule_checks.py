@@ -38,9 +38,7 @@ def _never(config: Config, at: int, route: Route) -> Iterator[Problem]:
     if match.methods and route.methods and not set(match.methods) & set(route.methods):
         yield Problem(("routes", at, "match", "methods"), "can match nothing: methods of the route has none of them")
     if match.scheme == "https" and not config.listen.https and not config.listen.trusted_proxies:
-        yield Problem(
-            ("routes", at, "match", "scheme"), "can match nothing: no listen.https, no trusted proxy"
-        )
+        yield Problem(("routes", at, "match", "scheme"), "can match nothing: no listen.https, no trusted proxy")
     if prefix is not None and not _related(prefix.rstrip("/") + "/", route.path.rstrip("/") + "/"):
         yield Problem(("routes", at, "strip_prefix"), f"has no effect: no path of this route begins with {prefix}")
 

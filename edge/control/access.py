@@ -4,9 +4,10 @@
     purge    read, and purge and warm
     admin    all
 
-One rule: what is not allowed by name is refused. A token is compared in constant time with every known one. `Host` must
-be an address, localhost or a name that the operator gave, so that a foreign page cannot reach the API under a name of
-its own (DNS rebinding); and a browser's request must come from the API's own pages.
+One rule: what is not allowed by name is refused (the dashboard's own files are open: they show nothing by themselves).
+A token is compared in constant time with every known one. `Host` must be an address, localhost or a name that the
+operator gave, so that a foreign page cannot reach the API under a name of its own (DNS rebinding); and a browser's
+request must come from the API's own pages.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Access:
         if path in ("/healthz", "/readyz"):
             return None  # probes ask by any name, and learn one word
         self._check_host(headers.get("Host"))
+        if method in _SAFE and (path == "/" or path.startswith("/dashboard/")):
+            return None  # files without secrets; a link to them may stand anywhere
         _check_origin(headers)
         if path in self._opened:
             return None

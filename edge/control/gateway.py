@@ -81,7 +81,7 @@ async def run_gateway(settings: Settings) -> int:
     recovery: Recovery | None = None
     try:
         admin = config.admin
-        app = admin_app(supervisor, access, admin.body_timeout)
+        app = admin_app(supervisor, access, admin.body_timeout, admin.rate)
         runner = await start_admin(app, admin.listen.host, admin.listen.port, admin.connections, admin.header_timeout)
         supervisor.start()
         probing.start()
@@ -133,7 +133,7 @@ def access_of(config: Config) -> Access:
     """The admin API's tokens and names. Raises ConfigError when a token cannot be read or made."""
     admin = config.admin
     tokens = [
-        Token(token_of(Path(admin.token_file))),
+        Token(token_of(Path(admin.token_file)), name="admin"),
         *(Token(token_of(Path(each.file)), Role(each.role), each.name) for each in admin.tokens),
     ]
     return Access(tokens, [admin.listen.host, *admin.hosts], ["/metrics"] if admin.metrics_open else [])

@@ -267,9 +267,12 @@ class Journal:
             *(self._clock(), actor, action, target, _json(detail)),
         )
 
-    def audit_log(self, limit: int = 100) -> list[AuditRecord]:
-        """The newest first."""
-        rows = self._rows("SELECT id, at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?", limit)
+    def audit_log(self, limit: int = 100, before: int | None = None) -> list[AuditRecord]:
+        """The newest first; those with an id below `before`."""
+        rows = self._rows(
+            "SELECT id, at, actor, action, target, detail FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
+            *(2**63 - 1 if before is None else before, limit),
+        )
         return [
             AuditRecord(number, at, actor, action, target, self._value(detail))
             for number, at, actor, action, target, detail in rows

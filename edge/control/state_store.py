@@ -8,6 +8,7 @@ the file now names the same thing) stays in the journal, is passed over, and `pa
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ class JournalStateStore:
             journal.set_admin_state(kind, name, state.value, change.actor, change.reason, change.expires_at)
             self._audit(state.value, kind, name, change, None)
 
-    def note(self, action: str, name: str, change: Change) -> None:
+    def note(self, action: str, name: str, change: Change, kind: str = "region") -> None:
         """An audit line alone."""
-        self._audit(action, "region", name, change, None)
+        self._audit(action, kind, name, change, None)
 
     def _audit(self, action: str, kind: str, name: str, change: Change, values: dict[str, Any] | None) -> None:
         detail = {"reason": change.reason, "forced": change.force, "expires_at": change.expires_at, "values": values}
@@ -79,13 +80,19 @@ class JournalStateStore:
     # -- purges ----------------------------------------------------------------------------------------------------
 
     def purge(self, purge: Purge, change: Change) -> int:
-        """The purge's number, durable when this returns."""
-        journal = self._journal
+        """One purge's number, durable when this returns."""
+        return self.purge_many([purge], change)[0]
+
+    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]:
+        """The purges' numbers; all of them are durable when this returns, or none is."""
+        journal, numbers = self._journal, []
         with journal.transaction():
-            self._last = journal.append_purge(purge.to_dict())
-            target = f"{purge.kind.value} {purge.value.decode('latin-1')}".rstrip()
-            journal.audit(change.actor, "cache.purge", target, {"reason": change.reason, "soft": purge.soft})
-        return self._last
+            for purge in purges:
+                numbers.append(journal.append_purge(purge.to_dict()))
+                target = f"{purge.kind.value} {purge.value.decode('latin-1')}".rstrip()
+                journal.audit(change.actor, "cache.purge", target, {"reason": change.reason, "soft": purge.soft})
+        self._last = numbers[-1]
+        return numbers
 
     def save_purge_log(self, purge_log: PurgeLog, always: bool = False) -> None:
         """Spare the next start a long replay. A disk that refuses it fails nothing: the purges themselves are there."""
@@ -150,8 +157,8 @@ class JournalStateStore:
         """The configuration was accepted."""
         self._journal.record_revision(text)
 
-    def audit(self, limit: int) -> list[dict[str, Any]]:
-        """Who did what, newest first."""
+    def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Who did what, newest first; those with an id below `before`."""
         return [
             {
                 "id": record.id,
@@ -161,7 +168,7 @@ class JournalStateStore:
                 "target": record.target,
                 "detail": record.detail,
             }
-            for record in self._journal.audit_log(limit)
+            for record in self._journal.audit_log(limit, before)
         ]
 
 

@@ -14,22 +14,25 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
-from edge.cache.purge import STAMPED, Purge, PurgeLog
+from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config, config_hash
 from edge.control.admin.errors import NotApplied
 from edge.control.events import Events
+from edge.control.hottest import merged
 from edge.control.link import Refused
 from edge.control.membership import Key, Membership, routes_of
+from edge.control.purging import Purging, Tier
 from edge.control.registry import Change, Registry, StateStore
 from edge.control.routing import Routing
 from edge.control.totals import Totals
 from edge.control.workers import Child, Hooks, Workers
+from edge.dataplane.worker.vitals import Vitals
 from edge.errors import EdgeError
-from edge.frames import Frame, Kind, unpacked
+from edge.frames import Frame, Kind
 
 DECIDE_S = 0.25
 EXPIRE_S = 1.0
@@ -40,17 +43,10 @@ class SupervisorStore(StateStore, Protocol):
 
     def membership(self, config: Config) -> Membership: ...
     def purge_log(self) -> PurgeLog: ...
-    def purge(self, purge: Purge, change: Change) -> int: ...
+    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]: ...
     def save_purge_log(self, purge_log: PurgeLog) -> None: ...
     def revision(self, text: str) -> None: ...
-    def audit(self, limit: int) -> list[dict[str, Any]]: ...
-
-
-class Tier(Protocol):
-    """The machine's disk tier; its calls block."""
-
-    def purge(self, purges: Sequence[Purge], at: float, number: int) -> set[tuple[int, int]]: ...
-    def stats(self) -> dict[str, int]: ...
+    def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]: ...
 
 
 class Protection(Protocol):
@@ -91,7 +87,9 @@ class Supervisor:
         self.started_at = time.time()
         self.stopping = False
         self.events = Events(time.time, echo)
-        self.totals = Totals()
+        self.totals = Totals(time.time() - monotonic())
+        self.vitals = Vitals(DECIDE_S)
+        self.admin_answers: dict[int, int] = {}  # of the admin API, by status
         self.keeper = keeper
         self.routes = routes_of(config)
         self.routing = Routing(config, keeper.membership(config), self.events.add, time.time)
@@ -100,6 +98,7 @@ class Supervisor:
         self.workers = Workers(
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
+        self.purging = Purging(keeper, self.purge_log, self.workers, self.events, lambda: self.tier)
         self.on_members: Callable[[], None] = lambda: None
         self.tier: Tier | None = None  # where cache.disk is given, and can be used
         self.recovery: Protection | None = None  # where [snapshots] is given
@@ -108,7 +107,6 @@ class Supervisor:
         self._pushed: dict[str, Any] = {}
         self._accepted: bool | None = None  # False: the running configuration is still to be written down
         self._troubles: dict[str, str] = {}
-        self._purging = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -162,6 +160,7 @@ class Supervisor:
         """Time alone changes views (ramps, holds, ejections that end); a failure here must not end deciding."""
         while True:
             await asyncio.sleep(DECIDE_S)
+            self.vitals.ticked(monotonic())
             self.decide()
 
     def decide(self) -> None:
@@ -291,51 +290,18 @@ class Supervisor:
     # -- operators -------------------------------------------------------------------------------------------------
 
     async def purge(self, purge: Purge, change: Change) -> dict[str, Any]:
-        """Durable first, then in every worker, then the answer. One at a time, so that numbers arrive in order."""
-        async with self._purging:
-            number = self.keeper.purge(purge, change)
-            self.purge_log.record(purge, time.time(), number)
-            self.keeper.save_purge_log(self.purge_log)
-            try:
-                answers = await self.workers.tell(Kind.PURGE, {"purge": purge.to_dict(), "number": number})
-            except Refused as error:
-                raise NotApplied(f"purge {number} is durable, but not applied: {error.detail}") from None
-            counts = [answer["count"] for answer in answers]
-            if self.tier is not None:
-                counts = await self._purge_tier(self.tier, purge, number, answers)
-        shown = purge.to_dict()
-        found = {
-            "id": number,
-            "kind": shown["kind"],
-            "value": shown["value"],
-            "soft": purge.soft,
-            "count": None if any(count is None for count in counts) else sum(counts),
-            "workers": len(answers),
-        }
-        facts = {"purge": number, "what": shown["kind"], "value": shown["value"], "count": found["count"]}
-        self.events.add("purge", {**facts, "soft": purge.soft, "actor": change.actor})
-        return found
+        """Durable first, then in every worker, then the answer."""
+        return (await self.purging.purge([purge], change))[0]
 
-    async def _purge_tier(
-        self, tier: Tier, purge: Purge, number: int, answers: list[dict[str, Any]]
-    ) -> list[int | None]:
-        """Out of the disk tier too, under every key that workers know the URL by; how many in all, each once."""
-        keys = {key for answer in answers for key in answer.get("keys", ())}
-        named = [replace(purge, value=key.encode("latin-1")) for key in sorted(keys)] or [purge]
-        try:
-            found = await asyncio.to_thread(tier.purge, named, time.time(), number)
-        except EdgeError as error:
-            raise NotApplied(f"purge {number} is durable, but not applied on disk: {error.detail}") from None
-        if purge.kind in STAMPED:
-            return [None]
-        for answer in answers:
-            marks = unpacked(answer.get("marks", ""))
-            found.update(zip(marks[::2], marks[1::2], strict=True))
-        return [len(found) + sum(answer.get("more", 0) for answer in answers)]
+    async def hottest(self, limit: int) -> dict[str, Any]:
+        """What is asked for most, by the samples of all workers."""
+        answers = await self.workers.tell(Kind.ASK, {"what": "hottest", "limit": max(100, 4 * limit)})
+        rate = self.totals.accounts.total.window("1m", monotonic()).requests / 60
+        return merged(answers, limit, rate)
 
-    async def connections(self) -> dict[str, Any]:
+    async def connections(self, limit: int = 10_000) -> dict[str, Any]:
         """Every worker's connections and open requests; backends' numbers summed."""
-        answers = await self.workers.tell(Kind.ASK, {"what": "connections"})
+        answers = await self.workers.tell(Kind.ASK, {"what": "connections", "limit": limit})
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for answer in answers:
             for row in answer["backends"]:

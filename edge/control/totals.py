@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edge.cache.accounting import Accounts, Tally, worth
+from edge.control.series import Series
 from edge.metrics import Meter
 
 KEEP_GONE_S = 300.0
@@ -20,7 +21,8 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 class Totals:
     """The sums. `add` takes the body of a COUNTS frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: float = 0.0) -> None:
+        self.series = Series(epoch)  # `epoch`: what a monotonic second is short of the time of day
         self.routes: dict[str, Meter] = {}
         self.backends: dict[tuple[str, str], Meter] = {}
         self.pools: dict[str, Meter] = {}
@@ -49,10 +51,12 @@ class Totals:
                 own[word] = own.get(word, 0) + count
         if "gauges" in body:
             self.gauges[worker] = body["gauges"]
+        self.series.add(worker, body, (self.gauge("connections"), self._flying()), now)
 
     def forget(self, worker: int) -> None:
         """The worker is gone, and what it held with it."""
         self.gauges.pop(worker, None)
+        self.series.forget(worker)
 
     def prune(self, backends: Container[tuple[str, str]], regions: Container[str], now: float) -> None:
         """Let go of what is no longer there, after a while in which its last counts may still come and be scraped."""
@@ -69,6 +73,11 @@ class Totals:
     def gauge(self, name: str) -> int:
         """A gauge over all workers."""
         return sum(int(found.get(name, 0)) for found in self.gauges.values())
+
+    def _flying(self) -> int:
+        """Requests that are at any backend now."""
+        pools = (pool for found in self.gauges.values() for pool in found.get("in_flight", {}).values())
+        return sum(sum(members.values()) for members in pools)
 
     def in_flight(self, pool: str, identity: str) -> int:
         """Requests that are at a backend now."""

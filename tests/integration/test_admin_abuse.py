@@ -177,7 +177,7 @@ async def test_a_charset_that_nobody_knows_changes_nothing(gateway: Gateway) -> 
 async def test_what_breaks_within_is_told_without_a_traceback(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(limit: int) -> list[Any]:
+    def broken(limit: int, before: int | None = None) -> list[Any]:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(gateway.whole.keeper, "audit", broken)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge.app import build, listen
@@ -109,8 +109,8 @@ class MemoryKeeper:
     def set_state(self, kind: str, name: str, state: Admin, change: Change) -> None:
         self._write("state", kind, name, state.value)
 
-    def note(self, action: str, name: str, change: Change) -> None:
-        self._write("note", action, name)
+    def note(self, action: str, name: str, change: Change, kind: str = "region") -> None:
+        self._write("note", action, name) if kind == "region" else self._write("note", f"{kind}.{action}", name)
 
     def membership(self, config: Config) -> Membership:
         return of_file(config)
@@ -123,15 +123,19 @@ class MemoryKeeper:
         self._number += 1
         return self._number
 
+    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]:
+        return [self.purge(purge, change) for purge in purges]
+
     def save_purge_log(self, purge_log: PurgeLog) -> None:
         self._epochs = PurgeLog.from_dict(purge_log.to_dict())
 
     def revision(self, text: str) -> None:
         self._write("revision", text)
 
-    def audit(self, limit: int) -> list[dict[str, Any]]:
+    def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]:
         rest = {"at": 1.0, "actor": "test", "target": "", "detail": None}
-        return [{"id": at, "action": what[0], **rest} for at, what in reversed(list(enumerate(self.done)))][:limit]
+        rows = [{"id": at, "action": what[0], **rest} for at, what in enumerate(self.done)]
+        return [row for row in reversed(rows) if before is None or row["id"] < before][:limit]
 
 
 class Whole:

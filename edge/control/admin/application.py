@@ -2,10 +2,12 @@
 
     /healthz /readyz              open        this file
     /metrics                      by setting  this file
-    /v1/status config events audit            this file
-    /v1/cache purge warm explain connections  admin_cache
-    /v1/regions pools simulate                admin_regions
-    /v1/snapshots recovery                    admin_snapshots
+    /v1/status config                         this file
+    / dashboard openapi.json                  pages (the page itself is open, what it shows is not)
+    /v1/events series audit cache/top         live
+    /v1/cache purge warm explain connections  cache
+    /v1/regions pools simulate                regions
+    /v1/snapshots recovery                    snapshots
 
 One rule: every answer is JSON; an error is a problem (RFC 9457) whose `detail` is one clear line, whatever was asked.
 What changes something is answered only after the journal has it and every live worker applied it (`Supervisor` sees to
@@ -16,35 +18,53 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from edge import __version__
 from edge.control.access import Access, Unauthenticated
-from edge.control.admin import cache, regions, snapshots
-from edge.control.admin.errors import Unavailable
-from edge.control.admin.exposition import CONTENT_TYPE, exposition
-from edge.control.admin.json import BODY_S, SUPERVISOR, TOKEN, answer, number, number_of, problem, times
+from edge.control.admin import cache, live, pages, regions, snapshots
+from edge.control.admin.errors import TooMany
+from edge.control.admin.exposition import content_type, exposition
+from edge.control.admin.handler import handler_of
+from edge.control.admin.json import BODY_S, SUPERVISOR, TOKEN, answer, problem
+from edge.control.admin.pace import Pace, address_key
 from edge.control.admin.views import Shown
+from edge.control.admin.vitals import Vitals
 from edge.control.door import Doors
 from edge.control.link import LinkLost, Refused
 from edge.control.supervisor import Supervisor
 from edge.errors import EdgeError
 
 MAX_BODY_BYTES = 8 * 1024 * 1024  # a warm list is the largest thing that anyone sends
-STILL_HERE_S = 15.0
+RATE = 200  # requests a second of one asker, twice as many at once
 DOORS: web.AppKey[Doors] = web.AppKey("doors", Doors)
+VITALS: web.AppKey[Vitals] = web.AppKey("vitals", Vitals)
 _QUIET = logging.getLogger("edge.admin")  # aiohttp's tracebacks of what clients send; what is ours is an event
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0) -> web.Application:
-    """The whole API."""
+def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0, rate: int = RATE) -> web.Application:
+    """The whole API. `rate`: requests a second of one token, or of one address without a known one."""
+    pace = Pace(rate, 2 * rate)
+
+    def admit(request: web.Request) -> None:
+        """Raises Denied or TooMany. Whoever floods without a token does not use up what a token may."""
+        asker = address_key(request.remote)
+        try:
+            token = access.check(request.method, request.path, request.headers)
+            if token is not None:
+                request[TOKEN] = token
+                asker = f"{token.name} {asker}"
+        finally:
+            if wait := pace.wait(asker):
+                raise TooMany(wait) from None
 
     @web.middleware
     async def guard(request: web.Request, handler: Endpoint) -> web.StreamResponse:
@@ -52,20 +72,26 @@ def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0) -> w
         doors = request.app.get(DOORS)
         if doors is not None:
             doors.begin(request.transport)
+        began = perf_counter()
         try:
-            token = access.check(request.method, request.path, request.headers)
-            if token is not None:
-                request[TOKEN] = token
-            return await handler(request)
-        except Exception as error:
-            return refused(request, error)
+            try:
+                admit(request)
+                answered = await handler(request)
+            except Exception as error:
+                answered = refused(request, error)
         finally:
             if doors is not None:
                 doors.end(request.transport)
+        counts = supervisor.admin_answers
+        counts[answered.status] = counts.get(answered.status, 0) + 1
+        if not answered.prepared:
+            answered.headers["Server-Timing"] = f"app;dur={(perf_counter() - began) * 1000:.2f}"
+        return answered
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     app[SUPERVISOR] = supervisor
     app[BODY_S] = body_s
+    app[VITALS] = Vitals(supervisor)
     app.on_response_prepare.append(_signed)
     app.add_routes(
         [
@@ -74,13 +100,10 @@ def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0) -> w
             web.get("/metrics", metrics),
             web.get("/v1/status", status),
             web.get("/v1/config", config),
-            web.get("/v1/events", events),
-            web.get("/v1/audit", audit),
         ]
     )
-    app.add_routes(cache.routes())
-    app.add_routes(regions.routes())
-    app.add_routes(snapshots.routes())
+    for part in (pages, live, cache, regions, snapshots):
+        app.add_routes(part.routes())
     return app
 
 
@@ -92,6 +115,8 @@ def refused(request: web.Request, error: Exception) -> web.Response:
         return problem(400, error.detail)
     if isinstance(error, LinkLost | TimeoutError):
         return problem(503, str(error) or "no worker answered in time")
+    if isinstance(error, TooMany):
+        return problem(error.status, error.detail, {"Retry-After": str(math.ceil(error.wait_s))})
     if isinstance(error, EdgeError):
         return problem(error.status, error.detail)
     if isinstance(error, web.HTTPException):
@@ -126,7 +151,7 @@ async def start_admin(app: web.Application, host: str, port: int, most: int, hea
 
 def _handler(runner: web.AppRunner) -> asyncio.Protocol:
     assert runner.server is not None  # there is one from `setup` to `cleanup`
-    return runner.server()
+    return handler_of(runner.server)
 
 
 async def _shut(app: web.Application) -> None:
@@ -148,11 +173,12 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Prometheus text."""
+    """Prometheus text, or OpenMetrics for whoever asks for it."""
     supervisor = request.app[SUPERVISOR]
-    return web.Response(
-        body=exposition(supervisor.totals, Shown(supervisor).gauges), headers={"Content-Type": CONTENT_TYPE}
-    )
+    shown, vitals = Shown(supervisor), request.app[VITALS]
+    wanted = content_type(request.headers.get("Accept", ""))
+    text = exposition(supervisor.totals, lambda: [*shown.gauges(), *vitals.gauges()], wanted)
+    return web.Response(body=text, headers={"Content-Type": wanted, "Vary": "Accept"})
 
 
 async def status(request: web.Request) -> web.Response:
@@ -163,40 +189,6 @@ async def status(request: web.Request) -> web.Response:
 async def config(request: web.Request) -> web.Response:
     """The running configuration, secrets hidden."""
     return answer(Shown(request.app[SUPERVISOR]).config())
-
-
-async def audit(request: web.Request) -> web.Response:
-    """Who changed what, newest first; `?limit=`."""
-    limit = number(request, "limit", 100, 1, 10_000)
-    return answer({"audit": request.app[SUPERVISOR].keeper.audit(limit)})
-
-
-async def events(request: web.Request) -> web.StreamResponse:
-    """Server-sent events: those kept after `Last-Event-ID` or `?after=`, then new ones. `?follow=0` only the former."""
-    found = request.app[SUPERVISOR].events
-    last = request.headers.get("Last-Event-ID", "")
-    after = number_of("Last-Event-ID", last, 0, 2**63) if last else number(request, "after", 0, 0, 2**63)
-    if request.query.get("follow") == "0":
-        return answer({"events": [event for event in found.recent if event["id"] > after]})
-    if found.full:
-        raise Unavailable("too many listeners")
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    await response.prepare(request)
-    await response.write(b": events\n\n")
-    listener = found.listen(after)
-    try:
-        while not found.closed:
-            event = await listener.next(STILL_HERE_S)
-            if event is None:
-                await response.write(b": still here\n\n")  # finds out whether the listener is
-            else:
-                head = b"id: %d\nevent: %b\ndata: " % (event["id"], event["kind"].encode())
-                await response.write(head + orjson.dumps(times(event)) + b"\n\n")
-    except ConnectionResetError:
-        pass  # the listener left
-    finally:
-        listener.leave()
-    return response
 
 
 def _line_for(request: web.Request, error: web.HTTPException) -> str:

@@ -10,14 +10,17 @@ import orjson
 from aiohttp import web
 
 from edge.cache.prefetch import parse_warm_list
-from edge.cache.purge import parse_purge
+from edge.cache.purge import Purge, parse_purge
 from edge.control.admin.errors import Refusal
-from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, read_body
+from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, number, read_body
 from edge.control.admin.views import Shown
 from edge.control.link import LinkLost, Refused
+from edge.errors import BadRequest
 from edge.frames import Kind
 
 PROGRESS_KEPT = 10_000
+PURGES_MAX = 1000
+CONNECTIONS_MAX = 10_000
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
@@ -39,7 +42,10 @@ async def cache(request: web.Request) -> web.Response:
 
 
 async def purge(request: web.Request) -> web.Response:
-    """Make stored responses unusable; the answer comes when it is durable and every worker did it."""
+    """Make stored responses unusable; the answer comes when it is durable and every worker did it.
+
+    `items`: many at once; all are read before the first is done, and all are durable or none is.
+    """
     try:
         body = orjson.loads(await read_body(request))
     except orjson.JSONDecodeError:
@@ -47,12 +53,33 @@ async def purge(request: web.Request) -> web.Response:
     given = body if isinstance(body, dict) else {}
     change = change_of(request, given)
     asked = {key: value for key, value in given.items() if key not in CHANGE_KEYS} if given else body
-    return answer(await request.app[SUPERVISOR].purge(parse_purge(asked), change))
+    supervisor = request.app[SUPERVISOR]
+    if "items" not in given:
+        return answer(await supervisor.purge(parse_purge(asked), change))
+    return answer({"purges": await supervisor.purging.purge(_purges(asked), change)})
+
+
+def _purges(asked: dict[str, Any]) -> list[Purge]:
+    """Each of `items`, with the `soft` of all where it has none of its own."""
+    items, soft = asked.pop("items"), asked.pop("soft", False)
+    if asked:
+        raise Refusal(f"purge: {next(iter(asked))[:60]!r} does not go with items")
+    if not isinstance(items, list) or not 1 <= len(items) <= PURGES_MAX:
+        raise Refusal(f"purge: items must be a list of 1 to {PURGES_MAX}")
+    found = []
+    for at, item in enumerate(items):
+        try:
+            found.append(parse_purge({"soft": soft, **item} if isinstance(item, dict) else item))
+        except BadRequest as error:
+            raise Refusal(f"items[{at}]: {error.detail}") from None
+    return found
 
 
 async def warm(request: web.Request) -> web.StreamResponse:
     """Fetch a list into the store; one JSON line for each step, the last one says `finished`."""
     urls = await _urls(request)
+    supervisor = request.app[SUPERVISOR]
+    supervisor.keeper.note("warm", f"{len(urls)} URLs", change_of(request, {}), "cache")
     steps: asyncio.Queue[dict[str, Any]] = asyncio.Queue(PROGRESS_KEPT)
 
     def told(step: dict[str, Any]) -> None:
@@ -60,9 +87,7 @@ async def warm(request: web.Request) -> web.StreamResponse:
             steps.get_nowait()
         steps.put_nowait(step)
 
-    work = asyncio.ensure_future(
-        request.app[SUPERVISOR].workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None)
-    )
+    work = asyncio.ensure_future(supervisor.workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None))
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
     try:
         await response.prepare(request)
@@ -134,5 +159,6 @@ def _header(line: str) -> list[str]:
 
 
 async def connections(request: web.Request) -> web.Response:
-    """Every open connection, by worker, and what each backend holds over all of them."""
-    return answer(await request.app[SUPERVISOR].connections())
+    """Every open connection, at most `?limit=` of each worker, and what each backend holds over all of them."""
+    limit = number(request, "limit", CONNECTIONS_MAX, 1, CONNECTIONS_MAX)
+    return answer(await request.app[SUPERVISOR].connections(limit))

@@ -43,6 +43,16 @@ class Unavailable(Refusal):
     status = 503
 
 
+class TooMany(Refusal):
+    """It asks too often."""
+
+    status = 429
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("too many requests; wait a little")
+        self.wait_s = wait_s
+
+
 class NotApplied(Refusal):
     """It is durable, but a worker could not apply it."""
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 
 from edge.control.totals import Totals
 from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 ROUTE_NUMBERS = ("bytes_in", "bytes_out", "cache_out", "origin_in", "origin_out", "own")
 BACKEND_NUMBERS = ("attempts", "retries", "origin_in", "origin_out")
@@ -79,11 +81,12 @@ class _Collected(Collector):
         return family
 
     def _others(self) -> Iterator[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for name, help_text, labels, value in self._extra():
             family = families.get(name)
             if family is None:
-                family = families[name] = GaugeMetricFamily(name, help_text, labels=list(labels))
+                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                family = families[name] = kind(name, help_text, labels=list(labels))
             family.add_metric(list(labels.values()), value)
         yield from families.values()
 
@@ -133,8 +136,15 @@ def _latency(prefix: str, labels: list[str], rows: Rows, name: str = "latency") 
     return family
 
 
-def exposition(totals: Totals, extra: Extra) -> bytes:
-    """The whole text; `extra` gives what is not counted by workers, as gauges."""
+def content_type(accept: str) -> str:
+    """OpenMetrics for whoever asks for it, as Prometheus does; else the older text."""
+    return OPEN_TYPE if "application/openmetrics-text" in accept else CONTENT_TYPE
+
+
+def exposition(totals: Totals, extra: Extra, wanted: str = CONTENT_TYPE) -> bytes:
+    """The whole text; `extra` gives what is not counted by workers: gauges, and counters by their `_total`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(totals, extra))
+    if wanted == OPEN_TYPE:
+        return bytes(openmetrics(registry))  # type: ignore[no-untyped-call]
     return bytes(generate_latest(registry))

@@ -99,15 +99,19 @@ async def body_of(request: web.Request, known: tuple[str, ...]) -> dict[str, Any
     return body
 
 
+_FORCE: dict[object, bool] = {
+    **dict.fromkeys((None, False, "", "0", "false", "no"), False),
+    **dict.fromkeys((True, "1", "true", "yes"), True),  # texts: in a query
+}
 CHANGE_KEYS = ("actor", "reason", "force", "expires")
 
 
 def change_of(request: web.Request, body: dict[str, Any]) -> Change:
     """Actor, reason, force and expiry, from the body or (DELETE) from the query."""
     given = {key: body.get(key, request.query.get(key)) for key in CHANGE_KEYS}
-    force = given["force"]
-    if not isinstance(force, bool):
-        force = str(force or "").lower() in ("1", "true", "yes")
+    force = _FORCE.get(given["force"]) if isinstance(given["force"], bool | str | None) else None
+    if force is None:
+        raise Refusal("force: must be true or false")
     expires = given["expires"]
     expires_at: float | None = None
     if expires is not None:

@@ -9,6 +9,7 @@ from aiohttp import web
 from edge.balance.health import Admin
 from edge.control.admin.errors import Refusal
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, body_of, change_of
+from edge.control.admin.paging import page
 from edge.control.admin.request_values import text_of
 from edge.control.admin.views import Shown
 from edge.control.registry import BACKEND_KEYS, REGION_KEYS
@@ -27,6 +28,7 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{region}/state", region_state),
         web.post(f"{region}/failback", failback),
         web.get("/v1/pools", pools),
+        web.get("/v1/pools/{pool}", one_pool),
         web.get("/v1/pools/{pool}/backends", backends),
         web.put("/v1/pools/{pool}/backends", put_backend),
         web.get(backend, one_backend),
@@ -50,7 +52,7 @@ def _state(body: dict[str, Any]) -> Admin:
 
 async def regions(request: web.Request) -> web.Response:
     """All regions."""
-    return answer({"regions": Shown(request.app[SUPERVISOR]).regions()})
+    return page(request, "regions", Shown(request.app[SUPERVISOR]).regions(), lambda row: row["name"])
 
 
 async def one_region(request: web.Request) -> web.Response:
@@ -93,12 +95,18 @@ async def failback(request: web.Request) -> web.Response:
 
 async def pools(request: web.Request) -> web.Response:
     """All pools with their backends."""
-    return answer({"pools": Shown(request.app[SUPERVISOR]).pools()})
+    return page(request, "pools", Shown(request.app[SUPERVISOR]).pools(), lambda row: row["name"])
+
+
+async def one_pool(request: web.Request) -> web.Response:
+    """One."""
+    return answer(Shown(request.app[SUPERVISOR]).pool(request.match_info["pool"]))
 
 
 async def backends(request: web.Request) -> web.Response:
     """A pool's backends."""
-    return answer({"backends": Shown(request.app[SUPERVISOR]).pool(request.match_info["pool"])["backends"]})
+    rows = Shown(request.app[SUPERVISOR]).pool(request.match_info["pool"])["backends"]
+    return page(request, "backends", rows, lambda row: row["id"])
 
 
 async def one_backend(request: web.Request) -> web.Response:

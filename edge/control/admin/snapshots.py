@@ -11,10 +11,12 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from edge.control.admin.errors import Conflict, Refusal
+from edge.control.admin.errors import Conflict, Refusal, missing
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, body_of, change_of
+from edge.control.admin.paging import page
 from edge.control.admin.request_values import text_of
 from edge.control.recovery import Recovery
+from edge.control.registry import Change
 from edge.errors import EdgeError
 
 KINDS = ("full", "differential", "incremental")
@@ -28,6 +30,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/v1/recovery", status),
         web.get("/v1/snapshots", listed),
         web.post("/v1/snapshots", taken),
+        web.get("/v1/snapshots/{id}", one),
         web.post("/v1/snapshots/{id}/verify", verified),
         web.post("/v1/snapshots/{id}/drill", drilled),
         web.post("/v1/snapshots/{id}/hold", held),
@@ -50,7 +53,17 @@ async def status(request: web.Request) -> web.Response:
 
 async def listed(request: web.Request) -> web.Response:
     """All points, newest first."""
-    return answer(await _recovery(request).ask({"what": "list"}))
+    rows = (await _recovery(request).ask({"what": "list"}))["points"]
+    return page(request, "points", rows, lambda row: row["id"])
+
+
+async def one(request: web.Request) -> web.Response:
+    """One point."""
+    wanted, rows = request.match_info["id"], (await _recovery(request).ask({"what": "list"}))["points"]
+    found = next((row for row in rows if row["id"] == wanted), None)
+    if found is None:
+        raise missing("point", wanted, [row["id"] for row in rows])
+    return answer(found)
 
 
 async def taken(request: web.Request) -> web.StreamResponse:
@@ -60,34 +73,44 @@ async def taken(request: web.Request) -> web.StreamResponse:
     if kind not in KINDS:
         raise Refusal(f"kind: one of {', '.join(KINDS)}")
     change = change_of(request, body)
+    _noted(request, "take", kind, change)
     return await _worked(request, {"what": "take", "kind": kind, "why": f"{change.actor} {change.reason}".strip()})
 
 
 async def verified(request: web.Request) -> web.StreamResponse:
     """Verify a point; `read_data`: every byte."""
     body = await body_of(request, ("read_data", *CHANGE_KEYS))
+    _noted(request, "verify", request.match_info["id"], change_of(request, body))
     asked = {"what": "verify", "point": request.match_info["id"], "read_data": body.get("read_data", True) is True}
     return await _worked(request, asked)
 
 
 async def drilled(request: web.Request) -> web.StreamResponse:
     """Drill a point."""
-    await body_of(request, CHANGE_KEYS)
+    change = change_of(request, await body_of(request, CHANGE_KEYS))
+    _noted(request, "drill", request.match_info["id"], change)
     return await _worked(request, {"what": "drill", "point": request.match_info["id"]})
 
 
 async def held(request: web.Request) -> web.StreamResponse:
     """Keep a point whatever the rules say."""
-    return await _noted(request, "hold")
+    return await _marked(request, "hold")
 
 
 async def released(request: web.Request) -> web.StreamResponse:
     """Let the rules decide again."""
-    return await _noted(request, "release")
+    return await _marked(request, "release")
 
 
-async def _noted(request: web.Request, what: str) -> web.StreamResponse:
+def _noted(request: web.Request, what: str, name: str, change: Change) -> None:
+    """In the audit, before the work is begun."""
+    _recovery(request)  # where there are no points nothing was done
+    request.app[SUPERVISOR].keeper.note(what, name, change, "snapshot")
+
+
+async def _marked(request: web.Request, what: str) -> web.StreamResponse:
     body = await body_of(request, CHANGE_KEYS)
+    _noted(request, what, request.match_info["id"], change_of(request, body))
     asked = {"what": what, "point": request.match_info["id"], "reason": text_of(body, "reason")}
     return await _worked(request, asked)
 

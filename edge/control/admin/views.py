@@ -227,7 +227,7 @@ class Shown:
                 yield f"edge_disk_{name}", f"The disk tier's {name}", {}, float(value)
         yield "edge_ready", "1 when every worker listens", {}, float(whole.readiness()[0])
         yield "edge_workers", "Workers that are alive", {}, float(len(whole.workers.live))
-        yield "edge_worker_restarts", "Workers replaced", {}, float(sum(s.restarts for s in whole.workers.slots))
+        yield "edge_worker_restarts_total", "Workers replaced", {}, float(sum(s.restarts for s in whole.workers.slots))
         for pool in whole.routing.pools.values():
             for region, health in pool.health.items():
                 labels = {"pool": pool.name, "region": region}

@@ -21,7 +21,7 @@ from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
 from edge.dataplane.caching.purging import Purging
 from edge.dataplane.worker.explain import explain
-from edge.dataplane.worker.report import Counting, connections
+from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
 from edge.errors import BadRequest, EdgeError
 from edge.frames import Frame, Kind, ack, packed
 
@@ -240,9 +240,11 @@ class Agent:
         """A question of an operator."""
         what = body.get("what")
         if what == "connections":
-            return connections(self.worker)
+            return connections(self.worker, body.get("limit", MAX_CONNECTIONS))
         if what == "explain":
             return explain(self.worker, body)
+        if what == "hottest":
+            return self.worker.hottest.report(body["limit"], monotonic())
         if what == "pools":
             now = monotonic()
             return {"pools": {name: runtime.pool.table(now) for name, runtime in self.worker.pools.items()}}

@@ -6,6 +6,7 @@ One rule: this only reads, a second apart or when an operator asks; nothing on a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class Counting:
             "backends": {name: members for name, members in self._backends() if members},
             "counters": self._counters(),
             "words": self._words(),
-            "gauges": gauges(worker),
+            "gauges": {**gauges(worker), "vitals": worker.vitals.take()},
         }
 
     def _backends(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,18 +113,18 @@ def gauges(worker: Worker) -> dict[str, Any]:
     return found
 
 
-def connections(worker: Worker) -> dict[str, Any]:
+def connections(worker: Worker, limit: int = MAX_CONNECTIONS) -> dict[str, Any]:
     """Every client connection, every request that is at a backend, and each backend's sums.
 
     A backend's `in_flight` is the pool's count, its `requests` are found on its connections: they agree, always.
     """
     now = monotonic()
     clients = []
-    for downstream in list(worker.downstreams)[:MAX_CONNECTIONS]:
+    for downstream in islice(worker.downstreams, limit):
         clients.append(_client(downstream, now))
     return {
         "clients": clients,
-        "more": max(0, len(worker.downstreams) - MAX_CONNECTIONS),
+        "more": max(0, len(worker.downstreams) - limit),
         "requests": [
             row
             for runtime in worker.pools.values()

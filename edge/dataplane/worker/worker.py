@@ -22,7 +22,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.turns import FollowerCallbacks
+from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestHeaders, request_block
 from edge.http.memo import Memo
@@ -114,6 +116,8 @@ class Worker:
         self._drained = asyncio.Event()
         self._second = 0
         self._ticks = 0
+        self.hottest = Hottest()
+        self.vitals = Vitals(TICK_S)
         self.refresh()
 
     # -- set-up ----------------------------------------------------------------------------------------------------
@@ -185,7 +189,9 @@ class Worker:
             self._part(route.fold, now)
         if self.store is not None:
             self._part(self.store.tick, now)
+        self.hottest.take(self.log.waiting, now)
         self._part(self.log.flush)
+        self.vitals.ticked(now)
         self._ticks += 1
         if self._ticks % GEO_TICKS == 0 and self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)

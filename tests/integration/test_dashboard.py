@@ -1,0 +1,261 @@
+"""The dashboard in a real browser before a real gateway: its numbers are the API's, its forms do what they say.
+
+One rule: every test ends with a look at what the page wrote to its console and whom it asked; an error there, or a
+request to anyone but the gateway, fails it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession
+from kit.browser import Browser, chromium
+from kit.origin import ScriptedOrigin
+from kit.ports import LOOPBACK
+from kit.processes import GatewayProcess
+
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="there is no chromium"),
+    pytest.mark.timeout(120),
+    pytest.mark.xdist_group("browser"),
+]
+
+TOML = f"""
+[listen]
+http = ["{LOOPBACK}:@HTTP@"]
+workers = 1
+[admin]
+listen = "{LOOPBACK}:@ADMIN@"
+token_file = "@STATE@/admin.token"
+[state]
+path = "@STATE@"
+[log]
+access = "@STATE@/access.jsonl"
+[snapshots]
+repository = "file:@STATE@/points"
+[regions.eu]
+[regions.us]
+[pools.web]
+[[pools.web.backends]]
+url = "http://{LOOPBACK}:@ORIGIN@"
+region = "eu"
+[[pools.web.backends]]
+url = "http://localhost:@ORIGIN@"
+region = "us"
+[[routes]]
+name = "all"
+pool = "web"
+[routes.cache]
+"""
+
+
+class Page:
+    """A browser at the dashboard of a gateway, and the API beside it."""
+
+    def __init__(self, browser: Browser, gateway: GatewayProcess) -> None:
+        self.browser = browser
+        self.gateway = gateway
+        self.base = f"http://{LOOPBACK}:{gateway.admin_port}"
+        self.token = (gateway.directory / "state/admin.token").read_text().strip()
+
+    def api(self, path: str) -> Any:
+        """What the API says."""
+        asked = urllib.request.Request(self.base + path, headers={"Authorization": f"Bearer {self.token}"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(asked, timeout=10) as found:
+            return json.loads(found.read())
+
+    async def login(self, token: str = "") -> None:
+        """Type the token, as a person does."""
+        await self.browser.until("document.querySelector('dialog input[name=token]') !== null")
+        await self.browser.eval("document.querySelector('dialog input[name=token]').focus()")
+        await self.browser.type(token or self.token)
+        await self.browser.key("Enter", 13)
+
+    async def open(self) -> None:
+        """Go there and log in; returns when numbers are there."""
+        await self.browser.open(self.base + "/")
+        await self.login()
+        await self.browser.until("document.querySelectorAll('#backends tbody tr').length === 2")
+
+    async def get(self, path: str, times: int = 1) -> None:
+        """Ask the gateway for something."""
+        async with ClientSession() as client:
+            for _ in range(times):
+                async with client.get(f"http://{LOOPBACK}:{self.gateway.http_port}{path}") as response:
+                    await response.read()
+
+
+@pytest_asyncio.fixture
+async def page(origin: ScriptedOrigin, tmp_path: Path) -> AsyncIterator[Page]:
+    origin.default = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nCache-Control: max-age=60\r\n\r\nhello"]
+    toml = TOML.replace("@ORIGIN@", str(origin.port))
+    gateway = await asyncio.to_thread(GatewayProcess.start, toml, tmp_path)
+    try:
+        async with Browser(tmp_path / "browser") as browser:
+            found = Page(browser, gateway)
+            yield found
+            foreign = [url for url in browser.requests if not url.startswith((found.base, "about:"))]
+            assert not foreign, foreign
+            assert not browser.troubles, browser.troubles
+    finally:
+        gateway.stop()
+
+
+async def test_its_numbers_are_those_of_the_api(page: Page) -> None:
+    await page.get("/a?secret=1", 7)
+    await page.get("/b", 3)
+    await page.open()
+    await page.browser.until("document.querySelector('#tile-total').textContent === '10'")
+    status, cache = page.api("/v1/status"), page.api("/v1/cache")
+    assert sum(route["requests"] for route in status["requests"]["routes"].values()) == 10
+    shown = json.loads(
+        await page.browser.eval(
+            """JSON.stringify([...document.querySelectorAll('#backends tbody tr')].map(
+                row => [...row.children].map(cell => cell.textContent.trim())))"""
+        )
+    )
+    rows = {row[0]: row for row in shown}
+    for backend in status["backends"]:
+        row = rows[backend["id"]]
+        assert row[1:3] == ["web", backend["region"]]
+        assert row[3].split() == [backend["admin"], backend["health"]]
+        assert row[6] == str(backend["attempts"])
+    await page.browser.until("document.querySelectorAll('#cache .routes tbody tr').length === 1")
+    route = await page.browser.eval(
+        "[...document.querySelector('#cache .routes tbody tr').children].map(each => each.textContent).join('|')"
+    )
+    window = cache["routes"]["all"]["5m"]
+    assert route.startswith(f"all|{window['requests']}|{window['hit_rate'] * 100:.1f} %|")
+    top = await page.browser.until("document.querySelector('#cache .pair tbody')?.textContent")
+    assert f"{LOOPBACK}:{page.gateway.http_port}/a" in top and "secret" not in top
+    said = await page.browser.eval("document.querySelector('.plot').getAttribute('aria-label')")
+    assert said.startswith("Requests per second, now: all ")
+    assert await page.browser.eval("document.querySelectorAll('.plot canvas').length") == 4
+
+
+async def test_a_region_is_drained_by_its_form_and_the_event_is_seen(page: Page) -> None:
+    await page.open()
+    lane = "li[data-region=us]"
+    await page.browser.click(f"{lane} .acts button")
+    await page.browser.until("document.querySelector('dialog[open] input[name=reason]') !== null")
+    await page.browser.eval("document.querySelector('dialog input[name=reason]').focus()")
+    await page.browser.type("<b>maintenance</b>")
+    await page.browser.key("Enter", 13)
+    await page.browser.until(f"document.querySelector({lane!r}).textContent.includes('draining')")
+    assert page.api("/v1/regions/us")["admin"] == "draining"
+    assert page.api("/v1/regions/us")["change"]["reason"] == "<b>maintenance</b>"
+    assert await page.browser.eval(f"document.querySelector({lane!r}).querySelector('b') === null")  # text, not markup
+    await page.browser.until("document.querySelector('#events li[data-kind=\"region.admin\"]') !== null")
+    await page.browser.until(f"document.querySelector({lane!r}).textContent.includes('web 0 %')")
+    await page.browser.click(f"{lane} .acts button.main")
+    await page.browser.until("document.querySelector('dialog[open] button.main') !== null")
+    await page.browser.click("dialog[open] button.main")
+    await page.browser.until(f"!document.querySelector({lane!r}).textContent.includes('draining')")
+    assert page.api("/v1/regions/us")["admin"] == "active"
+
+
+async def test_the_token_is_kept_nowhere_and_a_wrong_one_is_asked_for_again(page: Page) -> None:
+    await page.browser.open(page.base + "/")
+    await page.login("w" * 40)
+    await page.browser.until("document.querySelector('dialog p')?.textContent.includes('token is needed')")
+    page.browser.troubles.clear()  # the browser itself notes the 401
+    await page.login()
+    await page.browser.until("document.querySelectorAll('#backends tbody tr').length === 2")
+    kept = await page.browser.eval(
+        """JSON.stringify([localStorage.length, sessionStorage.length, document.cookie, location.href,
+            document.documentElement.outerHTML])"""
+    )
+    assert json.loads(kept)[:3] == [0, 0, ""]
+    assert page.token not in kept
+    await page.browser.eval("location.reload()")
+    await page.browser.until("document.querySelector('dialog input[name=token]') !== null")
+
+
+async def test_purge_explain_and_snapshot_by_form(page: Page, origin: ScriptedOrigin) -> None:
+    await page.get("/a", 2)
+    await page.get("/b", 1)
+    before = len(origin.requests)
+    await page.open()
+    url = f"http://{LOOPBACK}:{page.gateway.http_port}/a"
+    await page.browser.eval(f"document.querySelector('#explain-url').value = {url!r}")
+    await page.browser.click("#explain form button[type=submit]")
+    steps = await page.browser.until(
+        "(all => all.length > 3 && all.map(each => each.textContent).join('|'))"
+        "([...document.querySelectorAll('#explain-steps > li')])"
+    )
+    assert "all" in steps and "hit" in steps and "fresh" in steps and "No backend is asked." in steps
+    assert len(origin.requests) == before
+    await page.browser.eval(f"document.querySelector('#purge-values').value = {url!r} + '\\n' + {url[:-1]!r} + 'b'")
+    await page.browser.click("#purge form button[type=submit]")
+    await page.browser.until("document.querySelector('#purge-result').textContent.startsWith('2 done, 2 stored')")
+    await page.get("/a")
+    assert len(origin.requests) == before + 1
+    await page.browser.click("#snapshot-take")
+    await page.browser.until("document.querySelector('#snapshot-step').textContent === 'done'")
+    points = page.api("/v1/snapshots")["points"]
+    await page.browser.until(f"document.querySelectorAll('#recovery tbody tr').length === {len(points)}")
+    assert page.api("/v1/audit")["audit"][0]["action"] == "snapshot.take"
+
+
+@pytest.mark.parametrize(("width", "height", "phone"), [(1400, 1000, False), (390, 844, True), (820, 1180, False)])
+async def test_nothing_sticks_out_at_any_width(page: Page, width: int, height: int, phone: bool) -> None:
+    await page.browser.size(width, height, phone)
+    await page.open()
+    for word in ("light", "dark"):
+        await page.browser.scheme(word)
+        assert await page.browser.eval("document.documentElement.scrollWidth") <= width
+    ratio = await page.browser.eval(CONTRAST)
+    assert ratio >= 4.5, "text is hard to read in the dark"
+
+
+async def test_it_can_be_used_by_keyboard_and_read_aloud(page: Page) -> None:
+    await page.open()
+    await page.browser.eval("document.body.focus()")
+    await page.browser.key("Tab", 9)
+    assert await page.browser.eval("document.activeElement.className") == "skip"
+    nameless = await page.browser.eval(NAMELESS)
+    assert nameless == "", nameless
+    seen = set()
+    for _ in range(60):
+        await page.browser.key("Tab", 9)
+        seen.add(await page.browser.eval(FOCUSED))
+    assert {"window", "pause", "theme", "Drain region eu"} <= seen
+
+
+CONTRAST = """(() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map((each) => {
+      const part = each / 255;
+      return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const back = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const found = getComputedStyle(at).backgroundColor;
+      if (!/rgba\\(.*, 0\\)/.test(found)) return found;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = [...document.querySelectorAll("main *, header *")].filter(
+    (node) => [...node.childNodes].some((each) => each.nodeType === 3 && each.data.trim()) && node.offsetParent);
+  return Math.min(...texts.map((node) => {
+    const [a, b] = [light(getComputedStyle(node).color), light(back(node))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }));
+})()"""
+
+FOCUSED = "document.activeElement.id || document.activeElement.getAttribute('aria-label')"
+
+NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, a, [role=img], section, table")]
+  .filter((node) => !node.hidden && !(node.getAttribute("aria-label") || node.getAttribute("aria-labelledby")
+    || node.caption || (node.labels && node.labels.length) || node.textContent.trim()))
+  .map((node) => node.outerHTML.slice(0, 80)).join("\\n")"""
