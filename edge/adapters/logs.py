@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge.adapters.background_writer import BackgroundWriter
 
-FLUSH_BYTES = 64 * 1024
+FLUSH_BYTES = 512 * 1024  # to wake the thread seldom: each time costs the loop a turn of the interpreter lock
 
 
 class AccessLog:

@@ -48,7 +48,9 @@ def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: by
 def client_lines(exchange: Exchange, fields: Fields | None = None) -> bytes:
     """The client's end-to-end lines as the backends of its route may see them; `fields` are given where ours are among
     them. A route that stores withholds what would change the answer without being in the key."""
-    block, rules = exchange.block, exchange.routed.rules
+    block, route = exchange.block, exchange.route
+    assert route is not None  # `routed` would be a call for each request
+    rules = route.rules
     if fields is None:
         if rules is None:
             return block.forward

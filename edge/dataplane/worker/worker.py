@@ -247,7 +247,7 @@ class Worker:
         route, upload, target = exchange.route, exchange.upload, exchange.target
         return _LINE % (
             self.log.stamp,
-            exchange.own_id(),
+            exchange.request_id or exchange.own_id(),
             exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes,
             route.label if route is not None else b"",
             exchange.method,
@@ -260,10 +260,10 @@ class Worker:
             (exchange.head_at - exchange.started_at) * 1e6 if exchange.head_at else 0,
             exchange.served_by,
             exchange.attempts,
-            _word(exchange.hedge),
+            _word(exchange.hedge) if exchange.hedge else b"",
             _word(exchange.verdict),
             _word(exchange.reason),
-            _word(exchange.error),
+            _word(exchange.error) if exchange.error else b"",
         )
 
     def _combined(self, exchange: Exchange) -> bytes:
