@@ -13,6 +13,7 @@ import re
 from typing import Any, Final
 
 from edge.http2.hpack import Field
+from edge.http2.priority import DEFAULT_URGENCY, urgency_of
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # a token without upper case
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -28,7 +29,19 @@ OPAQUE_BODY: Final = b"transfer-encoding: chunked\r\n"  # a body whose length no
 class RequestFields:
     """What a request's fields say. `malformed` is the reason why they are none, as counters have it."""
 
-    __slots__ = ("authority", "length", "malformed", "method", "path", "protocol", "raw", "read", "scheme", "size")
+    __slots__ = (
+        "authority",
+        "length",
+        "malformed",
+        "method",
+        "path",
+        "protocol",
+        "raw",
+        "read",
+        "scheme",
+        "size",
+        "urgency",
+    )
 
     def __init__(self) -> None:
         self.malformed = ""
@@ -40,6 +53,7 @@ class RequestFields:
         self.raw = b""  # the lines of an HTTP/1.1 header block
         self.length: int | None = None  # what content-length says, where it is a number
         self.size = 0  # of the decoded list
+        self.urgency = DEFAULT_URGENCY
         self.read: dict[bool, Any] = {}  # the grammar's facts, by whether a body follows; whoever reads keeps them here
 
 
@@ -124,6 +138,8 @@ def _regular(fields: list[Field], facts: RequestFields) -> bytes:
                 raise _Malformed("te")
             if name == b"content-length" and value.isdigit() and len(value) <= 18:
                 facts.length = int(value)
+            elif name == b"priority":
+                facts.urgency = urgency_of(value)
             lines.append(b"%b: %b\r\n" % (name, value))
     if host and not lines[0]:
         lines[0] = b"host: %b\r\n" % host

@@ -12,9 +12,12 @@ from edge.http2 import huffman
 from edge.http2.generations import Generations
 from edge.http2.static_table import NAMES, STATUSES
 
-BUDGET_BYTES = 2 * 1024 * 1024
+BUDGET_BYTES = 2 * 1024 * 1024  # of lines
+HEADS_BYTES = 12 * 1024 * 1024
+HEAD_LONGEST = 4096
+TAILS = 4096  # of hits: pairs of an age and a time to live
 LINE_LONGEST = 1024  # longer ones are coded without Huffman, and not remembered
-_COST_LINE = 250
+_COST_LINE, _COST_HEAD = 250, 400
 NO_TABLE = b"\x20"  # "my table has no room": what a client that makes its table smaller has to hear once
 
 
@@ -56,15 +59,35 @@ def status(code: bytes) -> bytes:
 class HeadCoder:
     """One for a worker: codes heads, and remembers the lines that come again."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_heads", "_lines", "_tails")
 
-    def __init__(self, budget: int = BUDGET_BYTES) -> None:
+    def __init__(self, budget: int = BUDGET_BYTES, heads_budget: int = HEADS_BYTES) -> None:
         self._lines: Generations[bytes, bytes] = Generations(budget)
+        self._heads: Generations[bytes, bytes] = Generations(heads_budget)
+        self._tails: dict[tuple[int, int], bytes] = {}
 
     def head(self, wire: bytes) -> bytes:
-        """A status line and field lines, each with its CRLF, as a field block."""
-        line, _, rest = wire.partition(b"\r\n")
-        return status(line[9:12]) + self.lines(rest)
+        """A status line and field lines, each with its CRLF, as a field block; from memory where it came before."""
+        known = self._heads.get(wire)
+        if known is not None:
+            return known[0]
+        found = self._heads.older(wire)
+        if found is None:
+            line, _, rest = wire.partition(b"\r\n")
+            found = status(line[9:12]) + self.lines(rest)
+            if len(wire) <= HEAD_LONGEST:
+                self._heads.keep(wire, hash(wire), found, _COST_HEAD + len(wire) + len(found))
+        return found
+
+    def hit(self, age: int, ttl: int) -> bytes:
+        """What the head of a hit ends with."""
+        tail = self._tails.get((age, ttl))
+        if tail is None:
+            if len(self._tails) >= TAILS:
+                self._tails.clear()
+            tail = self.lines(b"Age: %d\r\nCache-Status: edge; hit; ttl=%d\r\n" % (age, ttl))
+            self._tails[age, ttl] = tail
+        return tail
 
     def lines(self, lines: bytes) -> bytes:
         """Field lines, each with its CRLF, as a piece of a field block."""

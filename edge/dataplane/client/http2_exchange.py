@@ -1,0 +1,144 @@
+"""The exchange of an HTTP/2 stream: the same life as any, with its response and its request's body in frames.
+
+One rule: only framing differs. Ends are told by frames, so that there are no chunks, no lines of the connection, and
+no connection that has to end because a body's length is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge.dataplane.client.upload import Upload
+from edge.dataplane.exchange import CHUNKED, LENGTH, NO_BODY, NOT_STARTED, Exchange
+from edge.errors import EdgeError, ResponseInvalid
+from edge.http2.response_fields import field, status
+from edge.http.chunked import last_chunk
+from edge.http.grammar import Framing, ResponseFacts
+from edge.http.message import Line
+from edge.ports import Connection
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.http2_stream import Stream
+
+_CONTINUE = status(b"100")
+
+
+class StreamUpload(Upload):
+    """The body of a stream: it comes without framing of its own, and ends with a flag."""
+
+    __slots__ = ("_ends", "_trailers")
+
+    def __init__(self, exchange: Exchange, length: int | None) -> None:
+        super().__init__(exchange, length)
+        self._reader = None
+        self._ends = False
+        self._trailers: list[Line] = []
+
+    def came(self, data: bytes, ends: bool, trailers: list[Line] | None = None) -> None:
+        """A DATA frame's content, or the trailers behind the last of them."""
+        self._ends = ends
+        if trailers:
+            self._trailers = trailers
+        self.feed(data)
+
+    def _decode(self, data: bytes) -> tuple[list[bytes], bytes]:
+        self.received += len(data)
+        self.done = self._ends
+        return ([data] if data else []), b""
+
+    def _complete(self, connection: Connection) -> None:
+        if self.length is None:
+            connection.upload(last_chunk(self._trailers))
+        connection.upload_ends()
+
+
+class StreamExchange(Exchange):
+    """One request of an HTTP/2 connection."""
+
+    upload_class = StreamUpload
+
+    if TYPE_CHECKING:
+        front: Stream  # type: ignore[assignment]  # it has the same calls
+
+    def interim(self, facts: ResponseFacts) -> None:
+        """Pass a 1xx on; 101 is none in HTTP/2 (RFC 9113 8.6)."""
+        if self.mode == NOT_STARTED and facts.status not in (100, 101):
+            self.front.head(self.worker.http2.coder.head(facts.wire), False)
+
+    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """Begin the response with what a backend sent; end it too when `done`."""
+        if facts.status == 101:
+            self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
+            return
+        wire = self.open(facts.status, facts.wire, length, facts.framing is Framing.NONE)
+        self.begin(wire, b"", facts.has_date, done and not body)
+        if body:
+            self.bytes_out = len(body)
+            self.front.body((body,), done or self._is_whole())
+        if done:
+            self.finish()
+
+    def open(self, status: int, wire: bytes, length: int | None, bodiless: bool) -> bytes:
+        """Begin a response of `length` bytes (None: its end will tell)."""
+        self.status = status
+        self.expected = length
+        if bodiless or self.method == b"HEAD":
+            self.mode = NO_BODY
+        else:
+            self.mode = CHUNKED if length is None else LENGTH
+        return wire
+
+    def own_lines(self, has_date: bool) -> bytes:
+        """What the gateway adds to every head."""
+        lines = self.cache_status
+        if self.worker.limits.return_id:
+            lines += b"X-Request-Id: %b\r\n" % self.own_id()
+        return lines if has_date else self.worker.date_line + lines
+
+    def begin(self, wire: bytes, lines: bytes, has_date: bool, ends: bool = False) -> None:
+        """Write the head of a response whose body follows."""
+        coder = self.worker.http2.coder
+        block = coder.head(wire) + coder.lines(lines + self.own_lines(has_date))
+        self.front.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
+
+    def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
+        """Write a whole response; for HEAD without its body."""
+        if self.method == b"HEAD":
+            chunks = ()
+        self.expected = length
+        self.begin(wire, lines, True, not chunks)
+        if chunks:
+            self.bytes_out = length
+            self.front.body(chunks, True)
+
+    def body(self, data: bytes) -> None:
+        """More of the body; the caller heeds `front.paused`."""
+        self.bytes_out += len(data)
+        self.front.body((data,), self._is_whole())
+
+    def _is_whole(self) -> bool:
+        return self.mode == LENGTH and self.bytes_out == self.expected
+
+    def end(self, trailers: list[Line] | None = None) -> None:
+        """The response is whole."""
+        if self.mode == LENGTH and self.bytes_out != self.expected:
+            self.broken(EdgeError("body and length disagree"))
+            return
+        if self.mode == CHUNKED:
+            self.front.body((), True, _block(trailers) if trailers else None)
+        self.finish()
+
+    def invite_body(self) -> None:
+        """Answer `Expect: 100-continue`."""
+        upload = self.upload
+        if not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
+            self.invited = True
+            self.front.head(_CONTINUE, False)
+
+    def switch(self, facts: Any, first: bytes) -> None:
+        """Never: see `head`."""
+        raise AssertionError("no 101 in HTTP/2")
+
+
+def _block(trailers: list[Line]) -> bytes:
+    return b"".join([field(name.lower(), value) for name, value in trailers])

@@ -1,0 +1,177 @@
+"""What each kind of frame from a client does to its connection (RFC 9113 6), but for the plain HEADERS of a request.
+
+One rule: a frame that costs us and not its sender spends a credit, whatever it says and whether it is sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge.http2 import frames as wire
+from edge.http2.frames import ACK, END_HEADERS, END_STREAM, Code, ConnectionFault, Setting, StreamFault
+from edge.http2.priority import urgency_of
+from edge.http2.response_fields import NO_TABLE
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.http2_connection import Http2Connection
+
+
+class Fragments:
+    """A field block that is not whole yet."""
+
+    __slots__ = ("ends_stream", "frames", "pieces", "size", "stream")
+
+    def __init__(self, stream: int, ends_stream: bool, first: bytes) -> None:
+        self.stream = stream
+        self.ends_stream = ends_stream
+        self.pieces = [first]
+        self.size = len(first)
+        self.frames = 0  # of CONTINUATION
+
+
+def data(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """DATA: credit of the connection is given back at once, that of the stream when its backend takes more."""
+    connection.came(len(payload))
+    content = wire.without_padding(flags, payload)
+    ends = bool(flags & END_STREAM)
+    if not content and not ends:
+        connection.control.spend("data")
+    stream = connection.receiver(stream_id)
+    if stream is None:
+        return
+    if not stream.came(len(payload)):
+        raise StreamFault(Code.FLOW_CONTROL_ERROR, "flow_control")
+    if stream.left is not None:
+        stream.left -= len(content)
+        if stream.left < 0 or (ends and stream.left):
+            raise StreamFault(Code.PROTOCOL_ERROR, "length")
+    connection.upload(stream, content, ends, None)
+
+
+def headers(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """HEADERS that are padded, go on, or leave the request open."""
+    if not stream_id:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "headers_stream")
+    block = wire.field_block(flags, stream_id, payload)
+    ends = bool(flags & END_STREAM)
+    if flags & END_HEADERS:
+        connection.block(stream_id, block, ends)
+        return
+    connection.fragments = Fragments(stream_id, ends, block)
+    connection.await_rest()
+
+
+def continuation(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """CONTINUATION: few, none empty, and no more bytes than a head may have."""
+    fragments = connection.fragments
+    if fragments is None or fragments.stream != stream_id:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "continuation")
+    fragments.frames += 1
+    fragments.size += len(payload)
+    if not payload and not flags & END_HEADERS:
+        raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "flood_continuation")
+    if fragments.frames > connection.shared.limits.continuations or fragments.size > connection.worker.head.head_bytes:
+        raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "flood_continuation")
+    fragments.pieces.append(payload)
+    if flags & END_HEADERS:
+        connection.fragments = None
+        connection.block(stream_id, b"".join(fragments.pieces), fragments.ends_stream)
+
+
+def priority(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """PRIORITY: deprecated; it has to be sound all the same."""
+    connection.control.spend("priority")
+    wire.check_priority(stream_id, payload)
+
+
+def reset(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """RST_STREAM: the client wants the response no more."""
+    wire.check_reset(stream_id, payload)
+    connection.no_idle(stream_id)
+    stream = connection.streams.get(stream_id)
+    if stream is None:
+        connection.control.spend("reset")
+        return
+    connection.client_reset(stream)
+
+
+def settings(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """SETTINGS: those that concern what we send."""
+    pairs = wire.read_settings(flags, stream_id, payload)
+    connection.control.spend("settings")
+    if flags & ACK:
+        return
+    for key, value in pairs:
+        if key == Setting.INITIAL_WINDOW_SIZE:
+            connection.output.set_initial(value, connection.streams.values())
+        elif key == Setting.HEADER_TABLE_SIZE and value < connection.their_table:
+            connection.their_table = 0
+            connection.before_block = NO_TABLE
+    connection.output.frames.append(wire.SETTINGS_ACK)
+
+
+def push_promise(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """PUSH_PROMISE: never a client's."""
+    raise ConnectionFault(Code.PROTOCOL_ERROR, "push")
+
+
+def ping(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """PING: answered; or the answer to ours."""
+    wire.check_ping(stream_id, payload)
+    connection.control.spend("ping")
+    if flags & ACK:
+        connection.pinged(payload)
+    else:
+        connection.output.frames.append(wire.frame(wire.PING, ACK, 0, payload))
+
+
+def goaway(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """GOAWAY: the client opens no further streams; those that run are finished."""
+    wire.check_goaway(stream_id, payload)
+    connection.control.spend("goaway")
+    connection.leaves()
+
+
+def window_update(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """WINDOW_UPDATE: the client takes more."""
+    connection.control.spend("window_update")
+    if stream_id:
+        connection.no_idle(stream_id)
+    credit = wire.read_window_update(stream_id, payload)
+    if not stream_id:
+        connection.output.credit(credit)
+        return
+    stream = connection.streams.get(stream_id)
+    if stream is not None:
+        connection.output.credit_stream(stream, credit)
+
+
+def priority_update(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """PRIORITY_UPDATE: a stream became more or less urgent."""
+    connection.control.spend("priority")
+    about, field = wire.read_priority_update(stream_id, payload)
+    stream = connection.streams.get(about)
+    if stream is not None:
+        connection.output.prefer(stream, urgency_of(field))
+
+
+def unknown(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+    """Kinds that nobody knows are ignored (RFC 9113 4.1)."""
+    connection.control.spend("unknown")
+
+
+Handler = Callable[["Http2Connection", int, int, bytes], None]
+HANDLERS: dict[int, Handler] = {
+    wire.DATA: data,
+    wire.HEADERS: headers,
+    wire.PRIORITY: priority,
+    wire.RST_STREAM: reset,
+    wire.SETTINGS: settings,
+    wire.PUSH_PROMISE: push_promise,
+    wire.PING: ping,
+    wire.GOAWAY: goaway,
+    wire.WINDOW_UPDATE: window_update,
+    wire.CONTINUATION: continuation,
+    wire.PRIORITY_UPDATE: priority_update,
+}

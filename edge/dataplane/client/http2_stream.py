@@ -1,0 +1,203 @@
+"""One request on an HTTP/2 connection, as an exchange sees its client: the same calls as an HTTP/1.1 connection has.
+
+One rule: a stream ends once. What the client did to it, or we did, is told to its exchange before it is forgotten, so
+that a backend is free at once; a stream counts towards the limit until then.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from edge.dataplane.client.http2_exchange import StreamExchange
+from edge.errors import ClientGone
+from edge.http2.frames import Code, window_update
+from edge.http2.output import Piece, Sending
+
+if TYPE_CHECKING:
+    from edge.balance.geo import ClientPlace
+    from edge.dataplane.client.http2_connection import Http2Connection
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.upstream.binding import Bound
+
+HIGH, LOW = 64 * 1024, 16 * 1024  # bytes that may wait for the client before whoever writes them is held back
+HTTP2 = b"HTTP/2.0"
+
+
+class Stream(Sending):
+    """A client for one request."""
+
+    __slots__ = (
+        "_deadline",
+        "_receives",
+        "_unsaid",
+        "bound",
+        "connection",
+        "exchange",
+        "holding",
+        "is_gone",
+        "left",
+        "paused",
+        "receiving",
+        "scheme",
+        "worker",
+    )
+    exchange_class = StreamExchange
+    version = HTTP2
+    tunnel = None
+    asked_by: tuple[bytes, ...] = ()
+
+    def __init__(self, connection: Http2Connection, stream_id: int, receiving: bool, length: int | None) -> None:
+        super().__init__(stream_id, connection.output.initial)
+        self.connection = connection
+        self.worker = connection.worker
+        self.scheme = connection.scheme
+        self.exchange: Exchange | None = None
+        self.bound: Bound | None = None  # never longer than for this request
+        self.paused = False
+        self.is_gone = False
+        self.receiving = receiving  # the client may send a body
+        self.left = length  # bytes of it that are still to come, where it told
+        self.holding = False  # no credit is given: the backend is slow
+        self._receives = connection.shared.limits.window
+        self._unsaid = 0  # bytes that came and were not credited yet
+        self._deadline = inf
+
+    # -- what belongs to the connection --------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """The address of the other side."""
+        return self.connection.peer
+
+    @property
+    def peer_bytes(self) -> bytes:
+        """The same for the log."""
+        return self.connection.peer_bytes
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the other side is a trusted proxy."""
+        return self.connection.trusted
+
+    @property
+    def key_host(self) -> bytes | None:
+        """See `ClientConnection`."""
+        return self.connection.key_host
+
+    @property
+    def key_start(self) -> bytes:
+        """See `ClientConnection`."""
+        return self.connection.key_start
+
+    @property
+    def place(self) -> ClientPlace | None:
+        """Where the peer is, once somebody asked."""
+        return self.connection.place
+
+    @place.setter
+    def place(self, place: ClientPlace | None) -> None:
+        self.connection.place = place
+
+    @property
+    def forward_lines(self) -> tuple[bytes, bytes]:
+        """See `ClientConnection`."""
+        return self.connection.forward_lines
+
+    @forward_lines.setter
+    def forward_lines(self, lines: tuple[bytes, bytes]) -> None:
+        self.connection.forward_lines = lines
+
+    @property
+    def deadline(self) -> float:
+        """For what is awaited from the client."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if deadline < self.connection.deadline:
+            self.connection.deadline = deadline
+
+    # -- the response --------------------------------------------------------------------------------------------------
+
+    def head(self, block: bytes, ends: bool) -> None:
+        """A field block of the response: interim, or the final one. `ends`: nothing follows."""
+        self.connection.head(self, block, ends)
+
+    def body(self, pieces: tuple[Piece, ...], ends: bool, trailers: bytes | None = None) -> None:
+        """More of the body. `ends`: nothing follows but the trailers."""
+        connection = self.connection
+        connection.output.send(self, pieces, ends, trailers)
+        connection.soon()
+        if self.queued > HIGH:
+            self.paused = True
+            connection.worker.slow.add(connection)
+
+    def moved(self) -> None:
+        """Some of what was queued is sent."""
+        if self.paused and self.queued <= LOW:
+            self.paused = False
+            if self.exchange is not None:
+                self.exchange.client_resumed()
+
+    # -- the request's body --------------------------------------------------------------------------------------------
+
+    def came(self, size: int) -> bool:
+        """This many bytes of DATA came, padding included; False when the client had no credit for them."""
+        self._receives -= size
+        self._unsaid += size
+        return self._receives >= 0
+
+    def credit(self) -> None:
+        """Let the client send more, once there is enough to say."""
+        unsaid = self._unsaid
+        if not self.holding and self.receiving and unsaid * 2 >= self.connection.shared.limits.window:
+            self._unsaid = 0
+            self._receives += unsaid
+            self.connection.output.frames.append(window_update(self.id, unsaid))
+
+    def stop_reading(self, why: int = 0) -> None:
+        """The backend is slow: no more credit."""
+        self.holding = True
+
+    def start_reading(self, why: int = 0) -> None:
+        """It takes more."""
+        self.holding = False
+        if self.exchange is not None:
+            self.credit()
+            self.connection.soon()
+
+    def turn(self) -> None:
+        """Nothing of a body ever waits here."""
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def exchange_ended(self, keep: bool) -> None:
+        """The exchange is over; what it wrote may still wait for the client."""
+        self.exchange = None
+        self._deadline = inf
+        self.let_go()
+        if self.ended and not self.is_gone:
+            self.connection.close_stream(self)
+            self.connection.soon()
+
+    def abort(self, reset: bool = False) -> None:
+        """The response cannot be whole: reset, so that it does not look so."""
+        if not self.is_gone:
+            self.connection.reset(self, Code.INTERNAL_ERROR)
+
+    def gone(self, why: str) -> None:
+        """The stream is no more: its exchange hears of it."""
+        self.is_gone = True
+        self.drop()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client_gone(ClientGone(why))
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Hold no backend connection any more."""
+        bound, self.bound = self.bound, None
+        if bound is not None:
+            bound.end()

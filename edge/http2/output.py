@@ -1,0 +1,250 @@
+"""What one connection sends: frames that go out with the next write, and bodies that wait for windows and their turn.
+
+    piece of a body ─► room in both windows, nobody waits? ─yes─► a DATA frame now
+                                └─no─► queued ─► by urgency (RFC 9218), in turns of one frame ─► a DATA frame
+
+One rule: no stream holds another. A stream without room in its own window stands in no queue; those that can send take
+turns of 16 KiB; what is queued are the pieces themselves, never copies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from edge.http2.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEADERS,
+    LARGEST_WINDOW,
+    Code,
+    ConnectionFault,
+    StreamFault,
+    field_frames,
+    head,
+)
+from edge.http2.priority import DEFAULT_URGENCY, LEAST_URGENT
+
+Piece = bytes | bytearray | memoryview
+TURN_BYTES = 128 * 1024  # that one connection sends before others have their turn
+
+
+class Sending:
+    """The sending half of one stream."""
+
+    __slots__ = (
+        "_at",
+        "ended",
+        "ends",
+        "id",
+        "looked_at",
+        "pieces",
+        "queued",
+        "ready",
+        "sent",
+        "trailers",
+        "urgency",
+        "window",
+    )
+
+    def __init__(self, stream_id: int, window: int) -> None:
+        self.id = stream_id
+        self.window = window  # what the client takes of this stream; negative where it took room away
+        self.pieces: deque[Piece] = deque()
+        self._at = 0  # bytes of the first piece that are sent
+        self.queued = 0  # bytes in `pieces` that are not
+        self.ends = False  # what is queued is the last
+        self.ended = False  # END_STREAM is out
+        self.ready = False  # stands in a queue
+        self.trailers: bytes | None = None
+        self.urgency = DEFAULT_URGENCY
+        self.sent = 0  # bytes, so that progress can be seen
+        self.looked_at: tuple[int, float] = (0, 0.0)  # `sent` when it was looked at, and since when it is that
+
+    def take(self, most: int) -> list[Piece]:
+        """The next bytes, this many at most."""
+        out: list[Piece] = []
+        pieces, at = self.pieces, self._at
+        while most and pieces:
+            piece = pieces[0]
+            left = len(piece) - at
+            if left <= most:
+                out.append(memoryview(piece)[at:] if at else piece)
+                pieces.popleft()
+                most -= left
+                at = 0
+            else:
+                out.append(memoryview(piece)[at : at + most])
+                at += most
+                most = 0
+        self._at = at
+        return out
+
+    def drop(self) -> None:
+        """Nothing of what is queued is wanted."""
+        self.pieces.clear()
+        self.queued = self._at = 0
+        self.trailers = None
+        self.ended = True
+
+
+class Output:
+    """The frames of one connection, and its side of flow control."""
+
+    __slots__ = ("_initial", "_queues", "data_frames", "done", "frames", "is_open", "waiting", "window")
+
+    def __init__(self) -> None:
+        self.frames: list[Piece] = []  # what goes out with the next write
+        self.window = DEFAULT_WINDOW  # what the client takes of all streams together
+        self.is_open = True  # the transport takes more
+        self.waiting = 0  # streams that stand in a queue
+        self.data_frames = 0  # sent since the beginning
+        self.done: list[Sending] = []  # streams whose queue became shorter or empty, for who pumps to look at
+        self._initial = DEFAULT_WINDOW  # of a new stream
+        self._queues: list[deque[Sending]] = [deque() for _ in range(LEAST_URGENT + 1)]
+
+    @property
+    def initial(self) -> int:
+        """The window of a new stream."""
+        return self._initial
+
+    # -- heads ---------------------------------------------------------------------------------------------------------
+
+    def head(self, stream_id: int, block: bytes, ends: bool) -> None:
+        """A field block: HEADERS, with CONTINUATION where it has to be."""
+        size = len(block)
+        if size <= FRAME_BYTES:
+            self.frames.append(head(size << 8 | HEADERS, END_HEADERS | END_STREAM if ends else END_HEADERS, stream_id))
+            self.frames.append(block)
+        else:
+            self.frames.append(field_frames(stream_id, block, ends))
+
+    # -- bodies --------------------------------------------------------------------------------------------------------
+
+    def whole_body(self, stream_id: int, body: bytes) -> bool:
+        """Send the whole body of a new stream at once; False when that is not possible now."""
+        size = len(body)
+        if size > FRAME_BYTES or size > self.window or size > self._initial or self.waiting or not self.is_open:
+            return False
+        self.window -= size
+        self.data_frames += 1
+        self.frames.append(head(size << 8, END_STREAM, stream_id))
+        self.frames.append(body)
+        return True
+
+    def send(self, stream: Sending, pieces: Iterable[Piece], ends: bool, trailers: bytes | None = None) -> None:
+        """Queue pieces of a body; `pump` sends them. `ends`: they are the last, but for trailers."""
+        for piece in pieces:
+            if piece:
+                stream.pieces.append(piece)
+                stream.queued += len(piece)
+        if ends:
+            stream.ends = True
+            stream.trailers = trailers
+            if not stream.queued:
+                self._end(stream)
+                return
+        self._queue(stream)
+
+    def _queue(self, stream: Sending) -> None:
+        if not stream.ready and stream.queued and stream.window > 0:
+            stream.ready = True
+            self.waiting += 1
+            self._queues[stream.urgency].append(stream)
+
+    def _end(self, stream: Sending) -> None:
+        """Nothing is queued any more: say that it was all."""
+        if stream.ended:
+            return
+        stream.ended = True
+        if stream.trailers is not None:
+            self.head(stream.id, stream.trailers, True)
+        else:
+            self.frames.append(head(DATA, END_STREAM, stream.id))
+
+    def pump(self) -> bool:
+        """Make frames of what is queued, as far as windows and the transport go; whether there is more to send in
+        another turn. Streams that moved are in `done`."""
+        if not self.waiting or not self.is_open:
+            return False
+        budget = TURN_BYTES
+        for queue in self._queues:
+            while queue:
+                if self.window <= 0:
+                    return False
+                if budget <= 0:
+                    return True
+                stream = queue.popleft()
+                if stream.queued and stream.window > 0:
+                    budget -= self._frame(stream)
+                    if stream.queued and stream.window > 0:
+                        queue.append(stream)
+                        continue
+                stream.ready = False
+                self.waiting -= 1
+        return False
+
+    def _frame(self, stream: Sending) -> int:
+        """One DATA frame of a stream."""
+        size = min(stream.queued, stream.window, self.window, FRAME_BYTES)
+        stream.queued -= size
+        stream.window -= size
+        stream.sent += size
+        self.window -= size
+        self.data_frames += 1
+        flags = 0
+        if not stream.queued and stream.ends and stream.trailers is None:
+            flags = END_STREAM
+            stream.ended = True
+        self.frames.append(head(size << 8, flags, stream.id))
+        self.frames.extend(stream.take(size))
+        if not stream.queued and stream.ends:
+            self._end(stream)
+        self.done.append(stream)
+        return size
+
+    def drop(self, stream: Sending) -> None:
+        """The stream is reset: nothing more of it is sent."""
+        stream.drop()
+        if stream.ready:
+            stream.ready = False
+            self.waiting -= 1
+            self._queues[stream.urgency].remove(stream)
+
+    def prefer(self, stream: Sending, urgency: int) -> None:
+        """The client told how urgent it is."""
+        ready = stream.ready
+        if ready:
+            self._queues[stream.urgency].remove(stream)
+            self.waiting -= 1
+            stream.ready = False
+        stream.urgency = urgency
+        if ready:
+            self._queue(stream)
+
+    # -- windows -------------------------------------------------------------------------------------------------------
+
+    def credit(self, amount: int) -> None:
+        """The client takes more of all streams. Raises ConnectionFault."""
+        self.window += amount
+        if self.window > LARGEST_WINDOW:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_overflow")
+
+    def credit_stream(self, stream: Sending, amount: int) -> None:
+        """It takes more of one. Raises StreamFault."""
+        stream.window += amount
+        if stream.window > LARGEST_WINDOW:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "window_overflow")
+        self._queue(stream)
+
+    def set_initial(self, initial: int, streams: Iterable[Sending]) -> None:
+        """New streams begin with this window; those that run are changed by the difference (RFC 9113 6.9.2)."""
+        change, self._initial = initial - self._initial, initial
+        for stream in streams:
+            stream.window += change
+            if stream.window > LARGEST_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_overflow")
+            self._queue(stream)
