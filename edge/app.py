@@ -49,6 +49,7 @@ from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
+from edge.http2.limits import Http2Limits
 from edge.ports import Link, LogSink, Timeouts
 
 
@@ -68,7 +69,8 @@ def build(
     limits = config.limits
     head = Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
     log = log or AccessLog(config.log.access)
-    worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies))
+    http2 = Http2Limits(**config.listen.http2.model_dump())
+    worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies), http2)
     worker.combined = config.log.format == "combined"
     applications = loaded(config, filename, given)
     if applications is not None:
@@ -114,9 +116,9 @@ async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:
     for address in config.listen.http:
         sock = bind(address.host, address.port, config.listen.backlog)
         bound.append(sock.getsockname()[:2])
-        await worker.listen(sock, None, config.listen.backlog)
+        await worker.listen(sock, None, config.listen.backlog, config.listen.h2c)
     for listener in config.listen.https:
-        tls = server_context([(each.cert, each.key) for each in listener.certificates])
+        tls = server_context([(each.cert, each.key) for each in listener.certificates], listener.protocols)
         sock = bind(listener.address.host, listener.address.port, config.listen.backlog)
         bound.append(sock.getsockname()[:2])
         await worker.listen(sock, tls, config.listen.backlog)

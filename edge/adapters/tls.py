@@ -14,7 +14,7 @@ from typing import Any
 from edge.errors import ConfigError
 
 
-def server_context(certificates: Sequence[tuple[str, str]]) -> ssl.SSLContext:
+def server_context(certificates: Sequence[tuple[str, str]], protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
     """A listener's context from (certificate chain, key) files; the client's name chooses among several.
 
     Raises ConfigError naming the file that cannot be used.
@@ -22,7 +22,7 @@ def server_context(certificates: Sequence[tuple[str, str]]) -> ssl.SSLContext:
     contexts = [_loaded(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), cert, key) for cert, key in certificates]
     first = contexts[0]
     for context in contexts:  # the protocols are those of the context that the client's name chose
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(protocols)
     by_name = {
         name: context for (cert, _), context in zip(certificates, contexts, strict=True) for name in _names(cert)
     }

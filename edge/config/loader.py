@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from edge.config.cache import Cache
 from edge.config.checks import cross_problems, items, table
+from edge.config.http2 import Http2
 from edge.config.keys import Key, keys_of, problems_of
 from edge.config.positions import Problem, lines, scan, syntax_lines
 from edge.config.routing import Pool, Region, Retry, Route, Timeouts
@@ -49,6 +50,9 @@ class HttpsListener(Section):
     """`listen.https`: one TLS listener."""
 
     address: ListenAddress = entry(..., "Where to listen")
+    protocols: Annotated[Many[Literal["h2", "http/1.1"]], Field(min_length=1)] = entry(
+        ["h2", "http/1.1"], "What clients may agree on (ALPN), the most wanted first"
+    )
     certificates: Annotated[Many[Certificate], Field(min_length=1)] = entry(
         ..., "The first serves clients that name no host"
     )
@@ -59,6 +63,10 @@ class Listen(Section):
 
     http: Many[ListenAddress] = entry([], "Where to listen for plain HTTP; port 0 is any free one")
     https: Many[HttpsListener] = entry([], "Where to listen for HTTPS")
+    h2c: bool = entry(
+        False, "Let clients of http speak HTTP/2 from the first byte on (no upgrade): for proxies before us"
+    )
+    http2: Http2 = entry({}, "Limits of HTTP/2 connections")
     workers: Workers = entry(
         1,
         'Processes with a memory cache each; "auto" = one for each core, or one where a route caches without disk',

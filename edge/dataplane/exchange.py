@@ -13,8 +13,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
+from edge.dataplane.client.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.client.error_response import error_response, status_line
-from edge.dataplane.client.tunnel import Tunnel
+from edge.dataplane.client.tunnel import switch
+from edge.dataplane.client.upload import Upload
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import Told, port_of
@@ -27,18 +29,19 @@ if TYPE_CHECKING:
     from edge.dataplane.caching.cold import Cold
     from edge.dataplane.caching.follower import Follower
     from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.downstream import Downstream
     from edge.dataplane.client.file_sender import FileSender
-    from edge.dataplane.client.upload import Upload
     from edge.dataplane.upstream.fetch import Fetch
     from edge.dataplane.worker.router import Route
 
 _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
-NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)
 
 
 class Exchange:
     """What is known of one request while it runs, and what is written of its response."""
 
+    upload_class: type[Upload] = Upload  # how a request's body is read
+    version = b"HTTP/1.1"  # as logs have it
     route: Route | None = None
     fetch: Fetch | None = None
     follower: Follower | Cold | FileSender | None = None  # where it stands in a fill that it shares
@@ -72,13 +75,15 @@ class Exchange:
     _at_end: tuple[Callable[[], None], ...] = ()
 
     def __init__(
-        self, downstream: ClientConnection, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
+        self, downstream: Downstream, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
     ) -> None:
-        self.downstream = downstream
+        self.downstream: ClientConnection = downstream  # type: ignore[assignment]  # a subclass writes to another kind
         self.worker = downstream.worker
         self.method = method
         self.target = target
         self.is_http11 = is_http11  # HTTP/1.1 when true, else 1.0
+        if not is_http11:
+            self.version = b"HTTP/1.0"
         self.block = block
         self.host = block.host  # lower case, as received: routes and backends see it
         self.scheme = downstream.scheme  # the client's own, also behind a trusted proxy
@@ -94,13 +99,13 @@ class Exchange:
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Begin the response with what a backend sent; end it too when `done`."""
+        self.head_at = monotonic()
         if facts.status == 101:
             if facts.upgrade == self.block.upgrade:
-                self.switch(facts, body)
+                switch(self, facts, body)
             else:
                 self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
-        self.head_at = monotonic()
         if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
             route = self.route
@@ -142,9 +147,9 @@ class Exchange:
             self.keep = False
         return wire
 
-    def whole(self, wire: bytes, has_date: bool, age: bytes = b"") -> bytes:
+    def whole(self, wire: bytes, has_date: bool, lines: bytes = b"") -> bytes:
         """A response's whole head: the gateway's own lines put to it, the route's header rules applied."""
-        route, own = self.route, age + self.own_lines(has_date)
+        route, own = self.route, lines + self.own_lines(has_date)
         if route is None or route.delivery is None:
             return wire + own
         return route.delivery.head(self, wire, own, self.served_by.rpartition(b'"')[2])
@@ -162,6 +167,21 @@ class Exchange:
         else:
             connection = b"\r\n" if self.is_http11 else b"Connection: keep-alive\r\n\r\n"
         return status + connection if has_date else self.worker.date_line + status + connection
+
+    def begin(self, wire: bytes, lines: bytes, has_date: bool) -> None:
+        """Write the head of a response whose body follows: `wire` as `open` gave it, and further lines."""
+        self.downstream.transport.write(self.whole(wire, has_date, lines))
+
+    def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
+        """Write a whole response, Date among its lines; for HEAD without its body."""
+        head = self.whole(wire, True, lines)
+        transport = self.downstream.transport
+        if not chunks or self.method == b"HEAD":
+            transport.write(head)
+        elif length < WRITE_TOGETHER and len(chunks) == 1:
+            transport.write(head + chunks[0])
+        else:
+            transport.writelines((head, *chunks))
 
     def body(self, data: bytes) -> None:
         """More of the body; the caller heeds `downstream.paused`."""
@@ -287,11 +307,12 @@ class Exchange:
         self.status, self.mode = status, LENGTH
         self.cache_status = b""  # the cache had no part in it
         sized = b"" if status in (204, 304) else b"Content-Length: %d\r\n" % len(body)
-        head = self.whole(b"%b%b%b%b" % (status_line(status), self.worker.date_line, lines, sized), True)
         if self.method == b"HEAD":
             body = b""
         self.bytes_out = len(body)
-        self.downstream.transport.write(head + body)
+        self.respond(
+            status_line(status), b"%b%b%b" % (self.worker.date_line, lines, sized), (body,) if body else (), len(body)
+        )
         self.finish()
 
     # -- failures --------------------------------------------------------------------------------------------------
@@ -315,8 +336,7 @@ class Exchange:
         lines, body = error_response(error, self.worker.date_line)
         self.status = error.status
         self.mode = LENGTH
-        head = self.whole(b"%b%bContent-Length: %d\r\n" % (status_line(error.status), lines, len(body)), True)
-        self.downstream.transport.write(head if self.method == b"HEAD" else head + body)
+        self.respond(status_line(error.status), b"%bContent-Length: %d\r\n" % (lines, len(body)), (body,), len(body))
         self.finish()
 
     def broken(self, error: EdgeError) -> None:
@@ -363,19 +383,6 @@ class Exchange:
             self.fail(ClientSlow("request body not in time"))
 
     # -- the end ---------------------------------------------------------------------------------------------------
-
-    def switch(self, facts: ResponseFacts, first: bytes) -> None:
-        """101: from here on bytes pass both ways until one side ends."""
-        fetch = self.fetch
-        assert fetch is not None and facts.upgrade is not None
-        self.status = 101
-        self.head_at = monotonic()
-        self.keep = False
-        self.mode = CLOSE
-        downstream = self.downstream
-        downstream.transport.write(facts.wire + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % facts.upgrade + first)
-        self.bytes_out += len(first)
-        Tunnel(self, downstream, fetch)
 
     def finish(self) -> None:
         """Stage 9, exactly once: count, log, let the connection go on."""

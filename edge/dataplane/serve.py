@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 from edge.dataplane.caching.fast_hit import try_fast_hit
 from edge.dataplane.caching.lookup import lookup
 from edge.dataplane.caching.purging import obey
-from edge.dataplane.client.upload import Upload
-from edge.dataplane.exchange import Exchange
 from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
@@ -30,6 +28,9 @@ from edge.http.grammar import RequestHeaders, absolute_target
 
 if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.downstream import Downstream
+    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.worker.router import Route
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F
@@ -38,16 +39,27 @@ USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTI
 
 
 def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHeaders) -> None:
-    """One request whose head the grammar proved. Everything that can go wrong has become an answer when it returns."""
-    worker, target = downstream.worker, line[2]
-    exchange = None
-    try:
-        route = None
-        if block.quick and worker.quick and target[0] == SLASH and line[3] != b"0" and not block.close:
+    """One request of HTTP/1 whose head the grammar proved. Everything that can go wrong has become an answer when it
+    returns."""
+    worker, target, route = downstream.worker, line[2], None
+    if block.quick and worker.quick and target[0] == SLASH and line[3] != b"0" and not block.close:
+        try:
             route = worker.router.get(block.host, target)
             if route is not None and line[1] == b"GET" and try_fast_hit(downstream, route, target, block):
                 return
-        downstream.exchange = exchange = Exchange(downstream, line[1], target, line[3] != b"0", block)
+        except Exception as error:
+            fail(downstream.begin_exchange(line[1], target, True, block), error)
+            return
+    serve_fully(downstream, line[1], target, line[3] != b"0", block, route)
+
+
+def serve_fully(
+    downstream: Downstream, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders, route: Route | None
+) -> None:
+    """One request, of whatever protocol, that no fast hit answered; `route` where that is known."""
+    exchange = downstream.begin_exchange(method, target, is_http11, block)
+    worker = exchange.worker
+    try:
         admit(exchange)
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
         if route.match is not None:
@@ -68,12 +80,15 @@ def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHea
         else:
             enter(exchange)
     except Exception as error:
-        if not isinstance(error, EdgeError):  # a bug, not an outcome: answered, counted, its traceback told
-            worker.report_bug(error)
-            error = EdgeError("internal error")
-        if exchange is None:
-            downstream.exchange = exchange = Exchange(downstream, line[1], target, line[3] != b"0", block)
-        exchange.fail(error)
+        fail(exchange, error)
+
+
+def fail(exchange: Exchange, error: Exception) -> None:
+    """Answer what a stage let out. What is no outcome is a bug: answered, counted, its traceback told."""
+    if not isinstance(error, EdgeError):
+        exchange.worker.report_bug(error)
+        error = EdgeError("internal error")
+    exchange.fail(error)
 
 
 def enter(exchange: Exchange) -> None:
@@ -99,7 +114,7 @@ def admit(exchange: Exchange) -> None:
     if not block.plain and (block.length or block.chunked):
         if block.chunked and not exchange.is_http11:
             raise BadRequest("Transfer-Encoding in HTTP/1.0")
-        exchange.upload = Upload(exchange, block.length)
+        exchange.upload = exchange.upload_class(exchange, block.length)
     worker = exchange.worker
     if worker.stopping:
         raise NoBackend("shutting down")
@@ -142,10 +157,8 @@ def _other_form(exchange: Exchange, target: bytes) -> None:
     exchange.host, exchange.target = found
 
 
-def refuse(downstream: ClientConnection, error: ClientError) -> None:
+def refuse(downstream: Downstream, error: ClientError) -> None:
     """Answer bytes that are no request: the error, then the end of the connection."""
-    block = downstream.worker.no_block
-    exchange = Exchange(downstream, b"-", b"-", True, block)
-    downstream.exchange = exchange
+    exchange = downstream.begin_exchange(b"-", b"-", True, downstream.worker.no_block)
     exchange.keep = False
     exchange.fail(error)

@@ -17,6 +17,7 @@ from edge.http2.frames import Code, ConnectionFault
 from edge.http2.static_table import FIRST_DYNAMIC, STATIC
 
 Field = tuple[bytes, bytes]
+DEFAULT_TABLE = 4096  # what a connection begins with, whatever is announced (RFC 9113 6.5.2)
 ENTRY_BYTES = 32  # what an entry counts beside its bytes (RFC 7541 4.1)
 SIZE_UPDATES = 2  # more never make sense at the start of one block (RFC 7541 4.2)
 FAR_OVER = 4  # a block with so many times the fields or bytes of the limit is an attack
@@ -28,7 +29,7 @@ class ListLimits:
 
     fields: int = 100
     size: int = 32 * 1024  # of names and values, and FIELD_BYTES for each
-    table: int = 4096  # what we announce as SETTINGS_HEADER_TABLE_SIZE
+    table: int = DEFAULT_TABLE  # what we announce as SETTINGS_HEADER_TABLE_SIZE
 
 
 FIELD_BYTES = 4  # what a field line has besides name and value in HTTP/1.1

@@ -21,7 +21,7 @@ class Http2Limits:
     streams: int = 100  # at the same time
     requests: int = 10_000  # of one connection, then it is asked to go
     resets: int = 200  # at once, and
-    resets_per_s: float = 20.0
+    resets_per_second: float = 20.0
     control_frames: int = 200  # at once, and more as they are earned
     continuations: int = 8
     window: int = 64 * 1024  # what one stream may send ahead
@@ -46,7 +46,7 @@ class Resets:
     def spend(self, now: float) -> None:
         """One stream was reset. Raises ConnectionFault."""
         limits = self._limits
-        self._left = min(float(limits.resets), self._left + (now - self._at) * limits.resets_per_s) - 1
+        self._left = min(float(limits.resets), self._left + (now - self._at) * limits.resets_per_second) - 1
         self._at = now
         if self._left < 0:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "flood_resets")

@@ -94,13 +94,14 @@ class Sending:
 class Output:
     """The frames of one connection, and its side of flow control."""
 
-    __slots__ = ("_initial", "_queues", "data_frames", "done", "frames", "is_open", "waiting", "window")
+    __slots__ = ("_initial", "_queues", "data_frames", "done", "frames", "is_open", "queued", "waiting", "window")
 
     def __init__(self) -> None:
         self.frames: list[Piece] = []  # what goes out with the next write
         self.window = DEFAULT_WINDOW  # what the client takes of all streams together
         self.is_open = True  # the transport takes more
         self.waiting = 0  # streams that stand in a queue
+        self.queued = 0  # bytes of bodies that wait, for their turn or for windows
         self.data_frames = 0  # sent since the beginning
         self.done: list[Sending] = []  # streams whose queue became shorter or empty, for who pumps to look at
         self._initial = DEFAULT_WINDOW  # of a new stream
@@ -141,6 +142,7 @@ class Output:
             if piece:
                 stream.pieces.append(piece)
                 stream.queued += len(piece)
+                self.queued += len(piece)
         if ends:
             stream.ends = True
             stream.trailers = trailers
@@ -191,6 +193,7 @@ class Output:
         """One DATA frame of a stream."""
         size = min(stream.queued, stream.window, self.window, FRAME_BYTES)
         stream.queued -= size
+        self.queued -= size
         stream.window -= size
         stream.sent += size
         self.window -= size
@@ -208,6 +211,7 @@ class Output:
 
     def drop(self, stream: Sending) -> None:
         """The stream is reset: nothing more of it is sent."""
+        self.queued -= stream.queued
         stream.drop()
         if stream.ready:
             stream.ready = False

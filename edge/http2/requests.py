@@ -11,6 +11,7 @@ from __future__ import annotations
 from edge.http2.frames import ConnectionFault
 from edge.http2.generations import Generations
 from edge.http2.hpack import (
+    DEFAULT_TABLE,
     Field,
     Listed,
     ListLimits,
@@ -46,7 +47,7 @@ class RequestReader:
         self._blocks: Generations[Block, tuple[RequestFields, Table]] = Generations(budget)
         self._strings: Generations[bytes, bytes] = Generations(STRINGS_BYTES)
         self._tables: Generations[tuple[tuple[Field, ...], int], Table] = Generations(TABLES_BYTES)
-        self.first_table = empty_table(limits.table)  # the one of every connection at its start
+        self.first_table = empty_table(DEFAULT_TABLE)  # the one of every connection at its start
         self.remembers = True  # off to compare
 
     def request(self, block: bytes, table: Table) -> tuple[RequestFields | None, bytes | None, Table]:

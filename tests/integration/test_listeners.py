@@ -69,7 +69,7 @@ async def test_every_certificate_speaks_alpn(tmp_path: Path, name: str) -> None:
         client.set_alpn_protocols(["h2", "http/1.1"])
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname=name)
         found = writer.get_extra_info("ssl_object")
-        assert found.selected_alpn_protocol() == "http/1.1"
+        assert found.selected_alpn_protocol() == "h2"
         writer.close()
     finally:
         await worker.close()

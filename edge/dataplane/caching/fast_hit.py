@@ -16,7 +16,7 @@ from edge.http.grammar import RequestHeaders
 from edge.http.text import quote
 
 if TYPE_CHECKING:
-    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.downstream import Asking
     from edge.dataplane.worker.router import Route
 
 WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second buffer
@@ -27,7 +27,7 @@ _LOG_LINE = (  # the keys of `Worker.line`; what a hit has none of is said once 
 )
 
 
-def try_fast_hit(downstream: ClientConnection, route: Route, target: bytes, block: RequestHeaders) -> bool:
+def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: RequestHeaders) -> bool:
     """Answer a kept connection's plain GET from store; False when that takes more than this."""
     worker = downstream.worker
     store, rules, host = worker.store, route.rules, block.host
@@ -52,15 +52,14 @@ def try_fast_hit(downstream: ClientConnection, route: Route, target: bytes, bloc
     if ttl <= 0:
         return False
     age = now - stored.born if now > stored.received_at > stored.born else stored.age(now)
-    head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (stored.wire, age, ttl)
-    length, chunks = stored.length, stored.chunks
+    length = stored.length
     meter = route.meter
     meter.hits += 1
     meter.hit_bytes += length
     log = worker.log
     if log.enabled:
         if worker.combined:
-            first = b"GET %b HTTP/1.1" % quote(target)
+            first = b"GET %b %b" % (quote(target), downstream.version)
             log.add(worker.combined_line(downstream.peer_bytes, block, first, (200, length)))
         else:
             log.add(
@@ -76,8 +75,5 @@ def try_fast_hit(downstream: ClientConnection, route: Route, target: bytes, bloc
                 )
             )
     # The write comes last: nothing that could fail follows it, so there can be no second answer.
-    if length < WRITE_TOGETHER and len(chunks) == 1:
-        downstream.transport.write(head + chunks[0])
-    else:
-        downstream.transport.writelines((head, *chunks))
+    downstream.send_stored(stored, age, ttl)
     return True

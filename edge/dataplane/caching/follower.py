@@ -15,8 +15,8 @@ from edge.cache.policy import Decision
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Verdict
 from edge.dataplane.caching.response_start import ResponseStart
+from edge.dataplane.client.body_mode import NO_BODY
 from edge.dataplane.client.error_response import status_line
-from edge.dataplane.exchange import NO_BODY
 from edge.errors import EdgeError
 from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_modified_fields
 from edge.http.message import RequestHead
@@ -121,10 +121,10 @@ class Follower:
         if response_start.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
             exchange.fail(EdgeError("unexpected upgrade"))
         elif not self._answered_shortly(response_start):
-            head = exchange.open(
+            wire = exchange.open(
                 response_start.status, response_start.wire, response_start.length, response_start.bodiless
             )
-            exchange.downstream.transport.write(exchange.whole(head, response_start.dated))
+            exchange.begin(wire, b"", response_start.dated)
 
     def _answered_shortly(self, response_start: ResponseStart) -> bool:
         """304 or 412 where the client's conditions say so and ours went to the origin in their place."""
@@ -141,8 +141,7 @@ class Follower:
         exchange, fill = self.exchange, self.fill
         self.fill = self.flight = None
         exchange.status, exchange.mode, exchange.follower = status, NO_BODY, None
-        head = exchange.whole(status_line(status) + fields.encode(), b"date" in fields)
-        exchange.downstream.transport.write(head)
+        exchange.begin(status_line(status), fields.encode(), b"date" in fields)
         exchange.finish()
         if fill is not None:
             fill.leave(self, None)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from edge.cache.stored import Stored
 from edge.cache.verdict import Verdict
-from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
+from edge.dataplane.client.body_mode import LENGTH, NOT_STARTED
 from edge.dataplane.client.error_response import status_line
-from edge.dataplane.client.file_sender import FileSender, Part
-from edge.dataplane.exchange import LENGTH, NOT_STARTED
+from edge.dataplane.client.file_sender import FileSender, Head, Part
 from edge.errors import EdgeError
 from edge.http.cache_status import hit, line
 from edge.http.conditional import (
@@ -53,7 +52,7 @@ def serve(
         detail = "" if verdict is Verdict.HIT else exchange.reason
         exchange.cache_status = line(hit(stored.ttl(now), detail))
     if CLIENT_OWN.isdisjoint(request.fields.names()):
-        head = exchange.whole(stored.wire, True, b"Age: %d\r\n" % stored.age(now))
+        head = (stored.wire, b"Age: %d\r\n" % stored.age(now))
         exchange.status = stored.status
         if stored.file is None:
             write(exchange, head, stored.chunks, stored.length)
@@ -65,9 +64,9 @@ def serve(
     found = answer(request, stored.status, fields, stored.length, limit, stored.part)
     status, fields, chunks = _shaped(exchange, stored, fields, found)
     length = sum(len(each) if isinstance(each, bytes) else each[1] - each[0] for each in chunks)
-    lines = stored.wire if found.kind is Kind.FULL else status_line(status) + fields.encode()
     exchange.status = status
-    head = exchange.whole(lines, True, b"Age: %d\r\n" % stored.age(now))
+    age = b"Age: %d\r\n" % stored.age(now)
+    head = (stored.wire, age) if found.kind is Kind.FULL else (status_line(status), fields.encode() + age)
     if stored.file is None or not chunks:
         write(exchange, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
     else:
@@ -119,7 +118,7 @@ def cut(chunks: tuple[bytes, ...], start: int, stop: int) -> tuple[bytes, ...]:
 def send(
     exchange: Exchange,
     stored: Stored,
-    head: bytes,
+    head: Head,
     parts: tuple[Part, ...],
     length: int,
     lost: Callable[[], None] | None,
@@ -140,17 +139,11 @@ def send(
     FileSender(exchange, stored, head, parts, gone).start()
 
 
-def write(exchange: Exchange, head: bytes, chunks: tuple[bytes, ...], length: int) -> None:
+def write(exchange: Exchange, head: Head, chunks: tuple[bytes, ...], length: int) -> None:
     """The head and, unless it is for HEAD, the pieces; then the end."""
     exchange.mode = LENGTH
     exchange.from_store = True
-    transport = exchange.downstream.transport
-    if exchange.method == b"HEAD" or not chunks:
-        transport.write(head)
-    elif length < WRITE_TOGETHER and len(chunks) == 1:
+    if chunks and exchange.method != b"HEAD":
         exchange.bytes_out = length
-        transport.write(head + chunks[0])
-    else:
-        exchange.bytes_out = length
-        transport.writelines((head, *chunks))
+    exchange.respond(*head, chunks, length)
     exchange.finish()

@@ -18,18 +18,22 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
 from edge.dataplane.client import handshake
-from edge.dataplane.client.leaving import Leaving, Progress, unsent
-from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM, Reading
+from edge.dataplane.client.accepted import Accepted
+from edge.dataplane.client.http2_connection import Http2Connection
+from edge.dataplane.client.leaving import Leaving, Progress
+from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM
+from edge.dataplane.exchange import Exchange
 from edge.dataplane.serve import refuse, serve
 from edge.errors import ClientError, ClientGone, ClientSlow
-from edge.http.grammar import REQUEST_LINE
+from edge.http.grammar import REQUEST_LINE, RequestHeaders
 from edge.http.offence import offence
+from edge.http2.frames import PREFACE
 
 if TYPE_CHECKING:
-    from edge.balance.geo import ClientPlace
+    from edge.cache.stored import Stored
     from edge.dataplane.client.tunnel import Tunnel
-    from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.binding import Bound
     from edge.dataplane.worker.worker import Worker
 
@@ -48,56 +52,23 @@ class State(Enum):
     GONE = "gone"
 
 
-class ClientConnection(Reading):
+class ClientConnection(Accepted):
     """A client connection. At most one exchange runs on it at any time."""
 
-    __slots__ = (
-        "_progress",
-        "_served",
-        "_tls",
-        "asked_by",
-        "bound",
-        "deadline",
-        "exchange",
-        "forward_lines",
-        "key_host",
-        "key_start",
-        "leaving",
-        "paused",
-        "peer",
-        "peer_bytes",
-        "place",
-        "raw",
-        "scheme",
-        "state",
-        "trusted",
-        "tunnel",
-        "worker",
-    )
+    __slots__ = ("_h2c", "_served", "_tls", "asked_by", "bound", "exchange", "state", "tunnel")
+    version = b"HTTP/1.1"
 
-    def __init__(self, worker: Worker, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__()
-        self.worker = worker
-        self.scheme = b"http" if tls is None else b"https"
+    def __init__(self, worker: Worker, tls: ssl.SSLContext | None = None, h2c: bool = False) -> None:
+        """`h2c`: on a plain listener a client may begin with HTTP/2's preface."""
+        super().__init__(worker, b"http" if tls is None else b"https")
         self.state = State.OPEN
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
-        self.leaving: Leaving | None = None  # after the last answer
-        self.paused = False  # the client does not take what we write
-        self.deadline = inf  # for what is awaited from the client; what it has to take is looked at by `look`
         self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
-        self.peer = ""
-        self.peer_bytes = b""
         self.bound: Bound | None = None  # a backend connection that carries this client's identity
-        self.place: ClientPlace | None = None  # where the peer is, once somebody asked
-        self.trusted = False
-        self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
-        self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
-        self.key_start = b""  # scheme and authority of a cache key
         self._tls = tls
-        self.raw: asyncio.Transport | None = None  # the connection below TLS
+        self._h2c = h2c
         self._served = False
-        self._progress: Progress | None = None
 
     # -- asyncio ---------------------------------------------------------------------------------------------------
 
@@ -124,8 +95,14 @@ class ClientConnection(Reading):
         self.raw, self.transport = self.transport, transport
         transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         self.state = State.OPEN
-        if self._buffer:
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+            self._speak_http2(self.take_buffer())
+        elif self._buffer:
             self._take(self.take_buffer(), 1)
+
+    def _speak_http2(self, data: bytes) -> None:
+        self.state = State.GONE
+        Http2Connection.take_over(self, data)
 
     def data_received(self, data: bytes) -> None:
         if self.state is State.OPEN:
@@ -220,6 +197,9 @@ class ClientConnection(Reading):
             line_end = data.find(b"\r\n", at)
             match = REQUEST_LINE.fullmatch(data, at, line_end)
             if match is None or end + 4 - at > limits.head_bytes or line_end - at > limits.first_line_bytes:
+                if self._h2c and not self._served and PREFACE.startswith(data[: len(PREFACE)]):
+                    self._speak_http2(data)
+                    return
                 error = offence(data[at : end + 4], limits)
                 if error is not None:
                     self._refuse(error)
@@ -259,7 +239,7 @@ class ClientConnection(Reading):
     def _partial(self, data: bytes) -> None:
         """A head that is not whole: refuse at once what can never become one, else wait within the deadline."""
         error = offence(data, self.worker.head)
-        if error is not None:
+        if error is not None and not (self._h2c and not self._served and PREFACE.startswith(data)):
             self._refuse(error)
             return
         if not self._buffer and (self._served or self.deadline is inf):
@@ -307,6 +287,20 @@ class ClientConnection(Reading):
         self.start_reading(PIPELINE if len(self._buffer) <= self.worker.limits.pipeline_bytes else 0)
 
     # -- what an exchange asks of its connection -------------------------------------------------------------------
+
+    def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
+        """An exchange for the request that was just read."""
+        exchange = self.exchange = Exchange(self, method, target, is_http11, block)
+        return exchange
+
+    def send_stored(self, stored: Stored, age: float, ttl: float) -> None:
+        """The answer of a fast hit."""
+        head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (stored.wire, age, ttl)
+        chunks = stored.chunks
+        if stored.length < WRITE_TOGETHER and len(chunks) == 1:
+            self.transport.write(head + chunks[0])
+        else:
+            self.transport.writelines((head, *chunks))
 
     def exchange_ended(self, keep: bool) -> None:
         """The exchange is over; read the next head, or end the connection when it cannot be kept."""
@@ -356,10 +350,6 @@ class ClientConnection(Reading):
         self.transport.abort()
 
     # -- time ------------------------------------------------------------------------------------------------------
-
-    def unsent(self) -> int:
-        """Bytes that the client's host does not have yet."""
-        return unsent(self.transport, self.raw)
 
     def look(self, now: float) -> None:
         """On each tick while the client is slow, or leaves: a deadline counts bytes that are unsent."""

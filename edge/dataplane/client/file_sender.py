@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
     from edge.ports import OpenBody
 
+Head = tuple[bytes, bytes]  # a status line with field lines, and further lines
 Part = bytes | tuple[int, int]  # bytes as they are, or where they begin and end in the body
 
 
@@ -27,7 +28,7 @@ class FileSender:
     __slots__ = ("_begun", "_exchange", "_head", "_lost", "_opened", "_reading", "_steps", "_stored")
 
     def __init__(
-        self, exchange: Exchange, stored: Stored, head: bytes, parts: tuple[Part, ...], lost: Callable[[], None]
+        self, exchange: Exchange, stored: Stored, head: Head, parts: tuple[Part, ...], lost: Callable[[], None]
     ) -> None:
         self._exchange = exchange
         self._stored = stored
@@ -100,9 +101,8 @@ class FileSender:
         exchange = self._exchange
         if not self._begun:
             self._begun = True
-            exchange.downstream.transport.write(self._head)
-        exchange.bytes_out += len(data)
-        exchange.downstream.transport.write(data)  # the length is known: there is no framing to add
+            exchange.begin(*self._head, True)
+        exchange.body(data)  # type: ignore[arg-type]  # both kinds are written alike
         self._reading = True
         asyncio.get_running_loop().call_soon(self._next)
 

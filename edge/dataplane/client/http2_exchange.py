@@ -6,15 +6,16 @@ no connection that has to end because a body's length is unknown.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edge.dataplane.client.body_mode import CHUNKED, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.client.upload import Upload
-from edge.dataplane.exchange import CHUNKED, LENGTH, NO_BODY, NOT_STARTED, Exchange
+from edge.dataplane.exchange import Exchange
 from edge.errors import EdgeError, ResponseInvalid
-from edge.http2.response_fields import field, status
 from edge.http.chunked import last_chunk
 from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Line
+from edge.http2.response_fields import field, status
 from edge.ports import Connection
 
 if TYPE_CHECKING:
@@ -56,14 +57,15 @@ class StreamExchange(Exchange):
     """One request of an HTTP/2 connection."""
 
     upload_class = StreamUpload
+    version = b"HTTP/2.0"
 
     if TYPE_CHECKING:
-        front: Stream  # type: ignore[assignment]  # it has the same calls
+        downstream: Stream  # type: ignore[assignment]  # it has the same calls
 
     def interim(self, facts: ResponseFacts) -> None:
         """Pass a 1xx on; 101 is none in HTTP/2 (RFC 9113 8.6)."""
         if self.mode == NOT_STARTED and facts.status not in (100, 101):
-            self.front.head(self.worker.http2.coder.head(facts.wire), False)
+            self.downstream.head(self.worker.http2.coder.head(facts.wire), False)
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Begin the response with what a backend sent; end it too when `done`."""
@@ -74,7 +76,7 @@ class StreamExchange(Exchange):
         self.begin(wire, b"", facts.has_date, done and not body)
         if body:
             self.bytes_out = len(body)
-            self.front.body((body,), done or self._is_whole())
+            self.downstream.body((body,), done or self._is_whole())
         if done:
             self.finish()
 
@@ -97,9 +99,14 @@ class StreamExchange(Exchange):
 
     def begin(self, wire: bytes, lines: bytes, has_date: bool, ends: bool = False) -> None:
         """Write the head of a response whose body follows."""
-        coder = self.worker.http2.coder
-        block = coder.head(wire) + coder.lines(lines + self.own_lines(has_date))
-        self.front.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
+        coder, route = self.worker.http2.coder, self.route
+        own = lines + self.own_lines(has_date)
+        if route is None or route.delivery is None:
+            block = coder.head(wire) + coder.lines(own)
+        else:  # header rules see a whole head, its empty line included
+            region = self.served_by.rpartition(b'"')[2]
+            block = coder.head(route.delivery.head(self, wire, own + b"\r\n", region)[:-2])
+        self.downstream.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
 
     def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
         """Write a whole response; for HEAD without its body."""
@@ -109,12 +116,12 @@ class StreamExchange(Exchange):
         self.begin(wire, lines, True, not chunks)
         if chunks:
             self.bytes_out = length
-            self.front.body(chunks, True)
+            self.downstream.body(chunks, True)
 
     def body(self, data: bytes) -> None:
-        """More of the body; the caller heeds `front.paused`."""
+        """More of the body; the caller heeds `downstream.paused`."""
         self.bytes_out += len(data)
-        self.front.body((data,), self._is_whole())
+        self.downstream.body((data,), self._is_whole())
 
     def _is_whole(self) -> bool:
         return self.mode == LENGTH and self.bytes_out == self.expected
@@ -125,7 +132,7 @@ class StreamExchange(Exchange):
             self.broken(EdgeError("body and length disagree"))
             return
         if self.mode == CHUNKED:
-            self.front.body((), True, _block(trailers) if trailers else None)
+            self.downstream.body((), True, _block(trailers) if trailers else None)
         self.finish()
 
     def invite_body(self) -> None:
@@ -133,11 +140,7 @@ class StreamExchange(Exchange):
         upload = self.upload
         if not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
             self.invited = True
-            self.front.head(_CONTINUE, False)
-
-    def switch(self, facts: Any, first: bytes) -> None:
-        """Never: see `head`."""
-        raise AssertionError("no 101 in HTTP/2")
+            self.downstream.head(_CONTINUE, False)
 
 
 def _block(trailers: list[Line]) -> bytes:

@@ -7,19 +7,29 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge.http2.frames import FRAME_BYTES, Setting, settings, window_update
+from edge.http.grammar import Limits
 from edge.http2.frames import DEFAULT_WINDOW as THEIR_WINDOW
+from edge.http2.frames import FRAME_BYTES, Setting, settings, window_update
 from edge.http2.hpack import ListLimits
 from edge.http2.limits import Http2Limits
 from edge.http2.requests import RequestReader
 from edge.http2.response_fields import HeadCoder
-from edge.http.grammar import Limits
 
 
 class Http2:
     """One for a worker."""
 
-    __slots__ = ("coder", "connection_errors", "connections", "greeting", "limits", "reader", "refused", "stream_errors", "streams")
+    __slots__ = (
+        "coder",
+        "connection_errors",
+        "connections",
+        "greeting",
+        "limits",
+        "reader",
+        "refused",
+        "stream_errors",
+        "streams",
+    )
 
     def __init__(self, limits: Http2Limits, head: Limits) -> None:
         self.limits = limits

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from edge.dataplane.client.http2_connection import Http2Connection
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.binding import Bound
+    from edge.http.grammar import RequestHeaders
 
 HIGH, LOW = 64 * 1024, 16 * 1024  # bytes that may wait for the client before whoever writes them is held back
-HTTP2 = b"HTTP/2.0"
 
 
 class Stream(Sending):
@@ -42,9 +42,6 @@ class Stream(Sending):
         "scheme",
         "worker",
     )
-    exchange_class = StreamExchange
-    version = HTTP2
-    tunnel = None
     asked_by: tuple[bytes, ...] = ()
 
     def __init__(self, connection: Http2Connection, stream_id: int, receiving: bool, length: int | None) -> None:
@@ -119,6 +116,11 @@ class Stream(Sending):
         if deadline < self.connection.deadline:
             self.connection.deadline = deadline
 
+    def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
+        """An exchange for the request that this stream is."""
+        exchange = self.exchange = StreamExchange(self, method, target, is_http11, block)
+        return exchange
+
     # -- the response --------------------------------------------------------------------------------------------------
 
     def head(self, block: bytes, ends: bool) -> None:
@@ -170,6 +172,12 @@ class Stream(Sending):
 
     def turn(self) -> None:
         """Nothing of a body ever waits here."""
+
+    def expire(self, now: float) -> None:
+        """A deadline of the request's body passed."""
+        self._deadline = inf
+        if self.exchange is not None:
+            self.exchange.upload_late(now)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from termios import TIOCOUTQ
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.accepted import Accepted
 
 LINGER_S = 30.0  # in all, once everything is sent
 SILENCE_S = 2.0  # without a byte from a client that owes none
@@ -61,7 +61,7 @@ class Leaving:
 
     __slots__ = ("_closed", "_front", "_heard_at", "_owes", "_progress", "_read_away", "_sent_at")
 
-    def __init__(self, downstream: ClientConnection, owes: bool, now: float) -> None:
+    def __init__(self, downstream: Accepted, owes: bool, now: float) -> None:
         self._front = downstream
         self._owes = owes
         self._heard_at = now

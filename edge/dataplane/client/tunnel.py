@@ -11,6 +11,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from edge.dataplane.client.body_mode import CLOSE
 from edge.errors import ResponseIncomplete, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
@@ -34,6 +35,18 @@ def keep_alive(transport: asyncio.Transport) -> None:
     for name, value in _PROBES:
         if hasattr(socket, name):  # not every system has all of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def switch(exchange: Exchange, facts: ResponseFacts, first: bytes) -> None:
+    """Pass a 101 on to an HTTP/1.1 client; `first` came behind it already."""
+    fetch, downstream = exchange.fetch, exchange.downstream
+    assert fetch is not None and facts.upgrade is not None
+    exchange.status = 101
+    exchange.keep = False
+    exchange.mode = CLOSE
+    downstream.transport.write(facts.wire + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % facts.upgrade + first)
+    exchange.bytes_out += len(first)
+    Tunnel(exchange, downstream, fetch)
 
 
 class Tunnel:

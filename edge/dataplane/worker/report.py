@@ -10,14 +10,17 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from edge.dataplane.client.connection import State
+from edge.dataplane.client.connection import ClientConnection, State
+from edge.dataplane.client.http2_life import Http2Life
+from edge.dataplane.client.http2_stream import Stream
 from edge.dataplane.upstream.fetch import Fetch
 from edge.dataplane.upstream.hedge import Hedge
 from edge.metrics import Meter
 
 if TYPE_CHECKING:
     from edge.balance.backend import Backend
-    from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.accepted import Accepted
+    from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.pool import PoolRuntime
     from edge.dataplane.worker.worker import Worker
 
@@ -119,9 +122,9 @@ def connections(worker: Worker, limit: int = MAX_CONNECTIONS) -> dict[str, Any]:
     A backend's `in_flight` is the pool's count, its `requests` are found on its connections: they agree, always.
     """
     now = monotonic()
-    clients = []
+    clients: list[dict[str, Any]] = []
     for downstream in islice(worker.downstreams, limit):
-        clients.append(_client(downstream, now))
+        clients.extend(_rows(downstream, now))
     return {
         "clients": clients,
         "more": max(0, len(worker.downstreams) - limit),
@@ -174,26 +177,37 @@ def _requests(runtime: PoolRuntime, backend: Backend, now: float) -> Iterator[di
         }
 
 
-def _client(downstream: ClientConnection, now: float) -> dict[str, Any]:
-    """One client connection; what its request is, when one runs. The target is shown without its query."""
-    exchange = downstream.exchange
+def _rows(downstream: Accepted, now: float) -> Iterator[dict[str, Any]]:
+    """One client connection; what its request is, when one runs. One with streams is a row for each that runs."""
     found: dict[str, Any] = {"client": downstream.peer, "state": "idle"}
-    if downstream.state is not State.OPEN:
-        found["state"] = downstream.state.value
-    if exchange is None:
-        return found
-    if downstream.state is State.OPEN:
-        found["state"] = "fetching" if exchange.fetch is not None or exchange.follower is not None else "serving"
-    found.update(
-        client=exchange.client_text(),
-        id=exchange.request_id.decode("latin-1"),
-        age_s=round(now - exchange.started_at, 3),
-        method=exchange.method.decode("latin-1"),
-        path=exchange.target.partition(b"?")[0][:200].decode("latin-1"),
-        route=exchange.route.name if exchange.route is not None else "",
-        status=exchange.status,
-        bytes_out=exchange.bytes_out,
-        bytes_in=exchange.upload.received if exchange.upload is not None else 0,
-        paused=downstream.paused,
-    )
-    return found
+    if isinstance(downstream, Http2Life):
+        found["protocol"] = "h2"
+        running = [each for each in downstream.streams.values() if isinstance(each, Stream) and each.exchange]
+        for stream in running:
+            assert stream.exchange is not None
+            yield found | _request(stream.exchange, stream.paused, now)
+        if not running:
+            yield found | {"state": "serving" if downstream.streams else "idle"}
+    elif isinstance(downstream, ClientConnection):
+        if downstream.exchange is not None:
+            found |= _request(downstream.exchange, downstream.paused, now)
+        if downstream.state is not State.OPEN:
+            found["state"] = downstream.state.value
+        yield found
+
+
+def _request(exchange: Exchange, paused: bool, now: float) -> dict[str, Any]:
+    """What a client asked for. The target is shown without its query."""
+    return {
+        "state": "fetching" if exchange.fetch is not None or exchange.follower is not None else "serving",
+        "client": exchange.client_text(),
+        "id": exchange.request_id.decode("latin-1"),
+        "age_s": round(now - exchange.started_at, 3),
+        "method": exchange.method.decode("latin-1"),
+        "path": exchange.target.partition(b"?")[0][:200].decode("latin-1"),
+        "route": exchange.route.name if exchange.route is not None else "",
+        "status": exchange.status,
+        "bytes_out": exchange.bytes_out,
+        "bytes_in": exchange.upload.received if exchange.upload is not None else 0,
+        "paused": paused,
+    }

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.client.http2_shared import Http2
 from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.turns import FollowerCallbacks
 from edge.dataplane.worker.vitals import Vitals
@@ -30,10 +31,13 @@ from edge.http.grammar import Limits, RequestHeaders, request_block
 from edge.http.memo import Memo
 from edge.http.message import Fields
 from edge.http.text import quote
+from edge.http2.limits import Http2Limits
 from edge.ports import LogSink, Service
 
 if TYPE_CHECKING:
     from edge.dataplane.caching.store import Store
+    from edge.dataplane.client.accepted import Accepted
+    from edge.dataplane.client.downstream import Asking
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.geography import Geography
     from edge.dataplane.upstream.pool import PoolRuntime
@@ -81,12 +85,15 @@ class WorkerLimits:
 class Worker:
     """The data plane of one process."""
 
-    def __init__(self, limits: WorkerLimits, head: Limits, log: LogSink, trusted: Networks) -> None:
+    def __init__(
+        self, limits: WorkerLimits, head: Limits, log: LogSink, trusted: Networks, http2: Http2Limits | None = None
+    ) -> None:
         self.limits = limits
         self.head = head
         self.log = log
         self.trusted = trusted
         self.blocks: Memo[RequestHeaders] = Memo(lambda raw: request_block(raw, head))
+        self.http2 = Http2(http2 or Http2Limits(), head)
         self.no_block = RequestHeaders(Fields())
         self.router: Router = None  # type: ignore[assignment]  # given by `use` before a listener opens
         self.pools: dict[str, PoolRuntime] = {}
@@ -94,8 +101,8 @@ class Worker:
         self.geography: Geography | None = None
         self.applications: Service | None = None  # that run in this worker
         self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
-        self.downstreams: set[ClientConnection] = set()
-        self.slow: set[ClientConnection] = set()  # those whose unsent bytes are looked at on each tick
+        self.downstreams: set[Accepted] = set()
+        self.slow: set[Accepted] = set()  # those whose unsent bytes are looked at on each tick
         self.turns = FollowerCallbacks(self.report_bug)
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
@@ -127,17 +134,19 @@ class Worker:
         self.router = router
         self.pools = pools
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None, backlog: int = 1024) -> None:
+    async def listen(
+        self, sock: socket.socket, tls: ssl.SSLContext | None = None, backlog: int = 1024, h2c: bool = False
+    ) -> None:
         """Accept on a bound socket; the server calls listen(2) again, so it must be told the backlog."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: ClientConnection(self, tls), sock=sock, backlog=backlog)
+        server = await loop.create_server(lambda: ClientConnection(self, tls, h2c), sock=sock, backlog=backlog)
         self._servers.append(server)
         if self._timer is None:
             self._tick()
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def admit_connection(self, downstream: ClientConnection) -> bool:
+    def admit_connection(self, downstream: Accepted) -> bool:
         """Whether the connection fits the limits, in all and for its address; counted until it is forgotten."""
         limits, peer = self.limits, downstream.peer
         mine = self._clients.get(peer, 0)
@@ -151,7 +160,13 @@ class Worker:
         downstream.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         return True
 
-    def forget_connection(self, downstream: ClientConnection) -> None:
+    def hand_over(self, before: Accepted, after: Accepted) -> None:
+        """The same connection is somebody else's from now on: another protocol was agreed on."""
+        self.slow.discard(before)
+        self.downstreams.discard(before)
+        self.downstreams.add(after)
+
+    def forget_connection(self, downstream: Accepted) -> None:
         """The connection is gone."""
         self.slow.discard(downstream)
         if downstream in self.downstreams:
@@ -210,7 +225,7 @@ class Worker:
         self._count += 1
         return b"%b%012x" % (self._ids, self._count)
 
-    def id_of(self, downstream: ClientConnection, given: bytes) -> bytes:
+    def id_of(self, downstream: Asking, given: bytes) -> bytes:
         """The id of a request that came with one."""
         policy = self.limits.request_id
         return given if policy == "keep" or (policy == "trusted" and downstream.trusted) else self.next_id()
@@ -268,7 +283,7 @@ class Worker:
 
     def _combined(self, exchange: Exchange) -> bytes:
         client = exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes
-        first = b"%b %b HTTP/1.%d" % (exchange.method, quote(exchange.target), exchange.is_http11)
+        first = b"%b %b %b" % (exchange.method, quote(exchange.target), exchange.version)
         return self.combined_line(client, exchange.block, first, (exchange.status, exchange.bytes_out))
 
     def combined_line(self, client: bytes, block: RequestHeaders, first: bytes, told: tuple[int, int]) -> bytes:

@@ -1,0 +1,75 @@
+"""What every client connection is, whatever it speaks: who is at the other end, what the worker counts and times.
+
+One rule: only what both protocols have stands here; what bytes mean is for those who speak one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING
+
+from edge.dataplane.client.leaving import Leaving, Progress, unsent
+from edge.dataplane.client.reading import Reading
+
+if TYPE_CHECKING:
+    from edge.balance.geo import ClientPlace
+    from edge.dataplane.worker.worker import Worker
+
+
+class Accepted(Reading):
+    """A client connection, from accept to its end."""
+
+    __slots__ = (
+        "_progress",
+        "deadline",
+        "forward_lines",
+        "key_host",
+        "key_start",
+        "leaving",
+        "paused",
+        "peer",
+        "peer_bytes",
+        "place",
+        "raw",
+        "scheme",
+        "trusted",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, scheme: bytes) -> None:
+        super().__init__()
+        self.worker = worker
+        self.scheme = scheme
+        self.peer = ""
+        self.peer_bytes = b""
+        self.trusted = False
+        self.raw: asyncio.Transport | None = None  # the connection below TLS
+        self.deadline = inf  # for what is awaited from the client; what it has to take is looked at by `look`
+        self.paused = False  # the client does not take what we write
+        self.leaving: Leaving | None = None  # after the last answer
+        self.place: ClientPlace | None = None  # where the peer is, once somebody asked
+        self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
+        self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
+        self.key_start = b""  # scheme and authority of a cache key
+        self._progress: Progress | None = None
+
+    def unsent(self) -> int:
+        """Bytes that the client's host does not have yet."""
+        return unsent(self.transport, self.raw)
+
+    def expire(self, now: float) -> None:
+        """The deadline passed."""
+        raise NotImplementedError
+
+    def look(self, now: float) -> None:
+        """On each tick while the client is slow, or leaves."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """The worker stops: what runs may end."""
+        raise NotImplementedError
+
+    def abort(self, reset: bool = False) -> None:
+        """End at once."""
+        raise NotImplementedError

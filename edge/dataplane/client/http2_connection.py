@@ -1,0 +1,355 @@
+"""One HTTP/2 connection of a client: its frames, the streams that they open, its deadlines, and its end (RFC 9113).
+
+    bytes ─► frames ─► field block ─► a stored response? ─yes─► frames of it, with no object made
+                                         └─no─► Stream ─► `serve`, as any request
+             all frames that one read brings about leave in one write
+
+One rule: a connection or a stream that breaks the protocol, or asks too much, ends with its code and is counted by
+reason; the other streams, and other connections, go on.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.dataplane.caching.fast_hit import try_fast_hit
+from edge.dataplane.client.http2_exchange import StreamUpload
+from edge.dataplane.client.http2_frames import HANDLERS, unknown
+from edge.dataplane.client.http2_life import Http2Life
+from edge.dataplane.client.http2_stream import Stream
+from edge.dataplane.client.reading import OUTPUT, TURN
+from edge.dataplane.serve import SLASH, refuse, serve_fully
+from edge.errors import BadRequest, ClientError, TooLarge
+from edge.http.grammar import RequestHeaders
+from edge.http.message import Line
+from edge.http2 import frames as wire
+from edge.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HAS_PRIORITY,
+    HEADERS,
+    LAST_STREAM,
+    PADDED,
+    PREFACE,
+    SETTINGS,
+    Code,
+    ConnectionFault,
+    Fault,
+    StreamFault,
+    read_head,
+)
+from edge.http2.output import Sending
+from edge.http2.request_fields import OPAQUE_BODY, RequestFields, trailer_lines
+
+if TYPE_CHECKING:
+    from edge.cache.stored import Stored
+    from edge.dataplane.client.connection import ClientConnection
+
+_REQUEST = END_HEADERS | END_STREAM
+_FORM = END_HEADERS | END_STREAM | PADDED
+_TOO_LONG = (FRAME_BYTES + 1) << 8  # a frame's first word from here on is of a frame that is too long
+REQUESTS_A_TURN = 100  # of one connection, before others have their turn
+MOST_UNREAD = 16  # times `buffer_high` may wait for a client that opens streams and does not read
+
+
+class Http2Connection(Http2Life):
+    """A client connection with many requests at a time."""
+
+    @classmethod
+    def take_over(cls, before: ClientConnection, data: bytes) -> None:
+        """Speak HTTP/2 on this connection from here on; `data` came already."""
+        self = cls(before)
+        self.worker.hand_over(before, self)
+        self.transport.set_protocol(self)
+        self.transport.write(self.shared.greeting)
+        if data:
+            self.data_received(data)
+
+    # -- asyncio ---------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self.leaving is not None:
+            self.leaving.heard(len(data), monotonic())
+        elif self._holds & TURN:
+            self._buffer += data
+        else:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._take(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more, and can do nothing with what comes (as nginx holds it)."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_gone = True
+        self.leaving = None
+        self._buffer = b""
+        self.deadline = inf
+        self.worker.forget_connection(self)
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            if isinstance(stream, Stream):
+                stream.gone("client closed")
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.output.is_open = False
+        self.worker.slow.add(self)
+        if not any(isinstance(stream, Stream) and stream.receiving for stream in self.streams.values()):
+            self.stop_reading(OUTPUT)  # who does not take answers gets no further ones
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.output.is_open = True
+        self._progress = None
+        self.start_reading(OUTPUT)
+        self.flush()
+
+    # -- reading frames --------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """Read frames; what they bring about leaves when they are read."""
+        self._busy = True
+        try:
+            at = 0
+            if not self._greeted:
+                if not self._preface(data):
+                    return
+                at = len(PREFACE)
+            begin, at = at, self._frames(data, at)
+            if at > begin and self.fragments is None:
+                self._head_until = inf
+            if at < len(data):
+                self._rest(data, at)
+        except Fault as fault:
+            self.end(fault.code, fault.reason)
+        except Exception as error:
+            self.worker.report_bug(error)
+            self.end(Code.INTERNAL_ERROR, "internal")
+        finally:
+            self._busy = False
+        self.flush()
+        if not self.streams and self._head_until is inf and self._settled and self.leaving is None and not self._going:
+            self.deadline = self.worker.idle_deadline
+
+    def _preface(self, data: bytes) -> bool:
+        if len(data) < len(PREFACE):
+            if not PREFACE.startswith(data):
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "preface")
+            self._buffer = data
+            return False
+        if not data.startswith(PREFACE):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "preface")
+        self._greeted = True
+        return True
+
+    def _frames(self, data: bytes, at: int) -> int:
+        """Read whole frames from `at` on; returns where the first one begins that is not read."""
+        end, requests = len(data), REQUESTS_A_TURN
+        while end - at >= 9:
+            word, flags, stream_id = read_head(data, at)
+            if word >= _TOO_LONG:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "frame_size")
+            stop = at + 9 + (word >> 8)
+            if stop > end:
+                break
+            kind = word & 255
+            try:
+                if kind == HEADERS and flags & _FORM == _REQUEST and self.fragments is None and self._settled:
+                    requests -= 1
+                    if not requests or self.leaving is not None:
+                        break
+                    if flags & HAS_PRIORITY:
+                        self.block(
+                            stream_id & LAST_STREAM, wire.field_block(flags, stream_id, data[at + 9 : stop]), True
+                        )
+                    else:
+                        self.block(stream_id & LAST_STREAM, data[at + 9 : stop], True)
+                else:
+                    self._other(kind, flags, stream_id & LAST_STREAM, data[at + 9 : stop])
+            except StreamFault as fault:
+                self.refuse_stream(stream_id & LAST_STREAM, fault)
+            at = stop
+        return at
+
+    def _other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self.fragments is not None and kind != wire.CONTINUATION:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "continuation")
+        if not self._settled:
+            if kind != SETTINGS or flags & wire.ACK:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "preface")
+            self._settled = True
+        HANDLERS.get(kind, unknown)(self, flags, stream_id, payload)
+
+    def _rest(self, data: bytes, at: int) -> None:
+        """Bytes that are not read: a frame that is not whole, or more than one turn may read."""
+        self._buffer = data[at:]
+        size = len(data) - at
+        if size >= 9 and size >= 9 + (read_head(data, at)[0] >> 8):
+            self.turn()
+        elif size < 4 or data[at + 3] != wire.DATA:  # a body has deadlines of its own
+            self.await_rest()
+
+    def turn(self) -> None:
+        """Go on in a later turn of the loop; until then nothing more is taken."""
+        if not self._holds & TURN:
+            self.stop_reading(TURN)
+            self.worker.turns.later(self._next)
+
+    def _next(self) -> None:
+        self._holds &= ~TURN
+        if not self.is_gone and self.leaving is None:
+            data = self.take_buffer()
+            if data:
+                self._take(data)
+            self.start_reading(0)
+
+    # -- heads -----------------------------------------------------------------------------------------------------
+
+    def block(self, stream_id: int, block: bytes, ends: bool) -> None:
+        """A whole field block: a request, or what follows one. Raises ConnectionFault or StreamFault."""
+        if stream_id <= self.last_stream or not stream_id & 1:
+            self._again(stream_id, block, ends)
+            return
+        shared, worker = self.shared, self.worker
+        facts, path, self.table = shared.reader.request(block, self.table)
+        self.last_stream = stream_id
+        self.opened += 1
+        shared.streams += 1
+        self._may_open()
+        if facts is None or path is None or len(path) + len(facts.method) > worker.head.first_line_bytes:
+            self._refuse(stream_id, ends, _too_large(facts))
+            return
+        if facts.malformed:
+            raise StreamFault(Code.PROTOCOL_ERROR, f"malformed_{facts.malformed}")
+        if ends and facts.length:
+            raise StreamFault(Code.PROTOCOL_ERROR, "length")
+        headers: RequestHeaders | None = facts.read.get(ends)
+        if headers is None:
+            headers = self._headers(facts, ends)
+        route = None
+        known = facts.scheme == self.scheme or self.trusted
+        if ends and headers.quick and known and worker.quick and facts.method == b"GET" and path[0] == SLASH:
+            route = worker.router.get(headers.host, path)
+            if route is not None:
+                self._answering, self._urgency = stream_id, facts.urgency
+                if try_fast_hit(self, route, path, headers):
+                    return
+        stream = Stream(self, stream_id, not ends, None if ends else facts.length)
+        stream.urgency = facts.urgency
+        self.streams[stream_id] = stream
+        if known or facts.method == b"CONNECT":
+            serve_fully(stream, facts.method, path, True, headers, route)
+        else:
+            refuse(stream, BadRequest("the scheme is not the connection's", 421))
+
+    def _may_open(self) -> None:
+        """Whether one more stream may be open. Raises StreamFault, or ConnectionFault."""
+        limits = self.shared.limits
+        if self._last_served is not None:
+            raise StreamFault(Code.REFUSED_STREAM, "after_goaway")
+        if len(self.streams) >= limits.streams:
+            self.shared.refused += 1
+            raise StreamFault(Code.REFUSED_STREAM, "too_many_streams")
+        if self.paused and self.transport.get_write_buffer_size() > MOST_UNREAD * self.worker.limits.buffer_high:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "flood_unread")
+        if self.opened >= limits.requests and not self._going:
+            self.drain()
+
+    def _headers(self, facts: RequestFields, ends: bool) -> RequestHeaders:
+        """What HTTP/1.1's grammar makes of the fields."""
+        raw, blocks = facts.raw, self.worker.blocks
+        if not ends and facts.length is None:
+            raw += OPAQUE_BODY
+        found = facts.read[ends] = blocks.get(raw) or blocks.slow(raw)
+        return found
+
+    def _refuse(self, stream_id: int, ends: bool, error: ClientError) -> None:
+        """Answer a request that is none."""
+        stream = Stream(self, stream_id, not ends, None)
+        self.streams[stream_id] = stream
+        refuse(stream, error)
+
+    def _again(self, stream_id: int, block: bytes, ends: bool) -> None:
+        """A field block of a stream that was opened before: trailers, or what must not come."""
+        if not stream_id & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "stream_id")
+        listed = self.shared.reader.trailers(block, self.table)
+        self.table = listed.table
+        stream = self.receiver(stream_id)
+        if stream is None:
+            return
+        if not ends:
+            raise StreamFault(Code.PROTOCOL_ERROR, "trailers")
+        if listed.fields is None or listed.size > self.worker.limits.trailer_bytes:
+            raise StreamFault(Code.ENHANCE_YOUR_CALM, "trailers_size")
+        lines = trailer_lines(listed.fields)
+        if lines is None:
+            raise StreamFault(Code.PROTOCOL_ERROR, "malformed_trailers")
+        if stream.left:
+            raise StreamFault(Code.PROTOCOL_ERROR, "length")
+        self.upload(stream, b"", True, lines)
+
+    def send_stored(self, stored: Stored, age: float, ttl: float) -> None:
+        """The answer of a fast hit, on the stream that asked: no object is made, unless it has to wait."""
+        stream_id, output, coder = self._answering, self.output, self.shared.coder
+        block = coder.head(stored.wire) + coder.hit(int(age), int(ttl))
+        if self.before_block:
+            block, self.before_block = self.before_block + block, b""
+        chunks = stored.chunks
+        output.head(stream_id, block, not stored.length)
+        if not stored.length or (len(chunks) == 1 and output.whole_body(stream_id, chunks[0])):
+            return
+        stream = Sending(stream_id, output.initial)
+        stream.urgency = self._urgency
+        self.streams[stream_id] = stream
+        output.send(stream, chunks, True)
+
+    # -- bodies of requests ----------------------------------------------------------------------------------------
+
+    def came(self, size: int) -> None:
+        """DATA came, of whatever stream: the connection's credit is for all of them, and given back at once."""
+        self._receives -= size
+        if self._receives < 0:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "flow_control")
+        self._unsaid += size
+        if self._unsaid * 2 >= self.shared.limits.connection_window:
+            self.output.frames.append(wire.window_update(0, self._unsaid))
+            self._receives += self._unsaid
+            self._unsaid = 0
+
+    def receiver(self, stream_id: int) -> Stream | None:
+        """The stream that takes DATA or trailers; None where they were under way when it was reset. Raises a fault."""
+        stream = self.streams.get(stream_id)
+        if isinstance(stream, Stream) and stream.receiving:
+            return stream
+        self.no_idle(stream_id)
+        if stream is not None:
+            raise StreamFault(Code.STREAM_CLOSED, "half_closed")
+        if stream_id in self._reset:
+            return None
+        raise ConnectionFault(Code.STREAM_CLOSED, "stream_closed")
+
+    def no_idle(self, stream_id: int) -> None:
+        """A frame for a stream that was never opened ends the connection (RFC 9113 5.1)."""
+        if not stream_id or stream_id > self.last_stream or not stream_id & 1:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "idle_stream")
+
+    def upload(self, stream: Stream, content: bytes, ends: bool, trailers: list[Line] | None) -> None:
+        """A piece of a request's body, or its end."""
+        if ends:
+            stream.receiving = False
+        exchange = stream.exchange
+        upload = exchange.upload if exchange is not None else None
+        if isinstance(upload, StreamUpload):
+            upload.came(content, ends, trailers)
+            stream.credit()
+
+
+def _too_large(facts: RequestFields | None) -> ClientError:
+    return TooLarge("request head too large", 431) if facts is None else TooLarge("request target too long", 414)
