@@ -288,13 +288,13 @@ def _tier(name: str, found: dict[str, Any], hits: float, all_hits: float) -> lis
 
 def _routes(seen: Seen) -> Part:
     rows = []
-    routes = seen.cache["routes"]
+    routes, seconds = seen.cache["routes"], min(60.0, max(1.0, seen.status["uptime_s"]))
     for name, each in sorted(routes.items(), key=lambda item: -item[1]["1m"]["requests"]):
         minute, numbers = each["1m"], seen.status["requests"]["routes"].get(name, {})
         rows.append(
             [
                 name,
-                f"{minute['requests'] / 60:.1f}",
+                f"{minute['requests'] / seconds:.1f}",
                 _percent(minute["hits"], minute["eligible"]),
                 _ms(numbers.get("p50_ms")),
                 _ms(numbers.get("p99_ms")),

@@ -296,7 +296,8 @@ class Supervisor:
     async def hottest(self, limit: int) -> dict[str, Any]:
         """What is asked for most, by the samples of all workers."""
         answers = await self.workers.tell(Kind.ASK, {"what": "hottest", "limit": max(100, 4 * limit)})
-        rate = self.totals.accounts.total.window("1m", monotonic()).requests / 60
+        seconds = min(60.0, max(1.0, time.time() - self.started_at))
+        rate = self.totals.accounts.total.window("1m", monotonic()).requests / seconds
         return merged(answers, limit, rate)
 
     async def connections(self, limit: int = 10_000) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Vitals:
 
     def _admin(self) -> Iterator[Gauge]:
         whole = self._all
-        for code, count in sorted(whole.admin_answers.items()):
+        for code, count in sorted({200: 0, 401: 0, **whole.admin_answers}.items()):
             yield "edge_admin_responses_total", "Answers of the admin API", {"code": str(code)}, float(count)
         for kind, count in sorted(whole.events.counts.items()):
             yield "edge_events_total", "Events by kind", {"kind": kind}, float(count)

@@ -1,0 +1,169 @@
+"""`/metrics` and the files in deploy/: both formats parse, labels are bounded, rules name only what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import trustme
+from kit.client import RawClient
+from kit.control import Whole, until
+from kit.origin import ScriptedOrigin
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
+from prometheus_client.parser import text_string_to_metric_families as families
+
+from edge.control.admin.exposition import OPEN_TYPE, content_type, exposition
+from edge.control.admin.views import Shown
+from edge.control.admin.vitals import Vitals
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+TOML = """
+[listen]
+http = ["127.0.0.1:0"]
+workers = 2
+[[listen.https]]
+address = "127.0.0.1:0"
+certificates = [{ cert = "@DIR@/site.pem", key = "@DIR@/site.key" }]
+[log]
+access = "off"
+[regions.eu]
+[pools.web]
+[[pools.web.backends]]
+url = "http://127.0.0.1:@ORIGIN@"
+region = "eu"
+[[routes]]
+name = "all"
+pool = "web"
+[routes.cache]
+"""
+OF_RECOVERY = "edge_recovery_"  # only where [snapshots] is given; their names stand in control.recovery
+OUTSIDE = {"up"}
+NAME = re.compile(r"\b(edge_[a-z0-9_]+|up)\b(?=[{\[ )]|$)")
+
+
+@pytest_asyncio.fixture
+async def whole(origin: ScriptedOrigin, tmp_path: Path) -> AsyncIterator[Whole]:
+    issued = trustme.CA().issue_cert("www.example.com")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "site.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "site.key")
+    found = Whole(TOML.replace("@ORIGIN@", str(origin.port)).replace("@DIR@", str(tmp_path)))
+    await found.start()
+    yield found
+    await found.supervisor.stop(1.0)
+
+
+def text_of(whole: Whole, accept: str = "") -> str:
+    """What a scrape gets."""
+    vitals = Vitals(whole.supervisor)
+    shown = Shown(whole.supervisor)
+    wanted = content_type(accept)
+    return exposition(whole.supervisor.totals, lambda: [*shown.gauges(), *vitals.gauges()], wanted).decode()
+
+
+async def counted(whole: Whole) -> None:
+    """Until every worker has told its counts."""
+    await until(lambda: len(whole.supervisor.totals.gauges) == 2)
+
+
+def samples(text: str) -> Iterator[Any]:
+    for family in families(text):
+        yield from family.samples
+
+
+async def test_both_formats_parse_and_say_the_same(whole: Whole) -> None:
+    await counted(whole)
+    old = {family.name for family in families(text_of(whole))}
+    new = {family.name for family in open_families(text_of(whole, OPEN_TYPE))}
+    assert {name.removesuffix("_total") for name in old} == new
+    assert text_of(whole, OPEN_TYPE).endswith("# EOF\n")
+
+
+async def test_processes_tiers_certificates_and_build_are_there(whole: Whole) -> None:
+    await counted(whole)
+    found = list(samples(text_of(whole)))
+    by_name: dict[str, list[Any]] = {}
+    for sample in found:
+        by_name.setdefault(sample.name, []).append(sample)
+    processes = {sample.labels["process"] for sample in by_name["edge_process_resident_memory_bytes"]}
+    assert processes == {"supervisor", "worker-0", "worker-1"}
+    assert all(sample.value > 1e6 for sample in by_name["edge_process_resident_memory_bytes"])
+    assert len(by_name["edge_worker_loop_lag_seconds"]) == 2
+    assert {sample.labels["tier"] for sample in by_name["edge_tier_bytes"]} == {"memory"}
+    assert by_name["edge_certificate_days"][0].value > 1
+    assert by_name["edge_build_info"][0].labels["version"]
+    assert by_name["edge_pool_queued"][0].labels == {"pool": "web"}
+
+
+async def test_nothing_that_clients_send_becomes_a_label(whole: Whole, origin: ScriptedOrigin) -> None:
+    client = await RawClient.connect(whole.port)
+    for number in range(30):
+        await client.get(f"/{number}?x={number}", f"h{number}.example")
+    await client.close()
+    await until(lambda: sum(meter.requests for meter in whole.supervisor.totals.routes.values()) == 30)
+    text = text_of(whole)
+    assert "h1.example" not in text
+    series = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(series) < 400
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Each PromQL text of deploy/, and where it stands."""
+    for panel in json.loads((DEPLOY / "grafana.json").read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            yield f"grafana: {panel['title']}", target["expr"]
+    for variable in json.loads((DEPLOY / "grafana.json").read_text())["templating"]["list"]:
+        if variable["type"] == "query":
+            yield f"grafana: variable {variable['name']}", variable["definition"].replace(",", " ")
+    text = (DEPLOY / "alerts.yml").read_text()
+    for match in re.finditer(r"- alert: (\w+)\n\s+expr: (?:>-\n((?:\s{10}.*\n)+)|(.*)\n)", text):
+        yield f"alert {match[1]}", match[2] or match[3]
+    assert text.count("- alert:") == len(re.findall(r"- alert: (\w+)\n\s+expr: ", text))
+
+
+async def test_rules_and_dashboard_name_only_what_there_is(whole: Whole) -> None:
+    await counted(whole)
+    there = {line.split("{")[0].split(" ")[0] for line in text_of(whole).splitlines() if not line.startswith("#")}
+    declared = {line.split()[2] for line in text_of(whole).splitlines() if line.startswith("# TYPE")}
+    histograms = {f"{name}_{part}" for name in declared for part in ("bucket", "sum", "count")}
+    known = there | declared | histograms | OUTSIDE
+    labels = {sample.name: set(sample.labels) for sample in samples(text_of(whole))}
+    seen = set()
+    for place, expression in expressions():
+        names = set(NAME.findall(expression))
+        assert names, f"{place}: no metric in {expression}"
+        wrong = {name for name in names - known if not name.startswith(OF_RECOVERY)}
+        assert not wrong, f"{place}: {wrong}"
+        seen |= names
+        for name, inside in re.findall(r"(edge_\w+)\{([^}]*)\}", expression):
+            used = set(re.findall(r"(\w+)(?:=~|!=|=)", inside)) - {"instance"}
+            assert name not in labels or used - {"class"} <= labels[name], f"{place}: {name} has no {used}"
+    assert len(seen) > 25
+
+
+def test_recovery_names_are_those_that_recovery_says() -> None:
+    text = (Path(__file__).resolve().parents[2] / "edge/control/recovery.py").read_text()
+    for place, expression in expressions():
+        for name in NAME.findall(expression):
+            if name.startswith(OF_RECOVERY):
+                assert f'"{name.removeprefix(OF_RECOVERY)}"' in text, f"{place}: {name}"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")
+async def test_promtool_agrees(whole: Whole) -> None:
+    await counted(whole)
+    found = promtool("rules", str(DEPLOY / "alerts.yml"))
+    assert found.returncode == 0, found.stdout + found.stderr
+    found = promtool("metrics", given=text_of(whole))
+    assert not [line for line in found.stderr.splitlines() if "error" in line.lower()], found.stderr
+
+
+def promtool(*what: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """`promtool check …`."""
+    return subprocess.run(["promtool", "check", *what], input=given, capture_output=True, text=True, check=False)
