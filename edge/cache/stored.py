@@ -197,11 +197,12 @@ class Stored:
 
     def expired(self, now: float) -> Stored:
         """A copy that is stale from `now` on (soft purge, a HEAD that contradicts); its windows count from there."""
-        other = self._copy()
+        other = self.copy()
         other.fresh_until = min(self.fresh_until, now)
         return other
 
-    def _copy(self) -> Stored:
+    def copy(self) -> Stored:
+        """Another one with the same values, to be changed before anybody sees it."""
         other = Stored.__new__(Stored)
         for name in Stored.__slots__:
             setattr(other, name, getattr(self, name))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, field_validator, model_validator
 
+from edge.config.cache import Switch
 from edge.config.names import Argument, CookieName, Method, PathPrefix
 from edge.config.positions import nearest
-from edge.config.types import AtLeastOne, Cidr, Count, FilePath, Kind, Many, Section, entry, shown
+from edge.config.types import AtLeastOne, Cidr, Count, FilePath, Kind, Many, Section, Size, entry, shown
 
 try:
     import re2
@@ -37,6 +39,20 @@ PLACEHOLDERS = (
     "user",
 )
 WITH_ARGUMENT = ("cookie", "header", "query")
+KNOWN_CODINGS = ("zstd", "br", "gzip") if find_spec("brotli") else ("zstd", "gzip")
+COMPRESSED_TYPES = (
+    "text/*",
+    "application/javascript",
+    "application/json",
+    "application/*+json",
+    "application/xml",
+    "application/*+xml",
+    "application/wasm",
+    "application/x-ndjson",
+    "image/svg+xml",
+    "font/ttf",
+    "font/otf",
+)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PRINTABLE = re.compile(r"[\t -~]*")
 _GROUP = re.compile(r"\$\$|\$(?:([0-9])|\{([0-9]{1,2})\})")
@@ -136,6 +152,24 @@ def parse_limit_by(value: object) -> str:
     return value
 
 
+def parse_coding(value: object) -> str:
+    """A coding that is installed."""
+    if value not in KNOWN_CODINGS:
+        near = nearest(value, KNOWN_CODINGS) if isinstance(value, str) else None
+        hint = f', did you mean "{near}"?' if near else ""
+        raise ValueError(f'must be "zstd", "br" or "gzip", got {shown(value)}{hint}')
+    if value == "br" and find_spec("brotli") is None:
+        raise ValueError("br needs brotli: pip install 'streamgate[compress]'")
+    return str(value)
+
+
+def parse_media_type(value: object) -> str:
+    """`"text/html"` or a glob."""
+    if not isinstance(value, str) or re.fullmatch(r"[a-z0-9!#$&^_.+*-]+/[a-z0-9!#$&^_.+*-]+", value) is None:
+        raise ValueError(f'must be a media type such as "text/html" or "text/*", got {shown(value)}')
+    return value
+
+
 def _not_of(refused: frozenset[str]) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
@@ -170,6 +204,8 @@ def _by_name(value: object) -> object:
     return value
 
 
+Coding = Annotated[str, PlainValidator(parse_coding), Kind("coding")]
+MediaType = Annotated[str, PlainValidator(parse_media_type), Kind("media type or glob")]
 Rate = Annotated[tuple[int, float], PlainValidator(parse_rate), Kind("rate")]
 LimitBy = Annotated[str, PlainValidator(parse_limit_by), Kind("text")]
 Pattern = Annotated[str, PlainValidator(parse_pattern), Kind("regular expression")]
@@ -290,6 +326,24 @@ class Concurrency(Section):
     total: Count = entry(0, "On the route; more are 503; 0 = no limit")
 
 
+class Compress(Section):
+    """`compress`: content codings that the gateway makes."""
+
+    codings: Annotated[Many[Coding], Field(min_length=1)] = entry(
+        list(KNOWN_CODINGS), "Which, best first; the client's weights come before"
+    )
+    types: Many[MediaType] = entry(list(COMPRESSED_TYPES), 'Media types, "text/*" for all of a kind')
+    min: Size = entry("1KiB", "A smaller body goes as it is")
+    level: AtLeastOne | None = entry(None, "1 to 9, of each coding; left out: zstd 3, br 4, gzip 6")
+
+    @field_validator("level")
+    @classmethod
+    def _a_level(cls, value: int | None) -> int | None:
+        if value is not None and value > 9:
+            raise ValueError(f"must be at most 9, got {value}")
+        return value
+
+
 class RouteRules(Section):
     """The keys of a route that are its rules; `config.routing.Route` has them too."""
 
@@ -304,4 +358,5 @@ class RouteRules(Section):
     strip_prefix: PathPrefix | None = entry(None, "Left out of the path that the backend gets")
     rewrite: Rewrite | None = entry(None, "Another path for the backend")
     request_headers: RequestHeaders | None = entry(None, "Fields of the request as the backend gets it")
+    compress: Switch[Compress] = entry(None, "Codings for clients: true or a table; not where secrets are mixed in")
     response_headers: ResponseHeaders | None = entry(None, "Fields of the response as the client gets it")

@@ -106,13 +106,13 @@ class Exchange:
             else:
                 self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
+        route = self.route
+        if route is not None and route.coded is not None:
+            route.coded.rule.head(self, facts, length, body, done)
+            return
         if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
-            route = self.route
-            if route is None or route.delivery is None:
-                head = facts.wire + self.own_lines(facts.has_date)
-            else:
-                head = self.whole(facts.wire, facts.has_date)
+            head = self.whole(facts.wire, facts.has_date)
         else:
             bodiless = facts.framing is Framing.NONE
             head = self.whole(self.open(facts.status, facts.wire, length, bodiless), facts.has_date)

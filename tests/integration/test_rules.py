@@ -327,3 +327,21 @@ async def test_requests_at_once(
     await slow.close()
     await until(lambda: gateway.in_flight == 0)
     assert (await ask(client, "/")).status == 200
+
+
+async def test_an_origin_may_vary_by_what_a_rule_fills_in(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH.replace(b"Server: org", b"Vary: X-Plan"),)
+    rule = 'request_headers = { set = { "X-Plan" = "{cookie:plan}" } }'
+    _, client = await proxy(route=rule)
+    for _ in range(2):
+        for plan in ("free", "paid"):
+            await ask(client, "/x", f"Cookie: plan={plan}", "X-Plan: mine")
+    assert [request.get(b"x-plan") for request in origin.requests] == [b"free", b"paid"]
+
+
+async def test_credentials_that_a_rule_fills_in_are_credentials(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH,)
+    _, client = await proxy(route='request_headers = { set = { "Authorization" = "Bearer {cookie:token}" } }')
+    for token in ("a", "b"):
+        await ask(client, "/x", f"Cookie: token={token}")
+    assert [request.get(b"authorization") for request in origin.requests] == [b"Bearer a", b"Bearer b"]

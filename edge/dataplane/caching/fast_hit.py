@@ -51,6 +51,10 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
     ttl = stored.fresh_until - now
     if ttl <= 0:
         return False
+    if route.coded is not None:
+        stored = route.coded.fast(store, stored, block.fields)
+        if stored is None:
+            return False
     age = now - stored.born if now > stored.received_at > stored.born else stored.age(now)
     length = stored.length
     meter = route.meter

@@ -36,13 +36,16 @@ class LookupResult:
 
 
 def request_of(exchange: Exchange) -> RequestHead:
-    """The request as decisions see it."""
+    """The request as decisions see it: with what the route's rules fill in, which an origin may vary by."""
+    fields, outbound = exchange.block.fields, exchange.routed.outbound
+    if outbound is not None and outbound.varying is not None:
+        fields = outbound.varying.seen(exchange, fields)
     return RequestHead(
         exchange.method,
         exchange.scheme,
         exchange.authority,
         exchange.target,
-        exchange.block.fields,
+        fields,
         exchange.behind if exchange.told is not None else b"",
         exchange.apart,
     )
@@ -121,10 +124,14 @@ class Follower:
         if response_start.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
             exchange.fail(EdgeError("unexpected upgrade"))
         elif not self._answered_shortly(response_start):
-            wire = exchange.open(
-                response_start.status, response_start.wire, response_start.length, response_start.bodiless
-            )
-            exchange.begin(wire, b"", response_start.dated)
+            start, coded = response_start, exchange.routed.coded
+            if coded is not None:
+                alone = self.fill is not None and self.fill.exchange is exchange  # others read it as it is
+                head = (start.wire, start.fields, start.dated)
+                coded.rule.start(exchange, start.status, head, start.length, start.bodiless, alone)
+            else:
+                wire = exchange.open(start.status, start.wire, start.length, start.bodiless)
+                exchange.begin(wire, b"", start.dated)
 
     def _answered_shortly(self, response_start: ResponseStart) -> bool:
         """304 or 412 where the client's conditions say so and ours went to the origin in their place."""

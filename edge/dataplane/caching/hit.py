@@ -51,6 +51,19 @@ def serve(
     if verdict in (Verdict.HIT, Verdict.STALE):
         detail = "" if verdict is Verdict.HIT else exchange.reason
         exchange.cache_status = line(hit(stored.ttl(now), detail))
+    coded = exchange.routed.coded
+    if coded is None:
+        _send_stored(exchange, request, stored, now, lost)
+        return
+    form = coded.represent(exchange, stored, lambda form: _send_stored(exchange, request, form, now, lost))
+    if form is not None:
+        _send_stored(exchange, request, form, now, lost)
+
+
+def _send_stored(
+    exchange: Exchange, request: RequestHead, stored: Stored, now: float, lost: Callable[[], None] | None
+) -> None:
+    """The whole, a part or an answer without content, as the client's conditions have it."""
     if CLIENT_OWN.isdisjoint(request.fields.names()):
         head = (stored.wire, b"Age: %d\r\n" % stored.age(now))
         exchange.status = stored.status

@@ -72,6 +72,10 @@ class StreamExchange(Exchange):
         if facts.status == 101:
             self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
+        route = self.route
+        if route is not None and route.coded is not None:
+            route.coded.rule.head(self, facts, length, body, done)
+            return
         wire = self.open(facts.status, facts.wire, length, facts.framing is Framing.NONE)
         self.begin(wire, b"", facts.has_date, done and not body)
         if body:

@@ -15,6 +15,7 @@ from edge.dataplane.rules.access import Access
 from edge.dataplane.rules.answers import TEXT, Redirect
 from edge.dataplane.rules.answers import Respond as FixedAnswer
 from edge.dataplane.rules.asked import Asked
+from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.delivery import Delivery
 from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.limits import Concurrency
@@ -35,6 +36,7 @@ class RuleSet:
     steps: tuple[Step, ...] = ()
     outbound: Outbound | None = None
     delivery: Delivery | None = None
+    plain: bool = True  # a hit needs no more than the stored lines
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         """What each rule would do with a request, in their order."""
@@ -51,9 +53,9 @@ NO_RULES = RuleSet()
 
 def compile_rules(values: RouteRules, read: ReadFile) -> RuleSet:
     """A route's rules. Raises OSError for a file that cannot be read."""
-    return RuleSet(
-        compiled(values.match, values.path_regex), _steps(values, read), _outbound(values), _delivery(values)
-    )
+    match, steps, delivery = compiled(values.match, values.path_regex), _steps(values, read), _delivery(values)
+    plain = match is None and not steps and values.response_headers is None
+    return RuleSet(match, steps, _outbound(values), delivery, plain)
 
 
 def _steps(values: RouteRules, read: ReadFile) -> tuple[Step, ...]:
@@ -109,4 +111,7 @@ def _delivery(values: RouteRules) -> Delivery | None:
     found, edit = values.response_headers, None
     if found is not None and (found.set or found.add or found.remove):
         edit = HeaderEdit(found.set, found.add, found.remove)
-    return Delivery(edit) if edit is not None or values.rate_limit is not None else None
+    coded = values.compress
+    compression = None if coded is None else Compression(coded.codings, coded.types, coded.min, coded.level)
+    wanted = edit is not None or compression is not None or values.rate_limit is not None
+    return Delivery(edit, compression) if wanted else None

@@ -1,4 +1,4 @@
-"""What a route changes in a response on its way to the client: header lines.
+"""What a route changes in a response on its way to the client: its coding and its header lines.
 
 One rule: it acts when a head is written and never before: what is stored and what other clients get is not touched.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from edge.dataplane.rules.asked import Asked
+from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.headers import GATEWAYS, HeaderEdit, without
 
 
@@ -21,15 +22,21 @@ class Delivered(Asked, Protocol):
 class Delivery:
     """What is asked where a route has such rules."""
 
-    __slots__ = ("_edit", "_own")
+    __slots__ = ("_edit", "_own", "compression")
 
-    def __init__(self, edit: HeaderEdit | None) -> None:
+    def __init__(self, edit: HeaderEdit | None, compression: Compression | None = None) -> None:
+        self.compression = compression
         self._edit = edit
         self._own = edit is not None and not GATEWAYS.isdisjoint(edit.gone)
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         """For people."""
-        return [] if self._edit is None else [{"rule": "response_headers", "does": self._edit.explain(asked)}]
+        rows = []
+        if self.compression is not None:
+            rows.append({"rule": "compress", "does": self.compression.explain(asked)})
+        if self._edit is not None:
+            rows.append({"rule": "response_headers", "does": self._edit.explain(asked)})
+        return rows
 
     def head(self, asked: Delivered, wire: bytes, own: bytes, region: bytes) -> bytes:
         """A whole response head as this client gets it: `wire` from the origin, `own` from the gateway with the empty

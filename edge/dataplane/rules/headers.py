@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edge.dataplane.rules.template import Template
+from edge.http.message import Fields
 from edge.http.text import quote
 
 if TYPE_CHECKING:
@@ -40,6 +41,18 @@ class HeaderEdit:
                 self._known.clear()
             self._known[lines] = found = without(lines, self.gone)
         return found
+
+    @property
+    def varies(self) -> bool:
+        """Whether what it adds differs between requests in more than what a client sent under these names."""
+        return bool(self._added)
+
+    def seen(self, asked: Asked, fields: Fields) -> Fields:
+        """A request's fields as an origin sees those whose values are filled in: what it may vary by. A region is not
+        known before a backend is, so such a value is like no other."""
+        names = {name.lower() for name, _ in self._added}
+        filled = [(name, each.fill(asked, asked.own_id()).strip(b" \t")) for name, each in self._added]
+        return fields.without(names).plus(*((name, value) for name, value in filled if value))
 
     def lines(self, asked: Asked, region: bytes = b"") -> bytes:
         """The lines that are set and added. A value that turns out empty makes no line."""

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class Outbound:
     """What `request_head` asks where a route has such rules."""
 
-    __slots__ = ("_edit", "_host", "_target")
+    __slots__ = ("_edit", "_host", "_target", "varying")
 
     def __init__(self, target: TargetRule | None, edit: HeaderEdit | None, host: str | None) -> None:
         self._target = target
+        self.varying = edit if edit is not None and edit.varies else None  # what the cache has to know of
         self._edit = edit
         self._host = None if host is None else Template(host)
 

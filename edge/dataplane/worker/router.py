@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edge.balance.geo import NO_GEO_POLICY, GeoPolicy
 from edge.balance.latency import Ewma
 from edge.cache.rules import Rules
+from edge.dataplane.rules.coded import CodedForms
 from edge.dataplane.rules.compiled import NO_RULES, RuleSet
 from edge.errors import BadRequest, Denied, MethodNotAllowed
 from edge.http.forwarding import Networks
@@ -90,6 +91,7 @@ class Route:
     steps: tuple[Step, ...] = ()  # before the look-up
     outbound: Outbound | None = None  # what a backend gets
     delivery: Delivery | None = None  # what a client gets
+    coded: CodedForms | None = None  # of what is stored, where the route compresses
     apart: bytes = b""  # what keeps its stored responses from those of other routes for the same URI
 
     def fold(self, now: float) -> None:
@@ -136,7 +138,9 @@ class Route:
         self.allow = b", ".join(sorted(self.methods))
         does = self.does
         self.match, self.steps, self.outbound, self.delivery = does.match, does.steps, does.outbound, does.delivery
-        self.looks = bool(self.internal or self.methods or does.match or does.steps or does.delivery)
+        self.looks = bool(self.internal or self.methods or not does.plain)
+        if does.delivery is not None and does.delivery.compression is not None:
+            self.coded = CodedForms(does.delivery.compression)
         if does.match is not None and does.match.apart:
             self.apart = b" r:%d:%b" % (len(self.name.encode()), self.name.encode())
 

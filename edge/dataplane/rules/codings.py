@@ -1,0 +1,95 @@
+"""The content codings that the gateway makes: whole bodies at once, and bodies as they come.
+
+One rule: each has a bound on its memory, set by a small window, for a thousand clients may be reading at once. What is
+not installed is not offered.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+try:
+    import brotli
+except ImportError:  # the extra `compress`
+    brotli = None
+try:
+    from isal import isal_zlib
+except ImportError:  # five times as fast as zlib; the same format
+    isal_zlib = None  # type: ignore[assignment]
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+GZIP = 31  # zlib's word for the gzip format
+WINDOW_LOG = 18  # of streams: 256 KiB
+USUAL_LEVELS = {"zstd": 3, "br": 4, "gzip": 6}
+HIGHEST = {"zstd": 19, "br": 11, "gzip": 9}
+KNOWN = ("zstd", "br", "gzip")
+
+
+class Coder(Protocol):
+    """A body on its way."""
+
+    def piece(self, data: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
+def available() -> tuple[str, ...]:
+    """What is installed, best first."""
+    return tuple(name for name in KNOWN if name != "br" or brotli is not None)
+
+
+def whole(name: str, level: int | None, data: bytes) -> bytes:
+    """A whole body in one coding. Lets go of the interpreter lock while it works."""
+    chosen = USUAL_LEVELS[name] if level is None else min(level, HIGHEST[name])
+    if name == "br":
+        return bytes(brotli.compress(data, quality=chosen, lgwin=22))
+    if name == "zstd":
+        return bytes(zstd.compress(data, chosen))
+    coder = _gzip(chosen)
+    return bytes(coder.compress(data) + coder.flush())
+
+
+def stream(name: str, level: int | None, flushes: bool) -> Coder:
+    """A coder of one stream; with `flushes` each piece can be read as soon as it is there."""
+    chosen = USUAL_LEVELS[name] if level is None else min(level, HIGHEST[name])
+    if name == "br":
+        made = brotli.Compressor(quality=chosen, lgwin=WINDOW_LOG)
+        return _Stream(made.process, made.flush if flushes else None, made.finish)
+    if name == "zstd":
+        level_key, window_key = zstd.CompressionParameter.compression_level, zstd.CompressionParameter.window_log
+        options: dict[int, int] = {level_key: chosen, window_key: WINDOW_LOG}
+        coder = zstd.ZstdCompressor(options=options)
+        return _Stream(coder.compress, (lambda: coder.flush(coder.FLUSH_BLOCK)) if flushes else None, coder.flush)
+    gzip = _gzip(chosen)
+    return _Stream(gzip.compress, (lambda: gzip.flush(zlib.Z_SYNC_FLUSH)) if flushes else None, gzip.flush)
+
+
+def _gzip(level: int) -> Any:
+    if isal_zlib is not None:
+        return isal_zlib.compressobj(min(3, (level + 2) // 4), isal_zlib.DEFLATED, GZIP)
+    return zlib.compressobj(level, zlib.DEFLATED, GZIP)
+
+
+class _Stream:
+    """One coder's calls under the same names."""
+
+    __slots__ = ("_add", "_end", "_flush")
+
+    def __init__(
+        self, add: Callable[[bytes], bytes], flush: Callable[[], bytes] | None, end: Callable[[], bytes]
+    ) -> None:
+        self._add, self._flush, self._end = add, flush, end
+
+    def piece(self, data: bytes) -> bytes:
+        """What may go out once this has come in; it may be nothing yet."""
+        made = self._add(data)
+        return bytes(made if self._flush is None else made + self._flush())
+
+    def end(self) -> bytes:
+        """What is left."""
+        return bytes(self._end())
