@@ -9,7 +9,7 @@ from typing import Protocol
 
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.compression import Compression
-from edge.dataplane.rules.headers import GATEWAYS, HeaderEdit, without
+from edge.dataplane.rules.headers import HeaderEdit, without
 
 
 class Delivered(Asked, Protocol):
@@ -22,12 +22,11 @@ class Delivered(Asked, Protocol):
 class Delivery:
     """What is asked where a route has such rules."""
 
-    __slots__ = ("_edit", "_own", "compression")
+    __slots__ = ("_edit", "compression")
 
     def __init__(self, edit: HeaderEdit | None, compression: Compression | None = None) -> None:
         self.compression = compression
         self._edit = edit
-        self._own = edit is not None and not GATEWAYS.isdisjoint(edit.gone)
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         """For people."""
@@ -39,13 +38,11 @@ class Delivery:
         return rows
 
     def head(self, asked: Delivered, wire: bytes, own: bytes, region: bytes) -> bytes:
-        """A whole response head as this client gets it: `wire` from the origin, `own` from the gateway with the empty
-        line at its end."""
-        edit = self._edit
+        """A whole response head as this client gets it: `wire` came from an origin or the store, `own` are
+        lines made for this request, the empty one at their end."""
+        edit, lines = self._edit, own[:-2]
         if edit is None:
-            return b"%b%b%b" % (wire, asked.limit_lines, own)
+            return b"%b%b%b\r\n" % (wire, lines, asked.limit_lines)
         if edit.gone:
-            wire = edit.kept(wire)
-            if self._own:
-                own = without(own, edit.gone)
-        return b"%b%b%b%b" % (wire, asked.limit_lines, edit.lines(asked, region), own)
+            wire, lines = edit.kept(wire), without(lines, edit.gone)
+        return b"%b%b%b%b\r\n" % (wire, lines, asked.limit_lines, edit.lines(asked, region))

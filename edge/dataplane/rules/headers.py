@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 REMEMBERED = 512
-GATEWAYS = frozenset((b"age", b"cache-status", b"date", b"x-request-id"))  # what `own` lines may hold
 
 
 class HeaderEdit:
