@@ -112,7 +112,10 @@ class Guard:
             if server is None or server.is_closing():  # nobody listens: who left, or what closed it, the link knows
                 raise ConnectionResetError("the connection has ended") from error
             connection.told = True
-            self.faults.raised(error, request_id, error.fault if isinstance(error, _Wrong) else RAISED)
+            if isinstance(error, _Wrong):
+                self.faults.add(error.fault, request_id, str(error))
+            else:
+                self.faults.raised(error, request_id)
             return await self._instead(request, 500, f"internal error, request {request_id}\n")
         if raised is not None:
             raise raised  # it is out already; aiohttp wants it raised, not returned
