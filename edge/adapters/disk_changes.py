@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import Sums, connect
@@ -40,6 +40,25 @@ class Addition:
     body: BodyFile | None = None
     temp: str | None = None  # the body's temporary file; None where the body is there already
     seq: int = 0  # the worker's purge sequence when it was asked for
+
+
+class RowAt(NamedTuple):
+    """Where a response's record is, and its body when that is a file."""
+
+    segment: int
+    at: int
+    length: int
+    stale: float
+    body: bytes | None
+
+
+@dataclass(slots=True, eq=False)
+class Packing(Addition):
+    """A response whose body was to be in a file and is in the record now; `row` is where it was."""
+
+    hashed: int = 0
+    variant: int = 0
+    row: RowAt | None = None
 
 
 @dataclass(slots=True)
@@ -131,6 +150,36 @@ class Changer:
     def known(self, name: bytes) -> bool:
         """Whether a body is there already."""
         return self.db.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is not None
+
+    def expect(self, bodies: Sequence[BodyFile]) -> None:
+        """Bodies that are not there yet and have their room; those that no response names go with the next batch."""
+        with self._have_turn(), self._transaction():
+            for body in bodies:
+                if not self.known(body.name):
+                    self._add_body(body)
+
+    def row(self, hashed: int, variant: int) -> RowAt | None:
+        """Where a response is."""
+        query = "SELECT segment, at, length, stale, body FROM objects WHERE hash = ? AND variant = ?"
+        found = self.db.execute(query, (hashed, variant)).fetchone()
+        return None if found is None else RowAt(*found)
+
+    def pack(self, packings: Sequence[Packing]) -> None:
+        """Move responses to records that hold their bodies; inside the turn in which their rows were read."""
+        places = self._append(packings)
+        with self._transaction() as gone:
+            self._note_segments()
+            for each, (segment, at) in zip(packings, places, strict=True):
+                assert each.row is not None
+                where = (segment, at, len(each.record))
+                seal = self.sums.seal(each.hashed, each.variant, where, each.row.stale)
+                self.db.execute(
+                    "UPDATE objects SET segment = ?, at = ?, length = ?, body = NULL, seal = ? "
+                    "WHERE hash = ? AND variant = ?",
+                    (*where, seal, each.hashed, each.variant),
+                )
+                self.db.execute("UPDATE bodies SET refs = refs - 1 WHERE name = ?", (each.row.body,))
+            self._drop_bodies(gone)
 
     def reserve(self, temp: str, count: int) -> None:
         """Set room aside for a temporary file; in all for it when called again. Raises NoRoom."""
@@ -306,6 +355,9 @@ class Changer:
             gone.append(self.place.temp(temp))
             return
         self._ops.rename(self.place.temp(temp), self.place.body(body.name))
+        self._add_body(body)
+
+    def _add_body(self, body: BodyFile) -> None:
         self.db.execute("INSERT INTO bodies VALUES (?, ?, 0)", (body.name, blocks(body.length)))
         self.db.execute("UPDATE facts SET value = value + ? WHERE name = 'bodies'", (blocks(body.length),))
 

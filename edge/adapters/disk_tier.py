@@ -21,6 +21,7 @@ from resource import RUSAGE_THREAD, getrusage
 from time import monotonic
 from typing import NamedTuple
 
+from edge.adapters.disk_asker import THREADS, Asker, AwaitedBody, NotNow
 from edge.adapters.disk_body import Checked, OpenBody
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
@@ -77,7 +78,8 @@ class DiskTier:
         self._floor = self._fact("floor")
         self._told = Told()
         self.events = self._told.take
-        self._pool = ThreadPoolExecutor(2, "disk-reader")
+        self._asker = Asker.of(place)  # None: no body is awaited after a restore
+        self._pool = ThreadPoolExecutor(2 if self._asker is None else THREADS, "disk-reader")
         self._of_thread = threading.local()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cold_until = 0.0
@@ -176,7 +178,13 @@ class DiskTier:
                 found.damaged.append((row, "a row of the index does not fit its seal"))
                 continue
             try:
-                found.rows.append((row, decode(segments.read(row.segment, row.at, row.length, wait), key)))
+                record = segments.read(row.segment, row.at, row.length, wait)
+                kept = decode(record, key)
+                if self._asker is not None and kept.stored.file is not None:
+                    kept = self._asker.with_body(kept, record, wait)
+                found.rows.append((row, kept))
+            except NotNow:
+                continue  # a miss; it is there when its body has come
             except FileNotFoundError:
                 continue  # its segment was evicted between the two
             except (Damaged, OSError) as error:
@@ -294,13 +302,15 @@ class DiskTier:
         """A spilled body is not wanted after all."""
         self.writer.forsake(temp)
 
-    def open_body(self, stored: Stored) -> OpenBody | None:
+    def open_body(self, stored: Stored) -> OpenBody | AwaitedBody | None:
         """The body of a response that has it in a file; None when it is gone or damaged."""
         file = stored.file
         assert file is not None
         try:
             return OpenBody(file, self._body_path(stored, file), self._checked)
         except FileNotFoundError:
+            if self._asker is not None:
+                return AwaitedBody(file, self.place.body(file.name), self._checked, self._asker)
             self.remove(stored)  # evicted, by this worker or another
         except (Damaged, OSError) as error:
             self.damage(stored, str(error))
@@ -316,7 +326,9 @@ class DiskTier:
         return self.place.body(file.name)
 
     def damage(self, stored: Stored, why: str) -> None:
-        """Something that was read does not fit its checksum."""
+        """Something that was read does not fit its checksum, or an awaited body did not come: that harms nothing."""
+        if self._asker is not None and self._asker.lacks(stored.file):
+            return
         self._is_damaged(stored.key, why)
         self.remove(stored)
 
@@ -340,6 +352,8 @@ class DiskTier:
         self._ticks += 1
         if self._ticks % TICKS_PER_LET_GO == 0:
             self._segments.let_go()
+            if self._asker is not None and self._asker.over():
+                self._asker = None
 
     def stats(self) -> dict[str, float]:
         """Counts of this worker."""

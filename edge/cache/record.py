@@ -27,6 +27,7 @@ _SUMMED = 8  # where what the checksum covers begins
 _FIXED = struct.Struct(">4sI II IiiIII HBB Q 8d 3q")
 _HEAD_BYTES = _FIXED.size
 _KEY_LENGTH_AT = 12
+_BODY_LENGTH, _FILE_LENGTH, _FLAGS, _NUMBER = 2, 9, 12, 13  # which of the fixed part's fields
 _MUST_REVALIDATE, _NO_CACHE, _SIMPLE, _PART = 1, 2, 4, 8
 _SOURCES = tuple(Source)
 _NUMBERS = {source: number for number, source in enumerate(_SOURCES)}
@@ -123,6 +124,26 @@ def decode(data: bytes, key: bytes | None = None) -> Kept:
     made.part = Part(first, last, None if complete < 0 else complete) if flags & _PART else None
     made.size_bytes = charge(made)
     return Kept(made, number)
+
+
+def holding(record: bytes, body: bytes) -> bytes:
+    """The record of a response that names its body in a file, as one that has the body in it. It must be whole."""
+    fixed = list(_FIXED.unpack_from(record))
+    end = len(record) - fixed[_FILE_LENGTH]
+    fixed[_BODY_LENGTH], fixed[_FILE_LENGTH] = len(body), 0
+    rest = b"".join((_FIXED.pack(*fixed)[_SUMMED:], record[_HEAD_BYTES:end], body))
+    return MAGIC + crc32(rest).to_bytes(4, "big") + rest
+
+
+def distrusted(record: bytes, number: int, distrust: bool) -> bytes:
+    """The record with a purge number of at most `number`; with `distrust` to be validated before each use."""
+    fixed = list(_FIXED.unpack_from(record))
+    flags = (fixed[_FLAGS] | _NO_CACHE) & ~_SIMPLE if distrust else fixed[_FLAGS]
+    if fixed[_NUMBER] <= number and flags == fixed[_FLAGS]:
+        return record
+    fixed[_FLAGS], fixed[_NUMBER] = flags, min(fixed[_NUMBER], number)
+    rest = _FIXED.pack(*fixed)[_SUMMED:] + record[_HEAD_BYTES:]
+    return MAGIC + crc32(rest).to_bytes(4, "big") + rest
 
 
 def key_at(data: bytes, at: int) -> bytes:

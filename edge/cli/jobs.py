@@ -16,13 +16,14 @@ from zoneinfo import ZoneInfo
 
 from edge.adapters.key_file import key_of
 from edge.cli.drill import run_drill
-from edge.cli.recovery import Where, open_work, pace_of, rules_of, state_of, warm_of
+from edge.cli.recovery import Where, awaiting_of, open_work, pace_of, rules_of, state_of, warm_of
 from edge.config.loader import Config
 from edge.config.schedule import Schedule
 from edge.errors import NoRecoveryPoint, RecoveryError
 from edge.recovery.points import Point, PointKind, is_sound, newest_first
 from edge.recovery.report import Targets, report, report_view
 from edge.recovery.schedule import next_due
+from edge.sidecar.fill import Filler
 from edge.sidecar.prune import prune
 from edge.sidecar.restore import chosen
 from edge.sidecar.shown import point_view, pruned_view, verified_view
@@ -44,6 +45,7 @@ class LocalJobs:
         self._pace = pace_of(config.snapshots)
         self._warm = warm_of(config)  # it remembers what it has read
         self._opened: Work | None = None
+        self._filler: Filler | None = None
 
     def _work(self, make: bool = False, step: Progress = silent) -> Work:
         """The repository; what is known of its manifests is kept from job to job."""
@@ -52,6 +54,15 @@ class LocalJobs:
             fresh.vault.remember(self._opened.vault)
         self._opened = fresh
         return fresh
+
+    def filler(self) -> Filler | None:
+        """What brings the bodies that a restore left in the repository; None where nothing is awaited."""
+        awaiting = awaiting_of(self._config)
+        if awaiting is None:
+            return None
+        where, pace = Where.of(self._values), pace_of(self._values)
+        self._filler = Filler(awaiting, lambda: open_work(where, False, pace), lambda: open_work(where, False))
+        return self._filler
 
     def history(self) -> str:
         """Of the state as it is."""
@@ -73,7 +84,8 @@ class LocalJobs:
         """Take a point."""
         work = self._work(True, step)
         state = state_of(self._config, self._filename, work.vault.sealer.encrypted)
-        return point_view(take(work, kind, lambda: with_warm(state.capture(extra), self._warm)).point)
+        awaited = None if self._filler is None else self._filler.read
+        return point_view(take(work, kind, lambda: with_warm(state.capture(extra), self._warm, awaited)).point)
 
     def prune(self) -> dict[str, Any]:
         """Expire."""

@@ -11,7 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.adapters.disk_awaited import AwaitedBodies, awaits
 from edge.adapters.disk_export import DiskWarm
+from edge.adapters.disk_room import Limits
 from edge.adapters.key_file import key_of
 from edge.adapters.repository_directory import DirectoryRepository
 from edge.adapters.repository_retry import RetryingRepository
@@ -81,6 +83,14 @@ def warm_of(config: Config | None) -> DiskWarm | None:
     if config is None or config.cache.disk is None:
         return None
     return DiskWarm(Path(config.cache.disk.path), config.cache.disk.size)
+
+
+def awaiting_of(config: Config) -> AwaitedBodies | None:
+    """The disk tier that a configuration names, while bodies are awaited in it."""
+    disk = config.cache.disk
+    if disk is None or not awaits(Path(disk.path)):
+        return None
+    return AwaitedBodies(Path(disk.path), Limits(disk.size, disk.min_free))
 
 
 def cache_of(config: Config | None) -> Path | None:

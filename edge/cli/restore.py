@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from edge.adapters.key_file import key_of
-from edge.cli.client import Failed, console, json_option, say, table
-from edge.cli.recovery import cache_of, warm_of
+from edge.cli.client import Failed, console, json_option, say, size, table
+from edge.cli.recovery import Where, cache_of, warm_of
 from edge.cli.repository import Asked, checked_config, named, own_state, repository_options
 from edge.cli.state import FILES, LocalState, accepted, newest_config
 from edge.errors import DrillFailed
@@ -32,10 +32,16 @@ from edge.sidecar.take import Work
 @click.option("--point", help="Which point; left out: the newest sound one.")
 @click.option("--at", metavar="TIME", help="The newest point that is not younger, as 2026-11-27T04:00:00Z.")
 @click.option("--to", type=click.Path(path_type=Path), help="A new state directory; left out: the configured one.")
+@click.option("--all", "whole", is_flag=True, help="Bring every cached body before this ends, not while it serves.")
 @json_option
 @repository_options
-def restore_command(asked: Asked, point: str | None, at: str | None, to: Path | None, as_json: bool) -> None:
-    """Restore the state from a point; what was there before is kept beside it. The gateway must not run."""
+def restore_command(
+    asked: Asked, point: str | None, at: str | None, to: Path | None, whole: bool, as_json: bool
+) -> None:
+    """Restore the state from a point; what was there before is kept beside it. The gateway must not run.
+
+    Cached bodies follow while the gateway serves where [snapshots] names the repository; else they are written first.
+    """
     if point is not None and at is not None:
         raise click.UsageError("give --point or --at, not both")
     work = asked.work()
@@ -47,7 +53,7 @@ def restore_command(asked: Asked, point: str | None, at: str | None, to: Path | 
         if asked.path.exists():
             raise Failed(f"{asked.path} cannot be used (`edge check`): mend it, move it away, or give --to DIR")
         asked = _machine(asked, work, choose)
-    found = _restored(asked, work, choose, to)
+    found = _restored(asked, work, choose, to, whole)
     problems = accepted(found.state, found.rebuilt)
     if as_json:
         say(restored_view(found, problems))
@@ -55,7 +61,9 @@ def restore_command(asked: Asked, point: str | None, at: str | None, to: Path | 
         _tell(found, problems)
 
 
-def _restored(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point], to: Path | None) -> Restored:
+def _restored(
+    asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point], to: Path | None, whole: bool
+) -> Restored:
     encrypted, warm = work.vault.sealer.encrypted, warm_of(asked.config)
     if to is not None:
         survivor = Path(asked.config.state.path) if asked.config is not None else None
@@ -63,19 +71,26 @@ def _restored(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Poi
         return restore(work, LocalState(to, encrypted), warm, choose, target)
     assert asked.config is not None
     state, cache = Path(asked.config.state.path), cache_of(asked.config)
-    there = state.exists()
+    there, later = state.exists(), not whole and _brought_later(asked)
     lock = own_state(asked.config)
     if lock is None:
         raise Failed(f"{state}: a gateway runs with this state directory: stop it, or restore with --to DIR")
     with lock:
         if not there:  # the lock made it: there is nothing to keep, and no survivor
-            found = restore(work, LocalState(state, encrypted), warm, choose, Target(state, cache, replace=True))
+            target = Target(state, cache, replace=True, later=later)
+            found = restore(work, LocalState(state, encrypted), warm, choose, target)
             for path in found.kept:
                 shutil.rmtree(path)
             found.kept = []
             return found
-        target = Target(state, cache, replace=True, survivor=state)
+        target = Target(state, cache, replace=True, survivor=state, later=later)
         return restore(work, LocalState(state, encrypted), warm, choose, target)
+
+
+def _brought_later(asked: Asked) -> bool:
+    """Whether the gateway will have a sidecar that can bring bodies: one with this repository."""
+    values = None if asked.config is None else asked.config.snapshots
+    return values is not None and Where.of(values) == asked.where
 
 
 def _machine(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point]) -> Asked:
@@ -129,6 +144,7 @@ def restored_view(found: Restored, problems: list[str]) -> dict[str, Any]:
         "purges_replayed": found.rebuilt.purges_replayed,
         "purge_gap": found.rebuilt.gap,
         "bodies": found.bodies,
+        "awaited_bytes": found.awaited_bytes,
         "kept": [str(path) for path in found.kept],
         "left_out": list(found.point.left_out),
         "config_problems": problems,
@@ -142,6 +158,8 @@ def _tell(found: Restored, problems: list[str]) -> None:
         click.echo(f"replayed {found.rebuilt.purges_replayed} purges that are younger than the point")
     if found.rebuilt.gap:
         click.echo("no journal survived: purges after the point may be unknown; cached bodies are revalidated first")
+    if found.awaited_bytes:
+        click.echo(f"cached bodies ({size(found.awaited_bytes)}) follow from the repository while the gateway runs")
     for path in found.kept:
         click.echo(f"the old one is kept: {path}")
     for line in found.point.left_out:

@@ -17,12 +17,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
 import uvloop
 
+from edge.adapters.disk_awaited import listen_awaited
 from edge.cli.jobs import LocalJobs
 from edge.config.loader import load_text
 from edge.config.snapshots import Snapshots
@@ -31,6 +33,7 @@ from edge.errors import EdgeError, RecoveryError
 from edge.frames import Frame, Kind, ack
 from edge.recovery.points import PointKind
 from edge.sidecar.agent import Agent, Timetable
+from edge.sidecar.filling import Filling
 from edge.sidecar.shown import point_view
 
 FIRST_FRAME_S = 10.0
@@ -51,7 +54,7 @@ async def run_sidecar(fd: int) -> int:
     while not frames.empty():
         sidecar.on_frame(frames.get_nowait())
     link.send(Frame(Kind.READY, {"pid": os.getpid()}))
-    own = asyncio.create_task(sidecar.agent.run(), name="schedule")
+    own = asyncio.create_task(sidecar.run(), name="schedule")
     ended = asyncio.create_task(link.ended.wait(), name="link")
     await asyncio.wait((own, ended), return_when=asyncio.FIRST_COMPLETED)
     if own.done() and own.exception() is not None:
@@ -67,9 +70,36 @@ class Sidecar:
         config = load_text(text, filename)
         assert config.snapshots is not None
         self._link = link
+        self._config = config
         self._jobs = LocalJobs(config, filename)
         self.agent = Agent(self._jobs, timetable(config.snapshots), self._gather, self._tell, self._publish)
         self._work: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """What is to be done by itself: the bodies that a restore left behind, and the schedule."""
+        async with asyncio.TaskGroup() as group:
+            filling = self._filling()
+            if filling is not None:
+                self.agent.known.filling = {}  # expiry waits
+                group.create_task(filling.run(), name="fill")
+            group.create_task(self.agent.run(), name="agent")
+
+    def _filling(self) -> Filling | None:
+        """What brings bodies, where some are awaited and the cache can be used; else they are misses."""
+        disk = self._config.cache.disk
+        try:
+            filler = self._jobs.filler()
+            if filler is None or disk is None:
+                return None
+            return Filling(filler, listen_awaited(Path(disk.path)), self._tell, self._filled)
+        except (EdgeError, OSError) as error:
+            facts = {"what": "bring bodies", "error": type(error).__name__, "detail": str(error)}
+            self._tell("recovery.failed", facts)
+            return None
+
+    def _filled(self, status: dict[str, Any] | None) -> None:
+        self.agent.known.filling = status
+        self.agent.tell_status()
 
     async def _gather(self) -> Mapping[str, bytes]:
         """What only the gateway knows. A point without it is worth more than none."""

@@ -24,6 +24,7 @@ from typing import IO, Any
 import orjson
 from aiohttp import web
 
+from edge.adapters.disk_awaited import awaits
 from edge.adapters.disk_keeper import TierKeeper
 from edge.adapters.disk_place import TierError, TierInUse
 from edge.adapters.disk_room import Limits
@@ -87,6 +88,8 @@ async def run_gateway(settings: Settings) -> int:
         probing.start()
         if config.snapshots is not None:
             supervisor.recovery = recovery = Recovery(supervisor)
+            if config.cache.disk is not None and awaits(Path(config.cache.disk.path)):
+                recovery.start()  # requests may want bodies that a restore left in the repository
         return await gateway.serve(lambda: begin(settings, recovery))
     finally:
         if recovery is not None:

@@ -45,8 +45,8 @@ class Recovery:
         self.status: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Keep one running."""
-        self._keeper = asyncio.create_task(self._keep(), name="sidecar")
+        """Keep one running; harmless when one does."""
+        self._keeper = self._keeper or asyncio.create_task(self._keep(), name="sidecar")
 
     async def stop(self) -> None:
         """End it. A job that runs is cut off, which harms no point."""

@@ -76,6 +76,7 @@ class Known:
     last_error: str | None = None
     alerts: tuple[str, ...] = ()
     verified_at: float | None = None
+    filling: dict[str, Any] | None = None  # bodies that follow a restore
 
 
 class Agent:
@@ -173,7 +174,7 @@ class Agent:
         self.known.failures += 1
         self.known.last_error = error.detail
         self._tell("recovery.failed", {"what": word, "error": type(error).__name__, "detail": error.detail})
-        self._tell_status()
+        self.tell_status()
 
     def _newest(self, field_name: str) -> float | None:
         return max(
@@ -197,6 +198,8 @@ class Agent:
 
     async def _expire(self) -> None:
         """A point more is no reason to fail: what cannot be expired now is expired next time."""
+        if self.known.filling is not None:
+            return  # a restored cache takes its bodies from points that might go
         try:
             pruned = await self._work("prune", lambda told: self._jobs.prune(), None)
         except RecoveryError as error:
@@ -281,9 +284,10 @@ class Agent:
         if self.known.alerts and not alerts:
             self._tell("recovery.alert_over", {})
         self.known.alerts = alerts
-        self._tell_status()
+        self.tell_status()
 
-    def _tell_status(self) -> None:
+    def tell_status(self) -> None:
+        """How things are, as the gateway shows it."""
         known = self.known
         self._publish(
             {
@@ -292,5 +296,6 @@ class Agent:
                 "progress": known.progress,
                 "failures": known.failures,
                 "last_error": known.last_error,
+                "filling": known.filling,
             }
         )

@@ -9,6 +9,9 @@ never makes a damaged state.
 A purge that was acknowledged after the point was taken must not be undone. Where the journal of what is replaced can
 be read, and is of the point's history, its later purges are replayed. Where not, the cached bodies are of no proven
 purge state: each is kept for revalidation only (`Warm.rebuild` with `distrust`).
+
+Bodies may stay behind (`Target.later`): everything else is restored and checked as ever, and each body is compared with
+its name when it comes. What a request wants before that comes first.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import orjson
 from edge.errors import ChecksumMismatch, RestoreRefused
 from edge.recovery.format import Place
 from edge.recovery.points import Point, closure, point_at
-from edge.recovery.table import Entry, Table
+from edge.recovery.table import Entry, Table, blobs
 from edge.sidecar import switch
 from edge.sidecar.locks import locked
 from edge.sidecar.source import CACHE, Rebuilt, State, Warm
@@ -38,13 +41,15 @@ JOURNAL_NAMES = ("state.sqlite", "state.sqlite.lock", "restored", NOTE)
 class Target:
     """Where to restore to. `replace`: what is there is switched out and kept; else it must not be there, or be empty.
     `survivor` is a state directory whose journal may know purges beyond the point. `rehearsal`: no client will be
-    served from it, so cached responses are as the point has them, whatever was purged since."""
+    served from it, so cached responses are as the point has them, whatever was purged since. `later`: cached bodies are
+    left in the repository, and the gateway that starts has them brought (`sidecar.fill`)."""
 
     state: Path
     cache: Path | None = None  # None: bodies are not restored
     replace: bool = False
     survivor: Path | None = None
     rehearsal: bool = False
+    later: bool = False
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class Restored:
     state: Path
     rebuilt: Rebuilt
     bodies: int = 0
+    awaited_bytes: int = 0  # of bodies that come later
     kept: list[Path] = field(default_factory=list)  # where the old directories are
     seconds: float = 0.0
 
@@ -138,7 +144,11 @@ def _restore_cache(
         folder = switch.begin(target.cache)
     entries = {name: entry for name, entry in table.items() if name.startswith(CACHE)}
     distrust = rebuilt.gap and not target.rehearsal
-    count = warm.rebuild(entries, _bodies(work, entries, places), folder, rebuilt.purge_number, distrust)
+    number = rebuilt.purge_number
+    if target.later and warm.expect(entries, folder, number, distrust, found.point.id):
+        count, found.awaited_bytes = len(entries), sum(blobs(entries.values()).values())
+    else:
+        count = warm.rebuild(entries, _bodies(work, entries, places), folder, number, distrust)
     warm.adopt(folder, rebuilt.history)
     if inside is None:
         # The cache first: a kill in between leaves it beside the older journal, which knows at least as many purges.

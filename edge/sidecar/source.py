@@ -9,7 +9,7 @@ when its body is read, and is left out then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,19 +88,46 @@ class Warm(Protocol):
         `distrust`: purges may be unknown, so nothing of it may be served before the origin has said that it is good.
         """
 
+    def expect(self, entries: Table, folder: Path, number: int, distrust: bool, point: str) -> bool:
+        """As `rebuild`, without the bodies, which are brought from a point later; False where not all have room."""
+
     def adopt(self, folder: Path, history: str) -> None:
         """Say which history of purges it follows."""
 
 
-def with_warm(captured: Captured, warm: Warm | None) -> Captured:
-    """The critical state with the cached responses. Those come second: what was purged in between is not in them."""
+class Awaiting(Protocol):
+    """A restored cache whose bodies are still in the repository."""
+
+    def point(self) -> str | None:
+        """Which point they are of; None when nothing is awaited any more."""
+
+    def wanted(self) -> Mapping[bytes, int]:
+        """Bodies that are not there, with about their bytes."""
+
+    def put(self, bodies: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put bodies in that were compared with their names; what nothing waits for any more is dropped."""
+
+    def place(self, name: bytes, body: bytes) -> bool:
+        """Put in one that a request waits for; False when whoever asked is to be given it. From any thread."""
+
+    def lose(self, names: Iterable[bytes]) -> int:
+        """They cannot be had: what waits for them is a miss; how many responses."""
+
+    def end(self) -> None:
+        """Nothing is awaited any more."""
+
+
+def with_warm(captured: Captured, warm: Warm | None, awaited: ReadBody | None = None) -> Captured:
+    """The critical state with the cached responses. Those come second: what was purged in between is not in them.
+
+    `awaited` gives bodies that are not in the cache yet, after a restore.
+    """
     if warm is None:
         return captured
-    critical = captured.body
+    readers = [captured.body, warm.body, *([] if awaited is None else [awaited])]
 
     def read(blob: bytes) -> bytes | None:
-        found = critical(blob)
-        return warm.body(blob) if found is None else found
+        return next((found for reader in readers if (found := reader(blob)) is not None), None)
 
     captured.table |= warm.capture()
     captured.body = read
