@@ -80,15 +80,15 @@ def listen_awaited(path: Path) -> socket.socket:
 class AwaitedBodies:
     """`sidecar.source.Awaiting` of a disk tier. Blocking; `place` may be called from any thread."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, ops: FileOps | None = None) -> None:
         """Raises RecoveryError where there is no tier."""
         self._place = _place(path)
         self.folder = awaited(self._place)
         self._alone = threading.Lock()
-        self._ops = FileOps()
+        self._ops = ops or FileOps()
         self._rows: dict[bytes, list[tuple[int, int]]] = {}  # body: hash and variant of the responses
         with _explained(path):
-            self._changer = Changer(self._place, limits)
+            self._changer = Changer(self._place, limits, self._ops)
 
     def close(self) -> None:
         """Let go."""

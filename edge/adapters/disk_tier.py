@@ -19,14 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from resource import RUSAGE_THREAD, getrusage
 from time import monotonic
-from typing import NamedTuple
 
-from edge.adapters.disk_asker import THREADS, Asker, AwaitedBody, NotNow
+from edge.adapters.disk_asker import THREADS, Asker, AwaitedBody
 from edge.adapters.disk_body import Checked, OpenBody
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
 from edge.adapters.disk_files import Cold, FileOps, Segments, read_ahead
 from edge.adapters.disk_index import Row, Sums, connect, is_damage
+from edge.adapters.disk_look import Read, read_rows
 from edge.adapters.disk_pending import Put, Waiting, named, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
@@ -35,7 +35,7 @@ from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
 from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState, base_of
-from edge.cache.record import Damaged, Kept, decode
+from edge.cache.record import Damaged, Kept
 from edge.cache.stored import Stored
 
 _QUERY = "SELECT variant, segment, at, length, stale, seal FROM objects WHERE hash = ? LIMIT 256"
@@ -46,13 +46,6 @@ TICKS_PER_LET_GO = 4
 
 Data = bytes | bytearray
 Then = Callable[[tuple[Stored, ...]], None]
-
-
-class _Read(NamedTuple):
-    """What the disk had for a key."""
-
-    rows: list[tuple[Row, Kept]]
-    damaged: list[tuple[Row, str]]
 
 
 class DiskTier:
@@ -154,45 +147,27 @@ class DiskTier:
             read = self._read(key, *self._own(), wait=True)
             loop.call_soon_threadsafe(done, read)
 
-        def done(read: _Read) -> None:
+        def done(read: Read) -> None:
             found = self._judged(key, read, before, meanwhile)
             self._looking.remove(meanwhile)
             then(found)
 
         self._pool.submit(work)
 
-    def _read(self, key: bytes, db: sqlite3.Connection, segments: Segments, wait: bool) -> _Read:
+    def _read(self, key: bytes, db: sqlite3.Connection, segments: Segments, wait: bool) -> Read:
         """Rows and records. Raises Cold. Whatever else goes wrong is a miss, and told."""
-        found = _Read([], [])
         if self.writer.damaged:
-            return found
+            return Read([], [])
         hashed = self._sums.of_key(key) if not wait else self._sums.of(key)
         try:
             rows = db.execute(_QUERY, (hashed,)).fetchall()
         except sqlite3.Error as error:
             self._failed(error)
-            return found
-        for values in rows:
-            row = Row(*values)
-            if not self._sums.holds(hashed, row):
-                found.damaged.append((row, "a row of the index does not fit its seal"))
-                continue
-            try:
-                record = segments.read(row.segment, row.at, row.length, wait)
-                kept = decode(record, key)
-                if self._asker is not None and kept.stored.file is not None:
-                    kept = self._asker.with_body(kept, record, wait)
-                found.rows.append((row, kept))
-            except NotNow:
-                continue  # a miss; it is there when its body has come
-            except FileNotFoundError:
-                continue  # its segment was evicted between the two
-            except (Damaged, OSError) as error:
-                found.damaged.append((row, str(error)))
-        return found
+            return Read([], [])
+        return read_rows(map(Row._make, rows), self._sums, hashed, key, segments, self._asker, wait)
 
     def _judged(
-        self, key: bytes, read: _Read, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
+        self, key: bytes, read: Read, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
     ) -> tuple[Stored, ...]:
         """What of it may be used, with what waits to be written put over it.
 

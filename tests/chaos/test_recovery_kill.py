@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from kit.recovery import KEY, Clock, Little, pruned, restored, taken, work_on
 
+from edge.adapters.disk_awaited import AwaitedBodies, awaits
+from edge.adapters.disk_export import DiskWarm
+from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.repository_directory import TEMPORARY, DirectoryRepository
 from edge.cli.state import LocalState
 from edge.control.journal import Journal
@@ -23,9 +26,12 @@ from edge.control.recovered import JOURNAL_FILE
 from edge.recovery.points import PointKind
 from edge.recovery.table import Table
 from edge.sidecar import switch
+from edge.sidecar.fill import Filler
 from edge.sidecar.restore import Target, chosen, restore
+from edge.sidecar.source import with_warm
 from edge.sidecar.take import Work, take
 from edge.sidecar.verify import Part, verify
+from tests.kit.tier import body_of, looked, response, tier
 
 STEPS = ("write", "fsync", "replace", "link", "unlink", "rename", "mkdir", "rmdir")
 FULL, INCR = PointKind.FULL, PointKind.INCREMENTAL
@@ -179,3 +185,51 @@ def test_restoring_in_place(tmp_path: Path, key: bytes | None) -> None:
         assert any(regions(path) == ["r1", "r2"] for path in olds), "the old state is kept"
         assert not (there / "var" / switch.UNFINISHED).exists()
     assert seen == {("r1", "r2"), ("r1",)}
+
+
+def test_restoring_with_bodies_that_follow(tmp_path: Path, key: bytes | None) -> None:
+    """The cache is the old one or a new one that awaits its bodies, whole; never a mixture."""
+    base = tmp_path / "base"
+    state = base / "var"
+    change(state, 1)
+    keys = [b"http://site.test/%d" % number for number in range(4)]
+    old = tier(state / "cache")
+    for number, each in enumerate(keys):
+        assert old.put(response(each, bytes([number]) * (90_000 if number % 2 else 900)), 0)
+    assert old.writer.flush()
+    old.close()
+    work = work_on(DirectoryRepository(base / "repository"), Clock(), key)
+    warm = DiskWarm(state / "cache", MIN_SIZE)
+    take(work, FULL, lambda: with_warm(LocalState(state, True).capture({}), warm))
+
+    def again(there: Path) -> None:
+        folder = there / "var"
+        restore(
+            work_on(DirectoryRepository(there / "repository"), Clock(), key),
+            LocalState(folder, True),
+            DiskWarm(folder / "cache", MIN_SIZE),
+            lambda points: chosen(points, None, None),
+            Target(folder, folder / "cache", replace=True, survivor=folder, later=True),
+        )
+
+    def filled(there: Path) -> None:
+        filler = Filler(
+            AwaitedBodies(there / "var" / "cache", Limits(MIN_SIZE)),
+            lambda: work_on(DirectoryRepository(there / "repository"), Clock(), key),
+            lambda: work,
+        )
+        while filler.turn():
+            pass
+
+    seen = set()
+    for there in each_step(base, again, 30):
+        waits = awaits(there / "var" / "cache")
+        seen.add(waits)
+        if waits:
+            filled(there)
+        found = tier(there / "var" / "cache")
+        for number, each in enumerate(keys):
+            (one,) = looked(found, each)
+            assert body_of(found, one) == bytes([number]) * (90_000 if number % 2 else 900)
+        found.close()
+    assert seen == {False, True}

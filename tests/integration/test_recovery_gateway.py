@@ -76,6 +76,7 @@ class Site:
         self._toml = TOML.replace("@REPOSITORY@", repository).replace("@MORE@", more).replace("@INTERVAL@", interval)
         self.gateway: GatewayProcess | None = None
         self.config = home / "gateway.toml"
+        self.status, self.cache_status = 0, ""  # of the last plain GET
 
     def start(self) -> GatewayProcess:
         """Start, or start again."""
@@ -124,13 +125,19 @@ class Site:
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Status and Cache-Status of a plain GET."""
+        self.body(path)
+        return self.status, self.cache_status
+
+    def body(self, path: str) -> bytes:
+        """The body of a plain GET."""
         assert self.gateway is not None
         connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=30)
         connection.request("GET", path, headers={"Host": "www.example.com"})
         answer = connection.getresponse()
-        answer.read()
+        found = answer.read()
         connection.close()
-        return answer.status, (answer.getheader("Cache-Status") or "")
+        self.status, self.cache_status = answer.status, answer.getheader("Cache-Status") or ""
+        return found
 
     def taken_with(self, bodies: int) -> str | None:
         """A point that holds so many bodies; the disk tier may still be writing."""

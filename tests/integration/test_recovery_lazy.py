@@ -1,0 +1,152 @@
+"""A restored gateway serves before the bodies of its cache have come, whatever becomes of the one that brings them."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.ports import LOOPBACK
+
+from tests.integration.test_recovery_gateway import Site, first_point, until
+
+PAGES = 24
+SLOW = 'bandwidth = "32KiB"'  # a minute and more for all bodies
+
+
+def page(path: str) -> bytes:
+    """What the origin has: large bodies and small ones that nothing makes smaller."""
+    number = int(path.removeprefix("/"))
+    return random.Random(number).randbytes(150_000 if number % 4 == 0 else 40_000)
+
+
+class Origin(http.server.BaseHTTPRequestHandler):
+    """Counts what it is asked."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        body = page(self.path)
+        self.send_response(200)
+        self.send_header("Cache-Control", "max-age=3600")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    Origin.asked = 0
+    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Origin)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    port = server.server_address[1]
+    found = Site(tmp_path, f"file:{tmp_path}/points")
+    found._toml = found._toml.replace('127.0.0.1:9"', f'127.0.0.1:{port}"').replace("127.0.0.2:9", f"localhost:{port}")
+    found._toml += '\n[cache]\nmemory = "8MiB"\ndisk = { path = "@STATE@/cache", size = "64MiB" }\n'
+    yield found
+    if found.gateway is not None:
+        found.gateway.kill()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def lose_the_cache(site: Site) -> dict[str, Any]:
+    """A point of all pages, then a restore in place of a cache that is gone; the journal survives."""
+    site.start()
+    first_point(site)
+    for number in range(PAGES):
+        assert site.fetch(f"/{number}")[0] == 200
+    until(lambda: site.taken_with(PAGES))
+    assert site.gateway is not None
+    site.gateway.kill()
+    shutil.rmtree(site.state / "cache")
+    found: dict[str, Any] = json.loads(site.edge("restore", "--json"))
+    assert (found["bodies"], found["purge_gap"]) == (PAGES, False)
+    assert found["awaited_bytes"] == sum(len(page(f"/{number}")) for number in range(PAGES))
+    return found
+
+
+def start(site: Site, more: str = "") -> None:
+    """With another line in [snapshots]."""
+    toml = site._toml
+    site._toml = toml.replace('jitter = "0s"', f'jitter = "0s"\n{more}')
+    site.start()
+    site._toml = toml
+
+
+def served(site: Site, number: int) -> bool:
+    """Whether a page is a hit, byte for byte."""
+    return site.body(f"/{number}") == page(f"/{number}") and "; hit" in site.cache_status
+
+
+def sidecar(site: Site) -> int:
+    """Its process id."""
+    assert site.gateway is not None
+    found = [pid for pid in site.gateway.children if b"cli.sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found[0]
+
+
+def test_requests_are_served_of_bodies_that_have_not_come(site: Site) -> None:
+    lose_the_cache(site)
+    start(site, SLOW)
+    asked = Origin.asked
+    assert all(served(site, number) for number in range(8))
+    assert (site.state / "cache/store/awaited").exists()
+    filling = until(lambda: site.api("GET", "/v1/recovery")[1].get("filling"))
+    assert 0 < filling["left"] <= PAGES and filling["asked"] >= 8
+    os.kill(sidecar(site), signal.SIGKILL)
+    until(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
+    assert until(lambda: served(site, 8))  # another one has come
+    assert Origin.asked <= asked + 1
+    site.gateway.kill()  # type: ignore[union-attr]
+    start(site)
+    until(lambda: not (site.state / "cache/store/awaited").exists())
+    before = Origin.asked
+    assert all(served(site, number) for number in range(PAGES))
+    assert Origin.asked == before
+    assert "recovery.filled" in site.gateway.log()  # type: ignore[union-attr]
+    assert site.api("GET", "/v1/recovery")[1]["filling"] is None
+
+
+def test_a_purge_holds_for_what_has_not_come(site: Site) -> None:
+    lose_the_cache(site)
+    start(site, SLOW)
+    for number in (4, 5):
+        site.edge("purge", "--url", f"http://www.example.com/{number}")
+    asked = Origin.asked
+    assert not served(site, 4) and not served(site, 5)
+    assert Origin.asked == asked + 2
+    site.gateway.stop()  # type: ignore[union-attr]
+    start(site)
+    until(lambda: not (site.state / "cache/store/awaited").exists())
+    assert served(site, 4) and served(site, 5)  # as they were fetched again
+    assert all(served(site, number) for number in range(PAGES))
+
+
+def test_all_bodies_first_where_that_is_asked_for_or_no_sidecar_could_bring_them(site: Site) -> None:
+    lose_the_cache(site)
+    whole = json.loads(site.edge("restore", "--all", "--json"))
+    assert (whole["bodies"], whole["awaited_bytes"]) == (PAGES, 0)
+    other = site.home / "other points"
+    shutil.copytree(site.home / "points", other)
+    elsewhere = json.loads(site.edge("restore", "--repository", f"file:{other}", "--json"))
+    assert (elsewhere["bodies"], elsewhere["awaited_bytes"]) == (PAGES, 0)
+    assert not (site.state / "cache/store/awaited").exists()
+    start(site)
+    assert site.body("/3") == page("/3")
