@@ -15,6 +15,7 @@ machine does. `worst` is the longest turn, `in all` the CPU time of the case.
 from __future__ import annotations
 
 import asyncio
+import gc
 import selectors
 import socket
 import subprocess
@@ -184,6 +185,7 @@ async def main(names: list[str]) -> None:
     child = await asyncio.create_subprocess_exec(*command)
     config = load_text(CONFIG.format(port=port), "mass.toml")
     worker = build(config)
+    gc.disable()  # its pauses are another matter
     bound = await listen(worker, config)
     await asyncio.sleep(1.0)
     try:

@@ -84,6 +84,9 @@ class Lone(Protocol):
         """Somebody else asks for the same: call `Flights.share`."""
 
 
+Accepts = Callable[["FlightMember", bool], bool]  # whether it is for this one; True: who asked after the head came
+
+
 class Flight:
     """One fetch that others may share. `stream` is what followers attach to: set by whoever fills, opaque here."""
 
@@ -108,7 +111,7 @@ class Flight:
         self.waiting: dict[int, FlightMember] = {}  # in the order they came; by id(), parties need not be hashable
         self.attached: dict[int, FlightMember] = {}
         self.due: dict[int, FlightMember] = {}  # who waited when it turned out storable, and was not called yet
-        self.accepts: Callable[[FlightMember], bool] | None = None
+        self.accepts: Accepts | None = None
         self.stream: object = None
         self.since = 0  # the purge sequence when its fetch started; set by whoever fetches
         self.tags: frozenset[bytes] = frozenset()  # of the response, once its head is there
@@ -175,7 +178,7 @@ class Flights:
             self._flights[key] = flight = Flight(key, me)
             return Lead(flight)
         if flight.filling:
-            if flight.accepts is not None and not flight.accepts(me):
+            if flight.accepts is not None and not flight.accepts(me, True):
                 return Alone(Why.OTHER_VARIANT)
             flight.attached[id(me)] = me
             return Follow(flight)
@@ -211,7 +214,7 @@ class Flights:
         if outcome in _ALONE:
             self._mark(key, _ALONE[outcome], now)
 
-    def storable(self, flight: Flight, stream: object, accepts: Callable[[FlightMember], bool] | None = None) -> None:
+    def storable(self, flight: Flight, stream: object, accepts: Accepts | None = None) -> None:
         """The leader's head may be stored and `stream` will carry the body; `accepts` tells whom its Vary matches."""
         if flight.over:
             return
@@ -222,7 +225,7 @@ class Flights:
         self._calls.run()
 
     def _attach(self, flight: Flight, party: FlightMember) -> None:
-        if flight.accepts is None or flight.accepts(party):
+        if flight.accepts is None or flight.accepts(party, False):
             flight.attached[id(party)] = party
             party.on_attach(flight)
         else:

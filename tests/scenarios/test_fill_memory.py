@@ -151,7 +151,7 @@ def live(fills: list[weakref.ref[Fill]]) -> int:
 
 def at_rest(fill: Fill | None) -> bool:
     """Whether no byte comes into it."""
-    return fill is None or fill.whole or fill._held
+    return fill is None or fill.whole or fill.held_back
 
 
 @pytest.mark.parametrize("line", [FRESH, NO_STORE])

@@ -72,7 +72,7 @@ def test_storable_sends_those_of_another_variant_to_look_up_again() -> None:
     flights.join("key", same, 0)
     flights.join("key", other, 0)
 
-    def accepts(party: FlightMember) -> bool:
+    def accepts(party: FlightMember, late: bool) -> bool:
         assert isinstance(party, Client)
         return party.variant == "gzip"
 
@@ -252,7 +252,7 @@ HOW: dict[str, Callable[[Flights, Flight], object]] = {
     "attach": lambda flights, flight: flights.storable(flight, "stream"),
     "uncacheable-memory": lambda flights, flight: flights.end(flight, Outcome.UNCACHEABLE, 1),
     "size": lambda flights, flight: flights.end(flight, Outcome.TOO_LARGE, 1),
-    "vary": lambda flights, flight: flights.storable(flight, "stream", lambda party: False),
+    "vary": lambda flights, flight: flights.storable(flight, "stream", lambda party, late: False),
     "slow": lambda flights, flight: flights.tick(100),
     "given": lambda flights, flight: flights.answered(flight, lambda party: party.told.append("given") or True),  # type: ignore[attr-defined]
 }
@@ -357,7 +357,7 @@ class FlightMachine(RuleBasedStateMachine):
     def storable(self, data: st.DataObject, variant: str) -> None:
         flight, _ = self.leading[data.draw(st.integers(0, len(self.leading) - 1))]
         if not flight.filling:
-            self.flights.storable(flight, "stream", lambda party: getattr(party, "variant") == variant)  # noqa: B009
+            self.flights.storable(flight, "stream", lambda party, late: getattr(party, "variant") == variant)  # noqa: B009
 
     @precondition(lambda self: self.leading)
     @rule(data=st.data(), outcome=st.sampled_from([one for one in Outcome if one is not Outcome.STORABLE]))

@@ -4,43 +4,44 @@
     Follower ──────────────────────── pump ──┤   chunks ◄── Fill ◄── Fetch
     Store ◄── put, when whole and storable ──┘
 
-The body's pieces go into `chunks`; each watch has its place there and is served as fast as its client takes. While the
-response is being stored nothing is dropped and no client slows the fill; otherwise pieces go when the last watch has
-them, and the slowest watch holds the backend back. Memory stays set aside until the last watch has the pieces.
+The body's pieces go into `chunks`; each follower has its place there and is served as fast as its client takes
+(`pieces`). Where very many follow, they are told and served some at a time; who is still to be told is `due`.
 
 One rule: what did not end whole is neither stored nor ended as if it were. The outcome table is `cache.flights`; what a
-head makes of what is already stored is in `answers`.
+head makes of what is already stored is in `origin_outcome`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.cache.flights import Flight, FlightMember, Outcome, Why
 from edge.cache.freshness import Times
-from edge.cache.policy import is_for_all, may_serve_stale
+from edge.cache.policy import is_for_all
 from edge.cache.purge import PurgeState
 from edge.cache.revalidate import offer_fields, request_fields, rest_fields
 from edge.cache.stored import Plan, Stored
 from edge.cache.storing import storing
 from edge.cache.verdict import Action, Failure, Reason, Verdict, forward, word
+from edge.dataplane.caching.answering import serve_all, stands_in
 from edge.dataplane.caching.follower import Follower
-from edge.dataplane.caching.hit import serve
 from edge.dataplane.caching.origin_outcome import (
     accepts,
     after_head,
     asks_rest,
     completed,
     displace,
-    purged_for,
     refused,
     stand_in,
     validated,
 )
+from edge.dataplane.caching.pieces import each, hold, pump, settle_soon
 from edge.dataplane.caching.response_start import ResponseStart, passed_on, shared
-from edge.dataplane.caching.spilling import finish, give_up, hold, kept, put, reserve, trim, unreserve
+from edge.dataplane.caching.spilling import finish, give_up, kept, put, reserve, unreserve
 from edge.dataplane.upstream.fetch import Fetch
 from edge.dataplane.upstream.hedge import GATEWAY_FAILURES
 from edge.dataplane.upstream.request_head import client_lines
@@ -61,7 +62,7 @@ def _from_store() -> EdgeError:
 
 
 class Fill:
-    """A fetch for the store's sake and its watches' (`fetch.Receiver`)."""
+    """A fetch for the store's sake and its followers' (`fetch.Receiver`)."""
 
     def __init__(self, first: Follower, flight: Flight | None) -> None:
         exchange = first.exchange
@@ -74,7 +75,7 @@ class Fill:
         self.variants = first.asked.variants
         self.flight = flight
         self.flight_key = first.flight_key
-        self.followers: list[Follower] = [first]
+        self.followers: dict[Follower, None] = {first: None}
         self.chunks: list[bytes] = []
         self.plan: Plan | None = None  # set while the body is being stored
         self.whole = False  # the body has ended
@@ -82,13 +83,19 @@ class Fill:
         self.seq = self.store.purge_log.now_seq()
         self.requested_at = self.store.clock()
         self._began: ResponseStart | None = None  # what who joins later is given
-        self._late = False  # the head is out: who comes now asked after it
         self._plain = False  # asked without conditions of ours
         self.spill: Spill | None = None  # the body goes to the disk as it comes
         self.reserved = 0
+        self.dropped = False  # pieces of its beginning
+        self.held_back = False  # the backend
+        self.round: deque[Follower] = deque()  # who is still to be served in this round (`pieces`)
+        self.again = self.settles = False
+        self.fetch: Fetch | None = None
         self._total = 0
-        self._fetch: Fetch | None = None
-        self._held = False
+        self.probe: Stored | None = None  # the response as look-ups see it, without a body
+        self._shares: Plan | None = None  # what followers are told, also when it has outgrown what is stored
+        self._shared: Flight | None = None  # whose followers join
+        self._broke: Callable[[], EdgeError] | None = None  # why it broke off, for who is still to join
         first.fill = self
         first.flight = flight
         if flight is not None:
@@ -101,15 +108,15 @@ class Fill:
         prefetcher = self.exchange.routed.prefetcher
         if prefetcher is not None and self.exchange.counted:
             prefetcher.origin_asked(monotonic())
-        self._fetch = Fetch(self.exchange, self, lines)
+        self.fetch = Fetch(self.exchange, self, lines)
         if self.decision.stored is not None:
-            self._fetch.validates = True
-            self._fetch.patient = stand_in(self, self.request, Failure.CONNECT, self.store.clock()) is None
-        self._fetch.attempt()
+            self.fetch.validates = True
+            self.fetch.patient = stand_in(self, self.request, Failure.CONNECT, self.store.clock()) is None
+        self.fetch.attempt()
 
     def adopt(self, fetch: Fetch, seq: int, requested_at: float) -> None:
         """Go on with what was begun without a fill (`cold`)."""
-        self._fetch, self.seq, self.requested_at = fetch, seq, requested_at
+        self.fetch, self.seq, self.requested_at = fetch, seq, requested_at
         fetch.receiver = self
 
     def _fields(self) -> Fields | None:
@@ -128,13 +135,13 @@ class Fill:
 
     def interim(self, facts: ResponseFacts) -> None:
         """1xx goes to whom the request came from, never to those who follow or come later."""
-        if self.followers and self.followers[0].exchange is self.exchange:
+        if any(follower.exchange is self.exchange for follower in self.followers):
             self.exchange.interim(facts)
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """Decide what becomes of the response, then let the watches have it."""
+        """Decide what becomes of the response, then let the followers have it."""
         if done:
-            self._fetch = None
+            self.fetch = None
         now = self.store.clock()
         response = ResponseHead(facts.status, facts.reason, facts.fields, misframed=facts.misframed)
         times = Times(self.requested_at, now)
@@ -169,15 +176,15 @@ class Fill:
             if found is None:
                 self._ask_again(done)
             else:
-                self._serve_all(found, Verdict.REVALIDATED, now)
+                serve_all(self, found, Verdict.REVALIDATED, now)
             return True
-        if status in ERRORS and self._stands_in(Failure.STATUS, now):
+        if status in ERRORS and stands_in(self, Failure.STATUS, now):
             self._drop_fetch(done)
             self.settle(Outcome.FAILED)
             return True
         found = after_head(self, response, times)
         if found is not None:
-            self._serve_all(found, Verdict.REVALIDATED, now)
+            serve_all(self, found, Verdict.REVALIDATED, now)
         return found is not None
 
     def _invalidate(self, response: ResponseHead, now: float) -> None:
@@ -206,7 +213,7 @@ class Fill:
         self.start()
 
     def _drop_fetch(self, done: bool) -> None:
-        fetch, self._fetch = self._fetch, None
+        fetch, self.fetch = self.fetch, None
         if fetch is not None and not done:
             fetch.cancel(_from_store())
 
@@ -217,81 +224,36 @@ class Fill:
             if not kept(self, data, self._total):
                 self._too_large()
         self.chunks.append(data)
-        self.pump()
+        pump(self)
 
     def end(self, trailers: list[Line]) -> None:
-        """The body is whole: store it, then let the watches end."""
-        self.whole, self.trailers, self._fetch = True, trailers, None
+        """The body is whole: store it, then let the followers end."""
+        self.whole, self.trailers, self.fetch = True, trailers, None
         if self.plan is not None and self.spill is not None:
             finish(self, self.plan)
         else:
             if self.plan is not None:
                 put(self, self.plan)
             self.settle(Outcome.STORED)
-        self.pump()
+        pump(self)
         hold(self)
 
     def failed(self, error: EdgeError) -> None:
         """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
-        self._fetch = None
+        self.fetch = None
         self._release()
         if self._began is not None:
+            self._broke = partial(type(error), error.detail, error.status)  # not this one: its frames know the fill
             self.settle(Outcome.FAILED)
-            for follower in list(self.followers):
-                follower.exchange.broken(error)
+            self.chunks.clear()
+            each(self, lambda follower: follower.exchange.broken(error))
             return
         failure = Failure.OUTAGE if isinstance(error, NoBackend) else Failure.CONNECT
-        if not self._stands_in(failure, self.store.clock()):
+        if not stands_in(self, failure, self.store.clock()):
             for follower in list(self.followers):
                 follower.exchange.verdict = Verdict.ERROR.value
                 follower.exchange.fail(error)
         self.settle(Outcome.FAILED)
-
-    # -- answering from store ----------------------------------------------------------------------------------------
-
-    def _serve_all(self, stored: Stored, verdict: Verdict, now: float) -> None:
-        """Whoever watches or waits gets what was just validated."""
-        for follower in list(self.followers):
-            self._serve(follower, stored, verdict, now)
-        if not is_for_all(stored, self.rules):  # it was validated for who asked, and for nobody else
-            self.settle(Outcome.UNCACHEABLE)
-            return
-        for follower in self._waiting():
-            if not purged_for(self, follower, stored.key, stored.tags):
-                self._serve(follower, stored, Verdict.COLLAPSED, now)
-        self.settle(Outcome.STORED)
-
-    def _waiting(self) -> list[Follower]:
-        parties = self.flight.waiting.values() if self.flight is not None else ()
-        return [party for party in parties if isinstance(party, Follower)]
-
-    def _serve(self, follower: Follower, stored: Stored, verdict: Verdict, now: float) -> None:
-        self._let_go(follower)
-        exchange = follower.exchange
-        if verdict is not Verdict.STALE:
-            why, status = forward(self.decision.reason), 304 if self.request.method == b"GET" else 200
-            collapsed, ttl_s = verdict is Verdict.COLLAPSED, stored.ttl(now)
-            told = forwarded(why, status=status, collapsed=collapsed, ttl_s=ttl_s, detail=exchange.reason)
-            exchange.cache_status = line(told)
-        serve(exchange, follower.asked.request, stored, verdict, now)
-
-    def _let_go(self, follower: Follower) -> None:
-        follower.exchange.follower = follower.fill = follower.flight = None
-        if follower in self.followers:
-            self.followers.remove(follower)
-        if self.flight is not None:
-            self.store.flights.leave(self.flight, follower)
-
-    def _stands_in(self, failure: Failure, now: float) -> bool:
-        """Serve what is stored instead of a failure, where every rule allows it; false when the first may not."""
-        stored = stand_in(self, self.request, failure, now)
-        if stored is None:
-            return False
-        for follower in [*self.followers, *self._waiting()]:
-            if follower in self.followers or may_serve_stale(stored, follower.asked.request, self.rules, now, failure):
-                follower.exchange.reason = f"{failure.value}-error"
-                self._serve(follower, stored, Verdict.STALE, now)
-        return True
 
     # -- followers ---------------------------------------------------------------------------------------------------
 
@@ -309,28 +271,42 @@ class Fill:
                 flights.forget(self.flight_key)
             return
         flight.tags = plan.tags
+        self._shares, self._shared = plan, flight
         flights.storable(flight, self, self._accepts)
-        self._late = True
 
-    def _accepts(self, party: FlightMember) -> bool:
-        return isinstance(party, Follower) and self.plan is not None and accepts(self, party, self.plan, self._late)
+    @property
+    def due(self) -> bool:
+        """Whether somebody who waited for the head is still to hear of it: it begins with the first piece."""
+        return self._shared is not None and bool(self._shared.due)
+
+    def _accepts(self, member: FlightMember, late: bool) -> bool:
+        if isinstance(member, Follower) and self._shares is not None and accepts(self, member, self._shares, late):
+            return True
+        settle_soon(self)  # it may have been the last one that was due
+        return False
 
     def join(self, follower: Follower) -> None:
         """A follower takes part from the first byte on; it gets the lines that are stored."""
-        plan, now = self.plan, self.store.clock()
-        if plan is None or self.spill is not None:  # not kept, or its beginning is on the disk only
+        plan, now = self._shares, self.store.clock()
+        if self._broke is not None:  # after the head, and before it was this one's turn
+            follower.fill = follower.flight = follower.exchange.follower = None
+            follower.exchange.verdict = Verdict.ERROR.value
+            follower.exchange.fail(self._broke())
+            return
+        if plan is None or self.dropped:  # its beginning is on the disk only, or nowhere
             follower.on_alone(Why.TOO_LARGE)
             return
-        self.followers.append(follower)
+        self.followers[follower] = None
         why, ttl_s = forward(follower.asked.decision.reason), plan.born + plan.lifetime_s - now
         began = self._began
         assert began is not None  # nobody joins before the head
         status = line(forwarded(why, stored=True, collapsed=True, ttl_s=ttl_s))
         follower.begin(shared(plan, now, began.bodiless), status)
         follower.pump()
+        settle_soon(self)
 
     def _begin(self, response_start: ResponseStart, cache_status: Callable[[Follower], bytes]) -> None:
-        """The head for those who watch already: the one who asked."""
+        """The head for those who follow already: the one who asked."""
         self._began = response_start
         for follower in list(self.followers):
             follower.begin(response_start, cache_status(follower))
@@ -351,7 +327,7 @@ class Fill:
     # -- the body --------------------------------------------------------------------------------------------------
 
     def _too_large(self) -> None:
-        """It outgrew what may be stored: those who watch stay, nothing is kept."""
+        """It outgrew what may be stored: those who follow stay, nothing is kept."""
         self.plan = None
         give_up(self)
         self.settle(Outcome.TOO_LARGE)
@@ -370,28 +346,15 @@ class Fill:
             self.flight = None
         self.store.flights.end(flight, outcome, monotonic())
 
-    def pump(self) -> None:
-        """Let every watch have what it can take; drop or hold back where nothing is stored."""
-        for follower in list(self.followers):
-            follower.pump()
-        if self.plan is not None and self.spill is None and not self.whole:
-            return
-        trim(self)
-        behind = bool(self.chunks) or (self.spill is not None and self.spill.full)
-        if self._fetch is not None and behind != self._held:
-            self._held = behind
-            self._fetch.pause() if behind else self._fetch.resume()
-
     def leave(self, follower: Follower, error: EdgeError | None) -> None:
-        """A watch goes (`error`), or has all that it wanted. The fetch ends with the last one who wants its body."""
-        if follower in self.followers:
-            self.followers.remove(follower)
+        """A follower goes (`error`), or has all that it wanted. The fetch ends with the last one who wants its body."""
+        self.followers.pop(follower, None)
         wanted = self.store.flights.leave(self.flight, follower) if self.flight is not None else bool(self.followers)
         if self.followers or wanted or self.whole or (error is None and self.plan is not None):
-            self.pump()
+            settle_soon(self)
             return
         self._release()
-        fetch, self._fetch = self._fetch, None
+        fetch, self.fetch = self.fetch, None
         if fetch is not None:
             fetch.cancel(error or _from_store())
         self.settle(Outcome.FAILED)

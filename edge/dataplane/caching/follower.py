@@ -14,6 +14,7 @@ from edge.cache.flights import Flight, Why
 from edge.cache.policy import Decision
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Verdict
+from edge.dataplane.caching.pieces import resumed
 from edge.dataplane.caching.response_start import ResponseStart
 from edge.dataplane.client.body_mode import NO_BODY
 from edge.dataplane.client.error_response import status_line
@@ -165,19 +166,22 @@ class Follower:
             self.at += 1
         if fill.whole and self.at == len(chunks):
             exchange.follower = self.fill = self.flight = None
-            fill.followers.remove(self)
+            fill.followers.pop(self, None)
             exchange.end(fill.trailers)
 
     def resumed(self) -> None:
         """The client takes more; the fill may go on dropping pieces."""
         if self.fill is not None:
-            self.fill.pump()
+            resumed(self.fill, self)
 
     def leave(self, error: EdgeError) -> None:
         """The client has gone, or its exchange failed; the fetch that it is part of or waits for may end with it."""
-        fill: Fill | None = self.fill
-        if fill is None and self.flight is not None:
-            fill = self.flight.stream  # type: ignore[assignment]  # only fills set it
+        fill, flight = self.fill, self.flight
         self.fill = self.flight = None  # what has left holds no body
+        if flight is not None:
+            fill = fill or flight.stream  # type: ignore[assignment]  # only fills set it
+            store = self.exchange.worker.store
+            assert store is not None  # else it had no flight
+            store.flights.leave(flight, self)
         if fill is not None:
             fill.leave(self, error)

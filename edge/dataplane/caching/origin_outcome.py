@@ -138,7 +138,9 @@ def accepts(fill: Fill, follower: Follower, plan: Plan, late: bool) -> bool:
     follower.vary_names = tuple(name for name, _ in plan.vary)
     if purged_for(fill, follower, plan.key, plan.tags):
         return False
-    probe = build(replace(plan, length=None, part=None), ())
+    probe = fill.probe
+    if probe is None:
+        probe = fill.probe = build(replace(plan, length=None, part=None), ())
     request = follower.asked.request
     if late:
         return evaluate(request, (probe,), fill.rules, fill.store.clock()).act is Action.FRESH

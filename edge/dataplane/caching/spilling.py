@@ -17,6 +17,7 @@ from edge.cache.body import BodyFile
 from edge.cache.flights import Outcome
 from edge.cache.stored import Plan, build
 from edge.dataplane.caching.origin_outcome import outrun
+from edge.dataplane.caching.pieces import pump
 
 if TYPE_CHECKING:
     from edge.dataplane.caching.fill import Fill
@@ -41,7 +42,7 @@ def kept(fill: Fill, data: bytes, total: int) -> bool:
     if disk is None or (total <= PACKED_BYTES and (announced is None or announced <= PACKED_BYTES)):
         return disk is not None
     fill.spill = spill = disk.spill(announced)
-    spill.drained = fill.pump
+    spill.drained = partial(pump, fill)
     for chunk in fill.chunks:
         spill.write(chunk)
     spill.write(data)
@@ -61,29 +62,6 @@ def unreserve(fill: Fill) -> None:
     if fill.reserved:
         fill.store.index.release(fill.reserved)
         fill.reserved = 0
-
-
-def trim(fill: Fill) -> None:
-    """Drop the pieces that every watch has, and give back what was set aside for them."""
-    chunks = fill.chunks
-    count = min((follower.at for follower in fill.followers), default=len(chunks))
-    if not count:
-        return
-    if fill.reserved:
-        freed = min(sum(map(len, chunks[:count])), fill.reserved)
-        fill.store.index.release(freed)
-        fill.reserved -= freed
-    del chunks[:count]
-    for follower in fill.followers:
-        follower.at -= count
-
-
-def hold(fill: Fill) -> None:
-    """The body is whole and some still take it: it counts for as long, also when what was stored of it is evicted."""
-    missing = sum(map(len, fill.chunks)) - fill.reserved
-    if missing > 0:
-        fill.store.index.hold(missing, fill.store.clock())
-        fill.reserved += missing
 
 
 def put(fill: Fill, plan: Plan) -> None:

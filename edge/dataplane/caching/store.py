@@ -73,6 +73,7 @@ class Store:
     def use_turns(self, later: Later) -> None:
         """Spread what is too much for one turn of the loop over later ones."""
         self.later = later
+        self.flights.use_turns(later)
 
     def use_disk(self, disk: DiskTier) -> None:
         """Have a second tier."""

@@ -1,0 +1,139 @@
+"""Who has which pieces of a fill's body: a few clients get them at once, very many over several turns of the loop.
+
+    stored in memory      every piece stays, and nobody holds the backend back
+    not, or not any more  pieces go when the last one has them, and the slowest holds the backend back
+
+One rule: a piece stays until everybody has it who is to have it: who follows, and who is still to hear that it may
+(`Fill.due`). What stays is set aside in the budget of the memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edge.cache.calls import TURN
+
+if TYPE_CHECKING:
+    from edge.dataplane.caching.fill import Fill
+    from edge.dataplane.caching.follower import Follower
+
+
+def pump(fill: Fill) -> None:
+    """Let every client have what it can take; drop or hold back where nothing is stored."""
+    if len(fill.followers) <= TURN or fill.store.later is None:
+        for follower in list(fill.followers):
+            follower.pump()
+    elif fill.round:
+        fill.again = True
+    else:
+        _begin_round(fill)
+    settle(fill)
+
+
+def _begin_round(fill: Fill) -> None:
+    fill.again = False
+    fill.round = deque(fill.followers)
+    _later(fill, partial(_some, fill))
+
+
+def _some(fill: Fill) -> None:
+    """A turn's share of a round."""
+    left = fill.round
+    try:
+        for _ in range(min(TURN, len(left))):
+            follower = left.popleft()
+            if follower in fill.followers:
+                follower.pump()
+    finally:
+        if left:
+            _later(fill, partial(_some, fill))
+        elif fill.again:
+            _begin_round(fill)
+        else:
+            settle(fill)
+
+
+def resumed(fill: Fill, follower: Follower) -> None:
+    """One client takes more again."""
+    if len(fill.followers) <= TURN:
+        pump(fill)
+    else:
+        follower.pump()
+        settle_soon(fill)
+
+
+def settle_soon(fill: Fill) -> None:
+    """As `settle`, once for all that happens in a turn where it would take long."""
+    if len(fill.followers) <= TURN or fill.store.later is None:
+        settle(fill)
+    elif not fill.settles:
+        fill.settles = True
+        _later(fill, partial(_settle, fill))
+
+
+def _settle(fill: Fill) -> None:
+    fill.settles = False
+    settle(fill)
+
+
+def settle(fill: Fill) -> None:
+    """Drop what everybody has, and hold the backend back while somebody is behind."""
+    if fill.plan is not None and fill.spill is None and not fill.whole:
+        return
+    if not fill.due:
+        _trim(fill)
+    behind = bool(fill.chunks) or (fill.spill is not None and fill.spill.full)
+    if fill.fetch is not None and behind != fill.held_back:
+        fill.held_back = behind
+        fill.fetch.pause() if behind else fill.fetch.resume()
+
+
+def _trim(fill: Fill) -> None:
+    """Drop the pieces that every client has, and give back what was set aside for them."""
+    chunks = fill.chunks
+    count = min((follower.at for follower in fill.followers), default=len(chunks))
+    if not count:
+        return
+    if fill.reserved:
+        freed = min(sum(map(len, chunks[:count])), fill.reserved)
+        fill.store.index.release(freed)
+        fill.reserved -= freed
+    del chunks[:count]
+    fill.dropped = True
+    for follower in fill.followers:
+        follower.at -= count
+
+
+def hold(fill: Fill) -> None:
+    """The body is whole and some still take it: it counts for as long, also when what was stored of it is evicted."""
+    missing = sum(map(len, fill.chunks)) - fill.reserved
+    if missing > 0:
+        fill.store.index.hold(missing, fill.store.clock())
+        fill.reserved += missing
+
+
+def each(fill: Fill, act: Callable[[Follower], None]) -> None:
+    """Do something with every client of now that does not leave before its turn."""
+    _each(fill, deque(fill.followers), act)
+
+
+def _each(fill: Fill, left: deque[Follower], act: Callable[[Follower], None]) -> None:
+    try:
+        for _ in range(min(TURN, len(left))):
+            follower = left.popleft()
+            if follower in fill.followers:
+                act(follower)
+    finally:
+        if left:
+            _later(fill, partial(_each, fill, left, act))
+
+
+def _later(fill: Fill, go: Callable[[], None]) -> None:
+    later = fill.store.later
+    if later is None:
+        go()
+    else:
+        later(go)
