@@ -7,50 +7,43 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from ssl import SSLContext
 
-from edge.adapters.backend_link import BackendLink, Peer, response_memo
 from edge.adapters.disk_place import TierError
 from edge.adapters.disk_room import Limits as DiskLimits
 from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
-from edge.adapters.names import Names
-from edge.adapters.tls import client_context, server_context
+from edge.adapters.sockets import bind
+from edge.adapters.tls import server_context
 from edge.applications import NOTHING_GIVEN, Applications, named
-from edge.balance.backend import Backend
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
-from edge.balance.health import EjectionSettings
-from edge.balance.pool import BalanceSettings, Pool
 from edge.cache.prefetch import GateRules, Sequence
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.config.cache import CacheRules
 from edge.config.cache import Prefetch as PrefetchConfig
 from edge.config.loader import Config
-from edge.config.routing import APP_SCHEME, PoolTimeouts
-from edge.config.routing import Pool as PoolConfig
 from edge.config.routing import Retry as RetryConfig
 from edge.config.routing import Route as RouteConfig
-from edge.config.routing import Timeouts as TimeoutsConfig
-from edge.control.membership import backend_spec, region_spec
+from edge.config.types import Address
+from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
 from edge.dataplane.caching.store import MAX_PARTS, Store
 from edge.dataplane.rules.compiled import compile_rules
 from edge.dataplane.upstream.geography import Geography, Places
-from edge.dataplane.upstream.hashing import HashOn
-from edge.dataplane.upstream.pool import PoolRuntime, PoolSettings, seeded
+from edge.dataplane.upstream.pool import PoolRuntime
+from edge.dataplane.worker.graph import Graph
 from edge.dataplane.worker.router import Retry, Route, Router
-from edge.dataplane.worker.turns import FollowerCallbacks
 from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks
-from edge.http.grammar import Limits, ResponseFacts
-from edge.http.memo import Memo
+from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
-from edge.ports import Link, LogSink, Timeouts
+from edge.ports import LogSink
+from edge.upstreams import Lasting, heads, no_pool, pool_runtimes, response_limits, timeouts
 
 
 def build(
@@ -66,32 +59,74 @@ def build(
     Without `disk` the disk tier is left alone: the supervisor could not use it. `given` are applications by name that
     need no import.
     """
-    limits = config.limits
-    head = Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
     log = log or AccessLog(config.log.access)
-    http2 = Http2Limits(**config.listen.http2.model_dump())
-    worker = Worker(worker_limits(config), head, log, Networks(config.listen.trusted_proxies), http2)
-    worker.combined = config.log.format == "combined"
+    http2 = http2_limits(config)
+    trusted = Networks(config.listen.trusted_proxies)
+    worker = Worker(worker_limits(config), head_limits(config), log, trusted, http2)
     applications = loaded(config, filename, given)
     if applications is not None:
         applications.worker, worker.applications = worker, applications
-    pools = pool_runtimes(config, worker.turns, applications)
-    worker.geography = geography(config, places or geo_reader(config))
-    variants = max((each.cache.vary_limit for each in config.routes if each.cache is not None), default=0)
-    worker.store = store = Store(config.cache.memory, config.cache.eviction, variants + MAX_PARTS)
+    worker.store = store = Store(config.cache.memory, config.cache.eviction, variant_limit(config))
     store.use_turns(worker.turns.later)
     store.warmer = Warming(worker).run
     if disk:
         open_disk(store, config)
-    nowhere = PoolRuntime(Pool("", [], "round-robin", BalanceSettings(), seeded()), PoolSettings(), _no_link)
-    folder = Path(filename).parent
+    lasting = Lasting(applications, places or geo_reader(config), heads(config))
+    worker.use(graph(config, worker, lasting, Path(filename).parent))
+    return worker
+
+
+def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Graph:
+    """What a worker serves by; nothing that serves already is touched. Raises ConfigError."""
+    pools = pool_runtimes(config, worker.turns, lasting)
+    nowhere = no_pool()
     routes = [route(each, pools.get(each.pool or "", nowhere), folder) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
-            store.prefetchers.append(made.prefetcher)
-    worker.use(Router(routes), pools)
-    return worker
+    return Graph(
+        router=Router(routes),
+        pools=pools,
+        fallbacks={name: pool.fallback for name, pool in config.pools.items() if pool.fallback is not None},
+        limits=worker_limits(config),
+        head=head_limits(config),
+        http2=http2_limits(config),
+        trusted=Networks(config.listen.trusted_proxies),
+        geography=geography(config, lasting.places),
+        combined=config.log.format == "combined",
+        memory_bytes=config.cache.memory,
+        variants=variant_limit(config),
+        lasting=lasting,
+    )
+
+
+def again(config: Config, before: Config, worker: Worker, lasting: Lasting, folder: Path) -> Graph:
+    """The graph of a reload; what `before` says in the same way is taken over. Raises ConfigError, OSError."""
+    places, memo = lasting.places, lasting.memo
+    if config.geoip != before.geoip:
+        places = geo_reader(config)
+    if config.limits != before.limits:
+        memo = heads(config)
+    made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts), folder)
+    if config.log.access != before.log.access:
+        made.log = AccessLog(config.log.access)
+    return made
+
+
+def head_limits(config: Config) -> Limits:
+    """Of a request's head."""
+    limits = config.limits
+    return Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
+
+
+def http2_limits(config: Config) -> Http2Limits:
+    """Of HTTP/2 connections."""
+    return Http2Limits(**config.listen.http2.model_dump())
+
+
+def variant_limit(config: Config) -> int:
+    """How many variants of a URL the store keeps at most."""
+    return MAX_PARTS + max((each.cache.vary_limit for each in config.routes if each.cache is not None), default=0)
 
 
 def open_disk(store: Store, config: Config) -> None:
@@ -108,22 +143,44 @@ def open_disk(store: Store, config: Config) -> None:
         store.events.append({"kind": "disk.unusable", "evidence": text})
 
 
-async def listen(worker: Worker, config: Config) -> list[tuple[str, int]]:
-    """Open the listeners, shared with the other workers of the machine; the addresses that are bound."""
+Sockets = Mapping[str, socket.socket]  # by address, as the configuration writes it
+
+
+async def listen(worker: Worker, config: Config, sockets: Sockets | None = None) -> list[tuple[str, int]]:
+    """Accept on the sockets that the supervisor holds, or on own ones; the addresses that are bound."""
     if worker.applications is not None:
         await worker.applications.start()
-    bound = []
-    for address in config.listen.http:
-        sock = bind(address.host, address.port, config.listen.backlog)
-        bound.append(sock.getsockname()[:2])
-        await worker.listen(sock, None, config.listen.backlog, config.listen.h2c)
-    for listener in config.listen.https:
-        tls = server_context([(each.cert, each.key) for each in listener.certificates], listener.protocols)
-        sock = bind(listener.address.host, listener.address.port, config.listen.backlog)
-        bound.append(sock.getsockname()[:2])
-        await worker.listen(sock, tls, config.listen.backlog)
+    contexts = server_contexts(config)
+    return await open_listeners(worker, config, contexts, sockets or {})
+
+
+async def open_listeners(
+    worker: Worker, config: Config, contexts: Mapping[str, SSLContext], sockets: Sockets
+) -> list[tuple[str, int]]:
+    """Accept where the configuration says: on what is open already, with these certificates, or on a new socket."""
+    for address in addresses(config):
+        name = str(address)
+        listener = worker.listeners.get(name)
+        if listener is None:
+            sock = sockets.get(name) or bind(address.host, address.port)
+            listener = await worker.listen(sock, contexts.get(name), config.listen.backlog, config.listen.h2c, name)
+        listener.tls, listener.h2c = contexts.get(name), config.listen.h2c
+    bound = [worker.listeners[str(address)].bound for address in addresses(config)]
     worker.cdn_id = cdn_id(config, bound)
     return bound
+
+
+def addresses(config: Config) -> list[Address]:
+    """Where clients connect."""
+    return [*config.listen.http, *(each.address for each in config.listen.https)]
+
+
+def server_contexts(config: Config) -> dict[str, SSLContext]:
+    """The TLS listeners' contexts, from their files as they are now. Raises ConfigError."""
+    return {
+        str(each.address): server_context([(pair.cert, pair.key) for pair in each.certificates], each.protocols)
+        for each in config.listen.https
+    }
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:
@@ -132,24 +189,6 @@ def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:
         return config.listen.cdn_id.lower().encode()
     place = f"{socket.gethostname()} {bound} {config.admin.listen} {config.state.path}"
     return b"edge-" + sha256(place.encode()).hexdigest()[:16].encode()
-
-
-def bind(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket that several workers may bind; raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
-        sock.listen(backlog)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def geo_reader(config: Config) -> GeoReader:
@@ -197,114 +236,6 @@ def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_
     if not named(config):
         return None
     return Applications(config, filename, response_limits(config), heads(config), given)
-
-
-def response_limits(config: Config) -> Limits:
-    """Of a backend's head. A field line may be as long as the head: origins set long policies and cookies."""
-    limits = config.limits
-    return Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
-
-
-def pool_runtimes(
-    config: Config, turns: FollowerCallbacks, applications: Applications | None = None
-) -> dict[str, PoolRuntime]:
-    """All pools, with their fallbacks tied."""
-    make = link_maker(config, turns, applications)
-    runtimes = {}
-    for name, pool in config.pools.items():
-        backends = [
-            Backend(backend_spec(name, each), pool.health is not None and each.app is None, ejection(pool))
-            for each in pool.backends
-        ]
-        settings = BalanceSettings(ejection(pool), pool.slow_start, pool.fail_open)
-        pure = Pool(name, backends, pool.balance, settings, seeded())
-        runtimes[name] = PoolRuntime(
-            pure,
-            PoolSettings(pool.queue, pool.retry.budget, pool.retry.min),
-            make(pool),
-            HashOn(pool.hash.on) if pool.balance == "hash" else None,
-        )
-    for name, pool in config.pools.items():
-        if pool.fallback is not None:
-            runtimes[name].fall_back_to(runtimes[pool.fallback])
-    return runtimes
-
-
-def ejection(pool: PoolConfig) -> EjectionSettings | None:
-    """How live failures take a backend of this pool out; None when they do not."""
-    rule = pool.ejection
-    if rule is None:
-        return None
-    return EjectionSettings(
-        consecutive=rule.consecutive,
-        time_s=rule.time,
-        max_time_s=rule.max_time,
-        max_ejected=rule.max,
-        window_s=rule.window,
-        min_sample=rule.min_sample,
-        min_success=rule.success_rate,
-    )
-
-
-def heads(config: Config) -> Memo[ResponseFacts]:
-    """A memo of response heads. A backend's X-Request-Id gives way where the gateway tells its own."""
-    left_out = frozenset((b"x-request-id",)) if config.limits.return_request_id else frozenset()
-    return response_memo(response_limits(config), left_out)
-
-
-def link_maker(
-    config: Config, turns: FollowerCallbacks, applications: Applications | None
-) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
-    """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
-    limits = config.limits
-    head = response_limits(config)
-    memo = heads(config)
-    names = Names()
-
-    def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
-        tls = pool.tls
-        limits_of = {each.id: each.time_limit for each in pool.backends}
-        known: list[SSLContext] = []  # made once, when there is an https backend: it takes tens of milliseconds
-
-        def context() -> SSLContext:
-            if not known:
-                known.append(client_context(tls.ca, tls.cert, tls.key, tls.verify))
-            return known[0]
-
-        if any(each.address.scheme == "https" for each in pool.backends):
-            context()  # a bad file is told at the start
-
-        def make(backend: Backend) -> Link:
-            if backend.scheme == APP_SCHEME:
-                assert applications is not None  # the configuration names it
-                link = applications.backend_link(backend.host, timeouts(pool.timeouts), limits_of[backend.id])
-                return dressed(link, backend)
-            secure = context() if backend.scheme == "https" else None
-            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve, pool.lifetime)
-            return dressed(BackendLink(peer, timeouts(pool.timeouts), head, memo, names), backend)
-
-        def dressed(link: BackendLink, backend: Backend) -> BackendLink:
-            link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
-            link.later = turns.later
-            link.interim_max = limits.max_interim
-            link.chunk_line_bytes = limits.max_chunk_line
-            link.trailer_bytes = limits.max_trailers
-            return link
-
-        return make
-
-    return for_pool
-
-
-def timeouts(values: TimeoutsConfig) -> Timeouts:
-    """The waits on a backend. A head that is due in one second cannot have its first byte later."""
-    first = min(values.first_byte, values.head)
-    idle = values.idle if isinstance(values, PoolTimeouts) else 0.0  # a route has no connections of its own
-    return Timeouts(values.connect, first, values.head, values.body, idle, values.queue, values.tunnel)
-
-
-def _no_link(backend: Backend) -> Link:
-    raise AssertionError("a route without a pool has no backend")
 
 
 def route(values: RouteConfig, pool: PoolRuntime, folder: Path) -> Route:

@@ -36,6 +36,9 @@ class Kind(Enum):
     WARM = "warm"  # urls; answered by PROGRESS frames and one ACK
     DRAIN = "drain"  # grace_s
     REOPEN = "reopen"  # the log
+    PREPARE = "prepare"  # number, config, listeners: build the next graph aside
+    COMMIT = "commit"  # number, members, view: serve by it; answered when the listeners are as it says
+    ABANDON = "abandon"  # what was prepared
     # up
     READY = "ready"  # pid, addresses: every listener accepts
     COUNTS = "counts"  # what was counted since the last one

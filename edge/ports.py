@@ -117,6 +117,9 @@ class Link(Protocol):
     def idle(self) -> Collection[Connection]:
         """Those that are kept for later."""
 
+    def renew(self, other: Any) -> bool:
+        """Take on the settings of another link to the same backend; False when it is spoken to in another way."""
+
     def take(self) -> Connection | None:
         """The newest kept connection, if there is one."""
 

@@ -112,6 +112,16 @@ class BackendLink:
         self._version = 0  # of the name's addresses, as the connections were looked through last
         self._retired = False
 
+    def renew(self, other: BackendLink) -> bool:
+        """Take on the settings of another link to the same backend; False when it is spoken to in another way."""
+        own, peer = self.peer, other.peer
+        if (own.host, own.port, own.tls, own.server_name) != (peer.host, peer.port, peer.tls, peer.server_name):
+            return False
+        self.peer, self.timeouts, self.limits, self.memo = peer, other.timeouts, other.limits, other.memo
+        self.label, self.later, self.interim_max = other.label, other.later, other.interim_max
+        self.chunk_line_bytes, self.trailer_bytes = other.chunk_line_bytes, other.trailer_bytes
+        return True
+
     def take(self) -> UpstreamConnection | None:
         """The newest kept connection, if one is still good."""
         while self.idle:

@@ -39,6 +39,10 @@ class MemoryLink(BackendLink):
         self._make = make
         self._joined: dict[UpstreamConnection, Connector] = {}  # made, and not handed over yet
 
+    def renew(self, other: BackendLink) -> bool:
+        """As for any link; another server is spoken to in another way."""
+        return isinstance(other, MemoryLink) and self._make == other._make and super().renew(other)
+
     def connect(self, waiter: Connector, timeout: float) -> None:
         """A new connection, on the next turn of the loop; there is nothing to wait for."""
         self._retired = False

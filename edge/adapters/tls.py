@@ -54,6 +54,19 @@ def client_context(ca: str | None, cert: str | None, key: str | None, verify: bo
     return context
 
 
+def stamps(*paths: str | None) -> tuple[tuple[int, ...] | None, ...]:
+    """What tells a file that was replaced or written from the one before."""
+    return tuple(None if path is None else _stamp(path) for path in paths)
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def _loaded(context: ssl.SSLContext, cert: str, key: str | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     for what, path in (("certificate", cert), ("key", key or cert)):

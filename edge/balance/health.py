@@ -75,10 +75,10 @@ class ProbeSettings:
 class ProbeState:
     """One backend as its probes see it."""
 
-    __slots__ = ("_clean", "_failures", "_good_run", "_interleaved", "_need", "_settings", "health", "hurried")
+    __slots__ = ("_clean", "_failures", "_good_run", "_interleaved", "_need", "health", "hurried", "settings")
 
     def __init__(self, settings: ProbeSettings) -> None:
-        self._settings = settings
+        self.settings = settings  # a reload gives others
         self.health = Health.UNKNOWN
         self.hurried = False  # live traffic saw a failure: ask soon
         self._failures = 0  # since the last clean run
@@ -105,7 +105,7 @@ class ProbeState:
             return None
         if self.health is Health.UNKNOWN:
             return self._become(Health.HEALTHY, "first success")
-        if self._good_run < (self._settings.rise if needed else self._need):
+        if self._good_run < (self.settings.rise if needed else self._need):
             return None
         # Back, but the record is clean only after a clean run from here on: down again before that counts as flapping.
         evidence = f"{self._good_run} successes in a row"
@@ -115,10 +115,10 @@ class ProbeState:
     def _on_failure(self) -> Change | None:
         self._good_run = 0
         self._failures += 1
-        if self.health is Health.UNHEALTHY or self._failures < self._settings.fall:
+        if self.health is Health.UNHEALTHY or self._failures < self.settings.fall:
             return None
         flapping = self._interleaved or not self._clean
-        self._need = max(CLEAN_RUN, self._settings.rise) if flapping else self._settings.rise
+        self._need = max(CLEAN_RUN, self.settings.rise) if flapping else self.settings.rise
         self._clean = False
         how = "with successes between" if self._interleaved else "in a row"
         return self._become(Health.UNHEALTHY, f"{self._failures} failures {how}")
@@ -143,7 +143,7 @@ class ProbeState:
 
         Quick too where the pool has nobody else (`needed`): every second that a return is not seen is an outage.
         """
-        settings = self._settings
+        settings = self.settings
         if self.in_transition or needed:
             delay = min(settings.transition_s, settings.interval_s)
         elif self.health is Health.UNHEALTHY:

@@ -244,19 +244,28 @@ class Pool:
             self._regroup()
         return backend
 
-    def carry_over(self, old: Pool) -> None:
-        """After a reload: who is the same by id and address goes on with its live state and the new values."""
-        for backend_id, fresh in list(self._backends.items()):
-            lived = old.get(backend_id)
-            if lived is None or not lived.spec.same_address(fresh.spec):
+    def renew(self, fresh: Pool, kept: Iterable[str] = ()) -> None:
+        """A reload: be what `fresh` was made as; who is the same by id and address lives on with the new values.
+
+        `kept` are members beside the file's. The fresh pool is not to be used any more.
+        """
+        before, self._backends = self._backends, {}
+        self.policy, self.settings = fresh.policy, fresh.settings
+        for made in fresh.backends:
+            lived = before.get(made.id)
+            if lived is None or not lived.spec.same_address(made.spec):
+                self._join(made)
                 continue
-            lived.respec(fresh.spec)
-            if fresh.health is Health.HEALTHY:  # the new configuration has no probes
+            lived.respec(made.spec)
+            if made.health is Health.HEALTHY:  # the new configuration has no probes
                 lived.health = Health.HEALTHY
             self._join(lived)
-        if self.view is None:
-            self.view = old.view
-        self._events.extend(old.take_events())
+        for backend_id in kept:
+            if backend_id in before and backend_id not in self._backends:
+                self._join(before[backend_id])
+        for backend in before.values():
+            if self._backends.get(backend.id) is not backend:
+                backend.belong(None, self.settings.ejection)
         self._regroup()
 
     def take_events(self) -> list[Event]:

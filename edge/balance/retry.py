@@ -46,6 +46,11 @@ class RetryBudget:
         self.active = 0  # attempts under way, retries included
         self.retrying = 0
 
+    def renew(self, ratio: float, minimum: int) -> None:
+        """Other settings from now on."""
+        self._ratio = ratio
+        self._minimum = minimum
+
     def began(self, retry: bool) -> None:
         """An attempt begins."""
         self.active += 1

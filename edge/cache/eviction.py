@@ -157,6 +157,9 @@ class Policy(Protocol):
     def evicted(self, node: Node[Any], mark: int) -> None:
         """A victim is about to be unlinked for want of space."""
 
+    def resize(self, budget_bytes: int) -> None:
+        """Another budget from now on."""
+
     def ghosts(self) -> int:
         """Keys remembered without their objects."""
 
@@ -185,6 +188,9 @@ class Fifo:
 
     def evicted(self, node: Node[Any], mark: int) -> None:
         """Nothing to remember."""
+
+    def resize(self, budget_bytes: int) -> None:
+        """Nothing depends on it."""
 
     def ghosts(self) -> int:
         """None."""
@@ -244,6 +250,9 @@ class Lfu:
     def evicted(self, node: Node[Any], mark: int) -> None:
         """Nothing to remember."""
 
+    def resize(self, budget_bytes: int) -> None:
+        """Nothing depends on it."""
+
     def ghosts(self) -> int:
         """None."""
         return 0
@@ -298,6 +307,10 @@ class S3Fifo:
         """What leaves small is remembered; what leaves main had its chance."""
         if node.chain is self.small:
             self._ghost.add(mark, node.cost)
+
+    def resize(self, budget_bytes: int) -> None:
+        """Small keeps its share; what is remembered of the evicted stays as it was made."""
+        self._small_bytes = budget_bytes // 10
 
     def ghosts(self) -> int:
         """Fingerprints held."""

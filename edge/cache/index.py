@@ -339,6 +339,10 @@ class Index(Generic[E]):
             self._table.drop(node, RemovalReason.REMOVED)
         return node is not None
 
+    def resize(self, budget_bytes: int, steps: int, now: float) -> bool:
+        """Towards another budget, with so many evictions at most; whether it is reached. A later call goes on."""
+        return self._table.resize(budget_bytes, steps, now)
+
     def sweep(self, steps: int, now: float) -> int:
         """Look at some nodes for what is expired or purged by a stamp, and free that; how many were freed."""
         freed = 0

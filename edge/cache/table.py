@@ -233,16 +233,30 @@ class CacheTable(Generic[E]):
         if limit < self.fixed:
             return False
         while self.bytes > limit:
-            node = self._wheel.due(now)
-            if node is not None:
-                self.drop(node, RemovalReason.EXPIRED)
-                continue
-            node = self.policy.victim()
-            if node is None:
+            if not self._evict(now):
                 return False
-            self.policy.evicted(node, mark_of(node.sole.key))
-            self.drop(node, RemovalReason.SPACE)
         return True
+
+    def _evict(self, now: float) -> bool:
+        """Let one node go; False when there is none."""
+        node = self._wheel.due(now)
+        if node is not None:
+            self.drop(node, RemovalReason.EXPIRED)
+            return True
+        node = self.policy.victim()
+        if node is None:
+            return False
+        self.policy.evicted(node, mark_of(node.sole.key))
+        self.drop(node, RemovalReason.SPACE)
+        return True
+
+    def resize(self, budget_bytes: int, steps: int, now: float) -> bool:
+        """Towards another budget, with so many evictions at most; whether it is reached. A later call goes on."""
+        while steps and self.bytes + self.reserved > budget_bytes and self._evict(now):
+            steps -= 1
+        self.budget = max(budget_bytes, min(self.budget, self.bytes + self.reserved))
+        self.policy.resize(self.budget)
+        return self.budget == budget_bytes
 
     # Sweeping: one walk over all nodes, a few steps at a time, while the chains change under it
 

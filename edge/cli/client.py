@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from edge.config.loader import Admin as AdminTable
 from edge.config.loader import load_text
 from edge.errors import ConfigError
 
@@ -32,6 +34,7 @@ DEFAULT_CONFIG = "config.toml"
 TIMEOUT_S = 30.0
 LINES = "application/x-ndjson, text/event-stream, application/json"  # of long work, and of what has no end
 
+_ADMIN_TABLE = re.compile(r"^\[admin\][^\n]*\n(?:(?!\[)[^\n]*(?:\n|\Z))*", re.MULTILINE)
 _HOST = re.compile(r"[A-Za-z0-9._:%-]*")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -135,7 +138,8 @@ def _error_line(status: int, data: bytes, admin: Admin) -> str:
     if status == 401:
         return f"the gateway at {admin.host}:{admin.port} does not accept the token; give --token-file or EDGE_TOKEN"
     try:
-        return str(orjson.loads(data)["detail"])
+        found = orjson.loads(data)
+        return "\n".join([str(found["detail"]), *(str(each) for each in found.get("problems", []))])
     except (ValueError, KeyError, TypeError):
         return f"the gateway answered {status}"
 
@@ -180,14 +184,29 @@ def connect(config: Path | None, admin: str | None, token_file: Path | None) -> 
 
 def _from_config(path: Path) -> tuple[str, Path]:
     try:
-        config = load_text(path.read_text(encoding="utf-8"), str(path))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise Failed(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    try:
+        admin = load_text(text, str(path)).admin
     except ConfigError as error:
-        raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
-    return str(config.admin.listen), Path(config.admin.token_file)
+        found = _admin_table(text)
+        if found is None:
+            raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
+        admin = found
+    return str(admin.listen), Path(admin.token_file)
+
+
+def _admin_table(text: str) -> AdminTable | None:
+    """`[admin]` of a file that has mistakes elsewhere: the gateway that runs is not to be out of reach for them."""
+    found = _ADMIN_TABLE.search(text)
+    try:
+        raw = {} if found is None else tomllib.loads(found[0])
+        return AdminTable.model_validate(raw.get("admin", {}))
+    except ValueError:
+        return None
 
 
 def _token(path: Path) -> str:

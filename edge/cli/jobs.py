@@ -47,6 +47,11 @@ class LocalJobs:
         self._opened: Work | None = None
         self._filler: Filler | None = None
 
+    def renew(self, config: Config, filename: str) -> None:
+        """What the next points hold is read from another configuration, with the same [snapshots]."""
+        self._config, self._filename = config, filename
+        self._warm = warm_of(config)
+
     def _work(self, make: bool = False, step: Progress = silent) -> Work:
         """The repository; what is known of its manifests is kept from job to job."""
         fresh = open_work(Where.of(self._values), make, self._pace, step, self._values.chain)

@@ -22,6 +22,7 @@ from edge.cli.client import (
     size,
     table,
 )
+from edge.cli.reload import CONFIG_COMMANDS
 
 
 @click.command()
@@ -101,7 +102,7 @@ def connections(config: Path | None, admin: str | None, token_file: Path | None,
 
 @click.group("config")
 def config_group() -> None:
-    """The running configuration: show."""
+    """The configuration: show, history, diff, rollback."""
 
 
 @config_group.command("show")
@@ -116,6 +117,10 @@ def config_show(config: Path | None, admin: str | None, token_file: Path | None,
     click.echo(safe(f"# {found['file']} ({found['hash'][:12]}), loaded {date(found['loaded_at'])}"))
     for key, value in _flat(found["config"]):
         click.echo(safe(f"{key} = {one_line(value)}"))
+
+
+for each in CONFIG_COMMANDS:
+    config_group.add_command(each)
 
 
 def _flat(value: Any, prefix: str = "") -> Any:

@@ -16,7 +16,7 @@ import uvloop
 
 from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
-from edge.cli import demo, live, look, regions, restore, runbook, snapshots, top
+from edge.cli import demo, live, look, regions, reload, restore, runbook, snapshots, top
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
 from edge.cli.dev import dev
 from edge.cli.init import init
@@ -174,11 +174,12 @@ def demo_command(directory: Path) -> None:
 
 @main.command(hidden=True)
 @click.option("--fd", type=int, required=True)
-def worker(fd: int) -> None:
-    """One worker; started by `edge run`, which holds the other end of the socket."""
+@click.option("--channel", type=int, required=True)
+def worker(fd: int, channel: int) -> None:
+    """One worker; started by `edge run`, which holds the other ends of the sockets."""
     from edge.cli.worker import run_worker
 
-    sys.exit(uvloop.run(run_worker(fd)))
+    sys.exit(uvloop.run(run_worker(fd, channel)))
 
 
 for command in (
@@ -186,6 +187,7 @@ for command in (
     dev,
     *live.COMMANDS,
     *top.COMMANDS,
+    *reload.COMMANDS,
     *look.COMMANDS,
     *regions.COMMANDS,
     *snapshots.COMMANDS,

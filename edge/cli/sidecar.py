@@ -117,7 +117,9 @@ class Sidecar:
         self._link.send(Frame(Kind.RECOVERY, status))
 
     def on_frame(self, frame: Frame) -> None:
-        """What the supervisor asks."""
+        """What the supervisor asks; or another configuration, with the same schedule and repository."""
+        if frame.kind is Kind.CONFIG:
+            self._jobs.renew(load_text(frame.body["text"], frame.body["filename"]), frame.body["filename"])
         if frame.kind is Kind.ASK:
             task = asyncio.create_task(self._answer(frame), name="asked")
             self._work.add(task)

@@ -14,25 +14,30 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from edge.adapters.background_writer import quiet_stderr
+from edge.adapters.sockets import receive_sockets
 from edge.app import build, listen
-from edge.config.loader import load_text
 from edge.control.link import Link, connect
+from edge.control.packing import unpack
 from edge.dataplane.worker.agent import Agent
 from edge.errors import ConfigError
 from edge.frames import Frame, Kind
+from edge.worker_reload import WorkerReload
 
 FIRST_FRAME_S = 10.0
 EXIT_CONFIG = 3  # the supervisor tells a worker that cannot start from one that crashed
 
 
-async def run_worker(fd: int) -> int:
-    """Serve until told to end; the exit code."""
+async def run_worker(fd: int, channel: int) -> int:
+    """Serve until told to end; the exit code. Listening sockets come over the channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sockets = socket.socket(fileno=channel)
+    sockets.setblocking(False)  # what a frame names was sent before it
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     link = await connect(socket.socket(fileno=fd), frames.put_nowait)
     try:
@@ -42,7 +47,7 @@ async def run_worker(fd: int) -> int:
         return 1
     ended = asyncio.Event()
     try:
-        agent = await start(first.body, link, ended.set)
+        agent = await start(first.body, link, ended.set, sockets)
     except (ConfigError, OSError) as error:
         text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
         link.send(Frame(Kind.EVENT, {"kind": "worker.cannot_start", "evidence": text}))
@@ -51,21 +56,26 @@ async def run_worker(fd: int) -> int:
     while not frames.empty():  # what came while it was built
         agent.on_frame(frames.get_nowait())
     link.on_frame = agent.on_frame
-    _on_signals(agent, first.body["grace_s"])
+    _on_signals(agent)
     await ended.wait()
     await agent.stop()
     link.end("ended")
     return 0
 
 
-async def start(body: dict[str, Any], link: Link, ended: Any) -> Agent:
+async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.socket) -> Agent:
     """Build, apply the state of the first frame, listen. Raises ConfigError or OSError."""
-    config = load_text(body["text"], body["filename"])
+    config = unpack(body["config"])
     raise_open_files()
+
+    def take(count: int) -> list[socket.socket]:
+        return receive_sockets(channel, count)
+
+    sockets = dict(zip(body["listeners"], take(len(body["listeners"])), strict=True))
     worker = build(config, filename=body["filename"], disk=body.get("disk", True))
-    agent = Agent(worker, link.send, ended)
+    agent = Agent(worker, link.send, ended, WorkerReload(worker, config, Path(body["filename"]).parent, take))
     agent.begin(body)
-    addresses = await listen(worker, config)
+    addresses = await listen(worker, config, sockets)
     agent.start()
     link.send(Frame(Kind.READY, {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses]}))
     return agent
@@ -77,7 +87,7 @@ def raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _on_signals(agent: Agent, grace_s: float) -> None:
+def _on_signals(agent: Agent) -> None:
     """SIGTERM: a drain; a second one ends at once. SIGUSR1: reopen the log."""
     loop = asyncio.get_running_loop()
     told = False
@@ -87,7 +97,7 @@ def _on_signals(agent: Agent, grace_s: float) -> None:
         if told:
             os._exit(143)
         told = True
-        agent.drain(grace_s)
+        agent.drain(agent.worker.limits.grace)
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
     loop.add_signal_handler(signal.SIGUSR1, agent.worker.log.reopen)
@@ -95,5 +105,5 @@ def _on_signals(agent: Agent, grace_s: float) -> None:
 
 if __name__ == "__main__":
     with quiet_stderr():
-        code = uvloop.run(run_worker(int(sys.argv[1])))
+        code = uvloop.run(run_worker(int(sys.argv[1]), int(sys.argv[2])))
     sys.exit(code)

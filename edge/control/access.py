@@ -55,6 +55,7 @@ class Misdirected(Denied):
 _FINAL_DOT = re.compile(r"\.(?=(?::[0-9]*)?\Z)")
 _SAFE = ("GET", "HEAD")
 _READ = {("POST", "/v1/simulate")}
+_SECRET = ("/v1/config/history/", "/v1/config/diff")  # the file as it was written, passwords and all
 _PURGE = {("POST", "/v1/purge"), ("POST", "/v1/warm")}
 
 
@@ -65,6 +66,10 @@ class Access:
         self._tokens = tuple(tokens)
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._opened = frozenset(opened)
+
+    def renew(self, other: Access) -> None:
+        """A reload: the tokens and names of another one count from now on."""
+        self._tokens, self._hosts, self._opened = other._tokens, other._hosts, other._opened
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> Token | None:
         """The token of a request that may go on; None where none is needed. Raises Denied."""
@@ -110,6 +115,8 @@ def _check_origin(headers: Mapping[str, str]) -> None:
 
 def permits(role: Role, method: str, path: str) -> bool:
     """Whether a role allows an endpoint."""
+    if role is not Role.ADMIN and path.startswith(_SECRET):
+        return False
     if role is Role.ADMIN or method in _SAFE or (method, path) in _READ:
         return True
     return role is Role.PURGE and (method, path) in _PURGE

@@ -13,7 +13,6 @@ import asyncio
 import fcntl
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -28,17 +27,20 @@ from edge.adapters.disk_awaited import awaits
 from edge.adapters.disk_keeper import TierKeeper
 from edge.adapters.disk_place import TierError, TierInUse
 from edge.adapters.disk_room import Limits
+from edge.adapters.sockets import check_free
 from edge.config.loader import Config
-from edge.config.types import Address
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app, start_admin
+from edge.control.listeners import CannotListen, HeldListener, Listeners
 from edge.control.probing import Probing
 from edge.control.recovery import Recovery
+from edge.control.registry import Change
+from edge.control.reloading import Reloading, addresses
 from edge.control.state_store import JournalStateStore
-from edge.control.supervisor import Running, Supervisor
+from edge.control.supervisor import Running, Supervisor, worker_count
 from edge.control.token import token_of
 from edge.control.workers import WORKER_MODULE, Child, spawn_process
-from edge.errors import EdgeError
+from edge.errors import ConfigError, EdgeError
 from edge.frames import Frame, Kind
 
 READY_S = 30.0
@@ -67,17 +69,20 @@ async def run_gateway(settings: Settings) -> int:
     state = Path(config.state.path)
     lock = lock_state(state)
     orphans = orphaned(state)
-    check_addresses(config, bool(orphans))
+    listeners = Listeners()
+    listeners.add(open_listeners(listeners, config, bool(orphans)))
     access = access_of(config)
     keeper = JournalStateStore.open(state)
     running = Running(config, settings.text, settings.filename, time.time())
     roll = WorkerPidFile(state / WORKERS_FILE, orphans)
-    supervisor = Supervisor(running, keeper, roll.spawn, echo)
+    supervisor = Supervisor(running, keeper, roll.spawn, echo, listeners)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
     tier = open_tier(config, keeper, supervisor)
+    supervisor.reloading = reloading = Reloading(supervisor, listeners)
     gateway = Gateway(supervisor, orphans)
     probing = Probing(config, supervisor)
+    reloading.followers += [probing.reload, Renewal(access, supervisor).reload]
     runner: web.AppRunner | None = None
     recovery: Recovery | None = None
     try:
@@ -86,10 +91,10 @@ async def run_gateway(settings: Settings) -> int:
         runner = await start_admin(app, admin.listen.host, admin.listen.port, admin.connections, admin.header_timeout)
         supervisor.start()
         probing.start()
-        if config.snapshots is not None:
-            supervisor.recovery = recovery = Recovery(supervisor)
-            if config.cache.disk is not None and awaits(Path(config.cache.disk.path)):
-                recovery.start()  # requests may want bodies that a restore left in the repository
+        supervisor.recovery = recovery = Recovery(supervisor)
+        reloading.followers.append(recovery.reload)
+        if config.snapshots is not None and config.cache.disk is not None and awaits(Path(config.cache.disk.path)):
+            recovery.start()  # requests may want bodies that a restore left in the repository
         return await gateway.serve(lambda: begin(settings, recovery))
     finally:
         if recovery is not None:
@@ -103,7 +108,23 @@ async def run_gateway(settings: Settings) -> int:
         roll.path.unlink(missing_ok=True)  # no worker is left
         if tier is not None:
             tier.close()
+        listeners.close()
         lock.close()
+
+
+def open_listeners(listeners: Listeners, config: Config, beside: bool) -> dict[str, HeldListener]:
+    """Every address, in the supervisor's hands. Raises CannotStart. `beside`: orphans of ours share theirs."""
+    try:
+        opened = listeners.open_all(addresses(config), worker_count(config), beside)
+        admin = config.admin.listen
+        try:
+            check_free(admin.host, admin.port)
+        except OSError as error:
+            raise CannotListen(f"{admin}: cannot listen: {error.strerror}") from None
+    except CannotListen as error:
+        listeners.close()
+        raise CannotStart(error.detail) from None
+    return opened
 
 
 def open_tier(config: Config, keeper: JournalStateStore, supervisor: Supervisor) -> TierKeeper | None:
@@ -127,7 +148,7 @@ def open_tier(config: Config, keeper: JournalStateStore, supervisor: Supervisor)
 
 def begin(settings: Settings, recovery: Recovery | None) -> None:
     """Every worker listens: the sidecar has something to take."""
-    if recovery is not None:
+    if recovery is not None and settings.config.snapshots is not None:
         recovery.start()
     settings.on_ready()
 
@@ -142,6 +163,21 @@ def access_of(config: Config) -> Access:
     return Access(tokens, [admin.listen.host, *admin.hosts], ["/metrics"] if admin.metrics_open else [])
 
 
+class Renewal:
+    """The admin API's tokens and names after a reload."""
+
+    def __init__(self, access: Access, supervisor: Supervisor) -> None:
+        self._access = access
+        self._supervisor = supervisor
+
+    def reload(self, config: Config, before: Config) -> None:
+        """Read the tokens again; where that fails, the old ones stay."""
+        try:
+            self._access.renew(access_of(config))
+        except ConfigError as error:
+            self._supervisor.events.add("gateway.tokens_kept", {"evidence": error.problems[0]})
+
+
 class Gateway:
     """The process's side of a supervisor: signals, and who is left from an earlier one."""
 
@@ -151,6 +187,7 @@ class Gateway:
         self._told = 0
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, on_ready: Callable[[], None]) -> int:
         """From start to end; the exit code."""
@@ -207,8 +244,16 @@ class Gateway:
         self._supervisor.events.add("gateway.logs_reopened")
 
     def _hangup(self) -> None:
-        why = "SIGHUP: this version does not reload yet"
-        self._supervisor.events.add("gateway.reload_ignored", {"evidence": why})
+        self._tasks.add(task := asyncio.create_task(self._reload("SIGHUP"), name="reload"))
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload(self, actor: str) -> None:
+        reloading = self._supervisor.reloading
+        try:
+            if reloading is not None:
+                await reloading.reload(Change(actor))
+        except EdgeError:
+            pass  # told as an event, and shown in the status
 
 
 class WorkerPidFile:
@@ -245,28 +290,6 @@ def lock_state(state: Path) -> IO[bytes]:
         lock.close()
         raise CannotStart(f"{state}: another gateway runs with this state directory") from None
     return lock
-
-
-def check_addresses(config: Config, orphans: bool) -> None:
-    """Whether every address can be bound. Raises CannotStart. Orphans of ours share theirs with the new workers."""
-    addresses = [*config.listen.http, *(each.address for each in config.listen.https)]
-    for address in addresses:
-        _try_bind(address, shared=orphans)
-    _try_bind(config.admin.listen, shared=False)
-
-
-def _try_bind(address: Address, shared: bool) -> None:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            sock.bind((address.host, address.port))
-        except OSError as error:
-            raise CannotStart(f"{address}: cannot listen: {error.strerror}") from None
 
 
 def orphaned(state: Path) -> list[int]:

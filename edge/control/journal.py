@@ -183,9 +183,12 @@ class Journal:
             *(self._clock(), digest, text, included),
         )
 
-    def revisions(self, limit: int = 100) -> list[Revision]:
-        """The newest first."""
-        rows = self._rows("SELECT id, at, hash, text, files FROM revisions ORDER BY id DESC LIMIT ?", limit)
+    def revisions(self, limit: int = 100, newest: int | None = None) -> list[Revision]:
+        """The newest first, or from that one on."""
+        rows = self._rows(
+            "SELECT id, at, hash, text, files FROM revisions WHERE id <= ? ORDER BY id DESC LIMIT ?",
+            *(2**62 if newest is None else newest, limit),
+        )
         return [Revision(number, at, digest, text, self._value(files)) for number, at, digest, text, files in rows]
 
     # Run-time registrations; a backend's name holds its pool's

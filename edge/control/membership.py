@@ -7,9 +7,10 @@ state (draining, inactive) stays: see README.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from edge.balance.backend import BackendSpec
 from edge.balance.health import Admin
@@ -175,3 +176,37 @@ def routes_of(config: Config) -> list[Route]:
         for route in config.routes
         if route.pool is not None
     ]
+
+
+def members_body(membership: Membership, config: Config, probed: Container[str]) -> dict[str, Any]:
+    """The body of a MEMBERS frame: the run-time backends and all regions. `probed` are pools."""
+    backends: dict[str, list[dict[str, Any]]] = {}
+    for entry in membership.backends.values():
+        if entry.source.value == "runtime":
+            spec = entry.spec
+            backends.setdefault(spec.pool, []).append(
+                {
+                    "id": spec.id,
+                    "scheme": spec.scheme,
+                    "host": spec.host,
+                    "port": spec.port,
+                    "authority": spec.authority.decode(),
+                    "region": spec.region,
+                    "weight": spec.weight,
+                    "max_in_flight": spec.max_in_flight,
+                    "probed": spec.pool in probed,
+                }
+            )
+    regions = [
+        {
+            "name": entry.spec.name,
+            "tier": entry.spec.tier,
+            "location": entry.spec.location,
+            "countries": entry.spec.countries,
+            "continents": entry.spec.continents,
+            "subdivisions": entry.spec.subdivisions,
+        }
+        for entry in membership.regions.values()
+    ]
+    overrides = [[str(network), name] for name, region in config.regions.items() for network in region.cidrs]
+    return {"backends": backends, "regions": regions, "overrides": overrides}

@@ -60,6 +60,10 @@ class ProbeTarget:
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
 
+    def same_address(self, other: ProbeTarget) -> bool:
+        """Whether what is known of one is known of the other."""
+        return (self.host, self.port) == (other.host, other.port)
+
 
 class Answer(NamedTuple):
     """How one probe ended. `latency_s` is request sent to head (TCP: until connected); of a failure, its whole time."""

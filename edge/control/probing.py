@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Hashable
 from time import monotonic
 
-from edge.adapters.tls import client_context
+from edge.adapters.tls import client_context, stamps
 from edge.balance.backend import BackendSpec
 from edge.balance.health import ProbeSettings, ProbeState
 from edge.config.loader import Config
@@ -29,7 +29,7 @@ class Probing:
     def __init__(self, config: Config, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._pools = {name: pool for name, pool in config.pools.items() if pool.health is not None}
-        self._tls: dict[str, ssl.SSLContext] = {}
+        self._tls: dict[str, tuple[object, ssl.SSLContext]] = {}  # and what it was made from
         self._targets: dict[Key, ProbeTarget] = {}
         self._states: dict[Key, ProbeState] = {}
         self._prober: Prober | None = None
@@ -54,6 +54,11 @@ class Probing:
         self._follow()
         if self._prober is not None:
             self._prober.update(self._targets.values())
+
+    def reload(self, config: Config, before: Config) -> None:
+        """Another configuration; the membership is its own already. Records stay where what is asked stays."""
+        self._pools = {name: pool for name, pool in config.pools.items() if pool.health is not None}
+        self.follow()
 
     def hurry(self, key: Key) -> None:
         """Live traffic saw this backend fail: ask soon."""
@@ -85,17 +90,21 @@ class Probing:
                 continue
             tls = self._context(key[0], pool) if entry.spec.scheme == "https" else None
             targets[key] = target = probe_target(key, entry.spec, pool, tls)
-            known = self._states.get(key)
-            same = known is not None and self._targets.get(key) == target
-            states[key] = known if same and known is not None else ProbeState(probe_settings(pool.health))
+            known, settings = self._states.get(key), probe_settings(pool.health)
+            if known is None or not self._targets[key].same_address(target):
+                known = ProbeState(settings)
+            known.settings = settings
+            states[key] = known
         self._targets, self._states = targets, states
 
     def _context(self, name: str, pool: PoolConfig) -> ssl.SSLContext:
         """A pool's TLS settings, read once: reading the system's certificates takes long."""
-        found = self._tls.get(name)
-        if found is None:
-            tls = pool.tls
-            found = self._tls[name] = client_context(tls.ca, tls.cert, tls.key, tls.verify)
+        tls = pool.tls
+        now = (tls, stamps(tls.ca, tls.cert, tls.key))
+        read, found = self._tls.get(name, (None, None))
+        if found is None or read != now:
+            found = client_context(tls.ca, tls.cert, tls.key, tls.verify)
+            self._tls[name] = (now, found)
         return found
 
     def _told(self, identity: Hashable, ok: bool, seconds: float, evidence: str) -> None:

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from edge.config.loader import Config
 from edge.control.admin.errors import Refusal, Unavailable
 from edge.control.link import Link, LinkLost, Progress, Refused, connect
 from edge.control.supervisor import Supervisor
@@ -41,6 +42,8 @@ class Recovery:
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._wanted = True  # there is a [snapshots]
+        self._replaced = False  # ended by a reload
         self.restarts = 0
         self.status: dict[str, Any] = {}
 
@@ -64,6 +67,17 @@ class Recovery:
                     process.send_signal(signal.SIGKILL)
                 await process.wait()
 
+    def reload(self, config: Config, before: Config) -> None:
+        """Another sidecar takes the place of one whose schedule or repository is another; a job then is cut off."""
+        self._wanted = config.snapshots is not None
+        if self._keeper is None and self._wanted:
+            self.start()
+        elif self._link is not None and config.snapshots != before.snapshots:
+            self._replaced = True
+            self._link.end("the configuration was loaded again")  # it ends with its link
+        elif self._link is not None:
+            self._link.send(self._config_frame())
+
     async def ask(self, body: dict[str, Any], on_progress: Progress | None = None) -> dict[str, Any]:
         """The sidecar's answer. Raises RecoveryRefused, Unavailable."""
         if self._link is None or self._link.closed is not None:
@@ -80,15 +94,19 @@ class Recovery:
 
     async def _keep(self) -> None:
         backoff_s = BACKOFF_MIN_S
-        while True:
+        while self._wanted:
             begun = monotonic()
+            self._replaced = False
             code = await self._live_once()
+            if self._replaced:
+                continue
             if monotonic() - begun > STEADY_S:
                 backoff_s = BACKOFF_MIN_S
             self.restarts += 1
             self._supervisor.events.add("recovery.sidecar_died", {"code": code, "again_in_s": backoff_s})
             await asyncio.sleep(backoff_s)
             backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+        self._keeper, self.status = None, {}
 
     async def _live_once(self) -> int:
         """One process from start to end; its exit code."""
@@ -100,12 +118,15 @@ class Recovery:
                 stdin=asyncio.subprocess.DEVNULL,
             )
         link = self._link = await connect(ours, self._frame)
-        running = self._supervisor.running
-        link.send(Frame(Kind.CONFIG, {"text": running.text, "filename": running.filename}))
+        link.send(self._config_frame())
         try:
             return await process.wait()
         finally:
             link.end("the sidecar ended")
+
+    def _config_frame(self) -> Frame:
+        running = self._supervisor.running
+        return Frame(Kind.CONFIG, {"text": running.text, "filename": running.filename})
 
     def _frame(self, frame: Frame) -> None:
         if frame.kind is Kind.EVENT:
@@ -128,6 +149,8 @@ class Recovery:
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
         """For `/metrics`. What does not exist has no value rather than a wrong one."""
+        if self._supervisor.running.config.snapshots is None:
+            return []
         report = self.status.get("report") or {}
         rpo, rto = report.get("rpo") or {}, report.get("rto") or {}
         values = {

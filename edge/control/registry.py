@@ -77,7 +77,7 @@ class Registry:
         wall: Callable[[], float],
     ) -> None:
         self._routing = routing
-        self._routes = routes
+        self.routes = routes
         self._ledger = ledger
         self._push = push
         self._wall = wall
@@ -235,7 +235,7 @@ class Registry:
 
     def _check(self, after: Membership, change: Change) -> None:
         """The safety rule: no route may lose its last region, unless forced."""
-        lost = after.unserved(self._routes) - self._now.unserved(self._routes)
+        lost = after.unserved(self.routes) - self._now.unserved(self.routes)
         if lost and not change.force:
             raise Conflict(f"route {min(lost)} would have no region left that may serve it; force does it all the same")
 

@@ -53,6 +53,12 @@ class PoolRouting:
     health: Mapping[str, RegionHealth] = field(default_factory=dict)
     verdicts: dict[str, Health] = field(default_factory=dict)  # of each region, as told last
 
+    def go_on_from(self, before: PoolRouting) -> None:
+        """Take over what was decided; another way to fail over begins anew, with what is known of the regions."""
+        same = before.settings.mode is self.settings.mode
+        self.state = before.state if same else FailoverState(memories=before.state.memories)
+        self.view, self.health, self.verdicts = before.view, before.health, dict(before.verdicts)
+
 
 class Routing:
     """The gateway's routing state. `now` is monotonic seconds, `wall` tells epoch seconds."""
@@ -62,7 +68,7 @@ class Routing:
         self.pools = {name: pool_routing(name, pool) for name, pool in config.pools.items()}
         self.workers = 1
         self._tell = tell
-        self._wall = wall
+        self.wall = wall
         self._live: dict[Key, Live] = {}
 
     def live(self, key: Key) -> Live:
@@ -71,7 +77,7 @@ class Routing:
         if found is None:
             entry = self.membership.backends.get(key)
             probed = self.pools[key[0]].probed and (entry is None or entry.spec.scheme != APP_SCHEME)
-            found = self._live[key] = Live(Health.UNKNOWN if probed else Health.HEALTHY, since=self._wall())
+            found = self._live[key] = Live(Health.UNKNOWN if probed else Health.HEALTHY, since=self.wall())
         return found
 
     # -- facts -----------------------------------------------------------------------------------------------------
@@ -84,6 +90,31 @@ class Routing:
         for key in self._live.keys() - membership.backends.keys():
             del self._live[key]
 
+    def reload(self, config: Config, membership: Membership, by: By) -> None:
+        """Decide by another configuration; what is known of who is the same stays."""
+        before = self.pools
+        self.pools = {name: pool_routing(name, pool) for name, pool in config.pools.items()}
+        for name, pool in self.pools.items():
+            if name in before:
+                pool.go_on_from(before[name])
+        for key in list(self._live):
+            old, new = self.membership.backends.get(key), membership.backends.get(key)
+            if old is None or new is None or not new.spec.same_address(old.spec):
+                del self._live[key]
+            elif not self.pools[key[0]].probed:
+                self._live[key].health, self._live[key].evidence = Health.HEALTHY, ""
+        self.use(membership, by)
+
+    def learn(self, other: Routing) -> None:
+        """Know of backends what another knows, for a forecast."""
+        for key, entry in self.membership.backends.items():
+            known = other.membership.backends.get(key)
+            if known is not None and known.spec.same_address(entry.spec):
+                self._live[key] = other.live(key)
+        for name, pool in self.pools.items():
+            if name in other.pools:
+                pool.go_on_from(other.pools[name])
+
     def asked_back(self, region: str, by: By) -> None:
         """An operator lets a region have its traffic back (failback = "manual", or frozen)."""
         self._tell("region.failback_asked", {"region": region, "actor": by.actor, "reason": by.reason})
@@ -93,7 +124,7 @@ class Routing:
         if key not in self.membership.backends:
             return
         live = self.live(key)
-        old, live.health, live.evidence, live.since = live.health, health, evidence, self._wall()
+        old, live.health, live.evidence, live.since = live.health, health, evidence, self.wall()
         facts = {"pool": key[0], "backend": key[1], "was": old.value, "is": health.value, "evidence": evidence}
         self._tell("backend.health", facts)
 

@@ -17,7 +17,7 @@ from edge.balance.health import Admin
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config
 from edge.control.admin.errors import Refusal
-from edge.control.journal import AdminState, Journal, JournalError, Registration
+from edge.control.journal import AdminState, Journal, JournalError, Registration, Revision
 from edge.control.membership import BackendEntry, Membership, RegionEntry, Source, Word, of_file
 from edge.control.registry import Change, backend_of, region_of
 
@@ -153,9 +153,13 @@ class JournalStateStore:
             self.passed_over.append(f"{kind} {name}, registered at run time: {error.detail}")
             return found
 
-    def revision(self, text: str) -> None:
-        """The configuration was accepted."""
-        self._journal.record_revision(text)
+    def revision(self, text: str) -> int:
+        """The configuration was accepted; its number."""
+        return self._journal.record_revision(text)
+
+    def revisions(self, limit: int, newest: int | None = None) -> list[Revision]:
+        """Those that were accepted, the newest first, or from that one on."""
+        return self._journal.revisions(limit, newest)
 
     def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]:
         """Who did what, newest first; those with an id below `before`."""

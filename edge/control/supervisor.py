@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,14 @@ from typing import Any, Protocol
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config, config_hash
 from edge.control.admin.errors import NotApplied
+from edge.control.changes import By
 from edge.control.events import Events
 from edge.control.hottest import merged
+from edge.control.journal import Revision
 from edge.control.link import Refused
-from edge.control.membership import Key, Membership, routes_of
+from edge.control.listeners import Listeners
+from edge.control.membership import Key, Membership, members_body, routes_of
+from edge.control.packing import pack
 from edge.control.purging import Purging, Tier
 from edge.control.registry import Change, Registry, StateStore
 from edge.control.routing import Routing
@@ -45,7 +50,8 @@ class SupervisorStore(StateStore, Protocol):
     def purge_log(self) -> PurgeLog: ...
     def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]: ...
     def save_purge_log(self, purge_log: PurgeLog) -> None: ...
-    def revision(self, text: str) -> None: ...
+    def revision(self, text: str) -> int: ...
+    def revisions(self, limit: int, newest: int | None = None) -> list[Revision]: ...
     def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]: ...
 
 
@@ -53,6 +59,17 @@ class Protection(Protocol):
     """The sidecar, as far as it is shown."""
 
     status: dict[str, Any]
+
+    def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
+
+
+class Reloads(Protocol):
+    """Who takes on another configuration: see `reloading`."""
+
+    @property
+    def status(self) -> dict[str, Any]: ...
+
+    async def reload(self, change: Change, text: str | None = None, dry_run: bool = False) -> dict[str, Any]: ...
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
 
@@ -81,9 +98,11 @@ class Supervisor:
         keeper: SupervisorStore,
         spawn: Callable[[int], Awaitable[Child]],
         echo: Callable[[dict[str, Any]], None] | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         config = running.config
         self.running = running
+        self.listeners = listeners  # None: the workers bind for themselves
         self.started_at = time.time()
         self.stopping = False
         self.events = Events(time.time, echo)
@@ -101,11 +120,12 @@ class Supervisor:
         self.purging = Purging(keeper, self.purge_log, self.workers, self.events, lambda: self.tier)
         self.on_members: Callable[[], None] = lambda: None
         self.tier: Tier | None = None  # where cache.disk is given, and can be used
-        self.recovery: Protection | None = None  # where [snapshots] is given
+        self.recovery: Protection | None = None
+        self.reloading: Reloads | None = None
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
         self._pushed: dict[str, Any] = {}
-        self._accepted: bool | None = None  # False: the running configuration is still to be written down
+        self.accepted: bool | None = None  # False: the running configuration is still to be written down
         self._troubles: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -138,15 +158,27 @@ class Supervisor:
         self._tasks = []
         await self.workers.kill()
 
-    def accept(self) -> None:
-        """The workers serve this configuration: it may be gone back to. Tried again later when the disk is full."""
+    def accept(self) -> int | None:
+        """The workers serve this configuration: it may be gone back to, by its number. Tried again later when the
+        disk is full; None then."""
         try:
-            self.keeper.revision(self.running.text)
+            found = self.keeper.revision(self.running.text)
         except EdgeError as error:
             self._trouble("revision", error)
-            self._accepted = False
-        else:
-            self._accepted = True
+            self.accepted = False
+            return None
+        self.accepted = True
+        return found
+
+    def take_on(self, running: Running, change: Change) -> None:
+        """Decide by another configuration from now on; the workers are the caller's. Raises JournalError: nothing is
+        changed."""
+        membership = self.keeper.membership(running.config)
+        self.running = running
+        self.routes = self.registry.routes = routes_of(running.config)
+        self.routing.reload(running.config, membership, By(change.actor, "the configuration was loaded again"))
+        self.routing.decide(monotonic())
+        self._pushed = without_seeds(self.routing.view_body())
 
     def readiness(self) -> tuple[bool, str]:
         """Whether clients are served, and the word for it."""
@@ -191,39 +223,9 @@ class Supervisor:
             raise NotApplied(f"durable, but not applied: {error.detail}") from None
 
     def members_body(self) -> dict[str, Any]:
-        """The body of a MEMBERS frame: the run-time backends and all regions."""
-        membership = self.routing.membership
-        backends: dict[str, list[dict[str, Any]]] = {}
-        for entry in membership.backends.values():
-            if entry.source.value == "runtime":
-                spec = entry.spec
-                backends.setdefault(spec.pool, []).append(
-                    {
-                        "id": spec.id,
-                        "scheme": spec.scheme,
-                        "host": spec.host,
-                        "port": spec.port,
-                        "authority": spec.authority.decode(),
-                        "region": spec.region,
-                        "weight": spec.weight,
-                        "max_in_flight": spec.max_in_flight,
-                        "probed": self.routing.pools[spec.pool].probed,
-                    }
-                )
-        regions = [
-            {
-                "name": entry.spec.name,
-                "tier": entry.spec.tier,
-                "location": entry.spec.location,
-                "countries": entry.spec.countries,
-                "continents": entry.spec.continents,
-                "subdivisions": entry.spec.subdivisions,
-            }
-            for entry in membership.regions.values()
-        ]
-        configured = self.running.config.regions
-        overrides = [[str(network), name] for name, region in configured.items() for network in region.cidrs]
-        return {"backends": backends, "regions": regions, "overrides": overrides}
+        """The body of a MEMBERS frame."""
+        probed = {name for name, pool in self.routing.pools.items() if pool.probed}
+        return members_body(self.routing.membership, self.running.config, probed)
 
     def forget(self) -> None:
         """Counts of backends and regions that were removed a while ago."""
@@ -236,7 +238,7 @@ class Supervisor:
             self.forget()
             try:
                 await self.registry.expire()
-                if self._accepted is False:
+                if self.accepted is False:
                     self.accept()
             except EdgeError as error:  # a full disk: the next second tries again
                 self._trouble("expire", error)
@@ -251,19 +253,23 @@ class Supervisor:
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
-    def _first(self, index: int) -> Frame:
-        """All that a new worker must know."""
+    def _first(self, index: int) -> tuple[Frame, Sequence[socket.socket]]:
+        """All that a new worker must know, and the sockets that it accepts on."""
+        bound = self.listeners.of(index) if self.listeners is not None else []
         body = {
-            "text": self.running.text,
+            "config": pack(self.running.config),
             "filename": self.running.filename,
             "worker": index,
-            "grace_s": self.running.config.limits.shutdown_grace,
+            "listeners": [name for name, _ in bound],
             "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,
-            "members": self.members_body(),
-            "view": self.routing.view_body(),
+            **self.state_body(),
         }
-        return Frame(Kind.CONFIG, body)
+        return Frame(Kind.CONFIG, body), [sock for _, sock in bound]
+
+    def state_body(self) -> dict[str, Any]:
+        """What is decided and known now, as frames carry it."""
+        return {"members": self.members_body(), "view": self.routing.view_body()}
 
     def _frame(self, index: int, frame: Frame) -> None:
         """What a worker tells."""

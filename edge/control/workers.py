@@ -14,12 +14,13 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 from typing import Any, Protocol
 
+from edge.adapters.sockets import send_sockets
 from edge.control.link import Link, LinkLost, Progress, Refused, connect
 from edge.frames import Frame, Kind
 
@@ -52,12 +53,15 @@ class Child(Protocol):
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; harmless when it is gone."""
 
+    def hand(self, sockets: Sequence[socket.socket]) -> None:
+        """Listening sockets, which the next frame names. Raises OSError when it is gone."""
+
 
 @dataclass(slots=True)
 class Hooks:
-    """What the supervisor wants to hear. `first` gives the first frame of a new worker."""
+    """What the supervisor wants to hear. `first` gives a new worker's first frame and the sockets that it names."""
 
-    first: Callable[[int], Frame]
+    first: Callable[[int], tuple[Frame, Sequence[socket.socket]]]
     frame: Callable[[int, Frame], None]
     event: Callable[[str, dict[str, Any]], None]
     gone: Callable[[int], None] = lambda index: None
@@ -144,11 +148,31 @@ class Workers:
             assert slot.child is not None
             slot.child.link.send(frame)
 
-    async def tell(self, kind: Kind, body: dict[str, Any], timeout_s: float = ANSWER_S) -> list[dict[str, Any]]:
-        """Tell every worker and wait until each has done it. Raises Refused when one could not."""
+    async def tell(
+        self,
+        kind: Kind,
+        body: dict[str, Any],
+        timeout_s: float = ANSWER_S,
+        before: Callable[[Slot], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Tell every worker and wait until each has done it. Raises Refused when one could not.
+
+        `before` is called for each, such as to hand it sockets that the frame names; OSError: it is gone.
+        """
         slots = [slot for slot in self.slots if slot.child is not None]
-        answers = await asyncio.gather(*(self._ask(slot, kind, body, timeout_s) for slot in slots))
-        return [answer for answer in answers if answer is not None]
+        asked = []
+        for slot in slots:
+            try:
+                if before is not None:
+                    before(slot)
+            except OSError:
+                continue  # its successor starts from the new state
+            asked.append(self.ask(slot, kind, body, timeout_s))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        return [each for each in found if isinstance(each, dict)]
 
     async def ask_one(
         self, kind: Kind, body: dict[str, Any], on_progress: Progress | None = None, timeout_s: float | None = ANSWER_S
@@ -159,7 +183,7 @@ class Workers:
                 return await asyncio.wait_for(slot.child.link.ask(kind, body, on_progress), timeout_s)
         raise LinkLost("no worker is ready")
 
-    async def _ask(self, slot: Slot, kind: Kind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+    async def ask(self, slot: Slot, kind: Kind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
         """One worker's answer; None when it is gone, for its successor starts from the new state.
 
         A process whose link has ended may still serve from the old state: it is ended before anybody says "done".
@@ -211,7 +235,12 @@ class Workers:
         slot.child, slot.state, slot.over = child, State.STARTING, asyncio.Event()
         child.link.on_frame = lambda frame: self._frame(slot, frame)
         child.link.on_closed = lambda reason: self._cut_off(slot, child, reason)
-        child.link.send(self._hooks.first(slot.index))
+        first, sockets = self._hooks.first(slot.index)
+        try:
+            child.hand(sockets)
+            child.link.send(first)
+        except OSError:
+            child.signal(signal.SIGKILL)  # it is as good as gone
         if self._stop.is_set():
             child.signal(signal.SIGKILL)  # the gateway ended while it was started
         try:
@@ -259,13 +288,20 @@ async def _read_out(link: Link) -> None:
 class ProcessChild:
     """A worker as a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: Link) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, link: Link, channel: socket.socket) -> None:
         self.pid = process.pid
         self.link = link
         self._process = process
+        self._channel = channel
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        try:
+            return await self._process.wait()
+        finally:
+            self._channel.close()
+
+    def hand(self, sockets: Sequence[socket.socket]) -> None:
+        send_sockets(self._channel, sockets)
 
     def signal(self, number: signal.Signals) -> None:
         try:
@@ -277,10 +313,12 @@ class ProcessChild:
 async def spawn_process(index: int) -> Child:
     """Start a worker with one end of a socketpair. A module of its own: commands need libraries that it does not."""
     ours, theirs = socket.socketpair()
-    with theirs:
+    channel, other = socket.socketpair()
+    channel.setblocking(False)
+    with theirs, other:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", WORKER_MODULE, str(theirs.fileno())),
-            pass_fds=[theirs.fileno()],
+            *(sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(other.fileno())),
+            pass_fds=[theirs.fileno(), other.fileno()],
             stdin=asyncio.subprocess.DEVNULL,
         )
-    return ProcessChild(process, await connect(ours))
+    return ProcessChild(process, await connect(ours), channel)

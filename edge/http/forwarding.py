@@ -154,6 +154,12 @@ class Networks:
         self._networks = tuple(networks)
         self._known: dict[str, bool] = {}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and other._networks == self._networks
+
+    def __hash__(self) -> int:
+        return hash(self._networks)
+
     def __contains__(self, address: object) -> bool:
         if not self._networks or not isinstance(address, str) or len(address) > 64:  # a zone may be of any length
             return False

@@ -77,7 +77,7 @@ async def test_a_worker_that_does_not_answer_is_killed_before_the_answer(
 ) -> None:
     whole.children[0].deaf = True
     slot = whole.supervisor.workers.slots[0]
-    assert await whole.supervisor.workers._ask(slot, Kind.PURGE, {}, 0.01) is None
+    assert await whole.supervisor.workers.ask(slot, Kind.PURGE, {}, 0.01) is None
     await until(lambda: "worker.hung" in kinds(whole) and len(whole.children) == 3)
 
 

@@ -8,21 +8,27 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from edge.app import build, listen
 from edge.balance.health import Admin
 from edge.cache.purge import Purge, PurgeLog
-from edge.config.loader import Config, load_text
+from edge.config.loader import Config, config_hash, load_text
+from edge.control.journal import Revision
 from edge.control.link import Link, pair
 from edge.control.membership import Membership, of_file
+from edge.control.packing import unpack
 from edge.control.registry import Change
+from edge.control.reloading import Reloading
 from edge.control.supervisor import Running, Supervisor
 from edge.dataplane.worker.agent import Agent
 from edge.dataplane.worker.worker import Worker
 from edge.frames import Frame, Kind
+from edge.worker_reload import WorkerReload
 
 WAIT_S = 5.0
 
@@ -58,9 +64,9 @@ class InProcess:
             self.agent.on_frame(frame)
 
     async def _start(self, body: dict[str, Any]) -> None:
-        config = load_text(body["text"], body["filename"])
+        config = unpack(body["config"])
         worker = build(config)
-        agent = Agent(worker, self._own.send, self._end)
+        agent = Agent(worker, self._own.send, self._end, WorkerReload(worker, config, Path(".")))
         agent.begin(body)
         self.addresses = await listen(worker, config)
         agent.start()
@@ -79,6 +85,10 @@ class InProcess:
             await self.worker.close()
         self._own.end("the worker ended")
         return code
+
+    def hand(self, sockets: Sequence[socket.socket]) -> None:
+        """Never asked: a worker in this process binds for itself."""
+        assert not sockets
 
     def signal(self, number: signal.Signals) -> None:
         """As a process would die of it; the link breaks at once."""
@@ -129,8 +139,14 @@ class MemoryKeeper:
     def save_purge_log(self, purge_log: PurgeLog) -> None:
         self._epochs = PurgeLog.from_dict(purge_log.to_dict())
 
-    def revision(self, text: str) -> None:
+    def revision(self, text: str) -> int:
         self._write("revision", text)
+        return len(self.revisions(1000))
+
+    def revisions(self, limit: int, newest: int | None = None) -> list[Revision]:
+        texts = [what[1] for what in self.done if what[0] == "revision"]
+        found = [Revision(at + 1, 1.0, config_hash(text), text) for at, text in enumerate(texts)]
+        return [each for each in reversed(found) if newest is None or each.id <= newest][:limit]
 
     def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]:
         rest = {"at": 1.0, "actor": "test", "target": "", "detail": None}
@@ -147,6 +163,7 @@ class Whole:
         self.supervisor = Supervisor(
             Running(load_text(toml, "test.toml"), toml, "test.toml", 0.0), self.keeper, self._spawn
         )
+        self.supervisor.reloading = self.reloading = Reloading(self.supervisor)
 
     async def _spawn(self, index: int) -> InProcess:
         child = InProcess()

@@ -65,7 +65,7 @@ class Client:
         self.worker = Worker(limits or WorkerLimits(), HEAD_LIMITS, AccessLog("off"), Networks())
         self.worker.date_line = b""
         self.recorder = Recorder()
-        self.worker.use(cast(Any, self.recorder), {})
+        self.worker.router = cast(Any, self.recorder)
         self.turns: list[Any] = []
         self.worker.turns.later = self.turns.append  # type: ignore[method-assign]
         self.downstream, self.transport = self.more()

@@ -34,7 +34,7 @@ class Ticked:
             return do
 
         meter = cast(Any, SimpleNamespace(fold=part("meter")))
-        worker.use(cast(Any, SimpleNamespace(routes=[SimpleNamespace(meter=meter, fold=part("meter"))])), {})
+        worker.router = cast(Any, SimpleNamespace(routes=[SimpleNamespace(meter=meter, fold=part("meter"))]))
         worker.pools = cast(Any, {"a": SimpleNamespace(tick=part("pool"))})
         worker.store = cast(Any, SimpleNamespace(tick=part("store")))
         worker.refresh = part("refresh")  # type: ignore[method-assign]

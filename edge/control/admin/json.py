@@ -53,14 +53,17 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
     )
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
-    """An error as RFC 9457 has it; `detail` is one clear line, whatever names it repeats."""
+def problem(
+    status: int, detail: str, headers: dict[str, str] | None = None, more: dict[str, Any] | None = None
+) -> web.Response:
+    """An error as RFC 9457 has it; `detail` is one clear line, whatever names it repeats. `more` are its extensions."""
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
     body = {
         "type": "about:blank",
         "title": phrase,
         "status": status,
         "detail": printable("; ".join(detail.splitlines())),
+        **(more or {}),
     }
     found = answer(body, status, headers)
     found.content_type = "application/problem+json"

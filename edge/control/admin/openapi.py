@@ -13,7 +13,7 @@ from typing import Any
 
 from edge import __version__
 from edge.control.access import Role, permits
-from edge.control.admin.schemas import ANY, SCHEMAS, STR, Schema, arr, listed, obj, ref, table
+from edge.control.admin.schemas import ANY, COUNT, SCHEMAS, STR, Schema, arr, listed, obj, ref, table
 
 LINES = "application/x-ndjson"
 _IN_PATH = re.compile(r"\{([a-z]+)\}")
@@ -71,6 +71,34 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/v1/openapi.json", "This document.", {"type": "object", "required": ["openapi", "paths"]}),
     _get("/v1/status", "What the gateway is and does.", ref("Status")),
     _get("/v1/config", "The running configuration, secrets hidden.", ref("Config")),
+    Operation(
+        "POST",
+        "/v1/reload",
+        "Take on the configuration file as it is now; with `dry_run`, tell what that would change. Of a 422 `problems` "
+        "has a line for each mistake, and nothing has changed.",
+        {200: ref("Reloaded"), 422: ref("Problem")},
+        body="ReloadBody",
+    ),
+    _get(
+        "/v1/config/history",
+        "Configurations that were accepted, the newest first.",
+        listed("revisions", ref("Revision")),
+        query={**_NUMBERED, "limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
+    ),
+    _get("/v1/config/history/{id}", "One of them with its text.", ref("RevisionText")),
+    _get(
+        "/v1/config/diff",
+        "Two of them beside each other, as a unified diff; left out: the newest and the one before.",
+        obj({"from": COUNT, "to": COUNT, "lines": arr(STR)}),
+        query={"from": _ID, "to": _ID},
+    ),
+    Operation(
+        "POST",
+        "/v1/config/rollback",
+        "Take on one of them (left out: the one before the newest), and write it into the file.",
+        {200: ref("Reloaded"), 422: ref("Problem")},
+        body="RollbackBody",
+    ),
     _get(
         "/v1/series",
         "The last minutes as rows: 10 minutes by second, 2 hours by ten seconds.",

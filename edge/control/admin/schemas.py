@@ -168,6 +168,39 @@ _SIMULATED = obj(
 )
 _ALSO = dict.fromkeys(("reason", "actor", "expires"), STR) | {"force": BOOL}
 
+_LAST_RELOAD = obj(
+    {
+        "at": maybe(TIME),
+        "ok": BOOL,
+        "actor": STR,
+        "problems": arr(STR),
+        "not_applied": arr(STR),
+        "accepted": COUNT,
+        "refused": COUNT,
+    }
+)
+_REVISION = {"id": COUNT, "at": TIME, "hash": STR}
+_RELOADED = obj(
+    {
+        "applied": BOOL,
+        "changes": arr(obj({"key": STR, "was": ANY, "is": ANY})),
+        "not_applied": arr(STR),
+        "warnings": arr(STR),
+    },
+    {
+        "revision": maybe(COUNT),
+        "took_ms": NUM,
+        "forecast": obj(
+            {
+                "pools": arr(obj({"name": STR, "regions": arr(obj({"name": STR, "before": NUM, "after": NUM}))})),
+                "refused": arr(STR),
+            }
+        ),
+        "restored": COUNT,
+        "file": {"type": "object", "required": ["written"]},
+    },
+)
+
 _STATUS = obj(
     {
         **dict.fromkeys(("version", "readiness", "state"), STR),
@@ -207,6 +240,7 @@ _STATUS = obj(
         ),
         "backends": arr(ref("Backend")),
         "counters": table(COUNT),
+        "reload": maybe(_LAST_RELOAD),
         "recovery": maybe({"type": "object"}),
         "events": arr(ref("Event")),
     }
@@ -245,7 +279,7 @@ SCHEMAS: dict[str, Schema] = {
     "Problem": {
         "type": "object",
         "description": "RFC 9457; `detail` is one clear line.",
-        "properties": {"type": STR, "title": STR, "status": INT, "detail": STR},
+        "properties": {"type": STR, "title": STR, "status": INT, "detail": STR, "problems": arr(STR)},
         "required": ["type", "title", "status", "detail"],
     },
     "Change": obj({"actor": STR, "reason": STR, "at": maybe(TIME), "expires_at": maybe(TIME)}),
@@ -321,6 +355,11 @@ SCHEMAS: dict[str, Schema] = {
         "properties": {"id": STR, "kind": STR, "parent": maybe(STR), "needs": arr(STR), "taken_at": TIME},
         "required": ["id", "kind", "parent", "needs", "taken_at", "status", "bytes"],
     },
+    "Reloaded": _RELOADED,
+    "Revision": obj({**_REVISION, "running": BOOL}),
+    "RevisionText": obj({**_REVISION, "text": STR}),
+    "ReloadBody": obj({}, {"dry_run": BOOL, **_ALSO}),
+    "RollbackBody": obj({}, {"revision": maybe(COUNT), "dry_run": BOOL, **_ALSO}),
     "ChangeBody": _CHANGE_BODY,
     "StateBody": obj({"state": ADMIN}, _ALSO),
     "PurgeBody": _PURGE_BODY,

@@ -40,7 +40,7 @@ def routes() -> list[web.RouteDef]:
 
 def _recovery(request: web.Request) -> Recovery:
     found = request.app[SUPERVISOR].recovery
-    if not isinstance(found, Recovery):
+    if not isinstance(found, Recovery) or request.app[SUPERVISOR].running.config.snapshots is None:
         raise Conflict("the configuration has no [snapshots]: no recovery points are taken")
     return found
 

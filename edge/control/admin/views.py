@@ -157,6 +157,7 @@ class Shown:
             "started_at": whole.started_at,
             "uptime_s": time.time() - whole.started_at,
             "config": {"file": running.filename, "hash": running.hash, "loaded_at": running.loaded_at},
+            "reload": None if whole.reloading is None else whole.reloading.status,
             "state": str(running.config.state.path),
             "listen": [str(each) for each in listen.http] + [f"{each.address} (https)" for each in listen.https],
             "workers": self._workers(),
@@ -177,7 +178,7 @@ class Shown:
             ],
             "backends": [self._backend(entry) for entry in whole.routing.membership.backends.values()],
             "counters": dict(whole.totals.counters),
-            "recovery": None if whole.recovery is None else whole.recovery.status,
+            "recovery": None if running.config.snapshots is None or whole.recovery is None else whole.recovery.status,
             "events": list(whole.events.recent)[-20:],
         }
 
@@ -222,6 +223,8 @@ class Shown:
         whole = self._all
         if whole.recovery is not None:
             yield from whole.recovery.gauges()
+        if whole.reloading is not None:
+            yield from whole.reloading.gauges()
         if whole.tier is not None:
             for name, value in whole.tier.stats().items():
                 yield f"edge_disk_{name}", f"The disk tier's {name}", {}, float(value)

@@ -59,6 +59,12 @@ class Prefetcher:
         self._unused_bytes = 0
         self._looked: dict[int, float] = {}  # pages by their key's hash: when their links were looked at
 
+    def renewed(self, made: Prefetcher) -> Prefetcher:
+        """After a reload: this one with all that it knows where nothing has changed, else the new one."""
+        same = (self._links, self.gate.rules) == (made._links, made.gate.rules)
+        own, other = ([each.pattern for each in one._sequences] for one in (self, made))
+        return self if same and own == other else made
+
     def origin_asked(self, now: float) -> None:
         """A request for a client went to an origin; its share is counted by these."""
         self.gate.origin_request(now)

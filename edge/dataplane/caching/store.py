@@ -30,6 +30,7 @@ TICK_S = 0.25  # how often `tick` is due
 MEMORY_SHARE = 16
 MAX_PARTS = 8  # of one URL
 SWEEP_STEPS = 200  # each tick; the rest of a large purge is freed bit by bit
+RESIZE_STEPS = 1000  # evictions each tick, on the way to a smaller budget
 Progress = Callable[[dict[str, Any]], None]
 Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
 
@@ -57,6 +58,7 @@ class Store:
         self.prefetchers: list[Prefetcher] = []
         self.late_s = 0.0  # how late the last tick was: a busy loop
         self._ticked_at: float | None = None
+        self._resized = True  # False: the index is still on its way to the budget
 
     def _new_index(self, purge_log: PurgeLog) -> Index[Stored]:
         return Index(self._budget, self._eviction, self._variant_limit, 1, purge_log)
@@ -74,6 +76,12 @@ class Store:
         """Spread what is too much for one turn of the loop over later ones."""
         self.later = later
         self.flights.use_turns(later)
+
+    def resize(self, budget_bytes: int, variant_limit: int) -> None:
+        """Another budget: a larger one at once, a smaller one within the next ticks."""
+        self._budget, self._resized = budget_bytes, False
+        self._variant_limit = self.index.variant_limit = variant_limit
+        self.share = budget_bytes // MEMORY_SHARE
 
     def use_disk(self, disk: DiskTier) -> None:
         """Have a second tier."""
@@ -204,6 +212,8 @@ class Store:
         self.index.sweep(SWEEP_STEPS, self.clock())
         if self.later is None:
             self.index.remove_some()
+        if not self._resized:
+            self._resized = self.index.resize(self._budget, RESIZE_STEPS, self.clock())
         if self.disk is not None:
             self.disk.tick()
 

@@ -6,6 +6,7 @@ One rule: only what both protocols have stands here; what bytes mean is for thos
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from edge.dataplane.client.reading import Reading
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
+    from edge.dataplane.exchange import Exchange
     from edge.dataplane.worker.worker import Worker
 
 
@@ -66,8 +68,13 @@ class Accepted(Reading):
         """On each tick while the client is slow, or leaves."""
         raise NotImplementedError
 
-    def drain(self) -> None:
-        """The worker stops: what runs may end."""
+    @property
+    def asking(self) -> Iterable[Exchange]:
+        """The requests that run on it."""
+        raise NotImplementedError
+
+    def drain(self, now: float) -> None:
+        """It is to end, what runs before that. Called again and again until it has."""
         raise NotImplementedError
 
     def abort(self, reset: bool = False) -> None:

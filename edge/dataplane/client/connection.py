@@ -13,6 +13,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from collections.abc import Iterable
 from enum import Enum
 from math import inf
 from time import monotonic
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from edge.dataplane.upstream.binding import Bound
     from edge.dataplane.worker.worker import Worker
 
+QUIET_S = 1.0  # without a byte, before a connection is closed that is to end
 HEADS_A_TURN = 16  # pipelined requests that one connection has served before others have their turn
 HEAD_BYTES_A_TURN = 16 * 1024
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -381,9 +383,18 @@ class ClientConnection(Accepted):
         else:
             self.abort()
 
-    def drain(self) -> None:
-        """The worker stops: an idle connection ends now, a running exchange is the last one."""
-        if self.state is State.HANDSHAKE:
-            self.abort()
-        elif self.state is State.OPEN and self.exchange is None and not self._buffer:
-            self.finish()
+    @property
+    def asking(self) -> Iterable[Exchange]:
+        return () if self.exchange is None else (self.exchange,)
+
+    def drain(self, now: float) -> None:
+        """It is to end: after a running exchange, or once nothing came for a moment (a request may be on its way)."""
+        if self.tunnel is not None:
+            self.tunnel.go_away()
+        elif self.exchange is not None:
+            self.exchange.keep = self.exchange.keep and self.exchange.begun  # then its head says that it is the last
+        elif self.state is State.OPEN and not self._buffer and self.deadline < inf:
+            limits = self.worker.limits
+            quiet_since = self.deadline - (limits.idle_timeout if self._served else limits.header_timeout)
+            if quiet_since <= now - QUIET_S:
+                self.finish()

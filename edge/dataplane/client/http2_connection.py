@@ -259,7 +259,7 @@ class Http2Connection(Http2Life):
         if self.paused and self.transport.get_write_buffer_size() > MOST_UNREAD * self.worker.limits.buffer_high:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "flood_unread")
         if self.opened >= limits.requests and not self._going:
-            self.drain()
+            self.drain(monotonic())
 
     def _headers(self, facts: RequestFields, ends: bool) -> RequestHeaders:
         """What HTTP/1.1's grammar makes of the fields."""

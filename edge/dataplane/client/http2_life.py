@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from edge.http2.output import Output, Sending
 if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.client.http2_frames import Fragments
+    from edge.dataplane.exchange import Exchange
 
 FORGOTTEN = 256  # streams that we reset, whose frames may still be on their way
 GOODBYE_S = 1.0  # from "open no more" to "these were the last", where the client does not answer a ping before
@@ -191,7 +193,12 @@ class Http2Life(Accepted):
 
     # -- the end of the connection -------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
+    @property
+    def asking(self) -> Iterable[Exchange]:
+        found = (stream.exchange for stream in self.streams.values() if isinstance(stream, Stream))
+        return [each for each in found if each is not None]
+
+    def drain(self, now: float) -> None:
         """Ask the client to open no more streams; those that run are finished."""
         if self._going or self.leaving is not None or self.is_gone:
             return

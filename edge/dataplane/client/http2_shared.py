@@ -53,3 +53,11 @@ class Http2:
         )
         if limits.connection_window > THEIR_WINDOW:
             self.greeting += window_update(0, limits.connection_window - THEIR_WINDOW)
+
+    def again(self, limits: Http2Limits, head: Limits) -> Http2:
+        """What connections to come share under other limits; those that there are go on with theirs."""
+        found = Http2(limits, head)
+        found.coder = self.coder
+        found.connections, found.streams, found.refused = self.connections, self.streams, self.refused
+        found.connection_errors, found.stream_errors = self.connection_errors, self.stream_errors
+        return found

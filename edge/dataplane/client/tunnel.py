@@ -15,11 +15,13 @@ from edge.dataplane.client.body_mode import CLOSE
 from edge.errors import ResponseIncomplete, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
+from edge.http.websocket import CLOSE_TO_CLIENT, CLOSE_TO_SERVER, Frames
 
 if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.fetch import Fetch
+    from edge.dataplane.worker.router import Route
 
 
 # A side that has vanished without a word is found out by the kernel in 2 minutes.
@@ -46,21 +48,27 @@ def switch(exchange: Exchange, facts: ResponseFacts, first: bytes) -> None:
     exchange.mode = CLOSE
     downstream.transport.write(facts.wire + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % facts.upgrade + first)
     exchange.bytes_out += len(first)
-    Tunnel(exchange, downstream, fetch)
+    Tunnel(exchange, downstream, fetch, first)
 
 
 class Tunnel:
     """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
 
-    __slots__ = ("_connection", "_exchange", "_front", "_heard_at", "_idle_s", "fetch")
+    __slots__ = ("_connection", "_down", "_exchange", "_front", "_heard_at", "_idle_s", "_leaving", "_up", "fetch")
 
-    def __init__(self, exchange: Exchange, downstream: ClientConnection, fetch: Fetch) -> None:
+    def __init__(self, exchange: Exchange, downstream: ClientConnection, fetch: Fetch, first: bytes) -> None:
         assert fetch.connection is not None
         self._exchange = exchange
         self._front = downstream
         self.fetch = fetch
         self._connection = fetch.connection
         self._connection.sink = self
+        spoken = exchange.block.upgrade == b"websocket"
+        self._down: Frames | None = Frames() if spoken else None  # what the client was sent
+        self._up: Frames | None = Frames() if spoken else None
+        self._leaving = False
+        if self._down is not None:
+            self._down.feed(first)
         self._heard_at = monotonic()
         self._idle_s = fetch.route.timeouts.tunnel
         downstream.deadline = self._heard_at + self._idle_s
@@ -70,11 +78,41 @@ class Tunnel:
         if waiting:
             self.from_client(waiting)
 
+    @property
+    def route(self) -> Route:
+        """The route that it came by."""
+        return self.fetch.route
+
+    # going away
+
+    def go_away(self, always: bool = False) -> None:
+        """The gateway wants it to end: a WebSocket does between two frames; anything else only if it must."""
+        if self._down is None:
+            if always:
+                self._front.abort()
+        elif not self._leaving:
+            self._leaving = True
+            if self._down.between:
+                self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """A Close frame both ways; the client's own is read away."""
+        downstream, up = self._front, self._up
+        downstream.tunnel = None
+        downstream.transport.write(CLOSE_TO_CLIENT)
+        if up is not None and up.between:
+            self._connection.upload(CLOSE_TO_SERVER)
+        self._connection.close()
+        downstream.finish(owes=True)
+        self._over()
+
     # from the client's side
 
     def from_client(self, data: bytes) -> None:
         """Bytes of the client."""
         self._heard_at = monotonic()
+        if self._up is not None:
+            self._up.feed(data)
         self._connection.upload(data)
 
     def client_paused(self) -> None:
@@ -106,8 +144,14 @@ class Tunnel:
     def on_data(self, data: bytes) -> None:
         """Bytes of the origin."""
         self._heard_at = monotonic()
+        if self._leaving and self._down is not None:
+            data = data[: self._down.rest(data)]
+        elif self._down is not None:
+            self._down.feed(data)
         self._exchange.bytes_out += len(data)
         self._front.transport.write(data)
+        if self._leaving and self._down is not None and self._down.between:
+            self._say_goodbye()
 
     def on_end(self, trailers: list[Line]) -> None:
         """The origin ended: flush within the write deadline, then close."""

@@ -8,7 +8,7 @@ calls them with the time, and finds on its tick which backends have gone silent.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -247,8 +247,46 @@ class PoolRuntime:
         self._paces.pop(backend_id, None)
         link = self.links.pop(backend_id, None)
         if link is not None:
+            self._leave(link)
+
+    def renew(self, fresh: PoolRuntime, kept: Iterable[str] = ()) -> None:
+        """A reload: be what `fresh` was made as (`Pool.renew`); fallbacks are tied anew by the caller.
+
+        Who waits goes on waiting; connections to what is spoken to as before are kept, others end when they are idle.
+        """
+        before, links = {backend.id: backend for backend in self.pool.backends}, self.links
+        self.pool.renew(fresh.pool, kept)
+        self.make_link, self.hash_on = fresh.make_link, fresh.hash_on
+        settings = self.settings = fresh.settings
+        self.budget.renew(settings.retry_budget, settings.retry_min)
+        self._waiting.size = settings.queue_size
+        self.links = {}
+        for backend in self.pool.backends:
+            made, lived = fresh.links.get(backend.id) or self.make_link(backend), links.get(backend.id)
+            if lived is None or before[backend.id] is not backend or not lived.renew(made):
+                lived = made
+            self.links[backend.id] = lived
+        for identity, link in links.items():
+            if self.links.get(identity) is not link:
+                self._paces.pop(identity, None)
+                self._leave(link)
+        self.fallback = self.pool.fallback = None
+        self._family = []
+
+    def retire(self) -> None:
+        """The pool is no more in the configuration: what runs on it ends."""
+        for link in self.links.values():
             link.close_idle()
-            self._leaving.append(link)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of a retired pool is left."""
+        links = [*self.links.values(), *self._leaving]
+        return not self._waiting.anyone and not any(link.connections or link.open() for link in links)
+
+    def _leave(self, link: Link) -> None:
+        link.close_idle()
+        self._leaving.append(link)
 
     async def close(self) -> None:
         """End all connections."""

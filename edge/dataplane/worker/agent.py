@@ -1,6 +1,7 @@
 """The worker's side of the link: does what the control plane says, tells it what happened.
 
-    down  VIEW MEMBERS PURGE ASK WARM DRAIN REOPEN        up  COUNTS (1/s) REPORT, EVENT (when it happened) ACK PROGRESS
+    down  VIEW MEMBERS PURGE ASK WARM DRAIN REOPEN PREPARE COMMIT ABANDON
+    up    COUNTS (1/s) REPORT, EVENT (when it happened) ACK PROGRESS
 
 One rule: an ACK says that it is done, not that it will be: whatever the worker serves after it follows the new state.
 A link that ends stops nothing; the worker goes on with what it was told last (DESIGN §2).
@@ -9,10 +10,10 @@ A link that ends stops nothing; the worker goes on with what it was told last (D
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.balance.backend import Backend, BackendSpec
 from edge.balance.geo import GeoMap
@@ -22,7 +23,7 @@ from edge.cache.purge import Purge
 from edge.dataplane.caching.purging import Purging
 from edge.dataplane.worker.explain import explain
 from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
-from edge.errors import BadRequest, EdgeError
+from edge.errors import BadRequest, ConfigError, EdgeError
 from edge.frames import Frame, Kind, ack, packed
 
 if TYPE_CHECKING:
@@ -35,11 +36,21 @@ TICKS_PER_COUNT = 4
 Send = Callable[[Frame], None]
 
 
+class Reload(Protocol):
+    """Who builds the next graph: see `worker_reload`."""
+
+    async def prepare(self, body: dict[str, Any]) -> None: ...
+    def abandon(self) -> None: ...
+    def swap(self, number: int, kept: Mapping[str, Collection[str]]) -> None: ...
+    async def settle(self) -> list[tuple[str, int]]: ...
+
+
 class Agent:
     """One worker's agent. `ended` is called when a drain is over."""
 
-    def __init__(self, worker: Worker, send: Send, ended: Callable[[], None]) -> None:
+    def __init__(self, worker: Worker, send: Send, ended: Callable[[], None], reload: Reload | None = None) -> None:
         self.worker = worker
+        self._reload = reload
         self._send = send
         self._ended = ended
         self._counting = Counting(worker)
@@ -56,6 +67,7 @@ class Agent:
             Kind.ASK: self._ask,
             Kind.DRAIN: self._drain,
             Kind.REOPEN: self._reopen,
+            Kind.ABANDON: self._abandon,
         }
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -125,6 +137,11 @@ class Agent:
         """Do what a frame says; answer it when it has an id."""
         if frame.kind is Kind.WARM:
             self._run(self._warm(frame), "warm")
+            return
+        if frame.kind is Kind.PREPARE or frame.kind is Kind.COMMIT:
+            swapped = frame.kind is Kind.PREPARE or self._swap(frame)
+            if swapped:
+                self._run(self._settle(frame), frame.kind.value)
             return
         do = self._does.get(frame.kind)
         if do is None and frame.kind is not Kind.PURGE:
@@ -262,6 +279,44 @@ class Agent:
             self._ended()
 
         self._run(end(), "drain")
+
+    def _swap(self, frame: Frame) -> bool:
+        """Serve by what was prepared, with the members and the view that go with it, from this turn on."""
+        assert self._reload is not None  # nothing is prepared without
+        body = frame.body
+        try:
+            self._reload.swap(body["number"], self._registered)
+            for name in self.worker.pools:
+                told = {spec["id"] for spec in body["members"]["backends"].get(name, [])}
+                self._registered[name] = {each for each in self._registered.get(name, ()) if each in told}
+            self._members(body["members"])
+            self._view(body["view"])
+        except EdgeError as error:
+            self._answer(ack(frame, error=error.detail))
+            return False
+        return True
+
+    async def _settle(self, frame: Frame) -> None:
+        """The part of a reload that takes a while."""
+        assert self._reload is not None
+        try:
+            if frame.kind is Kind.PREPARE:
+                await self._reload.prepare(frame.body)
+                found: dict[str, Any] = {}
+            else:
+                found = {"addresses": [f"{host}:{port}" for host, port in await self._reload.settle()]}
+            self._answer(ack(frame, found))
+        except (EdgeError, OSError) as error:
+            text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+            self._answer(ack(frame, error=text))
+        except Exception as error:
+            self.worker.report_bug(error)
+            self._answer(ack(frame, error=f"{frame.kind.value} failed: {type(error).__name__}"))
+
+    def _abandon(self, body: dict[str, Any]) -> None:
+        """The reload comes to nothing."""
+        assert self._reload is not None
+        self._reload.abandon()
 
     def _reopen(self, body: dict[str, Any]) -> None:
         """Log rotation."""

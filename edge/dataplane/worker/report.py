@@ -39,10 +39,13 @@ class Counting:
         """The body of a COUNTS frame; what was not touched is left out."""
         worker = self._worker
         routes = {}
-        for route in worker.router.routes:
+        for route in (*worker.router.routes, *worker.retired.routes):
             route.meter.fold()
             if touched(route.meter):
                 routes[route.name] = route.meter.delta()
+        if worker.retired.routes:
+            running = (each.route for downstream in worker.downstreams for each in downstream.asking)
+            worker.retired.forget({route.name for route in running if route is not None})
         return {
             "routes": routes,
             "backends": {name: members for name, members in self._backends() if members},

@@ -13,7 +13,7 @@ import ssl
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -21,9 +21,11 @@ from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.http2_shared import Http2
+from edge.dataplane.worker.draining import drain, look_after
+from edge.dataplane.worker.graph import Graph, Retired, use
 from edge.dataplane.worker.hottest import Hottest
+from edge.dataplane.worker.listener import Listener
 from edge.dataplane.worker.turns import FollowerCallbacks
 from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 GEO_TICKS = 20  # how often the GeoIP file is looked at
+NOTHING: Mapping[str, Collection[str]] = {}
 _LINE = (
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
     b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,"hedge":"%b",'
@@ -116,11 +119,14 @@ class Worker:
         self.date_line = b""
         self.idle_deadline = 0.0
         self._clients: dict[str, int] = {}
-        self._servers: list[asyncio.Server] = []
+        self.listeners: dict[str, Listener] = {}
+        self.lasting: Any = None  # the builder's: see `app.Lasting`
+        self.retired = Retired()
+        self.leaving: dict[Accepted, float] = {}  # connections that are to end though the worker goes on, since when
         self._ids = os.urandom(10).hex().encode()
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._drained = asyncio.Event()
+        self.drained = asyncio.Event()
         self._second = 0
         self._ticks = 0
         self.hottest = Hottest()
@@ -129,20 +135,38 @@ class Worker:
 
     # -- set-up ----------------------------------------------------------------------------------------------------
 
-    def use(self, router: Router, pools: dict[str, PoolRuntime]) -> None:
-        """Serve with this graph from the next request on."""
-        self.router = router
-        self.pools = pools
+    def use(self, graph: Graph, kept: Mapping[str, Collection[str]] = NOTHING) -> None:
+        """Serve with this graph from the next request on; `kept` are pools' backends of run time."""
+        use(self, graph, kept)
+
+    def read_heads(self, limits: Limits, http2: Http2Limits) -> None:
+        """Read request heads under these limits."""
+        self.head = limits
+        self.blocks = Memo(lambda raw: request_block(raw, limits))
+        self.http2 = self.http2.again(http2, limits)
 
     async def listen(
-        self, sock: socket.socket, tls: ssl.SSLContext | None = None, backlog: int = 1024, h2c: bool = False
-    ) -> None:
-        """Accept on a bound socket; the server calls listen(2) again, so it must be told the backlog."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: ClientConnection(self, tls, h2c), sock=sock, backlog=backlog)
-        self._servers.append(server)
+        self,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        backlog: int = 1024,
+        h2c: bool = False,
+        name: str = "",
+    ) -> Listener:
+        """Accept on a bound socket."""
+        listener = Listener(self, name, tls, h2c)
+        await listener.open(sock, backlog)
+        self.listeners[name or str(listener.bound)] = listener
         if self._timer is None:
             self._tick()
+        return listener
+
+    async def close_listener(self, name: str) -> None:
+        """Accept there no more; its connections end with the request that they carry."""
+        listener = self.listeners.pop(name)
+        await listener.leave()
+        now = monotonic()
+        self.leaving.update((downstream, now) for downstream in self.downstreams if listener.has(downstream))
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -165,6 +189,8 @@ class Worker:
         self.slow.discard(before)
         self.downstreams.discard(before)
         self.downstreams.add(after)
+        if before in self.leaving:
+            self.leaving[after] = self.leaving.pop(before)
 
     def forget_connection(self, downstream: Accepted) -> None:
         """The connection is gone."""
@@ -176,8 +202,9 @@ class Worker:
                 self._clients[downstream.peer] = left
             else:
                 del self._clients[downstream.peer]
+            self.leaving.pop(downstream, None)
         if self.draining and not self.downstreams:
-            self._drained.set()
+            self.drained.set()
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +227,10 @@ class Worker:
             self._part(downstream.look, now)
         for pool in self.pools.values():
             self._part(pool.tick, now)
-        for route in self.router.routes:
+        self._part(self.retired.tick, now)
+        if self.leaving:
+            self._part(look_after, self, now)
+        for route in (*self.router.routes, *self.retired.routes):
             self._part(route.fold, now)
         if self.store is not None:
             self._part(self.store.tick, now)
@@ -211,7 +241,7 @@ class Worker:
         if self._ticks % GEO_TICKS == 0 and self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
 
-    def _part(self, part: Callable[..., object], *given: float) -> None:
+    def _part(self, part: Callable[..., object], *given: Any) -> None:
         """One part of a tick: what it lets out is a bug, and the other parts are done all the same."""
         try:
             part(*given)
@@ -307,27 +337,18 @@ class Worker:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> None:
-        """Stop accepting, let running exchanges end within `grace` seconds, then close what is left."""
-        self.draining = True
-        for server in self._servers:
-            server.close()
-        for downstream in list(self.downstreams):
-            downstream.drain()
-        if self.downstreams:
-            try:
-                await asyncio.wait_for(self._drained.wait(), grace)
-            except TimeoutError:
-                pass  # the grace time is the limit; what still runs is cut below
+        """Accept no more, let what runs end within `grace` seconds, then close what is left."""
+        await drain(self, grace)
         await self.close()
 
     async def close(self) -> None:
         """End everything at once."""
         self.stopping = True
-        for server in self._servers:
-            server.close()
+        for listener in self.listeners.values():
+            listener.close()
         for downstream in list(self.downstreams):
             downstream.abort()
-        for pool in self.pools.values():
+        for pool in (*self.pools.values(), *self.retired.pools):
             await pool.close()
         if self.applications is not None:
             await self.applications.stop()

@@ -1,0 +1,141 @@
+"""The admin API's endpoints about the configuration as a whole: load it again, what was accepted, go back.
+
+One rule: whoever gets an error may rely on nothing having changed; a mistake in the file is answered with its lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from edge.control.admin.errors import NotFound, Refusal, Unavailable
+from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, body_of, change_of, number, number_of, problem
+from edge.control.admin.paging import numbered
+from edge.control.journal import Revision
+from edge.control.reloading import NotAccepted
+from edge.control.supervisor import Reloads, Supervisor
+
+MOST = 1000
+
+
+def routes() -> list[web.RouteDef]:
+    """The endpoints."""
+    return [
+        web.post("/v1/reload", reload),
+        web.get("/v1/config/history", history),
+        web.get("/v1/config/history/{id}", revision),
+        web.get("/v1/config/diff", diff),
+        web.post("/v1/config/rollback", rollback),
+    ]
+
+
+def _reloads(request: web.Request) -> Reloads:
+    found = request.app[SUPERVISOR].reloading
+    if found is None:
+        raise Unavailable("this gateway cannot load its configuration again")
+    return found
+
+
+async def reload(request: web.Request) -> web.Response:
+    """Take on the file as it is now; `dry_run` tells what that would change."""
+    body = await body_of(request, (*CHANGE_KEYS, "dry_run"))
+    dry_run = body.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        raise Refusal("dry_run: must be true or false")
+    try:
+        return answer(await _reloads(request).reload(change_of(request, body), None, dry_run))
+    except NotAccepted as error:
+        return _mistakes(error)
+
+
+async def rollback(request: web.Request) -> web.Response:
+    """Take on a revision that was accepted before, and put it into the file; `revision`: left out, the one before."""
+    body = await body_of(request, (*CHANGE_KEYS, "revision", "dry_run"))
+    supervisor = request.app[SUPERVISOR]
+    wanted = body.get("revision")
+    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int)):
+        raise Refusal("revision: must be a number; see GET /v1/config/history")
+    found = _before(supervisor, None) if wanted is None else _of(supervisor, wanted)
+    dry_run = bool(body.get("dry_run", False))
+    try:
+        done = await _reloads(request).reload(change_of(request, body), found.text, dry_run)
+    except NotAccepted as error:
+        return _mistakes(error)
+    if not dry_run:
+        done["file"] = await asyncio.to_thread(_write, Path(supervisor.running.filename), found.text)
+    return answer({**done, "restored": found.id})
+
+
+async def history(request: web.Request) -> web.Response:
+    """The revisions that were accepted, the newest first; `?limit=`, `?after=`."""
+    supervisor = request.app[SUPERVISOR]
+    limit, after = number(request, "limit", 100, 1, MOST), number(request, "after", 0, 0, 2**53)
+    found = supervisor.keeper.revisions(limit + 1, after - 1 if after else None)
+    newest = supervisor.keeper.revisions(1)
+    running = newest[0].id if newest and newest[0].hash == supervisor.running.hash else None
+    rows = [{"id": each.id, "at": each.at, "hash": each.hash, "running": each.id == running} for each in found]
+    return numbered("revisions", rows, limit)
+
+
+async def revision(request: web.Request) -> web.Response:
+    """One revision with its text. The text is the operator's own: it may hold what he would not show."""
+    found = _of(request.app[SUPERVISOR], number_of("revision", request.match_info["id"], 0, 2**53))
+    return answer({"id": found.id, "at": found.at, "hash": found.hash, "text": found.text})
+
+
+async def diff(request: web.Request) -> web.Response:
+    """Two revisions as a unified diff; `?from=`, `?to=`: left out, the one before, and the newest."""
+    supervisor = request.app[SUPERVISOR]
+    newest = supervisor.keeper.revisions(1)
+    if not newest:
+        raise NotFound("no revision was accepted yet")
+    new = _of(supervisor, number(request, "to", 0, 0, 2**53)) if "to" in request.query else newest[0]
+    given = "from" in request.query
+    old = _of(supervisor, number(request, "from", 0, 0, 2**53)) if given else _before(supervisor, new.id)
+    lines = unified_diff(
+        old.text.splitlines(), new.text.splitlines(), f"revision {old.id}", f"revision {new.id}", lineterm=""
+    )
+    return answer({"from": old.id, "to": new.id, "lines": list(lines)})
+
+
+def _of(supervisor: Supervisor, wanted: int) -> Revision:
+    found = supervisor.keeper.revisions(1, wanted)
+    if not found or found[0].id != wanted:
+        raise NotFound(f"there is no revision {wanted}; `edge config history` lists them")
+    return found[0]
+
+
+def _before(supervisor: Supervisor, wanted: int | None) -> Revision:
+    """The one before that, or before the newest."""
+    known = supervisor.keeper.revisions(2, wanted)
+    if len(known) < 2:
+        raise NotFound("there is no revision before this one")
+    return known[1]
+
+
+def _mistakes(error: NotAccepted) -> web.Response:
+    return problem(error.status, error.detail, more={"problems": error.problems})
+
+
+def _write(path: Path, text: str) -> dict[str, Any]:
+    """Put a text into the configuration file, whole or not at all; what was there is kept beside it."""
+    kept = path.with_name(path.name + ".replaced")
+    fresh = path.with_name(path.name + ".new")
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        if before == text:
+            return {"written": False, "kept": None}
+        fresh.write_text(text, encoding="utf-8")
+        if before is not None:
+            fresh.chmod(path.stat().st_mode & 0o777)
+            kept.write_text(before, encoding="utf-8")
+            kept.chmod(path.stat().st_mode & 0o777)
+        fresh.replace(path)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        return {"written": False, "error": f"{path} still holds another configuration: {why}"}
+    return {"written": True, "kept": None if before is None else str(kept)}

@@ -1,0 +1,89 @@
+"""Two configurations beside each other: which keys differ, and which of those a running gateway cannot take on.
+
+    routes by their name, backends by their id, the rest by key            routes[/api].cache.default_ttl
+
+One rule: a key is taken on by a reload only where this file says so; what it does not name keeps its running value
+until the gateway is upgraded or restarted, and is named in the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edge.config.loader import Config
+from edge.config.types import Section
+from edge.control.admin.views import plain
+
+# Whole tables, or some keys of one.
+TAKEN: dict[str, frozenset[str] | None] = {
+    "listen": frozenset(("http", "https", "backlog", "trusted_proxies", "cdn_id")),
+    "limits": None,
+    "admin": frozenset(("token_file", "tokens", "hosts", "metrics_open")),
+    "cache": frozenset(("memory", "max_object", "min_uses")),
+    "geoip": None,
+    "regions": None,
+    "pools": None,
+    "routes": None,
+    "snapshots": None,
+    "log": frozenset(("access", "format")),
+}
+_NAMES = {"routes": "name", "backends": "id", "tokens": "name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key."""
+
+    key: str
+    was: Any
+    now: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"key": self.key, "was": self.was, "is": self.now}
+
+
+def differences(before: Config, after: Config) -> list[Difference]:
+    """Every key that is not the same, in the order of the file; secrets are hidden."""
+    return [] if before == after else list(_compared(plain(before), plain(after), ""))
+
+
+def _compared(old: Any, new: Any, key: str) -> Iterator[Difference]:
+    """What is only on one side is one difference, however much it holds."""
+    if old == new:
+        return
+    parts, others = _parts(old, key), _parts(new, key)
+    if parts is None or others is None:
+        yield Difference(key, old, new)
+        return
+    for name in dict.fromkeys((*others, *parts)):
+        yield from _compared(parts.get(name), others.get(name), name)
+
+
+def _parts(value: Any, key: str) -> dict[str, Any] | None:
+    """What a table or a list of tables holds, by dotted key; None for anything else."""
+    if isinstance(value, dict):
+        return {f"{key}.{name}" if key else name: item for name, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        named = _NAMES.get(key.rpartition(".")[2])
+        return {f"{key}[{item.get(named, at) if named else at}]": item for at, item in enumerate(value)}
+    return None
+
+
+def pinned(after: Config, running: Config) -> tuple[Config, list[str]]:
+    """The new configuration with the running values where a reload cannot change them, and the keys of those."""
+    kept: dict[str, Any] = {}
+    for name in type(after).model_fields:
+        new, old = getattr(after, name), getattr(running, name)
+        taken = TAKEN.get(name, frozenset())
+        if taken is None or new == old:
+            continue
+        if not isinstance(new, Section) or not isinstance(old, Section):
+            kept[name] = old
+            continue
+        fixed = {key: getattr(old, key) for key in type(new).model_fields if key not in taken}
+        kept[name] = new.model_copy(update=fixed)
+    found = after.model_copy(update=kept)
+    return found, [each.key for each in differences(found, after)]

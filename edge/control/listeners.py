@@ -1,0 +1,116 @@
+"""The listening sockets: held by the supervisor, handed to its workers, given on to a successor.
+
+    configuration ─► addresses ─► a socket for each worker (SO_REUSEPORT), or one that all share (given by systemd)
+
+One rule: a socket that still has a place in the configuration is never closed, whatever becomes of the worker that
+accepts on it: what has connected to it waits for the next one. The workers call listen(2), so that nobody is let in
+before there is somebody to serve.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge.adapters.sockets import bind, bound_to, check_free
+from edge.config.types import Address
+from edge.errors import EdgeError
+
+Bound = tuple[str, socket.socket]  # an address as the configuration writes it, and a socket for it
+
+
+class CannotListen(EdgeError):
+    """An address cannot be had; one clear line."""
+
+
+@dataclass(slots=True)
+class HeldListener:
+    """One address. `shared`: all workers accept on its one socket."""
+
+    address: Address
+    sockets: list[socket.socket] = field(default_factory=list)
+    shared: bool = False
+
+    def of(self, index: int) -> socket.socket:
+        """The socket of a worker."""
+        return self.sockets[0 if self.shared else index]
+
+    def close(self) -> None:
+        """Let go; who was handed one accepts on."""
+        for each in self.sockets:
+            each.close()
+        self.sockets.clear()
+
+
+class Listeners:
+    """All addresses of one gateway. `given` are sockets that came with the process: see `systemd` and `upgrade`."""
+
+    def __init__(self, given: Iterable[socket.socket] = ()) -> None:
+        self.found: dict[str, HeldListener] = {}
+        self._given: dict[tuple[str, int], list[socket.socket]] = {}
+        for each in given:
+            self._given.setdefault(bound_to(each), []).append(each)
+
+    def open(self, address: Address, count: int, beside: bool = False) -> HeldListener:
+        """Have an address, for so many workers; it is in use once it is `added`. Raises CannotListen.
+
+        `beside`: workers that an earlier supervisor left behind still accept there.
+        """
+        given = self._given.pop((address.host, address.port), [])
+        found = HeldListener(address, given[:count])
+        for each in given[count:]:
+            each.close()
+        if given and not given[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            found.shared = len(found.sockets) < count
+            return found
+        try:
+            if not given:
+                check_free(address.host, address.port, beside)
+            while len(found.sockets) < count:
+                port = found.sockets[0].getsockname()[1] if found.sockets else address.port
+                found.sockets.append(bind(address.host, port))
+        except OSError as error:
+            found.close()
+            raise CannotListen(f"{address}: cannot listen: {error.strerror}") from None
+        return found
+
+    def open_all(self, addresses: Sequence[Address], count: int, beside: bool = False) -> dict[str, HeldListener]:
+        """Those that are not open yet, all or none. Raises CannotListen."""
+        opened: dict[str, HeldListener] = {}
+        try:
+            for address in addresses:
+                if str(address) not in self.found:
+                    opened[str(address)] = self.open(address, count, beside)
+        except CannotListen:
+            for each in opened.values():
+                each.close()
+            raise
+        return opened
+
+    def add(self, opened: Mapping[str, HeldListener]) -> None:
+        """In use from now on."""
+        self.found.update(opened)
+
+    def keep(self, addresses: Iterable[Address]) -> None:
+        """Close all others."""
+        wanted = {str(address) for address in addresses}
+        for name in [name for name in self.found if name not in wanted]:
+            self.found.pop(name).close()
+
+    def of(self, index: int) -> list[Bound]:
+        """What a worker accepts on."""
+        return [(name, each.of(index)) for name, each in self.found.items()]
+
+    def all(self) -> list[socket.socket]:
+        """Every socket, for a successor."""
+        return [each for listener in self.found.values() for each in listener.sockets]
+
+    def close(self) -> None:
+        """Let go of everything, also of what was given and has no place."""
+        for listener in self.found.values():
+            listener.close()
+        for given in self._given.values():
+            for each in given:
+                each.close()
+        self._given.clear()

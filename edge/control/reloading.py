@@ -1,0 +1,246 @@
+"""A reload: another configuration, checked, built in every worker, then served by all of them at once.
+
+    read ─► check ─► open new listeners ─► PREPARE in every worker ─► apply here ─► COMMIT in every worker ─► answer
+      └── a mistake, an address in use, a worker that cannot build it: nothing has changed, and the answer says why
+
+One rule: before the first COMMIT nothing that serves is touched; after it there is no way back, so that a worker that
+does not follow is ended and replaced by one that starts with the new configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edge.config.loader import Config, load_text
+from edge.config.types import Address
+from edge.control.admin.errors import Refusal, Unavailable
+from edge.control.comparing import Difference, differences, pinned
+from edge.control.forecast import forecast
+from edge.control.link import Refused
+from edge.control.listeners import CannotListen, Listeners
+from edge.control.packing import pack
+from edge.control.preflight import preflight
+from edge.control.registry import Change
+from edge.control.supervisor import Running, Supervisor
+from edge.control.workers import Slot
+from edge.errors import ConfigError, EdgeError
+from edge.frames import Frame, Kind
+
+PREPARE_S = 60.0
+SETTLE_S = 10.0
+
+
+class NotAccepted(Refusal):
+    """The configuration has mistakes, or cannot work here; `problems` has a line for each. Nothing has changed."""
+
+    status: ClassVar[int] = 422
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        first, *more = problems
+        super().__init__(f"nothing changed: {first}" + (f" (and {len(more)} more)" if more else ""))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A configuration that may be taken on."""
+
+    text: str
+    config: Config
+    changes: list[Difference]
+    not_applied: list[str]
+    warnings: list[str]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The last reload, for the status."""
+
+    at: float = 0.0
+    ok: bool = True
+    actor: str = ""
+    problems: list[str] = field(default_factory=list)
+    not_applied: list[str] = field(default_factory=list)
+
+
+class Reloading:
+    """One gateway's reloads, one at a time. `followers` take on what is theirs: (new, old), and may not fail."""
+
+    def __init__(self, supervisor: Supervisor, listeners: Listeners | None = None) -> None:
+        self._all = supervisor
+        self._listeners = listeners
+        self._one = asyncio.Lock()
+        self._number = 0
+        self.followers: list[Callable[[Config, Config], None]] = []
+        self.started: Callable[[], None] = lambda: None
+        self.ended: Callable[[], None] = lambda: None
+        self.outcome = Outcome()
+        self.counts = {True: 0, False: 0}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The last reload."""
+        last = self.outcome
+        return {
+            "at": last.at,
+            "ok": last.ok,
+            "actor": last.actor,
+            "problems": last.problems,
+            "not_applied": last.not_applied,
+            "accepted": self.counts[True],
+            "refused": self.counts[False],
+        }
+
+    def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
+        """For `/metrics`."""
+        return [
+            ("edge_config_last_reload_ok", "0 when the last reload was refused", {}, float(self.outcome.ok)),
+            (
+                "edge_config_loaded_at_seconds",
+                "When the running configuration was loaded, epoch seconds",
+                {},
+                self._all.running.loaded_at,
+            ),
+            *(
+                ("edge_config_reloads", "Reloads by how they ended", {"result": word}, float(self.counts[ok]))
+                for ok, word in ((True, "accepted"), (False, "refused"))
+            ),
+        ]
+
+    async def reload(self, change: Change, text: str | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """Take on the file as it is now, or this text. Raises NotAccepted, Refusal; then nothing has changed."""
+        async with self._one:
+            if self._all.stopping:
+                raise Unavailable("the gateway stops")
+            if not self._all.workers.ready and self._all.accepted is None:
+                raise Unavailable("the gateway is starting")
+            if dry_run:
+                wanted = await self._read(text)
+                return {**_shown(wanted), "applied": False, "forecast": forecast(self._all, wanted.config)}
+            self.started()
+            try:
+                return await self._reload(change, text)
+            except EdgeError as error:
+                problems = error.problems if isinstance(error, NotAccepted) else [error.detail]
+                self.outcome = Outcome(time.time(), False, change.actor, problems, self.outcome.not_applied)
+                self.counts[False] += 1
+                self._all.events.add("gateway.reload_failed", {"actor": change.actor, "evidence": problems[0]})
+                raise
+            finally:
+                self.ended()
+
+    async def _reload(self, change: Change, text: str | None) -> dict[str, Any]:
+        began = time.monotonic()
+        if self._all.accepted is None:
+            self._all.accept()  # what the gateway has just started with can be gone back to
+        wanted = await self._read(text)
+        config, before = wanted.config, self._all.running.config
+        await self._prepare(config)
+        running = Running(config, wanted.text, self._all.running.filename, time.time())
+        try:
+            self._all.take_on(running, change)
+        except EdgeError:
+            self._all.workers.send_all(Frame(Kind.ABANDON))
+            raise
+        for follow in self.followers:
+            follow(config, before)
+        await self._commit()
+        if self._listeners is not None:
+            self._listeners.keep(addresses(config))
+        revision = self._all.accept()
+        took_ms = round((time.monotonic() - began) * 1000, 1)
+        self.outcome = Outcome(time.time(), True, change.actor, [], wanted.not_applied)
+        self.counts[True] += 1
+        facts = {"actor": change.actor, "changes": len(wanted.changes), "took_ms": took_ms}
+        if wanted.not_applied:
+            facts["not_applied"] = ", ".join(wanted.not_applied)
+        self._all.events.add("gateway.reloaded", facts)
+        return {**_shown(wanted), "applied": True, "revision": revision, "took_ms": took_ms}
+
+    async def _read(self, text: str | None) -> Wanted:
+        running = self._all.running
+        try:
+            return await asyncio.to_thread(read, running, text)
+        except ConfigError as error:
+            raise NotAccepted(error.problems) from None
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, config: Config) -> None:
+        """Every worker has built it, and has the sockets of new listeners; or none keeps anything of it."""
+        workers, listeners = self._all.workers, self._listeners
+        self._number += 1
+        opened = {}
+        if listeners is not None:
+            try:
+                opened = listeners.open_all(addresses(config), len(workers.slots))
+            except CannotListen as error:
+                raise NotAccepted([error.detail]) from None
+        body = {"number": self._number, "config": pack(config), "listeners": list(opened)}
+
+        def hand(slot: Slot) -> None:
+            assert slot.child is not None
+            if opened:
+                slot.child.hand([each.of(slot.index) for each in opened.values()])
+
+        try:
+            await workers.tell(Kind.PREPARE, body, PREPARE_S, hand)
+        except Refused as error:
+            workers.send_all(Frame(Kind.ABANDON))
+            for each in opened.values():
+                each.close()
+            raise NotAccepted([error.detail]) from None
+        if listeners is not None:
+            listeners.add(opened)
+
+    async def _commit(self) -> None:
+        """Every worker serves by it. One that cannot starts anew."""
+        body = {"number": self._number, **self._all.state_body()}
+        workers = self._all.workers
+
+        async def one(slot: Slot) -> None:
+            child = slot.child
+            try:
+                await workers.ask(slot, Kind.COMMIT, body, SETTLE_S)
+            except Refused as error:
+                self._all.events.add("worker.not_reloaded", {"worker": slot.index, "evidence": error.detail})
+                if child is not None:
+                    child.signal(signal.SIGKILL)
+                await slot.over.wait()
+
+        await asyncio.gather(*(one(slot) for slot in workers.slots if slot.child is not None))
+
+
+def read(running: Running, text: str | None) -> Wanted:
+    """The file, or a text in its place, checked. Blocking. Raises ConfigError."""
+    if text is None:
+        try:
+            text = Path(running.filename).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ConfigError([f"{running.filename}: {why}"]) from None
+    config = load_text(text, running.filename)
+    config, not_applied = pinned(config, running.config)
+    found = preflight(config, text, running.filename)
+    if found.errors:
+        raise ConfigError(found.errors)
+    return Wanted(text, config, differences(running.config, config), not_applied, found.warnings)
+
+
+def addresses(config: Config) -> list[Address]:
+    """Where clients connect."""
+    return [*config.listen.http, *(each.address for each in config.listen.https)]
+
+
+def _shown(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "changes": [each.as_dict() for each in wanted.changes],
+        "not_applied": wanted.not_applied,
+        "warnings": wanted.warnings,
+    }

@@ -1,0 +1,58 @@
+"""How client connections end when they are not to go on: all of a worker that stops, or those of a listener or route
+that left the configuration.
+
+    a request runs           it ends; its answer says `Connection: close` where its head is not out yet
+    silent for a moment      closed; before that, its next request may be on its way, and is answered
+    HTTP/2                   GOAWAY; the streams that run are finished
+    WebSocket                a Close frame with 1001 between two frames, both ways
+    another tunnel           goes on until the grace time is over
+
+One rule: nothing that a client has sent is left without an answer for as long as the grace time allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edge.dataplane.client.connection import ClientConnection
+
+if TYPE_CHECKING:
+    from edge.dataplane.worker.worker import Worker
+
+LOOK_S = 0.1
+
+
+async def drain(worker: Worker, grace_s: float) -> None:
+    """Accept no more; every connection ends. Returns when none is left or the time is over."""
+    for listener in worker.listeners.values():
+        await listener.leave()
+    worker.draining = True
+    until = monotonic() + grace_s
+    while worker.downstreams and (now := monotonic()) < until:
+        for downstream in list(worker.downstreams):
+            downstream.drain(now)
+        try:
+            await asyncio.wait_for(worker.drained.wait(), min(LOOK_S, until - now))
+        except TimeoutError:
+            pass  # look again
+
+
+def look_after(worker: Worker, now: float) -> None:
+    """On each tick, where connections are to end though the worker goes on."""
+    for downstream, since in list(worker.leaving.items()):
+        downstream.drain(now)
+        if now - since >= worker.limits.grace:
+            downstream.abort()
+
+
+def leave_routes(worker: Worker, gone: Collection[str], now: float) -> None:
+    """Routes left the configuration: the tunnels on them end, requests that run do so by themselves."""
+    for downstream in worker.downstreams:
+        if isinstance(downstream, ClientConnection):
+            tunnel = downstream.tunnel
+            if tunnel is not None and tunnel.route.name in gone:
+                worker.leaving[downstream] = now
+                tunnel.go_away(always=True)

@@ -1,0 +1,139 @@
+"""What a worker serves by, made from one configuration: built aside, and taken on in one turn of the loop.
+
+    start    build ─► use
+    reload   build (in a thread, nothing that runs is touched) ─► use: the pools live on, the routes are new
+
+One rule: `use` never waits and cannot fail half-way. What runs goes on by the routes that it began with; what has a
+life of its own lives on by its name: pools, backends, connections, counters, what a route knows of its latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edge.dataplane.upstream.geography import Geography
+from edge.dataplane.upstream.pool import PoolRuntime
+from edge.dataplane.worker.draining import leave_routes
+from edge.dataplane.worker.router import Route, Router
+from edge.http.forwarding import Networks
+from edge.http.grammar import Limits
+from edge.http2.limits import Http2Limits
+from edge.ports import LogSink
+
+if TYPE_CHECKING:
+    from edge.dataplane.worker.worker import Worker, WorkerLimits
+
+RETIRED_S = 60.0  # a pool without work is looked after for so long: a request may be between two attempts
+
+
+@dataclass(slots=True)
+class Graph:
+    """All of it. `fallbacks` are pools by name."""
+
+    router: Router
+    pools: dict[str, PoolRuntime]
+    fallbacks: Mapping[str, str]
+    limits: WorkerLimits
+    head: Limits
+    http2: Http2Limits
+    trusted: Networks
+    geography: Geography
+    combined: bool = False  # the log's format
+    log: LogSink | None = None  # None: the one that there is
+    memory_bytes: int = 0
+    variants: int = 64
+    lasting: Any = None  # what a later graph takes over: the builder's business
+
+
+class Retired:
+    """Pools and routes that left the configuration while something may still run on them."""
+
+    __slots__ = ("_pools", "routes")
+
+    def __init__(self) -> None:
+        self._pools: dict[PoolRuntime, float] = {}  # since when nothing runs on it
+        self.routes: list[Route] = []
+
+    def pool(self, pool: PoolRuntime) -> None:
+        """It takes no new requests."""
+        pool.retire()
+        self._pools[pool] = monotonic()
+
+    def tick(self, now: float) -> None:
+        """Look after what is left."""
+        for pool, since in list(self._pools.items()):
+            pool.tick(now)
+            if not pool.is_over:
+                self._pools[pool] = now
+            elif now - since >= RETIRED_S:
+                del self._pools[pool]
+
+    def forget(self, used: Collection[str]) -> None:
+        """Routes of other names, once they were counted: no client's request is on them any more."""
+        self.routes = [route for route in self.routes if route.name in used]
+
+    @property
+    def pools(self) -> list[PoolRuntime]:
+        """The pools."""
+        return list(self._pools)
+
+
+def use(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
+    """Serve by this graph from the next request on. `kept` names the run-time backends of each pool."""
+    before = {route.name: route for route in worker.router.routes} if worker.router is not None else {}
+    _use_pools(worker, graph, kept)
+    for route in graph.router.routes:
+        route.pool = worker.pools.get(route.pool.name, route.pool)  # one without a pool keeps its empty one
+        lived = before.pop(route.name, None)
+        if lived is not None:
+            route.meter, route.usual, route.waits = lived.meter, lived.usual, lived.waits
+            if route.rules == lived.rules:
+                route.rules = lived.rules  # judgements of heads are remembered for it
+            if route.prefetcher is not None and lived.prefetcher is not None:
+                route.prefetcher = lived.prefetcher.renewed(route.prefetcher)
+    if before:
+        worker.retired.routes += before.values()
+        leave_routes(worker, before.keys(), monotonic())
+    _use_rest(worker, graph)
+    worker.router, worker.lasting = graph.router, graph.lasting
+
+
+def _use_pools(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
+    """Pools of the same name live on, with other backends and settings; those that left end their work."""
+    found = {}
+    for name, made in graph.pools.items():
+        lived = worker.pools.pop(name, None)
+        if lived is None:
+            made.fallback = None
+            found[name] = made
+        else:
+            lived.renew(made, kept.get(name, ()))
+            found[name] = lived
+    for gone in worker.pools.values():
+        worker.retired.pool(gone)
+    worker.pools = found
+    for name, other in graph.fallbacks.items():
+        found[name].fall_back_to(found[other])
+
+
+def _use_rest(worker: Worker, graph: Graph) -> None:
+    if (graph.head, graph.http2) != (worker.head, worker.http2.limits):
+        worker.read_heads(graph.head, graph.http2)
+    if graph.log is not None and graph.log is not worker.log:
+        worker.log.close()
+        worker.log = graph.log
+    if worker.geography is not None:
+        graph.geography.levels, graph.geography.unknown = worker.geography.levels, worker.geography.unknown
+    worker.geography = graph.geography
+    worker.limits, worker.combined = graph.limits, graph.combined
+    worker.quick = not graph.limits.return_id
+    if graph.trusted != worker.trusted:
+        worker.trusted = graph.trusted
+        for downstream in worker.downstreams:
+            downstream.trusted = downstream.peer in graph.trusted
+    if worker.store is not None:
+        worker.store.resize(graph.memory_bytes, graph.variants)
+        worker.store.prefetchers = [each.prefetcher for each in graph.router.routes if each.prefetcher is not None]

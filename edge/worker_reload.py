@@ -1,0 +1,122 @@
+"""A worker's side of a reload: the next graph is built in a thread, beside what runs, and taken on when all have it.
+
+    PREPARE ─► read, build, open certificates ─► ACK       COMMIT ─► swapped in one turn ─► listeners ─► ACK
+                                                           ABANDON, or another PREPARE ─► forgotten
+
+One rule: until COMMIT nothing that serves is touched, so whatever fails before it changes nothing. While the thread
+works, it gives the interpreter back every half millisecond, and cycles are not looked for: requests do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any
+
+from edge.app import addresses, again, open_listeners, server_contexts
+from edge.config.loader import Config
+from edge.control.packing import unpack
+from edge.dataplane.worker.graph import Graph
+from edge.dataplane.worker.worker import Worker
+from edge.errors import EdgeError
+
+SWITCH_S = 0.0005
+
+
+class NotPrepared(EdgeError):
+    """The worker has nothing of that number to swap to."""
+
+
+@dataclass(slots=True)
+class Next:
+    """What is ready to be taken on."""
+
+    number: int
+    config: Config
+    graph: Graph
+    contexts: dict[str, SSLContext]
+    sockets: dict[str, socket.socket]
+
+
+class WorkerReload:
+    """One worker's. `take` gives the sockets of new listeners, which came before the frame that names them."""
+
+    def __init__(
+        self, worker: Worker, config: Config, folder: Path, take: Callable[[int], list[socket.socket]] | None = None
+    ) -> None:
+        self._worker = worker
+        self._config = config
+        self._folder = folder  # of the configuration file
+        self._take = take
+        self._next: Next | None = None
+        self._swapped: Next | None = None
+
+    async def prepare(self, body: dict[str, Any]) -> None:
+        """Build what the frame holds. Raises ConfigError, OSError."""
+        self.abandon()
+        names = body.get("listeners", [])
+        sockets = dict(zip(names, self._take(len(names)), strict=True)) if self._take is not None else {}
+        try:
+            with polite():
+                config, graph, contexts = await asyncio.to_thread(self._build, body["config"])
+        except BaseException:
+            for sock in sockets.values():
+                sock.close()
+            raise
+        self._next = Next(body["number"], config, graph, contexts, sockets)
+
+    def _build(self, packed: str) -> tuple[Config, Graph, dict[str, SSLContext]]:
+        config = unpack(packed)
+        return (
+            config,
+            again(config, self._config, self._worker, self._worker.lasting, self._folder),
+            server_contexts(config),
+        )
+
+    def abandon(self) -> None:
+        """Forget what was prepared."""
+        found, self._next = self._next, None
+        if found is not None:
+            for sock in found.sockets.values():
+                sock.close()
+            if found.graph.log is not None:
+                found.graph.log.close()
+
+    def swap(self, number: int, kept: Mapping[str, Collection[str]]) -> None:
+        """Serve by it from the next request on. Raises NotPrepared."""
+        found, self._next = self._next, None
+        if found is None or found.number != number:
+            raise NotPrepared("this worker did not prepare it")
+        self._worker.use(found.graph, kept)
+        self._config, self._swapped = found.config, found
+
+    async def settle(self) -> list[tuple[str, int]]:
+        """Open the listeners that are new, let go of those that are not in the file any more; those that are bound."""
+        found, self._swapped = self._swapped, None
+        assert found is not None  # `swap` came just before
+        bound = await open_listeners(self._worker, found.config, found.contexts, found.sockets)
+        wanted = {str(address) for address in addresses(found.config)}
+        for name in [name for name in self._worker.listeners if name not in wanted]:
+            await self._worker.close_listener(name)
+        return bound
+
+
+@contextmanager
+def polite() -> Iterator[None]:
+    """While a thread of this process builds: the loop has its turn soon, and no collection stops everything."""
+    before, collects = sys.getswitchinterval(), gc.isenabled()
+    sys.setswitchinterval(min(before, SWITCH_S))
+    gc.disable()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+        if collects:
+            gc.enable()

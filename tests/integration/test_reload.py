@@ -1,0 +1,335 @@
+"""A reload of a running gateway: nobody notices, a mistake changes nothing, what was accepted can be gone back to."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from kit.ports import LOOPBACK, free_port
+from kit.processes import ROOT, GatewayProcess
+from kit.reloads import EchoServer, Load, WebSocket
+
+Start = Callable[[str], GatewayProcess]
+GOING_AWAY = (0x88, b"\x03\xe9")
+
+
+def toml(port: int, *, workers: int = 1, route: str = "", pool: str = "", more: str = "", listen: str = "") -> str:
+    """A gateway before one origin."""
+    return f"""
+[listen]
+http = ["{LOOPBACK}:@HTTP@"{listen}]
+workers = {workers}
+[admin]
+listen = "{LOOPBACK}:@ADMIN@"
+token_file = "@STATE@/admin.token"
+[state]
+path = "@STATE@"
+[log]
+access = "off"
+[pools.web]
+{pool}
+[[pools.web.backends]]
+id = "one"
+url = "http://{LOOPBACK}:{port}"
+[[routes]]
+host = "any.example"
+pool = "web"
+cache = false
+{route}
+{more}
+"""
+
+
+@pytest.fixture
+async def origins() -> AsyncIterator[list[EchoServer]]:
+    """Two, told apart by their answers."""
+    found = [await EchoServer(name).start() for name in (b"one", b"two")]
+    yield found
+    for each in found:
+        each.stop()
+
+
+Connect = Callable[..., Awaitable[WebSocket]]
+
+
+@pytest.fixture
+async def websocket() -> AsyncIterator[Connect]:
+    """Open one; it is closed with the test."""
+    opened: list[WebSocket] = []
+
+    async def connect(port: int, path: str = "/") -> WebSocket:
+        opened.append(await WebSocket.connect(port, path))
+        return opened[-1]
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+async def edge(gateway: GatewayProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(gateway.config)]
+    return await asyncio.to_thread(
+        subprocess.run, command, cwd=gateway.directory, env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+async def api(gateway: GatewayProcess, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """One question to the admin API."""
+
+    def ask() -> tuple[int, Any]:
+        token = (gateway.directory / "state" / "admin.token").read_text().strip()
+        connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=20)
+        data = None if body is None else json.dumps(body)
+        with closing(connection):
+            connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
+            found = connection.getresponse()
+            return found.status, json.loads(found.read())
+
+    return await asyncio.to_thread(ask)
+
+
+async def reload(gateway: GatewayProcess, text: str) -> dict[str, Any]:
+    """With this file; accepted."""
+    gateway.rewrite(text)
+    status, found = await api(gateway, "POST", "/v1/reload")
+    assert status == 200, found
+    assert found["applied"]
+    return dict(found)
+
+
+async def until(condition: Callable[[], bool], wait_s: float = 10.0) -> None:
+    deadline = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.01)
+
+
+async def get(port: int, path: str = "/", host: str = "any.example") -> tuple[int, bytes]:
+    """Status and body of one request; 0 when there is no answer."""
+
+    def ask() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+        try:
+            connection.request("GET", path, headers={"Host": host})
+            found = connection.getresponse()
+            return found.status, found.read()
+        except OSError:
+            return 0, b""
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_nobody_notices_reloads_under_load(
+    gateway_process: Start, origins: list[EchoServer], websocket: Connect
+) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port, workers=2))
+    load = Load(gateway.http_port)
+    sockets = [await websocket(gateway.http_port) for _ in range(5)]
+    asking = asyncio.create_task(load.run(16))
+    for number in range(1, 9):
+        seen = load.done
+        await reload(gateway, toml(origins[number % 2].port, workers=2, pool=f"queue = {100 + number}"))
+        await until(lambda seen=seen: load.done > seen + 50)  # type: ignore[misc]
+        assert [await each.echo(b"still here") for each in sockets] == [b"still here"] * 5
+    load.stop.set()
+    await asking
+    assert load.failed == []
+    assert set(load.bodies) == {b"one", b"two"}
+    assert load.reconnects == 0  # not even a connection was closed
+
+
+async def test_a_new_request_goes_by_the_new_file_at_once(gateway_process: Start, origins: list[EchoServer]) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port, workers=2))
+    for number in range(1, 7):
+        await reload(gateway, toml(origins[number % 2].port, workers=2))
+        answers = [await get(gateway.http_port) for _ in range(6)]
+        assert answers == [(200, origins[number % 2].name)] * 6
+
+
+async def test_a_mistake_changes_nothing_and_is_told_with_its_lines(
+    gateway_process: Start, origins: list[EchoServer]
+) -> None:
+    good = toml(origins[0].port)
+    gateway = await asyncio.to_thread(gateway_process, good)
+    for wrong, told in (
+        (good.replace('pool = "web"', 'pool = "wed"').replace("cache = false", "cahce = false"), ["wed", "cahce"]),
+        (good.replace("[pools.web]", "[pools.web"), ["gateway.toml:"]),
+        (
+            good.replace(f'url = "http://{LOOPBACK}', 'url = "https://127.0.0.1') + '[pools.web.tls]\nca = "no.pem"\n',
+            ["no.pem"],
+        ),
+        (good.replace('"]\nworkers', f'", "{LOOPBACK}:{origins[1].port}"]\nworkers'), ["cannot listen"]),
+    ):
+        gateway.rewrite(wrong)
+        status, found = await api(gateway, "POST", "/v1/reload")
+        assert status == 422, found
+        assert all(any(word in line for line in found["problems"]) for word in told), found
+        assert "nothing changed" in found["detail"]
+        by_hand = await edge(gateway, "reload")
+        assert by_hand.returncode == 1
+        assert all(word in by_hand.stderr for word in told)
+        assert await get(gateway.http_port) == (200, b"one")
+        _, shown = await api(gateway, "GET", "/v1/status")
+        assert not shown["reload"]["ok"]
+        assert shown["reload"]["problems"] == found["problems"]
+    await reload(gateway, good)
+    _, shown = await api(gateway, "GET", "/v1/status")
+    assert shown["reload"]["ok"]
+    assert (shown["reload"]["accepted"], shown["reload"]["refused"]) == (1, 8)
+
+
+async def test_sighup_reloads(gateway_process: Start, origins: list[EchoServer]) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port))
+    gateway.rewrite(toml(origins[1].port))
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: "gateway.reloaded" in gateway.log())
+    assert await get(gateway.http_port) == (200, b"two")
+    gateway.rewrite("nonsense")
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: "gateway.reload_failed" in gateway.log())
+    assert await get(gateway.http_port) == (200, b"two")
+
+
+async def test_listeners_come_and_go_and_those_that_stay_are_not_touched(
+    gateway_process: Start, origins: list[EchoServer], websocket: Connect
+) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port, workers=2))
+    other = free_port()
+    kept = await websocket(gateway.http_port)
+    await reload(gateway, toml(origins[0].port, workers=2, listen=f', "{LOOPBACK}:{other}"'))
+    assert [await get(port) for port in (gateway.http_port, other) * 3] == [(200, b"one")] * 6
+    load = Load(other)
+    asking = asyncio.create_task(load.run(4))
+    await until(lambda: load.done > 20)
+    await reload(gateway, toml(origins[0].port, workers=2))
+    await until(lambda: bool(load.failed) or load.reconnects > 0)
+    load.stop.set()
+    await asking
+    assert all("Connect" in each for each in load.failed), load.failed  # refused, never cut within an answer
+    assert (await get(other))[0] == 0
+    assert await kept.echo(b"still here") == b"still here"
+    assert await get(gateway.http_port) == (200, b"one")
+
+
+async def test_a_websocket_ends_with_its_own_route_only(
+    gateway_process: Start, origins: list[EchoServer], websocket: Connect
+) -> None:
+    extra = '[[routes]]\nname = "chat"\nhost = "any.example"\npath = "/chat"\npool = "web"\n'
+    gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port, more=extra))
+    stays = await websocket(gateway.http_port)
+    goes = await websocket(gateway.http_port, "/chat")
+    assert await goes.echo(b"hello") == b"hello"
+    await reload(gateway, toml(origins[1].port, more=extra))  # another origin: both go on with theirs
+    assert await goes.echo(b"hello") == b"hello"
+    await reload(gateway, toml(origins[1].port))
+    assert await goes.frame() == GOING_AWAY
+    assert await goes.ended() == b""
+    assert await stays.echo(b"still here") == b"still here"
+    await until(lambda: origins[0].closed == [b"\x03\xe9"])
+
+
+async def test_a_dry_run_tells_and_changes_nothing(gateway_process: Start, origins: list[EchoServer]) -> None:
+    regions = "[regions.eu]\n[regions.us]\ntier = 1\n"
+    text = toml(origins[0].port, more=regions).replace('id = "one"', 'id = "one"\nregion = "eu"')
+    gateway = await asyncio.to_thread(gateway_process, text)
+    gateway.rewrite(text.replace('region = "eu"', 'region = "us"').replace("tier = 1", "tier = 0"))
+    status, found = await api(gateway, "POST", "/v1/reload", {"dry_run": True})
+    assert (status, found["applied"]) == (200, False)
+    assert {each["key"]: (each["was"], each["is"]) for each in found["changes"]} == {
+        "regions.us.tier": (1, 0),
+        "pools.web.backends[one].region": ("eu", "us"),
+    }
+    assert found["forecast"]["pools"] == [
+        {
+            "name": "web",
+            "regions": [{"name": "us", "before": 0.0, "after": 100.0}, {"name": "eu", "before": 100.0, "after": 0.0}],
+        }
+    ]
+    _, shown = await api(gateway, "GET", "/v1/config")
+    assert shown["config"]["regions"]["us"]["tier"] == 1
+    by_hand = await edge(gateway, "reload", "--dry-run")
+    assert "regions.us.tier: 1 → 0" in by_hand.stdout
+    assert "would change: 2 keys" in by_hand.stdout
+
+
+async def test_what_was_accepted_is_kept_compared_and_gone_back_to(
+    gateway_process: Start, origins: list[EchoServer]
+) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port))
+    first = gateway.config.read_text()
+    await reload(gateway, toml(origins[1].port))
+    second = gateway.config.read_text()
+    listed = json.loads((await edge(gateway, "config", "history", "--json")).stdout)["revisions"]
+    assert [(each["id"], each["running"]) for each in listed] == [(2, True), (1, False)]
+    compared = (await edge(gateway, "config", "diff")).stdout
+    assert f'-url = "http://{LOOPBACK}:{origins[0].port}"' in compared
+    assert f'+url = "http://{LOOPBACK}:{origins[1].port}"' in compared
+    mistake = second + "\n[[routs]]\n"
+    gateway.config.write_text(mistake)
+    back = await edge(gateway, "config", "rollback")
+    assert back.returncode == 0, back.stderr
+    assert await get(gateway.http_port) == (200, b"one")
+    assert gateway.config.read_text() == first
+    assert gateway.config.with_name("gateway.toml.replaced").read_text() == mistake
+    again = await edge(gateway, "config", "rollback", "2")
+    assert again.returncode == 0, again.stderr
+    assert gateway.config.read_text() == second
+    assert await get(gateway.http_port) == (200, b"two")
+    unknown = await edge(gateway, "config", "rollback", "77")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
+
+
+async def test_run_time_states_and_registrations_survive(gateway_process: Start, origins: list[EchoServer]) -> None:
+    text = toml(origins[0].port, pool='health = { path = "/", interval = "3s" }')
+    gateway = await asyncio.to_thread(gateway_process, text)
+    url = f"http://{LOOPBACK}:{origins[1].port}"
+    assert (await edge(gateway, "backend", "add", "web", url, "--region", "default")).returncode == 0
+    assert (await edge(gateway, "backend", "drain", "web", "one", "--reason", "test")).returncode == 0
+
+    async def backends() -> dict[str, tuple[str, str, str]]:
+        _, found = await api(gateway, "GET", "/v1/pools")
+        return {each["id"]: (each["admin"], each["health"], each["source"]) for each in found["pools"][0]["backends"]}
+
+    name = f"{LOOPBACK}:{origins[1].port}"
+    expected = {"one": ("draining", "healthy", "file"), name: ("active", "healthy", "runtime")}
+    for _ in range(200):
+        if await backends() == expected:
+            break
+        await asyncio.sleep(0.05)
+    await reload(gateway, text.replace('"3s"', '"4s"'))
+    assert await backends() == expected  # at once: no probe has to find out again
+    assert [await get(gateway.http_port) for _ in range(4)] == [(200, b"two")] * 4
+    _, found = await api(gateway, "GET", "/v1/status")
+    assert not [each for each in found["events"] if each["kind"] == "bug"]
+
+
+async def test_what_cannot_be_applied_is_named_and_keeps_its_value(
+    gateway_process: Start, origins: list[EchoServer]
+) -> None:
+    text = toml(origins[0].port)
+    gateway = await asyncio.to_thread(gateway_process, text)
+    other = text.replace('@STATE@"\n[log]', '@STATE@/elsewhere"\n[log]').replace(
+        "[pools.web]", '[cache]\neviction = "lru"\n[pools.web]'
+    )
+    found = await reload(gateway, other.replace(str(origins[0].port), str(origins[1].port)))
+    assert sorted(found["not_applied"]) == ["cache.eviction", "state.path"]
+    assert await get(gateway.http_port) == (200, b"two")
+    _, shown = await api(gateway, "GET", "/v1/config")
+    assert (shown["config"]["cache"]["eviction"], shown["config"]["state"]["path"]) == (
+        "s3-fifo",
+        str(gateway.directory / "state"),
+    )
