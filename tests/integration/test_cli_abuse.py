@@ -53,6 +53,8 @@ def filled(name: str, folder: Path, word: str = "web") -> list[str]:
             if isinstance(each.type, click.File):
                 (folder / "list").write_text("http://a.test/x\n")
                 arguments.append(str(folder / "list"))
+            elif each.type is click.INT:
+                arguments.append("1")
             else:
                 arguments.append("http://a.test/" if each.name == "url" else word)
     if name == "purge":

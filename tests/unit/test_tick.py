@@ -38,7 +38,7 @@ class Ticked:
         worker.pools = cast(Any, {"a": SimpleNamespace(tick=part("pool"))})
         worker.store = cast(Any, SimpleNamespace(tick=part("store")))
         worker.refresh = part("refresh")  # type: ignore[method-assign]
-        worker.log = cast(Any, SimpleNamespace(flush=part("log"), refresh=worker.log.refresh))
+        worker.log = cast(Any, SimpleNamespace(flush=part("log"), refresh=worker.log.refresh, waiting=[]))
         self.downstream = ClientConnection(worker)
         self.downstream.connection_made(cast(Any, FakeTransport()))
         worker.downstreams = cast(Any, [SimpleNamespace(deadline=-inf, expire=part("front"))])

@@ -76,7 +76,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/reload",
         "Take on the configuration file as it is now; with `dry_run`, tell what that would change. Of a 422 `problems` "
         "has a line for each mistake, and nothing has changed.",
-        {200: ref("Reloaded"), 422: ref("Problem")},
+        {200: ref("Reloaded")},
         body="ReloadBody",
     ),
     _get(
@@ -96,7 +96,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/v1/config/rollback",
         "Take on one of them (left out: the one before the newest), and write it into the file.",
-        {200: ref("Reloaded"), 422: ref("Problem")},
+        {200: ref("Reloaded")},
         body="RollbackBody",
     ),
     _get(
