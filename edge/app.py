@@ -17,6 +17,7 @@ from edge.adapters.disk_room import Limits as DiskLimits
 from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
+from edge.adapters.shared_tier import shared_tier
 from edge.adapters.sockets import bind
 from edge.adapters.tls import server_context
 from edge.applications import NOTHING_GIVEN, Applications, named
@@ -71,6 +72,9 @@ def build(
     store.warmer = Warming(worker).run
     if disk:
         open_disk(store, config)
+    shared = shared_tier(config)
+    if shared is not None:
+        store.use_shared(shared)
     lasting = Lasting(applications, places or geo_reader(config), heads(config))
     worker.use(graph(config, worker, lasting, Path(filename).parent))
     return worker

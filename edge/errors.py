@@ -205,6 +205,14 @@ class StoreError(EdgeError):
     """Cache IO failed; counted and logged, becomes a bypass, never seen by clients."""
 
 
+class FleetAway(EdgeError):
+    """The server that machines share cannot be reached, or does not answer in time."""
+
+
+class HistoryChanged(FleetAway):
+    """It has another purge stream than the one that was meant."""
+
+
 class ConfigError(EdgeError):
     """A configuration that cannot be used. `problems` are complete lines, `file:line:column key: what is wrong`."""
 

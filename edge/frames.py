@@ -32,6 +32,7 @@ class Kind(Enum):
     VIEW = "view"  # which regions and backends serve, in what order
     MEMBERS = "members"  # run-time backends and regions, administrative states
     PURGE = "purge"
+    FLEET = "fleet"  # where the machine stands in its fleet; load: what the purge stream holds
     ASK = "ask"  # what: explain | connections | pools
     WARM = "warm"  # urls; answered by PROGRESS frames and one ACK
     DRAIN = "drain"  # grace_s

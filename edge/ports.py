@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge.cache.body import BodyFile
+from edge.cache.fleet.record import SharedEntry
+from edge.cache.fleet.view import FleetView
 from edge.cache.purge import Purge, PurgeLog
 from edge.cache.stored import Stored
 from edge.errors import UpstreamError
@@ -350,3 +352,39 @@ class DiskTier(Protocol):
 
     def close(self) -> None:
         """Write what waits and let go; blocking."""
+
+
+class SharedTier(Protocol):
+    """What machines store for one another. Calls belong to the loop, and none of them waits.
+
+    Whatever goes wrong is a miss or a response that is not kept; nobody who asks hears of it but by `events`.
+    """
+
+    view: FleetView
+    purges: Callable[[], PurgeLog]  # the worker's purge sequence, which everything put is held against
+    clock: Callable[[], float]
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be asked: the machine is in step with the fleet's purges, and the server answers."""
+
+    def look(self, key: bytes, variant: bytes, then: Callable[[SharedEntry | None], None]) -> bool:
+        """Ask for a key; `then` gets what it has within the timeout. False: not asked, `then` is not called."""
+
+    def left_of(self, entry: SharedEntry) -> Stored | None:
+        """The response of an entry, where no purge speaks against it."""
+
+    def put(self, stored: Stored, seq: int) -> bool:
+        """Keep a response that was asked for at `seq`; written soon, or dropped."""
+
+    def tick(self) -> None:
+        """Four times a second."""
+
+    def stats(self) -> dict[str, float]:
+        """This worker's counts."""
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened since the last time."""
+
+    async def close(self) -> None:
+        """Let go; what waits is not written."""

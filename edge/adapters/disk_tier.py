@@ -34,7 +34,7 @@ from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
 from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
-from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState, base_of
+from edge.cache.purge import Kind, Purge, PurgeLog, base_of
 from edge.cache.record import Damaged, Kept
 from edge.cache.stored import Stored
 
@@ -205,12 +205,10 @@ class DiskTier:
         if kept.number < self._floor:
             return None
         fate = self.purge_log().settled(kept.number, stored.key, stored.tags)
-        if fate.verdict is PurgeState.GONE:
+        left = fate.left_of(stored)
+        if left is None:
             return None
-        if fate.verdict is PurgeState.STALE:
-            stored = stored.expired(fate.at)
-        if stale:
-            stored = stored.expired(stale)
+        stored = left.expired(stale) if stale else left
         for purge, at in purges:
             if purge.value == base if purge.kind is Kind.URL else purge.value in stored.tags:
                 if not purge.soft:
@@ -264,9 +262,7 @@ class DiskTier:
     def _admitted(self, stored: Stored, seq: int) -> Stored | None:
         """What purges left of a response that was asked for at `seq` of this worker's sequence."""
         fate = self.purge_log().admit(seq, stored.key, stored.tags)
-        if fate.verdict is PurgeState.GONE:
-            return None
-        return stored.expired(fate.at) if fate.verdict is PurgeState.STALE else stored
+        return fate.left_of(stored)
 
     def spill(self, length: int | None) -> Spill:
         """A body that goes to the disk as it comes."""

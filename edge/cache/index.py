@@ -132,8 +132,9 @@ class Index(Generic[E]):
             return False
         if self._removals and not self._survives(node):
             return False
-        if fate.verdict is PurgeState.STALE:
-            self._stale(node, fate.at)
+        left = fate.left_of(node.sole)
+        if left is not None and left is not node.sole:
+            self._table.swap(node, left)
         node.seq = self.purge_log.seq
         return True
 
@@ -234,8 +235,7 @@ class Index(Generic[E]):
                 return Put.SIZE
         if not table.make_room(node.cost + NODE_BYTES, now):
             return Put.NO_ROOM
-        if fate.verdict is PurgeState.STALE:
-            node.sole = stored.expired(fate.at)
+        node.sole = fate.left_of(stored) or stored  # a purged one does not come here
         table.link(node, into)
         return Put.REPLACED if old is not None else Put.STORED
 

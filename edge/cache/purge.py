@@ -1,4 +1,4 @@
-"""Purges: what an operator may ask for (`parse_purge`), and who is touched by it (`PurgeLog`). Nothing is removed here.
+"""Purges: who is touched by one (`PurgeLog`). Nothing is removed here; what may be asked for is `purge_request`'s.
 
 Every purge gets a number from one ascending sequence. A response carries the number that was current when its *fill
 started*; whatever purge of it has a higher number reached the operator's desk while the origin's answer may already
@@ -23,22 +23,17 @@ the response was last checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from edge.errors import BadRequest
 from edge.http.paths import normal_path
 
 MAX_LOG = 8192
 MAX_LOG_BYTES = 4 * 1024 * 1024  # a client's unsafe requests are logged too, each with its URL
 _ENTRY_BYTES = 250  # of the log, its value excepted
 MAX_STAMPS = 1024
-_MAX_VALUE = 8192
-
-_AUTHORITY = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\Z")
-_URL = re.compile(r"(https?)://([^/?#]*)(/[^#]*)?\Z", re.IGNORECASE)
 # scheme://authority/path of a cache key; what rules add to a key comes after a space (key.py).
 _KEY = re.compile(rb"(https?)://([^/? ]*)([^? ]*)")
 
@@ -63,15 +58,18 @@ class Purge:
     kind: Kind
     value: bytes = b""
     soft: bool = False
+    distrust: bool = False  # a soft one after which nothing is served before the origin has said that it is good
 
     def to_dict(self) -> dict[str, Any]:
         """For the journal and the workers; `from_dict` is its inverse."""
-        return {"kind": self.kind.value, "value": self.value.decode("latin-1"), "soft": self.soft}
+        found = {"kind": self.kind.value, "value": self.value.decode("latin-1"), "soft": self.soft}
+        return {**found, "distrust": True} if self.distrust else found
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Purge:
         """From what `to_dict` gave; operators' input goes through `parse_purge`."""
-        return cls(Kind(found["kind"]), found["value"].encode("latin-1"), found["soft"])
+        distrust = bool(found.get("distrust"))
+        return cls(Kind(found["kind"]), found["value"].encode("latin-1"), bool(found["soft"]) or distrust, distrust)
 
 
 class PurgeState(Enum):
@@ -82,11 +80,34 @@ class PurgeState(Enum):
     GONE = "purged"
 
 
+class Purgeable(Protocol):
+    """What a purge may leave something of."""
+
+    def expired(self, now: float) -> Self:
+        """A copy that is stale from `now` on."""
+
+    def distrusted(self) -> Self:
+        """A copy that is validated before each use."""
+
+
+R = TypeVar("R", bound=Purgeable)
+
+
 class PurgeOutcome(NamedTuple):
     """A verdict; `at` (epoch seconds) is when a STALE one stopped being fresh."""
 
     verdict: PurgeState
     at: float = 0.0
+    distrust: bool = False
+
+    def left_of(self, response: R) -> R | None:
+        """What is left of a response."""
+        if self.verdict is PurgeState.KEPT:
+            return response
+        if self.verdict is PurgeState.GONE:
+            return None
+        stale = response.expired(self.at)
+        return stale.distrusted() if self.distrust else stale
 
 
 KEPT, GONE = PurgeOutcome(PurgeState.KEPT), PurgeOutcome(PurgeState.GONE)
@@ -98,10 +119,16 @@ class Stamp(NamedTuple):
     hard: int = 0
     soft: int = 0
     soft_at: float = 0.0
+    distrust: int = 0
 
     def join(self, other: Stamp) -> Stamp:
         """What either of them touches."""
-        return Stamp(max(self.hard, other.hard), max(self.soft, other.soft), max(self.soft_at, other.soft_at))
+        return Stamp(
+            max(self.hard, other.hard),
+            max(self.soft, other.soft),
+            max(self.soft_at, other.soft_at),
+            max(self.distrust, other.distrust),
+        )
 
 
 Target = tuple[Kind, bytes]
@@ -132,7 +159,20 @@ class PurgeLog:
         `number` is the journal's, ascending over all workers; local ones (unsafe methods) go between two of those.
         """
         self.seq = max(self.seq + 1, (number or 0) << 32)
-        stamp = Stamp(soft=self.seq, soft_at=now) if purge.soft else Stamp(hard=self.seq)
+        self._set(purge, now)
+        return self.seq
+
+    def record_at(self, purges: Iterable[Purge], now: float, number: int) -> None:
+        """As `record`, where one purge has several names here: all of them get the same number."""
+        self.seq = max(self.seq + 1, number << 32)
+        for purge in purges:
+            self._set(purge, now)
+
+    def _set(self, purge: Purge, now: float) -> None:
+        if purge.soft:
+            stamp = Stamp(soft=self.seq, soft_at=now, distrust=self.seq if purge.distrust else 0)
+        else:
+            stamp = Stamp(hard=self.seq)
         if purge.kind is Kind.ALL:
             self._all = self._all.join(stamp)
             if not purge.soft:  # nothing that an older entry speaks of is left
@@ -147,7 +187,6 @@ class PurgeLog:
             self._note((purge.kind, purge.value), stamp)
         if purge.kind in STAMPED:
             self.last_stamp = self.seq
-        return self.seq
 
     def _note(self, target: Target, stamp: Stamp) -> None:
         """Log a purge; the oldest entries give way where the log is too long or too large."""
@@ -189,7 +228,7 @@ class PurgeLog:
         for tag in tags:
             found = found.join(self._log.get((Kind.TAG, tag), _NONE))
         found = found.join(self._stamp_of(key))
-        return _fate(Stamp(found.hard >> 32, found.soft >> 32, found.soft_at), number)
+        return _fate(Stamp(found.hard >> 32, found.soft >> 32, found.soft_at, found.distrust >> 32), number)
 
     def logged(self, after: int) -> Iterator[tuple[Purge, float]]:
         """The purges by URL and tag, with their times, whose number is higher: what a tier may not have seen yet."""
@@ -259,7 +298,9 @@ def _remember(kept: dict[Target, Stamp], target: Target, stamp: Stamp, limit: in
 def _fate(stamp: Stamp, seq: int) -> PurgeOutcome:
     if stamp.hard > seq:
         return GONE
-    return PurgeOutcome(PurgeState.STALE, stamp.soft_at) if stamp.soft > seq else KEPT
+    if stamp.soft > seq:
+        return PurgeOutcome(PurgeState.STALE, stamp.soft_at, stamp.distrust > seq)
+    return KEPT
 
 
 def host_and_path(key: bytes) -> tuple[bytes, bytes]:
@@ -267,7 +308,7 @@ def host_and_path(key: bytes) -> tuple[bytes, bytes]:
     found = _KEY.match(key)
     if found is None:
         return b"", b""
-    return _without_default_port(found[1], found[2]), found[3]
+    return without_default_port(found[1], found[2]), found[3]
 
 
 def base_of(key: bytes) -> bytes:
@@ -275,87 +316,5 @@ def base_of(key: bytes) -> bytes:
     return key.partition(b" ")[0]
 
 
-def _without_default_port(scheme: bytes, authority: bytes) -> bytes:
+def without_default_port(scheme: bytes, authority: bytes) -> bytes:
     return authority.removesuffix(b":80" if scheme == b"http" else b":443")
-
-
-def parse_purge(found: object) -> Purge:
-    """An operator's purge: one of `url`, `tag`, `prefix`, `host`, `all`, and `soft`; or `kind` and `value`.
-
-    Raises BadRequest with one line that says what to change.
-    """
-    if not isinstance(found, dict):
-        raise BadRequest("purge: expected a JSON object")
-    asked = dict(found)
-    soft = asked.pop("soft", False)
-    if not isinstance(soft, bool):
-        raise BadRequest("purge: soft must be true or false")
-    if "kind" in asked:
-        name = asked.pop("kind")
-        value = asked.pop("value", True if name == "all" else None)
-    elif len(asked) == 1:
-        name, value = asked.popitem()
-    else:
-        raise BadRequest("purge: give exactly one of url, tag, prefix, host, all")
-    if asked:
-        raise BadRequest(f"purge: unknown field {_shown(next(iter(asked)))}")
-    kind = next((kind for kind in Kind if kind.value == name), None)
-    if kind is None:
-        raise BadRequest(f"purge: unknown kind {_shown(name)}; one of url, tag, prefix, host, all")
-    if kind is Kind.ALL:
-        if value is not True:
-            raise BadRequest("purge: all must be true")
-        return Purge(kind, soft=soft)
-    return Purge(kind, _VALUES[kind](_text(kind, value)), soft)
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:60]
-
-
-def _text(kind: Kind, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadRequest(f"purge: {kind.value} must be a text that is not empty")
-    if len(value) > _MAX_VALUE:
-        raise BadRequest(f"purge: {kind.value} is longer than {_MAX_VALUE} characters")
-    allowed = " " if kind is Kind.TAG else "!"  # group names (RFC 9875) may have spaces inside
-    if value != value.strip() or not all(allowed <= char <= "~" for char in value):
-        raise BadRequest(f"purge: {kind.value} has characters that must be percent-encoded: {_shown(value)}")
-    return value
-
-
-def _authority(text: str) -> bytes:
-    lowered = text.lower()
-    if not _AUTHORITY.match(lowered):
-        raise BadRequest(f"purge: not a host or host:port: {_shown(text)}")
-    return lowered.encode()
-
-
-def _url(text: str) -> bytes:
-    found = _URL.match(text)
-    if found is None:
-        raise BadRequest(f"purge: url must be http(s)://host/path without fragment: {_shown(text)}")
-    scheme = found[1].lower().encode()
-    return b"%b://%b%b" % (scheme, _without_default_port(scheme, _authority(found[2])), (found[3] or "/").encode())
-
-
-def _prefix(text: str) -> bytes:
-    """`/path` on every host, `host/path` or a URL; a final slash says nothing."""
-    found = _URL.match(text)
-    host, path = (found[2], found[3] or "") if found else (text[: text.find("/")] if "/" in text else text, "")
-    if found is None:
-        path = text[len(host) :]
-    if "?" in path or "#" in path:
-        raise BadRequest(f"purge: prefix must be a path without query or fragment: {_shown(text)}")
-    authority = _authority(host) if host else b""
-    if found is not None:
-        authority = _without_default_port(found[1].lower().encode(), authority)
-    return authority + normal_path(path.encode()).removesuffix(b"/") if path else authority
-
-
-_VALUES: dict[Kind, Callable[[str], bytes]] = {
-    Kind.URL: _url,
-    Kind.TAG: str.encode,
-    Kind.PREFIX: _prefix,
-    Kind.HOST: _authority,
-}

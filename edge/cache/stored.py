@@ -181,7 +181,7 @@ class Stored:
     @property
     def choice(self) -> bytes:
         """The variant without the range: whole responses and parts of one representation share it."""
-        return b"\n".join([b"%b:%b" % (name, b"-" if value is None else b"+" + value) for name, value in self.vary])
+        return choice_of(self.vary)
 
     def age(self, now: float) -> int:
         """Whole seconds since the origin made or validated it; never negative, never less for a later `now`."""
@@ -201,6 +201,12 @@ class Stored:
         other.fresh_until = min(self.fresh_until, now)
         return other
 
+    def distrusted(self) -> Stored:
+        """A copy that nobody gets before the origin has said that it is good: a purge of it may have been missed."""
+        other = self.copy()
+        other.no_cache, other.simple = True, False
+        return other
+
     def copy(self) -> Stored:
         """Another one with the same values, to be changed before anybody sees it."""
         other = Stored.__new__(Stored)
@@ -210,6 +216,11 @@ class Stored:
 
     def __repr__(self) -> str:
         return f"Stored({self.key!r}, {self.status}, {self.length} B, {self.source.value} {self.lifetime_s:g} s)"
+
+
+def choice_of(vary: Selecting) -> bytes:
+    """What tells representations apart that were selected by these values."""
+    return b"\n".join([b"%b:%b" % (name, b"-" if value is None else b"+" + value) for name, value in vary])
 
 
 def build(plan: Plan, chunks: tuple[bytes, ...], file: BodyFile | None = None) -> Stored:

@@ -45,6 +45,9 @@ class Entry(Protocol):
     def expired(self, now: float) -> Self:
         """A copy that is stale from `now` on, of the same size."""
 
+    def distrusted(self) -> Self:
+        """A copy that is validated before each use, of the same size."""
+
 
 E = TypeVar("E", bound=Entry)
 

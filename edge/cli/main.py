@@ -20,7 +20,7 @@ from edge.cli import demo, live, look, regions, reload, restore, runbook, snapsh
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
 from edge.cli.dev import dev
 from edge.cli.init import init
-from edge.config.loader import Config, config_hash, describe, load_text, warnings
+from edge.config.loader import Config, config_hash, describe, load_text
 from edge.errors import ConfigError, EdgeError
 
 OLDEST_UVLOOP = (0, 23)
@@ -86,10 +86,9 @@ def looked_at(config: Config, text: str, path: Path, strict: bool = False) -> li
     from edge.control.preflight import preflight  # not needed, and not cheap, for other commands
 
     found = preflight(config, text, str(path))
-    notes = [*(f"{path}: {line}" for line in warnings(config)), *found.warnings]
-    if found.errors or (strict and notes):
-        raise ConfigError([*found.errors, *(notes if strict else [])])
-    return notes
+    if found.errors or (strict and found.warnings):
+        raise ConfigError([*found.errors, *(found.warnings if strict else [])])
+    return found.warnings
 
 
 config_option = click.option(

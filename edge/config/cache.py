@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, PlainValidator, field_validator
 
+from edge.config.fleet import SharedTier
 from edge.config.names import Argument, CookieName, HeaderName, NumberedPath, PathPrefix
 from edge.config.types import (
     AtLeastOne,
@@ -24,7 +25,6 @@ from edge.config.types import (
     Section,
     Size,
     Text,
-    Timeout,
     entry,
     shown,
 )
@@ -59,14 +59,6 @@ def parse_status(value: object) -> int:
     if isinstance(value, int) or (isinstance(value, str) and re.fullmatch("[1-9][0-9][0-9]", value)):
         return int(value)
     raise ValueError(f'must be a status code such as "404", got {shown(value)}')
-
-
-def parse_redis_url(value: object) -> str:
-    """A redis:// or rediss:// URL. It may hold a password, so it is never echoed."""
-    form = r"rediss?://(?:[^/@\s]*@)?(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[0-9]{0,3})?"
-    if not isinstance(value, str) or re.fullmatch(form, value) is None:
-        raise ValueError('must be a URL such as "redis://127.0.0.1:6379/0"')
-    return value
 
 
 Status = Annotated[int, PlainValidator(parse_status), Kind("status code")]
@@ -151,15 +143,6 @@ class DiskTier(Section):
         if value < 32 * 1024 * 1024:
             raise ValueError(f"must be at least 32MiB, got {value} bytes")
         return value
-
-
-class SharedTier(Section):
-    """`cache.shared`."""
-
-    url: Annotated[str, PlainValidator(parse_redis_url), Kind("redis URL")] = entry(
-        ..., "Redis or Valkey that machines share, as redis://127.0.0.1:6379/0"
-    )
-    timeout: Timeout = entry("50ms", "How long a look-up may take before it counts as a miss")
 
 
 class Cache(Section):

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from edge.config.cache import Cache
 from edge.config.checks import cross_problems, items, table
+from edge.config.fleet import Fleet
 from edge.config.http2 import Http2
 from edge.config.keys import Key, keys_of, problems_of
 from edge.config.positions import Problem, lines, scan, syntax_lines
@@ -186,6 +187,7 @@ class Config(Section):
     regions: dict[Name, Region] = entry({}, 'Regions by name; left out: one, "default"')
     pools: Annotated[dict[Name, Pool], Field(min_length=1)] = entry(..., "Pools by name")
     routes: Annotated[Many[Route], Field(min_length=1)] = entry(..., "Host and path to pool")
+    fleet: Fleet | None = entry(None, "Machines that serve together; cache.shared alone means one on its server")
     snapshots: Snapshots | None = entry(None, "Recovery points")
     log: Log = entry({}, "What is written down")
 
@@ -193,6 +195,15 @@ class Config(Section):
     @classmethod
     def _never_empty(cls, value: dict[str, Region]) -> dict[str, Region]:
         return value or {"default": Region()}
+
+
+def fleet_of(config: Config) -> Fleet | None:
+    """The fleet that this machine is in. What is shared has to be purged, so the server of a shared tier has the purge
+    stream too where no other is named."""
+    shared = config.cache.shared
+    if config.fleet is None and shared is not None:
+        return Fleet(url=shared.url, namespace=shared.namespace)
+    return config.fleet
 
 
 def load_text(text: str, filename: str) -> Config:
@@ -248,14 +259,6 @@ def prefilled(raw: Any, **elsewhere: Any) -> Any:
     if not isinstance(raw, dict):
         return raw
     return {**{name: value for name, value in elsewhere.items() if value is not None}, **raw}
-
-
-def warnings(config: Config) -> list[str]:
-    """One line for each section that is checked and accepted, but which this version does not act on yet."""
-    found = []
-    if config.cache.shared is not None:
-        found.append("cache.shared: accepted, but this version has no shared tier yet; each worker stores for itself")
-    return found
 
 
 def config_hash(text: str) -> str:

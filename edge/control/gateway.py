@@ -31,6 +31,8 @@ from edge.adapters.sockets import check_free
 from edge.config.loader import Config
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app, start_admin
+from edge.control.fleet.member import Fleet
+from edge.control.fleet.opening import open_fleet
 from edge.control.listeners import CannotListen, HeldListener, Listeners
 from edge.control.probing import Probing
 from edge.control.recovery import Recovery
@@ -46,7 +48,20 @@ from edge.frames import Frame, Kind
 READY_S = 30.0
 WORKERS_FILE = "workers.json"
 LOCK_FILE = "supervisor.lock"
-LOUD = ("disk.", "worker.", "app.", "gateway.", "bug", "region.", "backend.", "ejected", "panic", "recovery.")
+LOUD = (
+    "disk.",
+    "worker.",
+    "app.",
+    "gateway.",
+    "bug",
+    "region.",
+    "backend.",
+    "ejected",
+    "panic",
+    "recovery.",
+    "fleet.",
+    "shared.",
+)
 
 
 class CannotStart(EdgeError):
@@ -80,6 +95,7 @@ async def run_gateway(settings: Settings) -> int:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
     tier = open_tier(config, keeper, supervisor)
     supervisor.reloading = reloading = Reloading(supervisor, listeners)
+    supervisor.fleet = fleet = open_fleet(config, supervisor, keeper)
     gateway = Gateway(supervisor, orphans)
     probing = Probing(config, supervisor)
     reloading.followers += [probing.reload, Renewal(access, supervisor).reload]
@@ -89,18 +105,22 @@ async def run_gateway(settings: Settings) -> int:
         admin = config.admin
         app = admin_app(supervisor, access, admin.body_timeout, admin.rate)
         runner = await start_admin(app, admin.listen.host, admin.listen.port, admin.connections, admin.header_timeout)
+        if fleet is not None:
+            await fleet.start()
         supervisor.start()
         probing.start()
         supervisor.recovery = recovery = Recovery(supervisor)
         reloading.followers.append(recovery.reload)
         if config.snapshots is not None and config.cache.disk is not None and awaits(Path(config.cache.disk.path)):
             recovery.start()  # requests may want bodies that a restore left in the repository
-        return await gateway.serve(lambda: begin(settings, recovery))
+        return await gateway.serve(lambda: begin(settings, recovery, fleet))
     finally:
         if recovery is not None:
             await recovery.stop()
         await probing.stop()
         await supervisor.close()
+        if fleet is not None:
+            await fleet.stop()
         if runner is not None:
             await runner.cleanup()
         keeper.save_purge_log(supervisor.purge_log, always=True)
@@ -146,8 +166,11 @@ def open_tier(config: Config, keeper: JournalStateStore, supervisor: Supervisor)
     return tier
 
 
-def begin(settings: Settings, recovery: Recovery | None) -> None:
-    """Every worker listens: the sidecar has something to take."""
+def begin(settings: Settings, recovery: Recovery | None, fleet: Fleet | None) -> None:
+    """Every worker listens, and none of an earlier run does: the sidecar has something to take, and what is said to
+    the fleet holds for all that is served."""
+    if fleet is not None:
+        fleet.serving()
     if recovery is not None and settings.config.snapshots is not None:
         recovery.start()
     settings.on_ready()

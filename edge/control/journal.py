@@ -261,6 +261,17 @@ class Journal:
         rows = self._rows("SELECT value FROM facts WHERE name = 'epochs'")
         return dict(self._value(rows[0][0])) if rows else None
 
+    # The fleet
+
+    def save_fleet(self, values: dict[str, Any]) -> None:
+        """Replace what is known of the fleet's stream (plain JSON values)."""
+        self._write("INSERT OR REPLACE INTO facts VALUES ('fleet', ?)", _json(values))
+
+    def fleet(self) -> dict[str, Any]:
+        """What was saved last."""
+        rows = self._rows("SELECT value FROM facts WHERE name = 'fleet'")
+        return dict(self._value(rows[0][0])) if rows else {}
+
     # Audit
 
     def audit(self, actor: str, action: str, target: str, detail: Any = None) -> int:

@@ -1,7 +1,8 @@
-"""Purges: durable first, then in force in every worker and tier, then answered.
+"""Purges carried out on this machine: durable first, then in every worker, then out of the disk tier.
 
-One rule: one request at a time, so that numbers arrive in order. Of many purges in one request all are durable, or none
-is; they are told to the workers in their order and awaited together.
+One rule: several at once are one change of the journal, and reach every worker in the order of their numbers. When
+`carry_out` has returned, nothing that they name is served; when it raises, they are durable and may be carried out
+again.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from edge.cache.fleet.stream import Place
 from edge.cache.purge import STAMPED, Purge, PurgeLog
 from edge.control.admin.errors import NotApplied
 from edge.control.events import Events
@@ -31,64 +33,95 @@ class Tier(Protocol):
     def stats(self) -> dict[str, int]: ...
 
 
-class Book(Protocol):
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A purge to be carried out. Without `lasting` it is what an unsafe request made invalid, on another machine."""
+
+    purge: Purge
+    change: Change
+    lasting: bool = True
+    position: int | None = None  # in the fleet's stream; None: it is not in there
+    own: bool = False  # and has to come there, once the server is back
+
+
+class PurgeStore(Protocol):
     """Where purges are durable."""
 
-    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]: ...
+    def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]: ...
     def save_purge_log(self, purge_log: PurgeLog) -> None: ...
 
 
 class Purging:
-    """All purges of one gateway. `tier` gives the disk tier, where there is one."""
+    """One machine's."""
 
     def __init__(
-        self, book: Book, purge_log: PurgeLog, workers: Workers, events: Events, tier: Callable[[], Tier | None]
+        self,
+        store: PurgeStore,
+        purge_log: PurgeLog,
+        workers: Workers,
+        tier: Callable[[], Tier | None],
+        events: Events,
     ) -> None:
-        self._book = book
-        self._log = purge_log
+        self._store = store
+        self._purge_log = purge_log
         self._workers = workers
-        self._events = events
         self._tier = tier
-        self._one = asyncio.Lock()
+        self._events = events
+        self._turn = asyncio.Lock()
 
-    async def purge(self, purges: Sequence[Purge], change: Change) -> list[dict[str, Any]]:
-        """What became of each. Raises NotApplied when a worker or the disk could not follow."""
-        done = []
-        async with self._one:
-            numbers = self._book.purge_many(purges, change)
-            for purge, number in zip(purges, numbers, strict=True):
-                self._log.record(purge, time.time(), number)
-            self._book.save_purge_log(self._log)
-            for at in range(0, len(purges), TOGETHER):
-                part = list(zip(purges, numbers, strict=True))[at : at + TOGETHER]
-                done += await asyncio.gather(*(self._apply(purge, number) for purge, number in part))
-        for found in done:
-            facts = {"purge": found["id"], "what": found["kind"], "value": found["value"], "count": found["count"]}
-            self._events.add("purge", {**facts, "soft": found["soft"], "actor": change.actor})
+    async def carry_out(
+        self,
+        orders: Sequence[Order],
+        place: Place | None = None,
+        recorded: Callable[[int], None] = lambda index: None,
+    ) -> list[dict[str, Any]]:
+        """What became of each. One call at a time, so that numbers arrive in order; `place` is made durable with them.
+
+        `recorded` is told the index of an order when a worker that starts from then on knows it. Raises NotApplied.
+        """
+        async with self._turn:
+            now = time.time()
+            numbers = self._store.record_purges(orders, place)
+            for index, (order, number) in enumerate(zip(orders, numbers, strict=True)):
+                if number is not None:
+                    self._purge_log.record(order.purge, now, number)
+                recorded(index)
+            self._store.save_purge_log(self._purge_log)
+            done: list[dict[str, Any]] = []
+            for at in range(0, len(orders), TOGETHER):
+                part = list(zip(orders, numbers, strict=True))[at : at + TOGETHER]
+                done += await asyncio.gather(*(self._apply(order, number) for order, number in part))
+        for order, found in zip(orders, done, strict=True):
+            if order.lasting:
+                facts = {"purge": found["id"], "what": found["kind"], "value": found["value"], "count": found["count"]}
+                self._events.add("purge", {**facts, "soft": found["soft"], "actor": order.change.actor})
         return done
 
-    async def _apply(self, purge: Purge, number: int) -> dict[str, Any]:
+    async def _apply(self, order: Order, number: int | None) -> dict[str, Any]:
         """In force everywhere."""
-        shown, tier = purge.to_dict(), self._tier()
-        try:
-            answers = await self._workers.tell(Kind.PURGE, {"purge": shown, "number": number})
-        except Refused as error:
-            raise NotApplied(f"purge {number} is durable, but not applied: {error.detail}") from None
+        shown, tier = order.purge.to_dict(), self._tier()
+        answers = await self._tell(order, number)
         counts = [answer["count"] for answer in answers]
-        if tier is not None:
-            counts = await self._purge_tier(tier, purge, number, answers)
+        if tier is not None and number is not None:
+            counts = await self._purge_tier(tier, order.purge, number, answers)
         return {
             "id": number,
             "kind": shown["kind"],
             "value": shown["value"],
-            "soft": purge.soft,
+            "soft": order.purge.soft,
             "count": None if any(count is None for count in counts) else sum(counts),
             "workers": len(answers),
         }
 
-    async def _purge_tier(
-        self, tier: Tier, purge: Purge, number: int, answers: list[dict[str, Any]]
-    ) -> list[int | None]:
+    async def _tell(self, order: Order, number: int | None) -> list[dict[str, Any]]:
+        body = {"purge": order.purge.to_dict(), "number": number, "position": order.position}
+        try:
+            return await self._workers.tell(Kind.PURGE, body)
+        except Refused as error:
+            raise NotApplied(f"purge {number} is durable, but not applied: {error.detail}") from None
+
+    @staticmethod
+    async def _purge_tier(tier: Tier, purge: Purge, number: int, answers: Sequence[dict[str, Any]]) -> list[int | None]:
         """Out of the disk tier too, under every key that workers know the URL by; how many in all, each once."""
         keys = {key for answer in answers for key in answer.get("keys", ())}
         named = [replace(purge, value=key.encode("latin-1")) for key in sorted(keys)] or [purge]

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from edge.balance.health import Admin
+from edge.cache.fleet.purges import UNREADABLE
+from edge.cache.fleet.stream import Place
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config
 from edge.control.admin.errors import Refusal
+from edge.control.fleet.host import Unsent
 from edge.control.journal import AdminState, Journal, JournalError, Registration, Revision
 from edge.control.membership import BackendEntry, Membership, RegionEntry, Source, Word, of_file
+from edge.control.purging import Order
 from edge.control.registry import Change, backend_of, region_of
 
 JOURNAL_FILE = "state.sqlite"
@@ -79,20 +83,69 @@ class JournalStateStore:
 
     # -- purges ----------------------------------------------------------------------------------------------------
 
-    def purge(self, purge: Purge, change: Change) -> int:
-        """One purge's number, durable when this returns."""
-        return self.purge_many([purge], change)[0]
-
-    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]:
-        """The purges' numbers; all of them are durable when this returns, or none is."""
-        journal, numbers = self._journal, []
+    def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]:
+        """Their numbers, None for those that need not last; durable when this returns, all or none of them, and the
+        place in the fleet's stream with them."""
+        journal = self._journal
+        numbers: list[int | None] = []
+        if place is None and not any(order.lasting for order in orders):
+            return [None] * len(orders)
         with journal.transaction():
-            for purge in purges:
-                numbers.append(journal.append_purge(purge.to_dict()))
-                target = f"{purge.kind.value} {purge.value.decode('latin-1')}".rstrip()
-                journal.audit(change.actor, "cache.purge", target, {"reason": change.reason, "soft": purge.soft})
-        self._last = numbers[-1]
+            for order in orders:
+                numbers.append(self._record(order) if order.lasting else None)
+            if place is not None:
+                self._keep(place=[place.history, place.position, place.mark])
+        self._last = max((number for number in numbers if number is not None), default=self._last)
         return numbers
+
+    def _record(self, order: Order) -> int:
+        purge, change = order.purge, order.change
+        target = f"{purge.kind.value} {purge.value.decode('latin-1')}".rstrip()
+        detail = {"reason": change.reason, "soft": purge.soft}
+        self._journal.audit(change.actor, "cache.purge", target, detail)
+        if not order.own:
+            return self._journal.append_purge(purge.to_dict())
+        number = self._journal.append_purge({**purge.to_dict(), "own": [change.actor, change.reason]})
+        if self._journal.fleet().get("unsent") is None:
+            self._keep(unsent=number)
+        return number
+
+    # -- the fleet: control.fleet.machine.FleetStore -------------------------------------------------------------------
+
+    def place(self) -> Place | None:
+        """How far the fleet's stream was applied."""
+        found = self._journal.fleet().get("place")
+        return None if found is None else Place(str(found[0]), int(found[1]), str(found[2]))
+
+    def keep_place(self, place: Place) -> None:
+        """Durable when this returns."""
+        self._keep(place=[place.history, place.position, place.mark])
+
+    def unsent(self) -> list[Unsent]:
+        """Purges that were carried out here alone; where some may have been trimmed, everything instead of them."""
+        first = self._journal.fleet().get("unsent")
+        if first is None:
+            return []
+        rows = self._journal.purges_since(int(first) - 1)
+        found = [
+            Unsent(row.id, Purge.from_dict(row.purge), *(str(word) for word in row.purge["own"]))
+            for row in rows
+            if "own" in row.purge
+        ]
+        if rows and rows[0].id > int(first):
+            found.insert(
+                0, Unsent(rows[0].id - 1, UNREADABLE, "fleet", "which purges were made here is not known any more")
+            )
+        if not found:
+            self._keep(unsent=None)
+        return found
+
+    def sent(self, number: int) -> None:
+        """Purges up to here are in the fleet's stream."""
+        self._keep(unsent=number + 1)
+
+    def _keep(self, **values: Any) -> None:
+        self._journal.save_fleet({**self._journal.fleet(), **values})
 
     def save_purge_log(self, purge_log: PurgeLog, always: bool = False) -> None:
         """Spare the next start a long replay. A disk that refuses it fails nothing: the purges themselves are there."""

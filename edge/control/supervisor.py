@@ -24,32 +24,31 @@ from edge.config.loader import Config, config_hash
 from edge.control.admin.errors import NotApplied
 from edge.control.changes import By
 from edge.control.events import Events
+from edge.control.fleet.member import Fleet
 from edge.control.hottest import merged
 from edge.control.journal import Revision
 from edge.control.link import Refused
 from edge.control.listeners import Listeners
 from edge.control.membership import Key, Membership, members_body, routes_of
 from edge.control.packing import pack
-from edge.control.purging import Purging, Tier
+from edge.control.purging import Order, PurgeStore, Purging, Tier
 from edge.control.registry import Change, Registry, StateStore
 from edge.control.routing import Routing
 from edge.control.totals import Totals
 from edge.control.workers import Child, Hooks, Workers
 from edge.dataplane.worker.vitals import Vitals
-from edge.errors import EdgeError
+from edge.errors import EdgeError, FleetAway
 from edge.frames import Frame, Kind
 
 DECIDE_S = 0.25
 EXPIRE_S = 1.0
 
 
-class SupervisorStore(StateStore, Protocol):
+class SupervisorStore(StateStore, PurgeStore, Protocol):
     """The durable side, as the supervisor needs it."""
 
     def membership(self, config: Config) -> Membership: ...
     def purge_log(self) -> PurgeLog: ...
-    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]: ...
-    def save_purge_log(self, purge_log: PurgeLog) -> None: ...
     def revision(self, text: str) -> int: ...
     def revisions(self, limit: int, newest: int | None = None) -> list[Revision]: ...
     def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]: ...
@@ -117,7 +116,8 @@ class Supervisor:
         self.workers = Workers(
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
-        self.purging = Purging(keeper, self.purge_log, self.workers, self.events, lambda: self.tier)
+        self.purging = Purging(keeper, self.purge_log, self.workers, lambda: self.tier, self.events)
+        self.fleet: Fleet | None = None  # where [fleet] or cache.shared is given
         self.on_members: Callable[[], None] = lambda: None
         self.tier: Tier | None = None  # where cache.disk is given, and can be used
         self.recovery: Protection | None = None
@@ -264,6 +264,7 @@ class Supervisor:
             "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,
             **self.state_body(),
+            "fleet": None if self.fleet is None else {"load": self.fleet.load_body(), **self.fleet.standing()},
         }
         return Frame(Kind.CONFIG, body), [sock for _, sock in bound]
 
@@ -288,6 +289,8 @@ class Supervisor:
             for slot in self.workers.live:
                 if slot.index != index and slot.child is not None:
                     slot.child.link.send(Frame(Kind.PURGE, body))
+            if self.fleet is not None:
+                self.fleet.invalidated(Purge.from_dict(body["purge"]))
 
     def _worker_gone(self, index: int) -> None:
         self.totals.forget(index)
@@ -296,8 +299,22 @@ class Supervisor:
     # -- operators -------------------------------------------------------------------------------------------------
 
     async def purge(self, purge: Purge, change: Change) -> dict[str, Any]:
-        """Durable first, then in every worker, then the answer."""
-        return (await self.purging.purge([purge], change))[0]
+        """Durable and in every worker, here and on the fleet's other machines; then the answer."""
+        return (await self.purge_many([purge], change))[0]
+
+    async def purge_many(self, purges: Sequence[Purge], change: Change) -> list[dict[str, Any]]:
+        """As `purge`; here, all of them are durable or none is."""
+        fleet = self.fleet
+        if fleet is not None and fleet.in_step:
+            try:
+                return await fleet.purge(purges, change.actor, change.reason)
+            except FleetAway as error:
+                self.events.add("fleet.not_sent", {"evidence": error.detail})
+        found = await self.purging.carry_out([Order(purge, change, own=fleet is not None) for purge in purges])
+        if fleet is None:
+            return found
+        fleet.sending.wake.set()  # it may have come in step meanwhile
+        return [{**each, "machines": fleet.sending.alone()} for each in found]
 
     async def hottest(self, limit: int) -> dict[str, Any]:
         """What is asked for most, by the samples of all workers."""

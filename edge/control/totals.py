@@ -83,6 +83,16 @@ class Totals:
         """Requests that are at a backend now."""
         return sum(int(found.get("in_flight", {}).get(pool, {}).get(identity, 0)) for found in self.gauges.values())
 
+    def load(self, now: float) -> tuple[float, int]:
+        """Requests a second over the last minute, and those that are at a backend now."""
+        flying = sum(
+            int(count)
+            for found in self.gauges.values()
+            for pool in found.get("in_flight", {}).values()
+            for count in pool.values()
+        )
+        return self.accounts.total.window("1m", now).requests / 60, flying
+
     def store(self) -> dict[str, float]:
         """The stores' gauges over all workers: bytes, objects, budget …"""
         sums: dict[str, float] = {}

@@ -57,7 +57,7 @@ class Exchange:
     error = ""
     cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
     key: bytes | None = None  # in the store
-    asked_disk = False
+    asked_disk = asked_others = False
     from_disk: tuple[Stored, ...] = ()  # what the disk had for the key that memory had not
     found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
     attempts = 0

@@ -254,8 +254,10 @@ async def test_a_role_allows_so_much_and_no_more(
 
 async def test_the_audit_names_the_token_and_not_only_what_its_bearer_says(gateway: Gateway) -> None:
     actors: list[str] = []
-    real = gateway.whole.keeper.purge
-    gateway.whole.keeper.purge = lambda purge, change: actors.append(change.actor) or real(purge, change)  # type: ignore
+    real = gateway.whole.keeper.record_purges
+    gateway.whole.keeper.record_purges = lambda orders, place: (
+        actors.append(orders[0].change.actor) or real(orders, place)
+    )  # type: ignore
     await gateway.ask("POST", "/v1/purge", b'{"all": true, "actor": "root"}', "p" * 40)
     await gateway.ask("POST", "/v1/purge", b'{"all": true}', "p" * 40)
     assert actors == ["deploy (root)", "deploy"]

@@ -14,6 +14,7 @@ from edge.cache.purge import Kind, Purge, PurgeState
 from edge.config.loader import load_text
 from edge.control.journal import Journal, JournalError
 from edge.control.membership import Source
+from edge.control.purging import Order
 from edge.control.registry import Change
 from edge.control.state_store import SAVE_EVERY, JournalStateStore
 
@@ -110,14 +111,14 @@ def test_purges_are_known_again_and_numbers_go_on(state: Path, count: int) -> No
     purge_log = keeper.purge_log()
     for number in range(count):
         purge = Purge(Kind.TAG, b"t%d" % number)
-        purge_log.record(purge, 1000.0, keeper.purge(purge, ME))
+        purge_log.record(purge, 1000.0, keeper.record_purges([Order(purge, ME)], None)[0])
         keeper.save_purge_log(purge_log)
     keeper = again(state, keeper)
     found = keeper.purge_log()
     assert found.seq == purge_log.seq
     assert found.admit(1, b"http://a/", [b"t%d" % (count - 1)]).verdict is PurgeState.GONE
     assert found.admit(1, b"http://a/", [b"other"]).verdict is PurgeState.KEPT
-    assert keeper.purge(Purge(Kind.ALL), ME) == count + 1
+    assert keeper.record_purges([Order(Purge(Kind.ALL), ME)], None) == [count + 1]
     keeper.close()
 
 
@@ -135,7 +136,7 @@ def test_a_full_disk_starts_with_what_is_known_and_refuses_changes_until_there_i
     keeper = JournalStateStore.open(state)
     keeper.purge_log()
     keeper.register("region", "ap", {"tier": 2}, ME)
-    number = keeper.purge(PURGE, ME)
+    number = keeper.record_purges([Order(PURGE, ME)], None)[0]
     if killed:  # the log is still there
         left = [(path.name, path.read_bytes()) for path in state.glob("state.sqlite*")]
         keeper.close()
@@ -151,11 +152,11 @@ def test_a_full_disk_starts_with_what_is_known_and_refuses_changes_until_there_i
         assert "ap" in keeper.membership(CONFIG).regions
         assert keeper.failed and "full" in keeper.failed[0]
         with pytest.raises(JournalError) as refused:
-            keeper.purge(PURGE, ME)
+            keeper.record_purges([Order(PURGE, ME)], None)[0]
         assert refused.value.status == 503
         keeper.save_purge_log(purge_log, always=True)
         disk.clear()
-        assert keeper.purge(PURGE, ME) == number + 1
+        assert keeper.record_purges([Order(PURGE, ME)], None)[0] == number + 1
     finally:
         keeper.close()
     keeper = JournalStateStore.open(state)
@@ -172,7 +173,7 @@ def test_that_epochs_cannot_be_saved_fails_no_purge(state: Path, monkeypatch: py
 
     monkeypatch.setattr(Journal, "save_purge_log", full)
     for _ in range(SAVE_EVERY + 2):
-        purge_log.record(PURGE, 1.0, keeper.purge(PURGE, ME))
+        purge_log.record(PURGE, 1.0, keeper.record_purges([Order(PURGE, ME)], None)[0])
         keeper.save_purge_log(purge_log)
     assert keeper.failed == ["journal: database or disk is full"]
     keeper.close()

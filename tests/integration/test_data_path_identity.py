@@ -10,7 +10,7 @@ from kit.client import RawClient, Response
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 
-from edge.cache.purge import parse_purge
+from edge.cache.purge_request import parse_purge
 from edge.dataplane.caching.purging import purge
 
 TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'

@@ -16,7 +16,7 @@ import pytest
 from inprocess import Connect, Proxy, StartEdge, edge_toml, until
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin
 
-from edge.cache.purge import parse_purge
+from edge.cache.purge_request import parse_purge
 
 HEAD = b"GET /cut?a=b HTTP/1.1\r\nHost: a.example\r\nCookie: a=b\r\n\r\n"
 STORED = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 3\r\n\r\n"

@@ -16,12 +16,14 @@ from typing import Any
 
 from edge.app import build, listen
 from edge.balance.health import Admin
-from edge.cache.purge import Purge, PurgeLog
+from edge.cache.fleet.stream import Place
+from edge.cache.purge import PurgeLog
 from edge.config.loader import Config, config_hash, load_text
 from edge.control.journal import Revision
 from edge.control.link import Link, pair
 from edge.control.membership import Membership, of_file
 from edge.control.packing import unpack
+from edge.control.purging import Order
 from edge.control.registry import Change
 from edge.control.reloading import Reloading
 from edge.control.supervisor import Running, Supervisor
@@ -128,13 +130,13 @@ class MemoryKeeper:
     def purge_log(self) -> PurgeLog:
         return self._epochs
 
-    def purge(self, purge: Purge, change: Change) -> int:
-        self._write("purge", purge.to_dict())
-        self._number += 1
-        return self._number
-
-    def purge_many(self, purges: Sequence[Purge], change: Change) -> list[int]:
-        return [self.purge(purge, change) for purge in purges]
+    def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]:
+        numbers: list[int | None] = []
+        for order in orders:
+            self._write("purge", order.purge.to_dict())
+            self._number += 1
+            numbers.append(self._number)
+        return numbers
 
     def save_purge_log(self, purge_log: PurgeLog) -> None:
         self._epochs = PurgeLog.from_dict(purge_log.to_dict())

@@ -13,7 +13,7 @@ from kit.origin import Pause, Step
 
 from edge.adapters.disk_tier import DiskTier
 from edge.cache.body import PIECE_BYTES
-from edge.cache.purge import parse_purge
+from edge.cache.purge_request import parse_purge
 
 FRESH = "Cache-Control: max-age=600"
 BODY = random.Random(4).randbytes(3 * PIECE_BYTES + 1000)

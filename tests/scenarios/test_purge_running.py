@@ -9,7 +9,8 @@ from kit.cachelab import HOST, Lab, from_store, head, open_lab, request, until
 from kit.client import RawClient
 from kit.origin import Pause
 
-from edge.cache.purge import Purge, parse_purge
+from edge.cache.purge import Purge
+from edge.cache.purge_request import parse_purge
 from edge.cache.removal import STEP
 
 FRESH = "Cache-Control: max-age=600"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.config.loader import config_hash, load_text, warnings
+from edge.config.loader import config_hash, fleet_of, load_text
 from edge.config.routing import Timeouts
 from edge.config.types import Address, BackendUrl
 from edge.errors import ConfigError
@@ -137,7 +137,7 @@ def test_the_minimal_file_loads_with_working_defaults() -> None:
     assert route.cache is not None
     assert config.pools["web"].health is None
     assert config.pools["web"].ejection is not None
-    assert (config.snapshots, warnings(config)) == (None, [])
+    assert (config.snapshots, config.fleet, fleet_of(config)) == (None, None, None)
 
 
 def test_the_limits_are_those_of_the_security_table() -> None:
@@ -166,7 +166,9 @@ def test_the_whole_surface_loads() -> None:
     assert config.snapshots is not None
     assert config.snapshots.incremental is not None
     assert config.snapshots.incremental.interval == 900
-    assert [line.partition(":")[0] for line in warnings(config)] == ["cache.shared"]
+    fleet = fleet_of(config)
+    assert fleet is not None and config.cache.shared is not None
+    assert (config.fleet, fleet.url) == (None, config.cache.shared.url), "what is shared has to be purged"
 
 
 def test_routes_and_backends_take_what_they_leave_out_from_above() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.cache import purge as module
-from edge.cache.purge import MAX_LOG_BYTES, Kind, Purge, PurgeLog, PurgeState, base_of, host_and_path, parse_purge
+from edge.cache.purge import MAX_LOG_BYTES, Kind, Purge, PurgeLog, PurgeState, base_of, host_and_path
+from edge.cache.purge_request import parse_purge
 from edge.errors import BadRequest
 
 KEY = b"http://x/a/b?q=1"
@@ -71,7 +72,7 @@ def test_a_soft_purge_says_since_when_and_a_hard_one_wins() -> None:
     purge_log = PurgeLog()
     before = purge_log.now_seq()
     purge_log.record(parse_purge({"host": "x", "soft": True}), 7.0)
-    assert purge_log.admit(before, KEY, ()) == (PurgeState.STALE, 7.0)
+    assert purge_log.admit(before, KEY, ()) == (PurgeState.STALE, 7.0, False)
     purge_log.record(parse_purge({"tag": "t"}), 8.0)
     assert verdict(purge_log, before, KEY, b"t") is PurgeState.GONE
     assert verdict(purge_log, before, KEY) is PurgeState.STALE

@@ -10,7 +10,8 @@ import orjson
 from aiohttp import web
 
 from edge.cache.prefetch import parse_warm_list
-from edge.cache.purge import Purge, parse_purge
+from edge.cache.purge import Purge
+from edge.cache.purge_request import parse_purge
 from edge.control.admin.errors import Refusal
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, number, read_body
 from edge.control.admin.views import Shown
@@ -56,7 +57,7 @@ async def purge(request: web.Request) -> web.Response:
     supervisor = request.app[SUPERVISOR]
     if "items" not in given:
         return answer(await supervisor.purge(parse_purge(asked), change))
-    return answer({"purges": await supervisor.purging.purge(_purges(asked), change)})
+    return answer({"purges": await supervisor.purge_many(_purges(asked), change)})
 
 
 def _purges(asked: dict[str, Any]) -> list[Purge]:

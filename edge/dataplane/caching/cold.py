@@ -69,8 +69,8 @@ def begun(
     if found is not None:
         return False
     may = store.flights.may_go(key, exchange.started_at)
-    if may is False:
-        return False
+    if may is False or (may is True and store.shared is not None and store.shared.usable):
+        return False  # somebody may have it
     exchange.verdict = "miss"
     exchange.follower = cold = Cold(exchange, store, rules, turns, None if may is True else may)
     if may is True:

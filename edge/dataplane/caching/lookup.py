@@ -21,6 +21,7 @@ from edge.dataplane.caching.cold import begun
 from edge.dataplane.caching.fill import Fill
 from edge.dataplane.caching.follower import Follower, FollowerCallbacks, LookupResult, request_of
 from edge.dataplane.caching.hit import serve
+from edge.dataplane.caching.others import ask_others
 from edge.dataplane.caching.refresh import refresh
 from edge.dataplane.caching.tiers import Merged, consult
 from edge.dataplane.upstream.fetch import forward as forward_plain
@@ -74,6 +75,9 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
         if exchange.from_disk:
             decide(exchange, request, vary_names)
             return
+    asks = store.shared is not None and not exchange.asked_others and decision.act in _ASKS_DISK
+    if asks and not ask_others(exchange, request, lambda: decide(exchange, request, vary_names)):
+        return
     stored = decision.stored
     if decision.act in (Action.FRESH, Action.STALE_OK) and found is not None and stored is not None:
         store.index.used(found, stored)
@@ -158,6 +162,7 @@ def look_again(follower: Follower) -> None:
     store = exchange.worker.store
     assert store is not None and exchange.key is not None
     exchange.found, exchange.asked_disk = store.index.get(exchange.key), False
+    exchange.asked_others = False
     decide(exchange, follower.asked.request, follower.vary_names)
 
 

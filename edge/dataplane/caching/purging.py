@@ -97,6 +97,13 @@ class Purging:
             each.then(look)
 
 
+def names_of(worker: Worker, asked: Purge) -> list[Purge]:
+    """A purge under every key that it has here."""
+    if asked.kind is not Kind.URL:
+        return [asked]
+    return [replace(asked, value=key) for key in keys_of(worker, asked.value)]
+
+
 def keys_of(worker: Worker, url: bytes) -> list[bytes]:
     """The keys that a URL may be stored under, without what fields add to them."""
     scheme, _, rest = uri_of(url).partition(b"://")

@@ -19,9 +19,9 @@ from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
 from edge.cache.removal import Removal
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
-from edge.dataplane.caching.tiers import newer_of, together
+from edge.dataplane.caching.tiers import newer_of, together, trusted
 from edge.http.message import Fields, RequestHead, ResponseHead
-from edge.ports import DiskTier
+from edge.ports import DiskTier, SharedTier
 
 if TYPE_CHECKING:
     from edge.dataplane.caching.prefetch import Prefetcher
@@ -51,6 +51,10 @@ class Store:
         self.announce: Callable[[Purge], None] | None = None
         self.disk: DiskTier | None = None
         self.looked: tuple[bytes, tuple[Stored, ...]] | None = None  # what the quick way found and could not use
+        self.shared: SharedTier | None = None
+        self.shared_hits = 0  # requests that were answered by what another machine had stored
+        self.blind = False  # purges of other machines may be missed: what is stored is validated before each use
+        self.may_be_blind_at: float | None = None  # when, if the control plane says nothing more; monotonic
         self.disk_hits = 0  # requests that were answered by what the disk had and memory had not
         self.share = budget_bytes // MEMORY_SHARE  # a larger response does not go through memory where there is a disk
         self.events: list[dict[str, Any]] = []  # for the operator, until the agent takes them
@@ -88,6 +92,11 @@ class Store:
         self.disk = disk
         disk.purge_log = lambda: self.index.purge_log
 
+    def use_shared(self, shared: SharedTier) -> None:
+        """Have a tier that machines share."""
+        self.shared = shared
+        shared.purges, shared.clock = lambda: self.index.purge_log, lambda: self.clock()
+
     def is_hot(self, key: bytes) -> bool:
         """Whether memory has it and it was used since: the disk keeps it too. Asked from a thread."""
         return self.index.is_hot(key)
@@ -106,7 +115,7 @@ class Store:
         found = self.index.peek(key)
         memory: tuple[Stored, ...] = found.variants if found is not None else ()
         disk = self.disk.look(key) if self.disk is not None else None
-        newer = newer_of(memory, disk or ())
+        newer = newer_of(memory, trusted(self, disk) or ())
         return together(memory, newer) if newer else memory
 
     def rivals(self, stored: Stored) -> tuple[Stored, ...]:
@@ -119,12 +128,18 @@ class Store:
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def put(self, stored: Stored, seq: int, now: float) -> None:
-        """Keep a whole response whose fill started at `seq`, in both tiers."""
+        """Keep a whole response whose fill started at `seq`, in every tier."""
+        if self.blind:
+            stored = stored.distrusted()
         if stored.part is not None:
             self._limit_parts(stored)
         found = self.index.put(stored, now, seq, min_uses=1)
-        if self.disk is not None and found is not Put.PURGED and found is not Put.VARY_LIMIT:
+        if found is Put.PURGED or found is Put.VARY_LIMIT:
+            return
+        if self.disk is not None:
             self.disk.put(stored, seq)
+        if self.shared is not None:
+            self.shared.put(stored, seq)
 
     def _limit_parts(self, stored: Stored) -> None:
         """Let the oldest parts of its URL go: a look-up reads all that there are."""
@@ -136,8 +151,14 @@ class Store:
 
     def replace(self, old: Stored, new: Stored, seq: int, now: float) -> None:
         """Keep a validated head, with the same body, in the place of the old one."""
+        if self.blind:
+            new = new.distrusted()
         found = self.index.replace(old, new, now, seq)
-        if self.disk is None or found is Put.PURGED:
+        if found is Put.PURGED:
+            return
+        if self.shared is not None:
+            self.shared.put(new, seq)
+        if self.disk is None:
             return
         if old.variant != new.variant:
             self.disk.remove(old)
@@ -196,8 +217,18 @@ class Store:
 
     def _invalidate(self, purge: Purge, now: float) -> None:
         self.purge(purge, now)
+        if self.shared is not None:
+            self.shared.view.invalidated(purge, now)
         if self.announce is not None:
             self.announce(purge)
+
+    def go_blind(self) -> None:
+        """Purges of other machines may be missed from now on: everything is validated before it is used."""
+        if not self.blind:
+            self.blind = True
+            self.purge(Purge(Kind.ALL, soft=True, distrust=True), self.clock())
+        if self.shared is not None:
+            self.shared.view.in_step = False
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
@@ -207,6 +238,8 @@ class Store:
             self.late_s = max(0.0, now - self._ticked_at - TICK_S)
         self._ticked_at = now
         self.flights.tick(now)
+        if self.may_be_blind_at is not None and now >= self.may_be_blind_at:
+            self.go_blind()
         for prefetcher in self.prefetchers:
             prefetcher.tick(self, now)
         self.index.sweep(SWEEP_STEPS, self.clock())
@@ -216,6 +249,8 @@ class Store:
             self._resized = self.index.resize(self._budget, RESIZE_STEPS, self.clock())
         if self.disk is not None:
             self.disk.tick()
+        if self.shared is not None:
+            self.shared.tick()
 
     async def warm(self, urls: list[str], progress: Progress) -> dict[str, Any]:
         """Fetch URLs into the store; what came of it."""
@@ -231,6 +266,7 @@ class Store:
             "flights": len(self.flights),
             **self._prefetched(),
             **self._on_disk(),
+            **self._shared(),
         }
 
     def _on_disk(self) -> dict[str, float]:
@@ -238,10 +274,18 @@ class Store:
             return {}
         return {"disk_hits": self.disk_hits, **{f"disk_{name}": value for name, value in self.disk.stats().items()}}
 
+    def _shared(self) -> dict[str, float]:
+        if self.shared is None:
+            return {}
+        stats = {f"shared_{name}": value for name, value in self.shared.stats().items()}
+        return {**stats, "shared_hits": self.shared_hits}
+
     def take_events(self) -> list[dict[str, Any]]:
         """What an operator should hear of the tiers, since the last time."""
         found, self.events = self.events, []
-        return found if self.disk is None else [*found, *self.disk.events()]
+        for tier in (self.disk, self.shared):
+            found += tier.events() if tier is not None else []
+        return found
 
     def _prefetched(self) -> dict[str, float]:
         sums: dict[str, float] = {}

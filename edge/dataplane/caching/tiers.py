@@ -37,7 +37,7 @@ def from_disk(store: Store, key: bytes) -> Stored | None:
     """
     disk = store.disk
     assert disk is not None
-    found = disk.look(key)
+    found = trusted(store, disk.look(key))
     if found is None:
         return None
     if len(found) == 1 and found[0].simple and found[0].is_fresh(store.clock()):
@@ -60,7 +60,7 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
     assert store is not None and store.disk is not None and key is not None
     exchange.asked_disk = True
     looked, store.looked = store.looked, None
-    found = looked[1] if looked is not None and looked[0] == key else store.disk.look(key)
+    found = looked[1] if looked is not None and looked[0] == key else trusted(store, store.disk.look(key))
     if found is not None:
         _take(exchange, store, key, found)
         return True
@@ -70,7 +70,7 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
             return
         try:
             exchange.found = store.index.peek(key)
-            _take(exchange, store, key, found)
+            _take(exchange, store, key, trusted(store, found) or ())
             again()
         except Exception as error:
             if not isinstance(error, EdgeError):
@@ -80,6 +80,11 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
 
     store.disk.look_later(key, come)
     return False
+
+
+def trusted(store: Store, found: tuple[Stored, ...] | None) -> tuple[Stored, ...] | None:
+    """What may be believed of what a tier has: while purges of other machines may be missed, it is validated first."""
+    return tuple(one.distrusted() for one in found) if store.blind and found else found
 
 
 def _take(exchange: Exchange, store: Store, key: bytes, found: Sequence[Stored]) -> None:

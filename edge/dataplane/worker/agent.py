@@ -1,6 +1,6 @@
 """The worker's side of the link: does what the control plane says, tells it what happened.
 
-    down  VIEW MEMBERS PURGE ASK WARM DRAIN REOPEN PREPARE COMMIT ABANDON
+    down  VIEW MEMBERS PURGE FLEET ASK WARM DRAIN REOPEN PREPARE COMMIT ABANDON
     up    COUNTS (1/s) REPORT, EVENT (when it happened) ACK PROGRESS
 
 One rule: an ACK says that it is done, not that it will be: whatever the worker serves after it follows the new state.
@@ -20,6 +20,7 @@ from edge.balance.geo import GeoMap
 from edge.balance.health import Admin, Health
 from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
+from edge.dataplane.caching.others import follow, purged
 from edge.dataplane.caching.purging import Purging
 from edge.dataplane.worker.explain import explain
 from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
@@ -64,6 +65,7 @@ class Agent:
         self._does: dict[Kind, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
             Kind.VIEW: self._view,
             Kind.MEMBERS: self._members,
+            Kind.FLEET: self._fleet,
             Kind.ASK: self._ask,
             Kind.DRAIN: self._drain,
             Kind.REOPEN: self._reopen,
@@ -79,6 +81,8 @@ class Agent:
         if self.worker.store is not None:
             self.worker.store.announce = self._announce
         self.worker.tell = self._event
+        if first.get("fleet") is not None:
+            follow(self.worker, first["fleet"])
         self._members(first["members"])
         self._view(first["view"])
 
@@ -242,7 +246,9 @@ class Agent:
 
     def _purge(self, frame: Frame) -> None:
         """Put a purge in force, and answer when it is counted: with marks where the disk tier is to count the rest."""
-        purging = Purging(self.worker, Purge.from_dict(frame.body["purge"]), frame.body["number"])
+        asked = Purge.from_dict(frame.body["purge"])
+        purging = Purging(self.worker, asked, frame.body["number"])
+        purged(self.worker, asked, frame.body.get("position"))
 
         def answer() -> None:
             found: dict[str, Any] = {"count": purging.count}
@@ -252,6 +258,10 @@ class Agent:
             self._answer(ack(frame, found))
 
         purging.then(answer)
+
+    def _fleet(self, body: dict[str, Any]) -> None:
+        """Where the machine stands in its fleet."""
+        follow(self.worker, body)
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """A question of an operator."""

@@ -357,4 +357,6 @@ class Worker:
             self._timer = None
         if self.store is not None and self.store.disk is not None:
             await asyncio.to_thread(self.store.disk.close)
+        if self.store is not None and self.store.shared is not None:
+            await self.store.shared.close()
         self.log.close()

@@ -1,0 +1,101 @@
+"""What a machine's part in a fleet needs of the machine: who it is, and who carries purges out on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge.cache.fleet.machines import Beat
+from edge.cache.fleet.purges import FleetPurge
+from edge.cache.fleet.stream import Entry, Place
+from edge.cache.purge import Purge
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """The values of `[fleet]`, and who this is."""
+
+    name: str
+    identity: str
+    region: str
+    version: str
+    max_blind_s: float
+    ack_timeout_s: float
+    key: bytes = b""  # of seals
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An entry of the stream, read."""
+
+    entry: Entry
+    asked: FleetPurge
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A purge that was carried out here alone, with the journal's number of it."""
+
+    number: int
+    purge: Purge
+    actor: str
+    reason: str
+
+
+class FleetServer(Protocol):
+    """The server that machines share. Every call is bounded in time and raises FleetAway."""
+
+    async def beat(self, identity: str, told: dict[str, Any]) -> Beat:
+        """Register or renew a machine (nothing is written without an identity); what the server says."""
+
+    async def publish(self, history: str, mark: str, payload: bytes) -> int:
+        """The position of a purge in the stream. Raises HistoryChanged."""
+
+    async def begin(self, instead_of: str, history: str) -> None:
+        """An empty stream with a history of its own, unless another machine was faster."""
+
+    async def certify(self, place: Place) -> None:
+        """The server's new process goes on with the stream, whose last entry this is."""
+
+    async def read(self, position: int, wait_s: float = 0.0) -> list[Entry]:
+        """The entries from a position on, some at a time; with `wait_s`, the next ones as soon as there are any."""
+
+    async def read_all(self) -> list[Entry]:
+        """All that the stream holds."""
+
+    async def close(self) -> None:
+        """Let go."""
+
+
+class FleetHost(Protocol):
+    """What carries purges out on this machine, and remembers the place in the stream."""
+
+    async def apply(
+        self, arrived: Sequence[Arrived], place: Place, recorded: Callable[[Arrived], None]
+    ) -> list[dict[str, Any]]:
+        """Durable, together with the place, and in every worker; an answer for each. Raises EdgeError.
+
+        `recorded` is called when a purge is what a worker that starts now begins with.
+        """
+
+    async def distrust(self, why: str) -> None:
+        """As `apply`, for a purge of this machine alone: all that is stored is validated before it is used."""
+
+    def tell(self, body: dict[str, Any]) -> None:
+        """Tell every worker where the fleet stands."""
+
+    def facts(self) -> dict[str, Any]:
+        """What others are told of this machine."""
+
+    def keep(self, place: Place) -> None:
+        """The place, durable. Raises EdgeError."""
+
+    def unsent(self) -> list[Unsent]:
+        """What is not in the stream yet."""
+
+    def sent(self, number: int) -> None:
+        """Purges up to this one are."""
+
+    def event(self, kind: str, facts: dict[str, Any]) -> None:
+        """For the operator."""

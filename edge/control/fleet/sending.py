@@ -1,0 +1,139 @@
+"""Purges on their way into the stream, and the wait until every machine has carried them out.
+
+    operator's, in step      published ─► comes back through the stream like anybody's ─► carried out here ─► the others
+    operator's, not in step  carried out here alone, kept in the journal ─► published when in step again
+    unsafe requests'         carried out by the worker ─► queue ─► published, nobody waits
+
+One rule: "applied on N of N" counts every machine that may still serve what was stored (`cache.fleet.machines`); where
+that cannot be known, the answer says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from secrets import token_hex
+from time import monotonic
+from typing import Any
+
+from edge.cache.fleet.machines import Machine, Machines
+from edge.cache.fleet.purges import UNREADABLE, FleetPurge
+from edge.cache.fleet.stream import Place
+from edge.cache.purge import Purge
+from edge.control.fleet.host import FleetHost, FleetServer, FleetSettings
+from edge.errors import FleetAway
+
+ASK_MIN_S, ASK_MAX_S = 0.001, 0.02  # between looks at how far the others are
+APPLY_S = 5.0  # how long an own purge may take to come back from the stream and be carried out
+SILENT_S = 3.0  # a purge does not wait for a machine that was not heard of for so long
+MOST_UNSENT = 4096  # invalidations that wait; beyond, everything is distrusted everywhere
+
+
+class Sending:
+    """One machine's."""
+
+    def __init__(self, settings: FleetSettings, server: FleetServer, machines: Machines, host: FleetHost) -> None:
+        self._settings = settings
+        self._server = server
+        self._machines = machines
+        self._host = host
+        self._waiting: dict[Purge, None] = {}  # invalidations, in order
+        self._mine: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self.wake = asyncio.Event()
+
+    # -- operators -----------------------------------------------------------------------------------------------------
+
+    async def purge(
+        self, place: Place, run: str, purges: Sequence[Purge], actor: str, reason: str
+    ) -> list[dict[str, Any]]:
+        """Put purges into the stream, wait until they are carried out here, then for the others.
+
+        Raises FleetAway where one may not be in the stream: carry them out here, and keep them to be sent.
+        """
+        marks = [token_hex(8) for _ in purges]
+        position = 0
+        for mark in marks:
+            self._mine[mark] = asyncio.get_running_loop().create_future()
+        done = asyncio.gather(*(self._mine[mark] for mark in marks))
+        try:
+            for mark, purge in zip(marks, purges, strict=True):
+                payload = self._payload(purge, True, actor, reason)
+                position = await self._server.publish(place.history, mark, payload)
+            answers = await asyncio.wait_for(done, APPLY_S)
+        except TimeoutError:
+            raise FleetAway("the stream's purges are not carried out here") from None
+        finally:
+            done.cancel()
+            for mark in marks:
+                self._mine.pop(mark, None)
+        machines = await self._acknowledged(place.history, run, position)
+        return [{**answer, "machines": machines} for answer in answers]
+
+    def carried_out(self, mark: str, answer: dict[str, Any]) -> None:
+        """An entry of the stream has been applied here."""
+        waiting = self._mine.get(mark)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    async def _acknowledged(self, history: str, run: str, position: int) -> dict[str, Any]:
+        until, wait_s = monotonic() + self._settings.ack_timeout_s, ASK_MIN_S
+        while True:
+            try:
+                beat = await self._server.beat("", {})
+                self._machines.see(beat.machines, beat.time, monotonic())
+                self._machines.history_is(beat.history_age_s)
+            except FleetAway:
+                pass  # as far as it was known
+            now = monotonic()
+            done, late = self._machines.waiting(history, run, position, now)
+            awaited = [machine for machine in late if self._machines.silent_s(machine.id, now) <= SILENT_S]
+            if now >= until or not (awaited or self._machines.may_grow):
+                return shown(done, late, self._machines.sure)
+            await asyncio.sleep(wait_s)
+            wait_s = min(ASK_MAX_S, wait_s * 2)
+
+    def alone(self) -> dict[str, Any]:
+        """As after `purge`, where only this machine has carried it out."""
+        own = self._settings.identity
+        others = [machine.name for machine, _ in self._machines.all(monotonic()) if machine.id != own]
+        return {"applied": 1, "of": 1 + len(others), "late": others, "sent": False, "sure": False}
+
+    # -- what is sent later --------------------------------------------------------------------------------------------
+
+    def invalidated(self, purge: Purge) -> None:
+        """An unsafe request made something invalid here: the others are to follow."""
+        if len(self._waiting) >= MOST_UNSENT:
+            self._waiting = {UNREADABLE: None}
+        self._waiting[purge] = None
+        self.wake.set()
+
+    async def send_unsent(self, place: Place) -> bool:
+        """Send what was purged or made invalid here alone; whether there was something. Nothing is waited for where
+        there was not. Raises FleetAway, HistoryChanged."""
+        found = bool(self._waiting)
+        while lasting := self._host.unsent():
+            found = True
+            for each in lasting:
+                payload = self._payload(each.purge, True, each.actor, each.reason)
+                await self._server.publish(place.history, token_hex(8), payload)
+                self._host.sent(each.number)
+        while self._waiting:
+            purge = next(iter(self._waiting))
+            await self._server.publish(place.history, token_hex(8), self._payload(purge, False))
+            self._waiting.pop(purge, None)
+        return found
+
+    def _payload(self, purge: Purge, lasting: bool, actor: str = "", reason: str = "") -> bytes:
+        asked = FleetPurge(purge, lasting, self._settings.identity, actor, reason)
+        return asked.dumps(self._settings.key)
+
+
+def shown(done: list[Machine], late: list[Machine], sure: bool) -> dict[str, Any]:
+    """For the answer to an operator."""
+    return {
+        "applied": len(done),
+        "of": len(done) + len(late),
+        "late": [machine.name for machine in late],
+        "sent": True,
+        "sure": sure,
+    }

@@ -1,0 +1,67 @@
+"""A real redis-server on a free loopback port, which a test may stop, let go on, kill and start again.
+
+One rule: it keeps nothing on disk unless told, and every file is in the directory that it is given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+from kit.ports import LOOPBACK, free_port
+from kit.processes import Process
+
+
+class RedisProcess(Process):
+    """`start` returns when it answers."""
+
+    def __init__(self, directory: Path, port: int, options: tuple[str, ...]) -> None:
+        self.port, self.options = port, options
+        command = [_program(), "--port", str(port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no"]
+        super().__init__([*command, "--dir", str(directory), *options], directory, "redis")
+
+    @classmethod
+    def start(cls, directory: Path, *options: str, port: int = 0) -> RedisProcess:
+        """A server with further options as on its command line."""
+        server = cls(directory, port or free_port(), options)
+        server.wait_ready(lambda: server.answers)
+        return server
+
+    def again(self) -> RedisProcess:
+        """Another process at the same port, empty."""
+        return RedisProcess.start(self.directory, *self.options, port=self.port)
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def answers(self) -> bool:
+        try:
+            return self.say("PING")[:1] in (b"+", b"-")
+        except OSError:
+            return False
+
+    def say(self, *words: str | bytes) -> bytes:
+        """One command; its answer as it comes, up to 64 KiB."""
+        raw = [word.encode() if isinstance(word, str) else word for word in words]
+        with socket.create_connection((LOOPBACK, self.port), 2) as sock:
+            sock.settimeout(2)
+            sock.sendall(b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw))
+            return sock.recv(65536)
+
+    def pause(self) -> None:
+        """It accepts connections (the kernel does) and answers nothing."""
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `pause`."""
+        self.signal(signal.SIGCONT)
+
+
+def _program() -> str:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    assert found is not None, "these tests need redis-server (Debian's package of that name)"
+    return found
