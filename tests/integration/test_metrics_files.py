@@ -19,7 +19,8 @@ from kit.origin import ScriptedOrigin
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from edge.control.admin.exposition import OPEN_TYPE, content_type, exposition
+from edge.control.admin.exposition import content_type, exposition
+from edge.control.admin.metric_text import END, OPEN_TYPE, counter, gauge, histogram
 from edge.control.admin.views import Shown
 from edge.control.admin.vitals import Vitals
 
@@ -167,3 +168,24 @@ async def test_promtool_agrees(whole: Whole) -> None:
 def promtool(*what: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """`promtool check …`."""
     return subprocess.run(["promtool", "check", *what], input=given, capture_output=True, text=True, check=False)
+
+
+def test_odd_names_and_numbers_survive_both_formats() -> None:
+    odd = 'a"b\\c\nd{e}é'
+    rows = [((("x", odd), ("y", "")), 3), ((("x", "z"), ("y", "1")), 0.25)]
+    buckets = [((("x", odd),), [1, 0, 2], 7.5), ((), [0, 0, 0], 0)]
+    for newer, read in ((False, families), (True, open_families)):
+        text = counter("edge_a", "A\\B\nC", rows, newer) + gauge("edge_b", "b", [((), 1e300)])
+        text += histogram("edge_c_seconds", "c", (0.001, 1), buckets) + (END if newer else "")
+        found = {(each.name, *sorted(each.labels.items())): each.value for each in _samples(read(text))}
+        assert found[("edge_a_total", ("x", odd), ("y", ""))] == 3
+        assert found[("edge_a_total", ("x", "z"), ("y", "1"))] == 0.25
+        assert found[("edge_b",)] == 1e300
+        assert found[("edge_c_seconds_bucket", ("le", "+Inf"), ("x", odd))] == 3
+        assert found[("edge_c_seconds_bucket", ("le", "1.0"), ("x", odd))] == 1
+        assert found[("edge_c_seconds_sum", ("x", odd))] == 7.5
+
+
+def _samples(found: Iterator[Any]) -> Iterator[Any]:
+    for family in found:
+        yield from family.samples

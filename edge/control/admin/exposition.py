@@ -1,23 +1,16 @@
-"""The Prometheus text of what is known: totals, gauges, readiness, region health.
+"""What `/metrics` says: totals, gauges, readiness, region health; a family at a time.
 
 One rule: names and help texts stand once, in `edge.metrics.HELP` and in the tables here; this file looks nothing up on
-a request path, it runs when someone scrapes.
+a request path, it runs when someone scrapes, and lets the loop turn between families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
-from prometheus_client.registry import Collector
-
+from edge.control.admin.metric_text import CONTENT_TYPE, END, OPEN_TYPE, Labels, Row, counter, gauge, histogram
 from edge.control.totals import Totals
 from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 ROUTE_NUMBERS = ("bytes_in", "bytes_out", "cache_out", "origin_in", "origin_out", "own")
 BACKEND_NUMBERS = ("attempts", "retries", "origin_in", "origin_out")
@@ -36,104 +29,7 @@ WORDS = {  # name: labels (a word of several has tabs between them), help
 }
 
 Extra = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]  # name, help, labels, value
-
-
-class _Collected(Collector):
-    def __init__(self, totals: Totals, extra: Extra) -> None:
-        self._totals = totals
-        self._extra = extra
-
-    def collect(self) -> Iterator[Metric]:
-        totals = self._totals
-        routes = [((name,), meter) for name, meter in totals.routes.items()]
-        backends = [(key, meter) for key, meter in totals.backends.items()]
-        regions = [((name,), meter) for name, meter in totals.regions.items()]
-        yield from _requests("edge", ["route"], routes)
-        yield from _words("edge", ["route"], routes)
-        for name in ROUTE_NUMBERS:
-            yield _numbers("edge", name, ["route"], routes)
-        yield _latency("edge", ["route"], routes)
-        yield _latency("edge", ["route"], routes, "first_byte")
-        yield from _requests("edge_backend", ["pool", "backend"], backends)
-        for name in BACKEND_NUMBERS:
-            yield _numbers("edge_backend", name, ["pool", "backend"], backends)
-        yield _latency("edge_backend", ["pool", "backend"], backends)
-        yield from _requests("edge_region", ["region"], regions)
-        for name, help_text in COUNTERS.items():
-            yield CounterMetricFamily(f"edge_{name}", help_text, value=totals.counters.get(name, 0))
-        for name, (labels, help_text) in WORDS.items():
-            family = CounterMetricFamily(f"edge_{name}", help_text, labels=labels)
-            for word, count in totals.words.get(name, {}).items():
-                family.add_metric(word.split("\t"), count)
-            yield family
-        yield GaugeMetricFamily("edge_connections", "Open client connections", value=totals.gauge("connections"))
-        yield self._in_flight()
-        for name, value in sorted(totals.store().items()):
-            yield GaugeMetricFamily(f"edge_store_{name}", f"The stores' {name}, over all workers", value=value)
-        yield from self._others()
-
-    def _in_flight(self) -> Metric:
-        family = GaugeMetricFamily(
-            "edge_backend_in_flight", "Requests that are at a backend now", labels=["pool", "backend"]
-        )
-        for pool, identity in self._totals.backends:
-            family.add_metric([pool, identity], self._totals.in_flight(pool, identity))
-        return family
-
-    def _others(self) -> Iterator[Metric]:
-        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
-        for name, help_text, labels, value in self._extra():
-            family = families.get(name)
-            if family is None:
-                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                family = families[name] = kind(name, help_text, labels=list(labels))
-            family.add_metric(list(labels.values()), value)
-        yield from families.values()
-
-
-Rows = Sequence[tuple[tuple[str, ...], Meter]]
-
-
-def _requests(prefix: str, labels: list[str], rows: Rows) -> Iterator[Metric]:
-    requests = CounterMetricFamily(f"{prefix}_requests", HELP["requests"], labels=labels)
-    status = CounterMetricFamily(f"{prefix}_responses", HELP["status"], labels=[*labels, "class"])
-    errors = CounterMetricFamily(f"{prefix}_errors", HELP["errors"], labels=[*labels, "error"])
-    for key, meter in rows:
-        requests.add_metric(list(key), meter.requests)
-        for at, count in enumerate(meter.status):
-            if count:
-                status.add_metric([*key, f"{at}xx" if at else "aborted"], count)
-        for word, count in meter.errors.items():
-            errors.add_metric([*key, word], count)
-    yield from (requests, status, errors)
-
-
-def _words(prefix: str, labels: list[str], rows: Rows) -> Iterator[Metric]:
-    for name, label in (("verdicts", "verdict"), ("reasons", "reason")):
-        family = CounterMetricFamily(f"{prefix}_cache_{name}", HELP[name], labels=[*labels, label])
-        for key, meter in rows:
-            for word, count in getattr(meter, name).items():
-                family.add_metric([*key, word], count)
-        yield family
-
-
-def _numbers(prefix: str, name: str, labels: list[str], rows: Rows) -> Metric:
-    family = CounterMetricFamily(f"{prefix}_{name}", HELP[name], labels=labels)
-    for key, meter in rows:
-        family.add_metric(list(key), getattr(meter, name))
-    return family
-
-
-def _latency(prefix: str, labels: list[str], rows: Rows, name: str = "latency") -> Metric:
-    family = HistogramMetricFamily(f"{prefix}_{name}_seconds", HELP[name], labels=labels)
-    for key, meter in rows:
-        histogram: Histogram = getattr(meter, name)
-        seen, buckets = 0, []
-        for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), histogram.counts, strict=True):
-            seen += count
-            buckets.append((bound, float(seen)))
-        family.add_metric(list(key), buckets, histogram.total_s)
-    return family
+Rows = Sequence[tuple[Labels, Meter]]
 
 
 def content_type(accept: str) -> str:
@@ -143,8 +39,82 @@ def content_type(accept: str) -> str:
 
 def exposition(totals: Totals, extra: Extra, wanted: str = CONTENT_TYPE) -> bytes:
     """The whole text; `extra` gives what is not counted by workers: gauges, and counters by their `_total`."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(totals, extra))
-    if wanted == OPEN_TYPE:
-        return bytes(openmetrics(registry))  # type: ignore[no-untyped-call]
-    return bytes(generate_latest(registry))
+    return "".join(families(totals, extra, wanted)).encode()
+
+
+def families(totals: Totals, extra: Extra, wanted: str) -> Iterator[str]:
+    """The same, a family at a time."""
+    newer = wanted == OPEN_TYPE
+    yield from _counted(totals, newer)
+    for name, help_text in COUNTERS.items():
+        yield counter(f"edge_{name}", help_text, [((), totals.counters.get(name, 0))], newer)
+    for name, (labels, help_text) in WORDS.items():
+        words = totals.words.get(name, {}).items()
+        rows = [(tuple(zip(labels, word.split("\t"), strict=True)), count) for word, count in words]
+        yield counter(f"edge_{name}", help_text, rows, newer)
+    yield gauge("edge_connections", "Open client connections", [((), totals.gauge("connections"))])
+    flying = [((("pool", pool), ("backend", name)), totals.in_flight(pool, name)) for pool, name in totals.backends]
+    yield gauge("edge_backend_in_flight", "Requests that are at a backend now", flying)
+    for name, value in sorted(totals.store().items()):
+        yield gauge(f"edge_store_{name}", f"The stores' {name}, over all workers", [((), value)])
+    yield from _others(extra, newer)
+    if newer:
+        yield END
+
+
+def _counted(totals: Totals, newer: bool) -> Iterator[str]:
+    """What requests, backends and regions counted."""
+    routes: Rows = [((("route", name),), meter) for name, meter in totals.routes.items()]
+    backends: Rows = [((("pool", pool), ("backend", name)), meter) for (pool, name), meter in totals.backends.items()]
+    regions: Rows = [((("region", name),), meter) for name, meter in totals.regions.items()]
+    yield from _requests("edge", routes, newer)
+    for name, label in (("verdicts", "verdict"), ("reasons", "reason")):
+        yield counter(f"edge_cache_{name}", HELP[name], _by_word(routes, name, label), newer)
+    for name in ROUTE_NUMBERS:
+        yield _number("edge", name, routes, newer)
+    yield _latency("edge_latency_seconds", "latency", routes)
+    yield _latency("edge_first_byte_seconds", "first_byte", routes)
+    yield from _requests("edge_backend", backends, newer)
+    for name in BACKEND_NUMBERS:
+        yield _number("edge_backend", name, backends, newer)
+    yield _latency("edge_backend_latency_seconds", "latency", backends)
+    yield from _requests("edge_region", regions, newer)
+
+
+def _requests(prefix: str, rows: Rows, newer: bool) -> Iterator[str]:
+    yield _number(prefix, "requests", rows, newer)
+    status = [
+        ((*labels, ("class", f"{at}xx" if at else "aborted")), count)
+        for labels, meter in rows
+        for at, count in enumerate(meter.status)
+        if count
+    ]
+    yield counter(f"{prefix}_responses", HELP["status"], status, newer)
+    yield counter(f"{prefix}_errors", HELP["errors"], _by_word(rows, "errors", "error"), newer)
+
+
+def _by_word(rows: Rows, name: str, label: str) -> list[Row]:
+    return [((*labels, (label, word)), count) for labels, meter in rows for word, count in getattr(meter, name).items()]
+
+
+def _number(prefix: str, name: str, rows: Rows, newer: bool) -> str:
+    return counter(f"{prefix}_{name}", HELP[name], [(labels, getattr(meter, name)) for labels, meter in rows], newer)
+
+
+def _latency(name: str, which: str, rows: Rows) -> str:
+    found = []
+    for labels, meter in rows:
+        each: Histogram = getattr(meter, which)
+        found.append((labels, each.counts, each.total_s))
+    return histogram(name, HELP[which], LATENCY_BOUNDS_S, found)
+
+
+def _others(extra: Extra, newer: bool) -> Iterator[str]:
+    found: dict[str, tuple[str, list[Row]]] = {}
+    for name, help_text, labels, value in extra():
+        found.setdefault(name, (help_text, []))[1].append((tuple(labels.items()), value))
+    for name, (help_text, rows) in found.items():
+        if name.endswith("_total"):
+            yield counter(name.removesuffix("_total"), help_text, rows, newer)
+        else:
+            yield gauge(name, help_text, rows)
