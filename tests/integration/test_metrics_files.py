@@ -30,7 +30,7 @@ TOML = """
 http = ["127.0.0.1:0"]
 workers = 2
 [[listen.https]]
-address = "127.0.0.1:0"
+address = "127.0.0.2:0"
 certificates = [{ cert = "@DIR@/site.pem", key = "@DIR@/site.key" }]
 [log]
 access = "off"
