@@ -20,7 +20,7 @@ from edge.adapters.logs import AccessLog
 from edge.adapters.shared_tier import shared_tier
 from edge.adapters.sockets import bind
 from edge.adapters.tls import server_context
-from edge.applications import NOTHING_GIVEN, Applications, named
+from edge.applications import NOTHING_GIVEN, Applications, hooked, named
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
 from edge.cache.prefetch import GateRules, Sequence
 from edge.cache.rules import Directives, Rules, SetCookie
@@ -84,7 +84,7 @@ def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Gra
     """What a worker serves by; nothing that serves already is touched. Raises ConfigError."""
     pools = pool_runtimes(config, worker.turns, lasting)
     nowhere = no_pool()
-    routes = [route(each, pools.get(each.pool or "", nowhere), folder) for each in config.routes]
+    routes = [route(each, pools.get(each.pool or "", nowhere), folder, lasting.applications) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
@@ -236,15 +236,17 @@ def worker_limits(config: Config) -> WorkerLimits:
 
 
 def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_GIVEN) -> Applications | None:
-    """The applications that backends name; None when there are none. Raises ConfigError."""
-    if not named(config):
+    """The applications that backends name, and routes' hooks; None when there are none. Raises ConfigError."""
+    if not named(config) and not hooked(config):
         return None
     return Applications(config, filename, response_limits(config), heads(config), given)
 
 
-def route(values: RouteConfig, pool: PoolRuntime, folder: Path) -> Route:
+def route(values: RouteConfig, pool: PoolRuntime, folder: Path, applications: Applications | None = None) -> Route:
     """One route; `pool` has no backends where it names none. Raises ConfigError."""
-    geo = values.geo
+    geo, does = values.geo, compile_rules(values, lambda path: _content(folder, path, values.name))
+    if values.hooks and applications is not None:
+        does = applications.with_hooks(values.hooks, does)
     return Route(
         name=values.name,
         host=values.host.encode(),
@@ -262,7 +264,7 @@ def route(values: RouteConfig, pool: PoolRuntime, folder: Path) -> Route:
         upgrades=frozenset(each.encode() for each in values.upgrade),
         wish=GeoPolicy(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_GEO_POLICY,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
-        does=compile_rules(values, lambda path: _content(folder, path, values.name)),
+        does=does,
     )
 
 

@@ -7,15 +7,17 @@ never imports aiohttp's server into a worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edge.adapters.app_check import folders
-from edge.adapters.app_faults import BLOCKED, Faults
+from edge.adapters.app_faults import BLOCKED, HOOK, Faults
 from edge.config.loader import Config
 from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.onward import TIMEOUTS, Onward
+from edge.dataplane.rules.compiled import RuleSet
+from edge.dataplane.rules.hooks import Hook, with_hooks
 from edge.errors import ConfigError
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
@@ -24,11 +26,17 @@ from edge.ports import Connection, Timeouts
 if TYPE_CHECKING:
     from edge.adapters.app_link import AppLink
     from edge.adapters.app_server import AppServer
+    from edge.adapters.hook_loading import HookFunctions
     from edge.adapters.loop_watchdog import Blocked, LoopWatchdog
     from edge.adapters.memory_link import MemoryLink
     from edge.dataplane.worker.worker import Worker
 
 NOTHING_GIVEN: Mapping[str, object] = MappingProxyType({})
+
+
+def hooked(config: Config) -> list[str]:
+    """The hooks that routes name, each once."""
+    return list(dict.fromkeys(name for route in config.routes for name in route.hooks))
 
 
 def named(config: Config) -> list[str]:
@@ -49,25 +57,46 @@ class Applications:
     ) -> None:
         """Import them, but for those that are given by name. Raises ConfigError with a line for each that cannot be."""
         # Only a worker that runs one pays for it.
-        from edge.adapters.app_server import AppServer, AppUnusable, as_application, load
+        from edge.adapters.app_server import AppServer, AppUnusable, as_application, find
+        from edge.adapters.hook_loading import as_hook
 
         self.worker: Worker = None  # type: ignore[assignment]
         self._head, self._memo = head, memo
         self._servers: dict[str, AppServer] = {}
+        self._hooks: dict[str, Hook] = {}
+        self._faults: dict[str, Faults] = {}
         self._watchdog: LoopWatchdog | None = None
         problems = []
         for name in named(config):
             try:
-                if name in given:
-                    found = as_application(given[name], name)
-                else:
-                    found = load(name, folders(config.python_path, filename))
-                self._servers[name] = AppServer(name, found, self._view, self._tell)
+                found = given[name] if name in given else find(name, folders(config.python_path, filename))
+                self._servers[name] = AppServer(name, as_application(found, name), self._view, self._tell)
+            except AppUnusable as error:
+                problems.append(f"{filename}: {error.detail}")
+        for name in hooked(config):
+            try:
+                found = given[name] if name in given else find(name, folders(config.python_path, filename))
+                self._hooks[name] = self._hook(name, as_hook(found, name))
             except AppUnusable as error:
                 problems.append(f"{filename}: {error.detail}")
         if problems:
             raise ConfigError(problems)
         self._onward = self.link(lambda: asyncio.Protocol(), TIMEOUTS)  # never connects by itself: see `_dial`
+
+    def _hook(self, name: str, functions: HookFunctions) -> Hook:
+        faults = self._faults[name] = Faults(name, self._tell)
+
+        def told(evidence: str, request_id: str, error: BaseException | None) -> None:
+            if error is not None:
+                faults.raised(error, request_id)
+            else:
+                faults.add(HOOK, request_id, evidence)
+
+        return Hook(name, functions, told, faults.asked)
+
+    def with_hooks(self, names: Sequence[str], does: RuleSet) -> RuleSet:
+        """A route's rules, and its hooks after them."""
+        return with_hooks([self._hooks[name] for name in names], does)
 
     async def start(self) -> None:
         """Run their start, and watch from then on. Raises ConfigError."""
@@ -80,13 +109,13 @@ class Applications:
                 await server.start()
             except AppUnusable as error:
                 raise ConfigError([error.detail]) from None
-        files = {place: name for name in self._servers for place in files_of(name)}
+        files = {place: name for name in (*self._hooks, *self._servers) for place in files_of(name)}
         self._watchdog = LoopWatchdog(lambda frame: culprit_of(frame, files), self._blocked)
         self._watchdog.start()
 
     def _blocked(self, blocked: Blocked) -> None:
         culprit = blocked.culprit
-        faults = self._servers[culprit.app].faults
+        faults = self.faults()[culprit.app]
         faults.blocked_s += blocked.seconds
         text = f"nothing else ran for {blocked.seconds * 1000:.0f} ms: {culprit.at}"
         faults.add(BLOCKED, culprit.request_id, text, blocked.stack)
@@ -110,7 +139,7 @@ class Applications:
 
     def faults(self) -> dict[str, Faults]:
         """What each did wrong, and how often it was asked, by name."""
-        return {name: server.faults for name, server in self._servers.items()}
+        return {**self._faults, **{name: server.faults for name, server in self._servers.items()}}
 
     def backend_link(self, name: str, timeouts: Timeouts, time_limit: float = 0.0) -> AppLink:
         """The link of a backend that is this application."""

@@ -44,6 +44,10 @@ class EdgeError(Exception):
             self.status = status  # type: ignore[misc]  # one instance may narrow its class's status (413/414/431)
 
 
+class HookFailed(EdgeError):
+    """A hook of the route raised, or returned what cannot be done; told already."""
+
+
 class ClientError(EdgeError):
     """The client's doing: never counts against a backend, never repeated."""
 

@@ -29,6 +29,104 @@ class FetchLoop(FetchError):
     """The subrequest asks for what asked for it, or is nested too deep. Not caught, it becomes 508."""
 
 
+class Changes:
+    """What a hook changes in a head: lines to set and to remove, and in a request its target for the backend.
+
+    One that is always the same is best made once. Lines of framing and of the connection are the gateway's; a name, a
+    value or a target that could be read in two ways is a ValueError when it is used.
+    """
+
+    __slots__ = ("prepared", "remove", "set", "target")
+
+    def __init__(
+        self, set: Mapping[str, str] | None = None, remove: Sequence[str] = (), target: str | None = None
+    ) -> None:
+        self.set = set or {}
+        self.remove = remove
+        self.target = target
+        self.prepared: dict[str, Any] = {}  # what the gateway made of it
+
+
+class Respond:
+    """A hook's own answer to a request; it goes no further."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, body: bytes | str = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+class RequestHead(Protocol):
+    """A request as hooks see it. Nothing of it is decoded before it is asked for."""
+
+    @property
+    def method(self) -> str:
+        """GET, POST …"""
+
+    @property
+    def target(self) -> str:
+        """Path and query as the client sent them."""
+
+    @property
+    def host(self) -> str:
+        """Lower case, as the client sent it."""
+
+    @property
+    def scheme(self) -> str:
+        """Of the client's connection: "http" or "https"."""
+
+    @property
+    def client(self) -> str:
+        """The client's address, after the trusted-proxy rules."""
+
+    @property
+    def country(self) -> str:
+        """ISO code of the client's place; empty when unknown."""
+
+    @property
+    def request_id(self) -> str:
+        """As the log and the backends have it."""
+
+    @property
+    def route(self) -> str:
+        """The route's name."""
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]:
+        """Every line; names as the client wrote them."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """A field's value; lines of one name are joined with a comma."""
+
+    def cookie(self, name: str, default: str = "") -> str:
+        """A cookie's value."""
+
+
+class ResponseHead(Protocol):
+    """A response on its way to a client, as hooks see it: from a backend or from the cache."""
+
+    @property
+    def request(self) -> RequestHead:
+        """What it answers."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether it was stored."""
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]:
+        """Every line."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """A field's value; lines of one name are joined with a comma."""
+
+
 class Fetched(Protocol):
     """The answer to a subrequest. Its body streams: what is not read holds its origin back."""
 

@@ -1,6 +1,6 @@
 """Whether applications can be loaded, tried in a process of its own: an import runs their code, and none of it stays.
 
-    python -m edge.adapters.app_check '["folder", …]' '["module:attribute", …]'    prints {"module:attribute": why not}
+    python -m edge.adapters.app_check '["folder", …]' '["app module:attribute", "hook …"]'    prints {"app …": why not}
 
 One rule: whatever an import does (hang, exit, print), the answer is a line.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 IMPORT_S = 30.0
+APP, HOOK = "app", "hook"
 
 
 def folders(python_path: Iterable[str], filename: str) -> list[str]:
@@ -24,31 +25,33 @@ def folders(python_path: Iterable[str], filename: str) -> list[str]:
     return [str(base), *(str(base / each) for each in python_path)]
 
 
-def unusable(names: list[str], looked_in: list[str]) -> dict[str, str]:
-    """What cannot be loaded, and why, in a line each."""
-    command = [sys.executable, "-m", __name__, orjson.dumps(looked_in).decode(), orjson.dumps(names).decode()]
+def unusable(named: list[str], looked_in: list[str]) -> dict[str, str]:
+    """What cannot be loaded, and why, in a line each; each is named with its kind before it."""
+    command = [sys.executable, "-m", __name__, orjson.dumps(looked_in).decode(), orjson.dumps(named).decode()]
     try:
         done = subprocess.run(command, capture_output=True, timeout=IMPORT_S, stdin=subprocess.DEVNULL, check=False)
         found = orjson.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return dict.fromkeys(names, f"did not load within {IMPORT_S:g} s")
+        return dict.fromkeys(named, f"did not load within {IMPORT_S:g} s")
     except (orjson.JSONDecodeError, IndexError):
-        return dict.fromkeys(names, "the process that tried to load it ended without an answer")
+        return dict.fromkeys(named, "the process that tried to load it ended without an answer")
     return {str(name): str(why) for name, why in found.items()}
 
 
 def main() -> None:
     """The child's side. What the applications print goes to standard error, so that the answer stands alone."""
     from edge.adapters.app_server import AppUnusable, load
+    from edge.adapters.hook_loading import load_hook
 
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     found = {}
-    for name in orjson.loads(sys.argv[2]):
+    for each in orjson.loads(sys.argv[2]):
+        kind, _, name = each.partition(" ")
         try:
-            load(name, orjson.loads(sys.argv[1]))
+            (load if kind == APP else load_hook)(name, orjson.loads(sys.argv[1]))
         except AppUnusable as error:
-            found[name] = error.detail.removeprefix(f"{name}: ")
+            found[each] = error.detail.removeprefix(f"{name}: ")
     answer.write(orjson.dumps(found) + b"\n")
     answer.flush()
     os._exit(0)  # whatever threads an import has started

@@ -25,6 +25,7 @@ LENGTH = "length"  # its body is not as long as its head says
 CLOSED = "closed"  # it closed its connection before its answer was whole
 LATE = "late"  # a deadline passed
 LOOP = "loop"  # it asks for itself
+HOOK = "hook"  # a hook took too long, or returned what cannot be done
 BLOCKED = "blocked"  # nothing else ran in the worker meanwhile
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -44,6 +45,10 @@ class Faults:
         self._since = 0.0
         self._told = 0
         self._untold = 0
+
+    def asked(self) -> None:
+        """One more call of a hook."""
+        self.requests += 1
 
     def add(self, fault: str, request_id: str, evidence: str, trace: str = "") -> None:
         """One fault: an `app.blocked` for what held up the worker, an `app.error` for all others."""

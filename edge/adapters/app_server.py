@@ -32,7 +32,12 @@ class AppUnusable(EdgeError):
 
 
 def load(name: str, folders: Sequence[str]) -> web.Application:
-    """The application that `module:attribute` names, looked for in `folders` first. Raises AppUnusable."""
+    """The application that `module:attribute` names. Raises AppUnusable."""
+    return as_application(find(name, folders), name)
+
+
+def find(name: str, folders: Sequence[str]) -> object:
+    """What `module:attribute` names, looked for in `folders` first. Raises AppUnusable."""
     for folder in reversed(folders):
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -46,8 +51,8 @@ def load(name: str, folders: Sequence[str]) -> web.Application:
     except BaseException as error:  # an import runs the application's own code: it may raise anything, SystemExit too
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise AppUnusable(f"{name}: {_where(error)}{type(error).__name__}: {error}") from error
-    return as_application(found, name)
+        raise AppUnusable(f"{name}: {where(error)}{type(error).__name__}: {error}") from error
+    return found
 
 
 def as_application(found: object, name: str) -> web.Application:
@@ -62,7 +67,7 @@ def as_application(found: object, name: str) -> web.Application:
         try:
             made: object = found()
         except Exception as error:
-            raise AppUnusable(f"{name}: {_where(error)}{type(error).__name__}: {error}") from error
+            raise AppUnusable(f"{name}: {where(error)}{type(error).__name__}: {error}") from error
         if isinstance(made, web.Application):
             return made
         raise AppUnusable(f"{name}: must make a web.Application, but returned {type(made).__name__}")
@@ -78,7 +83,7 @@ def files_of(name: str) -> list[str]:
     return folders or ([file] if file else [])
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """The place in a file that raised it, when it is not this one."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     if isinstance(error, SyntaxError) or len(frames) < 2:
@@ -113,7 +118,7 @@ class AppServer:
         except TimeoutError:
             raise AppUnusable(f"{self.name}: did not start within {STARTUP_S:g} s") from None
         except Exception as error:
-            raise AppUnusable(f"{self.name}: start failed: {_where(error)}{type(error).__name__}: {error}") from error
+            raise AppUnusable(f"{self.name}: start failed: {where(error)}{type(error).__name__}: {error}") from error
 
     async def stop(self) -> None:
         """Run the application's clean-up; its connections end."""

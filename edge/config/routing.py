@@ -300,6 +300,7 @@ class Route(RouteRules):
     geo: Geo | None = entry(None, "Choose regions by the client's place")
     methods: Many[Method] = entry([], "The only methods that are served (405 for others); empty = all")
     max_body: PositiveSize = entry("100MiB", "Largest request body; left out: that of [limits]")
+    hooks: Many[AppName] = entry([], "Classes or modules with request, response, cache_key: plain functions, in order")
     internal: bool = entry(False, "Only for subrequests of applications; a client gets 404")
     preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
     encoded_slashes: bool = entry(False, "Let %2F, %5C and %00 in a path through (400 otherwise); matched as decoded")

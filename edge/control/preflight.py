@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from time import time
 
-from edge.adapters.app_check import folders, unusable
+from edge.adapters.app_check import APP, HOOK, folders, unusable
 from edge.adapters.geo import GeoReader
 from edge.adapters.tls import client_context, expiry, server_context, unreadable
 from edge.config.idle import idle_keys
@@ -94,16 +94,18 @@ def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
 
 
 def _applications(config: Config, filename: str) -> Iterator[_Found]:
-    """Applications are imported, in a process that ends with it."""
+    """Applications and hooks are imported, in a process that ends with it."""
     places: dict[str, KeyPath] = {
-        each.app: ("pools", name, "backends", at, "app")
+        f"{APP} {each.app}": ("pools", name, "backends", at, "app")
         for name, pool in config.pools.items()
         for at, each in enumerate(pool.backends)
         if each.app is not None
     }
+    for number, route in enumerate(config.routes):
+        places.update((f"{HOOK} {name}", ("routes", number, "hooks", at)) for at, name in enumerate(route.hooks))
     if places:
-        for name, why in unusable(list(places), folders(config.python_path, filename)).items():
-            yield _Found(places[name], f"{name} cannot be loaded: {why}")
+        for named, why in unusable(list(places), folders(config.python_path, filename)).items():
+            yield _Found(places[named], f"{named.partition(' ')[2]} cannot be loaded: {why}")
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 One rule: a response begins once and ends once. After its head is out, a failure aborts the connection: there is never a
 second answer inside a body and never a clean end of a short one (SECURITY 6). `finish` runs exactly once whatever came.
-
 Attributes have class-level defaults and no slots: a hit touches only the few that it needs, which is cheaper.
 """
 
@@ -71,6 +70,7 @@ class Exchange:
     request_id = b""
     identity = b""  # who it is, where the route asked (`auth`)
     apart = b""  # what keeps its stored responses from other requests' of the same URI
+    changes: tuple[object, ...] = ()  # what hooks of the route changed in the request (`rules.hooks`)
     limit_lines = b""  # what a rate limit tells the client
     _at_end: tuple[Callable[[], None], ...] = ()
 

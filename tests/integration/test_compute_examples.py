@@ -74,7 +74,8 @@ def url(gateway: Gateway, path: str) -> str:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_example_has_a_configuration_that_loads(name: str) -> None:
     config = load_text((DOCS / f"{name}.toml").read_text(), f"{name}.toml")
-    assert f"{name}:app" in [each.app for pool in config.pools.values() for each in pool.backends]
+    apps = [each.app for pool in config.pools.values() for each in pool.backends]
+    assert f"{name}:app" in apps or f"{name}:Hooks" in config.routes[0].hooks
     assert re.search(rf"\b{name}\b", (DOCS / "README.md").read_text())
 
 
@@ -291,3 +292,22 @@ async def test_html_rewrite(example: Example, serve: Serve, session: aiohttp.Cli
         assert await answer.text() == "http://old.example.com/"
     async with session.head(url(gateway, "/")) as answer:
         assert answer.status == 200
+
+
+async def test_hooks(example: Example, serve: Serve, session: aiohttp.ClientSession) -> None:
+    asked: list[str] = []
+
+    async def site(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        assert "User-Agent" not in request.headers
+        headers = {"Cache-Control": "max-age=60", "X-Powered-By": "luck"}
+        return web.Response(text=request.headers["X-Device"], content_type="text/html", headers=headers)
+
+    gateway = await example("hooks", p9001=await serve(site))
+    for agent, device in (("Mozilla (iPhone)", "mobile"), ("Mozilla", "desktop"), ("Mozilla Mobi", "mobile")):
+        async with session.get(url(gateway, "/"), headers={"User-Agent": agent}) as answer:
+            assert await answer.text() == device
+            assert answer.headers["X-Content-Type-Options"] == "nosniff" and "X-Powered-By" not in answer.headers
+    async with session.get(url(gateway, "/wp-login.php")) as answer:
+        assert answer.status == 404
+    assert asked == ["/", "/"]

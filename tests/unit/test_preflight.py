@@ -207,3 +207,15 @@ def test_recovery_points_that_could_not_be_taken(tmp_path: Path, more: str, said
     good.chmod(0o600)
     sound = f"[snapshots]\nrepository = 'file:{tmp_path}/points'\nencryption_key_file = '{good}'"
     assert not [line for line in look(tmp_path, more=sound).errors if "snapshots" in line]
+
+
+def test_hooks_are_looked_at_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Hooks:\n    async def request(self, head):\n        return None\n")
+    text = (
+        'listen.http = ["127.0.0.1:0"]\npools.p.backends = [{ url = "http://127.0.0.1:1" }]\n'
+        'routes = [{ pool = "p", hooks = ["mine:Hooks", "mine:None_such"] }]\n'
+    )
+    found = preflight(load_text(text, "f"), text, str(tmp_path / "f.toml"))
+    errors = [line for line in found.errors if "mine:" in line]
+    assert len(errors) == 2 and all(":3:" in line and "hooks" in line for line in errors)
+    assert "must be a plain function" in errors[0] and "has no None_such" in errors[1]

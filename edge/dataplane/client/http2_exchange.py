@@ -109,7 +109,10 @@ class StreamExchange(Exchange):
             block = coder.head(wire) + coder.lines(own)
         else:  # header rules see a whole head, its empty line included
             region = self.served_by.rpartition(b'"')[2]
-            block = coder.head(route.delivery.head(self, wire, own + b"\r\n", region)[:-2])
+            whole = route.delivery.head(self, wire, own + b"\r\n", region)
+            if not whole:
+                return  # the stream has ended
+            block = coder.head(whole[:-2])
         self.downstream.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
 
     def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
@@ -118,7 +121,7 @@ class StreamExchange(Exchange):
             chunks = ()
         self.expected = length
         self.begin(wire, lines, True, not chunks)
-        if chunks:
+        if chunks and not self.ended:
             self.bytes_out = length
             self.downstream.body(chunks, True)
 

@@ -1,0 +1,227 @@
+"""Hooks on a route: they answer, change requests and responses, and keep what is stored apart."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from inprocess import Gateway, StartEdge, until
+
+from edge.errors import ConfigError
+
+APPS = Path(__file__).parent / "apps"
+sys.path.insert(0, str(APPS))
+
+import hooks_under_test as under_test  # noqa: E402
+
+asked: list[tuple[str, dict[str, str]]] = []
+
+
+async def origin(request: web.Request) -> web.StreamResponse:
+    asked.append((request.path_qs, {name.lower(): value for name, value in request.headers.items()}))
+    body = f"{request.path_qs} {request.headers.get('X-Variant', '')}{request.headers.get('X-Language', '')}"
+    headers = {"Cache-Control": "max-age=60", "X-Origin": "here", "Server": "origin"}
+    return web.Response(text=body, headers=headers)
+
+
+@pytest_asyncio.fixture
+async def port() -> AsyncIterator[int]:
+    asked.clear()
+    under_test.calls.clear()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", origin)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+@pytest_asyncio.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as found:
+        yield found
+
+
+def toml(port: int, *hooks: str, route: str = "") -> str:
+    names = ", ".join(f'"hooks_under_test:{name}"' for name in hooks)
+    return f"""
+python_path = ["{APPS}"]
+[listen]
+http = ["127.0.0.1:0"]
+[log]
+access = "@LOG@"
+[pools.site]
+[[pools.site.backends]]
+url = "http://127.0.0.1:{port}"
+[[routes]]
+name = "site"
+pool = "site"
+hooks = [{names}]
+{route}
+"""
+
+
+async def ask(
+    session: aiohttp.ClientSession, gateway: Gateway, path: str, **headers: str
+) -> tuple[int, str, dict[str, str]]:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with session.get(f"http://127.0.0.1:{gateway.port}{path}", headers=fields) as got:
+        return got.status, await got.text(), dict(got.headers)
+
+
+def events_of(gateway: Gateway) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    gateway.worker.tell = lambda kind, facts: told.append({**facts, "kind": kind})
+    return told
+
+
+@pytest.fixture(params=["cache", "no cache", "compress"])
+def route(request: pytest.FixtureRequest) -> str:
+    kinds = {"no cache": "cache = false", "compress": 'compress = { codings = ["gzip"], types = ["*/*"], min = "1B" }'}
+    return kinds.get(request.param, "")
+
+
+async def test_it_answers(port: int, route: str, edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml(port, "Hooks", route=route))
+    status, text, fields = await ask(session, gateway, "/facts?x=1", X_A="a", Cookie="b=1; c=2", User_Agent="me")
+    assert text.startswith(f"GET /facts?x=1 127.0.0.1:{gateway.port} http 127.0.0.1 site a 2 ")
+    assert (status, fields["X-B"], fields["Content-Type"]) == (200, "2", "text/plain; charset=utf-8")
+    assert (await ask(session, gateway, "/teapot"))[0] == 418
+    assert not asked
+    status, text, fields = await ask(session, gateway, "/secret")
+    assert (status, text, fields["X-Why"]) == (401, "who?", "token")
+    assert (await ask(session, gateway, "/secret", Authorization="Bearer good"))[0] == 200
+    assert [line["reason"] for line in await gateway.log(3)][:3] == ["hook"] * 3
+
+
+async def test_a_body_and_head_go_with_it(port: int, edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml(port, "Hooks"))
+    url = f"http://127.0.0.1:{gateway.port}/facts"
+    async with session.post(url, data=b"x" * 100_000) as got:
+        assert got.status == 200 and (await got.text()).startswith("POST")
+    async with session.head(url) as got:
+        assert (got.status, await got.read()) == (200, b"") and int(got.headers["Content-Length"]) > 10
+    assert (await ask(session, gateway, "/other"))[1].startswith("/other")
+
+
+async def test_what_it_changes_is_asked_and_kept_apart(
+    port: int, route: str, edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    gateway = await edge(toml(port, "Hooks", route=route))
+    for _ in range(2):
+        for variant in ("a", "b"):
+            _, text, _ = await ask(session, gateway, "/by-cookie", Cookie=f"variant={variant}")
+            assert text == f"/by-cookie {variant}"
+    assert len(asked) == (4 if "cache" in route else 2)
+    assert all("cookie" not in fields and "user-agent" not in fields for _, fields in asked)
+    assert (await ask(session, gateway, "/old"))[1] == "/new?from=old "
+
+
+async def test_what_is_refreshed_is_changed_as_well(port: int, edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    rules = 'cache = { override_ttl = "1s", stale_while_revalidate = "60s" }'
+    gateway = await edge(toml(port, "Hooks", route=rules))
+    assert (await ask(session, gateway, "/by-cookie", Cookie="variant=b"))[1] == "/by-cookie b"
+    await asyncio.sleep(1.2)
+    assert (await ask(session, gateway, "/by-cookie", Cookie="variant=b"))[1] == "/by-cookie b"
+    await until(lambda: len(asked) >= 2)
+    assert asked[-1][1]["x-variant"] == "b"
+    assert (await ask(session, gateway, "/by-cookie", Cookie="variant=b"))[1] == "/by-cookie b"
+
+
+async def test_its_key_says_what_is_shared(port: int, edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml(port, "Key"))
+    for language in ("de", "en", "de-AT", "fr"):
+        wanted = "de" if language.startswith("de") else "en"
+        assert (await ask(session, gateway, "/page", Accept_Language=language))[1] == f"/page {wanted}"
+    assert len(asked) == 2
+    assert (await ask(session, gateway, "/no-bytes"))[0] == 500
+
+
+async def test_it_changes_responses_and_not_what_is_stored(
+    port: int, route: str, edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    gateway = await edge(toml(port, "Answers", route=route))
+    for stored in (False, "cache" not in route):
+        _, _, fields = await ask(session, gateway, "/set")
+        assert fields["X-Seen"] == f"200 here {stored}" and "X-Origin" not in fields
+        _, text, fields = await ask(session, gateway, "/other")
+        assert (text, fields["X-Always"]) == ("/other ", "1")
+        assert "Server" not in fields and "Cache-Status" not in fields and fields["X-Origin"] == "here"
+
+
+@pytest.mark.parametrize(
+    ("path", "evidence"),
+    [
+        ("/raises", "a secret"),
+        ("/bad-type", "request returned int"),
+        ("/bad-name", "no name of a field"),
+        ("/bad-value", "not one line"),
+        ("/bad-framing", "the gateway's to say"),
+        ("/bad-target", "percent-encoded"),
+        ("/bad-status", "a status of 99"),
+    ],
+)
+async def test_one_that_fails_is_500_one_event_and_no_request(
+    path: str, evidence: str, port: int, edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    gateway = await edge(toml(port, "Hooks"))
+    told = events_of(gateway)
+    status, text, _ = await ask(session, gateway, path)
+    assert (status, "secret" in text) == (500, False)
+    assert [(each["kind"], each["app"]) for each in told] == [("app.error", "hooks_under_test:Hooks")]
+    assert evidence in told[0]["evidence"] and told[0]["request"]
+    assert not asked
+    assert (await ask(session, gateway, "/other"))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/raises-late", "/bad-late"])
+async def test_one_that_fails_on_the_way_back_lets_nothing_out(
+    path: str, port: int, route: str, edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    gateway = await edge(toml(port, "Answers", route=route))
+    told = events_of(gateway)
+    for count in (1, 2):
+        with pytest.raises(aiohttp.ClientError):
+            await ask(session, gateway, path)
+        assert len(told) >= count
+    several = await asyncio.gather(
+        *(ask(session, gateway, path, X_Number=str(number)) for number in range(8)), return_exceptions=True
+    )
+    assert all(isinstance(each, aiohttp.ClientError) for each in several)
+    assert (await ask(session, gateway, "/other"))[0] == 200
+
+
+async def test_one_that_is_slow_is_told(port: int, edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml(port, "Hooks"))
+    told = events_of(gateway)
+    assert (await ask(session, gateway, "/slow"))[0] == 200
+    assert told[0]["fault"] == "hook" and "request took" in told[0]["evidence"]
+
+
+async def test_a_route_without_hooks_calls_none(port: int, edge: StartEdge, session: aiohttp.ClientSession) -> None:
+    gateway = await edge(toml(port, "Hooks", "Answers") + '[[routes]]\npath = "/plain"\npool = "site"\n')
+    await ask(session, gateway, "/plain/facts")
+    assert not under_test.calls
+    await ask(session, gateway, "/other")
+    assert under_test.calls == {"request": 1, "response": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Slow", "its request must be a plain function"),
+        ("Nothing", "must have request, response or cache_key"),
+        ("Missing", "has no Missing"),
+    ],
+)
+async def test_what_is_no_hook_is_refused(name: str, why: str, port: int, edge: StartEdge) -> None:
+    with pytest.raises(ConfigError, match=why):
+        await edge(toml(port, name))
