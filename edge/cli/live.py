@@ -1,4 +1,4 @@
-"""Commands about a running gateway: status, explain, simulate, purge, warm."""
+"""Commands about a running gateway: status, explain, simulate, warm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from edge.cli.client import (
     table,
     text,
 )
-from edge.cli.regions import actor
 from edge.cli.top import span
 
 
@@ -171,35 +170,6 @@ def _share(value: float | None) -> str | None:
 
 
 @click.command()
-@admin_options
-@json_option
-@click.option("--url", help="One URL, all its variants.")
-@click.option("--tag", help="Everything with this tag (Surrogate-Key, Cache-Tag, Cache-Groups).")
-@click.option("--prefix", help="A host and path prefix, by segments.")
-@click.option("--host", help="Everything of a host.")
-@click.option("--all", "everything", is_flag=True, help="Everything.")
-@click.option("--soft", is_flag=True, help="Mark as stale instead of removing.")
-@click.option("--reason", default="", help="Why; for the audit.")
-def purge(
-    config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, url: str | None, tag: str | None,
-    prefix: str | None, host: str | None, everything: bool, soft: bool, reason: str,
-) -> None:  # fmt: skip
-    """Make stored responses unusable at once, in every worker."""
-    named = {"url": url, "tag": tag, "prefix": prefix, "host": host, "all": everything or None}
-    asked = {kind: value for kind, value in named.items() if value is not None}
-    if len(asked) != 1:
-        raise click.UsageError("give exactly one of --url, --tag, --prefix, --host, --all")
-    body = {**asked, "soft": soft, "actor": actor(), "reason": reason}
-    found = connect(config, admin, token_file).call("POST", "/v1/purge", body)
-    if as_json:
-        say(found)
-        return
-    count = "" if found["count"] is None else f", {found['count']} stored responses"
-    what = " ".join(part for part in (found["kind"], found["value"], "(soft)" if soft else "") if part)
-    click.echo(safe(f"purge {found['id']}: {what}{count}"))
-
-
-@click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @admin_options
 @json_option
@@ -244,4 +214,4 @@ def _warm_bar(lines: Any, total: int) -> dict[str, Any]:
     return last
 
 
-COMMANDS: tuple[click.Command, ...] = (status, explain, simulate, purge, warm)
+COMMANDS: tuple[click.Command, ...] = (status, explain, simulate, warm)

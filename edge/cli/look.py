@@ -137,7 +137,7 @@ def _flat(value: Any, prefix: str = "") -> Any:
 
 @click.group()
 def cache() -> None:
-    """The stores: show."""
+    """The stores: show, top."""
 
 
 @cache.command("show")
@@ -163,6 +163,27 @@ def cache_show(config: Path | None, admin: str | None, token_file: Path | None, 
     out.print(table("Requests", columns, rows))
     out.print()
     out.print(table("Stores", ["what", "value"], [[key, value] for key, value in sorted(found["store"].items())]))
+
+
+@cache.command("top")
+@admin_options
+@json_option
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="So many.")
+def cache_top(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, limit: int) -> None:
+    """What is asked for most, by a sample of the access log of the last minute."""
+    found = connect(config, admin, token_file).get("/v1/cache/top", {"limit": limit})
+    if as_json:
+        say(found)
+        return
+    columns = ["url", "route", "requests/s", "part", "from the store", "errors", "bytes/s"]
+    rows = [
+        [
+            row["url"], row["route"], row["requests_per_s"], percent(row["share"]), percent(row["hit_rate"]),
+            percent(row["error_rate"]), size(row["bytes_per_s"]),
+        ]
+        for row in found["objects"]
+    ]  # fmt: skip
+    console().print(table(f"{found['sampled']} requests of {found['window_s']:g} s looked at", columns, rows))
 
 
 COMMANDS: tuple[click.Command, ...] = (events, audit, connections, config_group, cache)

@@ -16,7 +16,7 @@ import uvloop
 
 from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
-from edge.cli import demo, live, look, regions, reload, restore, runbook, snapshots, top
+from edge.cli import demo, live, look, purge, regions, reload, restore, runbook, snapshots, top
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
 from edge.cli.dev import dev
 from edge.cli.init import init
@@ -186,6 +186,7 @@ for command in (
     dev,
     *live.COMMANDS,
     *top.COMMANDS,
+    *purge.COMMANDS,
     *reload.COMMANDS,
     *look.COMMANDS,
     *regions.COMMANDS,

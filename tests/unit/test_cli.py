@@ -157,7 +157,7 @@ class Recorded:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     found = Recorded({"id": 4, "kind": "tag", "value": "a", "count": 2})
-    monkeypatch.setattr("edge.cli.live.connect", lambda *_: found)
+    monkeypatch.setattr("edge.cli.purge.connect", lambda *_: found)
     monkeypatch.setattr("edge.cli.regions.connect", lambda *_: found)
     return found
 
@@ -169,8 +169,36 @@ def test_purge_says_id_and_count(recorded: Recorded) -> None:
     assert (method, path, body["tag"], body["soft"], body["reason"]) == ("POST", "/v1/purge", "a", True, "why")
 
 
+def test_many_purges_go_together(recorded: Recorded, tmp_path: Path) -> None:
+    one = recorded.answer
+    recorded.answer = {"purges": [{**one, "id": number} for number in range(25)]}
+    (tmp_path / "list").write_text("# old ones\nhttp://a/1\n\ntag t 1\nprefix a/b\n")
+    result = run("purge", "--url", "http://a/2", "--url", "http://a/3", "--file", str(tmp_path / "list"), "--soft")
+    assert result.exit_code == 0
+    method, path, body, _ = recorded.calls[0]
+    assert (method, path, body["soft"]) == ("POST", "/v1/purge", True)
+    wanted = [{"url": "http://a/2"}, {"url": "http://a/3"}, {"url": "http://a/1"}, {"tag": "t 1"}, {"prefix": "a/b"}]
+    assert body["items"] == wanted
+    assert result.stdout.splitlines()[-1] == "and 5 more, the last one is purge 24"
+
+
+def test_a_long_list_goes_in_parts_that_the_api_takes(recorded: Recorded, tmp_path: Path) -> None:
+    recorded.answer = {"purges": []}
+    (tmp_path / "list").write_text("".join(f"http://a/{number}\n" for number in range(2500)))
+    assert run("purge", "--json", "--file", str(tmp_path / "list")).exit_code == 0
+    assert [len(body["items"]) for _, _, body, _ in recorded.calls] == [1000, 1000, 500]
+
+
+@pytest.mark.parametrize("line", ["no url", "http", "tag", "tag "])
+def test_a_list_that_cannot_be_read_purges_nothing(recorded: Recorded, tmp_path: Path, line: str) -> None:
+    (tmp_path / "list").write_text(f"http://a/1\n{line}\n")
+    result = run("purge", "--file", str(tmp_path / "list"))
+    assert (result.exit_code, "line 2: expected a URL" in result.stderr) == (1, True)
+    assert not recorded.calls
+
+
 @pytest.mark.parametrize("arguments", [(), ("--tag", "a", "--all")])
-def test_purge_wants_exactly_one(recorded: Recorded, arguments: tuple[str, ...]) -> None:
+def test_purge_wants_something_and_all_stands_alone(recorded: Recorded, arguments: tuple[str, ...]) -> None:
     assert run("purge", *arguments).exit_code == 2
     assert not recorded.calls
 
