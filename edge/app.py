@@ -320,6 +320,7 @@ def rules(values: CacheRules) -> Rules:
         vary_limit=values.vary_limit,
         normalise_encoding=None if values.normalise_encoding is None else names(values.normalise_encoding),
         normalise_language=values.normalise_language,
+        head_as_get=values.head_as_get,
         targets=names(values.targets),
         collapse_wait_s=values.collapse_wait,
     )

@@ -58,6 +58,7 @@ class Rules:
     vary_limit: int = 64  # variants per URL
     normalise_encoding: tuple[bytes, ...] | None = None  # codings the route serves; None = compare as sent
     normalise_language: bool = True
+    head_as_get: bool = False  # a HEAD of which nothing is stored is fetched as GET, and fills the store
     targets: tuple[bytes, ...] = (b"cdn-cache-control",)
     collapse_wait_s: float = 5.0
     # Derived, so that a look-up asks one question instead of five, and compiles no pattern:

@@ -122,6 +122,7 @@ class CacheRules(Section):
         "Codings the route serves, all that counts of Accept-Encoding between variants; left out: as sent",
     )
     normalise_language: bool = entry(True, "Compare Accept-Language by weight, case and order aside")
+    head_as_get: bool = entry(False, "Fetch a HEAD of which nothing is stored as GET, so that it fills the cache")
     targets: Many[HeaderName] = entry(
         ["cdn-cache-control"], "Targeted fields (RFC 9213); the first valid one rules alone"
     )

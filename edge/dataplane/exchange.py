@@ -47,6 +47,7 @@ class Exchange:
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
+    fetched_as = b""  # the method that its backend sees, where that is not its own
     status = 0
     mode = NOT_STARTED
     bytes_out = 0  # body bytes, without framing
@@ -56,14 +57,13 @@ class Exchange:
     error = ""
     cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
     key: bytes | None = None  # in the store
-    asked_disk = asked_others = False
+    asked_disk = asked_others = ended = False
     from_disk: tuple[Stored, ...] = ()  # what the disk had for the key that memory had not
     found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
     attempts = 0
     hedge = ""  # whether a second attempt beside a silent one "won" or "lost"
     served_by = b'","region":"'  # the backend's id and region as the log writes them
     head_at = 0.0  # when the backend's response head came
-    ended = False
     counted = True  # in log and meters; the gateway's own fetches are not a client's
     invited = False  # 100 Continue was sent
     expected: int | None = None

@@ -6,10 +6,12 @@ Each client here has a cookie of its own, and the origin's first answer is the f
 from __future__ import annotations
 
 import pytest
-from kit.cachelab import from_store, head, open_lab, reply, until
+from kit.cachelab import Lab, from_store, head, open_lab, reply, request, until
+from kit.client import RawClient
 from kit.origin import Pause, Step
 from test_collapse import crowd, ended, read, send, waiting
 
+FRESH = "Cache-Control: max-age=60"
 OTHERS = 20
 PRIVATE_LIKE = [
     ('ETag: "a"',),
@@ -140,3 +142,84 @@ async def test_a_cookie_in_a_304_is_its_clients_alone() -> None:
         lab.says("Cache-Control: max-age=60", 'ETag: "a"', body="page")
         second = await lab.ask()
         assert second.get(b"set-cookie") is None
+
+
+LIMITED = 'Cache-Control: max-age=60, no-cache="set-cookie"'
+
+
+@pytest.mark.parametrize(
+    ("rules", "line"), [("set_cookie = 'strip'", "Cache-Control: max-age=60"), ("", LIMITED)], ids=["strip", "limited"]
+)
+@pytest.mark.parametrize("asked", [(), ('If-None-Match: "a"',)], ids=["plain", "conditional"])
+async def test_a_cookie_that_is_not_kept_reaches_who_validated_and_nobody_else(
+    rules: str, line: str, asked: tuple[str, ...]
+) -> None:
+    async with open_lab(rules=rules) as lab:
+        lab.fresh()
+        lab.says("Cache-Control: max-age=1", 'ETag: "a"', body="page")
+        await lab.ask()
+        lab.later(5)
+        lab.says('ETag: "a"', line, "Set-Cookie: s=1; Path=/", "Set-Cookie: t=2", status=304)
+        first = await lab.ask(*asked)
+        assert (first.status, first.get(b"set-cookie")) == (304 if asked else 200, b"s=1; Path=/, t=2")
+        second = await lab.ask()
+        assert (second.status, second.get(b"set-cookie"), second.body.content) == (200, None, b"page")
+        assert len(lab.asked) == 2
+
+
+async def test_who_shares_a_validation_does_not_get_the_cookie() -> None:
+    async with open_lab(rules="set_cookie = 'strip'") as lab:
+        lab.fresh()
+        lab.says("Cache-Control: max-age=1", 'ETag: "a"', body="page")
+        await lab.ask()
+        await lab.hang_up()
+        lab.later(5)
+        lab.origin.forget()
+        lab.answers(Pause("go"), reply("Cache-Control: max-age=60", 'ETag: "a"', "Set-Cookie: s=1", status=304))
+        clients = [await RawClient.connect(lab.port) for _ in range(3)]
+        for client in clients:
+            await client.send(request(target=lab.target))
+            await lab.origin.wait_for("requests", 1)
+        await until(lambda: sum(each.exchange is not None for each in lab.worker.downstreams) == 3)
+        lab.origin.release("go")
+        found = [await client.read_response() for client in clients]
+        assert [each and each.get(b"set-cookie") for each in found] == [b"s=1", None, None]
+        for client in clients:
+            await client.close()
+
+
+def part_of(lab: Lab, first: int, last: int, tag: str, line: str) -> None:
+    """What the origin says to one range."""
+    body = "".join(chr(ord("a") + at % 26) for at in range(first, last + 1))
+    lab.says(line, f'ETag: "{tag}"', f"Content-Range: bytes {first}-{last}/100", status=206, body=body)
+
+
+@pytest.mark.parametrize("ranges", [("0-9", "50-59"), ("0-9", "2-5")], ids=["two parts", "two ranges of one part"])
+@pytest.mark.parametrize("changed", [False, True])
+async def test_two_ranges_that_are_validated_at_once_do_not_share(ranges: tuple[str, str], changed: bool) -> None:
+    async with open_lab() as lab:
+        lab.fresh()
+        for first, last in ((0, 9), (50, 59)):
+            part_of(lab, first, last, "a", "Cache-Control: max-age=1")
+            await lab.ask(f"Range: bytes={first}-{last}")
+        await lab.hang_up()
+        lab.later(5)
+        lab.origin.forget()
+        clients = [await RawClient.connect(lab.port) for _ in ranges]
+        for number, (client, asked) in enumerate(zip(clients, ranges, strict=True)):
+            first, last = map(int, asked.split("-"))
+            content = ("A" if number else "B") * (last - first + 1)
+            new = reply(FRESH, 'ETag: "b"', f"Content-Range: bytes {asked}/100", status=206, body=content)
+            lab.answers(Pause("go"), new if changed else reply(FRESH, 'ETag: "a"', status=304))
+            await client.send(request(f"Range: bytes={asked}", target=lab.target))
+            await lab.origin.wait_for("requests", 1)
+        await until(lambda: sum(each.exchange is not None for each in lab.worker.downstreams) == 2)
+        lab.origin.release("go")
+        for client, asked in zip(clients, ranges, strict=True):
+            found = await client.read_response()
+            assert found is not None
+            assert (found.status, found.get(b"content-range")) == (206, b"bytes %b/100" % asked.encode())
+            first, last = map(int, asked.split("-"))
+            assert len(found.body.content) == last - first + 1
+            await client.close()
+        assert len(lab.asked) == 2

@@ -23,7 +23,7 @@ from edge.cache.flights import Flight, FlightMember, Outcome, Why
 from edge.cache.freshness import Times
 from edge.cache.policy import is_for_all
 from edge.cache.purge import PurgeState
-from edge.cache.revalidate import offer_fields, request_fields, rest_fields
+from edge.cache.revalidate import for_one, offer_fields, request_fields, rest_fields
 from edge.cache.stored import Plan, Stored
 from edge.cache.storing import storing
 from edge.cache.verdict import Action, Failure, Reason, Verdict, forward, word
@@ -176,7 +176,7 @@ class Fill:
             if found is None:
                 self._ask_again(done)
             else:
-                serve_all(self, found, Verdict.REVALIDATED, now)
+                serve_all(self, found, Verdict.REVALIDATED, now, for_one(found, response, self.rules))
             return True
         if status in ERRORS and stands_in(self, Failure.STATUS, now):
             self._drop_fetch(done)
@@ -184,7 +184,7 @@ class Fill:
             return True
         found = after_head(self, response, times)
         if found is not None:
-            serve_all(self, found, Verdict.REVALIDATED, now)
+            serve_all(self, found, Verdict.REVALIDATED, now, for_one(found, response, self.rules))
         return found is not None
 
     def _invalidate(self, response: ResponseHead, now: float) -> None:
@@ -316,9 +316,11 @@ class Fill:
         if self.request.method != b"HEAD":  # which is never stored itself; why it was asked says more
             for follower in self.followers:
                 follower.exchange.reason = word(reason, self.rules.name)
-        self._begin(response_start, self._status(stored=False, ttl=None))
         self.settle(Outcome.TOO_LARGE if reason is Reason.SIZE else Outcome.UNCACHEABLE)
         self.flight = None
+        self._begin(response_start, self._status(stored=False, ttl=None))
+        if not self.followers:  # who asked wanted no body
+            self._drop_fetch(False)
 
     def _status(self, stored: bool, ttl: float | None) -> Callable[[Follower], bytes]:
         why = forward(self.decision.reason)

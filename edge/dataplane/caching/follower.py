@@ -7,7 +7,7 @@ One rule: a watch is settled once. Until it has begun its response it can be tol
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.cache.flights import Flight, Why
@@ -114,6 +114,9 @@ class Follower:
             return
         if why is not Why.OTHER_VARIANT:
             self.exchange.reason = why.value
+        if self.exchange.fetched_as and why is not Why.SLOW:  # nothing would be stored: a HEAD as it came
+            self.exchange.fetched_as = b""
+            self.asked = replace(self.asked, request=replace(self.asked.request, method=b"HEAD"))
         self._turns.fetch(self, None)
 
     # -- the response ----------------------------------------------------------------------------------------------
@@ -133,6 +136,8 @@ class Follower:
             else:
                 wire = exchange.open(start.status, start.wire, start.length, start.bodiless)
                 exchange.begin(wire, b"", start.dated)
+            if exchange.fetched_as and not exchange.ended:  # a HEAD: the body is for the store alone
+                self._has_all()
 
     def _answered_shortly(self, response_start: ResponseStart) -> bool:
         """304 or 412 where the client's conditions say so and ours went to the origin in their place."""
@@ -146,14 +151,19 @@ class Follower:
             status, fields = 412, failed_fields(response_start.fields)
         else:
             return False
-        exchange, fill = self.exchange, self.fill
-        self.fill = self.flight = None
-        exchange.status, exchange.mode, exchange.follower = status, NO_BODY, None
+        exchange = self.exchange
+        exchange.status, exchange.mode = status, NO_BODY
         exchange.begin(status_line(status), fields.encode(), b"date" in fields)
-        exchange.finish()
+        self._has_all()
+        return True
+
+    def _has_all(self) -> None:
+        """The response is over, whatever comes of the body."""
+        fill = self.fill
+        self.exchange.follower = self.fill = self.flight = None
+        self.exchange.finish()
         if fill is not None:
             fill.leave(self, None)
-        return True
 
     def pump(self) -> None:
         """Write what the client takes of what is there; end the response at the end of a whole body."""

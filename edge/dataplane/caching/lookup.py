@@ -7,6 +7,7 @@ its word into a call.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,9 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
     now = store.clock()
     variants = found.variants if found is not None else ()
     decision = evaluate(request, variants, rules, now)
+    if decision.act is Action.MISS and request.method == b"HEAD" and rules.head_as_get and _may_be_get(exchange):
+        request = replace(request, method=b"GET")
+        decision = evaluate(request, variants, rules, now)
     if store.disk is not None and not exchange.asked_disk and decision.act in _ASKS_DISK:
         if not consult(exchange, lambda: decide(exchange, request, vary_names)):
             return
@@ -106,6 +110,13 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
         ask(exchange, LookupResult(request, decision, variants), vary_names)
 
 
+def _may_be_get(exchange: Exchange) -> bool:
+    """Whether a HEAD may fill the cache: not with a Range, which means nothing to it, nor where nothing is stored."""
+    store = exchange.worker.store
+    assert store is not None
+    return b"range" not in exchange.block.fields and store.flights.marker(exchange.key, monotonic()) is None
+
+
 def lost(exchange: Exchange, request: RequestHead, stored: Stored, vary_names: tuple[bytes, ...]) -> None:
     """The body of what should have answered is gone from its file: go on as if it had not been there."""
     store, found = exchange.worker.store, exchange.found
@@ -138,6 +149,7 @@ def ask(exchange: Exchange, asked: LookupResult, vary_names: tuple[bytes, ...] =
     follower.vary_names = vary_names
     follower.looked_again = exchange.follower is not None
     exchange.follower = follower
+    exchange.fetched_as = b"GET" if exchange.method == b"HEAD" and asked.request.method == b"GET" else b""
     if not shareable(asked.request, asked.decision, route.rules):
         fetch(follower, None)
         return
@@ -186,16 +198,19 @@ def shareable(request: RequestHead, decision: Decision, rules: Rules) -> bool:
 
 
 def flight_key(follower: Follower, rules: Rules) -> Hashable:
-    """What makes two fetches the same: the key, whether it validates, and what is known of the variant.
+    """What makes two fetches the same: the key, what it validates, and what is known of the variant.
 
-    The key alone where there is no more to it, as in `cold`.
+    The key alone where there is no more to it, as in `cold`. Who validates a part asks for a range, which whoever
+    shares the answer must have asked for as well.
     """
     decision, request, variants = follower.asked.decision, follower.asked.request, follower.asked.variants
     names = follower.vary_names or tuple(name for name, _ in (variants[0].vary if variants else ()))
-    if not names and decision.act is not Action.REVALIDATE:
+    stored = decision.stored if decision.act is Action.REVALIDATE else None
+    if not names and stored is None:
         return follower.exchange.key
     selected = tuple(comparable(name, request.fields, rules) for name in names)
-    return (follower.exchange.key, decision.act is Action.REVALIDATE, names, selected)
+    asked_range = request.fields.get_all(b"range") if stored is not None and stored.part is not None else ()
+    return (follower.exchange.key, None if stored is None else stored.variant, names, selected, asked_range)
 
 
 ONE_CLIENTS = frozenset((b"authorization", b"cache-control", b"pragma"))  # credentials; a wish for something newer

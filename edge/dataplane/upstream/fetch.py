@@ -135,7 +135,7 @@ class Fetch:
         framing = b"" if upload is None else upload.framing
         head = request_head(exchange, backend, self.lines, framing)
         upgrade = exchange.block.upgrade is not None and exchange.wants_upgrade
-        connection.send(head, self, self.route.timeouts, exchange.method == b"HEAD", upgrade)
+        connection.send(head, self, self.route.timeouts, (exchange.fetched_as or exchange.method) == b"HEAD", upgrade)
         if exchange.block.binds:
             bind(self, backend)
         if upload is not None:

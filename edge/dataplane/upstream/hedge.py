@@ -109,7 +109,9 @@ class Hedge:
         self.connection = connection
         self.began_at = monotonic()
         head = request_head(fetch.exchange, self.backend, fetch.lines, b"")
-        connection.send(head, self, fetch.route.timeouts, fetch.exchange.method == b"HEAD", False)
+        exchange = fetch.exchange
+        bodiless = (exchange.fetched_as or exchange.method) == b"HEAD"
+        connection.send(head, self, fetch.route.timeouts, bodiless, False)
 
     def drop(self, now: float, cancel: bool = True) -> None:
         """Let it go: the backend is free at once."""

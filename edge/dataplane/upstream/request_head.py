@@ -35,7 +35,7 @@ def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: by
         target, host = route.outbound.target(exchange), route.outbound.host(exchange, host, region)
         lines, own = route.outbound.lines(exchange, lines, own, region), b""
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
-        exchange.method,
+        exchange.fetched_as or exchange.method,
         target,
         host,
         lines,
