@@ -16,7 +16,7 @@ from kit.client import RawClient
 from kit.origin import Pause, Step
 
 from edge.cache.calls import TURN
-from edge.cache.purge import parse_purge
+from edge.cache.purge_request import parse_purge
 from edge.dataplane.exchange import Exchange
 
 FRESH = "Cache-Control: max-age=600"
