@@ -17,6 +17,7 @@ from edge.adapters.disk_room import Limits as DiskLimits
 from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
+from edge.adapters.service_link import service_link
 from edge.adapters.shared_tier import shared_tier
 from edge.adapters.sockets import bind
 from edge.adapters.tls import server_context
@@ -33,9 +34,10 @@ from edge.config.types import Address
 from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
 from edge.dataplane.caching.store import MAX_PARTS, Store
-from edge.dataplane.rules.compiled import compile_rules
+from edge.dataplane.rules.compiled import RuleSet, Tools, compile_rules
 from edge.dataplane.upstream.geography import Geography, Places
 from edge.dataplane.upstream.pool import PoolRuntime
+from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.dataplane.worker.graph import Graph
 from edge.dataplane.worker.router import Retry, Route, Router
 from edge.dataplane.worker.worker import Worker, WorkerLimits
@@ -244,7 +246,7 @@ def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_
 
 def route(values: RouteConfig, pool: PoolRuntime, folder: Path, applications: Applications | None = None) -> Route:
     """One route; `pool` has no backends where it names none. Raises ConfigError."""
-    geo, does = values.geo, compile_rules(values, lambda path: _content(folder, path, values.name))
+    geo, does = values.geo, rules_of(values, folder)
     if values.hooks and applications is not None:
         does = applications.with_hooks(values.hooks, does)
     return Route(
@@ -268,12 +270,15 @@ def route(values: RouteConfig, pool: PoolRuntime, folder: Path, applications: Ap
     )
 
 
-def _content(folder: Path, path: str, name: str) -> bytes:
-    """A file that a route answers with. Raises ConfigError."""
+def rules_of(values: RouteConfig, folder: Path) -> RuleSet:
+    """What a route does besides forwarding. Raises ConfigError for a file that cannot be used."""
+    tools = Tools(lambda path: (folder / path).read_bytes(), service_link, forwarding_lines)
     try:
-        return (folder / path).read_bytes()
+        return compile_rules(values, tools)
     except OSError as error:
-        raise ConfigError([f"route {name}: {path}: {error.strerror}"]) from None
+        raise ConfigError([f"route {values.name}: {error.filename}: {error.strerror}"]) from None
+    except ValueError as error:
+        raise ConfigError([f"route {values.name}: {error}"]) from None
 
 
 def retry(values: RetryConfig) -> Retry:

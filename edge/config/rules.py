@@ -1,226 +1,49 @@
-"""The tables of what a route does besides forwarding: conditions, header rules, rewrites, redirects, access.
+"""The tables of what a route does besides forwarding: conditions, header rules, rewrites, redirects, access, limits.
 
-One rule: whatever could break a message or run away is refused here, at its place in the file: a line end in a header,
-a field that frames a message, a placeholder that nobody knows, a pattern that only a backtracking engine takes.
+Values only; how each is written is in `rule_values`, who may ask in `auth`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from edge.config.auth import Auth
 from edge.config.cache import Switch
-from edge.config.names import Argument, CookieName, Method, PathPrefix
-from edge.config.positions import nearest
-from edge.config.types import AtLeastOne, Cidr, Count, FilePath, Kind, Many, Section, Size, entry, shown
-
-try:
-    import re2
-except ImportError:  # an extra: without it no pattern is accepted
-    re2 = None
-
-PLACEHOLDER = re.compile(r"\{\{|\{([a-z_]+)(?::([A-Za-z0-9!#$%&'*+.^_`|~-]+))?\}")
-PLACEHOLDERS = (
-    "authority",
-    "client",
-    "country",
-    "host",
-    "method",
-    "path",
-    "query",
-    "region",
-    "request_id",
-    "scheme",
-    "uri",
-    "user",
+from edge.config.names import Method, PathPrefix
+from edge.config.rule_values import (
+    COMPRESSED_TYPES,
+    GROUP,
+    KNOWN_CODINGS,
+    AnswerFields,
+    AnyField,
+    Coding,
+    Fields,
+    LimitBy,
+    MediaType,
+    MoreFields,
+    OneArgument,
+    OneCookie,
+    OtherField,
+    Pattern,
+    Rate,
+    RedirectTarget,
+    ResponseField,
+    compile_pattern,
 )
-WITH_ARGUMENT = ("cookie", "header", "query")
-KNOWN_CODINGS = ("zstd", "br", "gzip") if find_spec("brotli") else ("zstd", "gzip")
-COMPRESSED_TYPES = (
-    "text/*",
-    "application/javascript",
-    "application/json",
-    "application/*+json",
-    "application/xml",
-    "application/*+xml",
-    "application/wasm",
-    "application/x-ndjson",
-    "image/svg+xml",
-    "font/ttf",
-    "font/otf",
+from edge.config.types import (
+    AtLeastOne,
+    Cidr,
+    Count,
+    FilePath,
+    Many,
+    Section,
+    Size,
+    entry,
+    shown,
 )
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_PRINTABLE = re.compile(r"[\t -~]*")
-_GROUP = re.compile(r"\$\$|\$(?:([0-9])|\{([0-9]{1,2})\})")
-# Framing and what ends at each hop: the gateway's alone, in both directions.
-FRAMING = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-NOT_FOR_ORIGINS = FRAMING | {"cdn-loop", "via", "x-request-id"}
-NOT_FOR_CLIENTS = FRAMING | {"content-encoding", "content-range", "date"}
-
-
-# -- texts -------------------------------------------------------------------------------------------------------------
-
-
-def parse_template(value: object) -> str:
-    """A text of printable ASCII in which every placeholder is known."""
-    if not isinstance(value, str) or _PRINTABLE.fullmatch(value) is None:
-        raise ValueError(f"must be one line of printable ASCII, got {shown(value)}")
-    for found in PLACEHOLDER.finditer(value):
-        if found[0] != "{{":
-            _check_placeholder(found[1], found[2])
-    return value
-
-
-def _check_placeholder(name: str, argument: str | None) -> None:
-    if argument is None and name in PLACEHOLDERS:
-        return
-    if argument is not None and name in WITH_ARGUMENT:
-        return
-    if argument is None and name in WITH_ARGUMENT:
-        raise ValueError(f"placeholder {{{name}}} needs a name: {{{name}:<name>}}")
-    near = nearest(name, [*PLACEHOLDERS, *WITH_ARGUMENT])
-    hint = f", did you mean {{{near}}}?" if near else f", known: {', '.join(PLACEHOLDERS)}"
-    raise ValueError(f"unknown placeholder {{{name}}}{hint} (a brace itself is written {{{{)")
-
-
-def parse_redirect_target(value: object) -> str:
-    """A URL or a path, with placeholders."""
-    text = parse_template(value)
-    if not re.match(r"(?:https?|\{scheme\})://[^/]|/|\{(?:path|uri)\}", text) or " " in text or "\t" in text:
-        raise ValueError(f'must be a URL such as "https://{{host}}{{uri}}" or a path, got {shown(value)}')
-    if re.match(r"(?:https?|\{scheme\})://\{(?:path|uri|query)\}", text):
-        raise ValueError(f"has no host: write https://{{host}}{{uri}}, got {shown(value)}")
-    return text
-
-
-def parse_pattern(value: object) -> str:
-    """A regular expression that runs in linear time (RE2)."""
-    if not isinstance(value, str) or not value or not value.isascii():
-        raise ValueError(f'must be a regular expression such as "^/v[0-9]+/", got {shown(value)}')
-    if re2 is None:
-        raise ValueError("needs google-re2, which never runs away: pip install 'streamgate[regex]'")
-    compile_pattern(value)
-    return value
-
-
-def compile_pattern(text: str) -> Any:
-    """The pattern over bytes. Raises ValueError."""
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False
-    try:
-        return re2.compile(text.encode(), options)
-    except re2.error as error:
-        said = error.args[0].decode("latin-1") if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f"is no pattern that runs in linear time: {said}, got {shown(text)}") from None
-
-
-def parse_rate(value: object) -> tuple[int, float]:
-    """`"100/s"` as (100, 1.0): how many in how many seconds."""
-    found = re.fullmatch(r"([1-9][0-9]{0,6})/([smhd])", value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(f'must be a rate such as "100/s", "60/m" or "1000/h", got {shown(value)}')
-    return int(found[1]), {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]]
-
-
-def parse_limit_by(value: object) -> str:
-    """What a rate limit counts by."""
-    form = r"client|route|(?:header|cookie):[A-Za-z0-9!#$%&'+.^_`|~-]+"
-    if not isinstance(value, str) or re.fullmatch(form, value) is None:
-        near = nearest(value, ["client", "route", "header:<name>", "cookie:<name>"]) if isinstance(value, str) else None
-        hint = f', did you mean "{near}"?' if near else ""
-        raise ValueError(f'must be "client", "route", "header:<name>" or "cookie:<name>", got {shown(value)}{hint}')
-    return value
-
-
-def parse_coding(value: object) -> str:
-    """A coding that is installed."""
-    if value not in KNOWN_CODINGS:
-        near = nearest(value, KNOWN_CODINGS) if isinstance(value, str) else None
-        hint = f', did you mean "{near}"?' if near else ""
-        raise ValueError(f'must be "zstd", "br" or "gzip", got {shown(value)}{hint}')
-    if value == "br" and find_spec("brotli") is None:
-        raise ValueError("br needs brotli: pip install 'streamgate[compress]'")
-    return str(value)
-
-
-def parse_media_type(value: object) -> str:
-    """`"text/html"` or a glob."""
-    if not isinstance(value, str) or re.fullmatch(r"[a-z0-9!#$&^_.+*-]+/[a-z0-9!#$&^_.+*-]+", value) is None:
-        raise ValueError(f'must be a media type such as "text/html" or "text/*", got {shown(value)}')
-    return value
-
-
-def _not_of(refused: frozenset[str]) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
-            raise ValueError(f'must be a field name such as "X-Frame-Options", got {shown(value)}')
-        if value.lower() in refused:
-            raise ValueError(f"{value} is for the gateway alone to say")
-        return value
-
-    return parse
-
-
-def _not_host(name: str) -> str:
-    """Of Host there is exactly one: it can only be set."""
-    if name.lower() == "host":
-        raise ValueError("Host can be set, not added or removed")
-    return name
-
-
-def _no_glob(value: str) -> str:
-    if "*" in value:
-        raise ValueError(f"is one name and takes no pattern, got {shown(value)}")
-    return value
-
-
-def _by_name(value: object) -> object:
-    """Names in a table of fields are the same in any case."""
-    if isinstance(value, dict):
-        seen: dict[str, str] = {}
-        for name in value:
-            if seen.setdefault(name.lower(), name) != name:
-                raise ValueError(f'names the field "{name}" twice')
-    return value
-
-
-Coding = Annotated[str, PlainValidator(parse_coding), Kind("coding")]
-MediaType = Annotated[str, PlainValidator(parse_media_type), Kind("media type or glob")]
-Rate = Annotated[tuple[int, float], PlainValidator(parse_rate), Kind("rate")]
-LimitBy = Annotated[str, PlainValidator(parse_limit_by), Kind("text")]
-Pattern = Annotated[str, PlainValidator(parse_pattern), Kind("regular expression")]
-TemplateText = Annotated[str, PlainValidator(parse_template), Kind("text with placeholders")]
-RedirectTarget = Annotated[str, PlainValidator(parse_redirect_target), Kind("URL or path with placeholders")]
-RequestField = Annotated[str, PlainValidator(_not_of(NOT_FOR_ORIGINS)), Kind("field name")]
-ResponseField = Annotated[str, PlainValidator(_not_of(NOT_FOR_CLIENTS)), Kind("field name")]
-AnyField = Annotated[str, PlainValidator(_not_of(frozenset())), Kind("field name")]
-OtherField = Annotated[RequestField, AfterValidator(_not_host)]
-Fields = Annotated[dict[RequestField, TemplateText], BeforeValidator(_by_name)]
-MoreFields = Annotated[dict[OtherField, TemplateText], BeforeValidator(_by_name)]
-AnswerFields = Annotated[dict[ResponseField, TemplateText], BeforeValidator(_by_name)]
-OneCookie = Annotated[CookieName, AfterValidator(_no_glob)]
-OneArgument = Annotated[Argument, AfterValidator(_no_glob)]
-
 
 # -- tables ------------------------------------------------------------------------------------------------------------
 
@@ -270,7 +93,7 @@ class Rewrite(Section):
         if not self.to.startswith(("/", "$")) or not re.fullmatch(r"[!-~]+", self.to) or "#" in self.to:
             raise ValueError(f'to must be a path such as "/new/$1", got {shown(self.to)}')
         groups = compile_pattern(self.match).groups
-        for found in _GROUP.finditer(self.to):
+        for found in GROUP.finditer(self.to):
             number = int(found[1] or found[2] or 0)
             if number > groups:
                 raise ValueError(f"to names group {number}, but match has {groups}")
@@ -353,6 +176,7 @@ class RouteRules(Section):
     deny: Many[Cidr] = entry([], "Client networks that are not served (403)")
     rate_limit: RateLimit | None = entry(None, "How often a client may ask, in each worker")
     concurrency: Concurrency | None = entry(None, "How many requests may run at once, in each worker")
+    auth: Auth | None = entry(None, "Who may ask: a password, a token, a service that knows")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")
     respond: Respond | None = entry(None, "Answer from here; needs no pool")
     strip_prefix: PathPrefix | None = entry(None, "Left out of the path that the backend gets")

@@ -5,11 +5,13 @@ One rule: as in `preflight`, nothing is changed; what cannot be read is an error
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
+from edge.dataplane.rules.passwords import PasswordFile
+from edge.dataplane.rules.tokens import parsed
 
 
 def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str]]:
@@ -18,10 +20,25 @@ def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str]
     for at, route in enumerate(config.routes):
         if route.respond is not None and route.respond.file is not None:
             yield from _unread(folder / route.respond.file, ("routes", at, "respond", "file"))
+        auth = route.auth
+        if auth is not None and auth.basic is not None:
+            yield from _unread(folder / auth.basic, ("routes", at, "auth", "basic"), PasswordFile)
+        if auth is not None and auth.jwt is not None and "://" not in auth.jwt.jwks:
+            yield from _unread(folder / auth.jwt.jwks, ("routes", at, "auth", "jwt", "jwks"), key_set)
 
 
-def _unread(path: Path, key: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def key_set(text: str, name: str) -> None:
+    """Raises ValueError for what holds no key."""
+    if not parsed(text.encode(), shared=True):
+        raise ValueError(f"{name}: has no key that can be used")
+
+
+def _unread(
+    path: Path, key: KeyPath, judge: Callable[[str, str], object] = lambda text, name: None
+) -> Iterator[tuple[KeyPath, str]]:
     try:
-        path.read_bytes()
+        judge(path.read_bytes().decode("utf-8", "replace"), str(path))
     except OSError as error:
         yield key, f"{path}: {error.strerror}"
+    except ValueError as error:
+        yield key, str(error)

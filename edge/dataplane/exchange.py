@@ -69,6 +69,7 @@ class Exchange:
     expected: int | None = None
     request_id = b""
     identity = b""  # who it is, where the route asked (`auth`)
+    granted: tuple[Line, ...] = ()  # what a backend is told of that
     apart = b""  # what keeps its stored responses from other requests' of the same URI
     changes: tuple[object, ...] = ()  # what hooks of the route changed in the request (`rules.hooks`)
     limit_lines = b""  # what a rate limit tells the client
@@ -290,8 +291,7 @@ class Exchange:
 
     def country(self) -> str:
         """The ISO code of the client's country; empty when unknown."""
-        geography = self.worker.geography
-        place = None if geography is None else geography.places.place(self.client_text())
+        place = None if (found := self.worker.geography) is None else found.places.place(self.client_text())
         return "" if place is None else place.country or ""
 
     def at_end(self, what: Callable[[], None]) -> None:

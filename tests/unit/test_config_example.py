@@ -42,7 +42,9 @@ def test_the_example_holds_every_key_once_and_all_of_it_loads() -> None:
         key
         for key, count in shown.items()
         if count > 1
-        and not re.match(r"regions|pools\.<name>\.?(backends.*)?$|routes\[\]\.(path|respond(\.status)?)$", key)
+        and not re.match(
+            r"regions|pools\.<name>\.?(backends.*)?$|routes\[\]\.(path|pool|auth|respond(\.status)?)$", key
+        )
     }
     assert repeated == set()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edge.config.idle import idle_keys
 from edge.config.loader import load_text
+from edge.control.preflight import preflight
 from edge.errors import ConfigError
 
 HEAD = """\
@@ -77,6 +80,21 @@ WRONG = [
         "concurrency = { per_clients = 1 }",
         ':5:17 routes[0].concurrency.per_clients: unknown key, did you mean "per_client"?',
     ),
+    ("auth = {}", ":5:1 routes[0].auth: must have one of basic, jwt and forward, got none"),
+    (
+        'auth = { basic = "a", forward = "http://b" }',
+        ":5:1 routes[0].auth: must have one of basic, jwt and forward, got",
+    ),
+    ('auth = { forward = "ftp://b" }', ":5:10 routes[0].auth.forward: must be a URL such as"),
+    ('auth = { forward = "http://u:p@b/" }', ":5:10 routes[0].auth.forward: must be a URL such as"),
+    ('auth = { basik = "a" }', ':5:10 routes[0].auth.basik: unknown key, did you mean "basic"?'),
+    (
+        'auth = { jwt = { jwks = "a", isuer = "b" } }',
+        ":5:30 routes[0].auth.jwt.isuer: unknown key, did you mean",
+    ),
+    ('compress = { codings = ["brotli"] }', ':5:25 routes[0].compress.codings[0]: must be "zstd", "br" or "gzip"'),
+    ('compress = { types = ["html"] }', ':5:23 routes[0].compress.types[0]: must be a media type such as "text/html"'),
+    ("compress = { level = 12 }", ":5:14 routes[0].compress.level: must be at most 9, got 12"),
 ]
 
 
@@ -143,3 +161,22 @@ def test_what_can_never_act_is_told(lines: list[str], wanted: list[object] | Non
     text = HEAD + "".join(f'[[routes]]\npool = "web"\nname = "r{at}"\n{each}\n' for at, each in enumerate(lines))
     found = [list(problem.path) for problem in idle_keys(load_text(text, "f"))]
     assert found == ([] if wanted is None else [wanted])
+
+
+@pytest.mark.parametrize(
+    ("rule", "key"),
+    [
+        ('auth = { basic = "absent" }', "auth.basic"),
+        ('auth = { basic = "weak" }', "auth.basic"),
+        ('auth = { jwt = { jwks = "weak" } }', "auth.jwt.jwks"),
+        ('auth = { jwt = { jwks = "empty" } }', "auth.jwt.jwks"),
+        ('match = { methods = ["PUT"] }\nrespond = { file = "absent" }', "respond.file"),
+    ],
+)
+def test_files_are_opened_before_the_start(rule: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "weak").write_text("alice:plain\n")
+    (tmp_path / "empty").write_text('{"keys": []}')
+    text = (HEAD if "respond" not in rule else HEAD + "[[routes]]\n") + rule + "\n"
+    file = str(tmp_path / "edge.toml")
+    found = preflight(load_text(text, file), text, file)
+    assert any(f"].{key}: " in line and "edge.toml:" in line for line in found.errors), found.errors

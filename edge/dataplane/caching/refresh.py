@@ -101,6 +101,7 @@ def refresh(exchange: Exchange, request: RequestHead, stored: Stored) -> None:
     shadow = background(worker, exchange.routed, request, exchange.block, nobody)
     shadow.key, shadow.host, shadow.told = exchange.key, exchange.host, exchange.told
     shadow.identity, shadow.apart, shadow.changes = exchange.identity, exchange.apart, exchange.changes
+    shadow.granted = exchange.granted
     asked = LookupResult(replace(request, method=b"GET"), Decision(Action.REVALIDATE, Reason.STALE, stored), (stored,))
     shadow.follower = follower = Follower(shadow, asked, _ALONE, store.purge_log.now_seq())
     _fetch(follower, None)

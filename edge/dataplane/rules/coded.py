@@ -15,7 +15,6 @@ from typing import Any
 from edge.cache.stored import Stored, charge
 from edge.dataplane.rules.compression import Compression, coded_head, varied
 from edge.dataplane.rules.steps import Waiting
-from edge.errors import EdgeError
 from edge.http.message import Fields
 
 AT_ONCE = 64 * 1024  # a larger body takes longer than the loop may be held
@@ -34,7 +33,7 @@ class CodedForms:
     def __init__(self, rule: Compression) -> None:
         self.rule = rule
         self._plain: dict[bytes, float] = {}  # key and variant → received_at
-        self._pending: dict[bytes, list[tuple[Exchange, Waiting, Serve, Stored]]] = {}
+        self._pending: dict[bytes, list[tuple[Waiting, Serve, Stored]]] = {}
 
     def fast(self, store: Store, stored: Stored, fields: Fields) -> Stored | None:
         """For a plain GET of a response that answers anyone: what to send, None when that takes more."""
@@ -82,7 +81,7 @@ class CodedForms:
     def _in_thread(
         self, store: Store, exchange: Exchange, stored: Stored, form: tuple[bytes, str], serve: Serve
     ) -> Stored | None:
-        waiting = (exchange, Waiting(exchange), serve, stored)
+        waiting = (Waiting(exchange), serve, stored)
         key, coding = form
         if key in self._pending:
             self._pending[key].append(waiting)
@@ -91,7 +90,7 @@ class CodedForms:
         if stored.file is not None:
             opened = None if store.disk is None else store.disk.open_body(stored)
             if opened is None:
-                exchange.watch = None
+                exchange.follower = None
                 return changed(stored, varied(stored.wire, stored.head.fields))  # its sender tells that it is gone
         self._pending[key] = [waiting]
 
@@ -115,14 +114,10 @@ class CodedForms:
             made = changed(stored, varied(stored.wire, stored.head.fields))
         else:
             made = self._keep(store, stored, key, coding, done.result())
-        for exchange, step, serve, own in waiting:
+        for step, serve, own in waiting:
             fits = own.received_at == made.received_at
             step.go_on = partial(serve, made if fits else own)
-            try:
-                step.resume()
-            except Exception as error:
-                exchange.worker.report_bug(error)
-                exchange.fail(EdgeError("internal error"))
+            step.resume()
 
     def _keep(self, store: Store, stored: Stored, key: bytes, coding: str, body: bytes) -> Stored:
         """The coded form, also put beside what it was made from."""

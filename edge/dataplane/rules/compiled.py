@@ -9,23 +9,37 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from edge.config.auth import Auth, ServiceUrl, parse_service
 from edge.config.rules import RateLimit, RequestHeaders, Respond, RouteRules
 from edge.dataplane.rules.access import Access
 from edge.dataplane.rules.answers import TEXT, Redirect
 from edge.dataplane.rules.answers import Respond as FixedAnswer
 from edge.dataplane.rules.asked import Asked
+from edge.dataplane.rules.authentication import BasicAuth
 from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.delivery import Delivery
+from edge.dataplane.rules.forward_auth import ForwardAuth
 from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.limits import Concurrency
 from edge.dataplane.rules.limits import RateLimit as RateLimiter
 from edge.dataplane.rules.matching import Match, compiled
 from edge.dataplane.rules.outbound import Outbound
+from edge.dataplane.rules.passwords import PasswordFile
+from edge.dataplane.rules.service import Service
 from edge.dataplane.rules.steps import Step, explained
 from edge.dataplane.rules.target import TargetRule
+from edge.dataplane.rules.tokens import JwtAuth, Keys
+from edge.ports import Link
 
-ReadFile = Callable[[str], bytes]
+
+class Tools(NamedTuple):
+    """What rules need of the world."""
+
+    read: Callable[[str], bytes]  # a file; raises OSError
+    dial: Callable[[str, str, int], Link]  # scheme, host, port
+    forwarding: Callable[[Any], bytes]  # what the gateway asserts of a request's client
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,11 @@ class RuleSet:
     outbound: Outbound | None = None
     delivery: Delivery | None = None
     plain: bool = True  # a hit needs no more than the stored lines
+
+    def services(self) -> list[Service]:
+        """What its steps ask; each has deadlines, and connections that end with the route."""
+        found = (getattr(step, "service", None) for step in self.steps)
+        return [each for each in found if each is not None]
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         """What each rule would do with a request, in their order."""
@@ -51,14 +70,14 @@ class RuleSet:
 NO_RULES = RuleSet()
 
 
-def compile_rules(values: RouteRules, read: ReadFile) -> RuleSet:
-    """A route's rules. Raises OSError for a file that cannot be read."""
-    match, steps, delivery = compiled(values.match, values.path_regex), _steps(values, read), _delivery(values)
+def compile_rules(values: RouteRules, tools: Tools) -> RuleSet:
+    """A route's rules. Raises OSError for a file that cannot be read, ValueError for one that makes no sense."""
+    match, steps, delivery = compiled(values.match, values.path_regex), _steps(values, tools), _delivery(values)
     plain = match is None and not steps and values.response_headers is None
     return RuleSet(match, steps, _outbound(values), delivery, plain)
 
 
-def _steps(values: RouteRules, read: ReadFile) -> tuple[Step, ...]:
+def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
     steps: list[Step] = []
     if values.allow or values.deny:
         steps.append(Access(values.allow, values.deny))
@@ -66,10 +85,12 @@ def _steps(values: RouteRules, read: ReadFile) -> tuple[Step, ...]:
         steps.append(_rate_limit(values.rate_limit))
     if values.concurrency is not None:
         steps.append(Concurrency(values.concurrency.per_client, values.concurrency.total))
+    if values.auth is not None:
+        steps.append(_auth(values.auth, tools))
     if values.redirect is not None:
         steps.append(Redirect(values.redirect.to, values.redirect.status))
     if values.respond is not None:
-        steps.append(_fixed_answer(values.respond, read))
+        steps.append(_fixed_answer(values.respond, tools))
     return tuple(steps)
 
 
@@ -79,13 +100,39 @@ def _rate_limit(values: RateLimit) -> RateLimiter:
     return RateLimiter(f"{count}/{unit}", count / seconds, values.burst or count, values.by, values.clients)
 
 
-def _fixed_answer(values: Respond, read: ReadFile) -> FixedAnswer:
+def _auth(values: Auth, tools: Tools) -> Step:
+    if values.basic is not None:
+        text = tools.read(values.basic).decode("utf-8", "replace")
+        return BasicAuth(PasswordFile(text, values.basic), values.realm)
+    if values.forward is not None:
+        return ForwardAuth(_service(values.forward, values.timeout, tools), values.copied, tools.forwarding)
+    token = values.jwt
+    assert token is not None  # one of the three is given
+    if "://" in token.jwks:
+        service = _service(parse_service(token.jwks), values.timeout, tools)
+        return JwtAuth(Keys(service, None), token)
+    return JwtAuth(Keys(None, tools.read(token.jwks)), token)
+
+
+def _service(url: ServiceUrl, seconds: float, tools: Tools) -> Service:
+    host = url.authority.encode()
+    return Service(tools.dial(url.scheme, url.host, url.port), host, url.target.encode(), seconds)
+
+
+def _granted(values: Auth | None) -> tuple[str, ...]:
+    """The fields that tell a backend who asks."""
+    if values is None:
+        return ()
+    return (*values.copied, *(values.jwt.headers if values.jwt is not None else ()))
+
+
+def _fixed_answer(values: Respond, tools: Tools) -> FixedAnswer:
     if values.file is None:
         return FixedAnswer(values.status, values.body.encode(), TEXT, values.headers)
     kind = mimetypes.guess_type(values.file)[0] or "application/octet-stream"
     if kind.startswith("text/"):
         kind += "; charset=utf-8"
-    return FixedAnswer(values.status, read(values.file), kind, values.headers)
+    return FixedAnswer(values.status, tools.read(values.file), kind, values.headers)
 
 
 def _outbound(values: RouteRules) -> Outbound | None:
@@ -95,7 +142,9 @@ def _outbound(values: RouteRules) -> Outbound | None:
     edit, host = None, None
     if values.request_headers is not None:
         edit, host = _request_edit(values.request_headers)
-    return None if target is None and edit is None and host is None else Outbound(target, edit, host)
+    granted = _granted(values.auth)
+    wanted = target is not None or edit is not None or host is not None or granted
+    return Outbound(target, edit, host, granted) if wanted else None
 
 
 def _request_edit(values: RequestHeaders) -> tuple[HeaderEdit | None, str | None]:

@@ -17,13 +17,13 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
 
-from edge.config.rules import NOT_FOR_CLIENTS, NOT_FOR_ORIGINS
+from edge.config.rule_values import NOT_FOR_CLIENTS, NOT_FOR_ORIGINS
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.compiled import RuleSet
 from edge.dataplane.rules.delivery import Delivery
 from edge.dataplane.rules.headers import without
 from edge.dataplane.rules.hook_heads import Edit, RequestView, ResponseView, field_line, kept_apart
-from edge.dataplane.rules.outbound import Outbound
+from edge.dataplane.rules.outbound import Granted, Outbound
 from edge.errors import HookFailed
 from edge.sdk import Changes, Respond
 
@@ -163,6 +163,7 @@ class HookOutbound(Outbound):
     def __init__(self, rules: Outbound | None) -> None:
         super().__init__(None, None, None)
         self._rules = rules if rules is not None else Outbound(None, None, None)
+        self.varying = self._rules.varying
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         return self._rules.explain(asked)
@@ -176,7 +177,7 @@ class HookOutbound(Outbound):
     def host(self, asked: Asked, usual: bytes, region: bytes) -> bytes:
         return self._rules.host(asked, usual, region)
 
-    def lines(self, asked: Asked, lines: bytes, own: bytes, region: bytes) -> bytes:
+    def lines(self, asked: Granted, lines: bytes, own: bytes, region: bytes) -> bytes:
         found = self._rules.lines(asked, lines, own, region)
         for edit in asked.changes:  # type: ignore[attr-defined]
             found = (without(found, edit.gone) if edit.gone else found) + edit.lines

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edge.cache.key import cookies
+from edge.config.rule_values import compile_pattern
 from edge.config.rules import Match as MatchConfig
-from edge.config.rules import compile_pattern
 from edge.dataplane.rules.template import query_value
 from edge.http.forwarding import Networks
 from edge.http.paths import normal_path

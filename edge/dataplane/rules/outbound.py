@@ -5,26 +5,35 @@ One rule: framing stays the gateway's. Rules see the end-to-end lines and those 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.headers import HeaderEdit, shown
 from edge.dataplane.rules.target import TargetRule
 from edge.dataplane.rules.template import Template
 from edge.errors import BadRequest
+from edge.http.message import Line
 
-if TYPE_CHECKING:
-    from edge.dataplane.rules.asked import Asked
+
+class Granted(Asked, Protocol):
+    """An exchange, as far as its request is changed."""
+
+    @property
+    def granted(self) -> tuple[Line, ...]: ...
 
 
 class Outbound:
     """What `request_head` asks where a route has such rules."""
 
-    __slots__ = ("_edit", "_host", "_target", "varying")
+    __slots__ = ("_edit", "_granted", "_host", "_target", "varying")
 
-    def __init__(self, target: TargetRule | None, edit: HeaderEdit | None, host: str | None) -> None:
+    def __init__(
+        self, target: TargetRule | None, edit: HeaderEdit | None, host: str | None, granted: tuple[str, ...] = ()
+    ) -> None:
         self._target = target
         self.varying = edit if edit is not None and edit.varies else None  # what the cache has to know of
         self._edit = edit
+        self._granted = HeaderEdit({}, {}, granted) if granted else None  # no client says who it is by these names
         self._host = None if host is None else Template(host)
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
@@ -49,9 +58,12 @@ class Outbound:
         """The one Host."""
         return usual if self._host is None else self._host.fill(asked, region) or usual
 
-    def lines(self, asked: Asked, lines: bytes, own: bytes, region: bytes) -> bytes:
+    def lines(self, asked: Granted, lines: bytes, own: bytes, region: bytes) -> bytes:
         """The lines of the head without framing: the client's and those that the gateway asserts."""
         edit = self._edit
+        if self._granted is not None:
+            lines, own = self._granted.kept(lines), self._granted.kept(own)
+            own += b"".join([b"%b: %b\r\n" % line for line in asked.granted])
         if edit is None:
             return lines + own
         if edit.gone:

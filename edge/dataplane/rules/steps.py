@@ -2,17 +2,19 @@
 
     allow, deny · rate_limit · concurrency · auth · redirect · respond     (each may end the request)
 
-One rule: a step answers, raises, goes on, or waits. Who waits stands in for the exchange's watch, so that a client that
-leaves ends the waiting; when it has what it waited for, the steps after it run as if nothing had been.
+One rule: a step answers, raises, goes on, or waits. Who waits stands in for the exchange's follower, so that a client
+that leaves ends the waiting; when it has what it waited for, the steps after it run as if nothing had been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from edge.dataplane.rules.asked import Asked
 from edge.errors import EdgeError
+from edge.http.message import Line
 
 
 class Running(Asked, Protocol):
@@ -21,6 +23,7 @@ class Running(Asked, Protocol):
     reason: str
     identity: bytes
     apart: bytes
+    granted: tuple[Line, ...]
     limit_lines: bytes
     follower: Any
 
@@ -45,23 +48,33 @@ class Step(Protocol):
 
 
 class Waiting:
-    """A step that has to wait; it is the exchange's watch until `resume`."""
+    """A step that has to wait; it is the exchange's follower until `resume`."""
 
     def __init__(self, exchange: Running) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self.go_on: Callable[[], None] = lambda: None
         exchange.follower = self
 
     def resume(self, error: EdgeError | None = None) -> None:
         """What was waited for is there, or failed."""
-        exchange = self._exchange
+        if error is not None:
+            self.answer(lambda: self.exchange.fail(error))
+        else:
+            self.answer(self.go_on)
+
+    def answer(self, how: Callable[[], None]) -> None:
+        """The waiting ends like this; what goes wrong in it becomes an answer."""
+        exchange = self.exchange
         if exchange.ended:
             return
         exchange.follower = None
-        if error is not None:
-            exchange.fail(error)
-        else:
-            self.go_on()
+        try:
+            how()
+        except Exception as found:
+            if not isinstance(found, EdgeError):
+                exchange.worker.report_bug(found)
+                found = EdgeError("internal error")
+            exchange.fail(found)
 
     def resumed(self) -> None:
         """The client takes more: there is nothing for it yet."""
@@ -75,22 +88,11 @@ def run(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at:
     for number in range(at, len(steps)):
         outcome = steps[number].apply(exchange)
         if isinstance(outcome, Waiting):
-            outcome.go_on = lambda: _again(exchange, steps, then, number + 1)  # noqa: B023  # returns at once
+            outcome.go_on = partial(run, exchange, steps, then, number + 1)
             return
         if outcome:
             return
     then(exchange)
-
-
-def _again(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at: int) -> None:
-    """As `run`, from a callback: whatever goes wrong becomes an answer."""
-    try:
-        run(exchange, steps, then, at)
-    except Exception as error:
-        if not isinstance(error, EdgeError):
-            exchange.worker.report_bug(error)
-            error = EdgeError("internal error")
-        exchange.fail(error)
 
 
 def explained(steps: tuple[Step, ...], asked: Asked) -> list[dict[str, str]]:

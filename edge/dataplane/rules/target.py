@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from edge.config.rule_values import compile_pattern
 from edge.config.rules import Rewrite as RewriteConfig
-from edge.config.rules import compile_pattern
 from edge.errors import BadRequest
 from edge.http.paths import below, normal_path
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge.cache.key import cookies
-from edge.config.rules import PLACEHOLDER
+from edge.config.rule_values import PLACEHOLDER
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked

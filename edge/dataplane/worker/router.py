@@ -6,6 +6,7 @@ forwarded and what keys the cache stay the client's bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edge.dataplane.rules.delivery import Delivery
     from edge.dataplane.rules.matching import Match
     from edge.dataplane.rules.outbound import Outbound
+    from edge.dataplane.rules.service import Service
     from edge.dataplane.rules.steps import Step
     from edge.dataplane.upstream.pool import PoolRuntime
 
@@ -71,6 +73,7 @@ class Route:
     max_body: int = 100 * 1024 * 1024
     methods: frozenset[bytes] = frozenset()  # empty = all
     internal: bool = False  # for subrequests of applications alone
+    services: Sequence[Service] = ()  # that its rules ask
     looks: bool = False  # each request is looked at before it is served: no fast hit
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
@@ -100,6 +103,8 @@ class Route:
         if self.waits:
             self.usual.observe(sum(self.waits) / len(self.waits), now)
             self.waits.clear()
+        for service in self.services:
+            service.tick(now)
 
     @property
     def fence(self) -> frozenset[str] | None:
@@ -138,6 +143,7 @@ class Route:
         self.allow = b", ".join(sorted(self.methods))
         does = self.does
         self.match, self.steps, self.outbound, self.delivery = does.match, does.steps, does.outbound, does.delivery
+        self.services = does.services()
         self.looks = bool(self.internal or self.methods or not does.plain)
         if does.delivery is not None and does.delivery.compression is not None:
             self.coded = CodedForms(does.delivery.compression)

@@ -350,6 +350,8 @@ class Worker:
             downstream.abort()
         for pool in (*self.pools.values(), *self.retired.pools):
             await pool.close()
+        for service in [each for route in self.router.routes for each in route.services]:
+            await service.link.close()
         if self.applications is not None:
             await self.applications.stop()
         if self._timer is not None:

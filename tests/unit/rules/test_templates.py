@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.config.rules import PLACEHOLDERS
+from edge.config.rule_values import PLACEHOLDERS
 from edge.dataplane.rules.answers import Redirect
 from edge.dataplane.rules.asked import Imagined
 from edge.dataplane.rules.headers import HeaderEdit, without

@@ -1,0 +1,102 @@
+"""`auth` of a route: passwords, tokens, a service that knows.
+
+Values only. One rule: what an extra has to be installed for is refused when it is not, at its place in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated
+
+from pydantic import PlainValidator, model_validator
+
+from edge.config.rule_values import OneCookie, RequestField
+from edge.config.types import (
+    Duration,
+    FilePath,
+    Kind,
+    Many,
+    Section,
+    Text,
+    Timeout,
+    entry,
+    shown,
+    split_authority,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUrl:
+    """What a rule asks besides the backends."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """For its Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port == (443 if self.scheme == "https" else 80)
+        return host if usual else f"{host}:{self.port}"
+
+
+def parse_service(value: object) -> ServiceUrl:
+    """`"http://127.0.0.1:4180/verify"`."""
+    found = re.fullmatch(r"(https?)://([^/?#@]+)(/[!-~]*)?", value) if isinstance(value, str) else None
+    place = None if found is None else split_authority(found[2], 443 if found[1] == "https" else 80)
+    if found is None or place is None or "#" in (found[3] or ""):
+        raise ValueError(f'must be a URL such as "http://127.0.0.1:4180/verify", got {shown(value)}')
+    return ServiceUrl(found[1], *place, found[3] or "/")
+
+
+def parse_jwks(value: object) -> str:
+    """A URL, or a file."""
+    if isinstance(value, str) and "://" in value:
+        parse_service(value)
+        return value
+    if not isinstance(value, str) or re.fullmatch(r"[^\x00-\x1f\x7f]+", value) is None:
+        raise ValueError(f'must be a URL such as "https://login.example.com/jwks.json" or a file, got {shown(value)}')
+    return value
+
+
+Service = Annotated[ServiceUrl, PlainValidator(parse_service), Kind("URL")]
+Jwks = Annotated[str, PlainValidator(parse_jwks), Kind("URL or path")]
+
+
+class Jwt(Section):
+    """`auth.jwt`: a signed token."""
+
+    jwks: Jwks = entry(..., "The keys (JSON Web Key Set): a URL, fetched and kept up to date, or a file")
+    issuer: Text | None = entry(None, "What `iss` has to be; left out: anything")
+    audience: Text | None = entry(None, "What `aud` has to hold; left out: anything")
+    cookie: OneCookie | None = entry(None, "A cookie that holds the token where Authorization has none")
+    headers: dict[RequestField, Text] = entry({}, "Fields for the backend, each from a claim")
+    leeway: Duration = entry("30s", "How far clocks may differ")
+
+
+class Auth(Section):
+    """`auth`: who may ask; just one of basic, jwt and forward."""
+
+    basic: FilePath | None = entry(None, "A file of htpasswd -B (bcrypt) or of argon2 hashes, read at the start")
+    realm: Text = entry("restricted", "What a browser shows when it asks for the password")
+    jwt: Jwt | None = entry(None, "A signed token, as Bearer or in a cookie")
+    forward: Service | None = entry(None, "A service that is asked about each request: 2xx lets it pass")
+    copied: Many[RequestField] = entry([], "Fields of that service's answer for the backend, never a client's own")
+    timeout: Timeout = entry("5s", "For the service, and for fetching keys; then 503")
+
+    @model_validator(mode="after")
+    def _one(self) -> Auth:
+        given = [name for name in ("basic", "jwt", "forward") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"must have one of basic, jwt and forward, got {' and '.join(given) or 'none'}")
+        if self.basic is not None and find_spec("bcrypt") is None:
+            raise ValueError("basic needs bcrypt: pip install 'streamgate[auth]'")
+        if self.jwt is not None and find_spec("jwt") is None:
+            raise ValueError("jwt needs PyJWT: pip install 'streamgate[auth]'")
+        if '"' in self.realm or "\\" in self.realm or not self.realm.isascii():
+            raise ValueError(f"realm must be ASCII without quotes and backslashes, got {shown(self.realm)}")
+        return self
