@@ -94,7 +94,18 @@ class Sending:
 class Output:
     """The frames of one connection, and its side of flow control."""
 
-    __slots__ = ("_initial", "_queues", "data_frames", "done", "frames", "is_open", "queued", "waiting", "window")
+    __slots__ = (
+        "_initial",
+        "_queues",
+        "data_frames",
+        "done",
+        "frames",
+        "is_open",
+        "pending",
+        "queued",
+        "waiting",
+        "window",
+    )
 
     def __init__(self) -> None:
         self.frames: list[Piece] = []  # what goes out with the next write
@@ -103,6 +114,7 @@ class Output:
         self.waiting = 0  # streams that stand in a queue
         self.queued = 0  # bytes of bodies that wait, for their turn or for windows
         self.data_frames = 0  # sent since the beginning
+        self.pending = 0  # bytes of bodies in `frames` that did not wait
         self.done: list[Sending] = []  # streams whose queue became shorter or empty, for who pumps to look at
         self._initial = DEFAULT_WINDOW  # of a new stream
         self._queues: list[deque[Sending]] = [deque() for _ in range(LEAST_URGENT + 1)]
@@ -130,6 +142,9 @@ class Output:
         size = len(body)
         if size > FRAME_BYTES or size > self.window or size > self._initial or self.waiting or not self.is_open:
             return False
+        if self.pending > TURN_BYTES:
+            return False
+        self.pending += size
         self.window -= size
         self.data_frames += 1
         self.frames.append(head(size << 8, END_STREAM, stream_id))

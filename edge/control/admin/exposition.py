@@ -18,10 +18,15 @@ COUNTERS = {
     "refused_connections": "Client connections refused at a limit",
     "bugs": "Exceptions that no stage should let out",
     "log_lost": "Access log lines that could not be written",
+    "http2_connections": "Client connections that speak HTTP/2",
+    "http2_streams": "Requests on them, refused and malformed ones among them",
+    "http2_refused_streams": "Streams refused because too many were open on their connection",
 }
 WORDS = {  # name: labels (a word of several has tabs between them), help
     "geo_levels": (["level"], "Region orders by what found the first region"),
     "geo_unknown": (["reason"], "Clients whose place is not known, by reason"),
+    "http2_connection_errors": (["reason"], "HTTP/2 connections that ended for a fault or a flood, by reason"),
+    "http2_stream_errors": (["reason"], "Streams that were reset because of their client, by reason"),
     "app_requests": (["app"], "Requests that an application was asked"),
     "app_faults": (["app", "fault"], "What applications did wrong, by kind"),
     "app_blocked_ms": (["app"], "Milliseconds for which an application let nothing else run in its worker"),

@@ -100,6 +100,7 @@ class Http2Connection(Http2Life):
         self.paused = True
         self.output.is_open = False
         self.worker.slow.add(self)
+        self._opened_before = self.opened
         if not any(isinstance(stream, Stream) and stream.receiving for stream in self.streams.values()):
             self.stop_reading(OUTPUT)  # who does not take answers gets no further ones
 
@@ -109,6 +110,8 @@ class Http2Connection(Http2Life):
         self._progress = None
         self.start_reading(OUTPUT)
         self.flush()
+        if self._buffer and self._whole(self._buffer):
+            self.turn()
 
     # -- reading frames --------------------------------------------------------------------------------------------
 
@@ -190,10 +193,15 @@ class Http2Connection(Http2Life):
         """Bytes that are not read: a frame that is not whole, or more than one turn may read."""
         self._buffer = data[at:]
         size = len(data) - at
-        if size >= 9 and size >= 9 + (read_head(data, at)[0] >> 8):
+        if self._whole(self._buffer):
             self.turn()
         elif size < 4 or data[at + 3] != wire.DATA:  # a body has deadlines of its own
             self.await_rest()
+
+    @staticmethod
+    def _whole(data: bytes) -> bool:
+        """Whether these bytes begin with a whole frame."""
+        return len(data) >= 9 and len(data) >= 9 + (read_head(data, 0)[0] >> 8)
 
     def turn(self) -> None:
         """Go on in a later turn of the loop; until then nothing more is taken."""
@@ -203,7 +211,7 @@ class Http2Connection(Http2Life):
 
     def _next(self) -> None:
         self._holds &= ~TURN
-        if not self.is_gone and self.leaving is None:
+        if not self.is_gone and self.leaving is None and not self._holds & OUTPUT:
             data = self.take_buffer()
             if data:
                 self._take(data)
@@ -218,15 +226,20 @@ class Http2Connection(Http2Life):
             return
         shared, worker = self.shared, self.worker
         facts, path, self.table = shared.reader.request(block, self.table)
+        if stream_id > self.last_stream + 2:
+            self.skipped = range(self.last_stream + 1, stream_id)
         self.last_stream = stream_id
         self.opened += 1
         shared.streams += 1
         self._may_open()
-        if facts is None or path is None or len(path) + len(facts.method) > worker.head.first_line_bytes:
-            self._refuse(stream_id, ends, _too_large(facts))
+        if facts is None:
+            self._refuse(stream_id, ends, TooLarge("request head too large", 431))
             return
-        if facts.malformed:
+        if facts.malformed or path is None:
             raise StreamFault(Code.PROTOCOL_ERROR, f"malformed_{facts.malformed}")
+        if len(path) + len(facts.method) > worker.head.first_line_bytes:
+            self._refuse(stream_id, ends, TooLarge("request target too long", 414))
+            return
         if ends and facts.length:
             raise StreamFault(Code.PROTOCOL_ERROR, "length")
         headers: RequestHeaders | None = facts.read.get(ends)
@@ -256,10 +269,16 @@ class Http2Connection(Http2Life):
         if len(self.streams) >= limits.streams:
             self.shared.refused += 1
             raise StreamFault(Code.REFUSED_STREAM, "too_many_streams")
-        if self.paused and self.transport.get_write_buffer_size() > MOST_UNREAD * self.worker.limits.buffer_high:
+        if self.paused and self._unread():
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "flood_unread")
         if self.opened >= limits.requests and not self._going:
             self.drain(monotonic())
+
+    def _unread(self) -> bool:
+        """Whether the client, which does not read, has asked for more than it could wait for if it did."""
+        asked = self.opened - self._opened_before
+        most = MOST_UNREAD * self.worker.limits.buffer_high
+        return asked > self.shared.limits.streams and self.transport.get_write_buffer_size() > most
 
     def _headers(self, facts: RequestFields, ends: bool) -> RequestHeaders:
         """What HTTP/1.1's grammar makes of the fields."""
@@ -277,7 +296,7 @@ class Http2Connection(Http2Life):
 
     def _again(self, stream_id: int, block: bytes, ends: bool) -> None:
         """A field block of a stream that was opened before: trailers, or what must not come."""
-        if not stream_id & 1:
+        if not stream_id & 1 or stream_id in self.skipped:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "stream_id")
         listed = self.shared.reader.trailers(block, self.table)
         self.table = listed.table
@@ -349,7 +368,3 @@ class Http2Connection(Http2Life):
         if isinstance(upload, StreamUpload):
             upload.came(content, ends, trailers)
             stream.credit()
-
-
-def _too_large(facts: RequestFields | None) -> ClientError:
-    return TooLarge("request head too large", 431) if facts is None else TooLarge("request target too long", 414)

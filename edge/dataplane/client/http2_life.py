@@ -51,7 +51,9 @@ class Http2Life(Accepted):
         self.output = Output()
         self.streams: dict[int, Sending] = {}  # those that are open; of a hit that waits, its sending half alone
         self.last_stream = 0
+        self.skipped = range(0)  # the numbers that the client last left out
         self.opened = 0
+        self._opened_before = 0  # when the client's host last took no more
         self.table = shared.reader.first_table
         self.fragments: Fragments | None = None
         self.their_table = shared.reader.first_table.limit  # the least that the client's decoder has allowed
@@ -110,7 +112,7 @@ class Http2Life(Accepted):
         output = self.output
         more = output.pump()
         while output.frames:
-            frames, output.frames = output.frames, []
+            frames, output.frames, output.pending = output.frames, [], 0
             self.transport.write(b"".join(frames) if len(frames) > 1 else frames[0])
             if output.done:
                 self._moved()
@@ -286,7 +288,7 @@ class Http2Life(Accepted):
         for stream in list(self.streams.values()):
             if isinstance(stream, Stream) and stream.deadline <= now:
                 stream.expire(now)
-        if not self.streams and not self._going:
+        if not self.streams and not self._going and self._head_until is inf:
             self._idle()
         due = [stream.deadline for stream in self.streams.values() if isinstance(stream, Stream)]
         self.deadline = min(self.deadline, self._head_until, self._goodbye_at, *due)

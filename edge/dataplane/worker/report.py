@@ -72,6 +72,9 @@ class Counting:
             "refused_connections": worker.refused_connections,
             "bugs": worker.bugs,
             "log_lost": worker.log.lost,
+            "http2_connections": worker.http2.connections,
+            "http2_streams": worker.http2.streams,
+            "http2_refused_streams": worker.http2.refused,
         }
         added = {name: count - self._before.get(name, 0) for name, count in now.items()}
         self._before = now
@@ -80,7 +83,10 @@ class Counting:
     def _words(self) -> dict[str, dict[str, int]]:
         """How clients' places were found, why they were not, and what applications did, since the last time."""
         geography, applications = self._worker.geography, self._worker.applications
-        counted: dict[str, Mapping[str, int]] = {}
+        counted: dict[str, Mapping[str, int]] = {
+            "http2_connection_errors": self._worker.http2.connection_errors,
+            "http2_stream_errors": self._worker.http2.stream_errors,
+        }
         if geography is not None:
             counted.update(geo_levels=geography.levels, geo_unknown=geography.unknown)
         if applications is not None:

@@ -11,6 +11,7 @@ import hpack
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kit.http2_corpus import HPACK_FAULTS
 
 from edge.http2 import huffman
 from edge.http2.frames import Code, ConnectionFault
@@ -160,31 +161,7 @@ def test_responses_with_eviction_of_the_rfc() -> None:
         assert table.size == size
 
 
-FAULTS = [
-    ("6.1 index 0", "80"),
-    ("6.1 index beyond the tables", "be"),
-    ("6.1 index far beyond", "ffff7f"),
-    ("6.1 index cut", "ff"),
-    ("5.1 integer of five bytes more", "ff8080808001"),
-    ("5.1 integer that never ends", "ff" + "80" * 30),
-    ("5.2 string shorter than told", "000a6162"),
-    ("5.2 string without a length", "00"),
-    ("5.2 value missing", "000161"),
-    ("5.2 huffman end mark", "0084fffffffc"),
-    ("5.2 huffman padding of a byte", "00821cff"),
-    ("5.2 huffman padding of zeros", "0081180161"),
-    ("6.2.1 name index beyond the tables", "7f0001"),
-    ("6.2.2 name index beyond the tables", "0f3001"),
-    ("6.2.3 name index beyond the tables", "1f3001"),
-    ("6.3 size above what was announced", "3fe21f"),
-    ("6.3 size update after a field", "8220"),
-    ("6.3 three size updates", "202020"),
-    ("6.3 size cut", "3f"),
-    ("4.1 string of a length that no block has", "007fffffff7f"),
-]
-
-
-@pytest.mark.parametrize("block", [row[1] for row in FAULTS], ids=[row[0] for row in FAULTS])
+@pytest.mark.parametrize("block", [row[1] for row in HPACK_FAULTS], ids=[row[0] for row in HPACK_FAULTS])
 def test_faults_end_the_connection(block: str) -> None:
     with pytest.raises(ConnectionFault) as caught:
         read(bytes.fromhex(block), empty_table(4096), LIMITS)

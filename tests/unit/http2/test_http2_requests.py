@@ -11,6 +11,7 @@ import hpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.http2_corpus import HEAD, LEFT_TO_THE_GRAMMAR, MALFORMED, Lines, without
 
 from edge.http.grammar import Limits, request_block
 from edge.http2.frames import ConnectionFault
@@ -18,16 +19,9 @@ from edge.http2.hpack import ListLimits, Table
 from edge.http2.request_fields import RequestFields, request_fields, trailer_lines
 from edge.http2.requests import RequestReader
 
-Lines = list[tuple[bytes, bytes]]
-HEAD: Lines = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/")]
-
 
 def facts_of(extra: Lines, head: Lines = HEAD) -> RequestFields:
     return request_fields([*head, *extra])
-
-
-def without(*names: bytes) -> Lines:
-    return [line for line in HEAD if line[0] not in names]
 
 
 def test_a_request_becomes_one_header_block() -> None:
@@ -41,94 +35,9 @@ def test_a_request_becomes_one_header_block() -> None:
     assert read.quick
 
 
-MALFORMED: list[tuple[str, str, Lines]] = [
-    ("8.2 upper case", "name", [*HEAD, (b"X-A", b"1")]),
-    ("8.2.1 empty name", "name", [*HEAD, (b"", b"1")]),
-    ("8.2.1 space in a name", "name", [*HEAD, (b"x a", b"1")]),
-    ("8.2.1 colon in a name", "name", [*HEAD, (b"x:a", b"1")]),
-    ("8.2.1 line break in a name", "name", [*HEAD, (b"x\r\na", b"1")]),
-    ("8.2.1 control byte in a name", "name", [*HEAD, (b"x\x00", b"1")]),
-    ("8.2.1 name of other bytes", "name", [*HEAD, (b"\xe4", b"1")]),
-    ("8.2.1 carriage return", "value", [*HEAD, (b"x", b"1\r2")]),
-    ("8.2.1 line feed", "value", [*HEAD, (b"x", b"1\n2")]),
-    ("8.2.1 a line of its own", "value", [*HEAD, (b"x", b"1\r\nhost: b")]),
-    ("8.2.1 NUL", "value", [*HEAD, (b"x", b"1\x002")]),
-    ("8.2.1 space before", "value", [*HEAD, (b"x", b" 1")]),
-    ("8.2.1 space behind", "value", [*HEAD, (b"x", b"1 ")]),
-    ("8.2.1 tab behind", "value", [*HEAD, (b"x", b"1\t")]),
-    ("8.2.1 break in a cookie", "value", [*HEAD, (b"cookie", b"a=1\r\nx: y")]),
-    ("8.2.2 connection", "connection_field", [*HEAD, (b"connection", b"close")]),
-    ("8.2.2 keep-alive", "connection_field", [*HEAD, (b"keep-alive", b"1")]),
-    ("8.2.2 proxy-connection", "connection_field", [*HEAD, (b"proxy-connection", b"close")]),
-    ("8.2.2 transfer-encoding", "connection_field", [*HEAD, (b"transfer-encoding", b"chunked")]),
-    ("8.2.2 upgrade", "connection_field", [*HEAD, (b"upgrade", b"websocket")]),
-    ("8.2.2 te", "te", [*HEAD, (b"te", b"gzip")]),
-    ("8.3 unknown pseudo-field", "pseudo_field", [*HEAD, (b":other", b"1")]),
-    ("8.3 a response's pseudo-field", "pseudo_field", [*HEAD, (b":status", b"200")]),
-    (
-        "8.3 pseudo-field behind others",
-        "pseudo_late",
-        [*without(b":authority"), (b"x", b"1"), (b":authority", b"a.test")],
-    ),
-    ("8.3 twice: method", "pseudo_field", [*HEAD, (b":method", b"GET")]),
-    ("8.3 twice: scheme", "pseudo_field", [*HEAD, (b":scheme", b"https")]),
-    ("8.3 twice: authority", "pseudo_field", [*HEAD, (b":authority", b"a.test")]),
-    ("8.3 twice: path", "pseudo_field", [*HEAD, (b":path", b"/")]),
-    ("8.3.1 no method", "pseudo_value", without(b":method")),
-    ("8.3.1 no scheme", "scheme", without(b":scheme")),
-    ("8.3.1 no path", "path", without(b":path")),
-    ("8.3.1 empty method", "pseudo_value", [(b":method", b""), *without(b":method")]),
-    ("8.3.1 method with a space", "pseudo_value", [(b":method", b"GET /x"), *without(b":method")]),
-    ("8.3.1 method with a break", "pseudo_value", [(b":method", b"GET\r\n"), *without(b":method")]),
-    ("8.3.1 empty path", "path", [*without(b":path"), (b":path", b"")]),
-    ("8.3.1 path without a slash", "path", [*without(b":path"), (b":path", b"x")]),
-    ("8.3.1 absolute path", "path", [*without(b":path"), (b":path", b"https://a.test/")]),
-    ("8.3.1 path with a space", "path", [*without(b":path"), (b":path", b"/a b")]),
-    ("8.3.1 path with a break", "path", [*without(b":path"), (b":path", b"/a\r\nx: y")]),
-    ("8.3.1 path with a request line", "path", [*without(b":path"), (b":path", b"/ HTTP/1.1\r\nhost: b\r\n\r\n")]),
-    ("8.3.1 path with a fragment", "path", [*without(b":path"), (b":path", b"/a#b")]),
-    ("8.3.1 path of other bytes", "path", [*without(b":path"), (b":path", b"/\xe4")]),
-    ("8.3.1 asterisk that is not for OPTIONS", "path", [*without(b":path"), (b":path", b"*")]),
-    ("8.3.1 unknown scheme", "scheme", [*without(b":scheme"), (b":scheme", b"ftp")]),
-    ("8.3.1 scheme with a path", "scheme", [*without(b":scheme"), (b":scheme", b"http://b/?")]),
-    ("8.3.1 authority with a space", "pseudo_value", [*without(b":authority"), (b":authority", b"a b")]),
-    ("8.3.1 authority with a break", "pseudo_value", [*without(b":authority"), (b":authority", b"a\r\nx: y")]),
-    ("8.3.1 host of another authority", "host", [*HEAD, (b"host", b"b.test")]),
-    ("8.3.1 two hosts", "host", [*without(b":authority"), (b"host", b"a"), (b"host", b"a")]),
-    (
-        "8.5 CONNECT with a scheme",
-        "connect",
-        [(b":method", b"CONNECT"), (b":authority", b"a:1"), (b":scheme", b"https")],
-    ),
-    ("8.5 CONNECT with a path", "connect", [(b":method", b"CONNECT"), (b":authority", b"a:1"), (b":path", b"/")]),
-    ("8.5 CONNECT without authority", "connect", [(b":method", b"CONNECT")]),
-    ("8441 protocol without CONNECT", "pseudo_field", [*HEAD, (b":protocol", b"websocket")]),
-    (
-        "8441 CONNECT with a protocol, no path",
-        "path",
-        [(b":method", b"CONNECT"), *without(b":method", b":path"), (b":protocol", b"x")],
-    ),
-    ("8441 empty protocol", "pseudo_field", [(b":method", b"CONNECT"), *without(b":method"), (b":protocol", b"")]),
-    ("empty list", "pseudo_value", []),
-]
-
-
 @pytest.mark.parametrize(("reason", "fields"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
 def test_malformed_requests(reason: str, fields: Lines) -> None:
     assert request_fields(fields).malformed == reason
-
-
-LEFT_TO_THE_GRAMMAR: list[tuple[str, int, Lines]] = [
-    ("authority with user information", 400, [*without(b":authority"), (b":authority", b"u@a.test")]),
-    ("authority with two ports", 400, [*without(b":authority"), (b":authority", b"a:1:2")]),
-    ("two lengths", 400, [*HEAD, (b"content-length", b"1"), (b"content-length", b"1")]),
-    ("length with a sign", 400, [*HEAD, (b"content-length", b"+1")]),
-    ("length of a list", 400, [*HEAD, (b"content-length", b"1, 1")]),
-    ("control byte", 400, [*HEAD, (b"x", b"\x01")]),
-    ("delete byte", 400, [*HEAD, (b"x", b"\x7f")]),
-    ("unknown expectation", 417, [*HEAD, (b"expect", b"other")]),
-    ("long line", 431, [*HEAD, (b"x", b"v" * 9000)]),
-]
 
 
 @pytest.mark.parametrize(
