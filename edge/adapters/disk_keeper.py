@@ -32,9 +32,11 @@ class TierKeeper:
         threading.Thread(target=self._sweep, name="disk-sweep", daemon=True).start()
 
     @classmethod
-    def open(cls, path: Path, limits: Limits, purge_log: PurgeLog, history: str) -> TierKeeper:
-        """Raises TierInUse where another gateway has it, TierError where it cannot be used."""
-        lock = lock_tier(path)
+    def open(cls, path: Path, limits: Limits, purge_log: PurgeLog, history: str, lock: int | None = None) -> TierKeeper:
+        """`lock`: held already, by who hands over. Raises TierInUse where another gateway has it, TierError where it
+        cannot be used."""
+        if lock is None:
+            lock = lock_tier(path)
         try:
             place = open_place(path, history)
             taken = take_over(place, limits, purge_log, history)
@@ -45,6 +47,11 @@ class TierKeeper:
         except BaseException:
             os.close(lock)
             raise
+
+    @property
+    def lock(self) -> int:
+        """The lock's open file, for a successor."""
+        return self._lock
 
     def purge(self, purges: Sequence[Purge], at: float, number: int) -> set[tuple[int, int]]:
         """Take out what purges name; what of it was of use. Blocking. Raises TierError."""

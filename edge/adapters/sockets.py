@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 MOST_FILES = 250  # in one message; the kernel takes 253
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that several workers may bind, not listening yet; raises OSError."""
+def bind(host: str, port: int, shared: bool = True) -> socket.socket:
+    """A socket that does not listen yet; `shared`: several may be bound to one address. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))

@@ -1,6 +1,7 @@
 """The service manager's protocols: what it is told (sd_notify), and the sockets that it gives (LISTEN_FDS).
 
-One rule: without a manager nothing happens; with one, the gateway never waits for it and never fails because of it.
+One rule: without a manager nothing happens; with one, the gateway waits for it half a second at most and never fails
+because of it.
 The variables are taken out of the environment, so that no child takes itself for the service.
 """
 
@@ -12,6 +13,7 @@ import time
 from collections.abc import MutableMapping
 
 FIRST_FD = 3
+WAIT_S = 0.5  # for room in the manager's queue, with what must not be lost
 NOTIFY, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES = "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"
 
@@ -52,7 +54,7 @@ class Manager:
 
     def alive(self) -> None:
         """The watchdog's food."""
-        self._tell("WATCHDOG=1")
+        self._tell("WATCHDOG=1", wait_s=0.0)
 
     def main_is(self, pid: int) -> None:
         """Another process is the service from now on."""
@@ -62,12 +64,13 @@ class Manager:
         """One line for `systemctl status`."""
         self._tell(f"STATUS={text}")
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str, wait_s: float = WAIT_S) -> None:
         if not self._where:
             return
         where = "\0" + self._where[1:] if self._where.startswith("@") else self._where
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.settimeout(wait_s)
                 sock.sendto("\n".join(lines).encode(), where)
         except OSError:
             pass  # a manager that does not listen is not worth a failure

@@ -60,9 +60,16 @@ class Admin:
         """The answer's JSON."""
         return self.call("GET", path, query=query)
 
-    def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: dict[str, Any] | None = None,
+        timeout_s: float | None = TIMEOUT_S,
+    ) -> Any:
         """One request; its answer's JSON. Raises Failed with the API's own line."""
-        connection, answer = self._send(method, path, body, query)
+        connection, answer = self._send(method, path, body, query, timeout_s)
         try:
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
@@ -22,6 +22,9 @@ from edge.cli.dev import dev
 from edge.cli.init import init
 from edge.config.loader import Config, config_hash, describe, load_text
 from edge.errors import ConfigError, EdgeError
+
+if TYPE_CHECKING:
+    from edge.control.succession import Successor
 
 OLDEST_UVLOOP = (0, 23)
 
@@ -101,6 +104,19 @@ config_option = click.option(
 @config_option
 def run(path: Path) -> None:
     """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
+    from edge.control.succession import Successor
+
+    successor = Successor.found()
+    try:
+        _run(path, successor)
+    except Exception as error:
+        if successor is not None:
+            said = error.problems[0] if isinstance(error, ConfigError) else str(error)
+            successor.failed(said)
+        raise
+
+
+def _run(path: Path, successor: Successor | None) -> None:
     config, text = read_config(path)
     found = version("uvloop")
     if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
@@ -110,7 +126,7 @@ def run(path: Path) -> None:
     for line in looked_at(config, text, path):
         click.echo(safe(f"edge: {line}"), err=True)
     with quiet_stderr():
-        code = uvloop.run(run_gateway(Settings(config, text, str(path))))
+        code = uvloop.run(run_gateway(Settings(config, text, str(path), successor)))
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ import click
 
 from edge.cli.client import admin_options, connect, console, date, json_option, one_line, safe, say, table
 
+UPGRADE_S = 90.0
 MOST_SHOWN, WIDEST = 40, 160
 
 
@@ -126,5 +127,17 @@ def rollback(
         click.echo(safe(f"the file holds revision {found['restored']}; what it held is in {file['kept']}"))
 
 
-COMMANDS: tuple[click.Command, ...] = (reload,)
+@click.command()
+@admin_options
+@json_option
+def upgrade(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Start the program that is installed now on the same sockets; the one that runs drains when that is ready."""
+    found = connect(config, admin, token_file).call("POST", "/v1/upgrade", {}, timeout_s=UPGRADE_S)
+    if as_json:
+        say(found)
+        return
+    click.echo(f"upgraded: process {found['before']} hands over to {found['pid']}")
+
+
+COMMANDS: tuple[click.Command, ...] = (reload, upgrade)
 CONFIG_COMMANDS: tuple[click.Command, ...] = (history, diff, rollback)

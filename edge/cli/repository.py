@@ -156,7 +156,7 @@ def named(points: dict[str, Point], name: str) -> Point:
 
 def own_state(config: Config) -> Any:
     """The state directory's lock; None while a gateway holds it."""
-    from edge.control.gateway import CannotStart, lock_state  # not cheap, and not needed for other commands
+    from edge.control.instance import CannotStart, lock_state  # not cheap, and not needed for other commands
 
     try:
         return lock_state(Path(config.state.path))

@@ -25,6 +25,7 @@ from edge.config.types import (
     AtLeastOne,
     Cidr,
     Count,
+    Duration,
     FilePath,
     HostName,
     ListenAddress,
@@ -89,6 +90,9 @@ class Limits(Section):
     min_body_rate: Size = entry("1kB", "Per second, the slowest a request body may come; 0 = any")
     idle_timeout: Timeout = entry("60s", "How long a kept client connection may be silent")
     write_timeout: Timeout = entry("30s", "How long a client may take nothing of its answer; then the connection ends")
+    shutdown_delay: Duration = entry(
+        "0s", "How long requests are still taken after the stop is asked for, with /readyz failing already"
+    )
     shutdown_grace: Timeout = entry("30s", "How long running requests may take to end when the gateway stops")
     max_request_line: PositiveSize = entry("8KiB", "Request line; longer is 414")
     max_field_line: PositiveSize = entry("8KiB", "One field line; longer is 431")

@@ -10,6 +10,7 @@ aiohttp's own handler; this only looks at the clock, once a second for all conne
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from time import monotonic
 from typing import cast
@@ -88,9 +89,19 @@ class Doors:
         door.fresh = False
         door.deadline = self.now + self._head_s
 
-    async def listen(self, host: str, port: int) -> None:
-        """Accept. Raises OSError when the address cannot be had."""
-        self._server = await asyncio.get_running_loop().create_server(self, host, port)
+    async def listen(self, host: str, port: int, sock: socket.socket | None = None) -> None:
+        """Accept on a socket or an address. Raises OSError when that cannot be had."""
+        loop = asyncio.get_running_loop()
+        if sock is not None:
+            self._server = await loop.create_server(self, sock=sock)
+        else:
+            self._server = await loop.create_server(self, host, port)
+
+    def leave_listener(self) -> None:
+        """Accept no more; who is here is answered."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def close(self) -> None:
         """Accept and look no more."""

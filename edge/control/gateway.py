@@ -10,44 +10,53 @@ supervisor left behind (it was killed) serve on until the new ones listen, then 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import orjson
 from aiohttp import web
 
 from edge.adapters.disk_awaited import awaits
 from edge.adapters.disk_keeper import TierKeeper
 from edge.adapters.disk_place import TierError, TierInUse
 from edge.adapters.disk_room import Limits
-from edge.adapters.sockets import check_free
+from edge.adapters.sockets import adopt, bound_to
+from edge.adapters.systemd import Manager
+from edge.balance.health import Health
 from edge.config.loader import Config
+from edge.config.types import Address
 from edge.control.access import Access, Role, Token
-from edge.control.admin.application import admin_app, start_admin
+from edge.control.admin.application import admin_app, leave, start_admin
 from edge.control.fleet.member import Fleet
 from edge.control.fleet.opening import open_fleet
-from edge.control.listeners import CannotListen, HeldListener, Listeners
+from edge.control.instance import (
+    WORKERS_FILE,
+    CannotStart,
+    WorkerPidFile,
+    end_orphans,
+    lock_state,
+    orphaned,
+)
+from edge.control.listeners import Bound, CannotListen, HeldListener, Listeners
 from edge.control.probing import Probing
 from edge.control.recovery import Recovery
 from edge.control.registry import Change
 from edge.control.reloading import Reloading, addresses
 from edge.control.state_store import JournalStateStore
+from edge.control.succession import Belongings, Successor, Upgrading
 from edge.control.supervisor import Running, Supervisor, worker_count
 from edge.control.token import token_of
-from edge.control.workers import WORKER_MODULE, Child, spawn_process
 from edge.errors import ConfigError, EdgeError
 from edge.frames import Frame, Kind
 
 READY_S = 30.0
-WORKERS_FILE = "workers.json"
-LOCK_FILE = "supervisor.lock"
+KNOWN_S = 5.0
 LOUD = (
     "disk.",
     "worker.",
@@ -64,10 +73,6 @@ LOUD = (
 )
 
 
-class CannotStart(EdgeError):
-    """Something that must be there is not; one clear line."""
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What `edge run` is given. `on_ready` is called once, when every worker listens."""
@@ -75,17 +80,19 @@ class Settings:
     config: Config
     text: str
     filename: str
+    successor: Successor | None = None  # a program before this one hands over
     on_ready: Callable[[], None] = field(default=lambda: None)
 
 
 async def run_gateway(settings: Settings) -> int:
     """Run until told to end; the exit code."""
-    config = settings.config
-    state = Path(config.state.path)
-    lock = lock_state(state)
+    config, successor = settings.config, settings.successor
+    state, manager = Path(config.state.path), Manager()
+    lock = lock_state(state) if successor is None else os.fdopen(successor.state_lock, "ab")
     orphans = orphaned(state)
-    listeners = Listeners()
-    listeners.add(open_listeners(listeners, config, bool(orphans)))
+    listeners = Listeners(given_sockets(manager, successor))
+    opened, admin_socket = open_listeners(listeners, config, bool(orphans))
+    listeners.add(opened)
     access = access_of(config)
     keeper = JournalStateStore.open(state)
     running = Running(config, settings.text, settings.filename, time.time())
@@ -93,67 +100,167 @@ async def run_gateway(settings: Settings) -> int:
     supervisor = Supervisor(running, keeper, roll.spawn, echo, listeners)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
-    tier = open_tier(config, keeper, supervisor)
+    tier = open_tier(config, keeper, supervisor, successor)
     supervisor.reloading = reloading = Reloading(supervisor, listeners)
     supervisor.fleet = fleet = open_fleet(config, supervisor, keeper)
-    gateway = Gateway(supervisor, orphans)
+    reloading.started, reloading.ended = manager.reloading, manager.ready
+    belongings = Belongings(listeners.all, lock.fileno(), None if tier is None else tier.lock, manager.handed_over)
+    supervisor.upgrading = Upgrading(supervisor, keeper, belongings, reloading.lock)
+    gateway = Gateway(supervisor, orphans if successor is None else [], manager)
+    supervisor.upgrading.handed_over = gateway.hand_over
     probing = Probing(config, supervisor)
     reloading.followers += [probing.reload, Renewal(access, supervisor).reload]
-    runner: web.AppRunner | None = None
-    recovery: Recovery | None = None
+    parts = Parts(settings, supervisor, access, admin_socket, Recovery(supervisor), manager, orphans, fleet)
     try:
-        admin = config.admin
-        app = admin_app(supervisor, access, admin.body_timeout, admin.rate)
-        runner = await start_admin(app, admin.listen.host, admin.listen.port, admin.connections, admin.header_timeout)
+        if successor is None:
+            await parts.open_admin()
         if fleet is not None:
             await fleet.start()
-        supervisor.start()
         probing.start()
-        supervisor.recovery = recovery = Recovery(supervisor)
-        reloading.followers.append(recovery.reload)
+        if successor is not None:
+            await known(supervisor)  # the first requests are not to find out what the program before knew
+        supervisor.start()
+        supervisor.recovery = parts.recovery
+        reloading.followers.append(parts.recovery.reload)
         if config.snapshots is not None and config.cache.disk is not None and awaits(Path(config.cache.disk.path)):
-            recovery.start()  # requests may want bodies that a restore left in the repository
-        return await gateway.serve(lambda: begin(settings, recovery, fleet))
+            parts.recovery.start()  # requests may want bodies that a restore left in the repository
+        return await gateway.serve(parts)
     finally:
-        if recovery is not None:
-            await recovery.stop()
+        await parts.recovery.stop()
         await probing.stop()
         await supervisor.close()
         if fleet is not None:
             await fleet.stop()
-        if runner is not None:
-            await runner.cleanup()
+        await parts.close_admin()
         keeper.save_purge_log(supervisor.purge_log, always=True)
         keeper.close()
-        roll.path.unlink(missing_ok=True)  # no worker is left
+        if not gateway.succeeded:
+            roll.path.unlink(missing_ok=True)  # no worker is left
         if tier is not None:
             tier.close()
         listeners.close()
         lock.close()
 
 
-def open_listeners(listeners: Listeners, config: Config, beside: bool) -> dict[str, HeldListener]:
-    """Every address, in the supervisor's hands. Raises CannotStart. `beside`: orphans of ours share theirs."""
+class Parts:
+    """What is opened and closed around the time in which every worker listens."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        access: Access,
+        sock: socket.socket,
+        recovery: Recovery,
+        manager: Manager,
+        orphans: list[int],
+        fleet: Fleet | None,
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._supervisor = supervisor
+        self._access = access
+        self._socket = sock
+        self.recovery = recovery
+        self._manager = manager
+        self._orphans = orphans
+        self._runner: web.AppRunner | None = None
+        self._waiting: asyncio.Task[None] | None = None
+
+    async def open_admin(self) -> None:
+        """Serve the admin API."""
+        admin = self._settings.config.admin
+        app = admin_app(self._supervisor, self._access, admin.body_timeout, admin.rate)
+        here = admin.listen
+        self._runner = await start_admin(
+            app, here.host, here.port, admin.connections, admin.header_timeout, self._socket.dup()
+        )
+
+    def leave_admin(self) -> None:
+        """Take no more questions: a successor does."""
+        if self._runner is not None:
+            leave(self._runner)
+
+    async def close_admin(self) -> None:
+        """End it."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def begin(self) -> None:
+        """Every worker listens: the sidecar has something to take, and a program before this one may go."""
+        settings, successor = self._settings, self._settings.successor
+        if successor is None:
+            self._alone()
+        else:
+            await self.open_admin()
+            if not successor.ready():
+                end_orphans(self._orphans)  # it was killed meanwhile
+            self._waiting = asyncio.create_task(self._outlive(successor), name="predecessor")
+        if settings.config.snapshots is not None:
+            self.recovery.start()
+        self._manager.ready()
+        settings.on_ready()
+
+    def _alone(self) -> None:
+        """No worker of an earlier run is left: what is said to the fleet holds for all that is served."""
+        if self._fleet is not None:
+            self._fleet.serving()
+
+    async def _outlive(self, successor: Successor) -> None:
+        await successor.gone()
+        self._alone()
+
+    async def hand_over(self) -> None:
+        """A successor serves."""
+        self.leave_admin()
+        await self.recovery.stop()
+        if self._fleet is not None:
+            await self._fleet.stop()
+
+
+def given_sockets(manager: Manager, successor: Successor | None) -> list[Bound]:
+    """What came with the process. Sockets of the service manager are known by where they are bound."""
+
+    def stranger(said: str) -> None:
+        print(f"edge: {said}", file=sys.stderr, flush=True)
+
+    found = [(str(Address(*bound_to(each))), each) for each in adopt(manager.fds, stranger)]
+    for name, number in successor.sockets if successor is not None else ():
+        found += [(name, each) for each in adopt([number], stranger)]
+    return found
+
+
+def open_listeners(listeners: Listeners, config: Config, beside: bool) -> tuple[dict[str, HeldListener], socket.socket]:
+    """Every address, in the supervisor's hands, and the admin API's. Raises CannotStart. `beside`: orphans of ours
+    share theirs."""
     try:
-        opened = listeners.open_all(addresses(config), worker_count(config), beside)
-        admin = config.admin.listen
-        try:
-            check_free(admin.host, admin.port)
-        except OSError as error:
-            raise CannotListen(f"{admin}: cannot listen: {error.strerror}") from None
+        return listeners.open_all(addresses(config), worker_count(config), beside), listeners.take(config.admin.listen)
     except CannotListen as error:
         listeners.close()
         raise CannotStart(error.detail) from None
-    return opened
 
 
-def open_tier(config: Config, keeper: JournalStateStore, supervisor: Supervisor) -> TierKeeper | None:
+async def known(supervisor: Supervisor) -> None:
+    """Wait, within bounds, until probes have told of every backend."""
+    for _ in range(int(KNOWN_S / 0.02)):
+        keys = supervisor.routing.membership.backends
+        if not any(supervisor.routing.live(key).health is Health.UNKNOWN for key in keys):
+            return
+        await asyncio.sleep(0.02)
+
+
+def open_tier(
+    config: Config, keeper: JournalStateStore, supervisor: Supervisor, successor: Successor | None
+) -> TierKeeper | None:
     """The disk tier, in step with the journal; without it requests are served on. Raises CannotStart: in use."""
     disk = config.cache.disk
     if disk is None:
         return None
     try:
-        tier = TierKeeper.open(Path(disk.path), Limits(disk.size, disk.min_free), supervisor.purge_log, keeper.history)
+        limits, lock = Limits(disk.size, disk.min_free), None if successor is None else successor.tier_lock
+        tier = TierKeeper.open(Path(disk.path), limits, supervisor.purge_log, keeper.history, lock)
     except TierInUse as error:
         keeper.close()
         raise CannotStart(error.detail) from None
@@ -164,16 +271,6 @@ def open_tier(config: Config, keeper: JournalStateStore, supervisor: Supervisor)
         supervisor.events.add("disk.moved_aside", {"evidence": tier.said})
     supervisor.tier = tier
     return tier
-
-
-def begin(settings: Settings, recovery: Recovery | None, fleet: Fleet | None) -> None:
-    """Every worker listens, and none of an earlier run does: the sidecar has something to take, and what is said to
-    the fleet holds for all that is served."""
-    if fleet is not None:
-        fleet.serving()
-    if recovery is not None and settings.config.snapshots is not None:
-        recovery.start()
-    settings.on_ready()
 
 
 def access_of(config: Config) -> Access:
@@ -202,30 +299,43 @@ class Renewal:
 
 
 class Gateway:
-    """The process's side of a supervisor: signals, and who is left from an earlier one."""
+    """The process's side of a supervisor: signals, the service manager, and who is left from an earlier one."""
 
-    def __init__(self, supervisor: Supervisor, orphans: list[int]) -> None:
+    def __init__(self, supervisor: Supervisor, orphans: list[int], manager: Manager) -> None:
         self._supervisor = supervisor
         self._orphans = orphans
+        self._manager = manager
         self._told = 0
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.succeeded = False  # another program serves
 
-    async def serve(self, on_ready: Callable[[], None]) -> int:
+    async def serve(self, parts: Parts) -> int:
         """From start to end; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen)
-        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._do(self._reload("SIGHUP"), "reload"))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._do(self._upgrade("SIGUSR2"), "upgrade"))
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        if self._manager.watchdog_s is not None:
+            self._do(self._feed(self._manager.watchdog_s), "watchdog")
         if await self._ready(stopping):
             end_orphans(self._orphans)
             self._supervisor.accept()
-            on_ready()
+            await parts.begin()
             await stopping
+        if self.succeeded:
+            await parts.hand_over()
         return await self._end()
+
+    def hand_over(self, pid: int) -> None:
+        """Another program serves from now on: what runs here ends."""
+        self.succeeded = True
+        self._manager.main_is(pid)
+        self._stop.set()
 
     async def _ready(self, stopping: asyncio.Task[bool]) -> bool:
         """Wait until every worker listens; False when told to stop. Raises CannotStart."""
@@ -242,8 +352,9 @@ class Gateway:
         return True
 
     async def _end(self) -> int:
-        grace_s = self._supervisor.running.config.limits.shutdown_grace
-        drain = asyncio.create_task(self._supervisor.stop(grace_s), name="drain")
+        if not self.succeeded:
+            self._manager.stopping()
+        drain = asyncio.create_task(self._drain(), name="drain")
         at_once = asyncio.create_task(self._at_once.wait(), name="at-once")
         await asyncio.wait((drain, at_once), return_when=asyncio.FIRST_COMPLETED)
         at_once.cancel()
@@ -254,6 +365,19 @@ class Gateway:
         await asyncio.gather(drain, return_exceptions=True)
         await self._supervisor.close()
         return 143
+
+    async def _drain(self) -> None:
+        limits = self._supervisor.running.config.limits
+        if not self.succeeded and self._supervisor.workers.ready:
+            await asyncio.sleep(limits.shutdown_delay)
+        if self._supervisor.listeners is not None:
+            self._supervisor.listeners.close()  # the workers are the last to let go: they accept what waits
+        await self._supervisor.stop(limits.shutdown_grace)
+
+    async def _feed(self, every_s: float) -> None:
+        while True:
+            self._manager.alive()
+            await asyncio.sleep(every_s)
 
     # -- signals ---------------------------------------------------------------------------------------------------
 
@@ -266,9 +390,17 @@ class Gateway:
         self._supervisor.workers.send_all(Frame(Kind.REOPEN))
         self._supervisor.events.add("gateway.logs_reopened")
 
-    def _hangup(self) -> None:
-        self._tasks.add(task := asyncio.create_task(self._reload("SIGHUP"), name="reload"))
+    def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _upgrade(self, actor: str) -> None:
+        try:
+            if self._supervisor.upgrading is not None:
+                await self._supervisor.upgrading.upgrade(Change(actor))
+        except EdgeError:
+            pass  # told as an event
 
     async def _reload(self, actor: str) -> None:
         reloading = self._supervisor.reloading
@@ -277,70 +409,6 @@ class Gateway:
                 await reloading.reload(Change(actor))
         except EdgeError:
             pass  # told as an event, and shown in the status
-
-
-class WorkerPidFile:
-    """The workers' process ids on disk, written before a worker can serve: for the supervisor after a killed one."""
-
-    def __init__(self, path: Path, orphans: list[int]) -> None:
-        self.path = path
-        self._orphans = orphans
-        self._pids: dict[int, int] = {}
-
-    async def spawn(self, index: int) -> Child:
-        """Start a worker, and write down that it is there."""
-        child = await spawn_process(index)
-        self._pids[index] = child.pid
-        fresh = self.path.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps([*self._orphans, *self._pids.values()]))
-        fresh.replace(self.path)
-        return child
-
-
-# -- before the start --------------------------------------------------------------------------------------------------
-
-
-def lock_state(state: Path) -> IO[bytes]:
-    """Hold the state directory until the file is closed. Raises CannotStart when another gateway holds it."""
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / LOCK_FILE).open("ab")
-    except OSError as error:
-        raise CannotStart(f"{state}: cannot be used as state directory: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise CannotStart(f"{state}: another gateway runs with this state directory") from None
-    return lock
-
-
-def orphaned(state: Path) -> list[int]:
-    """Workers of an earlier supervisor that still run; a process id that means something else now is passed over."""
-    try:
-        found = orjson.loads((state / WORKERS_FILE).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return []
-    return [pid for pid in found if isinstance(pid, int) and is_worker(pid)]
-
-
-def is_worker(pid: int) -> bool:
-    """Whether the process is an edge worker."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return WORKER_MODULE.encode() in words
-
-
-def end_orphans(orphans: list[int]) -> None:
-    """The new workers listen: the old ones drain and end."""
-    for pid in orphans:
-        if is_worker(pid):
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass  # it ended by itself
 
 
 def why_not_ready(supervisor: Supervisor) -> str | None:

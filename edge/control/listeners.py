@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge.adapters.sockets import bind, bound_to, check_free
+from edge.adapters.sockets import bind, check_free
 from edge.config.types import Address
 from edge.errors import EdgeError
 
@@ -46,18 +46,19 @@ class HeldListener:
 class Listeners:
     """All addresses of one gateway. `given` are sockets that came with the process: see `systemd` and `upgrade`."""
 
-    def __init__(self, given: Iterable[socket.socket] = ()) -> None:
+    def __init__(self, given: Iterable[Bound] = ()) -> None:
         self.found: dict[str, HeldListener] = {}
-        self._given: dict[tuple[str, int], list[socket.socket]] = {}
-        for each in given:
-            self._given.setdefault(bound_to(each), []).append(each)
+        self.alone: dict[str, socket.socket] = {}  # of the supervisor's own listeners
+        self._given: dict[str, list[socket.socket]] = {}
+        for name, each in given:
+            self._given.setdefault(name, []).append(each)
 
     def open(self, address: Address, count: int, beside: bool = False) -> HeldListener:
         """Have an address, for so many workers; it is in use once it is `added`. Raises CannotListen.
 
         `beside`: workers that an earlier supervisor left behind still accept there.
         """
-        given = self._given.pop((address.host, address.port), [])
+        given = self._given.pop(str(address), [])
         found = HeldListener(address, given[:count])
         for each in given[count:]:
             each.close()
@@ -88,6 +89,22 @@ class Listeners:
             raise
         return opened
 
+    def take(self, address: Address) -> socket.socket:
+        """A socket of the supervisor's own, given or bound now; held on to here. Raises CannotListen."""
+        self.alone[str(address)] = found = self._alone(address)
+        return found
+
+    def _alone(self, address: Address) -> socket.socket:
+        given = self._given.pop(str(address), [])
+        for each in given[1:]:
+            each.close()
+        if given:
+            return given[0]
+        try:
+            return bind(address.host, address.port, shared=False)
+        except OSError as error:
+            raise CannotListen(f"{address}: cannot listen: {error.strerror}") from None
+
     def add(self, opened: Mapping[str, HeldListener]) -> None:
         """In use from now on."""
         self.found.update(opened)
@@ -102,15 +119,16 @@ class Listeners:
         """What a worker accepts on."""
         return [(name, each.of(index)) for name, each in self.found.items()]
 
-    def all(self) -> list[socket.socket]:
+    def all(self) -> list[Bound]:
         """Every socket, for a successor."""
-        return [each for listener in self.found.values() for each in listener.sockets]
+        shared = [(name, each) for name, listener in self.found.items() for each in listener.sockets]
+        return [*shared, *self.alone.items()]
 
     def close(self) -> None:
         """Let go of everything, also of what was given and has no place."""
         for listener in self.found.values():
             listener.close()
-        for given in self._given.values():
-            for each in given:
-                each.close()
+        for each in (*self.alone.values(), *(sock for given in self._given.values() for sock in given)):
+            each.close()
+        self.alone.clear()
         self._given.clear()

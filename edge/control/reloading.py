@@ -75,7 +75,7 @@ class Reloading:
     def __init__(self, supervisor: Supervisor, listeners: Listeners | None = None) -> None:
         self._all = supervisor
         self._listeners = listeners
-        self._one = asyncio.Lock()
+        self.lock = asyncio.Lock()  # one reload, or upgrade, at a time
         self._number = 0
         self.followers: list[Callable[[Config, Config], None]] = []
         self.started: Callable[[], None] = lambda: None
@@ -115,7 +115,7 @@ class Reloading:
 
     async def reload(self, change: Change, text: str | None = None, dry_run: bool = False) -> dict[str, Any]:
         """Take on the file as it is now, or this text. Raises NotAccepted, Refusal; then nothing has changed."""
-        async with self._one:
+        async with self.lock:
             if self._all.stopping:
                 raise Unavailable("the gateway stops")
             if not self._all.workers.ready and self._all.accepted is None:

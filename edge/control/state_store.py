@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edge.balance.health import Admin
 from edge.cache.fleet.purges import UNREADABLE
@@ -30,11 +30,25 @@ KEPT = 10_000  # rows of each log; older ones are dropped at start, when the pur
 SAVE_EVERY = 256  # purges that a start has to replay at most
 
 
+class _Elsewhere:
+    """Stands for a journal that another process has."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise JournalError(self._why)
+
+
 class JournalStateStore:
     """`supervisor.SupervisorStore` over the journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._path: Path | None = None
         self._saved = self._last = 0
         self.passed_over: list[str] = []
         self.failed: list[str] = []  # housekeeping that the disk refused; what it was for is there all the same
@@ -42,7 +56,18 @@ class JournalStateStore:
     @classmethod
     def open(cls, state: Path) -> JournalStateStore:
         """The journal of a state directory. Raises JournalError."""
-        return cls(Journal.open(state / JOURNAL_FILE))
+        found = cls(Journal.open(state / JOURNAL_FILE))
+        found._path = state / JOURNAL_FILE
+        return found
+
+    def freeze(self, why: str | None) -> None:
+        """Let another process have the journal: until `freeze(None)` whatever needs it is refused with this line.
+        Raises JournalError when it cannot be had back."""
+        if why is not None:
+            self._journal.close()
+            self._journal = cast(Journal, _Elsewhere(why))
+        elif self._path is not None:
+            self._journal = Journal.open(self._path)
 
     def close(self) -> None:
         """Let go."""

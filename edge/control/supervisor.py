@@ -73,6 +73,14 @@ class Reloads(Protocol):
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
 
 
+class Upgrades(Protocol):
+    """Who hands over to a new program: see `succession`."""
+
+    handed_over: Callable[[int], None]
+
+    async def upgrade(self, change: Change) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """The configuration that runs."""
@@ -122,6 +130,7 @@ class Supervisor:
         self.tier: Tier | None = None  # where cache.disk is given, and can be used
         self.recovery: Protection | None = None
         self.reloading: Reloads | None = None
+        self.upgrading: Upgrades | None = None
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
         self._pushed: dict[str, Any] = {}

@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
-from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK, free_port
-from kit.processes import ROOT, GatewayProcess
+from kit.processes import GatewayProcess
 from kit.reloads import EchoServer, Load, WebSocket
+from reloading import GOING_AWAY, api, edge, get, reload, toml, until
 
 Start = Callable[[str], GatewayProcess]
-GOING_AWAY = (0x88, b"\x03\xe9")
-
-
-def toml(port: int, *, workers: int = 1, route: str = "", pool: str = "", more: str = "", listen: str = "") -> str:
-    """A gateway before one origin."""
-    return f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@"{listen}]
-workers = {workers}
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
-[pools.web]
-{pool}
-[[pools.web.backends]]
-id = "one"
-url = "http://{LOOPBACK}:{port}"
-[[routes]]
-host = "any.example"
-pool = "web"
-cache = false
-{route}
-{more}
-"""
 
 
 @pytest.fixture
@@ -56,7 +22,7 @@ async def origins() -> AsyncIterator[list[EchoServer]]:
     found = [await EchoServer(name).start() for name in (b"one", b"two")]
     yield found
     for each in found:
-        each.stop()
+        await each.stop()
 
 
 Connect = Callable[..., Awaitable[WebSocket]]
@@ -74,63 +40,6 @@ async def websocket() -> AsyncIterator[Connect]:
     yield connect
     for each in opened:
         each.close()
-
-
-async def edge(gateway: GatewayProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One command."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(gateway.config)]
-    return await asyncio.to_thread(
-        subprocess.run, command, cwd=gateway.directory, env=environment, capture_output=True, text=True, timeout=30
-    )
-
-
-async def api(gateway: GatewayProcess, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """One question to the admin API."""
-
-    def ask() -> tuple[int, Any]:
-        token = (gateway.directory / "state" / "admin.token").read_text().strip()
-        connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=20)
-        data = None if body is None else json.dumps(body)
-        with closing(connection):
-            connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
-            found = connection.getresponse()
-            return found.status, json.loads(found.read())
-
-    return await asyncio.to_thread(ask)
-
-
-async def reload(gateway: GatewayProcess, text: str) -> dict[str, Any]:
-    """With this file; accepted."""
-    gateway.rewrite(text)
-    status, found = await api(gateway, "POST", "/v1/reload")
-    assert status == 200, found
-    assert found["applied"]
-    return dict(found)
-
-
-async def until(condition: Callable[[], bool], wait_s: float = 10.0) -> None:
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.01)
-
-
-async def get(port: int, path: str = "/", host: str = "any.example") -> tuple[int, bytes]:
-    """Status and body of one request; 0 when there is no answer."""
-
-    def ask() -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-        try:
-            connection.request("GET", path, headers={"Host": host})
-            found = connection.getresponse()
-            return found.status, found.read()
-        except OSError:
-            return 0, b""
-        finally:
-            connection.close()
-
-    return await asyncio.to_thread(ask)
 
 
 async def test_nobody_notices_reloads_under_load(

@@ -63,10 +63,14 @@ class Process:
         self.name = name
         self.directory = directory
         self.output = directory / f"{name}.out"
+        self.launch(command)
+
+    def launch(self, command: list[str]) -> None:
+        """Start it."""
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
         with self.output.open("wb") as sink:
             self._child = subprocess.Popen(
-                command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                command, cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                 start_new_session=True,
             )  # fmt: skip
 

@@ -107,6 +107,7 @@ class EchoServer:
         self.port = 0
         self.closed: list[bytes] = []
         self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> EchoServer:
         """Listen on a free port."""
@@ -114,12 +115,19 @@ class EchoServer:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    def stop(self) -> None:
-        """No more."""
+    async def stop(self) -> None:
+        """End everything."""
         assert self._server is not None
         self._server.close()
+        for task, writer in list(self._open.items()):
+            writer.transport.abort()
+            await asyncio.wait((task,))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
+        task.add_done_callback(lambda done: self._open.pop(done, None))
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
@@ -136,18 +137,25 @@ async def _signed(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 
-async def start_admin(app: web.Application, host: str, port: int, most: int, head_s: float) -> web.AppRunner:
-    """Listen for at most so many connections. Raises OSError when the address cannot be had."""
+async def start_admin(
+    app: web.Application, host: str, port: int, most: int, head_s: float, sock: socket.socket | None = None
+) -> web.AppRunner:
+    """Listen for at most so many connections, on a socket or an address. Raises OSError when that cannot be had."""
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_QUIET)
     app[DOORS] = doors = Doors(lambda: _handler(runner), most, head_s)
     app.on_shutdown.append(_shut)
     await runner.setup()
     try:
-        await doors.listen(host, port)
+        await doors.listen(host, port, sock)
     except OSError:
         await runner.cleanup()
         raise
     return runner
+
+
+def leave(runner: web.AppRunner) -> None:
+    """Accept no more; who asks already is answered."""
+    runner.app[DOORS].leave_listener()
 
 
 def _handler(runner: web.AppRunner) -> asyncio.Protocol:

@@ -79,6 +79,13 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: ref("Reloaded")},
         body="ReloadBody",
     ),
+    Operation(
+        "POST",
+        "/v1/upgrade",
+        "Start the program that is installed now on the same sockets; answered when it is ready, and this one drains.",
+        {200: obj({"pid": COUNT, "before": COUNT})},
+        body="ChangeBody",
+    ),
     _get(
         "/v1/config/history",
         "Configurations that were accepted, the newest first.",

@@ -26,6 +26,7 @@ def routes() -> list[web.RouteDef]:
     """The endpoints."""
     return [
         web.post("/v1/reload", reload),
+        web.post("/v1/upgrade", upgrade),
         web.get("/v1/config/history", history),
         web.get("/v1/config/history/{id}", revision),
         web.get("/v1/config/diff", diff),
@@ -50,6 +51,15 @@ async def reload(request: web.Request) -> web.Response:
         return answer(await _reloads(request).reload(change_of(request, body), None, dry_run))
     except NotAccepted as error:
         return _mistakes(error)
+
+
+async def upgrade(request: web.Request) -> web.Response:
+    """Start the program that is installed now on the same sockets, and hand over when it is ready."""
+    body = await body_of(request, CHANGE_KEYS)
+    found = request.app[SUPERVISOR].upgrading
+    if found is None:
+        raise Unavailable("this gateway cannot be upgraded while it runs")
+    return answer(await found.upgrade(change_of(request, body)))
 
 
 async def rollback(request: web.Request) -> web.Response:

@@ -1,0 +1,86 @@
+"""One gateway for each state directory: its lock, and which workers an earlier supervisor left behind.
+
+One rule: a worker's process id is on disk before it can serve, so that whoever comes after a killed supervisor finds
+it; an id that means another process by now is passed over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from edge.control.workers import WORKER_MODULE, Child, spawn_process
+from edge.errors import EdgeError
+
+WORKERS_FILE = "workers.json"
+LOCK_FILE = "supervisor.lock"
+
+
+class CannotStart(EdgeError):
+    """Something that must be there is not; one clear line."""
+
+
+def lock_state(state: Path) -> IO[bytes]:
+    """Hold the state directory until the file is closed. Raises CannotStart when another gateway holds it."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise CannotStart(f"{state}: cannot be used as state directory: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise CannotStart(f"{state}: another gateway runs with this state directory") from None
+    return lock
+
+
+def orphaned(state: Path) -> list[int]:
+    """Workers of an earlier supervisor that still run; a process id that means something else now is passed over."""
+    try:
+        found = orjson.loads((state / WORKERS_FILE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return []
+    return [pid for pid in found if isinstance(pid, int) and is_worker(pid)]
+
+
+def is_worker(pid: int) -> bool:
+    """Whether the process is an edge worker."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return WORKER_MODULE.encode() in words
+
+
+def end_orphans(orphans: list[int]) -> None:
+    """The new workers listen: the old ones drain and end."""
+    for pid in orphans:
+        if is_worker(pid):
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # it ended by itself
+
+
+class WorkerPidFile:
+    """The workers' process ids on disk, written before a worker can serve: for the supervisor after a killed one."""
+
+    def __init__(self, path: Path, orphans: list[int]) -> None:
+        self.path = path
+        self._orphans = orphans
+        self._pids: dict[int, int] = {}
+
+    async def spawn(self, index: int) -> Child:
+        """Start a worker, and write down that it is there."""
+        child = await spawn_process(index)
+        self._pids[index] = child.pid
+        fresh = self.path.with_suffix(".new")
+        fresh.write_bytes(orjson.dumps([*self._orphans, *self._pids.values()]))
+        fresh.replace(self.path)
+        return child

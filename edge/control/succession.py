@@ -1,0 +1,190 @@
+"""An upgrade: a new program takes over the sockets, the locks and the journal of the one that runs.
+
+    old ─ journal closed ─► new program (sockets, locks) ─► its workers listen ─► "ready" ─► old drains, ends
+                                  └─ ends, or is not ready in time ─► journal open again, old goes on
+
+One rule: at every moment somebody accepts on every socket, and what was acknowledged is known to whoever accepts. The
+journal has one writer: the old program writes nothing from before the new one reads it until that has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import orjson
+
+from edge.control.admin.errors import Refusal, Unavailable
+from edge.control.listeners import Bound
+from edge.control.registry import Change
+from edge.control.supervisor import Supervisor
+
+VARIABLE = "EDGE_SUCCESSION"
+READY_S = 60.0
+SAID_BYTES = 4096
+
+
+class NotUpgraded(Refusal):
+    """The new program did not become ready; the old one goes on."""
+
+    status: ClassVar[int] = 500
+
+
+class Successor:
+    """The new program's side."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._channel = socket.socket(fileno=found["channel"])
+        os.set_inheritable(found["channel"], False)
+        self.sockets: list[tuple[str, int]] = [(name, number) for name, number in found["sockets"]]  # by address
+        self.state_lock: int = found["state_lock"]
+        self.tier_lock: int | None = found["tier_lock"]
+        for number in (self.state_lock, *([self.tier_lock] if self.tier_lock is not None else [])):
+            os.set_inheritable(number, False)
+
+    @classmethod
+    def found(cls, environment: MutableMapping[str, str] | None = None) -> Successor | None:
+        """What the process was started with, if it is a successor; children do not see it."""
+        text = (os.environ if environment is None else environment).pop(VARIABLE, None)
+        return None if text is None else cls(orjson.loads(text))
+
+    def ready(self) -> bool:
+        """Tell the old program to go; False when it has gone already."""
+        return self._say(b"ready")
+
+    def failed(self, why: str) -> None:
+        """Tell why it cannot start."""
+        self._say(why.encode()[:SAID_BYTES])
+        self._channel.close()
+
+    async def gone(self) -> None:
+        """Wait until the old program, and every worker of it, has ended."""
+        self._channel.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_recv(self._channel, 1)
+        except OSError:
+            pass  # it was killed
+        finally:
+            self._channel.close()
+
+    def _say(self, data: bytes) -> bool:
+        try:
+            self._channel.sendall(data)
+        except OSError:
+            return False
+        return True
+
+
+class Freezing(Protocol):
+    """The journal."""
+
+    def freeze(self, why: str | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What a successor gets. `environment` is what it needs beside the old program's own."""
+
+    sockets: Callable[[], Sequence[Bound]]
+    state_lock: int
+    tier_lock: int | None
+    environment: Callable[[], dict[str, str]]
+
+
+class Upgrading:
+    """The old program's side. `lock` keeps reloads out meanwhile; `handed_over` is called when the new one is ready."""
+
+    def __init__(self, supervisor: Supervisor, journal: Freezing, belongings: Belongings, lock: asyncio.Lock) -> None:
+        self._all = supervisor
+        self._journal = journal
+        self._belongings = belongings
+        self._one = lock
+        self.handed_over: Callable[[int], None] = lambda pid: None
+        self._process: asyncio.subprocess.Process | None = None
+        self._channel: socket.socket | None = None
+
+    async def upgrade(self, change: Change) -> dict[str, Any]:
+        """Start the program that is installed now, and hand over to it. Raises NotUpgraded, Unavailable."""
+        async with self._one:
+            if self._all.stopping:
+                raise Unavailable("the gateway stops")
+            if not self._all.workers.ready:
+                raise Unavailable("not every worker is ready")
+            self._all.events.add("gateway.upgrading", {"actor": change.actor})
+            self._journal.freeze("an upgrade is under way: ask again in a moment")
+            try:
+                pid = await self._start()
+            except NotUpgraded as error:
+                self._journal.freeze(None)
+                self._all.events.add("gateway.upgrade_failed", {"actor": change.actor, "evidence": error.detail})
+                raise
+            except BaseException:
+                self._journal.freeze(None)
+                raise
+            self._all.events.add("gateway.upgraded", {"actor": change.actor, "pid": pid})
+            self._all.stopping = True
+            self.handed_over(pid)
+            return {"pid": pid, "before": os.getpid()}
+
+    async def _start(self) -> int:
+        """The new program, until it is ready. Raises NotUpgraded."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            with theirs:
+                process = self._process = await self._spawn(theirs)
+            async with asyncio.timeout(READY_S):
+                said = await asyncio.get_running_loop().sock_recv(ours, SAID_BYTES)
+        except BaseException as error:
+            ours.close()
+            await self.end()
+            if isinstance(error, TimeoutError):
+                raise NotUpgraded(f"the new program was not ready within {READY_S:g} s") from None
+            raise
+        if said == b"ready":
+            self._channel = ours  # its end tells the new program that this one has ended
+            return process.pid
+        ours.close()
+        await self.end()
+        why = said.decode(errors="replace") or f"it ended with {process.returncode}"
+        raise NotUpgraded(f"the new program did not start: {why}")
+
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        have = self._belongings
+        sockets = [(name, each.fileno()) for name, each in have.sockets()]
+        given = {
+            "channel": theirs.fileno(),
+            "sockets": sockets,
+            "state_lock": have.state_lock,
+            "tier_lock": have.tier_lock,
+        }
+        locks = [each for each in (have.state_lock, have.tier_lock) if each is not None]
+        try:
+            return await asyncio.create_subprocess_exec(
+                *sys.orig_argv,
+                pass_fds=[theirs.fileno(), *(number for _, number in sockets), *locks],
+                env={**os.environ, **have.environment(), VARIABLE: orjson.dumps(given).decode()},
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise NotUpgraded(f"{sys.orig_argv[0]}: {error.strerror}") from None
+
+    async def end(self) -> None:
+        """End a new program that did not become ready."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        try:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 5.0)
+        except ProcessLookupError:
+            pass  # it has ended
+        except TimeoutError:
+            process.kill()
+            await process.wait()

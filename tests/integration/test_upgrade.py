@@ -1,0 +1,242 @@
+"""A new program on the same sockets, a stop that nobody notices, and the service manager's side of both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kit.ports import LOOPBACK
+from kit.processes import ROOT, GatewayProcess, process_tree
+from kit.reloads import EchoServer, Load, WebSocket
+from reloading import GOING_AWAY, api, edge, get, toml, until
+
+Start = Callable[[str], GatewayProcess]
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[EchoServer]:
+    """One."""
+    found = await EchoServer(b"one").start()
+    yield found
+    await found.stop()
+
+
+def main_pid(gateway: GatewayProcess, told: int) -> None:
+    """The session's processes belong to the kit's process whoever is the gateway now; ended by its session."""
+    assert os.getpgid(told) == gateway.pid
+
+
+async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origin: EchoServer) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
+    old = gateway.children
+    load = Load(gateway.http_port)
+    asking = asyncio.create_task(load.run(16))
+    await until(lambda: load.done > 100)
+    status, found = await api(gateway, "POST", "/v1/upgrade")
+    assert status == 200, found
+    assert found["before"] == gateway.pid
+    main_pid(gateway, found["pid"])
+    await until(lambda: not gateway.running, 20)
+    seen = load.done
+    await until(lambda: load.done > seen + 200)
+    load.stop.set()
+    await asking
+    assert load.failed == []
+    assert gateway.wait() == 0
+    await until(lambda: not any(process_tree(pid) for pid in old))
+    _, shown = await api(gateway, "GET", "/v1/status")
+    assert (shown["pid"], shown["ready"]) == (found["pid"], True)
+    assert (await api(gateway, "POST", "/v1/purge", {"all": True}))[0] == 200  # the journal is the new one's
+    os.kill(found["pid"], signal.SIGTERM)
+    await until(lambda: not process_tree(found["pid"]), 20)
+
+
+async def test_a_new_program_that_cannot_start_leaves_the_old_one(gateway_process: Start, origin: EchoServer) -> None:
+    good = toml(origin.port)
+    gateway = await asyncio.to_thread(gateway_process, good)
+    gateway.rewrite(good.replace("cache = false", "cahce = false"))
+    load = Load(gateway.http_port)
+    asking = asyncio.create_task(load.run(4))
+    status, found = await api(gateway, "POST", "/v1/upgrade")
+    assert (status, "cahce" in found["detail"]) == (500, True), found
+    by_hand = await edge(gateway, "upgrade")
+    assert (by_hand.returncode, "cahce" in by_hand.stderr) == (1, True)
+    assert gateway.running
+    assert (await api(gateway, "POST", "/v1/purge", {"all": True}))[0] == 200  # changes are possible again
+    seen = load.done
+    await until(lambda: load.done > seen + 20)
+    load.stop.set()
+    await asking
+    assert load.failed == []
+    gateway.rewrite(good)
+    assert (await api(gateway, "POST", "/v1/reload"))[0] == 200
+
+
+async def test_sigusr2_upgrades_and_what_was_drained_stays_drained(gateway_process: Start, origin: EchoServer) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origin.port, pool='health = { path = "/" }'))
+    url = f"http://{LOOPBACK}:9"
+    assert (await edge(gateway, "backend", "add", "web", url, "--region", "default")).returncode == 0
+    assert (await edge(gateway, "backend", "drain", "web", f"{LOOPBACK}:9")).returncode == 0
+    gateway.signal(signal.SIGUSR2)
+    await until(lambda: not gateway.running, 20)
+    assert await get(gateway.http_port) == (200, b"one")
+    _, found = await api(gateway, "GET", "/v1/pools/web/backends")
+    states = {each["id"]: each["admin"] for each in found["backends"]}
+    assert states == {"one": "active", f"{LOOPBACK}:9": "draining"}
+
+
+async def test_a_stop_takes_requests_for_a_while_and_says_goodbye_to_websockets(
+    gateway_process: Start, origin: EchoServer
+) -> None:
+    text = toml(origin.port, more='[limits]\nshutdown_delay = "1s"\nshutdown_grace = "20s"\n')
+    gateway = await asyncio.to_thread(gateway_process, text)
+    spoken = await WebSocket.connect(gateway.http_port)
+    assert await spoken.echo(b"hello") == b"hello"
+    load = Load(gateway.http_port)
+    asking = asyncio.create_task(load.run(4))
+    await until(lambda: load.done > 20)
+    gateway.signal(signal.SIGTERM)
+    await until(lambda: gateway.admin_status("/readyz") == 503)
+    seen = load.done
+    assert await get(gateway.http_port) == (200, b"one")
+    assert await spoken.echo(b"still here") == b"still here"
+    await until(lambda: load.done > seen + 20)
+    assert await spoken.frame() == GOING_AWAY
+    assert await spoken.ended() == b""
+    spoken.close()
+    assert await asyncio.to_thread(gateway.wait) == 0  # long before the grace time is over
+    load.stop.set()
+    await asking
+    assert origin.closed == [b"\x03\xe9"]
+    assert all("Connect" in each for each in load.failed), load.failed  # refused at the end; never cut
+
+
+# -- the service manager ----------------------------------------------------------------------------------------------
+
+
+class Manager:
+    """The notify socket of a service manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.path))
+        self.told: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        while said := self._socket.recv(4096):
+            self.told.append(said.decode())
+
+    def heard(self, word: str) -> bool:
+        """Whether it was told this since the last time."""
+        found = [at for at, said in enumerate(self.told) if word in said.split("\n") or said.startswith(word)]
+        if found:
+            del self.told[: found[0] + 1]
+        return bool(found)
+
+    def close(self) -> None:
+        """No more."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+            own.sendto(b"", str(self.path))
+        self._listener.join()
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    """One that listens."""
+    found = Manager(tmp_path)
+    yield found
+    found.close()
+
+
+@contextmanager
+def managed(
+    text: str, folder: Path, environment: dict[str, str], *inherited: socket.socket
+) -> Iterator[GatewayProcess]:
+    """A gateway as a service manager starts it, with its sockets as files 3 and on."""
+
+    class Managed(GatewayProcess):
+        def launch(self, command: list[str]) -> None:
+            names = [f"{each.fileno()}" for each in inherited]
+            moves = "".join(f"exec {3 + at}<&{name}; " for at, name in enumerate(names))
+            script = f'{moves}LISTEN_FDS={len(names)} LISTEN_PID=$$ exec "$@"'
+            environ = dict(os.environ, PYTHONPATH=str(ROOT), **environment)
+            with self.output.open("ab") as sink:
+                self._child = subprocess.Popen(
+                    ["bash", "-c", script if inherited else 'exec "$@"', "bash", *command],
+                    cwd=self.directory, env=environ, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                    start_new_session=True, pass_fds=[each.fileno() for each in inherited],
+                )  # fmt: skip
+
+    gateway = Managed(text, folder)
+    try:
+        yield gateway
+    finally:
+        gateway.kill()
+
+
+async def test_a_service_manager_is_told(tmp_path: Path, origin: EchoServer, manager: Manager) -> None:
+    environment = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "200000"}
+    with managed(toml(origin.port), tmp_path, environment) as gateway:
+        await until(lambda: manager.heard("READY=1"))
+        assert gateway.admin_status("/readyz") == 200
+        await until(lambda: manager.heard("WATCHDOG=1"))
+        await until(lambda: manager.heard("WATCHDOG=1"))
+        gateway.signal(signal.SIGHUP)
+        await until(lambda: manager.heard("RELOADING=1"))
+        await until(lambda: manager.heard("READY=1"))
+        status, found = await api(gateway, "POST", "/v1/upgrade")
+        assert status == 200
+        await until(lambda: manager.heard(f"MAINPID={found['pid']}"))
+        await until(lambda: not gateway.running, 20)
+        os.kill(found["pid"], signal.SIGTERM)
+        await until(lambda: manager.heard("STOPPING=1"))
+        await until(lambda: not process_tree(found["pid"]), 20)
+
+
+async def test_a_restart_on_a_given_socket_loses_nothing(tmp_path: Path, origin: EchoServer) -> None:
+    with socket.socket() as given:
+        given.bind((LOOPBACK, 0))
+        given.listen(512)
+        port = given.getsockname()[1]
+        text = toml(origin.port, workers=2).replace("@HTTP@", str(port))
+        load = Load(port)
+        asking = asyncio.create_task(load.run(8))  # waits until somebody accepts
+        for number in range(2):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            with managed(text, folder, {}, given) as gateway:
+                seen = load.done
+                await until(lambda seen=seen: load.done > seen + 50, 20)  # type: ignore[misc]
+                gateway.signal(signal.SIGTERM)
+                assert await asyncio.to_thread(gateway.wait) == 0
+        with managed(text, tmp_path, {}, given):
+            seen = load.done
+            await until(lambda: load.done > seen + 50, 20)
+            load.stop.set()
+            await asking
+        assert load.failed == []
+
+
+def test_another_process_s_sockets_are_left_alone(tmp_path: Path) -> None:
+    """LISTEN_PID names somebody else: the variables are not for us."""
+    code = (
+        "import os; from edge.adapters.systemd import Manager\n"
+        "found = Manager()\n"
+        "print(list(found.fds), [name for name in os.environ if name.startswith('LISTEN_')])"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), LISTEN_PID="1", LISTEN_FDS="3")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
