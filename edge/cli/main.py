@@ -121,7 +121,8 @@ def _run(path: Path, successor: Successor | None) -> None:
     found = version("uvloop")
     if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
         raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
-    from edge.control.gateway import Settings, run_gateway  # not needed, and not cheap, for other commands
+    from edge.control.gateway import run_gateway
+    from edge.control.opening import Settings  # not needed, and not cheap, for other commands
 
     for line in looked_at(config, text, path):
         click.echo(safe(f"edge: {line}"), err=True)
@@ -165,7 +166,8 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
 @click.option("--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True)
 def demo_command(directory: Path) -> None:
     """Two regions of sample origins and a gateway before them, until Ctrl-C."""
-    from edge.control.gateway import Settings, run_gateway
+    from edge.control.gateway import run_gateway
+    from edge.control.opening import Settings
 
     taken = demo.busy()
     if taken is not None:

@@ -12,28 +12,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from edge.adapters.disk_awaited import awaits
-from edge.adapters.disk_keeper import TierKeeper
-from edge.adapters.disk_place import TierError, TierInUse
-from edge.adapters.disk_room import Limits
-from edge.adapters.sockets import adopt, bound_to
 from edge.adapters.systemd import Manager
-from edge.balance.health import Health
-from edge.config.loader import Config
-from edge.config.types import Address
-from edge.control.access import Access, Role, Token
-from edge.control.admin.application import admin_app, leave, start_admin
-from edge.control.fleet.member import Fleet
 from edge.control.fleet.opening import open_fleet
 from edge.control.instance import (
     WORKERS_FILE,
@@ -43,20 +29,19 @@ from edge.control.instance import (
     lock_state,
     orphaned,
 )
-from edge.control.listeners import Bound, CannotListen, HeldListener, Listeners
+from edge.control.listeners import Listeners
+from edge.control.opening import Parts, Renewal, Settings, access_of, given_sockets, known, open_listeners, open_tier
 from edge.control.probing import Probing
 from edge.control.recovery import Recovery
 from edge.control.registry import Change
-from edge.control.reloading import Reloading, addresses
+from edge.control.reloading import Reloading
 from edge.control.state_store import JournalStateStore
-from edge.control.succession import Belongings, Successor, Upgrading
-from edge.control.supervisor import Running, Supervisor, worker_count
-from edge.control.token import token_of
-from edge.errors import ConfigError, EdgeError
+from edge.control.succession import Belongings, Upgrading
+from edge.control.supervisor import Running, Supervisor
+from edge.errors import EdgeError
 from edge.frames import Frame, Kind
 
 READY_S = 30.0
-KNOWN_S = 5.0
 LOUD = (
     "disk.",
     "worker.",
@@ -71,17 +56,6 @@ LOUD = (
     "fleet.",
     "shared.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What `edge run` is given. `on_ready` is called once, when every worker listens."""
-
-    config: Config
-    text: str
-    filename: str
-    successor: Successor | None = None  # a program before this one hands over
-    on_ready: Callable[[], None] = field(default=lambda: None)
 
 
 async def run_gateway(settings: Settings) -> int:
@@ -140,162 +114,6 @@ async def run_gateway(settings: Settings) -> int:
             tier.close()
         listeners.close()
         lock.close()
-
-
-class Parts:
-    """What is opened and closed around the time in which every worker listens."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        supervisor: Supervisor,
-        access: Access,
-        sock: socket.socket,
-        recovery: Recovery,
-        manager: Manager,
-        orphans: list[int],
-        fleet: Fleet | None,
-    ) -> None:
-        self._settings = settings
-        self._fleet = fleet
-        self._supervisor = supervisor
-        self._access = access
-        self._socket = sock
-        self.recovery = recovery
-        self._manager = manager
-        self._orphans = orphans
-        self._runner: web.AppRunner | None = None
-        self._waiting: asyncio.Task[None] | None = None
-
-    async def open_admin(self) -> None:
-        """Serve the admin API."""
-        admin = self._settings.config.admin
-        app = admin_app(self._supervisor, self._access, admin.body_timeout, admin.rate)
-        here = admin.listen
-        self._runner = await start_admin(
-            app, here.host, here.port, admin.connections, admin.header_timeout, self._socket.dup()
-        )
-
-    def leave_admin(self) -> None:
-        """Take no more questions: a successor does."""
-        if self._runner is not None:
-            leave(self._runner)
-
-    async def close_admin(self) -> None:
-        """End it."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def begin(self) -> None:
-        """Every worker listens: the sidecar has something to take, and a program before this one may go."""
-        settings, successor = self._settings, self._settings.successor
-        if successor is None:
-            self._alone()
-        else:
-            await self.open_admin()
-            if not successor.ready():
-                end_orphans(self._orphans)  # it was killed meanwhile
-            self._waiting = asyncio.create_task(self._outlive(successor), name="predecessor")
-        if settings.config.snapshots is not None:
-            self.recovery.start()
-        self._manager.ready()
-        settings.on_ready()
-
-    def _alone(self) -> None:
-        """No worker of an earlier run is left: what is said to the fleet holds for all that is served."""
-        if self._fleet is not None:
-            self._fleet.serving()
-
-    async def _outlive(self, successor: Successor) -> None:
-        await successor.gone()
-        self._alone()
-
-    async def hand_over(self) -> None:
-        """A successor serves."""
-        self.leave_admin()
-        await self.recovery.stop()
-        if self._fleet is not None:
-            await self._fleet.stop()
-
-
-def given_sockets(manager: Manager, successor: Successor | None) -> list[Bound]:
-    """What came with the process. Sockets of the service manager are known by where they are bound."""
-
-    def stranger(said: str) -> None:
-        print(f"edge: {said}", file=sys.stderr, flush=True)
-
-    found = [(str(Address(*bound_to(each))), each) for each in adopt(manager.fds, stranger)]
-    for name, number in successor.sockets if successor is not None else ():
-        found += [(name, each) for each in adopt([number], stranger)]
-    return found
-
-
-def open_listeners(listeners: Listeners, config: Config, beside: bool) -> tuple[dict[str, HeldListener], socket.socket]:
-    """Every address, in the supervisor's hands, and the admin API's. Raises CannotStart. `beside`: orphans of ours
-    share theirs."""
-    try:
-        return listeners.open_all(addresses(config), worker_count(config), beside), listeners.take(config.admin.listen)
-    except CannotListen as error:
-        listeners.close()
-        raise CannotStart(error.detail) from None
-
-
-async def known(supervisor: Supervisor) -> None:
-    """Wait, within bounds, until probes have told of every backend."""
-    for _ in range(int(KNOWN_S / 0.02)):
-        keys = supervisor.routing.membership.backends
-        if not any(supervisor.routing.live(key).health is Health.UNKNOWN for key in keys):
-            return
-        await asyncio.sleep(0.02)
-
-
-def open_tier(
-    config: Config, keeper: JournalStateStore, supervisor: Supervisor, successor: Successor | None
-) -> TierKeeper | None:
-    """The disk tier, in step with the journal; without it requests are served on. Raises CannotStart: in use."""
-    disk = config.cache.disk
-    if disk is None:
-        return None
-    try:
-        limits, lock = Limits(disk.size, disk.min_free), None if successor is None else successor.tier_lock
-        tier = TierKeeper.open(Path(disk.path), limits, supervisor.purge_log, keeper.history, lock)
-    except TierInUse as error:
-        keeper.close()
-        raise CannotStart(error.detail) from None
-    except TierError as error:
-        supervisor.events.add("disk.unusable", {"evidence": error.detail})
-        return None
-    if tier.said:
-        supervisor.events.add("disk.moved_aside", {"evidence": tier.said})
-    supervisor.tier = tier
-    return tier
-
-
-def access_of(config: Config) -> Access:
-    """The admin API's tokens and names. Raises ConfigError when a token cannot be read or made."""
-    admin = config.admin
-    tokens = [
-        Token(token_of(Path(admin.token_file)), name="admin"),
-        *(Token(token_of(Path(each.file)), Role(each.role), each.name) for each in admin.tokens),
-    ]
-    return Access(tokens, [admin.listen.host, *admin.hosts], ["/metrics"] if admin.metrics_open else [])
-
-
-class Renewal:
-    """The admin API's tokens and names after a reload."""
-
-    def __init__(self, access: Access, supervisor: Supervisor) -> None:
-        self._access = access
-        self._supervisor = supervisor
-
-    def reload(self, config: Config, before: Config) -> None:
-        """Read the tokens again; where that fails, the old ones stay."""
-        try:
-            self._access.renew(access_of(config))
-        except ConfigError as error:
-            self._supervisor.events.add("gateway.tokens_kept", {"evidence": error.problems[0]})
 
 
 class Gateway:
