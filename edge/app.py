@@ -18,7 +18,6 @@ from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
 from edge.adapters.service_link import service_link
-from edge.adapters.shared_tier import shared_tier
 from edge.adapters.sockets import bind
 from edge.adapters.tls import server_context
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
@@ -74,9 +73,10 @@ def build(
     store.warmer = Warming(worker).run
     if disk:
         open_disk(store, config)
-    shared = shared_tier(config)
-    if shared is not None:
-        store.use_shared(shared)
+    if config.cache.shared is not None:
+        from edge.adapters.shared_tier import shared_tier  # not cheap: a start waits for it
+
+        store.use_shared(shared_tier(config))
     lasting = Lasting(applications, places or geo_reader(config), heads(config))
     worker.use(graph(config, worker, lasting, Path(filename).parent))
     return worker

@@ -20,9 +20,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import IO, Any
 
-import geoip2.database
-import geoip2.errors
-import geoip2.models
 import maxminddb
 
 from edge.balance.geo import ClientPlace, Unknown
@@ -58,7 +55,6 @@ class _Database:
     """An opened copy. The readers let go of it when nobody refers to them any more: a swap closes it under nobody."""
 
     fast: maxminddb.Reader
-    people: geoip2.database.Reader
     kind: str
     built: int  # epoch seconds
 
@@ -127,18 +123,22 @@ class GeoReader:
         address = _parsed(ip_text)
         if database is None or address is None:
             return PlaceDescription(ip_text, place)
+        from geoip2.models import City  # not cheap, and of no use to a request
+
         try:
-            answer = _ask(database, str(address))
-        except (geoip2.errors.AddressNotFoundError, maxminddb.InvalidDatabaseError, ValueError):
+            record, bits = database.fast.get_with_prefix_len(str(address))
+            if not isinstance(record, dict):
+                raise ValueError("it is in no network of the database")
+            answer = City(("en",), ip_address=str(address), prefix_len=bits, **record)
+        except (maxminddb.InvalidDatabaseError, ValueError, TypeError, AttributeError):
             return PlaceDescription(str(address), place, database=database.kind)
-        city = answer if isinstance(answer, geoip2.models.City) else None
         return PlaceDescription(
             address=str(address),
             place=place,
             network=str(answer.traits.network or ""),
             country_name=answer.country.name or "",
-            subdivision_name=(city.subdivisions[0].name or "") if city is not None and city.subdivisions else "",
-            city_name=(city.city.name or "") if city is not None else "",
+            subdivision_name=(answer.subdivisions[0].name or "") if answer.subdivisions else "",
+            city_name=answer.city.name or "",
             continent_name=answer.continent.name or "",
             database=database.kind,
         )
@@ -185,14 +185,13 @@ def _opened(path: Path) -> _Database:
         copy.flush()
         name = copy.name if isinstance(copy.name, str) else f"/proc/self/fd/{copy.fileno()}"
         fast = maxminddb.open_database(name)
-        people = geoip2.database.Reader(name)
     kind = fast.metadata().database_type
     if not any(word in kind for word in KINDS):
         raise ValueError(f"is of type {kind!r}, not a country or city database")
     _, record = next(iter(fast), (None, None))
     if not isinstance(record, dict) or not isinstance(record.get("country", record.get("continent")), dict):
         raise ValueError("its records are not in MaxMind's nested schema")
-    return _Database(fast, people, kind, fast.metadata().build_epoch)
+    return _Database(fast, kind, fast.metadata().build_epoch)
 
 
 def _nameless() -> IO[bytes]:
@@ -227,15 +226,6 @@ def _place_of(record: Any) -> ClientPlace | None:
 
 
 _EMPTY: dict[str, Any] = {}
-
-
-def _ask(database: _Database, address: str) -> geoip2.models.Country | geoip2.models.City:
-    """geoip2 has one method for each type and refuses the others."""
-    if "City" in database.kind:
-        return database.people.city(address)
-    if "Enterprise" in database.kind:
-        return database.people.enterprise(address)
-    return database.people.country(address)
 
 
 def _why(error: Exception) -> str:

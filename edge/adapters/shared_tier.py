@@ -291,11 +291,10 @@ def name_of(key: bytes, variant: bytes) -> str:
     return "o:" + blake2b(b"%b\n%b" % (key, variant), digest_size=16).hexdigest()
 
 
-def shared_tier(config: Config) -> SharedTier | None:
-    """What `cache.shared` names; used as soon as the control plane says that the machine is in step with its fleet.
-    Raises ConfigError."""
+def shared_tier(config: Config) -> SharedTier:
+    """What `cache.shared` names, which is there; used as soon as the control plane says that the machine is in step
+    with its fleet. Raises ConfigError."""
     values, fleet = config.cache.shared, fleet_of(config)
-    if values is None or fleet is None:
-        return None
+    assert values is not None and fleet is not None
     key = seal_key(fleet.key_file)
     return SharedTier(values.url, values.namespace, values.timeout, values.max_object, FleetView(), key)

@@ -16,17 +16,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 from edge.config.loader import Admin as AdminTable
 from edge.config.loader import load_text
 from edge.errors import ConfigError
+
+if TYPE_CHECKING:  # rich is not cheap, and a gateway that starts shows no table
+    from rich.console import Console
+    from rich.table import Table
 
 DEFAULT_ADMIN = "127.0.0.1:9900"
 DEFAULT_TOKEN_FILE = "var/admin.token"
@@ -256,21 +258,18 @@ def one_line(value: Any, option: int = 0) -> str:
 _HIDDEN = re.compile("[\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
-class Plain(Console):
-    """A console for which what is printed is text: neither markup nor anything that a terminal obeys."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(safe(each) if isinstance(each, str) else each for each in objects), **options)
-
-
 def console(**more: Any) -> Console:
     """Where tables go; plain text when it is no terminal."""
+    from edge.cli.plain import Plain
+
     width = None if os.isatty(1) else 160
     return Plain(**{"highlight": False, "markup": False, "emoji": False, "width": width, **more})
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
     """A table for people; numbers to the right, None as a dash."""
+    from rich.table import Table
+
     found = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for at, column in enumerate(columns):
         number = bool(rows) and all(isinstance(row[at], int | float | None) for row in rows)

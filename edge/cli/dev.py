@@ -220,3 +220,6 @@ def dev(target: str, config: Path | None, listen: str | None) -> None:
 
 def _say(text: str) -> None:
     click.echo(safe(f"edge dev: {text}"), err=True)
+
+
+COMMANDS = (dev,)

@@ -112,3 +112,6 @@ def init(directory: Path, with_app: bool, backend: str | None) -> None:
         raise Failed(f"{error.filename}: {error.strerror}") from None
     place = "" if directory == Path(".") else f"cd {directory} && "
     click.echo(safe(f"\nNext: {place}{'edge dev app.py' if with_app else 'edge check && edge run'}"))
+
+
+COMMANDS = (init,)

@@ -7,19 +7,17 @@ for wrongly. A missing configuration file is an error, never a start with defaul
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
+from uvloop._version import __version__ as uvloop_version
 
 from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
-from edge.cli import demo, live, look, purge, regions, reload, restore, runbook, snapshots, top
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
-from edge.cli.dev import dev
-from edge.cli.init import init
 from edge.config.loader import Config, config_hash, describe, load_text
 from edge.errors import ConfigError, EdgeError
 
@@ -27,13 +25,34 @@ if TYPE_CHECKING:
     from edge.control.succession import Successor
 
 OLDEST_UVLOOP = (0, 23)
+FIRST = ("run", "check", "demo", "worker")
+# What is in which module of this package: read when it is asked for, since a start waits for every module.
+LATER = {
+    "init": "init",
+    "dev": "dev",
+    **dict.fromkeys(("status", "explain", "simulate", "warm"), "live"),
+    "top": "top",
+    "purge": "purge",
+    **dict.fromkeys(("reload", "upgrade"), "reload"),
+    **dict.fromkeys(("events", "audit", "connections", "config", "cache"), "look"),
+    **dict.fromkeys(("region", "backend"), "regions"),
+    "snapshot": "snapshots",
+    **dict.fromkeys(("restore", "drill"), "restore"),
+    "runbook": "runbook",
+}
 
 
 class Commands(click.Group):
     """Commands in the order in which they are of use, and errors as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(dict.fromkeys((*FIRST, *LATER)))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in LATER and cmd_name not in self.commands:
+            for command in import_module(f"edge.cli.{LATER[cmd_name]}").COMMANDS:
+                self.add_command(command)
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for argument in args:
@@ -118,7 +137,7 @@ def run(path: Path) -> None:
 
 def _run(path: Path, successor: Successor | None) -> None:
     config, text = read_config(path)
-    found = version("uvloop")
+    found = uvloop_version
     if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
         raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
     from edge.control.gateway import run_gateway
@@ -166,6 +185,7 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
 @click.option("--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True)
 def demo_command(directory: Path) -> None:
     """Two regions of sample origins and a gateway before them, until Ctrl-C."""
+    from edge.cli import demo  # not cheap, and not needed for other commands
     from edge.control.gateway import run_gateway
     from edge.control.opening import Settings
 
@@ -197,22 +217,6 @@ def worker(fd: int, channel: int) -> None:
     from edge.cli.worker import run_worker
 
     sys.exit(uvloop.run(run_worker(fd, channel)))
-
-
-for command in (
-    init,
-    dev,
-    *live.COMMANDS,
-    *top.COMMANDS,
-    *purge.COMMANDS,
-    *reload.COMMANDS,
-    *look.COMMANDS,
-    *regions.COMMANDS,
-    *snapshots.COMMANDS,
-    *restore.COMMANDS,
-    *runbook.COMMANDS,
-):
-    main.add_command(command)
 
 
 if __name__ == "__main__":

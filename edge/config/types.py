@@ -22,7 +22,9 @@ T = TypeVar("T")
 class Section(BaseModel):
     """A table of the file: frozen, strict about types, and closed to names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+import edge.cli
 from edge.cli import client as cli_client
 from edge.cli.client import Failed, connect, percent, size, table, text
-from edge.cli.main import main
+from edge.cli.main import LATER, main
 
 GOOD = """
 [listen]
@@ -265,3 +270,43 @@ def test_a_table_without_rows() -> None:
 
 def test_the_module_has_no_token_on_its_command_line() -> None:
     assert not any(option == "--token" for option in run("status", "--help").stdout.split()), cli_client.__doc__
+
+
+def test_every_command_stands_in_the_table_under_its_module() -> None:
+    """A start reads no module of another command: the table must say where each one is."""
+    with click.Context(main) as context:
+        for name in main.list_commands(context):
+            assert main.get_command(context, name) is not None, name
+    for name, module in LATER.items():
+        assert name in {each.name for each in import_module(f"edge.cli.{module}").COMMANDS}
+    modules = [path.stem for path in Path(edge.cli.__file__).parent.glob("*.py")]
+    found = {
+        command.name: stem
+        for stem in modules
+        if stem != "main"
+        for command in getattr(import_module(f"edge.cli.{stem}"), "COMMANDS", ())
+    }
+    assert found == LATER
+
+
+COSTLY = {
+    "edge.cli.main": ("aiohttp", "rich", "edge.cli.live", "edge.sidecar", "edge.control.gateway", "obstore"),
+    "edge.cli.worker": (
+        "aiohttp",
+        "rich",
+        "redis",
+        "aiocache",
+        "geoip2",
+        "obstore",
+        "edge.sidecar",
+        "prometheus_client",
+    ),
+    "edge.control.gateway": ("rich", "redis", "geoip2", "obstore", "edge.dataplane.worker.worker"),
+}
+
+
+@pytest.mark.parametrize("module", COSTLY)
+def test_a_start_waits_for_nothing_that_it_does_not_use(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert [name for name in COSTLY[module] if name in loaded] == []

@@ -6,7 +6,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from edge import __version__
-from edge.adapters.fleet_server import RedisFleetServer, seal_key
 from edge.config.loader import Config, fleet_of
 from edge.control.fleet.host import FleetSettings
 from edge.control.fleet.machine import MachineHost
@@ -22,6 +21,8 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     values = fleet_of(config)
     if values is None:
         return None
+    from edge.adapters.fleet_server import RedisFleetServer, seal_key  # not cheap: a start waits for it
+
     settings = FleetSettings(
         name=values.name or socket.gethostname(),
         identity=store.history,
