@@ -20,6 +20,7 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(VENV)/bin/python -m bench
+	$(VENV)/bin/python -m bench.compute
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edge.adapters.app_check import folders
+from edge.adapters.app_check import APP, code_of, folders
+from edge.adapters.app_check import HOOK as HOOKS
 from edge.adapters.app_faults import BLOCKED, HOOK, Faults
 from edge.config.loader import Config
 from edge.dataplane.client.connection import ClientConnection
@@ -81,6 +82,8 @@ class Applications:
                 problems.append(f"{filename}: {error.detail}")
         if problems:
             raise ConfigError(problems)
+        names = [*(f"{APP} {name}" for name in named(config)), *(f"{HOOKS} {name}" for name in hooked(config))]
+        self.code = code_of(names, folders(config.python_path, filename))  # which code is loaded
         self._onward = self.link(lambda: asyncio.Protocol(), TIMEOUTS)  # never connects by itself: see `_dial`
 
     def _hook(self, name: str, functions: HookFunctions) -> Hook:

@@ -196,6 +196,10 @@ class Service(Protocol):
     async def stop(self) -> None:
         """End; after the last request."""
 
+    @property
+    def code(self) -> str:
+        """Which code is loaded."""
+
     def words(self) -> Mapping[str, Mapping[str, int]]:
         """What it counted so far, by name and word; words of several labels are joined by a tab."""
 

@@ -1,17 +1,20 @@
 """Whether applications can be loaded, tried in a process of its own: an import runs their code, and none of it stays.
 
-    python -m edge.adapters.app_check '["folder", …]' '["app module:attribute", "hook …"]'    prints {"app …": why not}
+    python -m edge.adapters.app_check '["folder", …]' '["app module:attribute", "hook …"]'
+        prints {"unusable": {"app …": why not}, "code": which code it is}
 
 One rule: whatever an import does (hang, exit, print), the answer is a line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -25,17 +28,45 @@ def folders(python_path: Iterable[str], filename: str) -> list[str]:
     return [str(base), *(str(base / each) for each in python_path)]
 
 
-def unusable(named: list[str], looked_in: list[str]) -> dict[str, str]:
-    """What cannot be loaded, and why, in a line each; each is named with its kind before it."""
+class Tried(NamedTuple):
+    """What cannot be loaded, and why, in a line each, named with its kind before it; and which code it is."""
+
+    unusable: dict[str, str]
+    code: str = ""
+
+
+def tried(named: list[str], looked_in: list[str]) -> Tried:
+    """Load them in a process that ends with it."""
     command = [sys.executable, "-m", __name__, orjson.dumps(looked_in).decode(), orjson.dumps(named).decode()]
     try:
         done = subprocess.run(command, capture_output=True, timeout=IMPORT_S, stdin=subprocess.DEVNULL, check=False)
         found = orjson.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return dict.fromkeys(named, f"did not load within {IMPORT_S:g} s")
+        return Tried(dict.fromkeys(named, f"did not load within {IMPORT_S:g} s"))
     except (orjson.JSONDecodeError, IndexError):
-        return dict.fromkeys(named, "the process that tried to load it ended without an answer")
-    return {str(name): str(why) for name, why in found.items()}
+        return Tried(dict.fromkeys(named, "the process that tried to load it ended without an answer"))
+    return Tried({str(name): str(why) for name, why in found["unusable"].items()}, str(found["code"]))
+
+
+def code_of(named: Iterable[str], looked_in: Iterable[str]) -> str:
+    """Which code has just been loaded: the names, and the files below these folders that modules came from.
+
+    What is installed and this program itself are not meant: who changes those starts the gateway anew.
+    """
+    below = tuple(f"{folder}/" for folder in looked_in)
+    own, files = str(Path(__file__).parents[1]) + "/", set()
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and file.startswith(below) and not file.startswith(own) and "site-packages" not in file:
+            files.add(file)
+    told = hashlib.sha256("\n".join(sorted(named)).encode())
+    for file in sorted(files):
+        try:
+            stat = os.stat(file)
+        except OSError:
+            continue  # it was removed after it was read
+        told.update(f"\n{file} {stat.st_mtime_ns} {stat.st_size}".encode())
+    return told.hexdigest()
 
 
 def main() -> None:
@@ -52,7 +83,8 @@ def main() -> None:
             (load if kind == APP else load_hook)(name, orjson.loads(sys.argv[1]))
         except AppUnusable as error:
             found[each] = error.detail.removeprefix(f"{name}: ")
-    answer.write(orjson.dumps(found) + b"\n")
+    code = code_of(orjson.loads(sys.argv[2]), orjson.loads(sys.argv[1]))
+    answer.write(orjson.dumps({"unusable": found, "code": code}) + b"\n")
     answer.flush()
     os._exit(0)  # whatever threads an import has started
 

@@ -77,7 +77,9 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     agent.begin(body)
     addresses = await listen(worker, config, sockets)
     agent.start()
-    link.send(Frame(Kind.READY, {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses]}))
+    code = worker.applications.code if worker.applications is not None else ""
+    told = {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses], "code": code}
+    link.send(Frame(Kind.READY, told))
     return agent
 
 

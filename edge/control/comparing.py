@@ -28,6 +28,7 @@ TAKEN: dict[str, frozenset[str] | None] = {
     "routes": None,
     "snapshots": None,
     "log": frozenset(("access", "format")),
+    "python_path": None,
 }
 _NAMES = {"routes": "name", "backends": "id", "tokens": "name"}
 

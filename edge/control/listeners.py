@@ -33,8 +33,8 @@ class HeldListener:
     shared: bool = False
 
     def of(self, index: int) -> socket.socket:
-        """The socket of a worker."""
-        return self.sockets[0 if self.shared else index]
+        """The socket of a worker; the one that takes over from another has its number plus theirs."""
+        return self.sockets[0 if self.shared else index % len(self.sockets)]
 
     def close(self) -> None:
         """Let go; who was handed one accepts on."""

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from time import time
 
-from edge.adapters.app_check import APP, HOOK, folders, unusable
+from edge.adapters.app_check import APP, HOOK, folders, tried
 from edge.adapters.geo import GeoReader
 from edge.adapters.tls import client_context, expiry, server_context, unreadable
 from edge.config.idle import idle_keys
@@ -41,6 +41,7 @@ class Findings:
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    code: str = ""  # which code of applications and hooks it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,15 @@ class _Found:
 
 def preflight(config: Config, text: str, filename: str, machine: Machine | None = None) -> Findings:
     """What is wrong with a checked configuration here."""
-    found = [*_findings(config, text, machine or Machine.here()), *_applications(config, filename)]
+    applications, code = _applications(config, filename)
+    found = [*_findings(config, text, machine or Machine.here()), *applications]
     found += [_Found(*each) for each in rule_findings(config, filename)]
     positions = scan(text)
 
     def told(fatal: bool) -> list[str]:
         return lines(filename, positions, [Problem(each.path, each.message) for each in found if each.fatal is fatal])
 
-    return Findings(told(True), told(False))
+    return Findings(told(True), told(False), code)
 
 
 def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
@@ -93,8 +95,8 @@ def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
     yield from (_Found(each.path, each.message, fatal=False) for each in idle_keys(config))
 
 
-def _applications(config: Config, filename: str) -> Iterator[_Found]:
-    """Applications and hooks are imported, in a process that ends with it."""
+def _applications(config: Config, filename: str) -> tuple[list[_Found], str]:
+    """Applications and hooks are imported, in a process that ends with it; what cannot be, and which code it is."""
     places: dict[str, KeyPath] = {
         f"{APP} {each.app}": ("pools", name, "backends", at, "app")
         for name, pool in config.pools.items()
@@ -103,9 +105,13 @@ def _applications(config: Config, filename: str) -> Iterator[_Found]:
     }
     for number, route in enumerate(config.routes):
         places.update((f"{HOOK} {name}", ("routes", number, "hooks", at)) for at, name in enumerate(route.hooks))
-    if places:
-        for named, why in unusable(list(places), folders(config.python_path, filename)).items():
-            yield _Found(places[named], f"{named.partition(' ')[2]} cannot be loaded: {why}")
+    if not places:
+        return [], ""
+    unusable, code = tried(list(places), folders(config.python_path, filename))
+    found = [
+        _Found(places[named], f"{named.partition(' ')[2]} cannot be loaded: {why}") for named, why in unusable.items()
+    ]
+    return found, code
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A reload: another configuration, checked, built in every worker, then served by all of them at once.
 
     read ─► check ─► open new listeners ─► PREPARE in every worker ─► apply here ─► COMMIT in every worker ─► answer
+                └─ applications or their code are other ones: new workers take over, the ones before them drain
       └── a mistake, an address in use, a worker that cannot build it: nothing has changed, and the answer says why
 
 One rule: before the first COMMIT nothing that serves is touched; after it there is no way back, so that a worker that
@@ -56,6 +57,7 @@ class Wanted:
     changes: list[Difference]
     not_applied: list[str]
     warnings: list[str]
+    code: str = ""  # of applications and hooks
 
 
 @dataclass(slots=True)
@@ -141,16 +143,21 @@ class Reloading:
             self._all.accept()  # what the gateway has just started with can be gone back to
         wanted = await self._read(text)
         config, before = wanted.config, self._all.running.config
-        await self._prepare(config)
         running = Running(config, wanted.text, self._all.running.filename, time.time())
-        try:
-            self._all.take_on(running, change)
-        except EdgeError:
-            self._all.workers.send_all(Frame(Kind.ABANDON))
-            raise
+        renewed = any(slot.code != wanted.code for slot in self._all.workers.holding)
+        if renewed:
+            await self._renew(running, change)
+        else:
+            await self._prepare(config)
+            try:
+                self._all.take_on(running, change)
+            except EdgeError:
+                self._all.workers.send_all(Frame(Kind.ABANDON))
+                raise
         for follow in self.followers:
             follow(config, before)
-        await self._commit()
+        if not renewed:
+            await self._commit()
         if self._listeners is not None:
             self._listeners.keep(addresses(config))
         revision = self._all.accept()
@@ -158,6 +165,8 @@ class Reloading:
         self.outcome = Outcome(time.time(), True, change.actor, [], wanted.not_applied)
         self.counts[True] += 1
         facts = {"actor": change.actor, "changes": len(wanted.changes), "took_ms": took_ms}
+        if renewed:
+            facts["new_workers"] = len(self._all.workers.holding)
         if wanted.not_applied:
             facts["not_applied"] = ", ".join(wanted.not_applied)
         self._all.events.add("gateway.reloaded", facts)
@@ -179,7 +188,7 @@ class Reloading:
         opened = {}
         if listeners is not None:
             try:
-                opened = listeners.open_all(addresses(config), len(workers.slots))
+                opened = listeners.open_all(addresses(config), len(workers.holding))
             except CannotListen as error:
                 raise NotAccepted([error.detail]) from None
         body = {"number": self._number, "config": pack(config), "listeners": list(opened)}
@@ -199,6 +208,26 @@ class Reloading:
         if listeners is not None:
             listeners.add(opened)
 
+    async def _renew(self, running: Running, change: Change) -> None:
+        """New workers take over, for code is never imported a second time; or those that run serve on as before."""
+        whole, listeners = self._all, self._listeners
+        before, opened = whole.running, {}
+        if listeners is not None:
+            try:
+                opened = listeners.open_all(addresses(running.config), len(whole.workers.holding))
+            except CannotListen as error:
+                raise NotAccepted([error.detail]) from None
+            listeners.add(opened)
+        try:
+            whole.take_on(running, change)
+            await whole.workers.renew(PREPARE_S, before.config.limits.shutdown_grace)
+        except EdgeError as error:
+            if whole.running is running:
+                whole.take_on(before, change)
+            if listeners is not None:
+                listeners.keep(addresses(before.config))
+            raise NotAccepted([error.detail]) if isinstance(error, Refused) else error from None
+
     async def _commit(self) -> None:
         """Every worker serves by it. One that cannot starts anew."""
         body = {"number": self._number, **self._all.state_body()}
@@ -214,7 +243,7 @@ class Reloading:
                     child.signal(signal.SIGKILL)
                 await slot.over.wait()
 
-        await asyncio.gather(*(one(slot) for slot in workers.slots if slot.child is not None))
+        await asyncio.gather(*(one(slot) for slot in workers.holding if slot.child is not None))
 
 
 def read(running: Running, text: str | None) -> Wanted:
@@ -230,7 +259,7 @@ def read(running: Running, text: str | None) -> Wanted:
     found = preflight(config, text, running.filename)
     if found.errors:
         raise ConfigError(found.errors)
-    return Wanted(text, config, differences(running.config, config), not_applied, found.warnings)
+    return Wanted(text, config, differences(running.config, config), not_applied, found.warnings, found.code)
 
 
 def addresses(config: Config) -> list[Address]:

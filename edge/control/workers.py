@@ -2,6 +2,7 @@
 
     STARTING ─ first frame sent ─► (builds) ─ READY frame ─► READY ─ DRAIN ─► DRAINING ─► gone
         └──────────────── dies at any time ──► backoff ──► STARTING, unless the gateway stops
+    renew: a second worker for each place ─► all READY ─► those before them DRAIN         (new code of applications)
 
 One rule: a worker that is alive has applied all that was told before `tell` returned. The first frame carries the state
 of its moment and the link keeps the order, so a worker that starts meanwhile misses nothing; one that does not answer
@@ -78,6 +79,11 @@ class Slot:
     restarts: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)  # of the child that holds it now
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    code: str = ""  # which code of applications it runs (`applications`)
+    trial: bool = False  # it takes over only if it starts at once
+    retired: bool = False  # it drains, and nobody follows
+    settled: asyncio.Event = field(default_factory=asyncio.Event)  # it is ready, or has ended
+    last_words: str = ""  # why it could not start
 
 
 class Workers:
@@ -96,9 +102,14 @@ class Workers:
         return [slot for slot in self.slots if slot.child is not None and slot.child.link.closed is None]
 
     @property
+    def holding(self) -> list[Slot]:
+        """Those that hold a place; the others drain."""
+        return [slot for slot in self.slots if not slot.retired]
+
+    @property
     def ready(self) -> bool:
         """Whether every worker listens."""
-        return all(slot.state is State.READY for slot in self.slots)
+        return all(slot.state is State.READY for slot in self.holding)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -115,6 +126,37 @@ class Workers:
         except TimeoutError:
             return False
         return True
+
+    async def renew(self, timeout_s: float, grace_s: float) -> None:
+        """A new worker in every place; those before them end their requests when all new ones listen.
+
+        Raises Refused when one of them does not start: then none takes over, and those before serve on.
+        """
+        before = self.holding
+        fresh = [Slot(slot.index + len(before), trial=True) for slot in before]
+        self.slots = [*self.slots, *fresh]
+        keepers = [asyncio.create_task(self._keep(slot), name=f"worker-{slot.index}") for slot in fresh]
+        self._keepers += keepers
+        try:
+            async with asyncio.timeout(timeout_s):
+                for slot in fresh:
+                    await slot.settled.wait()
+        except TimeoutError:
+            pass  # who is not ready now has failed
+        failed = next((slot for slot in fresh if slot.state is not State.READY), None)
+        for slot in fresh if failed is not None else before:
+            slot.retired = True
+            if slot.child is not None and failed is not None:
+                slot.child.signal(signal.SIGKILL)
+            elif slot.child is not None:
+                slot.state = State.DRAINING
+                slot.child.link.send(Frame(Kind.DRAIN, {"grace_s": grace_s}))
+                asyncio.get_running_loop().call_later(grace_s + 2.0, slot.child.signal, signal.SIGKILL)
+        for slot in fresh:
+            slot.trial = False
+        if failed is not None:
+            await asyncio.gather(*keepers)
+            raise Refused(failed.last_words or f"the new worker was not ready within {timeout_s:g} s")
 
     async def drain(self, grace_s: float) -> None:
         """Let every worker end its exchanges, then end; after the grace time and a margin they are killed."""
@@ -159,7 +201,8 @@ class Workers:
 
         `before` is called for each, such as to hand it sockets that the frame names; OSError: it is gone.
         """
-        slots = [slot for slot in self.slots if slot.child is not None]
+        told = self.holding if kind is Kind.PREPARE else self.slots  # who drains serves by what it has
+        slots = [slot for slot in told if slot.child is not None]
         asked = []
         for slot in slots:
             try:
@@ -210,11 +253,11 @@ class Workers:
     async def _keep(self, slot: Slot) -> None:
         """Keep one place filled until the gateway stops."""
         backoff_s = BACKOFF_MIN_S
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not slot.retired:
             slot.started_at = monotonic()
             code = await self._live_once(slot)
-            if self._stop.is_set():
-                return
+            if self._stop.is_set() or slot.trial or slot.retired:
+                break
             if monotonic() - slot.started_at > STEADY_S:
                 backoff_s = BACKOFF_MIN_S
             slot.restarts += 1
@@ -224,6 +267,10 @@ class Workers:
             except TimeoutError:
                 pass  # the backoff is over
             backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+        slot.settled.set()
+        if slot.retired or slot.trial:
+            self.slots = [each for each in self.slots if each is not slot]
+            self._keepers = [each for each in self._keepers if each is not asyncio.current_task()]
 
     async def _live_once(self, slot: Slot) -> int:
         """One worker from start to end; its exit code."""
@@ -251,6 +298,7 @@ class Workers:
             slot.child, slot.state = None, State.GONE
             slot.ready.clear()
             slot.over.set()
+            slot.settled.set()
             child.link.end("the worker ended")
             self._hooks.gone(slot.index)
 
@@ -272,8 +320,12 @@ class Workers:
         if frame.kind is Kind.READY and slot.state is State.STARTING:
             slot.state = State.READY
             slot.ready.set()
+            slot.settled.set()
+            slot.code = str(frame.body.get("code", ""))
             pid = slot.child.pid if slot.child is not None else 0
             self._hooks.event("worker.ready", {"worker": slot.index, "pid": pid})
+        elif frame.kind is Kind.EVENT and frame.body.get("kind") == "worker.cannot_start":
+            slot.last_words = str(frame.body.get("evidence", ""))
         self._hooks.frame(slot.index, frame)
 
 

@@ -268,5 +268,5 @@ async def test_what_it_did_is_counted(edge: StartEdge, session: aiohttp.ClientSe
     totals = Totals()
     totals.add(1, body, 0.0)
     text = exposition(totals, lambda: ()).decode()
-    assert 'edge_app_faults_total{app="site_under_test:app",fault="raised"} 2.0' in text
-    assert 'edge_app_own_total{app="site_under_test:app",name="seen"} 5.0' in text
+    assert 'edge_app_faults_total{app="site_under_test:app",fault="raised"} 2' in text
+    assert 'edge_app_own_total{app="site_under_test:app",name="seen"} 5' in text

@@ -1,0 +1,133 @@
+"""New code of an application: new workers take over at a reload while the old ones drain, and no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.ports import LOOPBACK
+from kit.processes import GatewayProcess
+from kit.reloads import Load
+from test_reload import api, get, until
+
+Start = Callable[[str], GatewayProcess]
+CODE = """
+import asyncio
+from aiohttp import web
+from helper_of_site import WORD
+
+async def page(request):
+    await asyncio.sleep(float(request.query.get("wait", "0")))
+    return web.Response(text=WORD)
+
+def app():
+    application = web.Application()
+    application.router.add_get("/", page)
+    return application
+
+class Hooks:
+    def response(self, head):
+        return None
+"""
+
+
+@pytest.fixture
+def site() -> Iterator[Path]:
+    """A folder with an application, and a module that it imports."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "site_of_test.py").write_text(CODE)
+        (folder / "helper_of_site.py").write_text("WORD = 'one'\n")
+        yield folder
+
+
+def toml(site: Path, workers: int = 2, route: str = "", app: str = "site_of_test:app") -> str:
+    return f"""
+python_path = ["{site}"]
+[listen]
+http = ["{LOOPBACK}:@HTTP@"]
+workers = {workers}
+[admin]
+listen = "{LOOPBACK}:@ADMIN@"
+token_file = "@STATE@/admin.token"
+[state]
+path = "@STATE@"
+[log]
+access = "off"
+[pools.site]
+[[pools.site.backends]]
+app = "{app}"
+[[routes]]
+pool = "site"
+cache = false
+{route}
+"""
+
+
+async def workers_of(gateway: GatewayProcess) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await api(gateway, "GET", "/v1/status"))[1]["workers"]
+    return found
+
+
+async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process: Start, site: Path) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(site))
+    before = {each["pid"] for each in await workers_of(gateway)}
+    load = Load(gateway.http_port)
+    asking = asyncio.create_task(load.run(16))
+    await until(lambda: load.bodies[b"one"] > 50)
+    slow = asyncio.create_task(get(gateway.http_port, "/?wait=3"))
+    await asyncio.sleep(0.3)
+    (site / "helper_of_site.py").write_text("WORD = 'second'\n")  # what it imports counts as well
+    status, found = await api(gateway, "POST", "/v1/reload")
+    assert (status, found["applied"]) == (200, True), found
+    seen = load.bodies[b"second"]
+    await until(lambda: load.bodies[b"second"] > seen + 200)
+    assert await slow == (200, b"one")  # begun with the old code, ended with it
+    load.stop.set()
+    await asking
+    assert load.failed == []
+    assert await get(gateway.http_port) == (200, b"second")
+    for _ in range(200):
+        now = await workers_of(gateway)
+        if len(now) == 2:
+            break
+        await asyncio.sleep(0.05)
+    assert len(now) == 2 and {each["state"] for each in now} == {"ready"}
+    assert not before & {each["pid"] for each in now}
+    assert "worker.died" not in gateway.log()
+
+
+async def test_code_that_cannot_run_changes_nothing(gateway_process: Start, site: Path) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(site, 1))
+    before = [(each["pid"], each["state"]) for each in await workers_of(gateway)]
+    for code in (
+        "import no_such_module\n",  # seen by the check
+        CODE.replace("return application", "application.on_startup.append(fails); return application")
+        + "\nasync def fails(application):\n    raise ValueError('no database')\n",  # seen by the new worker
+    ):
+        (site / "site_of_test.py").write_text(code)
+        status, found = await api(gateway, "POST", "/v1/reload")
+        assert status == 422, found
+        assert "no_such_module" in str(found) or "no database" in str(found)
+        assert await get(gateway.http_port) == (200, b"one")
+        assert [(each["pid"], each["state"]) for each in await workers_of(gateway)] == before
+    (site / "site_of_test.py").write_text(CODE)
+    (site / "helper_of_site.py").write_text("WORD = 'good again'\n")
+    assert (await api(gateway, "POST", "/v1/reload"))[0] == 200
+    assert await get(gateway.http_port) == (200, b"good again")
+
+
+async def test_what_names_the_same_code_needs_no_new_worker(gateway_process: Start, site: Path) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(site, 1))
+    pid = (await workers_of(gateway))[0]["pid"]
+    gateway.rewrite(toml(site, 1, route='name = "renamed"'))
+    assert (await api(gateway, "POST", "/v1/reload"))[0] == 200
+    assert [each["pid"] for each in await workers_of(gateway)] == [pid]
+    gateway.rewrite(toml(site, 1, route='hooks = ["site_of_test:Hooks"]'))  # another name: it has to be loaded
+    assert (await api(gateway, "POST", "/v1/reload"))[0] == 200
+    assert pid not in [each["pid"] for each in await workers_of(gateway) if each["state"] == "ready"]
+    assert await get(gateway.http_port) == (200, b"one")
