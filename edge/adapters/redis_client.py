@@ -18,10 +18,10 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
-    TimeoutError,
 )
+from redis.exceptions import TimeoutError as RedisTimeout
 
-ERRORS = (RedisError, OSError, TimeoutError, EOFError, ValueError)  # ValueError: an answer that is none
+ERRORS = (RedisError, OSError, EOFError, ValueError)  # ValueError: an answer that is none
 MOST_CONNECTIONS = 8
 
 
@@ -46,7 +46,7 @@ def client_of(url: str, connect_s: float, answer_s: float | None) -> redis.Redis
 
 def why_of(error: BaseException) -> str:
     """What went wrong, in a few words that are safe to show."""
-    if isinstance(error, TimeoutError | OSError) and (isinstance(error, TimeoutError) or "imed out" in str(error)):
+    if isinstance(error, TimeoutError | RedisTimeout):
         return "no answer in time"
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return "the server refuses the user or password"

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from edge.cli.client import Admin, Failed, admin_options, connect, is_utf8, json_option, safe, say
+from edge.cli.fleet import told
 from edge.cli.regions import actor
 
 KINDS = ("url", "tag", "prefix", "host")
@@ -38,7 +39,7 @@ def purge(
     tag: tuple[str, ...], prefix: tuple[str, ...], host: tuple[str, ...], everything: bool, file: Any, soft: bool,
     reason: str,
 ) -> None:  # fmt: skip
-    """Make stored responses unusable at once, in every worker."""
+    """Make stored responses unusable at once, in every worker, and on every machine of a fleet."""
     named = zip(KINDS, (url, tag, prefix, host), strict=True)
     items: list[dict[str, Any]] = [{kind: value} for kind, values in named for value in values]
     items += _read(file) if file is not None else []
@@ -51,15 +52,18 @@ def purge(
             say(found)
         else:
             _told(found, soft)
+        _on_machines([found], as_json)
         return
     done = list(_many(gateway, items, more))
     if as_json:
         say({"purges": done})
+        _on_machines(done, as_json)
         return
     for each in done[:20]:
         _told(each, soft)
     if len(done) > 20:
         click.echo(f"and {len(done) - 20} more, the last one is purge {done[-1]['id']}")
+    _on_machines(done, as_json)
 
 
 def _many(gateway: Admin, items: list[dict[str, Any]], more: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -72,6 +76,18 @@ def _told(found: dict[str, Any], soft: bool) -> None:
     count = "" if found["count"] is None else f", {found['count']} stored responses"
     what = " ".join(part for part in (found["kind"], found["value"], "(soft)" if soft else "") if part)
     click.echo(safe(f"purge {found['id']}: {what}{count}"))
+
+
+def _on_machines(done: list[dict[str, Any]], as_json: bool) -> None:
+    """How many of a fleet's machines have applied all of them; Failed where one is late."""
+    found = [each["machines"] for each in done if "machines" in each]
+    if not found:
+        return
+    worst = max(found, key=lambda machines: len(machines["late"]))
+    if not as_json:
+        click.echo(safe(told(worst)))
+    if worst["late"]:
+        raise Failed("not every machine has applied it yet; those that are late do before they serve on")
 
 
 def _read(file: Iterable[str]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from aiohttp import web
 
 from edge import __version__
 from edge.control.access import Access, Unauthenticated
-from edge.control.admin import cache, live, pages, regions, reload, snapshots
+from edge.control.admin import cache, fleet, live, pages, regions, reload, snapshots
 from edge.control.admin.errors import TooMany
 from edge.control.admin.exposition import content_type, families
 from edge.control.admin.handler import handler_of
@@ -104,7 +104,7 @@ def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0, rate
             web.get("/v1/config", config),
         ]
     )
-    for part in (pages, live, cache, regions, snapshots, reload):
+    for part in (pages, live, cache, fleet, regions, snapshots, reload):
         app.add_routes(part.routes())
     return app
 

@@ -313,7 +313,10 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Explained": _EXPLAIN,
     "Simulated": _SIMULATED,
-    "Purged": obj({"id": INT, "kind": STR, "value": maybe(STR), "soft": BOOL, "count": maybe(COUNT), "workers": COUNT}),
+    "Purged": obj(
+        {"id": maybe(INT), "kind": STR, "value": maybe(STR), "soft": BOOL, "count": maybe(COUNT), "workers": COUNT},
+        {"machines": obj({"applied": COUNT, "of": COUNT, "late": arr(STR), "sent": BOOL, "sure": BOOL})},
+    ),
     "Cache": obj(
         {
             "total": obj(_WINDOWS),

@@ -38,6 +38,7 @@ class Vitals:
         yield from self._pools()
         yield from self._tiers()
         yield from self._memory()
+        yield from self._fleet()
         yield from self._admin()
         for path, ends_at in self._ends().items():
             days = (ends_at - time.time()) / 86400
@@ -109,6 +110,20 @@ class Vitals:
         for use, key in (("store", "bytes"), ("fills", "reserved_bytes"), ("disk_queue", "disk_waiting_bytes")):
             if key in store:
                 yield "edge_memory_bytes", "Memory of the workers by use", {"use": use}, float(store[key])
+
+    def _fleet(self) -> Iterator[Gauge]:
+        fleet, store = self._all.fleet, self._all.totals.store()
+        if fleet is None:
+            return
+        yield "edge_fleet_in_step", "1 when every purge of the stream is applied here", {}, float(fleet.in_step)
+        blind = float(fleet.follower.blind)
+        yield "edge_fleet_blind", "1 when all that is stored is validated before use", {}, blind
+        yield "edge_fleet_lag", "Purges of the stream that are not applied here", {}, float(fleet.lag)
+        machines = float(len(fleet.machines.all(time.monotonic())))
+        yield "edge_fleet_machines", "Machines that were heard of", {}, machines
+        for word in ("hits", "misses", "written", "dropped", "garbled", "errors"):
+            value = float(store.get(f"shared_{word}", 0))
+            yield "edge_shared_responses_total", "What became of responses in the shared tier", {"result": word}, value
 
     def _admin(self) -> Iterator[Gauge]:
         whole = self._all

@@ -1,0 +1,90 @@
+"""A TCP relay before a server, whose link a test may cut, or hold as a broken network does.
+
+One rule: after `cut` nothing goes through, connections that were open included, until `mend`; after `hold` they stay
+open and carry nothing.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+
+from kit.ports import LOOPBACK
+
+
+class Relay:
+    """Listens on `port` at once; `close` ends it."""
+
+    def __init__(self, to_port: int) -> None:
+        self._to = to_port
+        self._listener = socket.create_server((LOOPBACK, 0), backlog=64)
+        self.port = int(self._listener.getsockname()[1])
+        self._pairs: dict[socket.socket, socket.socket] = {}
+        self._is_cut = self._is_held = self._closed = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Reset what is open, and refuse what is new."""
+        self._is_cut = True
+
+    def hold(self) -> None:
+        """Let nothing through, and end nothing."""
+        self._is_held = True
+
+    def mend(self) -> None:
+        """As before."""
+        self._is_cut = self._is_held = False
+
+    def close(self) -> None:
+        """End everything."""
+        self._closed = True
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._closed:
+            if self._is_cut:
+                self._end_all()
+            watched = [self._listener] if self._is_held else [self._listener, *self._pairs]
+            ready, _, _ = select.select(watched, [], [], 0.01)
+            for sock in ready:
+                if sock is self._listener:
+                    self._accept()
+                elif sock in self._pairs:
+                    self._pass_on(sock)
+        self._end_all()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        try:
+            server = None if self._is_cut else socket.create_connection((LOOPBACK, self._to), 1)
+        except OSError:
+            server = None
+        if server is None:
+            client.close()
+            return
+        self._pairs[client], self._pairs[server] = server, client
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        peer = self._pairs[sock]
+        try:
+            data = sock.recv(262144)
+            if data:
+                peer.sendall(data)
+                return
+        except OSError:
+            pass  # reset: both ends go
+        self._end(sock)
+
+    def _end(self, sock: socket.socket) -> None:
+        peer = self._pairs.pop(sock)
+        self._pairs.pop(peer, None)
+        sock.close()
+        peer.close()
+
+    def _end_all(self) -> None:
+        for sock in list(self._pairs):
+            if sock in self._pairs:
+                self._end(sock)
