@@ -66,6 +66,7 @@ class Exchange:
     head_at = 0.0  # when the backend's response head came
     counted = True  # in log and meters; the gateway's own fetches are not a client's
     invited = False  # 100 Continue was sent
+    must_switch = False  # to its client any success means that the protocol was switched
     expected: int | None = None
     request_id = b""
     identity = b""  # who it is, where the route asked (`auth`)
@@ -83,8 +84,6 @@ class Exchange:
         self.method = method
         self.target = target
         self.is_http11 = is_http11  # HTTP/1.1 when true, else 1.0
-        if not is_http11:
-            self.version = b"HTTP/1.0"
         self.block = block
         self.host = block.host  # lower case, as received: routes and backends see it
         self.scheme = downstream.scheme  # the client's own, also behind a trusted proxy

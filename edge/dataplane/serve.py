@@ -67,8 +67,8 @@ def serve_fully(
             exchange.apart = route.apart
         if b"%" in exchange.target:
             route.check_path(exchange.target)
-        if exchange.upload is not None:
-            limit_body(exchange, route.max_body)
+        if not block.plain:
+            limit(exchange, route)
         if exchange.method not in USUAL or route.looks:
             route.check_asker(bool(downstream.asked_by))
             route.check_method(exchange.method, exchange.client_text())
@@ -132,12 +132,15 @@ def admit(exchange: Exchange) -> None:
         raise MethodNotAllowed(found.allow if found is not None else b"")
 
 
-def limit_body(exchange: Exchange, limit: int) -> None:
-    """Refuse a declared body over the route's limit before a byte of it is read; a chunked one is counted."""
-    assert exchange.upload is not None
-    if (exchange.block.length or 0) > limit:
-        raise TooLarge("request body too large", 413)
-    exchange.upload.limit = limit
+def limit(exchange: Exchange, route: Route) -> None:
+    """Refuse a declared body over the route's limit before a byte of it is read; a chunked one is counted. Refuse a
+    protocol that the route does not tunnel, where the client could not tell another answer from its beginning."""
+    if exchange.must_switch and not exchange.wants_upgrade:
+        raise BadRequest("a protocol that is not tunnelled here", 501)
+    if exchange.upload is not None:
+        if (exchange.block.length or 0) > route.max_body:
+            raise TooLarge("request body too large", 413)
+        exchange.upload.limit = route.max_body
 
 
 def _other_form(exchange: Exchange, target: bytes) -> None:

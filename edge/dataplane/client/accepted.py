@@ -60,6 +60,20 @@ class Accepted(Reading):
         """Bytes that the client's host does not have yet."""
         return unsent(self.transport, self.raw)
 
+    # -- a tunnel's bytes ----------------------------------------------------------------------------------------------
+
+    def send_raw(self, data: bytes) -> None:
+        """Bytes for the client, as they are."""
+        self.transport.write(data)
+
+    def end_raw(self) -> None:
+        """They were the last."""
+        self.deadline = inf
+        self.worker.slow.add(self)  # what is unsent has its deadline
+        self.transport.close()
+
+    # -- what the worker asks ------------------------------------------------------------------------------------------
+
     def expire(self, now: float) -> None:
         """The deadline passed."""
         raise NotImplementedError

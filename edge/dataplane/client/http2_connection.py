@@ -19,6 +19,7 @@ from edge.dataplane.client.http2_exchange import StreamUpload
 from edge.dataplane.client.http2_frames import HANDLERS, unknown
 from edge.dataplane.client.http2_life import Http2Life
 from edge.dataplane.client.http2_stream import Stream
+from edge.dataplane.client.http2_tunnel import WEBSOCKET, TunnelStream, upgrade_headers
 from edge.dataplane.client.reading import OUTPUT, TURN
 from edge.dataplane.serve import SLASH, refuse, serve_fully
 from edge.errors import BadRequest, ClientError, TooLarge
@@ -242,6 +243,9 @@ class Http2Connection(Http2Life):
             return
         if ends and facts.length:
             raise StreamFault(Code.PROTOCOL_ERROR, "length")
+        if facts.protocol is not None:
+            self._upgrade(stream_id, facts, path, ends)
+            return
         headers: RequestHeaders | None = facts.read.get(ends)
         if headers is None:
             headers = self._headers(facts, ends)
@@ -260,6 +264,17 @@ class Http2Connection(Http2Life):
             serve_fully(stream, facts.method, path, True, headers, route)
         else:
             refuse(stream, BadRequest("the scheme is not the connection's", 421))
+
+    def _upgrade(self, stream_id: int, facts: RequestFields, path: bytes, ends: bool) -> None:
+        """An extended CONNECT (RFC 8441)."""
+        self.streams[stream_id] = stream = TunnelStream(self, stream_id, not ends)
+        if facts.protocol != WEBSOCKET or ends:
+            refuse(stream, BadRequest("a protocol that is not tunnelled", 501))
+        elif facts.scheme != self.scheme and not self.trusted:
+            refuse(stream, BadRequest("the scheme is not the connection's", 421))
+        else:
+            headers, stream.key = upgrade_headers(facts, self.worker.head)
+            serve_fully(stream, b"GET", path, True, headers, None)
 
     def _may_open(self) -> None:
         """Whether one more stream may be open. Raises StreamFault, or ConnectionFault."""
@@ -363,6 +378,9 @@ class Http2Connection(Http2Life):
         """A piece of a request's body, or its end."""
         if ends:
             stream.receiving = False
+        if isinstance(stream, TunnelStream):
+            stream.came_raw(content, ends)
+            return
         exchange = stream.exchange
         upload = exchange.upload if exchange is not None else None
         if isinstance(upload, StreamUpload):

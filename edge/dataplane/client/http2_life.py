@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -110,6 +110,9 @@ class Http2Life(Accepted):
     def flush(self) -> None:
         """Write all frames that can be written now, in one piece."""
         output = self.output
+        if self.leaving is not None:
+            output.frames.clear()  # the last word is said
+            return
         more = output.pump()
         while output.frames:
             frames, output.frames, output.pending = output.frames, [], 0
@@ -202,6 +205,8 @@ class Http2Life(Accepted):
 
     def drain(self, now: float) -> None:
         """Ask the client to open no more streams; those that run are finished."""
+        for stream in [each for each in self.streams.values() if isinstance(each, Stream)]:
+            stream.drain()
         if self._going or self.leaving is not None or self.is_gone:
             return
         self._going = True
@@ -213,6 +218,11 @@ class Http2Life(Accepted):
         self._goodbye_at = monotonic() + GOODBYE_S
         self.deadline = min(self.deadline, self._goodbye_at)
         self.soon()
+
+    def leave_routes(self, gone: Collection[str]) -> None:
+        """Routes left the configuration: what would stay on them for ever ends."""
+        for stream in [each for each in self.streams.values() if isinstance(each, Stream)]:
+            stream.leave_route(gone)
 
     def pinged(self, payload: bytes) -> None:
         """The answer to a ping: what the client sent before it knew that it should go is here."""
@@ -247,14 +257,15 @@ class Http2Life(Accepted):
             if isinstance(stream, Stream):
                 stream.gone(f"connection ended: {reason}")
         self._busy = False
-        frames, self.output.frames = self.output.frames, []
-        self.transport.write(b"".join(frames))
         self.finish(True)
 
     def finish(self, owes: bool = False) -> None:
         """End politely: what was written goes out, what still comes is read away (`leaving`)."""
         if self.leaving is not None or self.is_gone:
             return
+        frames, self.output.frames = self.output.frames, []
+        if frames:
+            self.transport.write(b"".join(frames))
         self.deadline = inf
         self._buffer = b""
         self.fragments = None
@@ -285,11 +296,12 @@ class Http2Life(Accepted):
             return
         if self._goodbye_at <= now:
             self._say_last()
+        if not self.streams and not self._going and self._head_until is inf:
+            self._idle()
+            return
         for stream in list(self.streams.values()):
             if isinstance(stream, Stream) and stream.deadline <= now:
                 stream.expire(now)
-        if not self.streams and not self._going and self._head_until is inf:
-            self._idle()
         due = [stream.deadline for stream in self.streams.values() if isinstance(stream, Stream)]
         self.deadline = min(self.deadline, self._head_until, self._goodbye_at, *due)
         self.soon()
@@ -299,7 +311,7 @@ class Http2Life(Accepted):
         if self.unsent():
             self.worker.slow.add(self)  # it has not taken its answers yet
         else:
-            self.transport.write(wire.goaway(self.last_stream, Code.NO_ERROR))
+            self.output.frames.append(wire.goaway(self.last_stream, Code.NO_ERROR))
             self.finish()
 
     def look(self, now: float) -> None:

@@ -6,6 +6,7 @@ that a backend is free at once; a stream counts towards the limit until then.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,12 @@ class Stream(Sending):
         if exchange is not None:
             exchange.client_gone(ClientGone(why))
         self.let_go()
+
+    def drain(self) -> None:
+        """The gateway wants it to end: a request does by itself."""
+
+    def leave_route(self, gone: Collection[str]) -> None:
+        """Routes are no more: those requests go on that do not end by themselves (`http2_tunnel`)."""
 
     def let_go(self) -> None:
         """Hold no backend connection any more."""

@@ -19,6 +19,7 @@ from edge.http.websocket import CLOSE_TO_CLIENT, CLOSE_TO_SERVER, Frames
 
 if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
+    from edge.dataplane.client.http2_tunnel import TunnelStream
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.fetch import Fetch
     from edge.dataplane.worker.router import Route
@@ -56,7 +57,9 @@ class Tunnel:
 
     __slots__ = ("_connection", "_down", "_exchange", "_front", "_heard_at", "_idle_s", "_leaving", "_up", "fetch")
 
-    def __init__(self, exchange: Exchange, downstream: ClientConnection, fetch: Fetch, first: bytes) -> None:
+    def __init__(
+        self, exchange: Exchange, downstream: ClientConnection | TunnelStream, fetch: Fetch, first: bytes
+    ) -> None:
         assert fetch.connection is not None
         self._exchange = exchange
         self._front = downstream
@@ -99,7 +102,7 @@ class Tunnel:
         """A Close frame both ways; the client's own is read away."""
         downstream, up = self._front, self._up
         downstream.tunnel = None
-        downstream.transport.write(CLOSE_TO_CLIENT)
+        downstream.send_raw(CLOSE_TO_CLIENT)
         if up is not None and up.between:
             self._connection.upload(CLOSE_TO_SERVER)
         self._connection.close()
@@ -149,7 +152,7 @@ class Tunnel:
         elif self._down is not None:
             self._down.feed(data)
         self._exchange.bytes_out += len(data)
-        self._front.transport.write(data)
+        self._front.send_raw(data)
         if self._leaving and self._down is not None and self._down.between:
             self._say_goodbye()
 
@@ -157,9 +160,7 @@ class Tunnel:
         """The origin ended: flush within the write deadline, then close."""
         downstream = self._front
         downstream.tunnel = None
-        downstream.deadline = inf
-        downstream.worker.slow.add(downstream)  # what is unsent has its deadline
-        downstream.transport.close()
+        downstream.end_raw()
         self._over()
 
     def on_failed(self, error: UpstreamError) -> None:

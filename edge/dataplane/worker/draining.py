@@ -18,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.client.http2_life import Http2Life
 
 if TYPE_CHECKING:
     from edge.dataplane.worker.worker import Worker
@@ -56,3 +57,5 @@ def leave_routes(worker: Worker, gone: Collection[str], now: float) -> None:
             if tunnel is not None and tunnel.route.name in gone:
                 worker.leaving[downstream] = now
                 tunnel.go_away(always=True)
+        elif isinstance(downstream, Http2Life):
+            downstream.leave_routes(gone)

@@ -313,7 +313,11 @@ class Worker:
 
     def _combined(self, exchange: Exchange) -> bytes:
         client = exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes
-        first = b"%b %b %b" % (exchange.method, quote(exchange.target), exchange.version)
+        first = b"%b %b %b" % (
+            exchange.method,
+            quote(exchange.target),
+            exchange.version if exchange.is_http11 else b"HTTP/1.0",
+        )
         return self.combined_line(client, exchange.block, first, (exchange.status, exchange.bytes_out))
 
     def combined_line(self, client: bytes, block: RequestHeaders, first: bytes, told: tuple[int, int]) -> bytes:

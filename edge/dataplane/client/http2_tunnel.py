@@ -1,0 +1,179 @@
+"""WebSockets over HTTP/2 (RFC 8441): an extended CONNECT to us is an upgrade to the backend, and DATA are its bytes.
+
+    CONNECT, :protocol websocket ─► GET, Upgrade: websocket ─► 101 ─► 200, and from there `tunnel` as ever
+                                                            └─ anything else: that answer, and the stream ends
+
+One rule: to the client 2xx means "switched", so it hears that only when the backend did, and proved it by the key that
+we sent: the client has none and cannot look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b64encode
+from collections.abc import Collection
+from hashlib import sha1
+from math import inf
+from typing import TYPE_CHECKING
+
+from edge.dataplane.client.body_mode import CHUNKED
+from edge.dataplane.client.http2_exchange import StreamExchange
+from edge.dataplane.client.http2_stream import LOW, Stream
+from edge.dataplane.client.tunnel import Tunnel
+from edge.errors import ResponseInvalid
+from edge.http.grammar import Limits, RequestHeaders, ResponseFacts, request_block
+from edge.http2.request_fields import RequestFields
+
+if TYPE_CHECKING:
+    from edge.dataplane.client.http2_connection import Http2Connection
+    from edge.dataplane.exchange import Exchange
+
+WEBSOCKET = b"websocket"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+
+
+def upgrade_headers(facts: RequestFields, limits: Limits) -> tuple[RequestHeaders, bytes]:
+    """The header block of the upgrade that an extended CONNECT stands for, and its key."""
+    key = b64encode(os.urandom(16))
+    asked = b"connection: upgrade\r\nupgrade: %b\r\nsec-websocket-key: %b\r\n" % (WEBSOCKET, key)
+    return request_block(facts.raw + asked, limits), key
+
+
+class TunnelStream(Stream):
+    """A stream that is to become a tunnel."""
+
+    __slots__ = ("_early", "_early_end", "key", "tunnel")
+
+    def __init__(self, connection: Http2Connection, stream_id: int, receiving: bool) -> None:
+        super().__init__(connection, stream_id, receiving, None)
+        self.key = b""
+        self.tunnel: Tunnel | None = None
+        self._early = b""  # what came before the backend switched; no more than the window, as no credit is given
+        self._early_end = False
+
+    def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
+        """An exchange for the upgrade."""
+        exchange = self.exchange = TunnelExchange(self, method, target, is_http11, block)
+        return exchange
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection's."""
+        return self.connection.transport
+
+    def begin_tunnel(self, tunnel: Tunnel) -> bytes:
+        """From here on DATA is the tunnel's; what came already is returned."""
+        self.tunnel = tunnel
+        if self._early_end:
+            asyncio.get_running_loop().call_soon(self.came_raw, b"", True)
+        early, self._early = self._early, b""
+        return early
+
+    def came_raw(self, data: bytes, ends: bool) -> None:
+        """DATA of the client."""
+        tunnel = self.tunnel
+        if tunnel is None:
+            self._early += data
+            self._early_end = ends
+            return
+        if data:
+            tunnel.from_client(data)
+            self.credit()
+        if ends and self.tunnel is not None:  # as an orderly close of a connection: what it sent goes on, then both end
+            self.tunnel = None
+            self.end_raw()
+            tunnel.client_gone()
+
+    def send_raw(self, data: bytes) -> None:
+        """Bytes of the other side."""
+        self.body((data,), False)
+        if self.paused and self.tunnel is not None:
+            self.tunnel.client_paused()
+
+    def end_raw(self) -> None:
+        """They were the last."""
+        self.deadline = inf
+        self.body((), True)
+
+    def finish(self, owes: bool = False) -> None:
+        """The gateway ends the tunnel."""
+        self.end_raw()
+
+    def moved(self) -> None:
+        """Some of what was queued is sent."""
+        if self.tunnel is None:
+            super().moved()
+        elif self.paused and self.queued <= LOW:
+            self.paused = False
+            self.tunnel.client_resumed()
+
+    def expire(self, now: float) -> None:
+        """Nobody said anything for long."""
+        if self.tunnel is None:
+            super().expire(now)
+        else:
+            self.tunnel.expire(now)
+
+    def gone(self, why: str) -> None:
+        """The stream is no more."""
+        tunnel, self.tunnel = self.tunnel, None
+        if tunnel is None:
+            super().gone(why)
+            return
+        self.is_gone = True
+        self.drop()
+        tunnel.client_gone()
+        self.let_go()
+
+    def drain(self) -> None:
+        """The gateway wants it to end."""
+        if self.tunnel is not None:
+            self.tunnel.go_away()
+
+    def leave_route(self, gone: Collection[str]) -> None:
+        """Routes are no more."""
+        if self.tunnel is not None and self.tunnel.route.name in gone:
+            self.tunnel.go_away(always=True)
+
+    def abort(self, reset: bool = False) -> None:
+        """The tunnel was cut: by its own time, or by the other side."""
+        tunnel, self.tunnel = self.tunnel, None
+        super().abort(reset)
+        if tunnel is not None:
+            tunnel.client_gone()
+
+
+class TunnelExchange(StreamExchange):
+    """The exchange of an extended CONNECT."""
+
+    must_switch = True
+
+    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """What the backend said to the upgrade."""
+        if facts.status == 101:
+            self._switched(facts, body)
+        elif facts.status < 300:
+            self.fail(ResponseInvalid("did not switch to the protocol that was asked for"))
+        else:
+            super().head(facts, length, body, done)
+
+    def _switched(self, facts: ResponseFacts, first: bytes) -> None:
+        stream = self.downstream
+        assert isinstance(stream, TunnelStream)
+        wanted = b64encode(sha1(stream.key + _GUID, usedforsecurity=False).digest())
+        if facts.upgrade != self.block.upgrade or facts.fields.get_all(b"sec-websocket-accept") != (wanted,):
+            self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
+            return
+        fetch, coder = self.fetch, self.worker.http2.coder
+        assert fetch is not None
+        self.status = 101  # in the log, as of any tunnel
+        self.mode = CHUNKED
+        lines = b"".join(
+            [b"%b: %b\r\n" % line for line in facts.fields if line[0].lower() == b"sec-websocket-protocol"]
+        )
+        stream.head(coder.head(b"HTTP/1.1 200 OK\r\n") + coder.lines(lines + self.own_lines(False)), False)
+        self.bytes_out = len(first)
+        if first:
+            stream.body((first,), False)
+        Tunnel(self, stream, fetch, first)
