@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from ssl import SSLContext
@@ -17,6 +18,7 @@ from edge.adapters.disk_room import Limits as DiskLimits
 from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
+from edge.adapters.secret_file import shared_secret
 from edge.adapters.service_link import service_link
 from edge.adapters.sockets import bind
 from edge.adapters.tls import server_context
@@ -32,8 +34,11 @@ from edge.config.routing import Route as RouteConfig
 from edge.config.types import Address
 from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
+from edge.dataplane.caching.shadow import send_copy
 from edge.dataplane.caching.store import MAX_PARTS, Store
 from edge.dataplane.rules.compiled import RuleSet, Tools, compile_rules
+from edge.dataplane.rules.mirror import Mirror
+from edge.dataplane.rules.shares import Split
 from edge.dataplane.upstream.geography import Geography, Places
 from edge.dataplane.upstream.pool import PoolRuntime
 from edge.dataplane.upstream.request_head import forwarding_lines
@@ -44,6 +49,7 @@ from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
+from edge.metrics import Meter
 from edge.ports import LogSink
 from edge.upstreams import Lasting, heads, no_pool, pool_runtimes, response_limits, timeouts
 
@@ -86,8 +92,10 @@ def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Gra
     """What a worker serves by; nothing that serves already is touched. Raises ConfigError."""
     pools = pool_runtimes(config, worker.turns, lasting)
     nowhere = no_pool()
-    routes = [route(each, pools.get(each.pool or "", nowhere), folder, lasting.applications) for each in config.routes]
+    tools = tools_of(config, worker, folder)
+    routes = [route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
+        members(made, pools)
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
     return Graph(
@@ -244,9 +252,9 @@ def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_
     return Applications(config, filename, response_limits(config), heads(config), given)
 
 
-def route(values: RouteConfig, pool: PoolRuntime, folder: Path, applications: Applications | None = None) -> Route:
+def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Applications | None = None) -> Route:
     """One route; `pool` has no backends where it names none. Raises ConfigError."""
-    geo, does = values.geo, rules_of(values, folder)
+    geo, does = values.geo, rules_of(values, tools)
     if values.hooks and applications is not None:
         does = applications.with_hooks(values.hooks, does)
     return Route(
@@ -270,15 +278,48 @@ def route(values: RouteConfig, pool: PoolRuntime, folder: Path, applications: Ap
     )
 
 
-def rules_of(values: RouteConfig, folder: Path) -> RuleSet:
+def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
     """What a route does besides forwarding. Raises ConfigError for a file that cannot be used."""
-    tools = Tools(lambda path: (folder / path).read_bytes(), service_link, forwarding_lines)
     try:
         return compile_rules(values, tools)
     except OSError as error:
         raise ConfigError([f"route {values.name}: {error.filename}: {error.strerror}"]) from None
     except ValueError as error:
         raise ConfigError([f"route {values.name}: {error}"]) from None
+
+
+def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
+    """What rules need of the world."""
+
+    def warn(text: str) -> None:
+        if worker.store is not None:
+            worker.store.events.append({"kind": "rules.warning", "evidence": text})
+
+    return Tools(
+        read=lambda path: (folder / path).read_bytes(),
+        dial=service_link,
+        forwarding=forwarding_lines,
+        copy=send_copy,
+        secret=lambda: shared_secret(Path(config.state.path) / "affinity.key"),
+        warn=warn,
+    )
+
+
+def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
+    """The route before the other pools that its rules name."""
+    does = replace(made.does, steps=(), match=None)
+    for step in made.steps:
+        if isinstance(step, Split):
+            step.routes = tuple(replace(made, pool=pools[name], does=does, members=()) for name in step.pools)
+            made.members += step.routes
+        elif isinstance(step, Mirror):
+            plain = replace(does, delivery=None, bodies=None, affinity=None)
+            once = Retry(attempts=0, hedge=0.0, same_backend=0.0)
+            shadow = replace(
+                made, pool=pools[step.pool], does=plain, members=(), rules=None, retry=once, meter=Meter(), waits=[]
+            )
+            step.routes = (shadow,)
+            made.members += (shadow,)
 
 
 def retry(values: RetryConfig) -> Retry:

@@ -62,7 +62,10 @@ def _references(raw: Table) -> Iterator[Problem]:
         pool = route.get("pool")
         if isinstance(pool, str) and pool not in pools:
             yield Problem(("routes", at, "pool"), _unknown("pool", pool, pools))
-        elif pool is None and not route.get("redirect") and not route.get("respond"):
+        for key, name in _other_pools(route):
+            if name not in pools:
+                yield Problem(("routes", at, *key), _unknown("pool", name, pools))
+        if pool is None and not route.get("redirect") and not route.get("respond") and not route.get("split"):
             yield Problem(("routes", at), f"has no pool: name one of {', '.join(pools)}, or redirect or respond")
         for word in ("prefer", "require"):
             for index, name in enumerate(items(table(route, "geo").get(word))):
@@ -74,6 +77,15 @@ def _references(raw: Table) -> Iterator[Problem]:
             yield Problem((*path, "region"), f"is missing: name one of {', '.join(regions)}")
         elif isinstance(region, str) and region not in regions:
             yield Problem((*path, "region"), _unknown("region", region, regions))
+
+
+def _other_pools(route: Table) -> Iterator[tuple[Path, str]]:
+    """The pools that `split` and `mirror` of a route name."""
+    for number, share in _tables(route.get("split")):
+        if isinstance(name := share.get("pool"), str):
+            yield ("split", number, "pool"), name
+    if isinstance(name := table(route, "mirror").get("pool"), str):
+        yield ("mirror", "pool"), name
 
 
 def _fallbacks(raw: Table) -> Iterator[Problem]:
@@ -192,13 +204,22 @@ def _idle_rules(raw: Table) -> Iterator[Problem]:
     """A key that nothing could come of: `respond` answers everything, so nothing is left for a backend or the cache."""
     for at, route in _tables(raw.get("routes")):
         both = "redirect" in route and "respond" in route
-        idle = ("redirect", *_BEHIND) if "respond" in route else _BEHIND if "pool" not in route else ()
+        idle = (
+            ("redirect", *_BEHIND)
+            if "respond" in route
+            else _BEHIND
+            if "pool" not in route and "split" not in route
+            else ()
+        )
         why = "respond answers every request" if "respond" in route else "the route has no pool"
         if both or "respond" in route or "redirect" in route:
             yield from (Problem(("routes", at, key), f"has no effect: {why}") for key in idle if key in route)
 
 
-_BEHIND = ("pool", "cache", "strip_prefix", "rewrite", "request_headers", "geo", "timeouts", "retry", "upgrade")
+_BEHIND = (
+    *("pool", "split", "sticky", "mirror", "affinity", "cache", "strip_prefix", "rewrite", "request_headers", "geo"),
+    *("timeouts", "retry", "upgrade"),
+)
 _CHECKS: tuple[Callable[[Table], Iterator[Problem]], ...] = (
     _references,
     _fallbacks,

@@ -240,6 +240,8 @@ def inherited(raw: dict[str, Any]) -> dict[str, Any]:
     }
     routes = []
     for route in items(raw.get("routes")):
+        if "pool" not in route and (shares := items(route.get("split"))):  # the heaviest stands for the others
+            route = {**route, "pool": max(shares, key=lambda share: share.get("weight", 1))["pool"]}
         pool = pools.get(route.get("pool", ""), {})
         rules = {} if route.get("cache", bool(pool)) is True else route.get("cache", False)
         routes.append(

@@ -154,6 +154,31 @@ def parse_limit_by(value: object) -> str:
     return value
 
 
+def statuses_of(text: str) -> range:
+    """`"502-504"` or `"404"`."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def parse_error_statuses(value: object) -> str:
+    """The statuses of a page, as the key of a table."""
+    form = r"[45][0-9]{2}(?:-[45][0-9]{2})?"
+    if not isinstance(value, str) or re.fullmatch(form, value) is None or not statuses_of(value):
+        raise ValueError(f'must be statuses of errors such as "404" or "502-504", got {shown(value)}')
+    return value
+
+
+def parse_sticky(value: object) -> str:
+    """How a client comes back to the same pool of a split."""
+    if value == "cookie":
+        return "cookie:edge_split"
+    if not isinstance(value, str) or re.fullmatch(r"none|client|cookie:[A-Za-z0-9!#$%&'+.^_`|~-]+", value) is None:
+        near = nearest(value, ["none", "client", "cookie"]) if isinstance(value, str) else None
+        hint = f', did you mean "{near}"?' if near else ""
+        raise ValueError(f'must be "none", "client", "cookie" or "cookie:<name>", got {shown(value)}{hint}')
+    return value
+
+
 def parse_coding(value: object) -> str:
     """A coding that is installed."""
     if value not in KNOWN_CODINGS:
@@ -206,6 +231,8 @@ def _by_name(value: object) -> object:
     return value
 
 
+ErrorStatuses = Annotated[str, PlainValidator(parse_error_statuses), Kind("statuses")]
+Sticky = Annotated[str, PlainValidator(parse_sticky), Kind("text")]
 Coding = Annotated[str, PlainValidator(parse_coding), Kind("coding")]
 MediaType = Annotated[str, PlainValidator(parse_media_type), Kind("media type or glob")]
 Rate = Annotated[tuple[int, float], PlainValidator(parse_rate), Kind("rate")]

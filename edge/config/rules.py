@@ -20,6 +20,7 @@ from edge.config.rule_values import (
     AnswerFields,
     AnyField,
     Coding,
+    ErrorStatuses,
     Fields,
     LimitBy,
     MediaType,
@@ -31,6 +32,7 @@ from edge.config.rule_values import (
     Rate,
     RedirectTarget,
     ResponseField,
+    Sticky,
     compile_pattern,
 )
 from edge.config.types import (
@@ -39,8 +41,11 @@ from edge.config.types import (
     Count,
     FilePath,
     Many,
+    Name,
+    Percent,
     Section,
     Size,
+    Weight,
     entry,
     shown,
 )
@@ -167,6 +172,26 @@ class Compress(Section):
         return value
 
 
+class Share(Section):
+    """`split`: one of the pools."""
+
+    pool: Name = entry(..., "Pool that serves this share")
+    weight: Weight = entry(1, "Its share, beside the others'")
+
+
+class Mirror(Section):
+    """`mirror`: a copy for another pool; the answer to it is dropped, requests with a body are not copied."""
+
+    pool: Name = entry(..., "Pool that gets the copies")
+    share: Percent = entry("100%", "Of the requests")
+
+
+class Affinity(Section):
+    """`affinity`: a client comes back to its backend, while that may serve."""
+
+    cookie: OneCookie = entry("edge_b", "Cookie that names the backend by a mark that nobody can make up")
+
+
 class RouteRules(Section):
     """The keys of a route that are its rules; `config.routing.Route` has them too."""
 
@@ -179,8 +204,13 @@ class RouteRules(Section):
     auth: Auth | None = entry(None, "Who may ask: a password, a token, a service that knows")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")
     respond: Respond | None = entry(None, "Answer from here; needs no pool")
+    split: Many[Share] = entry([], "Share requests among pools by weight; what each answers is stored apart")
+    sticky: Sticky = entry("none", 'Who came to a pool of a split comes back: "client", "cookie", "cookie:<name>"')
+    mirror: Mirror | None = entry(None, "Copy requests to another pool; no client notices")
+    affinity: Affinity | None = entry(None, "A client comes back to its backend")
     strip_prefix: PathPrefix | None = entry(None, "Left out of the path that the backend gets")
     rewrite: Rewrite | None = entry(None, "Another path for the backend")
     request_headers: RequestHeaders | None = entry(None, "Fields of the request as the backend gets it")
     compress: Switch[Compress] = entry(None, "Codings for clients: true or a table; not where secrets are mixed in")
+    error_pages: dict[ErrorStatuses, FilePath] = entry({}, "Files in place of errors' bodies, the gateway's own too")
     response_headers: ResponseHeaders | None = entry(None, "Fields of the response as the client gets it")

@@ -14,12 +14,15 @@ from edge.dataplane.rules.passwords import PasswordFile
 from edge.dataplane.rules.tokens import parsed
 
 
-def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str]]:
-    """(key, what is wrong) of each."""
+def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str, bool]]:
+    """(key, what is wrong, whether the gateway cannot start) of each."""
     folder = Path(filename).parent
     for at, route in enumerate(config.routes):
         if route.respond is not None and route.respond.file is not None:
             yield from _unread(folder / route.respond.file, ("routes", at, "respond", "file"))
+        for statuses, path in route.error_pages.items():
+            for key, why, _ in _unread(folder / path, ("routes", at, "error_pages", statuses)):
+                yield key, f"{why}: errors are answered plainly", False
         auth = route.auth
         if auth is not None and auth.basic is not None:
             yield from _unread(folder / auth.basic, ("routes", at, "auth", "basic"), PasswordFile)
@@ -35,10 +38,10 @@ def key_set(text: str, name: str) -> None:
 
 def _unread(
     path: Path, key: KeyPath, judge: Callable[[str, str], object] = lambda text, name: None
-) -> Iterator[tuple[KeyPath, str]]:
+) -> Iterator[tuple[KeyPath, str, bool]]:
     try:
         judge(path.read_bytes().decode("utf-8", "replace"), str(path))
     except OSError as error:
-        yield key, f"{path}: {error.strerror}"
+        yield key, f"{path}: {error.strerror}", True
     except ValueError as error:
-        yield key, str(error)
+        yield key, str(error), True

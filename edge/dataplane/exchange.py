@@ -73,7 +73,7 @@ class Exchange:
     granted: tuple[Line, ...] = ()  # what a backend is told of that
     apart = b""  # what keeps its stored responses from other requests' of the same URI
     changes: tuple[object, ...] = ()  # what hooks of the route changed in the request (`rules.hooks`)
-    limit_lines = b""  # what a rate limit tells the client
+    told_lines = b""  # what rules tell the client in further lines
     _at_end: tuple[Callable[[], None], ...] = ()
 
     def __init__(
@@ -107,8 +107,8 @@ class Exchange:
                 self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
         route = self.route
-        if route is not None and route.coded is not None:
-            route.coded.rule.head(self, facts, length, body, done)
+        if route is not None and route.bodies is not None:
+            route.bodies.head(self, facts, length, body, done)
             return
         if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
@@ -297,10 +297,6 @@ class Exchange:
         """Have something done when the exchange is over, however it ends."""
         self._at_end = (*self._at_end, what)
 
-    def answer(self, status: int, text: str) -> None:
-        """End with a short text of our own."""
-        self.reply(status, b"Content-Type: text/plain\r\n", text.encode())
-
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """End with an answer of our own; `lines` without framing."""
         self.status, self.mode = status, LENGTH
@@ -333,6 +329,8 @@ class Exchange:
         if isinstance(error, ClientError) and error.status in _LAST:
             self.keep = False  # where the next request starts is not known, or not wanted
         lines, body = error_response(error, self.worker.date_line)
+        if self.route is not None and self.route.bodies is not None:
+            lines, body = self.route.bodies.error(error.status, lines, body)
         self.status = error.status
         self.mode = LENGTH
         self.respond(status_line(error.status), b"%bContent-Length: %d\r\n" % (lines, len(body)), (body,), len(body))

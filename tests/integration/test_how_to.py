@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kit.ports import LOOPBACK
+from kit.ports import LOOPBACK, free_port
 from kit.processes import ROOT, GatewayProcess
 
 POOLS = ("web", "app", "canary", "shadow")
@@ -61,12 +61,13 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "Python"
     name = ""
-    seen: list[str]
+    seen = Path(os.devnull)
 
     def do_GET(self) -> None:
         """Any method."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.seen.append(f"{self.command} {self.path}")
+        with self.seen.open("a") as file:
+            file.write(f"{self.command} {self.path}\n")
         lines = [f"{self.name}: {self.command} {self.path}", *(f"{k}: {v}" for k, v in self.headers.items())]
         body = ("\n".join(lines) + "\n").encode()
         self.send_response(200)
@@ -86,7 +87,7 @@ def echoes() -> Iterator[dict[str, ThreadingHTTPServer]]:
     """One server for each pool."""
     servers = {}
     for name in POOLS:
-        handler = type(name, (Echo,), {"name": name, "seen": []})
+        handler = type(name, (Echo,), {"name": name})
         servers[name] = ThreadingHTTPServer((LOOPBACK, 0), handler)
         threading.Thread(target=servers[name].serve_forever, args=(0.05,), daemon=True).start()
     yield servers
@@ -106,7 +107,10 @@ def test_a_job(job: Job, echoes: dict[str, ThreadingHTTPServer], tmp_path: Path)
     before = [each for each in job.commands if not each.line.startswith("curl")]
     for each in before:
         check(each, tmp_path)
-    pools = "".join(
+    for name, server in echoes.items():
+        server.RequestHandlerClass.seen = tmp_path / f"{name}.seen"  # type: ignore[attr-defined]
+    pools = f'[pools.away]\nbackends = [{{ url = "http://{LOOPBACK}:{free_port()}" }}]\n'
+    pools += "".join(
         f'[pools.{name}]\nbackends = [{{ url = "http://{LOOPBACK}:{server.server_address[1]}" }}]\n'
         for name, server in echoes.items()
     )

@@ -43,7 +43,7 @@ def test_the_example_holds_every_key_once_and_all_of_it_loads() -> None:
         for key, count in shown.items()
         if count > 1
         and not re.match(
-            r"regions|pools\.<name>\.?(backends.*)?$|routes\[\]\.(path|pool|auth|respond(\.status)?)$", key
+            r"regions|pools\.<name>\.?(backends.*)?$|routes\[\]\.(path|pool|auth|split.*|respond(\.status)?)$", key
         )
     }
     assert repeated == set()

@@ -94,6 +94,14 @@ WRONG = [
     ),
     ('compress = { codings = ["brotli"] }', ':5:25 routes[0].compress.codings[0]: must be "zstd", "br" or "gzip"'),
     ('compress = { types = ["html"] }', ':5:23 routes[0].compress.types[0]: must be a media type such as "text/html"'),
+    ('split = [{ pool = "wep" }]', ':5:12 routes[0].split[0].pool: no pool named "wep", did you mean "web"?'),
+    ('split = [{ pool = "web", wieght = 2 }]', ':5:26 routes[0].split[0].wieght: unknown key, did you mean "weight"?'),
+    ('sticky = "cokie"', ':5:1 routes[0].sticky: must be "none", "client", "cookie" or "cookie:<name>"'),
+    ('mirror = { pool = "shadow" }', ':5:12 routes[0].mirror.pool: no pool named "shadow"'),
+    ('mirror = { pool = "web", share = "200%" }', ":5:26 routes[0].mirror.share: must be between 0% and 100%"),
+    ('affinity = { cookie = "a b" }', ":5:14 routes[0].affinity.cookie: must be a cookie name"),
+    ('error_pages = { "200" = "a" }', ":5:17 routes[0].error_pages.200: must be statuses of errors"),
+    ('error_pages = { "504-502" = "a" }', ":5:17 routes[0].error_pages.504-502: must be statuses of errors"),
     ("compress = { level = 12 }", ":5:14 routes[0].compress.level: must be at most 9, got 12"),
 ]
 

@@ -128,11 +128,11 @@ class Follower:
         if response_start.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
             exchange.fail(EdgeError("unexpected upgrade"))
         elif not self._answered_shortly(response_start):
-            start, coded = response_start, exchange.routed.coded
-            if coded is not None:
+            start, bodies = response_start, exchange.routed.bodies
+            if bodies is not None:
                 alone = self.fill is not None and self.fill.exchange is exchange  # others read it as it is
                 head = (start.wire, start.fields, start.dated)
-                coded.rule.start(exchange, start.status, head, start.length, start.bodiless, alone)
+                bodies.start(exchange, start.status, head, start.length, start.bodiless, alone)
             else:
                 wire = exchange.open(start.status, start.wire, start.length, start.bodiless)
                 exchange.begin(wire, b"", start.dated)

@@ -51,7 +51,12 @@ def serve(
     if verdict in (Verdict.HIT, Verdict.STALE):
         detail = "" if verdict is Verdict.HIT else exchange.reason
         exchange.cache_status = line(hit(stored.ttl(now), detail))
-    coded = exchange.routed.coded
+    route = exchange.routed
+    coded, page = route.coded, None if route.bodies is None else route.bodies.page(stored.status)
+    if page is not None:
+        told, exchange.follower = exchange.cache_status, None
+        exchange.reply(stored.status, b"Content-Type: %b\r\n%b" % (page.content_type, told), page.body)
+        return
     if coded is None:
         _send_stored(exchange, request, stored, now, lost)
         return

@@ -131,6 +131,6 @@ def obey(exchange: Exchange) -> None:
 
     def answer() -> None:
         if not exchange.ended:  # its client may have left meanwhile
-            exchange.answer(200, f"purged {purging.count}\n")
+            exchange.reply(200, b"Content-Type: text/plain\r\n", f"purged {purging.count}\n".encode())
 
     purging.then(answer)

@@ -73,8 +73,8 @@ class StreamExchange(Exchange):
             self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
         route = self.route
-        if route is not None and route.coded is not None:
-            route.coded.rule.head(self, facts, length, body, done)
+        if route is not None and route.bodies is not None:
+            route.bodies.head(self, facts, length, body, done)
             return
         wire = self.open(facts.status, facts.wire, length, facts.framing is Framing.NONE)
         self.begin(wire, b"", facts.has_date, done and not body)

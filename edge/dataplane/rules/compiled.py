@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from edge.config.auth import Auth, ServiceUrl, parse_service
+from edge.config.rule_values import statuses_of
 from edge.config.rules import RateLimit, RequestHeaders, Respond, RouteRules
 from edge.dataplane.rules.access import Access
 from edge.dataplane.rules.answers import TEXT, Redirect
 from edge.dataplane.rules.answers import Respond as FixedAnswer
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.authentication import BasicAuth
+from edge.dataplane.rules.bodies import Bodies, Page
 from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.delivery import Delivery
 from edge.dataplane.rules.forward_auth import ForwardAuth
@@ -25,9 +27,11 @@ from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.limits import Concurrency
 from edge.dataplane.rules.limits import RateLimit as RateLimiter
 from edge.dataplane.rules.matching import Match, compiled
+from edge.dataplane.rules.mirror import Mirror, Send
 from edge.dataplane.rules.outbound import Outbound
 from edge.dataplane.rules.passwords import PasswordFile
 from edge.dataplane.rules.service import Service
+from edge.dataplane.rules.shares import Affinity, Split
 from edge.dataplane.rules.steps import Step, explained
 from edge.dataplane.rules.target import TargetRule
 from edge.dataplane.rules.tokens import JwtAuth, Keys
@@ -40,6 +44,9 @@ class Tools(NamedTuple):
     read: Callable[[str], bytes]  # a file; raises OSError
     dial: Callable[[str, str, int], Link]  # scheme, host, port
     forwarding: Callable[[Any], bytes]  # what the gateway asserts of a request's client
+    copy: Send  # to a shadow pool
+    secret: Callable[[], bytes]  # the same in all workers
+    warn: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class RuleSet:
     outbound: Outbound | None = None
     delivery: Delivery | None = None
     plain: bool = True  # a hit needs no more than the stored lines
+    bodies: Bodies | None = None
+    affinity: Affinity | None = None
 
     def services(self) -> list[Service]:
         """What its steps ask; each has deadlines, and connections that end with the route."""
@@ -62,6 +71,8 @@ class RuleSet:
         rows = explained(self.steps, asked)
         if self.outbound is not None:
             rows += self.outbound.explain(asked)
+        if self.bodies is not None and self.bodies.compression is not None:
+            rows.append({"rule": "compress", "does": self.bodies.compression.explain(asked)})
         if self.delivery is not None:
             rows += self.delivery.explain(asked)
         return rows
@@ -72,9 +83,16 @@ NO_RULES = RuleSet()
 
 def compile_rules(values: RouteRules, tools: Tools) -> RuleSet:
     """A route's rules. Raises OSError for a file that cannot be read, ValueError for one that makes no sense."""
-    match, steps, delivery = compiled(values.match, values.path_regex), _steps(values, tools), _delivery(values)
+    affinity = None
+    if values.affinity is not None:
+        affinity = Affinity(values.affinity.cookie, tools.secret())
+    match, steps, delivery = (
+        compiled(values.match, values.path_regex),
+        _steps(values, tools),
+        _delivery(values, affinity),
+    )
     plain = match is None and not steps and values.response_headers is None
-    return RuleSet(match, steps, _outbound(values), delivery, plain)
+    return RuleSet(match, steps, _outbound(values), delivery, plain, _bodies(values, tools), affinity)
 
 
 def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
@@ -91,6 +109,10 @@ def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
         steps.append(Redirect(values.redirect.to, values.redirect.status))
     if values.respond is not None:
         steps.append(_fixed_answer(values.respond, tools))
+    if values.split:
+        steps.append(Split([each.pool for each in values.split], [each.weight for each in values.split], values.sticky))
+    if values.mirror is not None:
+        steps.append(Mirror(values.mirror.pool, values.mirror.share, tools.copy))
     return tuple(steps)
 
 
@@ -116,7 +138,7 @@ def _auth(values: Auth, tools: Tools) -> Step:
 
 def _service(url: ServiceUrl, seconds: float, tools: Tools) -> Service:
     host = url.authority.encode()
-    return Service(tools.dial(url.scheme, url.host, url.port), host, url.target.encode(), seconds)
+    return Service(tools.dial(url.scheme, url.host, url.port), url.scheme, host, url.target.encode(), seconds)
 
 
 def _granted(values: Auth | None) -> tuple[str, ...]:
@@ -129,10 +151,7 @@ def _granted(values: Auth | None) -> tuple[str, ...]:
 def _fixed_answer(values: Respond, tools: Tools) -> FixedAnswer:
     if values.file is None:
         return FixedAnswer(values.status, values.body.encode(), TEXT, values.headers)
-    kind = mimetypes.guess_type(values.file)[0] or "application/octet-stream"
-    if kind.startswith("text/"):
-        kind += "; charset=utf-8"
-    return FixedAnswer(values.status, tools.read(values.file), kind, values.headers)
+    return FixedAnswer(values.status, tools.read(values.file), content_type(values.file), values.headers)
 
 
 def _outbound(values: RouteRules) -> Outbound | None:
@@ -156,11 +175,29 @@ def _request_edit(values: RequestHeaders) -> tuple[HeaderEdit | None, str | None
     return HeaderEdit(to_set, values.add, values.remove), host
 
 
-def _delivery(values: RouteRules) -> Delivery | None:
+def _delivery(values: RouteRules, affinity: Affinity | None) -> Delivery | None:
     found, edit = values.response_headers, None
     if found is not None and (found.set or found.add or found.remove):
         edit = HeaderEdit(found.set, found.add, found.remove)
+    wanted = edit is not None or affinity is not None or values.rate_limit is not None or values.split
+    return Delivery(edit, affinity) if wanted else None
+
+
+def _bodies(values: RouteRules, tools: Tools) -> Bodies | None:
     coded = values.compress
     compression = None if coded is None else Compression(coded.codings, coded.types, coded.min, coded.level)
-    wanted = edit is not None or compression is not None or values.rate_limit is not None
-    return Delivery(edit, compression) if wanted else None
+    pages = {}
+    for statuses, path in values.error_pages.items():
+        try:
+            page = Page(content_type(path).encode(), tools.read(path))
+        except OSError as error:
+            tools.warn(f"error_pages: {error.filename}: {error.strerror}: errors are answered plainly")
+            continue
+        pages.update(dict.fromkeys(statuses_of(statuses), page))
+    return Bodies(pages, compression) if pages or compression is not None else None
+
+
+def content_type(path: str) -> str:
+    """Of a file, by its name."""
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

@@ -18,7 +18,6 @@ from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.codings import Coder, stream, whole
 from edge.dataplane.rules.headers import without
 from edge.http.fields import vary_names
-from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Fields, Line
 
 if TYPE_CHECKING:
@@ -117,15 +116,6 @@ class Compression:
         return known
 
     # -- responses as they come ----------------------------------------------------------------------------------------
-
-    def head(self, exchange: Receiving, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """As `Exchange.head`, where the route compresses."""
-        head, bodiless = (facts.wire, facts.fields, facts.has_date), facts.framing is Framing.NONE
-        self.start(exchange, facts.status, head, length, bodiless)
-        if body:
-            exchange.body(body)
-        if done:
-            exchange.end()
 
     def start(
         self,

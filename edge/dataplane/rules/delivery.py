@@ -1,4 +1,4 @@
-"""What a route changes in a response on its way to the client: its coding and its header lines.
+"""What a route changes in a response on its way to the client: its header lines.
 
 One rule: it acts when a head is written and never before: what is stored and what other clients get is not touched.
 """
@@ -8,41 +8,42 @@ from __future__ import annotations
 from typing import Protocol
 
 from edge.dataplane.rules.asked import Asked
-from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.headers import HeaderEdit, without
+from edge.dataplane.rules.shares import Affinity
 
 
 class Delivered(Asked, Protocol):
     """An exchange, as far as its response is changed."""
 
     @property
-    def limit_lines(self) -> bytes: ...
+    def told_lines(self) -> bytes: ...
+    @property
+    def served_by(self) -> bytes: ...
+    @property
+    def head_at(self) -> float: ...
 
 
 class Delivery:
     """What is asked where a route has such rules."""
 
-    __slots__ = ("_edit", "compression")
+    __slots__ = ("_edit", "affinity")
 
-    def __init__(self, edit: HeaderEdit | None, compression: Compression | None = None) -> None:
-        self.compression = compression
+    def __init__(self, edit: HeaderEdit | None, affinity: Affinity | None = None) -> None:
+        self.affinity = affinity
         self._edit = edit
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         """For people."""
-        rows = []
-        if self.compression is not None:
-            rows.append({"rule": "compress", "does": self.compression.explain(asked)})
-        if self._edit is not None:
-            rows.append({"rule": "response_headers", "does": self._edit.explain(asked)})
-        return rows
+        return [] if self._edit is None else [{"rule": "response_headers", "does": self._edit.explain(asked)}]
 
     def head(self, asked: Delivered, wire: bytes, own: bytes, region: bytes) -> bytes:
         """A whole response head as this client gets it: `wire` came from an origin or the store, `own` are
         lines made for this request, the empty one at their end."""
-        edit, lines = self._edit, own[:-2]
+        edit, lines, told = self._edit, own[:-2], asked.told_lines
+        if self.affinity is not None and asked.head_at:
+            told += self.affinity.lines(asked, asked.served_by.partition(b'"')[0])
         if edit is None:
-            return b"%b%b%b\r\n" % (wire, lines, asked.limit_lines)
+            return b"%b%b%b\r\n" % (wire, lines, told)
         if edit.gone:
             wire, lines = edit.kept(wire), without(lines, edit.gone)
-        return b"%b%b%b%b\r\n" % (wire, lines, asked.limit_lines, edit.lines(asked, region))
+        return b"%b%b%b%b\r\n" % (wire, lines, told, edit.lines(asked, region))

@@ -49,6 +49,11 @@ class ForwardAuth:
         self._copy = tuple((name, name.lower().encode()) for name in copy)
         self._forwarding = forwarding
 
+    def take_over(self, lived: ForwardAuth) -> None:
+        """The connections are kept."""
+        if self.service.is_like(lived.service):
+            self.service = lived.service
+
     def apply(self, exchange: Running) -> Waiting:
         """Ask."""
         waiting = Asking(exchange)

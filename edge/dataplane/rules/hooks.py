@@ -190,7 +190,7 @@ class HookDelivery(Delivery):
     __slots__ = ("_hooks", "_rules")
 
     def __init__(self, hooks: Iterable[Hook], rules: Delivery | None) -> None:
-        super().__init__(None, None if rules is None else rules.compression)
+        super().__init__(None)
         self._hooks = tuple((hook, hook.response) for hook in hooks if hook.response is not None)
         self._rules = rules if rules is not None else Delivery(None)
 

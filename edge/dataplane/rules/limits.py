@@ -10,6 +10,7 @@ full, who owes least gives way, so a flood of addresses can only make the limit 
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from math import ceil
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 WAYS = 8  # slots in which a key may be
 SLOT_BYTES = 16
+ALL = "*"  # no client's address
 REMEMBERED = 8192  # IPv6 addresses whose network is remembered
 
 
@@ -155,6 +157,7 @@ class RateLimit:
         self._text = f"{text}, burst {burst}, by {by}"
         self._key = key_by(by)
         self._table = RateTable(per_s, burst, slots if by != "route" else WAYS)
+        self._slots = slots
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
 
     def apply(self, exchange: Running) -> None:
@@ -162,10 +165,15 @@ class RateLimit:
         now, key, table = monotonic(), self._key(exchange), self._table
         found = table.take(key, now)
         owed = found if found > 0 else table.slack - found
-        exchange.limit_lines = b'RateLimit: "default";r=%d;t=%d\r\n%b' % (table.left(owed), ceil(owed), self._policy)
+        exchange.told_lines = b'RateLimit: "default";r=%d;t=%d\r\n%b' % (table.left(owed), ceil(owed), self._policy)
         if found <= 0:
             exchange.reason = "rate-limit"
             raise RateLimited(-found)
+
+    def take_over(self, lived: RateLimit) -> None:
+        """Who owes what goes on being owed."""
+        if (self._text, self._slots) == (lived._text, lived._slots):
+            self._table = lived._table
 
     def explain(self, asked: Asked) -> str:
         """For people."""
@@ -181,32 +189,34 @@ class Concurrency:
     def __init__(self, per_client: int, total: int) -> None:
         self._per_client = per_client
         self._most = total
-        self._running: dict[str, int] = {}  # as many as there are requests in flight
-        self._total = 0
+        self._running: Counter[str] = Counter()  # by client, and all of them under ALL; no more than are in flight
 
     def apply(self, exchange: Running) -> None:
         """Count it until it ends. Raises TooMany, NoBackend."""
         client = client_key(exchange.client_text())
-        mine = self._running.get(client, 0)
-        if self._per_client and mine >= self._per_client:
+        running = self._running
+        if self._per_client and running[client] >= self._per_client:
             exchange.reason = "concurrency"
             raise TooMany
-        if self._most and self._total >= self._most:
+        if self._most and running[ALL] >= self._most:
             exchange.reason = "concurrency"
             raise NoBackend("too many requests at once on this route")
-        self._running[client] = mine + 1
-        self._total += 1
-        exchange.at_end(lambda: self._ended(client))
+        running[client] += 1
+        running[ALL] += 1
+        exchange.at_end(lambda: _ended(running, client))
 
-    def _ended(self, client: str) -> None:
-        self._total -= 1
-        left = self._running[client] - 1
-        if left:
-            self._running[client] = left
-        else:
-            del self._running[client]
+    def take_over(self, lived: Concurrency) -> None:
+        """What runs is counted on."""
+        self._running = lived._running
 
     def explain(self, asked: Asked) -> str:
         """For people."""
-        mine = self._running.get(client_key(asked.client_text()), 0)
-        return f"{self._total} run in the worker that was asked, {mine} of this client"
+        mine = self._running[client_key(asked.client_text())]
+        return f"{self._running[ALL]} run in the worker that was asked, {mine} of this client"
+
+
+def _ended(running: Counter[str], client: str) -> None:
+    for key in (client, ALL):
+        running[key] -= 1
+        if not running[key]:
+            del running[key]

@@ -30,12 +30,18 @@ Then = Callable[[Reply | None], None]
 class Service:
     """Where questions go."""
 
-    def __init__(self, link: Link, host: bytes, target: bytes, seconds: float) -> None:
+    def __init__(self, link: Link, scheme: str, host: bytes, target: bytes, seconds: float) -> None:
         self.link = link
+        self.scheme = scheme
         self.host = host
         self.target = target
         self.timeouts = Timeouts(connect=seconds, first_byte=seconds, head=seconds, body=seconds)
         self.failed = 0  # for people
+
+    def is_like(self, other: Service) -> bool:
+        """Whether it is the same one, asked in the same way."""
+        mine, others = (self.scheme, self.host, self.target), (other.scheme, other.host, other.target)
+        return mine == others and self.timeouts == other.timeouts
 
     def ask(self, head: bytes, then: Then) -> Question:
         """Send a request head that has no body."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge.dataplane.rules.asked import Asked
 from edge.errors import EdgeError
@@ -24,8 +24,9 @@ class Running(Asked, Protocol):
     identity: bytes
     apart: bytes
     granted: tuple[Line, ...]
-    limit_lines: bytes
+    told_lines: bytes
     follower: Any
+    route: Any
 
     @property
     def ended(self) -> bool: ...
@@ -45,6 +46,14 @@ class Step(Protocol):
         """True: it has answered. A `Waiting`: it will call back. Else the request goes on. Raises EdgeError."""
 
     def explain(self, asked: Asked) -> str: ...
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A step that knows something which outlives a reload."""
+
+    def take_over(self, lived: Any) -> None:
+        """Go on with what the step before it knew, if it is the same rule still."""
 
 
 class Waiting:

@@ -137,6 +137,11 @@ class JwtAuth:
         self._headers = tuple(values.headers.items())
         self._verdicts: Verdicts[Identity | bool] = Verdicts()
 
+    def take_over(self, lived: JwtAuth) -> None:
+        """Keys that were fetched from there are known."""
+        if self.service is not None and lived.service is not None and self.service.is_like(lived.service):
+            self._keys, self.service = lived._keys, lived.service
+
     def apply(self, exchange: Running) -> Waiting | None:
         """Raises Unauthorized, NoBackend."""
         token = self._token(exchange)

@@ -29,6 +29,7 @@ SUSPECT_AGAIN_S = 5.0  # a pool that cannot do without a silent backend says so 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
     from edge.dataplane.upstream.fetch import Fetch
+    from edge.dataplane.worker.router import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,23 @@ class PoolRuntime:
         hint = 0 if self.hash_on is None else self.hash_on.hint(exchange)
         route = exchange.route
         assert route is not None
+        if route.affinity is not None and not tried and (home := self._home(exchange, route, now)) is not None:
+            return home
         if route.anywhere:
             return self.pool.pick(now, hint, tried)
         return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
+
+    def _home(self, exchange: Exchange, route: Route, now: float) -> Backend | None:
+        """The backend that a client came from, while the pool's own rules would let it serve."""
+        affinity, pool = route.affinity, self.pool
+        wanted = None if affinity is None else affinity.wanted(exchange, pool.backends)
+        if wanted is None:
+            return None
+        if route.anywhere and pool.view is not None and pool.view.shares.get(wanted.region, 0.0) <= 0.0:
+            return None  # its region gets no traffic now
+        others = [each for each in pool.backends if each is not wanted]
+        found = pool.pick(now, 0, others, exchange.regions(), route.fence)
+        return found if found is wanted else None
 
     def full(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> bool:
         """After `select` gave none: whether one would be free if requests ended."""

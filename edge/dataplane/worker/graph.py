@@ -89,11 +89,9 @@ def use(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]) -> No
         route.pool = worker.pools.get(route.pool.name, route.pool)  # one without a pool keeps its empty one
         lived = before.pop(route.name, None)
         if lived is not None:
-            route.meter, route.usual, route.waits = lived.meter, lived.usual, lived.waits
-            if route.rules == lived.rules:
-                route.rules = lived.rules  # judgements of heads are remembered for it
-            if route.prefetcher is not None and lived.prefetcher is not None:
-                route.prefetcher = lived.prefetcher.renewed(route.prefetcher)
+            route.take_over(lived)
+        for member in route.members:
+            member.pool = worker.pools.get(member.pool.name, member.pool)
     if before:
         worker.retired.routes += before.values()
         leave_routes(worker, before.keys(), monotonic())

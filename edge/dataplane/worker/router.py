@@ -15,6 +15,7 @@ from edge.balance.latency import Ewma
 from edge.cache.rules import Rules
 from edge.dataplane.rules.coded import CodedForms
 from edge.dataplane.rules.compiled import NO_RULES, RuleSet
+from edge.dataplane.rules.steps import Lasting
 from edge.errors import BadRequest, Denied, MethodNotAllowed
 from edge.http.forwarding import Networks
 from edge.http.paths import below, hides_separator, literal_path, normal_path
@@ -25,10 +26,12 @@ from edge.ports import Timeouts
 if TYPE_CHECKING:
     from edge.dataplane.caching.prefetch import Prefetcher
     from edge.dataplane.rules.asked import Asked
+    from edge.dataplane.rules.bodies import Bodies
     from edge.dataplane.rules.delivery import Delivery
     from edge.dataplane.rules.matching import Match
     from edge.dataplane.rules.outbound import Outbound
     from edge.dataplane.rules.service import Service
+    from edge.dataplane.rules.shares import Affinity
     from edge.dataplane.rules.steps import Step
     from edge.dataplane.upstream.pool import PoolRuntime
 
@@ -94,6 +97,9 @@ class Route:
     steps: tuple[Step, ...] = ()  # before the look-up
     outbound: Outbound | None = None  # what a backend gets
     delivery: Delivery | None = None  # what a client gets
+    bodies: Bodies | None = None  # pages and codings
+    affinity: Affinity | None = None  # to which backend a client comes back
+    members: tuple[Route, ...] = ()  # the same route before other pools (`split`, `mirror`)
     coded: CodedForms | None = None  # of what is stored, where the route compresses
     apart: bytes = b""  # what keeps its stored responses from those of other routes for the same URI
 
@@ -105,6 +111,29 @@ class Route:
             self.waits.clear()
         for service in self.services:
             service.tick(now)
+        for member in self.members:
+            if member.waits is not self.waits:
+                member.fold(now)
+
+    def take_over(self, lived: Route) -> None:
+        """Go on where the route of this name was before a reload."""
+        alike = [each for each in self.members if each.waits is self.waits]
+        self.meter, self.usual, self.waits = lived.meter, lived.usual, lived.waits
+        if self.rules == lived.rules:
+            self.rules = lived.rules  # judgements of heads are remembered for it
+        for member in alike:
+            member.meter, member.usual, member.waits, member.rules = self.meter, self.usual, self.waits, self.rules
+        if self.prefetcher is not None and lived.prefetcher is not None:
+            self.prefetcher = lived.prefetcher.renewed(self.prefetcher)
+        for step in self.steps:
+            for other in lived.steps:
+                if type(step) is type(other) and isinstance(step, Lasting):
+                    step.take_over(other)
+        own = self.does.services()
+        left = [each for each in lived.services if each not in own]
+        for service in left:
+            service.link.close_idle()
+        self.services = [*own, *(each for each in left if each.link.connections)]  # what is asked of them has deadlines
 
     @property
     def fence(self) -> frozenset[str] | None:
@@ -145,8 +174,9 @@ class Route:
         self.match, self.steps, self.outbound, self.delivery = does.match, does.steps, does.outbound, does.delivery
         self.services = does.services()
         self.looks = bool(self.internal or self.methods or not does.plain)
-        if does.delivery is not None and does.delivery.compression is not None:
-            self.coded = CodedForms(does.delivery.compression)
+        self.bodies, self.affinity = does.bodies, does.affinity
+        if self.bodies is not None and self.bodies.compression is not None:
+            self.coded = CodedForms(self.bodies.compression)
         if does.match is not None and does.match.apart:
             self.apart = b" r:%d:%b" % (len(self.name.encode()), self.name.encode())
 

@@ -1,0 +1,44 @@
+"""A secret of the gateway's own, made by whoever asks first: the same in all workers, and after a restart.
+
+One rule: it is only ever whole. A file that is too short is one that another worker is writing just now.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import sleep
+
+SIZE = 32
+TRIES = 50
+
+
+def shared_secret(path: Path) -> bytes:
+    """The secret in a file, which is made where it is not there. Raises OSError."""
+    for _ in range(TRIES):
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            found = _made(path)
+        if len(found) == SIZE:
+            return found
+        sleep(0.01)
+    raise OSError(0, "is not a secret of this gateway", str(path))
+
+
+def _made(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    secret, mine = os.urandom(SIZE), path.with_suffix(f".{os.getpid()}")
+    file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(file, secret)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    try:
+        os.link(mine, path)  # fails where another was first
+    except FileExistsError:
+        return b""
+    finally:
+        os.unlink(mine)
+    return secret

@@ -1,0 +1,33 @@
+"""Sending the copy of a request to a shadow pool (`rules.mirror`).
+
+One rule: it is an exchange of nobody's: not counted, not logged, never retried, and nothing it does reaches the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge.dataplane.caching.refresh import BackgroundClient
+from edge.dataplane.exchange import Exchange
+from edge.dataplane.upstream.fetch import forward
+from edge.dataplane.upstream.request_head import forwarding_lines
+from edge.errors import EdgeError
+
+if TYPE_CHECKING:
+    from edge.dataplane.worker.router import Route
+
+
+def send_copy(exchange: Exchange, route: Route, done: Callable[[], None]) -> None:
+    """Ask the route's pool the same; `done` hears when that is over, at once or later."""
+    nobody = BackgroundClient(exchange.worker, exchange.scheme, lambda _: done())
+    copy = Exchange(nobody, exchange.method, exchange.target, True, exchange.block)  # type: ignore[arg-type]
+    copy.host, copy.told, copy.client = exchange.host, exchange.told, exchange.client_text()
+    copy.identity, copy.granted, copy.changes = exchange.identity, exchange.granted, exchange.changes
+    copy.route, copy.counted = route, False
+    nobody.exchange = copy
+    nobody.forward_lines = (exchange.host or b"", forwarding_lines(exchange))
+    try:
+        forward(copy)
+    except EdgeError as error:
+        copy.fail(error)

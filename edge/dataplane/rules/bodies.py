@@ -1,0 +1,102 @@
+"""What a route makes of response bodies on their way to a client: pages in place of errors, then codings.
+
+One rule: the fetch goes on to its end whatever the client gets instead, so that its connection can be used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from edge.dataplane.rules.compression import Compression, Receiving
+from edge.dataplane.rules.headers import without
+from edge.http.grammar import Framing, ResponseFacts
+from edge.http.message import Fields, Line
+
+_OF_THE_BODY = (
+    b"accept-ranges",
+    b"content-digest",
+    b"content-encoding",
+    b"content-language",
+    b"content-length",
+    b"content-location",
+    b"content-md5",
+    b"content-range",
+    b"content-type",
+    b"digest",
+    b"etag",
+    b"last-modified",
+    b"repr-digest",
+)
+
+
+class Page(NamedTuple):
+    """What is sent in place of an error's own body."""
+
+    content_type: bytes
+    body: bytes
+
+
+class Bodies:
+    """One route's `error_pages` and `compress`."""
+
+    __slots__ = ("_pages", "compression")
+
+    def __init__(self, pages: Mapping[int, Page], compression: Compression | None) -> None:
+        self._pages = dict(pages)
+        self.compression = compression
+
+    def page(self, status: int) -> Page | None:
+        """The page for a status."""
+        return self._pages.get(status)
+
+    def error(self, status: int, lines: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """Lines and body of an error of the gateway's own."""
+        page = self._pages.get(status)
+        if page is None:
+            return lines, body
+        return without(lines, (b"content-type",)) + b"Content-Type: %b\r\n" % page.content_type, page.body
+
+    def head(self, exchange: Receiving, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
+        """As `Exchange.head`, where a route has any of this."""
+        head, bodiless = (facts.wire, facts.fields, facts.has_date), facts.framing is Framing.NONE
+        self.start(exchange, facts.status, head, length, bodiless)
+        if body:
+            exchange.body(body)
+        if done:
+            exchange.end()
+
+    def start(
+        self,
+        exchange: Receiving,
+        status: int,
+        head: tuple[bytes, Fields, bool],
+        length: int | None,
+        bodiless: bool,
+        alone: bool = True,
+    ) -> None:
+        """Write the head of a response whose body comes in pieces: (lines, fields, has a Date)."""
+        page = self._pages.get(status)
+        if page is not None:
+            self._instead(exchange, status, head, page)
+        elif self.compression is not None:
+            self.compression.start(exchange, status, head, length, bodiless, alone)
+        else:
+            exchange.begin(exchange.open(status, head[0], length, bodiless), b"", head[2])
+
+    def _instead(self, exchange: Any, status: int, head: tuple[bytes, Fields, bool], page: Page) -> None:
+        """The page; what the origin sends is read and dropped."""
+        size, end = len(page.body), exchange.end
+        wire = without(head[0], _OF_THE_BODY)
+        wire += b"Content-Type: %b\r\nContent-Length: %d\r\n" % (page.content_type, size)
+        exchange.begin(exchange.open(status, wire, size, False), b"", head[2])
+        if page.body and exchange.method != b"HEAD":
+            exchange.body(page.body)
+
+        def dropped(data: bytes) -> None:
+            """Nobody is to see it."""
+
+        def ended(trailers: list[Line] | None = None) -> None:
+            end()
+
+        exchange.body, exchange.end = dropped, ended
