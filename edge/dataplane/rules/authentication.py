@@ -34,10 +34,17 @@ T = TypeVar("T")
 
 
 class Identity(NamedTuple):
-    """Who asks, and what a backend is told of it."""
+    """Who asks, what a backend is told of it, and what keeps the responses to it from everybody else's."""
 
     name: bytes
-    lines: tuple[Line, ...] = ()
+    lines: tuple[Line, ...]
+    apart: bytes
+
+
+def identity(name: bytes, lines: tuple[Line, ...] = (), presented: bytes = b"") -> Identity:
+    """An identity. `presented` is what else may have decided who it is."""
+    told = b"\n".join([name, *(b"%b:%b" % line for line in lines), presented])
+    return Identity(name, lines, b" u:%b" % blake2b(told, digest_size=16).hexdigest().encode())
 
 
 class Unauthorized(Denied):
@@ -80,12 +87,10 @@ class Verdicts(Generic[T]):
         self._found[mark] = (verdict, monotonic() + seconds)
 
 
-def admit(exchange: Running, identity: Identity, presented: bytes = b"") -> None:
-    """The client is known: what it gets is kept apart from what anybody else gets. `presented` is what else may have
-    decided who it is."""
-    exchange.identity, exchange.granted = identity.name, identity.lines
-    told = b"\n".join([identity.name, *(b"%b:%b" % line for line in identity.lines), presented])
-    exchange.apart += b" u:%b" % blake2b(told, digest_size=16).hexdigest().encode()
+def admit(exchange: Running, who: Identity) -> None:
+    """The client is known: what it gets is kept apart from what anybody else gets."""
+    exchange.identity, exchange.granted = who.name, who.lines
+    exchange.apart += who.apart
 
 
 _hashing = ThreadPoolExecutor(2, "password")
@@ -139,10 +144,10 @@ class BasicAuth:
     def _done(self, mark: bytes, user: bytes, done: Any) -> None:
         waiting = self._pending.pop(mark)
         right = not done.cancelled() and done.exception() is None and done.result() is True
-        self._verdicts.put(mark, Identity(user) if right else False, KNOWN_S if right else WRONG_S)
+        self._verdicts.put(mark, identity(user) if right else False, KNOWN_S if right else WRONG_S)
         for each in waiting:
             if right:
-                admit(each.exchange, Identity(user))
+                admit(each.exchange, identity(user))
                 each.resume()
             else:
                 each.resume(self._refused(each.exchange, "credentials are not accepted"))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edge.dataplane.rules.authentication import Identity, admit
+from edge.dataplane.rules.authentication import admit, identity
 from edge.dataplane.rules.headers import without
 from edge.dataplane.rules.service import Question, Reply, Service
 from edge.dataplane.rules.steps import Waiting
@@ -84,7 +84,7 @@ class ForwardAuth:
             )
             presented = [exchange.block.fields.joined(each) or b"" for each in (b"authorization", b"cookie")]
             name = next((value for _, value in told), b"")
-            admit(exchange, Identity(name, told), b"\n".join(presented))
+            admit(exchange, identity(name, told, b"\n".join(presented)))
             waiting.resume()
         else:
             waiting.answer(partial(self._pass_on, exchange, reply))

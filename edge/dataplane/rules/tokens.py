@@ -16,7 +16,7 @@ import orjson
 
 from edge.cache.key import cookies
 from edge.config.auth import Jwt
-from edge.dataplane.rules.authentication import Identity, Unauthorized, Verdicts, admit
+from edge.dataplane.rules.authentication import Identity, Unauthorized, Verdicts, admit, identity
 from edge.dataplane.rules.service import Reply, Service
 from edge.dataplane.rules.steps import Waiting
 from edge.dataplane.rules.template import CONTROLS
@@ -194,9 +194,9 @@ class JwtAuth:
         if claims is None:
             self._verdicts.put(mark, False, WRONG_S)
             raise self._refused(exchange, "the token is not accepted", b'Bearer error="invalid_token"')
-        identity = Identity(text_of(claims.get("sub")), self._lines(claims))
-        self._verdicts.put(mark, identity, min(KNOWN_S, float(claims["exp"]) - time()))
-        admit(exchange, identity)
+        who = identity(text_of(claims.get("sub")), self._lines(claims))
+        self._verdicts.put(mark, who, min(KNOWN_S, float(claims["exp"]) - time()))
+        admit(exchange, who)
 
     def claims(self, token: bytes) -> dict[str, Any] | None:
         """What a token says, when its signature, times, issuer and audience hold."""

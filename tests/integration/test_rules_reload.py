@@ -1,0 +1,67 @@
+"""What rules know lives on over a reload: who owes how much, what runs, which keys were fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from kit.client import RawClient
+from kit.origin import ScriptedOrigin, Step
+
+from edge.app import again
+from edge.config.loader import load_text
+
+
+async def status(client: RawClient, target: str = "/x") -> int:
+    return (await client.get(target)).status
+
+
+async def reload(gateway: Gateway, before: str, after: str) -> None:
+    """As the agent does it, in this process."""
+    worker = gateway.worker
+
+    def use() -> None:
+        text, other = load_text(before, "f"), load_text(after, "f")
+        worker.use(again(other, text, worker, worker.lasting, Path()))
+
+    await gateway.on_loop(use)
+
+
+async def test_a_rate_is_held_over_a_reload(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> None:
+    text = edge_toml(origin.port, log='access = "off"', route='cache = false\nrate_limit = { rate = "3/h" }')
+    gateway = await edge(text)
+    client = await raw_client(gateway.port)
+    assert [await status(client) for _ in range(2)] == [200, 200]
+    await reload(gateway, text, text + '\n[[routes]]\npath = "/y"\nrespond = { status = 204 }\n')
+    assert await status(client, "/y") == 204
+    assert [await status(client) for _ in range(2)] == [200, 429]
+    await reload(gateway, text, text.replace("3/h", "9/h"))
+    assert await status(client) == 200, "another limit"
+
+
+async def test_what_runs_is_counted_on(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> None:
+    text = edge_toml(origin.port, log='access = "off"', route="cache = false\nconcurrency = { per_client = 1 }")
+    gateway = await edge(text)
+    origin.enqueue(Step.SILENCE)
+    slow, client = await raw_client(gateway.port), await raw_client(gateway.port)
+    await slow.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await until(lambda: gateway.in_flight == 1)
+    await reload(gateway, text, text)
+    assert await status(client) == 429
+    await slow.close()
+    await until(lambda: gateway.in_flight == 0)
+    assert await status(client) == 200
+
+
+async def test_a_split_has_the_pools_that_live_on(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> None:
+    rule = 'cache = false\nsplit = [{ pool = "origin", weight = 1 }]\nmirror = { pool = "origin" }'
+    text = edge_toml(origin.port, log='access = "off"', route=rule)
+    gateway = await edge(text)
+    client = await raw_client(gateway.port)
+    assert await status(client) == 200
+    await reload(gateway, text, text)
+    assert await status(client) == 200
+    await until(lambda: gateway.in_flight == 0)
+    route, pool = gateway.worker.router.routes[0], gateway.worker.pools["origin"]
+    assert len(route.members) == 2 and all(member.pool is pool for member in route.members)
+    assert gateway.requests == 2 and len(origin.requests) == 4
