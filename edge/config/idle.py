@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge.config.loader import Config
 
 SWITCH_ONLY = ("failback", "down_after", "up_after", "min_dwell")
-HTTP_PROBE_ONLY = ("path", "expect", "body")
+HTTP_PROBE_ONLY = ("path", "host", "method", "headers", "expect", "body")
 GATE = ("share", "concurrency", "precision_floor")
 PLACE = ("location", "countries", "continents", "subdivisions", "cidrs")
 

@@ -13,6 +13,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator, mod
 
 from edge.config.cache import CacheRules, Switch, matching
 from edge.config.names import HashOn, Method, PathPrefix, ProbeTarget
+from edge.config.rule_values import ProbeField
 from edge.config.rules import RouteRules
 from edge.config.types import (
     AppName,
@@ -68,6 +69,14 @@ def parse_statuses(value: object) -> frozenset[int]:
     return frozenset(found)
 
 
+def parse_probe_host(value: object) -> str:
+    """`"www.example.com"`, also with a port."""
+    found = split_authority(value, 0) if isinstance(value, str) else None
+    if not isinstance(value, str) or found is None or not found[0]:
+        raise ValueError(f'must be a host such as "www.example.com", got {shown(value)}')
+    return value.lower()
+
+
 def parse_route_host(value: object) -> str:
     """`"www.example.com"`, `"*.example.com"`, `"*"`, also with a port; lower case."""
     if value == "*":
@@ -92,6 +101,7 @@ Subdivision = Annotated[
 Continent = Literal["AF", "AN", "AS", "EU", "NA", "OC", "SA"]
 Location = Annotated[tuple[float, float], PlainValidator(parse_location), Kind("[latitude, longitude]")]
 Statuses = Annotated[frozenset[int], PlainValidator(parse_statuses), Kind("list of status codes")]
+ProbeHost = Annotated[str, PlainValidator(parse_probe_host), Kind("host")]
 RouteHost = Annotated[str, PlainValidator(parse_route_host), Kind("host")]
 
 
@@ -114,6 +124,9 @@ class Health(Section):
 
     kind: Literal["http", "tcp"] = entry("http", "Ask for a path, or only connect")
     path: ProbeTarget = entry("/", "What an http probe asks for")
+    host: ProbeHost | None = entry(None, "Host to ask for; left out: the backend's own")
+    method: Literal["GET", "HEAD", "OPTIONS"] = entry("GET", "How an http probe asks")
+    headers: dict[ProbeField, Text] = entry({}, "Further fields of an http probe")
     expect: Statuses = entry(["200-299"], "Statuses that count as healthy")
     body: Text | None = entry(None, "Text that the answer's body must hold")
     interval: Timeout = entry("5s", "Between probes")

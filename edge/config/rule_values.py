@@ -241,6 +241,7 @@ Pattern = Annotated[str, PlainValidator(parse_pattern), Kind("regular expression
 TemplateText = Annotated[str, PlainValidator(parse_template), Kind("text with placeholders")]
 RedirectTarget = Annotated[str, PlainValidator(parse_redirect_target), Kind("URL or path with placeholders")]
 RequestField = Annotated[str, PlainValidator(_not_of(NOT_FOR_ORIGINS)), Kind("field name")]
+ProbeField = Annotated[str, PlainValidator(_not_of(FRAMING | {"host"})), Kind("field name")]
 ResponseField = Annotated[str, PlainValidator(_not_of(NOT_FOR_CLIENTS)), Kind("field name")]
 AnyField = Annotated[str, PlainValidator(_not_of(frozenset())), Kind("field name")]
 OtherField = Annotated[RequestField, AfterValidator(_not_host)]

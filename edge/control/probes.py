@@ -40,7 +40,7 @@ NextDelay = Callable[[Hashable, float], float]  # id, monotonic now -> seconds
 class ProbeKind(Enum):
     """What a probe does."""
 
-    HTTP = "http"  # GET and look at the answer
+    HTTP = "http"  # ask and look at the answer
     TCP = "tcp"  # connect, no more; also where the backend speaks TLS
 
 
@@ -55,6 +55,8 @@ class ProbeTarget:
     kind: ProbeKind = ProbeKind.HTTP
     authority: bytes = b""  # the Host field; empty: host and port
     path: str = "/"
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()  # further fields, or others in place of the usual ones
     expect: frozenset[int] = field(default=frozenset(range(200, 300)), repr=False)
     body: str = ""  # text that the body must hold
     tls: ssl.SSLContext | None = None
@@ -116,7 +118,7 @@ async def _attempt(target: ProbeTarget, stage: list[str]) -> tuple[float, str]:
         if facts.status not in target.expect:
             raise _Unwell(f"status {facts.status}")
         stage[0] = "reading the body"
-        _judge(await _body(reader, facts), target.body)
+        _judge(b"" if target.method == "HEAD" else await _body(reader, facts), target.body)
         return took_s, f"status {facts.status} in {took_s * 1000:.1f} ms"
     finally:
         writer.transport.abort()  # never lingers: a TLS peer that does not say goodbye would keep the socket
@@ -125,9 +127,11 @@ async def _attempt(target: ProbeTarget, stage: list[str]) -> tuple[float, str]:
 def _request(target: ProbeTarget) -> bytes:
     host = f"[{target.host}]" if ":" in target.host else target.host
     authority = target.authority or f"{host}:{target.port}".encode()
-    return (
-        b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: streamgate-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    ) % (target.path.encode(), authority)
+    own = {"user-agent": ("User-Agent", "streamgate-probe"), "accept": ("Accept", "*/*")}
+    own.update({name.lower(): (name, value) for name, value in target.headers})
+    lines = "".join(f"{name}: {value}\r\n" for name, value in own.values()).encode("latin-1", "replace")
+    first = f"{target.method} {target.path} HTTP/1.1\r\n".encode()
+    return b"%bHost: %b\r\n%bConnection: close\r\n\r\n" % (first, authority, lines)
 
 
 async def _head(reader: asyncio.StreamReader) -> ResponseFacts:

@@ -145,6 +145,15 @@ async def test_the_request_is_what_a_server_expects(origin: ScriptedOrigin) -> N
     assert origin.problems == []
 
 
+async def test_the_request_is_what_the_operator_says(origin: ScriptedOrigin) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
+    answer = await ask(origin, head, method="HEAD", headers=(("user-agent", "mine"), ("X-Token", "a")))
+    assert answer.ok
+    found = origin.requests[0]
+    assert (found.method, found.get(b"user-agent"), found.get(b"x-token")) == (b"HEAD", b"mine", b"a")
+    assert origin.problems == []
+
+
 async def test_the_latency_is_that_of_the_head(origin: ScriptedOrigin) -> None:
     origin.route("/healthz", Pause("head"), OK[:-1], Pause("rest"), OK[-1:])
     running = asyncio.create_task(probe(target_of(origin.port)))

@@ -188,3 +188,19 @@ def test_files_are_opened_before_the_start(rule: str, key: str, tmp_path: Path) 
     file = str(tmp_path / "edge.toml")
     found = preflight(load_text(text, file), text, file)
     assert any(f"].{key}: " in line and "edge.toml:" in line for line in found.errors), found.errors
+
+
+@pytest.mark.parametrize(
+    ("health", "wanted"),
+    [
+        ('host = "a b"', ':3:24 pools.web.health.host: must be a host such as "www.example.com"'),
+        ('method = "POST"', ":3:24 pools.web.health.method: must be"),
+        ('headers = { Host = "a" }', ":3:36 pools.web.health.headers.Host: Host is for the gateway alone to say"),
+        ('metod = "GET"', ':3:24 pools.web.health.metod: unknown key, did you mean "method"?'),
+    ],
+)
+def test_a_mistake_in_a_probe(health: str, wanted: str) -> None:
+    text = HEAD.replace("[[routes]]", f"pools.web.health = {{   {health} }}\n[[routes]]", 1)
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, "f")
+    assert any(each.startswith(f"f{wanted}") for each in caught.value.problems), caught.value.problems
