@@ -315,7 +315,6 @@ class Route(RouteRules):
     max_body: PositiveSize = entry("100MiB", "Largest request body; left out: that of [limits]")
     hooks: Many[AppName] = entry([], "Classes or modules with request, response, cache_key: plain functions, in order")
     internal: bool = entry(False, "Only for subrequests of applications; a client gets 404")
-    preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
     encoded_slashes: bool = entry(False, "Let %2F, %5C and %00 in a path through (400 otherwise); matched as decoded")
     purge_methods: Purgers = entry(
         False, "Whose PURGE is obeyed: true = this machine's, or a list of networks; else PURGE, BAN, REFRESH get 405"

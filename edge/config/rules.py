@@ -210,6 +210,8 @@ class RouteRules(Section):
     affinity: Affinity | None = entry(None, "A client comes back to its backend")
     strip_prefix: PathPrefix | None = entry(None, "Left out of the path that the backend gets")
     rewrite: Rewrite | None = entry(None, "Another path for the backend")
+    preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
+    map_back: bool = entry(True, "Location and cookies follow strip_prefix and another Host than the client's")
     request_headers: RequestHeaders | None = entry(None, "Fields of the request as the backend gets it")
     compress: Switch[Compress] = entry(None, "Codings for clients: true or a table; not where secrets are mixed in")
     error_pages: dict[ErrorStatuses, FilePath] = entry({}, "Files in place of errors' bodies, the gateway's own too")

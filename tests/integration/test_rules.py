@@ -356,3 +356,40 @@ async def test_what_is_removed_is_in_no_kind_of_answer(condition: str, origin: S
     for _ in range(2):
         found = await ask(client, "/x", condition)
         assert not {name.lower() for name, _ in found.fields} & {b"server", b"x-inner", b"cache-control"}
+
+
+PLACES = [
+    ('strip_prefix = "/api"', "Location: /login?a=/x", "/api/login?a=/x"),
+    ('strip_prefix = "/api"', "location:/api/login", "/api/login"),
+    ('strip_prefix = "/api"', "Location: //elsewhere/x", "//elsewhere/x"),
+    ('strip_prefix = "/api"', "Location: http://a.example/login", "http://a.example/api/login"),
+    ('strip_prefix = "/api"', "Location: http://b.example/login", "http://b.example/login"),
+    ('strip_prefix = "/api"', "Location: login", "login"),
+    ('strip_prefix = "/api"\nmap_back = false', "Location: /login", "/login"),
+    ("preserve_host = false", "Location: http://127.0.0.1:@PORT@/x", "http://a.example/x"),
+    ("preserve_host = false", "Location: http://127.0.0.1:@PORT@", "http://a.example/"),
+    ('request_headers = { set = { Host = "o.example" } }', "Location: https://O.example/x?y", "http://a.example/x?y"),
+    ("preserve_host = true", "Location: http://127.0.0.1:@PORT@/x", "http://127.0.0.1:@PORT@/x"),
+]
+
+
+@pytest.mark.parametrize(("rule", "line", "wanted"), PLACES)
+@pytest.mark.parametrize("cache", ["cache = false", 'cache = { override_ttl = "60s" }'])
+async def test_what_an_origin_says_of_its_places_is_mapped_back(
+    rule: str, line: str, wanted: str, cache: str, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    own, wanted = (text.replace("@PORT@", str(origin.port)) for text in (line, wanted))
+    origin.default = (f"HTTP/1.1 301 Moved\r\n{own}\r\nContent-Length: 0\r\n\r\n".encode(),)
+    _, client = await proxy(route=f"{cache}\n{rule}")
+    for _ in range(2):
+        assert (await ask(client, "/api/x")).get(b"location") == wanted.encode()
+
+
+async def test_cookies_follow_a_prefix(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    cookies = b"Set-Cookie: a=/b; Path=/; HttpOnly\r\nSet-Cookie: c=d; path=/x; Domain=127.0.0.1\r\nSet-Cookie: e=f"
+    origin.default = (FRESH.replace(b"Server: org", cookies),)
+    _, client = await proxy(route='cache = false\npreserve_host = false\nstrip_prefix = "/api"')
+    found = await ask(client, "/api/x")
+    assert [value for name, value in found.fields if name == b"Set-Cookie"] == [
+        *(b"a=/b; Path=/api/; HttpOnly", b"c=d; path=/api/x", b"e=f"),
+    ]

@@ -26,6 +26,7 @@ from edge.dataplane.rules.forward_auth import ForwardAuth
 from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.limits import Concurrency
 from edge.dataplane.rules.limits import RateLimit as RateLimiter
+from edge.dataplane.rules.locations import Locations
 from edge.dataplane.rules.matching import Match, compiled
 from edge.dataplane.rules.mirror import Mirror, Send
 from edge.dataplane.rules.outbound import Outbound
@@ -179,8 +180,18 @@ def _delivery(values: RouteRules, affinity: Affinity | None) -> Delivery | None:
     found, edit = values.response_headers, None
     if found is not None and (found.set or found.add or found.remove):
         edit = HeaderEdit(found.set, found.add, found.remove)
-    wanted = edit is not None or affinity is not None or values.rate_limit is not None or values.split
-    return Delivery(edit, affinity) if wanted else None
+    places = _locations(values)
+    wanted = edit or affinity or places or values.rate_limit or values.split
+    return Delivery(edit, affinity, places) if wanted else None
+
+
+def _locations(values: RouteRules) -> Locations | None:
+    """What is mapped back, where something is mapped."""
+    edit = values.request_headers
+    host = None if edit is None else next((text for name, text in edit.set.items() if name.lower() == "host"), None)
+    if not values.map_back or (values.strip_prefix is None and host is None and values.preserve_host):
+        return None
+    return Locations(values.strip_prefix, host, values.preserve_host)
 
 
 def _bodies(values: RouteRules, tools: Tools) -> Bodies | None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.headers import HeaderEdit, without
+from edge.dataplane.rules.locations import Locations
 from edge.dataplane.rules.shares import Affinity
 
 
@@ -26,10 +27,13 @@ class Delivered(Asked, Protocol):
 class Delivery:
     """What is asked where a route has such rules."""
 
-    __slots__ = ("_edit", "affinity")
+    __slots__ = ("_edit", "affinity", "locations")
 
-    def __init__(self, edit: HeaderEdit | None, affinity: Affinity | None = None) -> None:
+    def __init__(
+        self, edit: HeaderEdit | None, affinity: Affinity | None = None, locations: Locations | None = None
+    ) -> None:
         self.affinity = affinity
+        self.locations = locations
         self._edit = edit
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
@@ -40,6 +44,8 @@ class Delivery:
         """A whole response head as this client gets it: `wire` came from an origin or the store, `own` are
         lines made for this request, the empty one at their end."""
         edit, lines, told = self._edit, own[:-2], asked.told_lines
+        if self.locations is not None:
+            wire = self.locations.head(asked, wire)
         if self.affinity is not None and asked.head_at:
             told += self.affinity.lines(asked, asked.served_by.partition(b'"')[0])
         if edit is None:
