@@ -95,9 +95,9 @@ def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Gra
     tools = tools_of(config, worker, folder)
     routes = [route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
-        members(made, pools)
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
+        members(made, pools)
     return Graph(
         router=Router(routes),
         pools=pools,

@@ -11,6 +11,8 @@ from kit.client import RawClient, Response
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import LOOPBACK
 
+from edge.dataplane.worker.explain import explain
+
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -231,3 +233,34 @@ async def test_a_page_that_cannot_be_read_is_one_warning(origin: ScriptedOrigin,
     assert (await ask(client)).body.content == b"ok"
     assert gateway.worker.store is not None
     assert [event["kind"] for event in gateway.worker.store.take_events()] == ["rules.warning"]
+
+
+async def test_explain_shows_each_rule_and_the_pool_of_who_comes_back(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    more = (
+        'cache = true\ndeny = ["10.0.0.0/8"]\nrate_limit = { rate = "5/s" }\nstrip_prefix = "/api"\n'
+        'request_headers = { set = { X-Who = "{client}" } }\nresponse_headers = { remove = ["Server"] }\n'
+        "compress = true"
+    )
+    gateway, _, _ = await split("cookie:c", origins, edge, more)
+    client = await raw_client(gateway.port)
+    await ask(client, "/api/x", "Cookie: c=canary")
+    body = {
+        "url": "http://a.example/api/x",
+        "client": "192.0.2.1",
+        "headers": [["Cookie", "c=canary"], ["Accept-Encoding", "gzip"]],
+    }
+    found = await gateway.on_loop(lambda: explain(gateway.worker, body))
+    assert {row["rule"]: row["does"] for row in found["rules"]} == {
+        "access": "192.0.2.1 may pass",
+        "rate_limit": "5/s, burst 5, by client: 5 left in the worker that was asked",
+        "split": "canary, by cookie",
+        "strip_prefix, rewrite": "asks for /x",
+        "request_headers": "remove x-who; X-Who: 192.0.2.1",
+        "compress": "gzip for this Accept-Encoding, of zstd, br, gzip",
+        "response_headers": "remove server",
+    }
+    assert (found["route"]["pool"], found["cache"]["verdict"]) == ("canary", "hit")
+    denied = await gateway.on_loop(lambda: explain(gateway.worker, {**body, "client": "10.0.0.1"}))
+    assert denied["rules"][0] == {"rule": "access", "does": "10.0.0.1 is refused (403)"}

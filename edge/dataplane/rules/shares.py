@@ -49,10 +49,9 @@ class Split:
         """Take the route of the pool that it is this request's turn for."""
         number, comes_back = self._choice(exchange)
         exchange.route = self.routes[number]
-        pool = self.pools[number].encode()
-        exchange.apart += b" p:%d:%b" % (len(pool), pool)
+        exchange.apart += apart(self.pools[number])
         if self._kind == "cookie" and not comes_back:
-            exchange.told_lines += set_cookie(self._cookie, pool, exchange.scheme)
+            exchange.told_lines += set_cookie(self._cookie, self.pools[number].encode(), exchange.scheme)
 
     def _choice(self, asked: Asked) -> tuple[int, bool]:
         """Which pool, and whether the client was there before."""
@@ -68,6 +67,13 @@ class Split:
     def _place(self, at: int) -> int:
         return min(bisect_right(self._bounds, at), len(self.pools) - 1)
 
+    def home(self, asked: Asked) -> tuple[Any, bytes] | None:
+        """The route that this client comes back to, and what keeps its responses apart; None for who is new."""
+        at = self._at
+        number, comes_back = self._choice(asked)
+        self._at = at
+        return (self.routes[number], apart(self.pools[number])) if comes_back else None
+
     def explain(self, asked: Asked) -> str:
         """For people; no turn is taken."""
         if self._kind != "none":
@@ -77,6 +83,11 @@ class Split:
             if comes_back:
                 return f"{self.pools[number]}, by {self._kind}"
         return f"one of {', '.join(self.pools)} by weight"
+
+
+def apart(pool: str) -> bytes:
+    """What keeps a pool's responses from another's."""
+    return b" p:%d:%b" % (len(pool), pool.encode())
 
 
 def set_cookie(name: bytes, value: bytes, scheme: bytes) -> bytes:

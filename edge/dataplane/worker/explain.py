@@ -18,6 +18,7 @@ from edge.cache.policy import evaluate
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Reason, Verdict, word
 from edge.dataplane.rules.asked import Imagined
+from edge.dataplane.rules.shares import Split
 from edge.errors import BadRequest, ClientError
 from edge.http.asking import asking
 from edge.http.message import RequestHead
@@ -59,7 +60,12 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     rules = route.does.explain(asked)
     if rules:
         found["rules"] = rules
-    request = RequestHead(asked.method, asked.scheme, asked.authority, target, block.fields, apart=route.apart)
+    apart = route.apart
+    for step in route.steps:
+        if isinstance(step, Split) and (own := step.home(asked)) is not None:
+            route, apart = own[0], apart + own[1]
+            found["route"]["pool"] = route.pool.name
+    request = RequestHead(asked.method, asked.scheme, asked.authority, target, block.fields, apart=apart)
     found["cache"] = _cache(worker, route, request, time())
     client = body.get("client")
     order: tuple[str, ...] | None = None

@@ -121,10 +121,11 @@ class Route:
         self.meter, self.usual, self.waits = lived.meter, lived.usual, lived.waits
         if self.rules == lived.rules:
             self.rules = lived.rules  # judgements of heads are remembered for it
-        for member in alike:
-            member.meter, member.usual, member.waits, member.rules = self.meter, self.usual, self.waits, self.rules
         if self.prefetcher is not None and lived.prefetcher is not None:
             self.prefetcher = lived.prefetcher.renewed(self.prefetcher)
+        for member in alike:
+            member.meter, member.usual, member.waits = self.meter, self.usual, self.waits
+            member.rules, member.prefetcher = self.rules, self.prefetcher
         for step in self.steps:
             for other in lived.steps:
                 if type(step) is type(other) and isinstance(step, Lasting):
