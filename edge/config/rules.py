@@ -162,7 +162,9 @@ class Compress(Section):
     )
     types: Many[MediaType] = entry(list(COMPRESSED_TYPES), 'Media types, "text/*" for all of a kind')
     min: Size = entry("1KiB", "A smaller body goes as it is")
-    level: AtLeastOne | None = entry(None, "1 to 9, of each coding; left out: zstd 3, br 4, gzip 6")
+    level: AtLeastOne | None = entry(
+        None, "1 to 9; left out: zstd 3, br 4, gzip 6, never more for what comes in pieces"
+    )
 
     @field_validator("level")
     @classmethod

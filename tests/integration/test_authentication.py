@@ -287,9 +287,17 @@ async def test_a_service_lets_pass_and_says_who(origin: ScriptedOrigin, origins:
     service.default = (ALLOW,)
     _, client = await proxy(route="cache = false\n" + forward_rule(service.port))
     for _ in range(2):
-        found = await ask(client, "/p?q=1", "Cookie: s=1", "X-User: mallory", "X-Forwarded-Uri: /other", method="PUT")
+        lines = (
+            "Cookie: s=1",
+            "X-User: mallory",
+            "X-Forwarded-Uri: /other",
+            'If-None-Match: "a"',
+            "Accept-Encoding: br",
+        )
+        found = await ask(client, "/p?q=1", *lines, method="PUT")
         assert found.status == 200
     asked = service.requests[0]
+    assert (asked.get(b"if-none-match"), asked.get(b"accept-encoding")) == (None, None)
     assert (asked.method, asked.target, asked.get(b"cookie")) == (b"GET", b"/verify?a=b", b"s=1")
     assert (asked.get(b"x-forwarded-method"), asked.get(b"x-forwarded-uri")) == (b"PUT", b"/p?q=1")
     assert (asked.get(b"x-forwarded-for"), asked.get(b"host")) == (b"127.0.0.1", b"127.0.0.1:%d" % service.port)

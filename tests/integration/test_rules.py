@@ -393,3 +393,12 @@ async def test_cookies_follow_a_prefix(origin: ScriptedOrigin, proxy: Proxy) -> 
     assert [value for name, value in found.fields if name == b"Set-Cookie"] == [
         *(b"a=/b; Path=/api/; HttpOnly", b"c=d; path=/api/x", b"e=f"),
     ]
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("b.example", b"b.example"), ("a b", b"a.example"), ("", b"a.example")])
+async def test_a_host_that_is_filled_in_is_a_host(
+    given: str, wanted: bytes, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    _, client = await proxy(route='cache = false\nrequest_headers = { set = { Host = "{header:X-To}" } }')
+    await ask(client, "/", f"X-To: {given}")
+    assert [value for name, value in origin.requests[0].fields if name.lower() == b"host"] == [wanted]

@@ -18,6 +18,7 @@ from edge.dataplane.rules.steps import Waiting
 from edge.http.message import Fields
 
 AT_ONCE = 64 * 1024  # a larger body takes longer than the loop may be held
+SLOWLY = 4 * 1024  # the same of a high level
 LARGEST = 16 * 1024 * 1024  # a larger one goes as it is
 WAITING = 64  # bodies in threads, and before them
 REMEMBERED = 8192  # responses that are not to be coded
@@ -72,7 +73,7 @@ class CodedForms:
         kept = self._kept(store, stored, key)
         if kept is not None:
             return kept
-        if stored.file is None and stored.length <= AT_ONCE:
+        if stored.file is None and stored.length <= (AT_ONCE if self.rule.is_quick else SLOWLY):
             return self._keep(store, stored, key, coding, self.rule.whole(coding, b"".join(stored.chunks)))
         if key not in self._pending and len(self._pending) >= WAITING:
             return changed(stored, varied(stored.wire, fields))

@@ -55,8 +55,9 @@ def whole(name: str, level: int | None, data: bytes) -> bytes:
 
 
 def stream(name: str, level: int | None, flushes: bool) -> Coder:
-    """A coder of one stream; with `flushes` each piece can be read as soon as it is there."""
-    chosen = USUAL_LEVELS[name] if level is None else min(level, HIGHEST[name])
+    """A coder of one stream; with `flushes` each piece can be read as soon as it is there. It works on the loop, so a
+    higher level than the usual one is for whole bodies alone."""
+    chosen = min(level or USUAL_LEVELS[name], USUAL_LEVELS[name])
     if name == "br":
         made = brotli.Compressor(quality=chosen, lgwin=WINDOW_LOG)
         return _Stream(made.process, made.flush if flushes else None, made.finish)

@@ -33,6 +33,7 @@ NOT_OF_THE_CODED = (
     b"repr-digest",
 )
 REMEMBERED = 1024  # values of Accept-Encoding and Content-Type
+QUICK_LEVEL = 5  # above it, whole bodies are coded in a thread
 RUNNING = 256  # bodies that are coded as they come, in each worker; more go as they are
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 VARY = b"Vary: Accept-Encoding\r\n"
@@ -66,6 +67,7 @@ class Compression:
         self._types = tuple(each.lower() for each in types)
         self._smallest = smallest
         self.level = level
+        self.is_quick = level is None or level <= QUICK_LEVEL
         self._choices: dict[bytes, str | None] = {}
         self._fitting: dict[bytes, bool] = {}
         self._running = 0

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
     from edge.dataplane.rules.steps import Running
 
-_NOT_ASKED = (b"host", b"x-forwarded-method", b"x-forwarded-uri")
+_NOT_ASKED = (  # what would make the answer another one than to the question whether
+    b"accept-encoding",
+    b"host",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"range",
+    b"x-forwarded-method",
+    b"x-forwarded-uri",
+)
 _PASSED_ON = frozenset((b"location", b"www-authenticate", b"set-cookie", b"content-type", b"cache-control"))
 
 

@@ -12,6 +12,7 @@ from edge.dataplane.rules.headers import HeaderEdit, shown
 from edge.dataplane.rules.target import TargetRule
 from edge.dataplane.rules.template import Template
 from edge.errors import BadRequest
+from edge.http.grammar import normal_host
 from edge.http.message import Line
 
 
@@ -55,8 +56,8 @@ class Outbound:
         return asked.target if self._target is None else self._target.target(asked.target)
 
     def host(self, asked: Asked, usual: bytes, region: bytes) -> bytes:
-        """The one Host."""
-        return usual if self._host is None else self._host.fill(asked, region) or usual
+        """The one Host; what is filled in and is no host leaves the usual one."""
+        return usual if self._host is None else normal_host(self._host.fill(asked, region)) or usual
 
     def lines(self, asked: Granted, lines: bytes, own: bytes, region: bytes) -> bytes:
         """The lines of the head without framing: the client's and those that the gateway asserts."""

@@ -125,3 +125,12 @@ def test_a_304_names_the_tag_that_the_client_has(has: bytes, wanted: bytes) -> N
     wire = b"HTTP/1.1 304 Not Modified\r\n" + fields.encode()
     made = same_tag(Fields([(b"If-None-Match", has)]), 304, wire, fields)
     assert made == b"HTTP/1.1 304 Not Modified\r\nETag: " + wanted + b"\r\n"
+
+
+def test_a_high_level_is_never_worked_out_on_the_loop() -> None:
+    body = b"".join(b"%d " % (number * 7919) for number in range(4000))
+    for name in available():
+        coder = stream(name, 9, False)
+        usual = stream(name, None, False)
+        assert coder.piece(body) + coder.end() == usual.piece(body) + usual.end()
+    assert not Compression(("br",), ("text/*",), 1, 9).is_quick and RULE.is_quick
