@@ -230,11 +230,15 @@ class Index(Generic[E]):
         into = None
         if old is not None:  # what it replaces is outdated, whether the new one fits or not
             into, node.freq = old.chain, old.freq
-            table.drop(old, RemovalReason.REPLACED)
-            if not self.fits(stored):
-                return Put.SIZE
-        if not table.make_room(node.cost + NODE_BYTES, now):
-            return Put.NO_ROOM
+            table.drop(old, RemovalReason.REPLACED, stored)
+        refused = None
+        if old is not None and not self.fits(stored):
+            refused = Put.SIZE
+        elif not table.make_room(node.cost + NODE_BYTES, now):
+            refused = Put.NO_ROOM
+        if refused is not None:
+            table.lost(stored)
+            return refused
         node.sole = fate.left_of(stored) or stored  # a purged one does not come here
         table.link(node, into)
         return Put.REPLACED if old is not None else Put.STORED
@@ -251,6 +255,15 @@ class Index(Generic[E]):
         """Set bytes aside that were reserved until a moment ago and are needed still."""
         self._table.reserved += count
         self._table.make_room(0, now)
+
+    def sends(self, stored: E, now: float) -> None:
+        """Somebody is sent its body, until `sent`: it counts for as long, also when it is not stored any more."""
+        self._table.sends(stored)
+        self._table.make_room(0, now)
+
+    def sent(self, stored: E) -> None:
+        """It was sent, or its client has gone."""
+        self._table.sent(stored)
 
     def release(self, count: int) -> None:
         """Give reserved bytes back: the fill ended, or is put next."""

@@ -20,6 +20,7 @@ NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
 MAX_VARY = 32  # names in Vary: each is compared with each variant
 MAX_SHARED = 1024  # selections, of SHARED_BYTES at most
 SHARED_BYTES = 256
+AT_ONCE_BYTES = 256 * 1024  # a larger body is sent as its client takes it
 NO_CONTENT = frozenset((204, 304))  # 205 has none either, but has to say so (RFC 9110 15.3.6)
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
 _OVERHEAD_BYTES = 470
@@ -121,7 +122,7 @@ class Stored:
     keep_s: float
     must_revalidate: bool  # once stale, never served unvalidated
     no_cache: bool  # validated before each reuse, and never served stale
-    simple: bool  # answers any GET without cache-relevant fields as long as it is fresh
+    simple: bool  # answers any GET without cache-relevant fields as long as it is fresh, in one go
     source: Source
 
     @property
@@ -250,7 +251,8 @@ def build(plan: Plan, chunks: tuple[bytes, ...], file: BodyFile | None = None) -
     made.must_revalidate = plan.must_revalidate
     made.no_cache = plan.no_cache
     made.source = plan.source
-    made.simple = plan.plain_hits and plan.status == 200 and not (plan.vary or plan.no_cache or plan.part or file)
+    plain = plan.plain_hits and plan.status == 200 and length <= AT_ONCE_BYTES
+    made.simple = plain and not (plan.vary or plan.no_cache or plan.part or file)
     made.wire = _wire(plan, length)
     made.size_bytes = charge(made)
     return made

@@ -19,6 +19,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from edge.cache.eviction import POLICIES, Fingerprints, Policy
 from edge.cache.purge import base_of
 from edge.cache.queues import EvictionQueue, Node, Wheel
+from edge.cache.sending import Sending
 from edge.cache.tags import MultiMap
 
 NODE_BYTES = 208  # a node and its share of the tables (bench/lookup.py measures it)
@@ -42,6 +43,8 @@ class Entry(Protocol):
     def vary(self) -> object: ...
     @property
     def part(self) -> object: ...
+    @property
+    def chunks(self) -> tuple[bytes, ...]: ...
     def expired(self, now: float) -> Self:
         """A copy that is stale from `now` on, of the same size."""
 
@@ -112,7 +115,7 @@ class CacheTable(Generic[E]):
 
     def __init__(self, budget_bytes: int, eviction: str) -> None:
         self.budget = budget_bytes
-        self.reserved = 0  # bytes of fills in progress
+        self.reserved = 0  # bytes of fills in progress, and of bodies that are sent and not stored any more
         self.policy: Policy = POLICIES[eviction](budget_bytes)
         self.found: dict[bytes, Node[E] | Group[E]] = {}
         self.objects = 0
@@ -125,6 +128,7 @@ class CacheTable(Generic[E]):
         self.bytes = self.fixed
         self._unswept: list[EvictionQueue] = []  # the last one is being swept
         self._cursor: Node[E] | None = None
+        self._sending = Sending()
 
     # Finding
 
@@ -181,6 +185,8 @@ class CacheTable(Generic[E]):
         stored = node.sole
         key = stored.key
         mark = mark_of(key)
+        if self._sending:
+            self.reserved += self._sending.stored(stored.chunks)
         others = self.nodes(key)
         self.found[key] = Group((node, *others)) if others else node
         self.policy.add(node, mark, into)
@@ -194,9 +200,11 @@ class CacheTable(Generic[E]):
         self.bytes += node.cost + NODE_BYTES
         self.objects += 1
 
-    def drop(self, node: Node[E], why: RemovalReason) -> None:
-        """Take a node out of everything."""
+    def drop(self, node: Node[E], why: RemovalReason, heir: E | None = None) -> None:
+        """Take a node out of everything; `heir` takes its place next, or is given to `lost`."""
         stored, key = node.sole, node.sole.key
+        if self._sending and (heir is None or heir.chunks is not stored.chunks):
+            self.reserved += self._sending.dropped(stored.chunks)
         chain = node.chain
         if chain is not None:
             if node is self._cursor:
@@ -218,6 +226,19 @@ class CacheTable(Generic[E]):
         self.objects -= 1
         self.gone[why] += 1
 
+    def lost(self, heir: E) -> None:
+        """The heir of what was dropped did not take its place."""
+        self.reserved += self._sending.dropped(heir.chunks)
+
+    def sends(self, stored: E) -> None:
+        """Somebody is sent its body; `sent` follows."""
+        kept = any(node.sole.chunks is stored.chunks for node in self.nodes(stored.key))
+        self.reserved += self._sending.begin(stored.chunks, kept)
+
+    def sent(self, stored: E) -> None:
+        """The end of one `sends`."""
+        self.reserved += self._sending.end(stored.chunks)
+
     def swap(self, node: Node[E], stored: E) -> None:
         """Let a copy with the same key, size and tags take a node's place."""
         node.sole = stored
@@ -232,13 +253,12 @@ class CacheTable(Generic[E]):
 
     def make_room(self, count: int, now: float) -> bool:
         """Evict until `count` more bytes fit: the expired first, then whom the policy names. False when they cannot."""
-        limit = self.budget - self.reserved - count
-        if limit < self.fixed:
-            return False
-        while self.bytes > limit:
+        while self.budget - self.reserved - count >= self.fixed:
+            if self.bytes <= self.budget - self.reserved - count:
+                return True
             if not self._evict(now):
                 return False
-        return True
+        return False
 
     def _evict(self, now: float) -> bool:
         """Let one node go; False when there is none."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edge.cache.stored import Stored
     from edge.dataplane.caching.cold import Cold
     from edge.dataplane.caching.follower import Follower
+    from edge.dataplane.client.body_sender import BodySender
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.client.downstream import Downstream
     from edge.dataplane.client.file_sender import FileSender
@@ -43,7 +44,7 @@ class Exchange:
     version = b"HTTP/1.1"  # as logs have it
     route: Route | None = None
     fetch: Fetch | None = None
-    follower: Follower | Cold | FileSender | None = None  # where it stands in a fill that it shares
+    follower: Follower | Cold | FileSender | BodySender | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
@@ -53,8 +54,7 @@ class Exchange:
     bytes_out = 0  # body bytes, without framing
     from_store = False
     verdict = "bypass"
-    reason = ""
-    error = ""
+    reason = error = ""
     cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
     key: bytes | None = None  # in the store
     asked_disk = asked_others = ended = False

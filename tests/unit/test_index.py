@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.cache.index import Group, Index, Put, RemovalReason
 from edge.cache.purge import Kind, Purge
@@ -27,6 +27,7 @@ class Body:
 
     key: bytes
     size_bytes: int = 1000
+    chunks: tuple[bytes, ...] = ()
     vary: object = ()
     part: object = None
     fresh_until: float = NOW + 100
@@ -95,13 +96,16 @@ class IndexMachine(RuleBasedStateMachine):
         self.alive: dict[int, Body] = {}  # bodies that were stored, by number
         self.fills: list[tuple[int, Body]] = []
         self.reserved = 0
+        self.sent: list[Body] = []  # that somebody still takes
         self.count = 0
 
     def body(self, data: st.DataObject) -> Body:
         self.count += 1
+        size = data.draw(st.sampled_from([500, 1000, 3000, 20_000, 70_000]))
         return Body(
             data.draw(st.sampled_from(KEYS)),
-            data.draw(st.sampled_from([500, 1000, 3000, 20_000, 70_000])),
+            size,
+            (bytes(size - 100),),
             vary=data.draw(st.integers(0, 4)),
             part=data.draw(st.sampled_from([None, None, 1, 2])),
             fresh_until=self.now + data.draw(st.sampled_from([0, 5, 1000])),
@@ -218,6 +222,18 @@ class IndexMachine(RuleBasedStateMachine):
         self.index.remove(url_key)
         assert self.index.get(url_key) is None
 
+    @rule(url_key=st.sampled_from(KEYS))
+    def send(self, url_key: bytes) -> None:
+        found = self.index.get(url_key)
+        if found is not None:
+            self.index.sends(found.variants[-1], self.now)
+            self.sent.append(found.variants[-1])
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def has_sent(self, data: st.DataObject) -> None:
+        self.index.sent(self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1))))
+
     @rule(count=st.integers(1, 20_000))
     def reserve(self, count: int) -> None:
         if self.index.reserve(count, self.now):
@@ -236,7 +252,9 @@ class IndexMachine(RuleBasedStateMachine):
         bodies = list(index)
         assert index.bytes == charged(index)
         assert index.bytes + table.reserved <= table.budget
-        assert table.reserved == self.reserved
+        stored = {id(body.chunks) for body in bodies}
+        alone = {id(body.chunks): len(body.chunks[0]) for body in self.sent if id(body.chunks) not in stored}
+        assert table.reserved == self.reserved + sum(alone.values())
         assert len(index) == len(bodies) == sum(1 for chain in table.policy.chains for _ in chain)
         assert sum(chain.bytes for chain in table.policy.chains) == sum(
             node.cost for chain in table.policy.chains for node in chain

@@ -1,6 +1,7 @@
 """Serving a stored response under a client's conditions and ranges (`quick` has the short way for a plain GET).
 
-One rule: a hit never waits. The body's chunks are written as they are stored, without copying them for the request.
+One rule: a hit waits for nobody but its client. The body's chunks are written as they are stored, without copying them
+for the request; a large body as the client takes it.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge.cache.stored import Stored
+from edge.cache.stored import AT_ONCE_BYTES, Stored
 from edge.cache.verdict import Verdict
 from edge.dataplane.client.body_mode import LENGTH, NOT_STARTED
+from edge.dataplane.client.body_sender import BodySender
 from edge.dataplane.client.error_response import status_line
 from edge.dataplane.client.file_sender import FileSender, Head, Part
 from edge.errors import EdgeError
@@ -73,7 +75,7 @@ def _send_stored(
         head = (stored.wire, b"Age: %d\r\n" % stored.age(now))
         exchange.status = stored.status
         if stored.file is None:
-            write(exchange, head, stored.chunks, stored.length)
+            write(exchange, stored, head, stored.chunks, stored.length)
         else:
             send(exchange, stored, head, ((0, stored.length),), stored.length, lost)
         return
@@ -86,7 +88,7 @@ def _send_stored(
     age = b"Age: %d\r\n" % stored.age(now)
     head = (stored.wire, age) if found.kind is Kind.FULL else (status_line(status), fields.encode() + age)
     if stored.file is None or not chunks:
-        write(exchange, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
+        write(exchange, stored, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
     else:
         send(exchange, stored, head, chunks, length, lost)
 
@@ -143,7 +145,7 @@ def send(
 ) -> None:
     """The same from a body's file, as the client takes it."""
     if exchange.method == b"HEAD" or not length:
-        write(exchange, head, (), 0)
+        write(exchange, stored, head, (), 0)
         return
 
     def gone() -> None:
@@ -157,11 +159,15 @@ def send(
     FileSender(exchange, stored, head, parts, gone).start()
 
 
-def write(exchange: Exchange, head: Head, chunks: tuple[bytes, ...], length: int) -> None:
+def write(exchange: Exchange, stored: Stored, head: Head, chunks: tuple[bytes, ...], length: int) -> None:
     """The head and, unless it is for HEAD, the pieces; then the end."""
     exchange.mode = LENGTH
     exchange.from_store = True
     if chunks and exchange.method != b"HEAD":
+        if length > AT_ONCE_BYTES:
+            exchange.expected = length
+            BodySender(exchange, stored, chunks).start(head)
+            return
         exchange.bytes_out = length
     exchange.respond(*head, chunks, length)
     exchange.finish()
