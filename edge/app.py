@@ -36,6 +36,7 @@ from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
 from edge.dataplane.caching.shadow import send_copy
 from edge.dataplane.caching.store import MAX_PARTS, Store
+from edge.dataplane.route import Retry, Route
 from edge.dataplane.rules.compiled import RuleSet, Tools, compile_rules
 from edge.dataplane.rules.mirror import Mirror
 from edge.dataplane.rules.shares import Split
@@ -43,7 +44,7 @@ from edge.dataplane.upstream.geography import Geography, Places
 from edge.dataplane.upstream.pool import PoolRuntime
 from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.dataplane.worker.graph import Graph
-from edge.dataplane.worker.router import Retry, Route, Router
+from edge.dataplane.worker.router import Router
 from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks

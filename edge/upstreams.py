@@ -25,7 +25,7 @@ from edge.control.membership import backend_spec
 from edge.dataplane.upstream.geography import Places
 from edge.dataplane.upstream.hashing import HashOn
 from edge.dataplane.upstream.pool import PoolRuntime, PoolSettings, seeded
-from edge.dataplane.worker.turns import FollowerCallbacks
+from edge.dataplane.worker.turns import Turns
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
 from edge.ports import Link, Timeouts
@@ -47,7 +47,7 @@ def response_limits(config: Config) -> Limits:
     return Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
 
 
-def pool_runtimes(config: Config, turns: FollowerCallbacks, lasting: Lasting) -> dict[str, PoolRuntime]:
+def pool_runtimes(config: Config, turns: Turns, lasting: Lasting) -> dict[str, PoolRuntime]:
     """All pools; their fallbacks are tied when they are used."""
     make = link_maker(config, turns, lasting)
     runtimes = {}
@@ -89,9 +89,7 @@ def heads(config: Config) -> Memo[ResponseFacts]:
     return response_memo(response_limits(config), left_out)
 
 
-def link_maker(
-    config: Config, turns: FollowerCallbacks, lasting: Lasting
-) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
+def link_maker(config: Config, turns: Turns, lasting: Lasting) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
     """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
     limits = config.limits
     head = response_limits(config)

@@ -11,16 +11,13 @@ import asyncio
 from enum import IntEnum
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
 
+from edge.adapters.connection_owner import Owner
 from edge.errors import ConnectionLost, ResponseIncomplete, ResponseInvalid, ResponseTimeout, UpstreamError
 from edge.http.chunked import ChunkedReader
 from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Line
 from edge.ports import ResponseSink, Timeouts
-
-if TYPE_CHECKING:
-    from edge.adapters.backend_link import BackendLink
 
 _NO_TRAILERS: list[Line] = []
 
@@ -69,7 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, link: BackendLink) -> None:
+    def __init__(self, link: Owner) -> None:
         self.link = link
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else can happen
         self.sink: ResponseSink | None = None

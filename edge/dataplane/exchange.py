@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.client.downstream import Downstream
     from edge.dataplane.client.file_sender import FileSender
+    from edge.dataplane.route import Route
     from edge.dataplane.upstream.fetch import Fetch
-    from edge.dataplane.worker.router import Route
 
 _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.client.downstream import Downstream
     from edge.dataplane.exchange import Exchange
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F

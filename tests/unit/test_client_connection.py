@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge.adapters.logs import AccessLog
 from edge.dataplane.client.connection import ClientConnection, State
-from edge.dataplane.worker.router import NoRoute
+from edge.dataplane.route import NoRoute
 from edge.dataplane.worker.worker import Worker, WorkerLimits
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits

@@ -17,7 +17,7 @@ from edge.http.text import quote
 
 if TYPE_CHECKING:
     from edge.dataplane.client.downstream import Asking
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
 
 WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second buffer
 _LOG_LINE = (  # the keys of `Worker.line`; what a hit has none of is said once here

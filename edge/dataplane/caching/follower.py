@@ -14,7 +14,7 @@ from edge.cache.flights import Flight, Why
 from edge.cache.policy import Decision
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Verdict
-from edge.dataplane.caching.pieces import resumed
+from edge.dataplane.caching.pieces import Stream, resumed
 from edge.dataplane.caching.response_start import ResponseStart
 from edge.dataplane.client.body_mode import NO_BODY
 from edge.dataplane.client.error_response import status_line
@@ -23,7 +23,6 @@ from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_m
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.fill import Fill
     from edge.dataplane.exchange import Exchange
 
 
@@ -81,7 +80,7 @@ class Follower:
         self.asked = asked
         self.seq = seq  # the purge sequence when it was asked: what was purged before that is not for it
         self.at = 0  # pieces of the fill's body that were written
-        self.fill: Fill | None = None
+        self.fill: Stream | None = None
         self.flight: Flight | None = None
         self.flight_key: Hashable = None
         self.vary_names: tuple[bytes, ...] = ()  # what the response to a shared fetch turned out to vary by
@@ -92,7 +91,7 @@ class Follower:
 
     def on_attach(self, flight: Flight) -> None:
         """Somebody fetches what answers this request too: take it as it streams."""
-        fill: Fill | None = flight.stream  # type: ignore[assignment]  # only fills set it
+        fill: Stream | None = flight.stream  # type: ignore[assignment]  # only fills set it
         if fill is None:  # it ended before this turn came
             self.on_alone(Why.OTHER_VARIANT)
             return

@@ -33,7 +33,7 @@ from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
 
 
 def lookup(exchange: Exchange, route: Route) -> None:

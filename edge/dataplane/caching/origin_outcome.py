@@ -24,14 +24,14 @@ from edge.cache.verdict import Action, Failure, Reason
 from edge.http.message import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.fill import Fill
+    from edge.dataplane.caching.filling import Filling
     from edge.dataplane.caching.follower import Follower
 
 # Answers that tell what the resource is now. Others (5xx, 401, 429 …) speak of this request or this moment.
 _TELLING = frozenset((200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 410))
 
 
-def validated(fill: Fill, response: ResponseHead, times: Times) -> Stored | None:
+def validated(fill: Filling, response: ResponseHead, times: Times) -> Stored | None:
     """The stored response that a 304 to our own conditions selects, updated; None: ask again without conditions."""
     decision = fill.decision
     candidates: tuple[Stored, ...] = ()
@@ -54,7 +54,7 @@ def validated(fill: Fill, response: ResponseHead, times: Times) -> Stored | None
     return fresh
 
 
-def after_head(fill: Fill, response: ResponseHead, times: Times) -> Stored | None:
+def after_head(fill: Filling, response: ResponseHead, times: Times) -> Stored | None:
     """What a forwarded HEAD does to the stored GET (RFC 9111 4.3.5); what to answer from when it was updated."""
     stored = fill.decision.stored
     if stored is None or fill.request.method != b"HEAD":
@@ -66,7 +66,7 @@ def after_head(fill: Fill, response: ResponseHead, times: Times) -> Stored | Non
     return outcome.stored if outcome.effect is HeadEffect.UPDATED else None
 
 
-def completed(fill: Fill, response: ResponseHead, times: Times) -> tuple[Stored, Plan] | None:
+def completed(fill: Filling, response: ResponseHead, times: Times) -> tuple[Stored, Plan] | None:
     """A stored beginning and the plan of the whole; None where what came is not the rest of it."""
     stored = fill.decision.stored
     if stored is None or is_gone(fill, stored):
@@ -75,13 +75,13 @@ def completed(fill: Fill, response: ResponseHead, times: Times) -> tuple[Stored,
     return None if plan is None else (stored, plan)
 
 
-def asks_rest(fill: Fill) -> bool:
+def asks_rest(fill: Filling) -> bool:
     """Whether the fetch is for the rest of a stored beginning."""
     decision = fill.decision
     return decision.act is Action.MISS and decision.reason is Reason.RANGE and decision.stored is not None
 
 
-def stand_in(fill: Fill, request: RequestHead, failure: Failure, now: float) -> Stored | None:
+def stand_in(fill: Filling, request: RequestHead, failure: Failure, now: float) -> Stored | None:
     """What is stored, instead of a failure, where every rule allows it."""
     stored = fill.decision.stored
     if stored is None or (stored.part is not None and b"range" not in request.fields):
@@ -91,7 +91,7 @@ def stand_in(fill: Fill, request: RequestHead, failure: Failure, now: float) -> 
     return stored if may_serve_stale(stored, request, fill.rules, now, failure) else None
 
 
-def displace(fill: Fill, response: ResponseHead, now: float) -> None:
+def displace(fill: Filling, response: ResponseHead, now: float) -> None:
     """A newer response that is not stored takes the stale one away: the origin has said what is there now."""
     stored = fill.decision.stored
     if stored is None or fill.request.method != b"GET" or response.status not in _TELLING:
@@ -100,7 +100,7 @@ def displace(fill: Fill, response: ResponseHead, now: float) -> None:
         fill.store.discard(stored)
 
 
-def refused(fill: Fill, plan: Plan, now: float) -> Reason | None:
+def refused(fill: Filling, plan: Plan, now: float) -> Reason | None:
     """What the index has against a response that may be stored: too many variants, or too few uses yet."""
     index, rules = fill.store.index, fill.rules
     found = index.peek(plan.key)
@@ -111,13 +111,13 @@ def refused(fill: Fill, plan: Plan, now: float) -> Reason | None:
     return Reason.VARY_LIMIT if len(living) >= rules.vary_limit and plan.vary not in living else None
 
 
-def outrun(fill: Fill, stored: Stored, now: float) -> bool:
+def outrun(fill: Filling, stored: Stored, now: float) -> bool:
     """Whether a fetch whose answer came later was whole earlier, so that what it stored is to stay."""
     found = fill.store.rivals(stored)
     return any(supersedes(stored, one) and stored.received_at < one.received_at <= now for one in found)
 
 
-def is_gone(fill: Fill, stored: Stored) -> bool:
+def is_gone(fill: Filling, stored: Stored) -> bool:
     """Whether a purge took it away while the fetch was under way, or its body's file went."""
     if fill.store.purge_log.admit(fill.seq, stored.key, stored.tags).verdict is PurgeState.GONE:
         return True
@@ -129,7 +129,7 @@ def is_gone(fill: Fill, stored: Stored) -> bool:
     return opened is None
 
 
-def accepts(fill: Fill, follower: Follower, plan: Plan, late: bool) -> bool:
+def accepts(fill: Filling, follower: Follower, plan: Plan, late: bool) -> bool:
     """Whether the response that is being stored is for this follower too.
 
     What was asked for before the head came may share it even when it is stale at once (RFC 9111 4); who comes later
@@ -147,7 +147,7 @@ def accepts(fill: Fill, follower: Follower, plan: Plan, late: bool) -> bool:
     return bool(matching(request.fields, (probe,), fill.rules))
 
 
-def purged_for(fill: Fill, follower: Follower, key: bytes, tags: frozenset[bytes]) -> bool:
+def purged_for(fill: Filling, follower: Follower, key: bytes, tags: frozenset[bytes]) -> bool:
     """Whether a purge came between the start of the fetch and this request."""
     admit = fill.store.purge_log.admit
     return (

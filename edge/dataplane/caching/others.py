@@ -16,7 +16,8 @@ from edge.cache.purge import Purge
 from edge.cache.selection import comparable
 from edge.cache.stored import Stored, choice_of
 from edge.dataplane.caching.purging import names_of
-from edge.dataplane.caching.tiers import Merged, into_memory, newer_of
+from edge.dataplane.caching.store import newer_of
+from edge.dataplane.caching.tiers import Merged, into_memory
 from edge.errors import EdgeError
 from edge.http.message import RequestHead
 

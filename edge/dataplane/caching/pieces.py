@@ -12,16 +12,61 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.cache.calls import TURN
+from edge.cache.stored import Plan
+from edge.errors import EdgeError
+from edge.http.message import Line
+from edge.ports import Spill
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.fill import Fill
-    from edge.dataplane.caching.follower import Follower
+    from edge.dataplane.caching.store import Store
+    from edge.dataplane.exchange import Exchange
 
 
-def pump(fill: Fill) -> None:
+class Taker(Protocol):
+    """One client of a fill (`follower.Follower`)."""
+
+    at: int  # its next piece
+
+    def pump(self) -> None: ...
+
+
+class Holding(Protocol):
+    """What brings the pieces, and may be held back (`upstream.fetch.Fetch`)."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Stream(Protocol):
+    """The fill that clients take part in (`fill.Fill`)."""
+
+    store: Store
+    exchange: Exchange  # whose request went to the origin
+    followers: dict[Any, None]  # each a Taker
+    chunks: list[bytes]  # pieces of the body, from the first that somebody still needs
+    whole: bool  # the body has ended
+    trailers: list[Line]
+    plan: Plan | None  # set while the body is being stored
+    spill: Spill | None  # the body goes to the disk as it comes
+    reserved: int  # bytes set aside in memory
+    dropped: bool  # pieces of its beginning
+    held_back: bool  # the backend
+    round: deque[Any]  # who is still to be served in this round
+    again: bool  # another round follows
+    settles: bool  # it will be settled in a later turn
+
+    @property
+    def fetch(self) -> Holding | None: ...
+    @property
+    def due(self) -> bool: ...
+    def join(self, follower: Any) -> None: ...
+    def leave(self, follower: Any, error: EdgeError | None) -> None: ...
+
+
+def pump(fill: Stream) -> None:
     """Let every client have what it can take; drop or hold back where nothing is stored."""
     if len(fill.followers) <= TURN or fill.store.later is None:
         for follower in list(fill.followers):
@@ -33,13 +78,13 @@ def pump(fill: Fill) -> None:
     settle(fill)
 
 
-def _begin_round(fill: Fill) -> None:
+def _begin_round(fill: Stream) -> None:
     fill.again = False
     fill.round = deque(fill.followers)
     _later(fill, partial(_some, fill))
 
 
-def _some(fill: Fill) -> None:
+def _some(fill: Stream) -> None:
     """A turn's share of a round."""
     left = fill.round
     try:
@@ -56,7 +101,7 @@ def _some(fill: Fill) -> None:
             settle(fill)
 
 
-def resumed(fill: Fill, follower: Follower) -> None:
+def resumed(fill: Stream, follower: Taker) -> None:
     """One client takes more again."""
     if len(fill.followers) <= TURN:
         pump(fill)
@@ -65,7 +110,7 @@ def resumed(fill: Fill, follower: Follower) -> None:
         settle_soon(fill)
 
 
-def settle_soon(fill: Fill) -> None:
+def settle_soon(fill: Stream) -> None:
     """As `settle`, once for all that happens in a turn where it would take long."""
     if len(fill.followers) <= TURN or fill.store.later is None:
         settle(fill)
@@ -74,12 +119,12 @@ def settle_soon(fill: Fill) -> None:
         _later(fill, partial(_settle, fill))
 
 
-def _settle(fill: Fill) -> None:
+def _settle(fill: Stream) -> None:
     fill.settles = False
     settle(fill)
 
 
-def settle(fill: Fill) -> None:
+def settle(fill: Stream) -> None:
     """Drop what everybody has, and hold the backend back while somebody is behind."""
     if fill.plan is not None and fill.spill is None and not fill.whole:
         return
@@ -91,7 +136,7 @@ def settle(fill: Fill) -> None:
         fill.fetch.pause() if behind else fill.fetch.resume()
 
 
-def _trim(fill: Fill) -> None:
+def _trim(fill: Stream) -> None:
     """Drop the pieces that every client has, and give back what was set aside for them."""
     chunks = fill.chunks
     count = min((follower.at for follower in fill.followers), default=len(chunks))
@@ -107,7 +152,7 @@ def _trim(fill: Fill) -> None:
         follower.at -= count
 
 
-def hold(fill: Fill) -> None:
+def hold(fill: Stream) -> None:
     """The body is whole and some still take it: it counts for as long, also when what was stored of it is evicted."""
     missing = sum(map(len, fill.chunks)) - fill.reserved
     if missing > 0:
@@ -115,12 +160,12 @@ def hold(fill: Fill) -> None:
         fill.reserved += missing
 
 
-def each(fill: Fill, act: Callable[[Follower], None]) -> None:
+def each(fill: Stream, act: Callable[[Any], None]) -> None:
     """Do something with every client of now that does not leave before its turn."""
     _each(fill, deque(fill.followers), act)
 
 
-def _each(fill: Fill, left: deque[Follower], act: Callable[[Follower], None]) -> None:
+def _each(fill: Stream, left: deque[Any], act: Callable[[Any], None]) -> None:
     try:
         for _ in range(min(TURN, len(left))):
             follower = left.popleft()
@@ -131,7 +176,7 @@ def _each(fill: Fill, left: deque[Follower], act: Callable[[Follower], None]) ->
             _later(fill, partial(_each, fill, left, act))
 
 
-def _later(fill: Fill, go: Callable[[], None]) -> None:
+def _later(fill: Stream, go: Callable[[], None]) -> None:
     later = fill.store.later
     if later is None:
         go()

@@ -31,7 +31,7 @@ from edge.http.message import Fields, Line, RequestHead
 if TYPE_CHECKING:
     from edge.dataplane.caching.store import Progress, Store
     from edge.dataplane.exchange import Exchange
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
     from edge.dataplane.worker.worker import Worker
 
 NEGOTIATED = frozenset((b"accept", b"accept-encoding", b"accept-language", b"user-agent"))

@@ -21,8 +21,8 @@ from edge.http.grammar import RequestHeaders
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
+    from edge.dataplane.route import Route
     from edge.dataplane.upstream.binding import Bound
-    from edge.dataplane.worker.router import Route
     from edge.dataplane.worker.worker import Worker
 
 

@@ -15,7 +15,7 @@ from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
 
 
 def send_copy(exchange: Exchange, route: Route, done: Callable[[], None]) -> None:

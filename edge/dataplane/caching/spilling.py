@@ -20,13 +20,13 @@ from edge.dataplane.caching.origin_outcome import outrun
 from edge.dataplane.caching.pieces import pump
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.fill import Fill
+    from edge.dataplane.caching.filling import Filling
 
 PACKED_BYTES = 64 * 1024
 JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
 
 
-def kept(fill: Fill, data: bytes, total: int) -> bool:
+def kept(fill: Filling, data: bytes, total: int) -> bool:
     """Keep one more piece of a body of `total` bytes so far; False when there is no place for it."""
     store = fill.store
     if total > fill.rules.max_object_bytes or fill.plan is None:
@@ -49,7 +49,7 @@ def kept(fill: Fill, data: bytes, total: int) -> bool:
     return True
 
 
-def reserve(fill: Fill, count: int) -> bool:
+def reserve(fill: Filling, count: int) -> bool:
     """Set memory aside; False when there is none."""
     if not fill.store.index.reserve(count, fill.store.clock()):
         return False
@@ -57,14 +57,14 @@ def reserve(fill: Fill, count: int) -> bool:
     return True
 
 
-def unreserve(fill: Fill) -> None:
+def unreserve(fill: Filling) -> None:
     """Give it back."""
     if fill.reserved:
         fill.store.index.release(fill.reserved)
         fill.reserved = 0
 
 
-def put(fill: Fill, plan: Plan) -> None:
+def put(fill: Filling, plan: Plan) -> None:
     """The body is whole, in memory: store it."""
     unreserve(fill)
     chunks = tuple(fill.chunks)
@@ -83,14 +83,14 @@ def put(fill: Fill, plan: Plan) -> None:
         prefetcher.served(fill.exchange, stored)
 
 
-def finish(fill: Fill, plan: Plan) -> None:
+def finish(fill: Filling, plan: Plan) -> None:
     """The body is whole: the flight ends when the disk has it, so that nobody fetches it anew meanwhile."""
     assert fill.spill is not None
     fill.spill.drained = None
     fill.spill.finish(partial(_done, fill, plan))
 
 
-def _done(fill: Fill, plan: Plan, file: BodyFile | None, temp: str) -> None:
+def _done(fill: Filling, plan: Plan, file: BodyFile | None, temp: str) -> None:
     store, disk = fill.store, fill.store.disk
     fill.spill = None  # which knows the fill by this call
     if file is None or disk is None:
@@ -110,7 +110,7 @@ def _done(fill: Fill, plan: Plan, file: BodyFile | None, temp: str) -> None:
     fill.settle(Outcome.STORED)
 
 
-def give_up(fill: Fill) -> None:
+def give_up(fill: Filling) -> None:
     """What went to the disk so far is not wanted."""
     spill, fill.spill = fill.spill, None
     if spill is not None:

@@ -6,7 +6,7 @@ started before it does not bring it back (`cache.purge`, sequence numbers). What
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,11 @@ from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
 from edge.cache.removal import Removal
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
-from edge.dataplane.caching.tiers import newer_of, together, trusted
 from edge.http.message import Fields, RequestHead, ResponseHead
 from edge.ports import DiskTier, SharedTier
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.prefetch import Prefetcher
+    from edge.dataplane.route import Prefetching
 
 TICK_S = 0.25  # how often `tick` is due
 MEMORY_SHARE = 16
@@ -59,7 +58,7 @@ class Store:
         self.share = budget_bytes // MEMORY_SHARE  # a larger response does not go through memory where there is a disk
         self.events: list[dict[str, Any]] = []  # for the operator, until the agent takes them
         self.warmer: Warmer | None = None
-        self.prefetchers: list[Prefetcher] = []
+        self.prefetchers: list[Prefetching] = []
         self.late_s = 0.0  # how late the last tick was: a busy loop
         self._ticked_at: float | None = None
         self._resized = True  # False: the index is still on its way to the budget
@@ -301,3 +300,20 @@ _NO_FIELDS = Fields()
 def vars_of(stats: object) -> dict[str, Any]:
     """The fields of a slotted dataclass."""
     return {name: getattr(stats, name) for name in getattr(stats, "__slots__", ())}
+
+
+def newer_of(memory: Sequence[Stored], disk: Sequence[Stored]) -> tuple[Stored, ...]:
+    """What the disk has and memory has not, or older."""
+    known = {one.variant: one.received_at for one in memory}
+    return tuple(one for one in disk if known.get(one.variant, -1.0) < one.received_at)
+
+
+def together(memory: Sequence[Stored], newer: Sequence[Stored]) -> tuple[Stored, ...]:
+    """Both, one of each variant, the newest first."""
+    by_variant = {one.variant: one for one in (*memory, *newer)}
+    return tuple(sorted(by_variant.values(), key=lambda one: -one.received_at))
+
+
+def trusted(store: Store, found: tuple[Stored, ...] | None) -> tuple[Stored, ...] | None:
+    """What may be believed of what a tier has: while purges of other machines may be missed, it is validated first."""
+    return tuple(one.distrusted() for one in found) if store.blind and found else found

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from edge.cache.index import Group, Node
 from edge.cache.stored import Stored
+from edge.dataplane.caching.store import newer_of, together, trusted
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.store import Store
+    from edge.dataplane.caching.store import Store, trusted
     from edge.dataplane.exchange import Exchange
 
 
@@ -82,23 +83,12 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
     return False
 
 
-def trusted(store: Store, found: tuple[Stored, ...] | None) -> tuple[Stored, ...] | None:
-    """What may be believed of what a tier has: while purges of other machines may be missed, it is validated first."""
-    return tuple(one.distrusted() for one in found) if store.blind and found else found
-
-
 def _take(exchange: Exchange, store: Store, key: bytes, found: Sequence[Stored]) -> None:
     here = exchange.found
     newer = newer_of(here.variants if here is not None else (), found)
     if newer:
         exchange.from_disk = newer
         exchange.found = into_memory(store, key, here.variants if here is not None else (), newer)
-
-
-def newer_of(memory: Sequence[Stored], disk: Sequence[Stored]) -> tuple[Stored, ...]:
-    """What the disk has and memory has not, or older."""
-    known = {one.variant: one.received_at for one in memory}
-    return tuple(one for one in disk if known.get(one.variant, -1.0) < one.received_at)
 
 
 def into_memory(
@@ -113,9 +103,3 @@ def into_memory(
             continue
         all_kept = store.index.put(one, now, seq, min_uses=1).ok and all_kept
     return store.index.peek(key) if all_kept else Merged(together(memory, newer))
-
-
-def together(memory: Sequence[Stored], newer: Sequence[Stored]) -> tuple[Stored, ...]:
-    """Both, one of each variant, the newest first."""
-    by_variant = {one.variant: one for one in (*memory, *newer)}
-    return tuple(sorted(by_variant.values(), key=lambda one: -one.received_at))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.client.http2_tunnel import TunnelStream
     from edge.dataplane.exchange import Exchange
+    from edge.dataplane.route import Route
     from edge.dataplane.upstream.fetch import Fetch
-    from edge.dataplane.worker.router import Route
 
 
 # A side that has vanished without a word is found out by the kernel in 2 minutes.

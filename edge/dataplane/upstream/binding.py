@@ -15,7 +15,7 @@ from edge.balance.backend import Backend
 from edge.ports import Connection
 
 if TYPE_CHECKING:
-    from edge.dataplane.upstream.fetch import Fetch
+    from edge.dataplane.upstream.attempting import Attempting
 
 
 class Bound:
@@ -33,7 +33,7 @@ class Bound:
         self.connection.link.let_go(self.connection)
 
 
-def bind(fetch: Fetch, backend: Backend) -> None:
+def bind(fetch: Attempting, backend: Backend) -> None:
     """From now on the connection of this attempt is its client's; nobody's, where no client waits."""
     connection, downstream, client = fetch.connection, fetch.exchange.downstream, fetch.exchange.client_text()
     if connection is None:
@@ -49,7 +49,7 @@ def bind(fetch: Fetch, backend: Backend) -> None:
         downstream.let_go()
 
 
-def resume(fetch: Fetch, now: float) -> tuple[Backend, Connection] | None:
+def resume(fetch: Attempting, now: float) -> tuple[Backend, Connection] | None:
     """The connection that this request must go over, when its client holds one for this pool that can still be used."""
     downstream, route = fetch.exchange.downstream, fetch.route
     held = downstream.bound

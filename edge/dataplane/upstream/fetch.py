@@ -27,7 +27,6 @@ from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
-    from edge.dataplane.upstream.pool import PoolRuntime
 
 
 # A 503 that says how long it holds, or that it may be stored, is what the origin has to say, not that it restarts.
@@ -76,7 +75,7 @@ class Fetch:
         route = exchange.route
         assert route is not None  # `routed` would be a call for each request
         self.route = route
-        self.pool: PoolRuntime = route.pool
+        self.pool = route.pool
         self.lines = lines
         self.began_at = exchange.started_at
 

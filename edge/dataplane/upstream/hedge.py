@@ -26,8 +26,8 @@ from edge.http.message import Line
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
-    from edge.dataplane.upstream.fetch import Fetch
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
+    from edge.dataplane.upstream.attempting import Attempting
 
 PATIENCE = 10.0  # times what is usual at a backend
 LEAST_S = 0.05  # a shorter hedge than this would be below the tick
@@ -35,7 +35,7 @@ SAFE = frozenset((b"GET", b"HEAD"))
 GATEWAY_FAILURES = frozenset((502, 503, 504))
 
 
-def begin(fetch: Fetch, silent: tuple[Backend, ...], now: float) -> bool:
+def begin(fetch: Attempting, silent: tuple[Backend, ...], now: float) -> bool:
     """The attempt is silent: begin another one beside it. False: only the retry budget forbids it for now."""
     backend, exchange, route = fetch.backend, fetch.exchange, fetch.route
     if (
@@ -73,7 +73,7 @@ class Hedge:
 
     __slots__ = ("adopted", "backend", "began_at", "connection", "fetch", "link", "number", "over")
 
-    def __init__(self, fetch: Fetch, backend: Backend, number: int) -> None:
+    def __init__(self, fetch: Attempting, backend: Backend, number: int) -> None:
         self.fetch = fetch
         self.backend = backend
         self.number = number  # which attempt of the fetch it is

@@ -28,8 +28,8 @@ SUSPECT_AGAIN_S = 5.0  # a pool that cannot do without a silent backend says so 
 
 if TYPE_CHECKING:
     from edge.dataplane.exchange import Exchange
-    from edge.dataplane.upstream.fetch import Fetch
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route
+    from edge.dataplane.upstream.attempting import Attempting
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +155,19 @@ class PoolRuntime:
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
-    def enqueue(self, fetch: Fetch, now: float) -> None:
+    def enqueue(self, fetch: Attempting, now: float) -> None:
         """Wait for a free backend."""
         self._waiting.enqueue(fetch, now)
 
-    def postpone(self, fetch: Fetch, now: float) -> bool:
+    def postpone(self, fetch: Attempting, now: float) -> bool:
         """Make this attempt as soon as the retry budget allows; False when too many wait for that already."""
         return self._waiting.postpone(fetch, now)
 
-    def come_back(self, fetch: Fetch, due: float) -> bool:
+    def come_back(self, fetch: Attempting, due: float) -> bool:
         """Try all backends again at that time; False when too many wait for that already."""
         return self._waiting.come_back(fetch, due)
 
-    def dequeue(self, fetch: Fetch) -> None:
+    def dequeue(self, fetch: Attempting) -> None:
         """Wait no longer."""
         self._waiting.leave(fetch)
 
@@ -309,7 +309,7 @@ class PoolRuntime:
             await link.close()
 
 
-def fetch_of(sink: ResponseSink | Connector) -> Fetch:
+def fetch_of(sink: ResponseSink | Connector) -> Attempting:
     """Whose attempt it is: a hedge, and the tunnel that a fetch became, name their fetch; every other is one."""
     return getattr(sink, "fetch", sink)  # type: ignore[arg-type]
 

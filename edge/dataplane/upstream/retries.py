@@ -20,13 +20,13 @@ from edge.balance.retry import Failed, NoRetry, may_retry
 from edge.errors import Repeat, UpstreamError
 
 if TYPE_CHECKING:
-    from edge.dataplane.upstream.fetch import Fetch
+    from edge.dataplane.upstream.attempting import Attempting
 
 RESTARTING_S = 10.0  # after a refused connection a drop or a 503 means a restart, not what the origin has to say
 PAUSES_S = (0.2, 0.8, 1.0)  # before each further round; the last one again and again. A tick more or less is no matter
 
 
-def why_not(fetch: Fetch, error: UpstreamError, now: float) -> NoRetry | None:
+def why_not(fetch: Attempting, error: UpstreamError, now: float) -> NoRetry | None:
     """What stands against another attempt: method, body, count, deadline, budget (SEMANTICS §3)."""
     exchange, retry, upload = fetch.exchange, fetch.route.retry, fetch.exchange.upload
     failed = Failed(
@@ -43,7 +43,7 @@ def why_not(fetch: Fetch, error: UpstreamError, now: float) -> NoRetry | None:
     return may_retry(failed, retry.attempts, fetch.pool.budget, now)
 
 
-def proceed(fetch: Fetch, error: UpstreamError, now: float) -> None:
+def proceed(fetch: Attempting, error: UpstreamError, now: float) -> None:
     """The attempt is over, its backend stands in `tried`: go on."""
     fetch.error = error
     against = why_not(fetch, error, now)
@@ -57,7 +57,7 @@ def proceed(fetch: Fetch, error: UpstreamError, now: float) -> None:
         fetch.give_up(error)
 
 
-def elsewhere(fetch: Fetch, now: float) -> None:
+def elsewhere(fetch: Attempting, now: float) -> None:
     """Another backend; without one, wait for those that failed, or end with the failure."""
     error = fetch.error
     assert error is not None
@@ -68,7 +68,7 @@ def elsewhere(fetch: Fetch, now: float) -> None:
         fetch.give_up(error)
 
 
-def wait(fetch: Fetch, error: UpstreamError, now: float) -> bool:
+def wait(fetch: Attempting, error: UpstreamError, now: float) -> bool:
     """Let all backends be tried again after a pause; False when that is not worth it, or too late."""
     retry = fetch.route.retry
     if not error.passing or not fetch.patient or retry.same_backend <= 0:
@@ -90,7 +90,7 @@ def wait(fetch: Fetch, error: UpstreamError, now: float) -> bool:
     return True
 
 
-def back(fetch: Fetch, now: float) -> None:
+def back(fetch: Attempting, now: float) -> None:
     """The pause is over."""
     error = fetch.error
     if fetch.canceled or error is None:
@@ -104,13 +104,13 @@ def back(fetch: Fetch, now: float) -> None:
         fetch.give_up(error)
 
 
-def again(fetch: Fetch, now: float) -> None:
+def again(fetch: Attempting, now: float) -> None:
     """The retry budget allows the attempt that was postponed."""
     if not fetch.canceled:
         elsewhere(fetch, now)
 
 
-def expired(fetch: Fetch) -> None:
+def expired(fetch: Attempting) -> None:
     """The budget allowed no further attempt in time."""
     if not fetch.canceled and fetch.error is not None:
         fetch.give_up(fetch.error)

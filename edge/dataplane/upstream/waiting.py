@@ -15,8 +15,8 @@ from edge.dataplane.upstream.retries import again, back, expired
 from edge.errors import NoBackend, PoolFull
 
 if TYPE_CHECKING:
-    from edge.dataplane.upstream.fetch import Fetch
-    from edge.dataplane.upstream.pool import PoolRuntime
+    from edge.dataplane.route import RunningPool
+    from edge.dataplane.upstream.attempting import Attempting
 
 
 class Waiting:
@@ -24,15 +24,15 @@ class Waiting:
 
     __slots__ = ("_hedges", "_pool", "_postponed", "_queue", "_returning", "anyone", "silent", "size")
 
-    def __init__(self, pool: PoolRuntime, size: int) -> None:
+    def __init__(self, pool: RunningPool, size: int) -> None:
         self._pool = pool
         self.size = size
         self.anyone = False  # False: an attempt that ends has nobody to wake
         self.silent: tuple[Backend, ...] = ()  # backends that no hedge goes to, as of the last tick
-        self._queue: deque[Fetch] = deque()  # all backends are full
-        self._postponed: deque[Fetch] = deque()  # attempts that the retry budget does not allow yet
-        self._returning: list[tuple[float, Fetch]] = []  # all backends failed: again at this time
-        self._hedges: deque[Fetch] = deque()  # hedges that the budget does not allow yet; found anew on each tick
+        self._queue: deque[Attempting] = deque()  # all backends are full
+        self._postponed: deque[Attempting] = deque()  # attempts that the retry budget does not allow yet
+        self._returning: list[tuple[float, Attempting]] = []  # all backends failed: again at this time
+        self._hedges: deque[Attempting] = deque()  # hedges that the budget does not allow yet; found anew on each tick
 
     @property
     def queued(self) -> int:
@@ -41,7 +41,7 @@ class Waiting:
 
     # -- coming and leaving ----------------------------------------------------------------------------------------
 
-    def enqueue(self, fetch: Fetch, now: float) -> None:
+    def enqueue(self, fetch: Attempting, now: float) -> None:
         """Wait for a free backend."""
         if len(self._queue) >= self.size:
             fetch.give_up(PoolFull("queue is full"))
@@ -50,7 +50,7 @@ class Waiting:
         self._queue.append(fetch)
         self.anyone = True
 
-    def postpone(self, fetch: Fetch, now: float) -> bool:
+    def postpone(self, fetch: Attempting, now: float) -> bool:
         """Make this attempt as soon as the budget allows; False when too many wait for that already.
 
         The budget bounds how many retries run at once. To fail what it does not allow this moment would turn the death
@@ -63,7 +63,7 @@ class Waiting:
         self.anyone = True
         return True
 
-    def come_back(self, fetch: Fetch, due: float) -> bool:
+    def come_back(self, fetch: Attempting, due: float) -> bool:
         """Try all backends again at that time; False when too many wait for that already."""
         if len(self._returning) >= self.size:
             return False
@@ -71,7 +71,7 @@ class Waiting:
         self._returning.append((due, fetch))
         return True
 
-    def hedge_later(self, fetch: Fetch) -> None:
+    def hedge_later(self, fetch: Attempting) -> None:
         """Hedge as soon as the budget allows."""
         self._hedges.append(fetch)
         self.anyone = True
@@ -80,7 +80,7 @@ class Waiting:
         """Who is to be hedged is found anew."""
         self._hedges.clear()
 
-    def leave(self, fetch: Fetch) -> None:
+    def leave(self, fetch: Attempting) -> None:
         """Wait no longer."""
         if fetch.queued_until:
             for queue in (self._queue, self._postponed):

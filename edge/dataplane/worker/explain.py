@@ -24,8 +24,7 @@ from edge.http.asking import asking
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.upstream.pool import PoolRuntime
-    from edge.dataplane.worker.router import Route
+    from edge.dataplane.route import Route, RunningPool
     from edge.dataplane.worker.worker import Worker
 
 
@@ -184,7 +183,7 @@ def _reason(view: RoutingView, name: str, fenced: bool, order: tuple[str, ...] |
     return "serves its share" if name in view.shares else "spare"
 
 
-def _backends(runtime: PoolRuntime) -> list[dict[str, Any]]:
+def _backends(runtime: RunningPool) -> list[dict[str, Any]]:
     """Every backend with what its policy looks at."""
     now = monotonic()
     policy = runtime.pool.policy

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edge.dataplane.route import Route
 from edge.dataplane.upstream.geography import Geography
 from edge.dataplane.upstream.pool import PoolRuntime
 from edge.dataplane.worker.draining import leave_routes
-from edge.dataplane.worker.router import Route, Router
+from edge.dataplane.worker.router import Router
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits

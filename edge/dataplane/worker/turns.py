@@ -16,7 +16,7 @@ TURN_S = 0.001
 Go = Callable[[], object]
 
 
-class FollowerCallbacks:
+class Turns:
     """The queue of one worker; `report` hears of what a part of the work lets out."""
 
     def __init__(self, report: Callable[[BaseException], None]) -> None:

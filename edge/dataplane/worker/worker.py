@@ -26,7 +26,7 @@ from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, use
 from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.listener import Listener
-from edge.dataplane.worker.turns import FollowerCallbacks
+from edge.dataplane.worker.turns import Turns
 from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestHeaders, request_block
@@ -106,7 +106,7 @@ class Worker:
         self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
         self.downstreams: set[Accepted] = set()
         self.slow: set[Accepted] = set()  # those whose unsent bytes are looked at on each tick
-        self.turns = FollowerCallbacks(self.report_bug)
+        self.turns = Turns(self.report_bug)
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
         self.refused_connections = 0
