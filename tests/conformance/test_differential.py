@@ -54,6 +54,23 @@ host = "*"
 path = "/pass"
 pool = "p"
 cache = false
+[[routes]]
+path = "/coded"
+pool = "p"
+cache = { default_ttl = "1h" }
+compress = { min = "1B" }
+[[routes]]
+path = "/ruled"
+pool = "p"
+cache = { default_ttl = "1h" }
+deny = ["198.51.100.0/24"]
+strip_prefix = "/ruled"
+request_headers = { set = { X-Who = "{client}" }, remove = ["X-Plain"] }
+response_headers = { set = { X-Host = "{authority}" }, remove = ["ETag"] }
+[[routes]]
+path = "/ruled"
+pool = "p"
+match = { methods = ["PUT"], headers = { X-Plain = "1" } }
 """
 CONFIG = load_text(TOML, "differential.toml")
 
@@ -62,7 +79,7 @@ CONFIG = load_text(TOML, "differential.toml")
 LINES = st.sampled_from(
     (
         b"X-Plain: 1", b"Cookie: a=1", b"Cookie: session=1", b"Cache-Control: no-cache", b"Cache-Control: no-store",
-        b"Cache-Control: only-if-cached",
+        b"Cache-Control: only-if-cached", b"Accept-Encoding: gzip", b"Accept-Encoding: br;q=0.5, gzip",
         b"Pragma: no-cache", b"Range: bytes=0-2", b'If-None-Match: "v1"', b"If-None-Match: *", b"Authorization: b",
         b"Connection: close", b"Connection: keep-alive", b"Connection: X-Plain", b"Expect: 100-continue", b"Via: 1.0 p",
         b"X-Forwarded-For: 198.51.100.1", b"X-Request-Id: chosen-by-client", b"Upgrade: websocket", b"TE: trailers",
@@ -83,7 +100,22 @@ REQUESTS = st.builds(
         % (method, target, version, b"".join(line + b"\r\n" for line in lines), body)
     ),
     st.sampled_from((b"GET", b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PURGE")),
-    st.sampled_from((b"/a", b"/a", b"/b?q=%2f", b"/a?utm=1", b"/pass", b"http://a.example/a", b"*", b"/\x80", b"//")),
+    st.sampled_from(
+        (
+            b"/a",
+            b"/a",
+            b"/b?q=%2f",
+            b"/a?utm=1",
+            b"/pass",
+            b"/coded",
+            b"/coded",
+            b"/ruled/a",
+            b"http://a.example/a",
+            b"*",
+            b"/\x80",
+            b"//",
+        )
+    ),
     st.sampled_from((b"1", b"1", b"1", b"0")),
     st.lists(LINES, max_size=3),
     BODIES,
@@ -170,7 +202,9 @@ class Backend:
             self.connection.data_received(b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\n\r\n')
             return
         body = b"" if head_only else b"hello"
-        self.connection.data_received(b'HTTP/1.1 200 OK\r\nETag: "v1"\r\nContent-Length: 5\r\n\r\n' + body)
+        self.connection.data_received(
+            b'HTTP/1.1 200 OK\r\nETag: "v1"\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n' + body
+        )
 
 
 def _steady(raw: bytes) -> bytes:
@@ -181,7 +215,7 @@ def _steady(raw: bytes) -> bytes:
 
 
 def _worker(seen: list[bytes], plain_way: bool) -> Worker:
-    with patch("edge.app.client_context"):  # no backend here speaks TLS, and reading the system's CAs takes long
+    with patch("edge.upstreams.client_context"):  # no backend here speaks TLS, and reading the system's CAs takes long
         worker = build(CONFIG)
 
     def connect(link: Any) -> Any:
