@@ -6,7 +6,6 @@ value, whatever the grammar proved before; the operator's own text was checked w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -77,7 +76,9 @@ def value_of(name: str, argument: str) -> Value:
 
 def bare_host(host: bytes | None) -> bytes:
     """A Host without its port."""
-    return _PORT.sub(b"", host or b"")
+    if not host or b":" not in host or host.endswith(b"]"):
+        return host or b""
+    return host[: host.rfind(b":")]
 
 
 def path_of(target: bytes) -> bytes:
@@ -94,7 +95,6 @@ def query_value(target: bytes, name: bytes) -> bytes:
     return b""
 
 
-_PORT = re.compile(rb":[0-9]*\Z")
 _VALUES: dict[str, Value] = {
     "client": lambda asked, region: asked.client_text().encode(),
     "country": lambda asked, region: asked.country().encode(),
