@@ -102,19 +102,14 @@ async def body_of(request: web.Request, known: tuple[str, ...]) -> dict[str, Any
     return body
 
 
-_FORCE: dict[object, bool] = {
-    **dict.fromkeys((None, False, "", "0", "false", "no"), False),
-    **dict.fromkeys((True, "1", "true", "yes"), True),  # texts: in a query
-}
+_FORCE = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 CHANGE_KEYS = ("actor", "reason", "force", "expires")
 
 
 def change_of(request: web.Request, body: dict[str, Any]) -> Change:
     """Actor, reason, force and expiry, from the body or (DELETE) from the query."""
     given = {key: body.get(key, request.query.get(key)) for key in CHANGE_KEYS}
-    force = _FORCE.get(given["force"]) if isinstance(given["force"], bool | str | None) else None
-    if force is None:
-        raise Refusal("force: must be true or false")
+    force = _force(body, request.query.get("force", ""))
     expires = given["expires"]
     expires_at: float | None = None
     if expires is not None:
@@ -128,6 +123,16 @@ def change_of(request: web.Request, body: dict[str, Any]) -> Change:
         force=force,
         expires_at=expires_at,
     )
+
+
+def _force(body: dict[str, Any], query: str) -> bool:
+    """From the body a boolean, from the query a word for one."""
+    force = body.get("force")
+    if force is None:
+        force = _FORCE.get(query.lower())
+    if not isinstance(force, bool):
+        raise Refusal("force: must be true or false")
+    return force
 
 
 def _actor(request: web.Request, said: str) -> str:

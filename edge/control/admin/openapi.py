@@ -17,6 +17,7 @@ from edge.control.admin.schemas import ANY, COUNT, SCHEMAS, STR, Schema, arr, li
 from edge.control.admin.schemas_fleet import FLEET
 
 LINES = "application/x-ndjson"
+NEEDED = ("PurgeBody", "StateBody", "BackendBody", "WarmBody", "SimulateBody")  # bodies that cannot be left out
 _IN_PATH = re.compile(r"\{([a-z]+)\}")
 _PAGED: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 10_000},
@@ -254,7 +255,7 @@ def _shown(operation: Operation) -> dict[str, Any]:
         found["security"] = []
     if operation.body:
         content = _json(ref(operation.body))
-        found["requestBody"] = {"required": "Change" not in operation.body, "content": content}
+        found["requestBody"] = {"required": operation.body in NEEDED, "content": content}
     return found
 
 

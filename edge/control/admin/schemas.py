@@ -166,7 +166,7 @@ _SIMULATED = obj(
         "refused": arr(STR),
     }
 )
-_ALSO = dict.fromkeys(("reason", "actor", "expires"), STR) | {"force": BOOL}
+_ALSO = dict.fromkeys(("reason", "actor", "expires"), maybe(STR)) | {"force": maybe(BOOL)}
 
 _LAST_RELOAD = obj(
     {
@@ -259,7 +259,7 @@ _ITEM = {
 _PURGE_BODY = {
     "anyOf": [
         *({**each, "properties": {**each["properties"], **_ALSO}} for each in _ITEM["anyOf"]),
-        obj({"items": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": 10_000}}, {"soft": BOOL, **_ALSO}),
+        obj({"items": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": 1000}}, {"soft": BOOL, **_ALSO}),
     ]
 }
 _REGION_BODY = obj(
