@@ -9,6 +9,7 @@ import os
 import ssl
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from edge.errors import ConfigError
@@ -65,6 +66,39 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def renewing_context(cert: str, key: str) -> ssl.SSLContext:
+    """A context of one certificate that reads its files again when they have changed; what is broken changes nothing.
+
+    Looked at when a client begins a handshake, so for listeners that few use.
+    """
+    context = server_context([(cert, key)])
+    seen = _changed_at(cert, key)
+
+    def look(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        nonlocal seen, context
+        now = _changed_at(cert, key)
+        if now != seen:
+            seen = now
+            with suppress(ConfigError):
+                connection.context = context = server_context([(cert, key)])
+                context.sni_callback = look
+                return
+        if connection.context is not context:
+            connection.context = context
+
+    context.sni_callback = look
+    return context
+
+
+def _changed_at(*paths: str) -> list[tuple[int, int]]:
+    found = []
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)
+            found.append((status.st_mtime_ns, status.st_ino))
+    return found
 
 
 def _loaded(context: ssl.SSLContext, cert: str, key: str | None) -> ssl.SSLContext:

@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 import click
 import orjson
 
+from edge.cli.way import Way
 from edge.config.loader import Admin as AdminTable
 from edge.config.loader import load_text
 from edge.errors import ConfigError
@@ -53,8 +54,7 @@ class Failed(click.ClickException):
 class Admin:
     """Where the admin API is, and the token for it."""
 
-    host: str
-    port: int
+    way: Way
     token: str
     source: str  # where the address is from, for the error's text
 
@@ -75,7 +75,7 @@ class Admin:
         try:
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"the gateway at {self.host}:{self.port} broke off: {error}") from None
+            raise Failed(f"the gateway at {self.way} broke off: {error}") from None
         finally:
             connection.close()
         return self.parsed(data) if data else {}
@@ -85,7 +85,7 @@ class Admin:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise Failed(f"{self.host}:{self.port} ({self.source}) answered what is no JSON") from None
+            raise Failed(f"{self.way} ({self.source}) answered what is no JSON") from None
 
     def lines(
         self,
@@ -102,7 +102,7 @@ class Admin:
                 if line.strip():
                     yield line.strip()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"the gateway at {self.host}:{self.port} broke off: {error}") from None
+            raise Failed(f"the gateway at {self.way} broke off: {error}") from None
         finally:
             connection.close()
 
@@ -115,7 +115,7 @@ class Admin:
         timeout_s: float | None = TIMEOUT_S,
         accept: str = "application/json",
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        connection = self.way.connect(timeout_s)
         given = {key: value for key, value in (query or {}).items() if value is not None}
         target = path + ("?" + urlencode(given, doseq=True) if given else "")
         headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
@@ -128,11 +128,11 @@ class Admin:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Failed(f"no gateway answers at {self.host}:{self.port} ({self.source}): {why}") from None
+            raise Failed(f"no gateway answers at {self.way} ({self.source}): {why}") from None
         if answer.getheader("Edge-Version") is None:
             answer.close()
             connection.close()
-            raise Failed(f"{self.host}:{self.port} ({self.source}) is no StreamGate Edge admin API: some other server")
+            raise Failed(f"{self.way} ({self.source}) is no StreamGate Edge admin API: some other server")
         if answer.status >= 300:
             try:
                 data = answer.read()
@@ -145,7 +145,7 @@ class Admin:
 
 def _error_line(status: int, data: bytes, admin: Admin) -> str:
     if status == 401:
-        return f"the gateway at {admin.host}:{admin.port} does not accept the token; give --token-file or EDGE_TOKEN"
+        return f"the gateway at {admin.way} does not accept the token; give --token-file or EDGE_TOKEN"
     try:
         found = orjson.loads(data)
         return "\n".join([str(found["detail"]), *(str(each) for each in found.get("problems", []))])
@@ -157,7 +157,7 @@ def admin_options(command: Decorated) -> Decorated:
     """The options that say which gateway is meant."""
     for option in (
         click.option("--token-file", type=click.Path(path_type=Path), help="File with the admin token."),
-        click.option("--admin", metavar="HOST:PORT", help="The gateway's admin listener."),
+        click.option("--admin", metavar="HOST:PORT", help="The gateway's admin listener; or https://…, unix:PATH."),
         click.option("-c", "--config", type=click.Path(path_type=Path), help="The gateway's configuration file."),
     ):
         command = option(command)
@@ -172,26 +172,36 @@ def json_option(command: Decorated) -> Decorated:
 def connect(config: Path | None, admin: str | None, token_file: Path | None) -> Admin:
     """The gateway that the options, the environment or a configuration file name."""
     address, source = admin or os.environ.get("EDGE_ADMIN"), "--admin or EDGE_ADMIN"
-    file = config or (Path(DEFAULT_CONFIG) if Path(DEFAULT_CONFIG).is_file() else None)
+    file, pin = config or (Path(DEFAULT_CONFIG) if Path(DEFAULT_CONFIG).is_file() else None), None
     if file is not None and (config is not None or address is None or token_file is None):
-        found_address, found_token = _from_config(file)
-        address, source = (address, source) if address else (found_address, str(file))
-        token_file = token_file or found_token
+        found = _from_config(file)
+        token_file = token_file or Path(found.token_file)
+        if not address:
+            address, source = f"{'http' if found.tls is None else 'https'}://{found.listen}", str(file)
+            pin = None if found.tls is None else str(found.tls.cert)
     if not address:
         address, source = DEFAULT_ADMIN, "the default; -c FILE or --admin name another"
-    host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
-    host = host.strip("[]")
-    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536) or not _HOST.fullmatch(host):
-        raise Failed(f"{address}: not HOST:PORT")
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    way = _way(address, pin)
     token = os.environ.get("EDGE_TOKEN", "").strip()
     if token and not _is_token(token):
         raise Failed("EDGE_TOKEN: holds no admin token")
     token = token or _token(token_file or Path(DEFAULT_TOKEN_FILE))
-    return Admin(reachable, int(port), token, source)
+    return Admin(way, token, source)
 
 
-def _from_config(path: Path) -> tuple[str, Path]:
+def _way(address: str, pin: str | None) -> Way:
+    """`HOST:PORT`, with http:// or https:// before it, or `unix:PATH`."""
+    if address.startswith("unix:"):
+        return Way("localhost", 0, path=address.removeprefix("unix:"))
+    host, _, port = address.removeprefix("http://").removeprefix("https://").rstrip("/").rpartition(":")
+    host = host.strip("[]")
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536) or not _HOST.fullmatch(host):
+        raise Failed(f"{address}: not HOST:PORT")
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return Way(reachable, int(port), address.startswith("https://"), pin)
+
+
+def _from_config(path: Path) -> AdminTable:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -205,7 +215,7 @@ def _from_config(path: Path) -> tuple[str, Path]:
         if found is None:
             raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
         admin = found
-    return str(admin.listen), Path(admin.token_file)
+    return admin
 
 
 def _admin_table(text: str) -> AdminTable | None:

@@ -23,6 +23,7 @@ from edge.cli.client import Admin, Failed, connect, console, json_option, say, t
 from edge.cli.recovery import cache_of, state_of, warm_of
 from edge.cli.repository import Asked, checked_config, named, own_state, repository_options
 from edge.cli.state import LocalState, accepted, newest_config
+from edge.cli.way import Way
 from edge.control.recovered import JOURNAL_FILE, Snapshot
 from edge.errors import ConfigError, RunbookFailed
 from edge.recovery.points import Point, PointKind, is_sound
@@ -78,7 +79,7 @@ class LocalHands:
 
     def _ready(self, check: Check) -> str | None:
         admin = self._admin()
-        status, text = _get(admin.host, admin.port, "/readyz")
+        status, text = _asked(admin.way, "/readyz")
         return _unless(status == 200, bool(check.value), text.strip() or "no gateway answers")
 
     def _stopped(self, check: Check) -> str | None:
@@ -269,7 +270,11 @@ def _reachable(host: str) -> str:
 
 def _get(host: str, port: int, path: str, authority: str = "") -> tuple[int, str]:
     """Status and text; 0 when nobody answers."""
-    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
+    return _asked(Way(host, port), path, authority)
+
+
+def _asked(way: Way, path: str, authority: str = "") -> tuple[int, str]:
+    connection = way.connect(ANSWER_S)
     try:
         connection.request("GET", path, headers={"Host": authority} if authority else {})
         answer = connection.getresponse()

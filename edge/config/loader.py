@@ -150,6 +150,8 @@ class Admin(Section):
     listen: ListenAddress = entry("127.0.0.1:9900", "Where the admin API, metrics and the dashboard are")
     token_file: FilePath = entry("var/admin.token", "Bearer token for everything; made on first start, mode 0600")
     tokens: Many[AdminToken] = entry([], "Further tokens, each with a name and a role")
+    tls: Certificate | None = entry(None, "Certificate and key; then the admin listener speaks TLS alone")
+    socket: FilePath | None = entry(None, "A Unix socket beside it, for its owner alone; the token is asked for too")
     hosts: Many[HostName] = entry([], "Names by which the API may be asked, beside addresses and localhost")
     metrics_open: bool = entry(False, "Let /metrics be read without the token")
     connections: AtLeastOne = entry(256, "Most connections; then the one that has been silent longest makes room")

@@ -10,8 +10,13 @@ aiohttp's own handler; this only looks at the clock, once a second for all conne
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
+import ssl
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import cast
 
@@ -38,7 +43,8 @@ class Doors:
         self._clock = clock
         self._open: dict[asyncio.BaseTransport, Door] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.AbstractServer] = []
+        self._paths: dict[Path, int] = {}
         self.refused = 0
 
     def __call__(self) -> Door:
@@ -89,24 +95,36 @@ class Doors:
         door.fresh = False
         door.deadline = self.now + self._head_s
 
-    async def listen(self, host: str, port: int, sock: socket.socket | None = None) -> None:
+    async def listen(
+        self, host: str, port: int, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Accept on a socket or an address. Raises OSError when that cannot be had."""
-        loop = asyncio.get_running_loop()
+        loop, limit = asyncio.get_running_loop(), None if tls is None else self._head_s
         if sock is not None:
-            self._server = await loop.create_server(self, sock=sock)
+            server = await loop.create_server(self, sock=sock, ssl=tls, ssl_handshake_timeout=limit)
         else:
-            self._server = await loop.create_server(self, host, port)
+            server = await loop.create_server(self, host, port, ssl=tls, ssl_handshake_timeout=limit)
+        self._servers.append(server)
+
+    async def listen_unix(self, path: Path, succeeds: bool = False) -> None:
+        """Accept on a socket of the owner alone. Raises OSError: in use, or no place for it."""
+        sock = unix_socket(path, succeeds)
+        self._servers.append(await asyncio.get_running_loop().create_unix_server(self, sock=sock))
+        self._paths[path] = os.stat(path).st_ino
 
     def leave_listener(self) -> None:
         """Accept no more; who is here is answered."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        for path, number in self._paths.items():
+            with suppress(OSError):
+                if os.stat(path).st_ino == number:  # else a successor has taken the place
+                    path.unlink()
+        self._servers, self._paths = [], {}
 
     def close(self) -> None:
         """Accept and look no more."""
-        if self._server is not None:
-            self._server.close()
+        self.leave_listener()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -174,3 +192,35 @@ class Door(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+
+def unix_socket(path: Path, succeeds: bool = False) -> socket.socket:
+    """A socket at a path, mode 0600 from the first moment; one that nobody listens on any more is replaced.
+
+    `succeeds`: one that somebody listens on as well, in one step, so that there is always one. Raises OSError.
+    """
+    if path.exists() and not path.is_socket():
+        raise OSError(errno.EEXIST, "there is a file, which is no socket")
+    if not succeeds and _is_listened_on(path):
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+    made, place = socket.socket(socket.AF_UNIX), path.with_name(f"{path.name}.new")
+    before = os.umask(0o177)
+    try:
+        place.unlink(missing_ok=True)
+        made.bind(str(place))
+        os.rename(place, path)
+    except BaseException:
+        made.close()
+        raise
+    finally:
+        os.umask(before)
+    return made
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(str(path))
+        except OSError:  # none there, or its gateway has died; what else is wrong is told when it is made
+            return False
+    return True

@@ -21,6 +21,7 @@ from edge.adapters.disk_place import TierError, TierInUse
 from edge.adapters.disk_room import Limits
 from edge.adapters.sockets import adopt, bound_to
 from edge.adapters.systemd import Manager
+from edge.adapters.tls import renewing_context
 from edge.balance.health import Health
 from edge.config.loader import Config
 from edge.config.types import Address
@@ -83,10 +84,15 @@ class Parts:
         """Serve the admin API."""
         admin = self._settings.config.admin
         app = admin_app(self._supervisor, self._access, admin.body_timeout, admin.rate)
-        here = admin.listen
-        self._runner = await start_admin(
-            app, here.host, here.port, admin.connections, admin.header_timeout, self._socket.dup()
-        )
+        here, tls = admin.listen, None if admin.tls is None else renewing_context(admin.tls.cert, admin.tls.key)
+        path, succeeds = None if admin.socket is None else Path(admin.socket), self._settings.successor is not None
+        try:
+            self._runner = await start_admin(
+                *(app, here.host, here.port, admin.connections, admin.header_timeout),
+                *(self._socket.dup(), tls, path, succeeds),
+            )
+        except OSError as error:
+            raise CannotStart(f"admin.socket: {path}: cannot listen: {error.strerror or error}") from None
 
     def leave_admin(self) -> None:
         """Take no more questions: a successor does."""

@@ -118,6 +118,14 @@ def _applications(config: Config, filename: str) -> tuple[list[_Found], str]:
 
 
 def _listeners(config: Config) -> Iterator[_Found]:
+    if config.admin.tls is not None:
+        pair, where = config.admin.tls, ("admin", "tls")
+        try:
+            server_context([(pair.cert, pair.key)])
+        except ConfigError as error:
+            yield _Found(where, error.problems[0])
+        else:
+            yield from _validity((*where, "cert"), pair.cert)
     for at, listener in enumerate(config.listen.https):
         for index, pair in enumerate(listener.certificates):
             path: KeyPath = ("listen", "https", at, "certificates", index)
@@ -253,7 +261,7 @@ def _shown(number: int) -> str:
 
 def _exposure(config: Config) -> Iterator[_Found]:
     """What works, but lets in whom nobody meant."""
-    if not is_loopback(config.admin.listen.host):
+    if not is_loopback(config.admin.listen.host) and config.admin.tls is None:
         yield _Found(
             ("admin", "listen"),
             f"{config.admin.listen} is not on loopback and has no TLS: tokens cross the network in clear text",

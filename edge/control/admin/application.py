@@ -20,7 +20,9 @@ import asyncio
 import logging
 import math
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -138,15 +140,28 @@ async def _signed(request: web.Request, response: web.StreamResponse) -> None:
 
 
 async def start_admin(
-    app: web.Application, host: str, port: int, most: int, head_s: float, sock: socket.socket | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    most: int,
+    head_s: float,
+    sock: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
+    path: Path | None = None,
+    succeeds: bool = False,
 ) -> web.AppRunner:
-    """Listen for at most so many connections, on a socket or an address. Raises OSError when that cannot be had."""
+    """Listen for at most so many connections, on a socket or an address, and at `path` on a Unix socket.
+
+    `succeeds`: the program before this one may listen there still. Raises OSError when something cannot be had.
+    """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_QUIET)
     app[DOORS] = doors = Doors(lambda: _handler(runner), most, head_s)
     app.on_shutdown.append(_shut)
     await runner.setup()
     try:
-        await doors.listen(host, port, sock)
+        await doors.listen(host, port, sock, tls)
+        if path is not None:
+            await doors.listen_unix(path, succeeds)
     except OSError:
         await runner.cleanup()
         raise
