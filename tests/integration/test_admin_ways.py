@@ -53,7 +53,7 @@ async def serving(directory: Path, tls: bool, path: Path | None = None) -> Async
     await whole.start()
     context = renewing_context(str(directory / "admin.pem"), str(directory / "admin.key")) if tls else None
     app = admin_app(whole.supervisor, Access([Token(TOKEN)]))
-    runner = await start_admin(app, LOOPBACK, port, 16, 5.0, context, path)
+    runner = await start_admin(app, LOOPBACK, port, 16, 5.0, None, context, path)
     try:
         yield port
     finally:
