@@ -39,6 +39,7 @@ LATER = {
     "snapshot": "snapshots",
     **dict.fromkeys(("restore", "drill"), "restore"),
     "runbook": "runbook",
+    "fleet": "fleet",
 }
 
 
