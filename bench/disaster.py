@@ -100,6 +100,11 @@ class Machine:
         assert found.returncode == 0, arguments
         return found.stdout
 
+    def filled(self) -> None:
+        """Wait until every body has followed the restore."""
+        while (self.home / "var/cache/store/awaited").exists():
+            time.sleep(0.05)
+
     @staticmethod
     def get(port: int, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -182,13 +187,15 @@ async def main() -> None:
         first = await asyncio.to_thread(machine.get, machine.http, "/7")
         rows["rto_s"] = round(time.monotonic() - begun, 2)
         rows["rpo_s"] = round(lost_at - time.mktime(time.strptime(restored["taken_at"][:19], "%Y-%m-%dT%H:%M:%S")), 1)
-        rows["first"] = first
+        rows["first"], rows["bodies_awaited_then"] = first, (home / "var/cache/store/awaited").exists()
         before = Counter(Origin.asked)
         rows["purged_before_the_point"] = (await asyncio.to_thread(machine.get, machine.http, "/1"))[1]
         rows["purged_after_the_point"] = (await asyncio.to_thread(machine.get, machine.http, "/2"))[1]
         rows["after"] = await asyncio.to_thread(machine.traffic)
         rows["origin_after"] = dict(Origin.asked - before)
         rows["of_the_rate_before"] = round(rows["after"]["rate"] / rows["before"]["rate"], 4)
+        await asyncio.to_thread(machine.filled)
+        rows["restore_to_all_bodies_s"] = round(time.monotonic() - begun, 2)
         rows["after_again"] = await asyncio.to_thread(machine.traffic)
     finally:
         for each in running:

@@ -1,13 +1,17 @@
 """`python -m bench.recovery [MiB]`: what recovery points cost, over a disk tier of so many bytes (default 1024 MiB).
 
-    fill ─► full ─► change 1 % ─► incremental ─► verify all ─► drill ─► lose the state ─► restore ─► first byte
+    fill ─► full ─► change 1 % ─► incremental ─► verify all ─► drill
+    lose the state ─► restore ─► ready ─► first byte ─► all bodies
 
 A state directory with a journal and a disk tier is made, half of the bodies random (as images are), half text; nothing
-of the gateway runs but the drill's own and the one that the restore is followed by. One line of JSON at the end.
+of the gateway runs but the drill's own and the one that the restore is followed by. The first byte is one of a stored
+body, which its origin is asked about first, for no journal survives. One line of JSON at the end.
 """
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import json
 import os
 import random
@@ -16,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -38,7 +43,7 @@ admin = {{ listen = "127.0.0.1:{admin}", token_file = "{home}/token" }}
 state = {{ path = "{home}/var" }}
 log = {{ access = "off" }}
 cache = {{ disk = {{ path = "{home}/var/cache", size = "{size}MiB" }} }}
-pools.web.backends = [{{ url = "http://127.0.0.1:9" }}]
+pools.web.backends = [{{ url = "http://127.0.0.1:{origin}" }}]
 routes = [{{ pool = "web" }}]
 snapshots = {{ repository = "file:{home}/points", core = "{core}" }}
 """
@@ -89,14 +94,43 @@ def edge(home: Path, *arguments: str) -> tuple[float, Any]:
     return round(seconds, 2), json.loads(found.stdout)
 
 
+class Origin(http.server.BaseHTTPRequestHandler):
+    """What is stored is still good."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(304 if "If-None-Match" in self.headers else 404)
+        self.send_header("Cache-Control", "max-age=3600")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def stored(port: int, number: int) -> int:
+    """The bytes of a stored body, asked for over the gateway."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", f"/{number}", headers={"Host": "bench.example"})
+    answer = connection.getresponse()
+    length = len(answer.read())
+    connection.close()
+    assert answer.status == 200 and "fwd-status=304" in (answer.getheader("Cache-Status") or ""), answer.headers
+    return length
+
+
 def main() -> None:
     """All rows."""
+    origin = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
+    threading.Thread(target=origin.serve_forever, daemon=True).start()
     size_mib = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
     rows: dict[str, Any] = {}
     home = Path(tempfile.mkdtemp(prefix="bench-recovery-", dir=os.environ.get("BENCH_DIR")))
     try:
         http_port, admin_port = spare_ports(2)
-        text = TOML.format(http=http_port, admin=admin_port, home=home, size=size_mib * 2 + 64, core="0%")
+        values = {"home": home, "size": size_mib * 2 + 64, "core": "0%", "origin": origin.server_address[1]}
+        text = TOML.format(http=http_port, admin=admin_port, **values)
         (home / "edge.toml").write_text(text)
         with Journal.open(home / "var" / JOURNAL_FILE) as journal:
             journal.record_revision(text)
@@ -123,7 +157,12 @@ def main() -> None:
         rows["restored_bodies"] = restored["bodies"]
         with running(home / "edge.toml", home, admin_port) as check:
             RunningGateway(http_port, admin_port).wait(check)
+            rows["restore_to_ready_s"] = round(time.monotonic() - begun, 2)
+            assert stored(http_port, count // 2) == SIZES[count // 2 % len(SIZES)] * 1024
             rows["restore_to_first_byte_s"] = round(time.monotonic() - begun, 2)
+            while (home / "var/cache/store/awaited").exists():
+                time.sleep(0.05)
+            rows["restore_to_all_bodies_s"] = round(time.monotonic() - begun, 2)
         rows["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     finally:
         shutil.rmtree(home, ignore_errors=True)
