@@ -6,6 +6,7 @@ for wrongly. A missing configuration file is an error, never a start with defaul
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from edge.control.succession import Successor
 
 OLDEST_UVLOOP = (0, 23)
+SUCCESSION = "EDGE_SUCCESSION"  # `control.succession`: this process is to take over from another one
 FIRST = ("run", "check", "demo", "worker")
 # What is in which module of this package: read when it is asked for, since a start waits for every module.
 LATER = {
@@ -124,9 +126,11 @@ config_option = click.option(
 @config_option
 def run(path: Path) -> None:
     """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
-    from edge.control.succession import Successor
+    successor = None
+    if SUCCESSION in os.environ:
+        from edge.control.succession import Successor
 
-    successor = Successor.found()
+        successor = Successor.found()
     try:
         _run(path, successor)
     except Exception as error:
@@ -141,13 +145,19 @@ def _run(path: Path, successor: Successor | None) -> None:
     found = uvloop_version
     if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
         raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
-    from edge.control.gateway import run_gateway
-    from edge.control.opening import Settings  # not needed, and not cheap, for other commands
+    from edge.control.early import end_early, start_early, worker_count
 
-    for line in looked_at(config, text, path):
-        click.echo(safe(f"edge: {line}"), err=True)
-    with quiet_stderr():
-        code = uvloop.run(run_gateway(Settings(config, text, str(path), successor)))
+    early = start_early(worker_count(config))
+    try:
+        from edge.control.gateway import run_gateway  # reading these takes as long as a worker takes to come up
+        from edge.control.opening import Settings
+
+        for line in looked_at(config, text, path):
+            click.echo(safe(f"edge: {line}"), err=True)
+        with quiet_stderr():
+            code = uvloop.run(run_gateway(Settings(config, text, str(path), successor, early=early)))
+    finally:
+        end_early(early)
     sys.exit(code)
 
 

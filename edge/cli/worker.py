@@ -29,7 +29,6 @@ from edge.errors import ConfigError
 from edge.frames import Frame, Kind
 from edge.worker_reload import WorkerReload
 
-FIRST_FRAME_S = 10.0
 EXIT_CONFIG = 3  # the supervisor tells a worker that cannot start from one that crashed
 
 
@@ -40,10 +39,8 @@ async def run_worker(fd: int, channel: int) -> int:
     sockets.setblocking(False)  # what a frame names was sent before it
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     link = await connect(socket.socket(fileno=fd), frames.put_nowait)
-    try:
-        first = await asyncio.wait_for(frames.get(), FIRST_FRAME_S)
-    except TimeoutError:
-        print("edge worker: no configuration came", file=sys.stderr)
+    first = await first_frame(frames, link)
+    if first is None:
         return 1
     ended = asyncio.Event()
     try:
@@ -61,6 +58,18 @@ async def run_worker(fd: int, channel: int) -> int:
     await agent.stop()
     link.end("ended")
     return 0
+
+
+async def first_frame(frames: asyncio.Queue[Frame], link: Link) -> Frame | None:
+    """What it is to serve; None when the supervisor went before it said. It may be busy with its state for long."""
+    coming = asyncio.ensure_future(frames.get())
+    ended = asyncio.ensure_future(link.ended.wait())
+    await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if coming.done():
+        return coming.result()
+    coming.cancel()
+    return None
 
 
 async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.socket) -> Agent:

@@ -70,7 +70,7 @@ async def run_gateway(settings: Settings) -> int:
     access = access_of(config)
     keeper = JournalStateStore.open(state)
     running = Running(config, settings.text, settings.filename, time.time())
-    roll = WorkerPidFile(state / WORKERS_FILE, orphans)
+    roll = WorkerPidFile(state / WORKERS_FILE, orphans, settings.early)
     supervisor = Supervisor(running, keeper, roll.spawn, echo, listeners)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})

@@ -14,7 +14,8 @@ from typing import IO
 
 import orjson
 
-from edge.control.workers import WORKER_MODULE, Child, spawn_process
+from edge.control.early import WORKER_MODULE, EarlyWorker
+from edge.control.workers import Child, spawn_process
 from edge.errors import EdgeError
 
 WORKERS_FILE = "workers.json"
@@ -71,14 +72,15 @@ def end_orphans(orphans: list[int]) -> None:
 class WorkerPidFile:
     """The workers' process ids on disk, written before a worker can serve: for the supervisor after a killed one."""
 
-    def __init__(self, path: Path, orphans: list[int]) -> None:
+    def __init__(self, path: Path, orphans: list[int], early: list[EarlyWorker]) -> None:
         self.path = path
+        self._early = early
         self._orphans = orphans
         self._pids: dict[int, int] = {}
 
     async def spawn(self, index: int) -> Child:
         """Start a worker, and write down that it is there."""
-        child = await spawn_process(index)
+        child = await spawn_process(index, self._early)
         self._pids[index] = child.pid
         fresh = self.path.with_suffix(".new")
         fresh.write_bytes(orjson.dumps([*self._orphans, *self._pids.values()]))

@@ -27,6 +27,7 @@ from edge.config.loader import Config
 from edge.config.types import Address
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app, leave, start_admin
+from edge.control.early import EarlyWorker, worker_count
 from edge.control.fleet.member import Fleet
 from edge.control.instance import (
     CannotStart,
@@ -37,7 +38,7 @@ from edge.control.recovery import Recovery
 from edge.control.reloading import addresses
 from edge.control.state_store import JournalStateStore
 from edge.control.succession import Successor
-from edge.control.supervisor import Supervisor, worker_count
+from edge.control.supervisor import Supervisor
 from edge.control.token import token_of
 from edge.errors import ConfigError
 
@@ -53,6 +54,7 @@ class Settings:
     filename: str
     successor: Successor | None = None  # a program before this one hands over
     on_ready: Callable[[], None] = field(default=lambda: None)
+    early: list[EarlyWorker] = field(default_factory=list)  # workers whose processes run already
 
 
 class Parts:

@@ -26,9 +26,9 @@ from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
 from edge.config.positions import Problem, lines, scan
 from edge.config.types import shown
+from edge.control.early import worker_count
 from edge.control.preflight_rules import rule_findings
 from edge.control.preflight_snapshots import snapshot_findings
-from edge.control.supervisor import worker_count
 from edge.errors import ConfigError
 
 SOON_S = 14 * 86400.0

@@ -11,7 +11,6 @@ Processes, signals and listeners are `gateway`'s; the same object runs in tests 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +22,7 @@ from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config, config_hash
 from edge.control.admin.errors import NotApplied
 from edge.control.changes import By
+from edge.control.early import worker_count
 from edge.control.events import Events
 from edge.control.fleet.member import Fleet
 from edge.control.hottest import merged
@@ -350,19 +350,6 @@ class Supervisor:
             "more": sum(answer["more"] for answer in answers),
             "backends": list(sums.values()),
         }
-
-
-def worker_count(config: Config) -> int:
-    """How many workers. "auto" is one for each core that this process may use; one where a route caches without disk.
-
-    Each worker's memory is its own: with several and no tier that they share, a stored response would be a hit or a
-    miss by the connection that asks, and be fetched once for each worker. Who wants that gives the number.
-    """
-    workers = config.listen.workers
-    if isinstance(workers, int):
-        return workers
-    caches = config.cache.disk is None and any(route.cache is not None for route in config.routes)
-    return 1 if caches else max(1, len(os.sched_getaffinity(0)))
 
 
 def without_seeds(body: dict[str, Any]) -> dict[str, Any]:

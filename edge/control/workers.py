@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from edge.adapters.sockets import send_sockets
+from edge.control.early import WORKER_MODULE, EarlyWorker
 from edge.control.link import Link, LinkLost, Progress, Refused, connect
 from edge.frames import Frame, Kind
 
@@ -29,7 +30,6 @@ ANSWER_S = 5.0  # how long a worker may take to apply what it is told
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
 READ_OUT_S = 0.5
 DYING_S = 0.1  # a process that ends closes its link a moment before it is gone
-WORKER_MODULE = "edge.cli.worker"
 STEADY_S = 10.0  # a worker that lived this long did not fail at its start
 
 
@@ -340,7 +340,7 @@ async def _read_out(link: Link) -> None:
 class ProcessChild:
     """A worker as a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: Link, channel: socket.socket) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | EarlyWorker, link: Link, channel: socket.socket) -> None:
         self.pid = process.pid
         self.link = link
         self._process = process
@@ -362,8 +362,11 @@ class ProcessChild:
             pass  # it is gone already
 
 
-async def spawn_process(index: int) -> Child:
-    """Start a worker with one end of a socketpair. A module of its own: commands need libraries that it does not."""
+async def spawn_process(index: int, early: list[EarlyWorker]) -> Child:
+    """Start a worker with one end of a socketpair, or take one that was started early."""
+    if early:
+        taken = early.pop(0)
+        return ProcessChild(taken, await connect(taken.link), taken.channel)
     ours, theirs = socket.socketpair()
     channel, other = socket.socketpair()
     channel.setblocking(False)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from edge.config.loader import load_text
-from edge.control.supervisor import worker_count
+from edge.control.early import worker_count
 
 FILE = """
 [listen]

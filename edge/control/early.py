@@ -1,0 +1,90 @@
+"""Worker processes that are started before the supervisor reads its own libraries, so that both read theirs at once.
+
+One rule: such a process has been told nothing and serves nothing until it is taken (`workers.spawn_process`); whoever
+started it ends those that nobody took. Nothing is read here that takes time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from edge.config.loader import Config
+
+WORKER_MODULE = "edge.cli.worker"
+MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+
+class EarlyWorker:
+    """One of them, and our ends of its link and of the channel for sockets."""
+
+    def __init__(self) -> None:
+        self.link, theirs = socket.socketpair()
+        self.channel, other = socket.socketpair()
+        self.channel.setblocking(False)
+        # Ctrl-C on a terminal is the supervisor's to handle, also while a worker has not said so yet.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with theirs, other:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(other.fileno())],
+                    pass_fds=[theirs.fileno(), other.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env={name: value for name, value in os.environ.items() if name not in MANAGER},
+                )
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self.pid = self._process.pid
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        ended = asyncio.Event()
+        handle = os.pidfd_open(self.pid)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(handle, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+        return self._process.wait()
+
+    def send_signal(self, number: int) -> None:
+        """Nothing is sent to one that is gone."""
+        self._process.send_signal(number)
+
+    def end(self) -> None:
+        """It is not needed."""
+        self._process.kill()
+        self._process.wait()
+        self.link.close()
+        self.channel.close()
+
+
+def start_early(count: int) -> list[EarlyWorker]:
+    """So many; whoever takes one takes it out of the list."""
+    return [EarlyWorker() for _ in range(count)]
+
+
+def end_early(left: Sequence[EarlyWorker]) -> None:
+    """Nobody took these."""
+    for each in left:
+        each.end()
+
+
+def worker_count(config: Config) -> int:
+    """How many workers. "auto" is one for each core that this process may use; one where a route caches without disk.
+
+    Each worker's memory is its own: with several and no tier that they share, a stored response would be a hit or a
+    miss by the connection that asks, and be fetched once for each worker. Who wants that gives the number.
+    """
+    workers = config.listen.workers
+    if isinstance(workers, int):
+        return workers
+    caches = config.cache.disk is None and any(route.cache is not None for route in config.routes)
+    return 1 if caches else max(1, len(os.sched_getaffinity(0)))

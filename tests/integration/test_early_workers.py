@@ -1,0 +1,110 @@
+"""Workers whose processes run before the supervisor has read its libraries: taken, or ended with nothing left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kit.ports import LOOPBACK, free_ports
+from kit.processes import ROOT, GatewayProcess
+
+from edge.control.early import EarlyWorker, end_early, start_early
+from edge.control.workers import ProcessChild, spawn_process
+from edge.frames import Frame, Kind
+
+TOML = """
+listen = { http = ["127.0.0.1:@HTTP@"], workers = 2 }
+admin = { listen = "127.0.0.1:@ADMIN@", token_file = "@STATE@/admin.token" }
+state = { path = "@STATE@" }
+log = { access = "off" }
+pools.web.backends = [{ url = "http://127.0.0.1:9" }]
+routes = [{ pool = "web" }]
+"""
+
+
+def in_session(leader: int) -> list[int]:
+    """The processes of a session, its leader left out."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit() and int(path.name) != leader:
+            try:
+                state, _, _, session = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+            except OSError:
+                continue
+            if int(session) == leader and state != "Z":
+                found.append(int(path.name))
+    return found
+
+
+def test_they_become_the_workers(tmp_path: Path) -> None:
+    gateway = GatewayProcess.start(TOML, tmp_path)
+    try:
+        workers = [pid for pid in gateway.children if b"cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)  # replaced as any other
+        gateway.wait_ready(lambda: gateway.log().count("worker.ready") == 3)
+    finally:
+        assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["in use", "warnings", "bad file"])
+def test_a_start_that_fails_leaves_none(tmp_path: Path, what: str) -> None:
+    http, admin = free_ports(2)
+    text = TOML.replace("@HTTP@", str(http)).replace("@ADMIN@", str(admin)).replace("@STATE@", str(tmp_path / "state"))
+    if what == "bad file":
+        text = text.replace("workers = 2", 'workers = 2, backlog = "x"')
+    (tmp_path / "gateway.toml").write_text(text)
+    with socket.socket() as taken:
+        if what == "in use":
+            taken.bind((LOOPBACK, http))
+            taken.listen()
+        if what == "warnings":
+            (tmp_path / "state").write_text("no directory")
+        with subprocess.Popen(
+            [sys.executable, "-m", "edge.cli.main", "run", "-c", str(tmp_path / "gateway.toml")],
+            *(), cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            said = process.communicate()[1]  # to its end: nobody else holds it any more
+        assert process.returncode == 1
+    assert "Traceback" not in said and said.strip()
+    assert in_session(process.pid) == []
+
+
+def test_one_that_is_told_nothing_ends_with_its_supervisor() -> None:
+    (early,) = start_early(1)
+    early.link.close()
+
+    async def ends() -> int:
+        return await asyncio.wait_for(early.wait(), 20)
+
+    assert asyncio.run(ends()) == 1
+    early.channel.close()
+
+
+def test_ctrl_c_does_not_reach_one_that_is_still_reading() -> None:
+    (early,) = start_early(1)
+    early.send_signal(signal.SIGINT)
+
+    async def answers() -> int:
+        taken = [early]
+        child = await spawn_process(0, taken)
+        assert isinstance(child, ProcessChild) and taken == []
+        child.link.send(Frame(Kind.DRAIN, {}))  # a first frame that says nothing to serve
+        return await asyncio.wait_for(child.wait(), 20)
+
+    assert asyncio.run(answers()) == 1  # it lived on, and ended over what it was told
+    end_early([])
+
+
+def test_ending_them_leaves_no_process() -> None:
+    early = start_early(2)
+    end_early(early)
+    for each in early:
+        assert isinstance(each, EarlyWorker) and not Path(f"/proc/{each.pid}").exists()
