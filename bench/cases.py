@@ -22,11 +22,15 @@ class Kind(Enum):
     IDLE = "kept connections"
     BIG = "large bodies"
     SLOW = "a 50 ms origin"
+    TLS = "h2load, over TLS"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`mode` is the load script's: plain, unique, cold, cold-unique, zipf or slow. Cached cases are warmed first."""
+    """`mode` is the load script's: plain, unique, cold, cold-unique, zipf or slow. Cached cases are warmed first.
+
+    Over TLS it is h2 or http/1.1, and `h2-paths` for a thousand paths; `streams` are those of one connection at a time.
+    """
 
     name: str
     title: str
@@ -35,6 +39,7 @@ class Case:
     mode: str = "plain"
     connections: int = 64
     cached: bool = False
+    streams: int = 1
 
 
 CASES = (
@@ -57,6 +62,13 @@ CASES = (
     Case("big", "large body up and down", "/big/", Kind.BIG),
     Case("slow-forward", "50 ms origin, no cache", "/sf/", Kind.SLOW, "slow"),
     Case("slow-cached", "50 ms origin, 90 % cacheable", "/s/", Kind.SLOW, "slow", cached=True),
+    Case("h2-hit-1k", "HTTP/2 hit 1 KiB, 16 x 10 streams", "/c/1k", Kind.TLS, "h2", 16, True, 10),
+    Case("h2-hit-1k-single", "HTTP/2 hit 1 KiB, 64 x 1 stream", "/c/1k", Kind.TLS, "h2", 64, True),
+    Case("h2-paths", "HTTP/2 hits of 1,000 paths, 16 x 10", "/c/o/", Kind.TLS, "h2-paths", 16, True, 10),
+    Case("h2-paths-single", "HTTP/2 hits of 1,000 paths, 64 x 1", "/c/o/", Kind.TLS, "h2-paths", 64, True),
+    Case("h2-hit-100k", "HTTP/2 hit 100 KiB, 16 x 10 streams", "/c/100k", Kind.TLS, "h2", 16, True, 10),
+    Case("h2-forward-1k", "HTTP/2 forward 1 KiB, 16 x 10 streams", "/f/1k", Kind.TLS, "h2", 16, False, 10),
+    Case("tls-hit-1k", "HTTP/1.1 over TLS, hit 1 KiB", "/c/1k", Kind.TLS, "http/1.1", 64, True),
 )
 
 
@@ -101,6 +113,13 @@ TARGETS = (
     Target("hit-100k", "cpu_us", 1.2, "nginx"),
     Target("browser", "cpu_us", 0.8, "nginx"),
     Target("browser", "cpu_us", 1.0, "haproxy", stretch=True),
+    Target("h2-hit-1k", "cpu_us", 0.5, "nginx"),
+    Target("h2-hit-1k-single", "cpu_us", 1.0, "nginx"),
+    Target("h2-paths", "cpu_us", 0.6, "nginx"),
+    Target("h2-paths-single", "cpu_us", 1.1, "nginx"),
+    Target("h2-hit-100k", "cpu_us", 0.9, "nginx"),
+    Target("h2-forward-1k", "cpu_us", 1.5, "nginx"),
+    Target("tls-hit-1k", "cpu_us", 1.0, "nginx"),
     Target("slow-cached", "p50_us", 0.5, "case:slow-forward"),
     Target("slow-cached", "hit_ratio", 0.9, at_least=True),
 )

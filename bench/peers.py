@@ -30,6 +30,8 @@ class Site:
     files: int
     slow: int
     sink: int
+    tls_port: int  # of those that speak TLS here (SPEAK_TLS)
+    secrets: Path  # where the run's certificate and key are
 
 
 NGINX = """
@@ -47,6 +49,9 @@ http {{
   upstream slow {{ server 127.0.0.1:{slow}; keepalive 128; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{tls} ssl http2 backlog=4096;
+    ssl_certificate {secrets}/cert.pem; ssl_certificate_key {secrets}/key.pem;
+    http2_max_concurrent_streams 128;
     location /f/ {{ proxy_pass http://files; }}
     location /u/ {{ proxy_pass http://files; }}
     location /k/ {{ proxy_pass http://files; proxy_cache store; proxy_cache_lock on; }}
@@ -115,6 +120,10 @@ EDGE = """
 [listen]
 http = ["127.0.0.1:{port}"]
 workers = 1
+http2 = {{ requests = 1000000000 }}
+[[listen.https]]
+address = "127.0.0.1:{tls}"
+certificates = [{{ cert = "{secrets}/cert.pem", key = "{secrets}/key.pem" }}]
 [limits]
 max_body = "4GiB"
 idle_timeout = "5m"
@@ -128,6 +137,7 @@ access = "{dir}/access.jsonl"
 """
 TIERS, DISK = "tiers", "disk"  # the gateway with memory and disk; with next to no memory before the disk
 GATEWAYS = (GATEWAY, TIERS, DISK)  # the first is the default one
+SPEAK_TLS = (*GATEWAYS, "nginx")
 CACHED = ("/u/", "/k/", "/c/", "/s/")
 EDGE_POOL = '[pools.{name}]\nejection = false\n[[pools.{name}.backends]]\nurl = "http://127.0.0.1:{port}"\n'
 EDGE_ROUTE = '[[routes]]\nhost = "*"\npath = "{path}"\npool = "{pool}"\n{cache}\n'
@@ -136,7 +146,7 @@ EDGE_ROUTE = '[[routes]]\nhost = "*"\npath = "{path}"\npool = "{pool}"\n{cache}\
 def _fill(text: str, site: Site) -> str:
     return text.format(
         dir=site.directory, port=site.port, spare=site.spare_port, files=site.files, slow=site.slow, sink=site.sink,
-        user=user_line(),
+        user=user_line(), tls=site.tls_port, secrets=site.secrets,
     )  # fmt: skip
 
 

@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench import big, idle, load, origin
+from bench import big, h2load, idle, load, origin
 from bench.cases import CASES, GATEWAY, KEPT, Case, Kind
 from bench.measure import cpu_seconds
-from bench.peers import GATEWAYS, PEERS, Site
+from bench.peers import GATEWAYS, PEERS, SPEAK_TLS, Site
 from bench.processes import Refused, Running, answer, free_ports
 
 Figures = dict[str, float]
@@ -26,6 +26,7 @@ Progress = Callable[[str], None]
 Work = Callable[[Case, str], Figures]
 WARM_S = 2
 NOT_FOR_NAIVE = "reads bodies whole"
+NO_TLS = "not set up with TLS here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Bench:
 
     def _start(self) -> None:
         enter = self._stack.enter_context
+        h2load.certificate(self._directory)
         enter(origin.start(self._directory, self._files, self._load_core))
         slow = [sys.executable, "-m", "bench.slow_origin", str(self._slow)]
         enter(Running("slow-origin", slow, self._directory, self._load_core)).wait_for(self._slow, "/count")
@@ -102,8 +104,8 @@ class Bench:
         self._fresh += 1
         directory = self._directory / f"{name}-{self._fresh}"
         directory.mkdir()
-        port, spare = free_ports(2)
-        site = Site(directory, port, spare, self._files, self._slow, self._sink)
+        port, spare, tls = free_ports(3)
+        site = Site(directory, port, spare, self._files, self._slow, self._sink, tls, self._directory)
         return site, self._stack.enter_context(PEERS[name].start(site, self._proxy_core))
 
     # -- cases
@@ -155,10 +157,25 @@ class Bench:
     def _warm(self, case: Case, name: str) -> Figures:
         site, _ = self._running[name]
         mode = "each" if case.mode == "zipf" else case.mode
-        if mode == "plain":
+        if mode in ("plain", "h2", "http/1.1"):
             answer(site.port, case.path)  # one fill, so that no herd meets a cold cache
-        load.run(site.port, self._shape(case, WARM_S, mode), self._load_core)
+        if case.kind is Kind.TLS:
+            self._load(case, name, WARM_S)
+        else:
+            load.run(site.port, self._shape(case, WARM_S, mode), self._load_core)
         return {}
+
+    def _load(self, case: Case, name: str, seconds: int) -> load.Load:
+        """One run of the load that the case is measured with."""
+        site, _ = self._running[name]
+        if case.kind is not Kind.TLS:
+            return load.run(site.port, self._shape(case, seconds), self._load_core)
+        if name not in SPEAK_TLS:
+            raise Refused(NO_TLS)
+        streams = h2load.Streams(
+            case.path, case.connections, case.streams, case.mode == "http/1.1", case.mode == "h2-paths"
+        )
+        return h2load.run(site.tls_port, streams, seconds, self._load_core, self._directory)
 
     def _behind(self, case: Case) -> tuple[int, int]:
         """Requests that reached the origin so far: (cacheable, not cacheable)."""
@@ -168,9 +185,9 @@ class Bench:
         return origin.requests_so_far(self._files), 0
 
     def _loaded(self, case: Case, name: str) -> Figures:
-        site, running = self._running[name]
+        _, running = self._running[name]
         behind, cpu = self._behind(case), cpu_seconds(running.pid)
-        seen = load.run(site.port, self._shape(case), self._load_core)
+        seen = self._load(case, name, self.plan.seconds)
         used = cpu_seconds(running.pid) - cpu
         after = self._behind(case)
         figures = {
