@@ -137,18 +137,18 @@ class Output:
 
     # -- bodies --------------------------------------------------------------------------------------------------------
 
-    def whole_body(self, stream_id: int, body: bytes) -> bool:
-        """Send the whole body of a new stream at once; False when that is not possible now."""
-        size = len(body)
+    def whole(self, stream_id: int, block: bytes, rest: bytes, body: bytes) -> bool:
+        """Send a whole response at once, its field block in two pieces; False when that is not possible now."""
+        size, head_size = len(body), len(block) + len(rest)
         if size > FRAME_BYTES or size > self.window or size > self._initial or self.waiting or not self.is_open:
             return False
-        if self.pending > TURN_BYTES:
+        if self.pending > TURN_BYTES or head_size > FRAME_BYTES or not size:
             return False
         self.pending += size
         self.window -= size
         self.data_frames += 1
-        self.frames.append(head(size << 8, END_STREAM, stream_id))
-        self.frames.append(body)
+        of_head = head(head_size << 8 | HEADERS, END_HEADERS, stream_id)
+        self.frames += (of_head, block, rest, head(size << 8, END_STREAM, stream_id), body)
         return True
 
     def send(self, stream: Sending, pieces: Iterable[Piece], ends: bool, trailers: bytes | None = None) -> None:

@@ -36,6 +36,7 @@ class RequestFields:
         "method",
         "path",
         "protocol",
+        "quick",
         "raw",
         "read",
         "scheme",
@@ -49,6 +50,7 @@ class RequestFields:
         self.scheme = b""
         self.authority = b""
         self.path: bytes | None = None  # None where it was cut out of the block, and comes beside
+        self.quick = False  # a GET that is sound and has no body
         self.protocol: bytes | None = None  # of an extended CONNECT (RFC 8441)
         self.raw = b""  # the lines of an HTTP/1.1 header block
         self.length: int | None = None  # what content-length says, where it is a number
@@ -63,6 +65,7 @@ def request_fields(fields: list[Field], path_apart: bool = False) -> RequestFiel
     try:
         rest = _pseudo(fields, facts, path_apart)
         facts.raw = _regular(fields[rest:], facts)
+        facts.quick = facts.method == b"GET" and not facts.length
     except _Malformed as error:
         facts.malformed = error.args[0]
     return facts

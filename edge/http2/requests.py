@@ -28,6 +28,7 @@ STRINGS_BYTES = 2 * 1024 * 1024  # of Huffman strings that were read
 STRING_LONGEST = 512
 TABLES_BYTES = 4 * 1024 * 1024  # of tables that several connections come to have
 BLOCK_LONGEST = 4096  # longer ones are never remembered
+_PATHS = frozenset((0x04, 0x14, 0x05, 0x15))  # literals without indexing that have the name from the static table
 _LEADING = 6  # fields among which `:path` is looked for: the others are pseudo-fields too
 # What a remembered block holds, measured: its facts with the grammar's, which have its bytes about four times.
 _COST_BLOCK, _COST_BYTE, _COST_ENTRY = 2600, 5, 8
@@ -40,12 +41,13 @@ _NO_PATH = -1
 class RequestReader:
     """One for a worker."""
 
-    __slots__ = ("_blocks", "_limits", "_strings", "_tables", "first_table", "remembers")
+    __slots__ = ("_blocks", "_limits", "_paths", "_strings", "_tables", "first_table", "remembers")
 
     def __init__(self, limits: ListLimits, budget: int = BUDGET_BYTES) -> None:
         self._limits = limits
         self._blocks: Generations[Block, tuple[RequestFields, Table]] = Generations(budget)
         self._strings: Generations[bytes, bytes] = Generations(STRINGS_BYTES)
+        self._paths: Generations[bytes, bytes] = Generations(STRINGS_BYTES)  # proven ones, by their literals
         self._tables: Generations[tuple[tuple[Field, ...], int], Table] = Generations(TABLES_BYTES)
         self.first_table = empty_table(DEFAULT_TABLE)  # the one of every connection at its start
         self.remembers = True  # off to compare
@@ -55,12 +57,25 @@ class RequestReader:
         ConnectionFault. Whether the facts make a request is for the caller to see (`malformed`)."""
         if not self.remembers or len(block) > BLOCK_LONGEST:
             return self._plain(block, table)
-        found = self._path_literal(block)
-        if found is None:
-            key, path = (table, _NO_PATH, block), None
+        at, proven = 0, False
+        path: bytes | None = None
+        for byte in block[:_LEADING]:
+            if byte < 128:
+                break
+            at += 1
         else:
-            start, stop, path = found
-            key = (table, start, block[:start] + block[stop:])
+            byte = 0
+        if byte in _PATHS and 255 not in block[:at] and len(block) > at + 1:
+            stop = at + 2 + (block[at + 1] & 127)
+            known_path = self._paths.get(block[at + 1 : stop])  # with its length, so that nothing that is cut fits
+            if known_path is not None:
+                path, proven = known_path[0], True
+            else:
+                path, stop = self._path(block, at)
+        if path is None:
+            key = (table, _NO_PATH, block)
+        else:
+            key = (table, at, block[:at] + block[stop:])
         known = self._blocks.get(key)
         if known is not None:
             facts, after = known[0]
@@ -73,7 +88,11 @@ class RequestReader:
             facts, after = older
         if path is None:
             return facts, facts.path, after
-        if facts.malformed or facts.size + len(path) > self._limits.size or not good_path(path, facts.method):
+        if (
+            facts.malformed
+            or facts.size + len(path) > self._limits.size
+            or not (proven or good_path(path, facts.method))
+        ):
             return self._plain(block, table)  # its fault is told as ever
         return facts, path, after
 
@@ -129,21 +148,17 @@ class RequestReader:
         """A field block that is no request's head. Raises ConnectionFault."""
         return read(block, table, self._limits, self._string)
 
-    def _path_literal(self, block: bytes) -> tuple[int, int, bytes] | None:
-        """(start, stop, value) of a `:path` literal that leaves the table alone, behind indexed fields alone."""
-        for at, byte in enumerate(block[:_LEADING]):
-            if byte >= 128:
-                if byte == 255:
-                    return None
-                continue
-            if byte not in (0x04, 0x14, 0x05, 0x15):
-                return None
-            try:
-                path, stop = string(block, at + 1, self._string)
-            except (IndexError, ConnectionFault):
-                return None  # its fault is told when the whole block is read
-            return at, stop, path
-        return None
+    def _path(self, block: bytes, at: int) -> tuple[bytes | None, int]:
+        """The value of the literal at `at`, and where it ends; None where it cannot be read."""
+        try:
+            path, stop = string(block, at + 1, self._string)
+        except (IndexError, ConnectionFault):
+            return None, 0  # its fault is told when the whole block is read
+        literal = block[at + 1 : stop]
+        short = literal[0] & 127 < 127  # its length is one byte, as whoever looks it up takes for granted
+        if short and self._paths.older(literal) is None and good_path(path, b"GET"):
+            self._paths.keep(literal, hash(literal), path, _COST_STRING + len(literal) + len(path))
+        return path, stop
 
     def _string(self, raw: bytes) -> bytes:
         """A Huffman string, from memory where it came before."""

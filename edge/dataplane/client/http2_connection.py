@@ -21,7 +21,7 @@ from edge.dataplane.client.http2_life import Http2Life
 from edge.dataplane.client.http2_stream import Stream
 from edge.dataplane.client.http2_tunnel import WEBSOCKET, TunnelStream, upgrade_headers
 from edge.dataplane.client.reading import OUTPUT, TURN
-from edge.dataplane.serve import SLASH, refuse, serve_fully
+from edge.dataplane.serve import refuse, serve_fully
 from edge.errors import BadRequest, ClientError, TooLarge
 from edge.http.grammar import RequestHeaders
 from edge.http.message import Line
@@ -30,10 +30,8 @@ from edge.http2.frames import (
     END_HEADERS,
     END_STREAM,
     FRAME_BYTES,
-    HAS_PRIORITY,
     HEADERS,
     LAST_STREAM,
-    PADDED,
     PREFACE,
     SETTINGS,
     Code,
@@ -49,8 +47,7 @@ if TYPE_CHECKING:
     from edge.cache.stored import Stored
     from edge.dataplane.client.connection import ClientConnection
 
-_REQUEST = END_HEADERS | END_STREAM
-_FORM = END_HEADERS | END_STREAM | PADDED
+_REQUEST = END_HEADERS | END_STREAM  # and nothing else: the usual request
 _TOO_LONG = (FRAME_BYTES + 1) << 8  # a frame's first word from here on is of a frame that is too long
 REQUESTS_A_TURN = 100  # of one connection, before others have their turn
 MOST_UNREAD = 16  # times `buffer_high` may wait for a client that opens streams and does not read
@@ -102,11 +99,13 @@ class Http2Connection(Http2Life):
         self.output.is_open = False
         self.worker.slow.add(self)
         self._opened_before = self.opened
+        self._checks = True
         if not any(isinstance(stream, Stream) and stream.receiving for stream in self.streams.values()):
             self.stop_reading(OUTPUT)  # who does not take answers gets no further ones
 
     def resume_writing(self) -> None:
         self.paused = False
+        self._checks = self._last_served is not None
         self.output.is_open = True
         self._progress = None
         self.start_reading(OUTPUT)
@@ -125,7 +124,9 @@ class Http2Connection(Http2Life):
                 if not self._preface(data):
                     return
                 at = len(PREFACE)
-            begin, at = at, self._frames(data, at)
+            begin, opened = at, self.opened
+            at = self._frames(data, at)
+            self.shared.streams += self.opened - opened
             if at > begin and self.fragments is None:
                 self._head_until = inf
             if at < len(data):
@@ -164,18 +165,14 @@ class Http2Connection(Http2Life):
                 break
             kind = word & 255
             try:
-                if kind == HEADERS and flags & _FORM == _REQUEST and self.fragments is None and self._settled:
+                if kind == HEADERS and flags == _REQUEST and self._between:
                     requests -= 1
-                    if not requests or self.leaving is not None:
+                    if not requests:
                         break
-                    if flags & HAS_PRIORITY:
-                        self.block(
-                            stream_id & LAST_STREAM, wire.field_block(flags, stream_id, data[at + 9 : stop]), True
-                        )
-                    else:
-                        self.block(stream_id & LAST_STREAM, data[at + 9 : stop], True)
+                    self.block(stream_id & LAST_STREAM, data[at + 9 : stop], True)
                 else:
                     self._other(kind, flags, stream_id & LAST_STREAM, data[at + 9 : stop])
+                    self._between = self.fragments is None
             except StreamFault as fault:
                 self.refuse_stream(stream_id & LAST_STREAM, fault)
             at = stop
@@ -231,11 +228,20 @@ class Http2Connection(Http2Life):
             self.skipped = range(self.last_stream + 1, stream_id)
         self.last_stream = stream_id
         self.opened += 1
-        shared.streams += 1
-        self._may_open()
+        if len(self.streams) >= self.most_streams or self.opened >= self.most_opened or self._checks:
+            self._may_open()
         if facts is None:
             self._refuse(stream_id, ends, TooLarge("request head too large", 431))
             return
+        route = None
+        if ends and facts.quick and path is not None and facts.scheme == self.scheme and worker.quick:
+            headers = facts.read.get(True) or self._headers(facts, True)
+            if headers.quick and len(path) < self._longest:
+                route = worker.router.get(headers.host, path)
+            if route is not None:
+                self._answering, self._urgency = stream_id, facts.urgency
+                if try_fast_hit(self, route, path, headers):
+                    return
         if facts.malformed or path is None:
             raise StreamFault(Code.PROTOCOL_ERROR, f"malformed_{facts.malformed}")
         if len(path) + len(facts.method) > worker.head.first_line_bytes:
@@ -246,21 +252,11 @@ class Http2Connection(Http2Life):
         if facts.protocol is not None:
             self._upgrade(stream_id, facts, path, ends)
             return
-        headers: RequestHeaders | None = facts.read.get(ends)
-        if headers is None:
-            headers = self._headers(facts, ends)
-        route = None
-        known = facts.scheme == self.scheme or self.trusted
-        if ends and headers.quick and known and worker.quick and facts.method == b"GET" and path[0] == SLASH:
-            route = worker.router.get(headers.host, path)
-            if route is not None:
-                self._answering, self._urgency = stream_id, facts.urgency
-                if try_fast_hit(self, route, path, headers):
-                    return
+        headers = facts.read.get(ends) or self._headers(facts, ends)
         stream = Stream(self, stream_id, not ends, None if ends else facts.length)
         stream.urgency = facts.urgency
         self.streams[stream_id] = stream
-        if known or facts.method == b"CONNECT":
+        if facts.scheme == self.scheme or self.trusted or facts.method == b"CONNECT":
             serve_fully(stream, facts.method, path, True, headers, route)
         else:
             refuse(stream, BadRequest("the scheme is not the connection's", 421))
@@ -332,12 +328,14 @@ class Http2Connection(Http2Life):
     def send_stored(self, stored: Stored, age: float, ttl: float) -> None:
         """The answer of a fast hit, on the stream that asked: no object is made, unless it has to wait."""
         stream_id, output, coder = self._answering, self.output, self.shared.coder
-        block = coder.head(stored.wire) + coder.hit(int(age), int(ttl))
+        head, tail = coder.head(stored.wire), coder.hit(int(age), int(ttl))
         if self.before_block:
-            block, self.before_block = self.before_block + block, b""
+            head, self.before_block = self.before_block + head, b""
         chunks = stored.chunks
-        output.head(stream_id, block, not stored.length)
-        if not stored.length or (len(chunks) == 1 and output.whole_body(stream_id, chunks[0])):
+        if len(chunks) == 1 and output.whole(stream_id, head, tail, chunks[0]):
+            return
+        output.head(stream_id, head + tail, not stored.length)
+        if not stored.length:
             return
         stream = Sending(stream_id, output.initial)
         stream.urgency = self._urgency

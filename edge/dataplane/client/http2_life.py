@@ -65,6 +65,10 @@ class Http2Life(Accepted):
         self._unsaid = 0
         self._greeted = False  # the client's preface came
         self._settled = False  # and its first SETTINGS
+        self._between = False  # after those, and in no field block: a head may come
+        self._checks = False  # whether a stream may be opened has to be looked at closely
+        self._longest = self.worker.head.first_line_bytes - len("GET")
+        self.most_streams, self.most_opened = shared.limits.streams, shared.limits.requests
         self._answering = 0  # the stream of the fast hit that is tried
         self._urgency = 0  # and of what urgency it is
         self._busy = False  # frames are being read, and all that they bring about leaves together
@@ -233,6 +237,7 @@ class Http2Life(Accepted):
         self._goodbye_at = inf
         if self._last_served is None:
             self._last_served = self.last_stream
+            self._checks = True
             self.output.frames.append(wire.goaway(self.last_stream, Code.NO_ERROR))
             self.soon()
 
@@ -240,6 +245,7 @@ class Http2Life(Accepted):
         """The client opens no further streams."""
         self._going = True
         self._goodbye_at = inf
+        self._checks = True
         if self._last_served is None:
             self._last_served = self.last_stream
         self.soon()
