@@ -18,7 +18,7 @@ from edge.control.admin.views import plain
 
 # Whole tables, or some keys of one.
 TAKEN: dict[str, frozenset[str] | None] = {
-    "listen": frozenset(("http", "https", "backlog", "trusted_proxies", "cdn_id")),
+    "listen": frozenset(("http", "https", "h2c", "http2", "backlog", "trusted_proxies", "cdn_id")),
     "limits": None,
     "admin": frozenset(("token_file", "tokens", "hosts", "metrics_open")),
     "cache": frozenset(("memory", "max_object", "min_uses")),
@@ -71,6 +71,17 @@ def _parts(value: Any, key: str) -> dict[str, Any] | None:
         named = _NAMES.get(key.rpartition(".")[2])
         return {f"{key}[{item.get(named, at) if named else at}]": item for at, item in enumerate(value)}
     return None
+
+
+def not_loaded(after: Config, running: Config) -> list[str]:
+    """Applications and hooks that the running workers have not imported."""
+    had, wants = _imported(running), _imported(after)
+    return [name for name in wants if name not in had]
+
+
+def _imported(config: Config) -> list[str]:
+    apps = [backend.app for pool in config.pools.values() for backend in pool.backends if backend.app is not None]
+    return list(dict.fromkeys((*apps, *(name for route in config.routes for name in route.hooks))))
 
 
 def pinned(after: Config, running: Config) -> tuple[Config, list[str]]:

@@ -109,9 +109,12 @@ class Listeners:
         """In use from now on."""
         self.found.update(opened)
 
-    def keep(self, addresses: Iterable[Address]) -> None:
-        """Close all others."""
+    def keep(self, addresses: Iterable[Address], backlog: int) -> None:
+        """Close all others; of these the kernel holds so many connections until they are accepted."""
         wanted = {str(address) for address in addresses}
+        for name in wanted & self.found.keys():
+            for sock in self.found[name].sockets:
+                sock.listen(backlog)
         for name in [name for name in self.found if name not in wanted]:
             self.found.pop(name).close()
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from edge.config.loader import Config, load_text
 from edge.config.types import Address
 from edge.control.admin.errors import Refusal, Unavailable
-from edge.control.comparing import Difference, differences, pinned
+from edge.control.comparing import Difference, differences, not_loaded, pinned
 from edge.control.forecast import forecast
 from edge.control.link import Refused
 from edge.control.listeners import CannotListen, Listeners
@@ -159,7 +159,7 @@ class Reloading:
         if not renewed:
             await self._commit()
         if self._listeners is not None:
-            self._listeners.keep(addresses(config))
+            self._listeners.keep(addresses(config), config.listen.backlog)
         revision = self._all.accept()
         took_ms = round((time.monotonic() - began) * 1000, 1)
         self.outcome = Outcome(time.time(), True, change.actor, [], wanted.not_applied)
@@ -255,6 +255,9 @@ def read(running: Running, text: str | None) -> Wanted:
             why = getattr(error, "strerror", None) or str(error)
             raise ConfigError([f"{running.filename}: {why}"]) from None
     config = load_text(text, running.filename)
+    if missing := not_loaded(config, running.config):
+        why = "is not loaded in the running workers: `edge upgrade` starts new ones"
+        raise ConfigError([f"{running.filename}: {name} {why}" for name in missing])
     config, not_applied = pinned(config, running.config)
     found = preflight(config, text, running.filename)
     if found.errors:
