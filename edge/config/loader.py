@@ -153,6 +153,7 @@ class Admin(Section):
     tls: Certificate | None = entry(None, "Certificate and key; then the admin listener speaks TLS alone")
     socket: FilePath | None = entry(None, "A Unix socket beside it, for its owner alone; the token is asked for too")
     hosts: Many[HostName] = entry([], "Names by which the API may be asked, beside addresses and localhost")
+    reload_on_change: bool = entry(False, "Load this file again when it changes; a mistake changes nothing")
     metrics_open: bool = entry(False, "Let /metrics be read without the token")
     connections: AtLeastOne = entry(256, "Most connections; then the one that has been silent longest makes room")
     header_timeout: Timeout = entry("10s", "For a whole request head")

@@ -20,8 +20,8 @@ from edge.control.admin.views import plain
 TAKEN: dict[str, frozenset[str] | None] = {
     "listen": frozenset(("http", "https", "h2c", "http2", "backlog", "trusted_proxies", "cdn_id")),
     "limits": None,
-    "admin": frozenset(("token_file", "tokens", "hosts", "metrics_open")),
-    "cache": frozenset(("memory", "max_object", "min_uses")),
+    "admin": frozenset(("token_file", "tokens", "hosts", "metrics_open", "reload_on_change")),
+    "cache": frozenset(("memory", "max_object", "min_uses", "eviction")),
     "geoip": None,
     "regions": None,
     "pools": None,
@@ -73,15 +73,9 @@ def _parts(value: Any, key: str) -> dict[str, Any] | None:
     return None
 
 
-def not_loaded(after: Config, running: Config) -> list[str]:
-    """Applications and hooks that the running workers have not imported."""
-    had, wants = _imported(running), _imported(after)
-    return [name for name in wants if name not in had]
-
-
-def _imported(config: Config) -> list[str]:
-    apps = [backend.app for pool in config.pools.values() for backend in pool.backends if backend.app is not None]
-    return list(dict.fromkeys((*apps, *(name for route in config.routes for name in route.hooks))))
+def starts_anew(after: Config, running: Config) -> bool:
+    """Whether something differs that a worker only reads when it starts."""
+    return after.cache.eviction != running.cache.eviction
 
 
 def pinned(after: Config, running: Config) -> tuple[Config, list[str]]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from edge.adapters.disk_awaited import awaits
 from edge.adapters.systemd import Manager
+from edge.adapters.tls import stamps
 from edge.control.fleet.opening import open_fleet
 from edge.control.instance import (
     WORKERS_FILE,
@@ -42,6 +43,7 @@ from edge.errors import EdgeError
 from edge.frames import Frame, Kind
 
 READY_S = 30.0
+WATCH_S = 0.5
 LOUD = (
     "disk.",
     "worker.",
@@ -138,6 +140,7 @@ class Gateway:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._do(self._reload("SIGHUP"), "reload"))
         loop.add_signal_handler(signal.SIGUSR2, lambda: self._do(self._upgrade("SIGUSR2"), "upgrade"))
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        self._do(self._watch(), "watch")
         if self._manager.watchdog_s is not None:
             self._do(self._feed(self._manager.watchdog_s), "watchdog")
         if await self._ready(stopping):
@@ -191,6 +194,19 @@ class Gateway:
         if self._supervisor.listeners is not None:
             self._supervisor.listeners.close()  # the workers are the last to let go: they accept what waits
         await self._supervisor.stop(limits.shutdown_grace)
+
+    async def _watch(self) -> None:
+        """Load the file again when it is another one than a moment ago and has been the same since then."""
+        file = self._supervisor.running.filename
+        seen = loaded = stamps(file)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            before, seen = seen, stamps(file)
+            if not self._supervisor.running.config.admin.reload_on_change:
+                loaded = seen
+            elif seen == before and seen not in (loaded, (None,)):
+                loaded = seen
+                await self._reload("file changed")
 
     async def _feed(self, every_s: float) -> None:
         while True:

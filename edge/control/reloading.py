@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from edge.config.loader import Config, load_text
 from edge.config.types import Address
 from edge.control.admin.errors import Refusal, Unavailable
-from edge.control.comparing import Difference, differences, not_loaded, pinned
+from edge.control.comparing import Difference, differences, pinned, starts_anew
 from edge.control.forecast import forecast
 from edge.control.link import Refused
 from edge.control.listeners import CannotListen, Listeners
@@ -144,7 +144,8 @@ class Reloading:
         wanted = await self._read(text)
         config, before = wanted.config, self._all.running.config
         running = Running(config, wanted.text, self._all.running.filename, time.time())
-        renewed = any(slot.code != wanted.code for slot in self._all.workers.holding)
+        other_code = any(slot.code != wanted.code for slot in self._all.workers.holding)
+        renewed = other_code or starts_anew(config, before)
         if renewed:
             await self._renew(running, change)
         else:
@@ -209,7 +210,7 @@ class Reloading:
             listeners.add(opened)
 
     async def _renew(self, running: Running, change: Change) -> None:
-        """New workers take over, for code is never imported a second time; or those that run serve on as before."""
+        """New workers take over: code and stores of another kind are for a start. Or those that run serve on as before."""
         whole, listeners = self._all, self._listeners
         before, opened = whole.running, {}
         if listeners is not None:
@@ -225,7 +226,7 @@ class Reloading:
             if whole.running is running:
                 whole.take_on(before, change)
             if listeners is not None:
-                listeners.keep(addresses(before.config))
+                listeners.keep(addresses(before.config), before.config.listen.backlog)
             raise NotAccepted([error.detail]) if isinstance(error, Refused) else error from None
 
     async def _commit(self) -> None:
@@ -255,9 +256,6 @@ def read(running: Running, text: str | None) -> Wanted:
             why = getattr(error, "strerror", None) or str(error)
             raise ConfigError([f"{running.filename}: {why}"]) from None
     config = load_text(text, running.filename)
-    if missing := not_loaded(config, running.config):
-        why = "is not loaded in the running workers: `edge upgrade` starts new ones"
-        raise ConfigError([f"{running.filename}: {name} {why}" for name in missing])
     config, not_applied = pinned(config, running.config)
     found = preflight(config, text, running.filename)
     if found.errors:

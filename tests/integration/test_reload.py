@@ -231,14 +231,48 @@ async def test_what_cannot_be_applied_is_named_and_keeps_its_value(
 ) -> None:
     text = toml(origins[0].port)
     gateway = await asyncio.to_thread(gateway_process, text)
-    other = text.replace('@STATE@"\n[log]', '@STATE@/elsewhere"\n[log]').replace(
-        "[pools.web]", '[cache]\neviction = "lru"\n[pools.web]'
-    )
+    other = text.replace('@STATE@"\n[log]', '@STATE@/elsewhere"\n[log]').replace("workers = 1", "workers = 2")
     found = await reload(gateway, other.replace(str(origins[0].port), str(origins[1].port)))
-    assert sorted(found["not_applied"]) == ["cache.eviction", "state.path"]
+    assert sorted(found["not_applied"]) == ["listen.workers", "state.path"]
     assert await get(gateway.http_port) == (200, b"two")
     _, shown = await api(gateway, "GET", "/v1/config")
-    assert (shown["config"]["cache"]["eviction"], shown["config"]["state"]["path"]) == (
-        "s3-fifo",
+    assert (shown["config"]["listen"]["workers"], shown["config"]["state"]["path"]) == (
+        1,
         str(gateway.directory / "state"),
     )
+
+
+async def test_new_workers_take_over_where_the_store_is_another_one(
+    gateway_process: Start, origins: list[EchoServer]
+) -> None:
+    text = toml(origins[0].port, workers=2, more='[cache]\neviction = "lru"\n')
+    gateway = await asyncio.to_thread(gateway_process, text)
+    before = gateway.children
+    load = Load(gateway.http_port)
+    asking = asyncio.create_task(load.run(8))
+    await until(lambda: load.done > 50)
+    found = await reload(gateway, text.replace('"lru"', '"fifo"'))
+    assert found["not_applied"] == []
+    await until(lambda: not set(before) & set(gateway.children))
+    seen = load.done
+    await until(lambda: load.done > seen + 50)
+    load.stop.set()
+    await asking
+    assert load.failed == []
+
+
+async def test_a_file_that_is_watched_is_loaded_when_it_changes(
+    gateway_process: Start, origins: list[EchoServer]
+) -> None:
+    quiet = toml(origins[0].port)
+    watched = quiet.replace("[admin]", "[admin]\nreload_on_change = true")
+    gateway = await asyncio.to_thread(gateway_process, watched)
+    gateway.rewrite("half a fi")
+    await until(lambda: "gateway.reload_failed actor=file changed" in gateway.log())
+    assert await get(gateway.http_port) == (200, b"one")
+    gateway.rewrite(quiet.replace(str(origins[0].port), str(origins[1].port)))
+    await until(lambda: "gateway.reloaded actor=file changed" in gateway.log())
+    assert await get(gateway.http_port) == (200, b"two")
+    gateway.rewrite("half a fi")  # the file that was loaded last says that it is not watched
+    assert (await api(gateway, "POST", "/v1/reload"))[0] == 422
+    assert gateway.log().count("reload_failed actor=file changed") == 1, gateway.log()
