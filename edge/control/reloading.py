@@ -210,7 +210,7 @@ class Reloading:
             listeners.add(opened)
 
     async def _renew(self, running: Running, change: Change) -> None:
-        """New workers take over: code and stores of another kind are for a start. Or those that run serve on as before."""
+        """New workers take over (code and stores of another kind are for a start), or those that run serve on."""
         whole, listeners = self._all, self._listeners
         before, opened = whole.running, {}
         if listeners is not None:
