@@ -4,6 +4,8 @@
 --   cold           a path that nobody asked for before; cold-unique: with such an X-Id as well
 --   zipf N s       browser-like heads of 500 bytes, 64 user agents, objects 00000..N-1 after a Zipf law
 --   each N         every object once in turn (warming)
+--   fill N            paths 1..N, one after the other; after those, again
+--   tenth N           nine in ten of those by chance, one in ten a path that nobody asked for before
 --   slow N s       browser-like heads, nine in ten on cacheable objects (c/), one in ten not (n/)
 -- Requests are made before the run, so that the run itself only looks them up; but for unique and cold, of course.
 
@@ -66,10 +68,24 @@ local function never_the_same(mode, prefix)
   end
 end
 
+-- A store that is full, with a tenth of misses.
+local function numbered(mode, n, prefix)
+  local run = string.format("%x%x", os.time(), math.floor(os.clock() * 1e6))
+  local host = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n\r\n"
+  math.randomseed(42)
+  request = function()
+    at = at + 1
+    local path = prefix .. (mode == "fill" and (at - 1) % n + 1 or math.random(n))
+    if mode == "tenth" and at % 10 == 0 then path = prefix .. run .. at end
+    return "GET " .. path .. host
+  end
+end
+
 function init(args)
   local mode, n, s, prefix = args[1] or "plain", tonumber(args[2] or 0), tonumber(args[3] or 1), wrk.path
   if mode == "plain" then return end
   if mode == "unique" or mode == "cold" or mode == "cold-unique" then return never_the_same(mode, prefix) end
+  if mode == "fill" or mode == "tenth" then return numbered(mode, n, prefix) end
   math.randomseed(42)
   local names, pick = agents(), zipf(math.max(n, 1), s)
   local count = mode == "each" and n or PREPARED

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import uvloop
@@ -86,6 +87,7 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     agent.begin(body)
     addresses = await listen(worker, config, sockets)
     agent.start()
+    worker.collector.begin(monotonic(), worker.applications is not None)
     code = worker.applications.code if worker.applications is not None else ""
     told = {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses], "code": code}
     link.send(Frame(Kind.READY, told))

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.client.http2_shared import Http2
+from edge.dataplane.worker.collector import Collector
 from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, use
 from edge.dataplane.worker.hottest import Hottest
@@ -131,6 +132,8 @@ class Worker:
         self._ticks = 0
         self.hottest = Hottest()
         self.vitals = Vitals(TICK_S)
+        self.collector = Collector()
+        self.ended_connections = 0
         self.refresh()
 
     # -- set-up ----------------------------------------------------------------------------------------------------
@@ -197,6 +200,7 @@ class Worker:
         self.slow.discard(downstream)
         if downstream in self.downstreams:
             self.downstreams.remove(downstream)
+            self.ended_connections += 1
             left = self._clients[downstream.peer] - 1
             if left:
                 self._clients[downstream.peer] = left
@@ -237,6 +241,7 @@ class Worker:
         self.hottest.take(self.log.waiting, now)
         self._part(self.log.flush)
         self.vitals.ticked(now)
+        self._part(self.collector.tick, now, len(self.downstreams), self.ended_connections)
         self._ticks += 1
         if self._ticks % GEO_TICKS == 0 and self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
