@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from kit.cachelab import HOST, Lab, from_store, head, open_lab, request, until
 from kit.client import RawClient
 from kit.origin import Pause
 
-from edge.cache.purge import Purge
+from edge.cache.purge import Kind, Purge
 from edge.cache.purge_request import parse_purge
 from edge.cache.removal import STEP
+from edge.dataplane.caching import purging
+from edge.frames import packed, unpacked
 
 FRESH = "Cache-Control: max-age=600"
 TAGS = "Surrogate-Key: shoes red"
@@ -259,3 +262,31 @@ async def test_a_client_that_purges_hears_the_whole_count() -> None:
         answer = await lab.ask(method="PURGE", target="/x")
         assert answer.body.content == b"purged 1000\n"
         assert len(lab.store.index) == 0
+
+
+async def test_a_count_that_takes_long_is_told_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "COUNT_S", 0.01)
+    async with open_lab() as lab:
+        await many(lab, 1000)
+        turns: list[Callable[[], None]] = []
+        lab.store.use_turns(turns.append)
+        purge = purging.Purging(lab.worker, Purge(Kind.TAG, b"t"))
+        told: list[int | None] = []
+        purge.then(lambda: told.append(purge.count))
+        assert not told
+        await until(lambda: told)  # though no turn came: it is in force
+        assert (told, purge.over) == ([1000], False)
+        while turns:
+            turns.pop(0)()
+        assert (told, purge.over, purge.count) == ([1000], True, 1000)
+
+
+async def test_each_response_that_a_large_purge_touched_is_told_apart_for_the_disk_tier(tmp_path: Path) -> None:
+    async with open_lab(disk=str(tmp_path)) as lab:
+        await many(lab, 1000)  # the first of them is in both tiers
+        purge = purging.Purging(lab.worker, Purge(Kind.TAG, b"t"))
+        await until(lambda: purge.over)
+        numbers = unpacked(packed(purge.marks))
+        assert len(set(zip(numbers[::2], numbers[1::2], strict=True))) == 1000
+        assert (purge.count, purge.more) == (1000, 0)
+        assert not len(lab.store.index)
