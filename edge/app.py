@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
+from mmap import mmap
 from pathlib import Path
 from ssl import SSLContext
 
@@ -20,6 +21,7 @@ from edge.adapters.geo import GeoReader
 from edge.adapters.logs import AccessLog
 from edge.adapters.secret_file import shared_secret
 from edge.adapters.service_link import service_link
+from edge.adapters.shared_memory import shared_memory
 from edge.adapters.sockets import bind
 from edge.adapters.tls import server_context
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
@@ -281,8 +283,9 @@ def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Ap
 
 def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
     """What a route does besides forwarding. Raises ConfigError for a file that cannot be used."""
+    share = tools.share
     try:
-        return compile_rules(values, tools)
+        return compile_rules(values, tools._replace(share=lambda name, size: share(f"{values.name} {name}", size)))
     except OSError as error:
         raise ConfigError([f"route {values.name}: {error.filename}: {error.strerror}"]) from None
     except ValueError as error:
@@ -296,6 +299,10 @@ def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
         if worker.store is not None:
             worker.store.events.append({"kind": "rules.warning", "evidence": text})
 
+    def share(name: str, size: int) -> mmap | None:
+        alone = config.listen.workers == 1
+        return None if alone else shared_memory(Path(config.state.path) / "limits", name, size)
+
     return Tools(
         read=lambda path: (folder / path).read_bytes(),
         dial=service_link,
@@ -303,6 +310,7 @@ def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
         copy=send_copy,
         secret=lambda: shared_secret(Path(config.state.path) / "affinity.key"),
         warn=warn,
+        share=share,
     )
 
 

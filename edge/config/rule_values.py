@@ -20,11 +20,6 @@ from edge.config.types import (
     shown,
 )
 
-try:
-    import re2
-except ImportError:  # an extra: without it no pattern is accepted
-    re2 = None
-
 PLACEHOLDER = re.compile(r"\{\{|\{([a-z_]+)(?::([A-Za-z0-9!#$%&'*+.^_`|~-]+))?\}")
 PLACEHOLDERS = (
     "authority",
@@ -118,7 +113,7 @@ def parse_pattern(value: object) -> str:
     """A regular expression that runs in linear time (RE2)."""
     if not isinstance(value, str) or not value or not value.isascii():
         raise ValueError(f'must be a regular expression such as "^/v[0-9]+/", got {shown(value)}')
-    if re2 is None:
+    if find_spec("re2") is None:
         raise ValueError("needs google-re2, which never runs away: pip install 'streamgate[regex]'")
     compile_pattern(value)
     return value
@@ -126,6 +121,8 @@ def parse_pattern(value: object) -> str:
 
 def compile_pattern(text: str) -> Any:
     """The pattern over bytes. Raises ValueError."""
+    import re2  # here, for most files have no pattern
+
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False

@@ -142,9 +142,7 @@ class RateLimit(Section):
     rate: Rate = entry(..., 'Requests in a time, such as "100/s", "60/m", "1000/h"')
     burst: AtLeastOne | None = entry(None, "How many may come at once; left out: the number in rate")
     by: LimitBy = entry("client", '"client" (IPv6 by /64), "header:<name>", "cookie:<name>" or "route" as a whole')
-    clients: AtLeastOne = entry(
-        65536, "How many are known at once in each worker, 16 bytes each; who owes least gives way"
-    )
+    clients: AtLeastOne = entry(65536, "How many are known at once, 16 bytes each; who owes least gives way")
 
 
 class Concurrency(Section):
@@ -201,7 +199,7 @@ class RouteRules(Section):
     match: Match | None = entry(None, "Conditions besides host and path; the first route that fits serves")
     allow: Many[Cidr] = entry([], "Client networks that are served (403 for others); empty = all")
     deny: Many[Cidr] = entry([], "Client networks that are not served (403)")
-    rate_limit: RateLimit | None = entry(None, "How often a client may ask, in each worker")
+    rate_limit: RateLimit | None = entry(None, "How often a client may ask, of all workers together")
     concurrency: Concurrency | None = entry(None, "How many requests may run at once, in each worker")
     auth: Auth | None = entry(None, "Who may ask: a password, a token, a service that knows")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")

@@ -20,6 +20,16 @@ WORKER_MODULE = "edge.cli.worker"
 MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
+# Of all workers, for they share tables of what they hash (`adapters.shared_memory`); nobody else knows it.
+HASH_SEED = str(int.from_bytes(os.urandom(4), "big") or 1)
+
+
+def environment() -> dict[str, str]:
+    """What a worker's process is given: nothing of the service manager's, which speaks with the supervisor."""
+    own = {name: value for name, value in os.environ.items() if name not in MANAGER}
+    return {**own, "PYTHONHASHSEED": HASH_SEED}
+
+
 class EarlyWorker:
     """One of them, and our ends of its link and of the channel for sockets."""
 
@@ -35,7 +45,7 @@ class EarlyWorker:
                     [sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(other.fileno())],
                     pass_fds=[theirs.fileno(), other.fileno()],
                     stdin=subprocess.DEVNULL,
-                    env={name: value for name, value in os.environ.items() if name not in MANAGER},
+                    env=environment(),
                 )
         finally:
             signal.signal(signal.SIGINT, before)

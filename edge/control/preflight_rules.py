@@ -10,8 +10,6 @@ from pathlib import Path
 
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
-from edge.dataplane.rules.passwords import PasswordFile
-from edge.dataplane.rules.tokens import parsed
 
 
 def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str, bool]]:
@@ -25,13 +23,22 @@ def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str,
                 yield key, f"{why}: errors are answered plainly", False
         auth = route.auth
         if auth is not None and auth.basic is not None:
-            yield from _unread(folder / auth.basic, ("routes", at, "auth", "basic"), PasswordFile)
+            yield from _unread(folder / auth.basic, ("routes", at, "auth", "basic"), passwords)
         if auth is not None and auth.jwt is not None and "://" not in auth.jwt.jwks:
             yield from _unread(folder / auth.jwt.jwks, ("routes", at, "auth", "jwt", "jwks"), key_set)
 
 
+def passwords(text: str, name: str) -> None:
+    """Raises ValueError for a line that cannot be used."""
+    from edge.dataplane.rules.passwords import PasswordFile
+
+    PasswordFile(text, name)
+
+
 def key_set(text: str, name: str) -> None:
     """Raises ValueError for what holds no key."""
+    from edge.dataplane.rules.tokens import parsed
+
     if not parsed(text.encode(), shared=True):
         raise ValueError(f"{name}: has no key that can be used")
 

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from edge.adapters.sockets import send_sockets
-from edge.control.early import WORKER_MODULE, EarlyWorker
+from edge.control.early import WORKER_MODULE, EarlyWorker, environment
 from edge.control.link import Link, LinkLost, Progress, Refused, connect
 from edge.frames import Frame, Kind
 
@@ -374,6 +374,7 @@ async def spawn_process(index: int, early: list[EarlyWorker]) -> Child:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(other.fileno())),
             pass_fds=[theirs.fileno(), other.fileno()],
+            env=environment(),
             stdin=asyncio.subprocess.DEVNULL,
         )
     return ProcessChild(process, await connect(ours), channel)

@@ -254,7 +254,7 @@ async def test_explain_shows_each_rule_and_the_pool_of_who_comes_back(
     found = await gateway.on_loop(lambda: explain(gateway.worker, body))
     assert {row["rule"]: row["does"] for row in found["rules"]} == {
         "access": "192.0.2.1 may pass",
-        "rate_limit": "5/s, burst 5, by client: 5 left in the worker that was asked",
+        "rate_limit": "5/s, burst 5, by client: 5 left",
         "split": "canary, by cookie",
         "strip_prefix, rewrite": "asks for /x",
         "request_headers": "remove x-who; X-Who: 192.0.2.1",

@@ -9,20 +9,8 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Protocol
-
-try:
-    import brotli
-except ImportError:  # the extra `compress`
-    brotli = None
-try:
-    from isal import isal_zlib
-except ImportError:  # five times as fast as zlib; the same format
-    isal_zlib = None  # type: ignore[assignment]
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 GZIP = 31  # zlib's word for the gzip format
 WINDOW_LOG = 18  # of streams: 256 KiB
@@ -40,16 +28,30 @@ class Coder(Protocol):
 
 def available() -> tuple[str, ...]:
     """What is installed, best first."""
-    return tuple(name for name in KNOWN if name != "br" or brotli is not None)
+    return tuple(name for name in KNOWN if name != "br" or find_spec("brotli") is not None)
+
+
+def _brotli() -> Any:
+    import brotli  # the extra `compress`; here, for a start without it has no use for it
+
+    return brotli
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 def whole(name: str, level: int | None, data: bytes) -> bytes:
     """A whole body in one coding. Lets go of the interpreter lock while it works."""
     chosen = USUAL_LEVELS[name] if level is None else min(level, HIGHEST[name])
     if name == "br":
-        return bytes(brotli.compress(data, quality=chosen, lgwin=22))
+        return bytes(_brotli().compress(data, quality=chosen, lgwin=22))
     if name == "zstd":
-        return bytes(zstd.compress(data, chosen))
+        return bytes(_zstd().compress(data, chosen))
     coder = _gzip(chosen)
     return bytes(coder.compress(data) + coder.flush())
 
@@ -59,9 +61,10 @@ def stream(name: str, level: int | None, flushes: bool) -> Coder:
     higher level than the usual one is for whole bodies alone."""
     chosen = min(level or USUAL_LEVELS[name], USUAL_LEVELS[name])
     if name == "br":
-        made = brotli.Compressor(quality=chosen, lgwin=WINDOW_LOG)
+        made = _brotli().Compressor(quality=chosen, lgwin=WINDOW_LOG)
         return _Stream(made.process, made.flush if flushes else None, made.finish)
     if name == "zstd":
+        zstd = _zstd()
         level_key, window_key = zstd.CompressionParameter.compression_level, zstd.CompressionParameter.window_log
         options: dict[int, int] = {level_key: chosen, window_key: WINDOW_LOG}
         coder = zstd.ZstdCompressor(options=options)
@@ -71,9 +74,11 @@ def stream(name: str, level: int | None, flushes: bool) -> Coder:
 
 
 def _gzip(level: int) -> Any:
-    if isal_zlib is not None:
-        return isal_zlib.compressobj(min(3, (level + 2) // 4), isal_zlib.DEFLATED, GZIP)
-    return zlib.compressobj(level, zlib.DEFLATED, GZIP)
+    if find_spec("isal") is None:
+        return zlib.compressobj(level, zlib.DEFLATED, GZIP)
+    from isal import isal_zlib  # five times as fast as zlib; the same format
+
+    return isal_zlib.compressobj(min(3, (level + 2) // 4), isal_zlib.DEFLATED, GZIP)
 
 
 class _Stream:

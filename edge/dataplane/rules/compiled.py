@@ -18,24 +18,20 @@ from edge.dataplane.rules.access import Access
 from edge.dataplane.rules.answers import TEXT, Redirect
 from edge.dataplane.rules.answers import Respond as FixedAnswer
 from edge.dataplane.rules.asked import Asked
-from edge.dataplane.rules.authentication import BasicAuth
 from edge.dataplane.rules.bodies import Bodies, Page
 from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.delivery import Delivery
-from edge.dataplane.rules.forward_auth import ForwardAuth
 from edge.dataplane.rules.headers import HeaderEdit
-from edge.dataplane.rules.limits import Concurrency
+from edge.dataplane.rules.limits import Concurrency, Share
 from edge.dataplane.rules.limits import RateLimit as RateLimiter
 from edge.dataplane.rules.locations import Locations
 from edge.dataplane.rules.matching import Match, compiled
 from edge.dataplane.rules.mirror import Mirror, Send
 from edge.dataplane.rules.outbound import Outbound
-from edge.dataplane.rules.passwords import PasswordFile
 from edge.dataplane.rules.service import Service
 from edge.dataplane.rules.shares import Affinity, Split
 from edge.dataplane.rules.steps import Step, explained
 from edge.dataplane.rules.target import TargetRule
-from edge.dataplane.rules.tokens import JwtAuth, Keys
 from edge.ports import Link
 
 
@@ -48,6 +44,7 @@ class Tools(NamedTuple):
     copy: Send  # to a shadow pool
     secret: Callable[[], bytes]  # the same in all workers
     warn: Callable[[str], None]
+    share: Share  # memory of all workers, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
     if values.allow or values.deny:
         steps.append(Access(values.allow, values.deny))
     if values.rate_limit is not None:
-        steps.append(_rate_limit(values.rate_limit))
+        steps.append(_rate_limit(values.rate_limit, tools.share))
     if values.concurrency is not None:
         steps.append(Concurrency(values.concurrency.per_client, values.concurrency.total))
     if values.auth is not None:
@@ -117,18 +114,28 @@ def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _rate_limit(values: RateLimit) -> RateLimiter:
+def _rate_limit(values: RateLimit, share: Share) -> RateLimiter:
     count, seconds = values.rate
     unit = {1.0: "s", 60.0: "m", 3600.0: "h", 86400.0: "d"}[seconds]
-    return RateLimiter(f"{count}/{unit}", count / seconds, values.burst or count, values.by, values.clients)
+    limit = f"{count}/{unit}"
+    return RateLimiter(limit, count / seconds, values.burst or count, values.by, values.clients, share)
 
 
 def _auth(values: Auth, tools: Tools) -> Step:
     if values.basic is not None:
+        from edge.dataplane.rules.authentication import (
+            BasicAuth,  # here and below: a start has no use for what no route has
+        )
+        from edge.dataplane.rules.passwords import PasswordFile
+
         text = tools.read(values.basic).decode("utf-8", "replace")
         return BasicAuth(PasswordFile(text, values.basic), values.realm)
     if values.forward is not None:
+        from edge.dataplane.rules.forward_auth import ForwardAuth
+
         return ForwardAuth(_service(values.forward, values.timeout, tools), values.copied, tools.forwarding)
+    from edge.dataplane.rules.tokens import JwtAuth, Keys
+
     token = values.jwt
     assert token is not None  # one of the three is given
     if "://" in token.jwks:

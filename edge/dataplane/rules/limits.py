@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from math import ceil
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge.cache.key import cookies
 from edge.errors import Denied, NoBackend
@@ -105,6 +105,81 @@ class RateTable:
         return max(0, int(self.burst - owed_s / self._every + 1e-6))
 
 
+class Memory(Protocol):
+    """Bytes that several workers see."""
+
+    def find(self, sought: bytes, start: int, end: int, /) -> int: ...
+    def __setitem__(self, place: slice, value: bytes, /) -> None: ...
+
+
+class SharedTable(RateTable):
+    """The same in memory of all workers, marks first: they hash alike. Two that write one slot at once may forget one
+    request, no more; a time that nobody can owe is what such a moment, or an earlier boot, left."""
+
+    __slots__ = ("_full", "_memory", "_places")
+
+    def __init__(self, per_s: float, burst: int, slots: int, memory: Callable[[int], Memory | None]) -> None:
+        """Raises OSError where there is no such memory."""
+        super().__init__(per_s, burst, WAYS)
+        buckets = 1
+        while buckets * WAYS < slots:
+            buckets *= 2
+        found = memory(SLOT_BYTES * buckets * WAYS)
+        if found is None:
+            raise OSError("no memory to share")
+        self._buckets, self._memory = buckets, found
+        self._places = memoryview(found)[8 * buckets * WAYS :].cast("d")  # type: ignore[arg-type]
+        self._full = burst * self._every + 1e-6
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes of memory, always."""
+        return SLOT_BYTES * len(self._places)
+
+    def take(self, key: str | bytes, now: float) -> float:
+        """As `RateTable.take`."""
+        mark = hash(key) or 1
+        raw, first, times = mark.to_bytes(8, "little", signed=True), (mark & (self._buckets - 1)) * WAYS, self._places
+        at = self._find(raw, first)
+        if at >= 0:
+            due = times[at]
+            if due < now or due - now > self._full:
+                due = now
+            elif due - now > self.slack + 1e-9:
+                return now + self.slack - due
+        else:
+            window = times[first : first + WAYS].tolist()
+            at, due = first + window.index(min(window)), now
+            self._memory[8 * at : 8 * at + 8] = raw
+        times[at] = due = due + self._every
+        return due - now
+
+    def _find(self, raw: bytes, first: int) -> int:
+        """The slot of a mark in its bucket; -1: it has none."""
+        find, end = self._memory.find, 8 * (first + WAYS)
+        at = find(raw, 8 * first, end)
+        while at >= 0 and at & 7:  # bytes of two marks
+            at = find(raw, at + 1, end)
+        return at >> 3
+
+    def owed(self, key: str | bytes, now: float) -> float:
+        """As `RateTable.owed`."""
+        mark = hash(key) or 1
+        at = self._find(mark.to_bytes(8, "little", signed=True), (mark & (self._buckets - 1)) * WAYS)
+        return max(0.0, self._places[at] - now) if at >= 0 else 0.0
+
+
+Share = Callable[[str, int], Memory | None]  # a name, a size
+
+
+def table_of(per_s: float, burst: int, slots: int, name: str, share: Share) -> RateTable:
+    """A table that all workers see, or one of this worker's own where that cannot be."""
+    try:
+        return SharedTable(per_s, burst, slots, lambda size: share(name, size))
+    except OSError:
+        return RateTable(per_s, burst, slots)
+
+
 Key = Callable[["Asked"], str | bytes]
 
 
@@ -153,10 +228,13 @@ class RateLimit:
 
     name = "rate_limit"
 
-    def __init__(self, text: str, per_s: float, burst: int, by: str, slots: int) -> None:
+    def __init__(
+        self, text: str, per_s: float, burst: int, by: str, slots: int, share: Share = lambda name, size: None
+    ) -> None:
         self._text = f"{text}, burst {burst}, by {by}"
         self._key = key_by(by)
-        self._table = RateTable(per_s, burst, slots if by != "route" else WAYS)
+        slots = slots if by != "route" else WAYS
+        self._table = table_of(per_s, burst, slots, f"{self._text}, {slots} slots", share)
         self._slots = slots
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
 
@@ -178,7 +256,7 @@ class RateLimit:
     def explain(self, asked: Asked) -> str:
         """For people."""
         left = self._table.left(self._table.owed(self._key(asked), monotonic()))
-        return f"{self._text}: {left} left in the worker that was asked"
+        return f"{self._text}: {left} left"
 
 
 class Concurrency:

@@ -6,14 +6,7 @@ crypt, plain text) are refused with the line that has them.
 
 from __future__ import annotations
 
-try:
-    import bcrypt
-except ImportError:  # the extra `auth`
-    bcrypt = None  # type: ignore[assignment]
-try:
-    import argon2
-except ImportError:
-    argon2 = None  # type: ignore[assignment]
+from importlib.util import find_spec
 
 LONGEST = 1024  # of a password: hashing is not to be made expensive by whoever asks
 _NOBODY = b"$2b$10$SLQesMykFPVFJf.CEDRQ8ON1B0mYVa98/vANHldmpDGF4ocuIkK32"  # of no password that anybody has
@@ -50,20 +43,22 @@ class PasswordFile:
 def unusable(hashed: str) -> str | None:
     """Why a hash is not accepted; None when it is."""
     if hashed.startswith(("$2y$", "$2b$", "$2a$")):
-        return "needs bcrypt: pip install 'streamgate[auth]'" if bcrypt is None else None
+        return "needs bcrypt: pip install 'streamgate[auth]'" if find_spec("bcrypt") is None else None
     if hashed.startswith("$argon2"):
-        return "needs argon2-cffi: pip install 'streamgate[auth]'" if argon2 is None else None
+        return "needs argon2-cffi: pip install 'streamgate[auth]'" if find_spec("argon2") is None else None
     return "its hash is too weak or unknown: make it with htpasswd -B (bcrypt), or with argon2"
 
 
 def _matches(hashed: bytes, password: bytes) -> bool:
     if hashed.startswith(b"$argon2"):
+        import argon2  # as bcrypt below: the extra `auth`
+
         try:
             return bool(argon2.PasswordHasher().verify(hashed.decode(), password))
-        except argon2.exceptions.VerificationError:
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
-        except argon2.exceptions.InvalidHashError:
-            return False
+    import bcrypt
+
     try:
         return bcrypt.checkpw(password[:72], hashed)  # what htpasswd hashes of a longer one, too
     except ValueError:

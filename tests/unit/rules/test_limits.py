@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dataplane.rules.limits import RateTable, client_key
+from edge.dataplane.rules.limits import RateTable, SharedTable, client_key
+
+Make = Callable[[float, int, int], RateTable]
 
 
 class Model:
@@ -28,10 +32,15 @@ class Model:
 STEPS = st.lists(st.tuples(st.integers(0, 700), st.sampled_from("abcdef")), max_size=80)
 
 
-@settings(max_examples=200)
-@given(st.sampled_from([1, 2, 4, 16, 64]), st.integers(1, 8), STEPS)
-def test_it_is_the_model(per_s: int, burst: int, steps: list[tuple[int, str]]) -> None:
-    table, model, now = RateTable(per_s, burst, 4096), Model(per_s, burst), Fraction(1)
+def shared(per_s: float, burst: int, slots: int) -> RateTable:
+    return SharedTable(per_s, burst, slots, bytearray)
+
+
+@pytest.mark.parametrize("make", [RateTable, shared])
+@settings(max_examples=150)
+@given(per_s=st.sampled_from([1, 2, 4, 16, 64]), burst=st.integers(1, 8), steps=STEPS)
+def test_it_is_the_model(make: Make, per_s: int, burst: int, steps: list[tuple[int, str]]) -> None:
+    table, model, now = make(per_s, burst, 4096), Model(per_s, burst), Fraction(1)
     for pause, key in steps:
         now += Fraction(pause, 1024)
         allowed = model.take(key, now)
@@ -44,10 +53,11 @@ def test_it_is_the_model(per_s: int, burst: int, steps: list[tuple[int, str]]) -
             return
 
 
-@settings(max_examples=100)
-@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 200)), max_size=300))
-def test_a_small_table_is_only_more_lenient(steps: list[tuple[int, int]]) -> None:
-    table, model, now = RateTable(4, 2, 8), Model(4, 2), Fraction(1)
+@pytest.mark.parametrize("make", [RateTable, shared])
+@settings(max_examples=75)
+@given(steps=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 200)), max_size=300))
+def test_a_small_table_is_only_more_lenient(make: Make, steps: list[tuple[int, int]]) -> None:
+    table, model, now = make(4, 2, 8), Model(4, 2), Fraction(1)
     size = table.size_bytes
     for pause, key in steps:
         now += Fraction(pause, 1024)
@@ -57,8 +67,9 @@ def test_a_small_table_is_only_more_lenient(steps: list[tuple[int, int]]) -> Non
     assert table.size_bytes == size == 8 * 16
 
 
-def test_a_flood_of_keys_takes_no_more_memory() -> None:
-    table = RateTable(10, 5, 1 << 12)
+@pytest.mark.parametrize("make", [RateTable, shared])
+def test_a_flood_of_keys_takes_no_more_memory(make: Make) -> None:
+    table = make(10, 5, 1 << 12)
     size = table.size_bytes
     for number in range(100_000):
         table.take(str(number), 1.0 + number * 1e-6)
@@ -70,3 +81,10 @@ def test_a_client_of_ipv6_is_its_64() -> None:
     assert client_key("::ffff:192.0.2.1") == "192.0.2.1" == client_key("192.0.2.1")
     assert client_key("unix") == "unix"
     assert client_key("fe80::1%eth0") == client_key("fe80::2%eth1")
+
+
+def test_two_workers_count_together_and_what_nobody_can_owe_is_forgotten() -> None:
+    memory = bytearray(16 * 64)
+    one, other = (SharedTable(1, 3, 64, lambda size: memory) for _ in range(2))
+    assert [table.take("a", 10.0) > 0 for table in (one, other, one, other)] == [True, True, True, False]
+    assert other.take("a", 5000.0) > 0 and one.take("a", 10.0) > 0, "a clock that was set back by a boot"
