@@ -12,7 +12,8 @@ from typing import Annotated
 
 from pydantic import PlainValidator, model_validator
 
-from edge.config.rule_values import OneCookie, RequestField
+from edge.config.names import OneCookie
+from edge.config.rule_values import RequestField
 from edge.config.types import (
     Duration,
     FilePath,

@@ -60,6 +60,14 @@ def parse_argument(value: object) -> str:
     return _as_sent(value, unescape=False)
 
 
+def parse_one_argument(value: object) -> str:
+    """The name of a query argument."""
+    found = parse_argument(value)
+    if "*" in found:
+        raise ValueError(f"is one name and takes no pattern, got {shown(value)}")
+    return found
+
+
 def parse_hash_on(value: object) -> str:
     """What consistent hashing looks at."""
     form = r"path|client|(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -110,4 +118,6 @@ Argument = Annotated[str, PlainValidator(parse_argument), Kind("name or glob")]
 HashOn = Annotated[str, PlainValidator(parse_hash_on), Kind("text")]
 HeaderName = Annotated[str, PlainValidator(_name("a field name", lower=True)), Kind("field name")]
 CookieName = Annotated[str, PlainValidator(_name("a cookie name", glob=True)), Kind("name or glob")]
+OneCookie = Annotated[str, PlainValidator(_name("a cookie name")), Kind("cookie name")]
+OneArgument = Annotated[str, PlainValidator(parse_one_argument), Kind("argument name")]
 Method = Annotated[str, PlainValidator(_name("a method such as GET", instead=" (left out = all)")), Kind("method")]

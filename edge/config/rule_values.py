@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
-from edge.config.names import Argument, CookieName
 from edge.config.positions import nearest
 from edge.config.types import (
     Kind,
@@ -212,12 +211,6 @@ def _not_host(name: str) -> str:
     return name
 
 
-def _no_glob(value: str) -> str:
-    if "*" in value:
-        raise ValueError(f"is one name and takes no pattern, got {shown(value)}")
-    return value
-
-
 def _by_name(value: object) -> object:
     """Names in a table of fields are the same in any case."""
     if isinstance(value, dict):
@@ -245,5 +238,3 @@ OtherField = Annotated[RequestField, AfterValidator(_not_host)]
 Fields = Annotated[dict[RequestField, TemplateText], BeforeValidator(_by_name)]
 MoreFields = Annotated[dict[OtherField, TemplateText], BeforeValidator(_by_name)]
 AnswerFields = Annotated[dict[ResponseField, TemplateText], BeforeValidator(_by_name)]
-OneCookie = Annotated[CookieName, AfterValidator(_no_glob)]
-OneArgument = Annotated[Argument, AfterValidator(_no_glob)]

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edge.config.auth import Auth
 from edge.config.cache import Switch
-from edge.config.names import Method, PathPrefix
+from edge.config.names import Method, OneArgument, OneCookie, PathPrefix
 from edge.config.rule_values import (
     COMPRESSED_TYPES,
     GROUP,
@@ -25,8 +25,6 @@ from edge.config.rule_values import (
     LimitBy,
     MediaType,
     MoreFields,
-    OneArgument,
-    OneCookie,
     OtherField,
     Pattern,
     Rate,
