@@ -17,7 +17,7 @@ def shared_secret(path: Path) -> bytes:
     """The secret in a file, which is made where it is not there. Raises OSError."""
     for _ in range(TRIES):
         try:
-            found = path.read_bytes()
+            found = _read(path)
         except FileNotFoundError:
             found = _made(path)
         if len(found) == SIZE:
@@ -26,10 +26,18 @@ def shared_secret(path: Path) -> bytes:
     raise OSError(0, "is not a secret of this gateway", str(path))
 
 
+def _read(path: Path) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.read(file, SIZE + 1)
+    finally:
+        os.close(file)
+
+
 def _made(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
-    secret, mine = os.urandom(SIZE), path.with_suffix(f".{os.getpid()}")
-    file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    secret, mine = os.urandom(SIZE), path.with_suffix(f".{os.urandom(8).hex()}")
+    file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(file, secret)
         os.fsync(file)

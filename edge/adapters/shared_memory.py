@@ -27,7 +27,7 @@ def shared_memory(folder: Path, name: str, size: int) -> mmap.mmap | None:
             if not old.name.startswith(f"{run}-"):
                 with suppress(OSError):  # another worker may have been first
                     old.unlink()
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, size)  # or a full disk would end the process at a write
             return mmap.mmap(file, size)

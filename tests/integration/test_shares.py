@@ -264,3 +264,17 @@ async def test_explain_shows_each_rule_and_the_pool_of_who_comes_back(
     assert (found["route"]["pool"], found["cache"]["verdict"]) == ("canary", "hit")
     denied = await gateway.on_loop(lambda: explain(gateway.worker, {**body, "client": "10.0.0.1"}))
     assert denied["rules"][0] == {"rule": "access", "does": "10.0.0.1 is refused (403)"}
+
+
+async def test_a_purge_of_a_url_takes_what_is_kept_apart_too(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway, main, canary = await split(
+        "cookie:c", origins, edge, "cache = true\npurge_methods = true\ncompress = true"
+    )
+    client = await raw_client(gateway.port)
+    for _ in range(2):
+        for name in ("canary", "origin"):
+            assert (await ask(client, "/x", f"Cookie: c={name}", "Accept-Encoding: gzip")).status == 200
+        assert (await ask(client, "/x", method="PURGE")).body.content == b"purged 2\n"
+    assert (len(main.requests), len(canary.requests)) == (2, 2)
