@@ -6,7 +6,7 @@ rooms is named here by what is asked of it, so that everybody may know a route a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -148,6 +148,7 @@ class Route:
     bodies: Bodies | None = None  # pages and codings
     affinity: Affinity | None = None  # to which backend a client comes back
     members: tuple[Route, ...] = ()  # the same route before other pools (`split`, `mirror`)
+    dress: Callable[[bytes], bytes] | None = None  # makes a stored head this route's
     coded: CodedForms | None = None  # of what is stored, where the route compresses
     apart: bytes = b""  # what keeps its stored responses from those of other routes for the same URI
 
@@ -222,6 +223,7 @@ class Route:
         does = self.does
         self.match, self.steps, self.outbound, self.delivery = does.match, does.steps, does.outbound, does.delivery
         self.services = does.services()
+        self.dress = None if self.delivery is None else self.delivery.dress
         self.looks = bool(self.internal or self.methods or not does.plain)
         self.bodies, self.affinity = does.bodies, does.affinity
         if self.bodies is not None and self.bodies.compression is not None:

@@ -59,6 +59,7 @@ path = "/coded"
 pool = "p"
 cache = { default_ttl = "1h" }
 compress = { min = "1B" }
+response_headers = { set = { X-Fixed = "1" }, add = { X-More = "2" }, remove = ["ETag"] }
 [[routes]]
 path = "/ruled"
 pool = "p"

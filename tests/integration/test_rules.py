@@ -402,3 +402,19 @@ async def test_a_host_that_is_filled_in_is_a_host(
     _, client = await proxy(route='cache = false\nrequest_headers = { set = { Host = "{header:X-To}" } }')
     await ask(client, "/", f"X-To: {given}")
     assert [value for name, value in origin.requests[0].fields if name.lower() == b"host"] == [wanted]
+
+
+async def test_a_hit_with_fixed_lines_is_as_quick_and_as_right_as_any(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    origin.default = (FRESH.replace(b"Server: org", b"Server: org\r\nX-More: 0"),)
+    rule = 'response_headers = { set = { X-Set = "1" }, add = { X-More = "2" }, remove = ["Server"] }'
+    gateway, client = await proxy(route=rule)
+    seen = []
+    for quick in (True, True, False, True):
+        await gateway.on_loop(lambda quick=quick: setattr(gateway.worker, "quick", quick))
+        found = await ask(client, "/x")
+        seen.append([line for line in found.fields if line[0] not in (b"Date", b"Age", b"Cache-Status")])
+        assert found.body.content == b"ok"
+    assert seen[1] == seen[2] == seen[3] and sorted(seen[0]) == sorted(seen[1])
+    assert (b"X-Set", b"1") in seen[1] and not any(name == b"Server" for name, _ in seen[1])
+    assert [value for name, value in seen[1] if name == b"X-More"] == [b"0", b"2"]
+    assert len(origin.requests) == 1 and gateway.worker.router.routes[0].meter.hits == 2

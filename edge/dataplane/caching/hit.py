@@ -86,7 +86,7 @@ def _send_stored(
     length = sum(len(each) if isinstance(each, bytes) else each[1] - each[0] for each in chunks)
     exchange.status = status
     age = b"Age: %d\r\n" % stored.age(now)
-    head = (stored.wire, age) if found.kind is Kind.FULL else (status_line(status), fields.encode() + age)
+    head = (stored.wire, age) if found.kind is Kind.FULL else (status_line(status) + fields.encode(), age)
     if stored.file is None or not chunks:
         write(exchange, stored, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
     else:

@@ -89,7 +89,7 @@ def compile_rules(values: RouteRules, tools: Tools) -> RuleSet:
         _steps(values, tools),
         _delivery(values, affinity),
     )
-    plain = match is None and not steps and values.response_headers is None
+    plain = match is None and not steps and (delivery is None or delivery.is_plain)
     return RuleSet(match, steps, _outbound(values), delivery, plain, _bodies(values, tools), affinity)
 
 

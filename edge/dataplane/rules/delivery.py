@@ -5,6 +5,7 @@ One rule: it acts when a head is written and never before: what is stored and wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from edge.dataplane.rules.asked import Asked
@@ -40,6 +41,17 @@ class Delivery:
         """For people."""
         return [] if self._edit is None else [{"rule": "response_headers", "does": self._edit.explain(asked)}]
 
+    @property
+    def dress(self) -> Callable[[bytes], bytes] | None:
+        """What makes the head of a hit, where that needs no more than the stored lines; None: there is nothing to do,
+        or more than that (`is_plain`)."""
+        return self._edit.dressed if self._edit is not None and self._edit.is_fixed else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a hit needs no more than the stored lines."""
+        return self._edit is None or self._edit.is_fixed
+
     def head(self, asked: Delivered, wire: bytes, own: bytes, region: bytes) -> bytes:
         """A whole response head as this client gets it: `wire` came from an origin or the store, `own` are
         lines made for this request, the empty one at their end."""
@@ -49,7 +61,7 @@ class Delivery:
         if self.affinity is not None and asked.head_at:
             told += self.affinity.lines(asked, asked.served_by.partition(b'"')[0])
         if edit is None:
-            return b"%b%b%b\r\n" % (wire, lines, told)
+            return b"%b%b%b\r\n" % (wire, told, lines)
         if edit.gone:
             wire, lines = edit.kept(wire), without(lines, edit.gone)
-        return b"%b%b%b%b\r\n" % (wire, lines, told, edit.lines(asked, region))
+        return b"%b%b%b%b\r\n" % (wire, edit.lines(asked, region), told, lines)

@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 
 
 REMEMBERED = 512
+DRESSED = 4096  # heads of stored responses
+GATEWAYS = frozenset((b"age", b"cache-status"))  # lines of a hit that are not stored
 
 
 class HeaderEdit:
     """`set`, `add` and `remove` of one direction."""
 
-    __slots__ = ("_added", "_fixed", "_known", "gone")
+    __slots__ = ("_added", "_dressed", "_fixed", "_known", "gone")
 
     def __init__(self, to_set: Mapping[str, str], to_add: Mapping[str, str], to_remove: Iterable[str]) -> None:
         lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
         self.gone = tuple(sorted({name.lower().encode() for name in (*to_set, *to_remove)}))
         self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
+        self._dressed: dict[bytes, bytes] = {}
         self._known: dict[bytes, bytes] = {}  # lines that came before, without those that go
         self._added = tuple((name, each) for name, each in lines if each.fixed is None)
 
@@ -52,6 +55,20 @@ class HeaderEdit:
         names = {name.lower() for name, _ in self._added}
         filled = [(name, each.fill(asked, asked.own_id()).strip(b" \t")) for name, each in self._added]
         return fields.without(names).plus(*((name, value) for name, value in filled if value))
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a stored head always becomes the same one, and what the gateway puts to it stays."""
+        return not self._added and GATEWAYS.isdisjoint(self.gone)
+
+    def dressed(self, wire: bytes) -> bytes:
+        """A stored head with fixed lines set, added and removed; remembered, for it is written again and again."""
+        found = self._dressed.get(wire)
+        if found is None:
+            if len(self._dressed) >= DRESSED:
+                self._dressed.clear()
+            self._dressed[wire] = found = without(wire, self.gone) + self._fixed
+        return found
 
     def lines(self, asked: Asked, region: bytes = b"") -> bytes:
         """The lines that are set and added. A value that turns out empty makes no line."""
