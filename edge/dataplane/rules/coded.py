@@ -60,19 +60,19 @@ class CodedForms:
         mark = stored.key if not stored.vary else b"%b %b" % (stored.key, stored.variant)
         if self._plain.get(mark) == stored.received_at:
             return stored
+        coding = self.rule.wanted(exchange)
+        key = b"" if coding is None else b"%b z:%b:%b" % (stored.key, coding.encode(), stored.variant)
+        kept = self._kept(store, stored, key) if key else None
+        if kept is not None:
+            return kept
         fields = stored.head.fields
         if not self.rule.suits(stored.status, fields, stored.length) or stored.length > LARGEST:
             if len(self._plain) >= REMEMBERED:
                 self._plain.clear()
             self._plain[mark] = stored.received_at
             return stored
-        coding = self.rule.wanted(exchange)
         if coding is None:
             return changed(stored, varied(stored.wire, fields))
-        key = b"%b z:%b:%b" % (stored.key, coding.encode(), stored.variant)
-        kept = self._kept(store, stored, key)
-        if kept is not None:
-            return kept
         if stored.file is None and stored.length <= (AT_ONCE if self.rule.is_quick else SLOWLY):
             return self._keep(store, stored, key, coding, self.rule.whole(coding, b"".join(stored.chunks)))
         if key not in self._pending and len(self._pending) >= WAITING:
