@@ -72,7 +72,7 @@ async def open_pair(server: RedisProcess, extra: str = "", rules: str = "", url:
         config = load_text(toml, "lab.toml")
         worker = build(config)
         bound = await listen(worker, config)
-        follow(worker, {"load": {"history": "h1234567", "whole": 0, "position": 0, "purges": []}, **STEP})
+        follow(worker, {"load": {"history": "0123456789abcdef", "whole": 0, "position": 0, "purges": []}, **STEP})
         labs.append(Lab(worker, origin, bound[0][1]))
     try:
         yield Pair(labs, server)

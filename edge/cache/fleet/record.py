@@ -27,8 +27,8 @@ from edge.http.grammar import TOKEN
 
 MAGIC = b"EDF\x01"  # the last byte is the format
 SEAL_BYTES = 16
-HISTORY_BYTES = 8
-_FIXED = struct.Struct(">B8sQdI")  # kind, history, position, offset, length of the key
+HISTORY_BYTES = 16  # of its name; shorter ones are filled up
+_FIXED = struct.Struct(">B16sQdI")  # kind, history, position, offset, length of the key
 _HEAD_BYTES = len(MAGIC) + SEAL_BYTES + _FIXED.size
 _RESPONSE, _NAMES = 0, 1
 MAX_NAMES = 32

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edge.cache.fleet.record import SharedEntry, shifted
+from edge.cache.fleet.record import HISTORY_BYTES, SharedEntry, shifted
 from edge.cache.purge import Kind, Purge, PurgeLog, base_of
 from edge.cache.stored import Stored
 
@@ -43,7 +43,7 @@ class FleetView:
 
     def load(self, history: bytes, whole: int, position: int, purges: Iterable[StreamPurge]) -> None:
         """Begin with what the stream holds: all purges after `whole`, up to `position`."""
-        self.history, self.position = history, position
+        self.history, self.position = history.ljust(HISTORY_BYTES, b"\0")[:HISTORY_BYTES], position
         self._log = PurgeLog()
         self._log.floor = whole << 32
         for each in purges:

@@ -25,17 +25,19 @@ def response(body: bytes = b"hello", **changes: Any) -> Stored:
 
 
 def entry(stored: Stored | None = None, **changes: Any) -> SharedEntry:
-    return replace(SharedEntry(KEY, b"12345678", 7, 1.5, stored if stored is not None else response()), **changes)
+    return replace(
+        SharedEntry(KEY, b"0123456789abcdef", 7, 1.5, stored if stored is not None else response()), **changes
+    )
 
 
 def test_an_entry_comes_back_as_it_was() -> None:
     found = FORM.loads(FORM.dumps(entry()))
     assert isinstance(found, SharedEntry) and found.stored is not None
-    assert (found.key, found.history, found.position, found.offset_s) == (KEY, b"12345678", 7, 1.5)
+    assert (found.key, found.history, found.position, found.offset_s) == (KEY, b"0123456789abcdef", 7, 1.5)
     before = response()
     for name in Stored.__slots__:
         assert getattr(found.stored, name) == getattr(before, name), name
-    names = SharedEntry(KEY, b"12345678", 7, 0.0, None, (b"accept", b"accept-language"))
+    names = SharedEntry(KEY, b"0123456789abcdef", 7, 0.0, None, (b"accept", b"accept-language"))
     assert FORM.loads(FORM.dumps(names)) == names
 
 
