@@ -18,6 +18,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame
 from inprocess import Gateway, StartEdge, edge_toml, until
 from kit.http2 import FrameClient, Http2Client, read_some, request_head
 from kit.origin import OK, Pause, ScriptedOrigin, Step
+from kit.ports import free_port
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -312,7 +313,7 @@ async def test_alpn_chooses(protocols: str, origin: ScriptedOrigin, edge: StartE
     cert.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
     cert.private_key_pem.write_to_path(tmp_path / "k.pem")
     pair = f'{{ cert = "{tmp_path}/c.pem", key = "{tmp_path}/k.pem" }}'
-    https = f'[[listen.https]]\naddress = "127.0.0.1:0"\nprotocols = {protocols}\ncertificates = [{pair}]'
+    https = f'[[listen.https]]\naddress = "127.0.0.1:{free_port()}"\nprotocols = {protocols}\ncertificates = [{pair}]'
     gateway = await edge(edge_toml(origin.port, listen=f'http = ["127.0.0.1:0"]\n{https}'))
     context = ssl.create_default_context()
     authority.configure_trust(context)

@@ -122,7 +122,6 @@ class StreamExchange(Exchange):
         self.expected = length
         self.begin(wire, lines, True, not chunks)
         if chunks and not self.ended:
-            self.bytes_out = length
             self.downstream.body(chunks, True)
 
     def body(self, data: bytes) -> None:
