@@ -6,8 +6,7 @@ never imports aiohttp's server into a worker.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from edge.adapters.app_server import AppServer
     from edge.adapters.hook_loading import HookFunctions
     from edge.adapters.loop_watchdog import Blocked, LoopWatchdog
-    from edge.adapters.memory_link import MemoryLink
     from edge.dataplane.worker.worker import Worker
 
 NOTHING_GIVEN: Mapping[str, object] = MappingProxyType({})
@@ -60,6 +58,7 @@ class Applications:
         # Only a worker that runs one pays for it.
         from edge.adapters.app_server import AppServer, AppUnusable, as_application, find
         from edge.adapters.hook_loading import as_hook
+        from edge.adapters.inner_link import InnerLink
 
         self.worker: Worker = None  # type: ignore[assignment]
         self._head, self._memo = head, memo
@@ -84,7 +83,7 @@ class Applications:
             raise ConfigError(problems)
         names = [*(f"{APP} {name}" for name in named(config)), *(f"{HOOKS} {name}" for name in hooked(config))]
         self.code = code_of(names, folders(config.python_path, filename))  # which code is loaded
-        self._onward = self.link(lambda: asyncio.Protocol(), TIMEOUTS)  # never connects by itself: see `_dial`
+        self._inner = InnerLink(TIMEOUTS, head, memo)
 
     def _hook(self, name: str, functions: HookFunctions) -> Hook:
         faults = self._faults[name] = Faults(name, self._tell)
@@ -151,31 +150,24 @@ class Applications:
         server = self._servers[name]
         return AppLink(server.protocol, timeouts, self._head, self._memo, server.faults, time_limit)
 
-    def link(self, make: Callable[[], asyncio.Protocol], timeouts: Timeouts) -> MemoryLink:
-        """A link in memory."""
-        from edge.adapters.memory_link import MemoryLink
-
-        return MemoryLink(make, timeouts, self._head, self._memo)
-
     # -- what applications ask -------------------------------------------------------------------------------------
 
     def _view(self, sink: Any, faults: Faults) -> Onward:
-        return Onward(sink, faults.app, self._front, self._dial, self._tell, faults)
+        return Onward(sink, faults.app, self._dial, self._tell, faults)
 
     def _tell(self, kind: str, facts: dict[str, Any]) -> None:
         self.worker.tell(kind, facts)
 
-    def _front(self, asked_by: tuple[bytes, ...]) -> ClientConnection:
-        downstream = ClientConnection(self.worker)
-        downstream.asked_by = asked_by
-        return downstream
-
-    def _dial(self, downstream: ClientConnection, client: str) -> Connection:
+    def _dial(self, asked_by: tuple[bytes, ...], client: str) -> Connection:
         """A connection to the gateway itself, in the name of this client."""
+        from edge.adapters.inner_link import InnerConnection
         from edge.adapters.memory_transport import join
-        from edge.adapters.upstream_connection import UpstreamConnection
 
-        connection = UpstreamConnection(self._onward)
-        self._onward.connections.add(connection)
-        join(connection, downstream, server_extra={"peername": (client, 0)})
+        connection = self._inner.take_for(client)
+        if connection is None:
+            downstream = ClientConnection(self.worker)
+            connection = InnerConnection(self._inner, client, downstream)
+            self._inner.connections.add(connection)
+            join(connection, downstream, server_extra={"peername": (client, 0)})
+        connection.gateway.asked_by = asked_by
         return connection

@@ -1,4 +1,4 @@
-"""The outermost middleware of an application: what a handler does wrong becomes one clear answer, one event, one count.
+"""Around all requests of an application: what a handler does wrong becomes one clear answer, one event, one count.
 
     raises, returns nothing, announces another length     500 with the request id; after its head: the connection ends
     takes longer than the time limit                      504; after its head: the connection ends
@@ -23,7 +23,7 @@ from edge.adapters.memory_link import CONNECTION
 from edge.adapters.memory_transport import MemoryTransport
 from edge.sdk import CURRENT, Edge, FetchLoop
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]  # of a request, routed or not
 View = Callable[[Any, Faults], Edge]
 
 
@@ -36,18 +36,14 @@ class _Wrong(Exception):
 
 
 class Guard:
-    """Around all requests of one application."""
+    """Around all requests of one application; `handler` is the application's own way to answer one."""
 
-    def __init__(self, faults: Faults, view: View) -> None:
+    def __init__(self, faults: Faults, view: View, handler: Handler) -> None:
         self.faults = faults
         self._view = view
+        self._handler = handler
 
-    def middleware(self) -> Any:
-        """It, as aiohttp takes it."""
-        web.middleware(self.around.__func__)  # type: ignore[attr-defined]  # marks the function, as a decorator would
-        return self.around
-
-    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def around(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
         server = request.transport
         connection = None if server is None else server.get_extra_info(CONNECTION)
@@ -57,17 +53,13 @@ class Guard:
         faults = self.faults
         seen = self._view(connection.sink, faults)
         CURRENT.set(seen)
-        connection.begins(server, seen.request_id)
+        connection.begins(server, seen)
         faults.requests += 1
         faults.running += 1
         well = False
         try:
             limit = connection.app.time_limit
-            answer = await (
-                self._in_time(request, handler, connection, limit)
-                if limit
-                else self._answer(request, handler, connection)
-            )
+            answer = await (self._in_time(request, connection, limit) if limit else self._answer(request, connection))
             well = True
             return answer
         except web.HTTPException:
@@ -77,12 +69,10 @@ class Guard:
             faults.running -= 1
             connection.ends(well)
 
-    async def _in_time(
-        self, request: web.Request, handler: Handler, connection: AppConnection, limit: float
-    ) -> web.StreamResponse:
+    async def _in_time(self, request: web.BaseRequest, connection: AppConnection, limit: float) -> web.StreamResponse:
         try:
             async with asyncio.timeout(limit) as scope:
-                return await self._answer(request, handler, connection)
+                return await self._answer(request, connection)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -91,13 +81,12 @@ class Guard:
         text = f"the application took too long, request {connection.request_id}\n"
         return await self._instead(request, 504, text)
 
-    async def _answer(self, request: web.Request, handler: Handler, connection: AppConnection) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, connection: AppConnection) -> web.StreamResponse:
         """The handler's answer, sent."""
         raised: web.HTTPException | None = None
-        request_id = connection.request_id
         try:
             try:
-                answer: Any = await handler(request)
+                answer: Any = await self._handler(request)
             except web.HTTPException as error:
                 answer = raised = error
             _check(request, answer)
@@ -105,24 +94,24 @@ class Guard:
             await answer.write_eof()
         except FetchLoop as error:
             connection.told = True
-            self.faults.add(LOOP, request_id, str(error))
-            return await self._instead(request, 508, f"{error}, request {request_id}\n")
+            self.faults.add(LOOP, connection.request_id, str(error))
+            return await self._instead(request, 508, f"{error}, request {connection.request_id}\n")
         except Exception as error:
             server = request.transport
             if server is None or server.is_closing():  # nobody listens: who left, or what closed it, the link knows
                 raise ConnectionResetError("the connection has ended") from error
             connection.told = True
             if isinstance(error, _Wrong):
-                self.faults.add(error.fault, request_id, str(error))
+                self.faults.add(error.fault, connection.request_id, str(error))
             else:
-                self.faults.raised(error, request_id)
-            return await self._instead(request, 500, f"internal error, request {request_id}\n")
+                self.faults.raised(error, connection.request_id)
+            return await self._instead(request, 500, f"internal error, request {connection.request_id}\n")
         if raised is not None:
             raise raised  # it is out already; aiohttp wants it raised, not returned
         return answer  # type: ignore[no-any-return]
 
     @staticmethod
-    async def _instead(request: web.Request, status: int, text: str) -> web.StreamResponse:
+    async def _instead(request: web.BaseRequest, status: int, text: str) -> web.StreamResponse:
         """An answer of the gateway's; with a head out already, the end of the connection: no cut body looks whole."""
         if request.writer.output_size:
             raise ConnectionResetError("the answer broke off")
@@ -135,7 +124,7 @@ class Guard:
         return answer
 
 
-def _check(request: web.Request, answer: Any) -> None:
+def _check(request: web.BaseRequest, answer: Any) -> None:
     """Raises _Wrong for what must not be sent."""
     if not isinstance(answer, web.StreamResponse):
         raise _Wrong(NO_RESPONSE, f"the handler returned {type(answer).__name__}, which is no response")

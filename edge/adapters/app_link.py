@@ -20,6 +20,7 @@ from edge.errors import Repeat, ResponseIncomplete, UpstreamError
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
 from edge.ports import Timeouts
+from edge.sdk import Edge
 
 _UNANSWERED = (Phase.HEAD, Phase.LENGTH, Phase.CHUNKED, Phase.CLOSE)
 
@@ -34,12 +35,12 @@ class AppBroke(UpstreamError):
 class AppConnection(UpstreamConnection):
     """One connection to an application. `begins` and `ends` are its guard's to call."""
 
-    __slots__ = ("_closed", "_parked", "_server", "_unsettled", "handling", "request_id", "told")
+    __slots__ = ("_closed", "_parked", "_seen", "_server", "_unsettled", "handling", "told")
 
     def __init__(self, link: AppLink) -> None:
         super().__init__(link)
         self.handling = False
-        self.request_id = ""
+        self._seen: Edge | None = None  # the request, as the application sees it
         self._server: MemoryTransport | None = None
         self._parked = False  # the answer was whole before the handler ended
         self._unsettled = False  # the handler has ended, and its answer is on the way
@@ -52,10 +53,15 @@ class AppConnection(UpstreamConnection):
         assert isinstance(self.link, AppLink)
         return self.link
 
-    def begins(self, server: MemoryTransport, request_id: str) -> None:
+    @property
+    def request_id(self) -> str:
+        """Of the request that the handler works on, or worked on last."""
+        return "" if self._seen is None else self._seen.request_id
+
+    def begins(self, server: MemoryTransport, seen: Edge) -> None:
         """The handler begins; `server` is its end of the connection."""
         self.handling, self.told = True, False
-        self._server, self.request_id = server, request_id
+        self._server, self._seen = server, seen
 
     def ends(self, well: bool) -> None:
         """The handler has ended; `well`: by returning."""

@@ -99,7 +99,7 @@ class AppServer:
             raise AppUnusable(f"{name}: has run already, and can but once; name a function that makes it")
         self.name = name
         self.faults = Faults(name, tell)
-        application.middlewares.insert(0, Guard(self.faults, view).middleware())
+        self._view = view
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -115,6 +115,9 @@ class AppServer:
         try:
             async with asyncio.timeout(STARTUP_S):
                 await self._runner.setup()
+                server = self._runner.server
+                assert server is not None
+                server.request_handler = Guard(self.faults, self._view, server.request_handler).around
         except TimeoutError:
             raise AppUnusable(f"{self.name}: did not start within {STARTUP_S:g} s") from None
         except Exception as error:

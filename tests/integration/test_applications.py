@@ -103,7 +103,7 @@ async def test_it_asks_the_gateway_onward_and_purges(site: Gateway, session: aio
 async def test_a_loop_ends_with_508(path: str, wanted: str, site: Gateway, session: aiohttp.ClientSession) -> None:
     status, text = await ask(session, site, path)
     assert status == 508 and text.startswith(wanted)
-    await until(lambda: not site.worker.downstreams or len(site.worker.downstreams) == 1)
+    await until(lambda: site.in_flight == 0)
 
 
 async def test_subrequests_are_bounded(site: Gateway, session: aiohttp.ClientSession) -> None:
@@ -270,3 +270,24 @@ async def test_what_it_did_is_counted(edge: StartEdge, session: aiohttp.ClientSe
     text = exposition(totals, lambda: ()).decode()
     assert 'edge_app_faults_total{app="site_under_test:app",fault="raised"} 2' in text
     assert 'edge_app_own_total{app="site_under_test:app",name="seen"} 5' in text
+
+
+async def test_subrequests_of_a_client_keep_to_its_own_connections(
+    edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    text = toml().replace("[listen]", '[listen]\ntrusted_proxies = ["127.0.0.0/8"]')
+    gateway = await edge(text)
+    for _ in range(2):
+        for number in range(1, 101):
+            await ask(session, gateway, "/onward", headers={"X-Forwarded-For": f"192.0.2.{number}"})
+    log = await gateway.log(400)
+    by_id: dict[str, set[str]] = {}
+    for first, second in zip(log[::2], log[1::2], strict=True):
+        assert {first["target"], second["target"]} == {"/stored", "/onward"}
+        assert first["client"] == second["client"]
+        by_id.setdefault(first["client"], set()).add(first["id"])
+    assert len(by_id) == 100
+    assert 60 <= len(gateway.worker.downstreams) <= 66  # as many as are kept, and the session's own
+    for _ in range(50):
+        await ask(session, gateway, "/onward", headers={"X-Forwarded-For": "192.0.2.200"})
+    assert len(gateway.worker.downstreams) <= 66

@@ -29,7 +29,6 @@ from edge.sdk import FetchError, FetchLoop
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from edge.dataplane.client.connection import ClientConnection
     from edge.dataplane.exchange import Exchange
 
 MAX_DEPTH = 4
@@ -41,7 +40,7 @@ _OURS = frozenset(("connection", "content-length", "transfer-encoding", "host", 
 
 _OF_CONNECTION = frozenset(("connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade"))
 
-Dial = Callable[["ClientConnection", str], Connection]
+Dial = Callable[[tuple[bytes, ...], str], Connection]
 Tell = Callable[[str, dict[str, Any]], None]
 
 
@@ -55,28 +54,43 @@ class Counts(Protocol):
 class Onward:
     """One request of an application (`edge.sdk.Edge`). `sink` is who waits for the application's answer."""
 
-    def __init__(
-        self,
-        sink: Any,
-        app: str,
-        downstream: Callable[[tuple[bytes, ...]], ClientConnection],
-        dial: Dial,
-        tell: Tell,
-        counts: Counts,
-    ) -> None:
-        fetch = getattr(sink, "fetch", sink)  # a hedge stands for its fetch
-        exchange: Exchange = fetch.exchange
-        self._exchange = exchange
+    def __init__(self, sink: Any, app: str, dial: Dial, tell: Tell, counts: Counts) -> None:
+        self._fetch = fetch = getattr(sink, "fetch", sink)  # a hedge stands for its fetch
+        self._exchange: Exchange = fetch.exchange
         self._app = app
-        self._counts = counts
-        self._front, self._dial, self._tell = downstream, dial, tell
+        self._dial, self._tell, self._counts = dial, tell, counts
         self._fetches = 0
-        self.client = exchange.client_text()
-        self.request_id = exchange.request_id.decode()
-        self.route = exchange.routed.name
-        self.pool = exchange.routed.pool.name
-        self.region = "" if fetch.backend is None else fetch.backend.region
-        self.scheme = exchange.downstream.scheme.decode()
+
+    @property
+    def client(self) -> str:
+        """The client's address."""
+        return self._exchange.client_text()
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self._exchange.own_id().decode()
+
+    @property
+    def route(self) -> str:
+        """The route's name."""
+        return self._exchange.routed.name
+
+    @property
+    def pool(self) -> str:
+        """The pool's name."""
+        return self._exchange.routed.pool.name
+
+    @property
+    def region(self) -> str:
+        """Of the backend that the application stands for."""
+        backend = self._fetch.backend
+        return "" if backend is None else str(backend.region)
+
+    @property
+    def scheme(self) -> str:
+        """Of the client's connection."""
+        return self._exchange.downstream.scheme.decode()
 
     @property
     def country(self) -> str:
@@ -103,7 +117,7 @@ class Onward:
         self._fetches += 1
         if self._fetches > MAX_FETCHES:
             raise FetchError(f"more than {MAX_FETCHES} subrequests of one request")
-        answer = Answer(self._dial(self._front(chain), self.client))
+        answer = Answer(self._dial(chain, self.client))
         await answer.ask(head, method == "HEAD", body)
         return answer
 
@@ -134,7 +148,7 @@ def request_text(
     method: str, target: str, host: str, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes]
 ) -> bytes:
     """A request head. Raises ValueError for what could be read in two ways; the gateway's grammar judges the rest."""
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     for name, value in headers.items():
         if name.lower() in _OURS:
             raise ValueError(f"{name} is the gateway's to say")
@@ -153,8 +167,8 @@ class Answer:
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
-        self.headers: dict[str, str] = {}
-        self.fields: list[tuple[str, str]] = []
+        self._facts: ResponseFacts | None = None
+        self._headers: dict[str, str] | None = None
         self._connection = connection
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._more = asyncio.Event()
@@ -193,6 +207,24 @@ class Answer:
         connection.upload_ends()
 
     # -- edge.sdk.Fetched ------------------------------------------------------------------------------------------
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """One value for each name."""
+        found = self._headers
+        if found is None:
+            found = self._headers = {}
+            for name, value in self._facts.fields.lines if self._facts is not None else ():
+                key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+                found[key] = f"{found[key]}, {text}" if key in found else text
+        return found
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Each line, but for those of the connection and the length."""
+        lines = self._facts.fields.lines if self._facts is not None else ()
+        named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in lines]
+        return [(name, value) for name, value in named if name.lower() not in _OF_CONNECTION]
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body in pieces. Raises FetchError when it breaks off."""
@@ -266,11 +298,7 @@ class Answer:
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """The final head."""
         self.status = facts.status
-        for name, value in facts.fields.lines:
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-            if key not in _OF_CONNECTION:
-                self.fields.append((name.decode("latin-1"), text))
+        self._facts = facts
         if not self._begun.done():
             self._begun.set_result(None)
         if body:
