@@ -129,6 +129,12 @@ class Applications:
         for server in self._servers.values():
             await server.stop()
 
+    async def probe(self, name: str, path: str, host: str, timeout_s: float) -> dict[str, Any]:
+        """Ask an application's health path. Raises KeyError for one that does not run here."""
+        from edge.app_probe import ask
+
+        return await ask(self.backend_link(name, TIMEOUTS), self.worker, path, host, timeout_s)
+
     def words(self) -> dict[str, dict[str, int]]:
         """What each was asked, did wrong and counted itself."""
         found: dict[str, dict[str, int]] = {"app_requests": {}, "app_faults": {}, "app_blocked_ms": {}, "app_own": {}}

@@ -200,6 +200,9 @@ class Service(Protocol):
     def code(self) -> str:
         """Which code is loaded."""
 
+    async def probe(self, name: str, path: str, host: str, timeout_s: float) -> dict[str, Any]:
+        """How one of them is. Raises KeyError for one that does not run here."""
+
     def words(self) -> Mapping[str, Mapping[str, int]]:
         """What it counted so far, by name and word; words of several labels are joined by a tab."""
 

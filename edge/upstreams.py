@@ -53,8 +53,7 @@ def pool_runtimes(config: Config, turns: Turns, lasting: Lasting) -> dict[str, P
     runtimes = {}
     for name, pool in config.pools.items():
         backends = [
-            Backend(backend_spec(name, each), pool.health is not None and each.app is None, ejection(pool))
-            for each in pool.backends
+            Backend(backend_spec(name, each), pool.health is not None, ejection(pool)) for each in pool.backends
         ]
         settings = BalanceSettings(ejection(pool), pool.slow_start, pool.fail_open)
         pure = Pool(name, backends, pool.balance, settings, seeded())

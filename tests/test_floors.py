@@ -21,7 +21,7 @@ FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
     ("ports",),
     ("dataplane", "adapters"),
     ("control", "sidecar"),
-    ("cli app applications upstreams worker_reload testing __main__",),
+    ("cli app app_probe applications upstreams worker_reload testing __main__",),
 )
 IMPURE = "asyncio aiohttp uvloop socket ssl time os pathlib random threading logging".split()  # noqa: SIM905
 PURE_FLOORS = range(4)

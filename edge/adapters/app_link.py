@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import inf
 
 from edge.adapters.app_faults import CLOSED, LATE, LENGTH, Faults
+from edge.adapters.backend_link import BackendLink
 from edge.adapters.memory_link import MemoryLink
 from edge.adapters.memory_transport import MemoryTransport
 from edge.adapters.upstream_connection import Phase, UpstreamConnection
@@ -141,6 +142,12 @@ class AppLink(MemoryLink):
             return
         connection.settled()
         super().give_back(connection)
+
+    def renew(self, other: BackendLink) -> bool:
+        if not (isinstance(other, AppLink) and super().renew(other)):
+            return False
+        self.time_limit = other.time_limit
+        return True
 
     def tick(self, now: float) -> None:
         """Expire what missed its deadline, and tell of it when it is the application that did."""

@@ -24,7 +24,7 @@ NOWHERE = Peer("localhost", 0)
 class MemoryLink(BackendLink):
     """Connections whose other end is what `make` gives: a protocol of a server in this process."""
 
-    __slots__ = ("_joined", "_make")
+    __slots__ = ("_joined", "make")
 
     def __init__(
         self,
@@ -36,19 +36,19 @@ class MemoryLink(BackendLink):
     ) -> None:
         super().__init__(peer, timeouts, limits, memo)
         self._name = None  # nothing to look up
-        self._make = make
+        self.make = make  # the other end of a new connection
         self._joined: dict[UpstreamConnection, Connector] = {}  # made, and not handed over yet
 
     def renew(self, other: BackendLink) -> bool:
         """As for any link; another server is spoken to in another way."""
-        return isinstance(other, MemoryLink) and self._make == other._make and super().renew(other)
+        return isinstance(other, MemoryLink) and self.make == other.make and super().renew(other)
 
     def connect(self, waiter: Connector, timeout: float) -> None:
         """A new connection, on the next turn of the loop; there is nothing to wait for."""
         self._retired = False
         loop = asyncio.get_running_loop()
         try:
-            server = self._make()
+            server = self.make()
         except Exception:  # such as a server that has ended; the waiter must hear
             loop.call_soon(waiter.on_failed, ConnectFailed("the application takes no connections"))
             return

@@ -199,6 +199,7 @@ def dev(target: str, config: Path | None, listen: str | None) -> None:
     app, config, asked = wanted(target, config, listen)
     session = Session(app, config, asked)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored, as with `&`
     try:
         if session.start():
             _say(f"{app.name} on {', '.join(f'http://{each}/' for each in session.addresses)} (Ctrl-C ends it)")

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
@@ -42,6 +42,7 @@ class ProbeKind(Enum):
 
     HTTP = "http"  # ask and look at the answer
     TCP = "tcp"  # connect, no more; also where the backend speaks TLS
+    # An application is asked by its workers: see `ProbeTarget.ask`.
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class ProbeTarget:
     body: str = ""  # text that the body must hold
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    ask: Callable[[ProbeTarget], Awaitable[Answer]] | None = field(default=None, repr=False, compare=False)
 
     def same_address(self, other: ProbeTarget) -> bool:
         """Whether what is known of one is known of the other."""
@@ -81,6 +83,8 @@ class _Unwell(Exception):
 
 async def probe(target: ProbeTarget) -> Answer:
     """Ask once. Never raises but for cancellation, and leaves nothing open."""
+    if target.ask is not None:
+        return await target.ask(target)
     started = monotonic()
     stage = ["connecting"]
     try:
@@ -172,6 +176,17 @@ async def _body(reader: asyncio.StreamReader, facts: ResponseFacts) -> bytes:
         if chunks.done:
             break
     return bytes(found[: min(wanted, BODY_BYTES)])
+
+
+def judged(target: ProbeTarget, status: int, body: bytes, seconds: float) -> Answer:
+    """What an answer that came another way says."""
+    if status not in target.expect:
+        return Answer(False, seconds, f"status {status}")
+    try:
+        _judge(body, target.body)
+    except _Unwell as error:
+        return Answer(False, seconds, str(error))
+    return Answer(True, seconds, f"status {status} in {seconds * 1000:.1f} ms")
 
 
 def _judge(body: bytes, text: str) -> None:

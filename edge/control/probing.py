@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Hashable
+from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 from edge.adapters.tls import client_context, stamps
@@ -18,6 +20,7 @@ from edge.config.loader import Config
 from edge.config.routing import APP_SCHEME
 from edge.config.routing import Health as HealthConfig
 from edge.config.routing import Pool as PoolConfig
+from edge.control.app_probes import ask_workers
 from edge.control.membership import Key
 from edge.control.probes import ProbeKind, Prober, ProbeTarget
 from edge.control.supervisor import Supervisor
@@ -84,12 +87,13 @@ class Probing:
         states: dict[Key, ProbeState] = {}
         for key, entry in self._supervisor.routing.membership.backends.items():
             pool = self._pools.get(key[0])
-            if (
-                pool is None or pool.health is None or entry.spec.scheme == APP_SCHEME
-            ):  # its worker runs, or is replaced
+            if pool is None or pool.health is None:
                 continue
             tls = self._context(key[0], pool) if entry.spec.scheme == "https" else None
-            targets[key] = target = probe_target(key, entry.spec, pool, tls)
+            target = probe_target(key, entry.spec, pool, tls)
+            if entry.spec.scheme == APP_SCHEME:
+                target = replace(target, ask=partial(ask_workers, self._supervisor.workers))
+            targets[key] = target
             known, settings = self._states.get(key), probe_settings(pool.health)
             if known is None or not self._targets[key].same_address(target):
                 known = ProbeState(settings)

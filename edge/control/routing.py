@@ -20,7 +20,6 @@ from edge.balance.latency import Ewma
 from edge.balance.regions import Failback, FailoverSettings, Mode, RegionHealth, RouteNeed, RoutingView
 from edge.balance.simulate import BackendNow, Snapshot
 from edge.config.loader import Config
-from edge.config.routing import APP_SCHEME
 from edge.config.routing import Pool as PoolConfig
 from edge.control.changes import By, changes
 from edge.control.membership import BackendEntry, Key, Membership, Route
@@ -75,8 +74,7 @@ class Routing:
         """A backend's live state."""
         found = self._live.get(key)
         if found is None:
-            entry = self.membership.backends.get(key)
-            probed = self.pools[key[0]].probed and (entry is None or entry.spec.scheme != APP_SCHEME)
+            probed = self.pools[key[0]].probed
             found = self._live[key] = Live(Health.UNKNOWN if probed else Health.HEALTHY, since=self.wall())
         return found
 

@@ -142,6 +142,9 @@ class Agent:
         if frame.kind is Kind.WARM:
             self._run(self._warm(frame), "warm")
             return
+        if frame.kind is Kind.ASK and frame.body.get("what") == "probe":
+            self._run(self._probe(frame), "probe")
+            return
         if frame.kind is Kind.PREPARE or frame.kind is Kind.COMMIT:
             swapped = frame.kind is Kind.PREPARE or self._swap(frame)
             if swapped:
@@ -331,6 +334,20 @@ class Agent:
     def _reopen(self, body: dict[str, Any]) -> None:
         """Log rotation."""
         self.worker.log.reopen()
+
+    async def _probe(self, frame: Frame) -> None:
+        """How an application is that runs here."""
+        applications, asked = self.worker.applications, frame.body
+        try:
+            if applications is None:
+                raise KeyError
+            found = await applications.probe(asked["app"], asked["path"], asked["host"], asked["timeout_s"])
+            self._answer(ack(frame, found))
+        except KeyError:
+            self._answer(ack(frame, error="the application does not run here"))
+        except Exception as error:
+            self.worker.report_bug(error)
+            self._answer(ack(frame, error=f"probe failed: {type(error).__name__}"))
 
     async def _warm(self, frame: Frame) -> None:
         """Fetch a list into the store, telling each step."""

@@ -1,0 +1,135 @@
+"""Health of applications: their path is asked in every worker, and a sick one gives way to a backend that is well."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.ports import LOOPBACK
+from kit.processes import GatewayProcess
+from kit.reloads import EchoServer
+from test_reload import api, get
+
+Start = Callable[[str], GatewayProcess]
+CODE = """
+import asyncio, os
+from aiohttp import web
+from edge.sdk import edge
+
+async def page(request):
+    return web.Response(text="app")
+
+async def healthz(request):
+    assert edge().client and edge().request_id and edge().route
+    try:
+        how = open(os.path.join(os.path.dirname(__file__), "how")).read()
+    except OSError:
+        how = ""
+    if how == "raise":
+        raise ValueError("a secret")
+    if how == "hang":
+        await asyncio.sleep(60)
+    return web.Response(text="fine" if not how else how, status=503 if how == "sick" else 200)
+
+def app():
+    application = web.Application()
+    application.router.add_get("/", page)
+    application.router.add_get("/healthz", healthz)
+    return application
+"""
+
+
+@pytest.fixture
+def site() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "site_with_health.py").write_text(CODE)
+        yield Path(name)
+
+
+def toml(site: Path, port: int) -> str:
+    return f"""
+python_path = ["{site}"]
+[listen]
+http = ["{LOOPBACK}:@HTTP@"]
+workers = 2
+[admin]
+listen = "{LOOPBACK}:@ADMIN@"
+token_file = "@STATE@/admin.token"
+[state]
+path = "@STATE@"
+[log]
+access = "off"
+[regions.first]
+tier = 0
+[regions.second]
+tier = 1
+[pools.site]
+slow_start = "0s"
+down_after = "0s"
+up_after = "0s"
+ramp = "0s"
+min_dwell = "100ms"
+[pools.site.health]
+path = "/healthz"
+body = "fine"
+interval = "200ms"
+timeout = "150ms"
+fall = 2
+rise = 2
+interval_down = "200ms"
+interval_transition = "100ms"
+[[pools.site.backends]]
+app = "site_with_health:app"
+region = "first"
+[[pools.site.backends]]
+url = "http://{LOOPBACK}:{port}"
+region = "second"
+[[routes]]
+pool = "site"
+cache = false
+"""
+
+
+async def health_of(gateway: GatewayProcess) -> tuple[str, str]:
+    """State and evidence of the application."""
+    backends = (await api(gateway, "GET", "/v1/pools/site/backends"))[1]["backends"]
+    found: dict[str, Any] = next(each for each in backends if each["id"] == "site_with_health:app")
+    return found["health"], str(found)
+
+
+async def until_health(gateway: GatewayProcess, wanted: str, wait_s: float = 20.0) -> str:
+    found = ("", "")
+    try:
+        async with asyncio.timeout(wait_s):
+            while found[0] != wanted:
+                found = await health_of(gateway)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"{found}, never {wanted}: {gateway.log()[-2000:]}") from None
+    return found[1]
+
+
+async def until_answer(gateway: GatewayProcess, wanted: bytes) -> None:
+    async with asyncio.timeout(10):
+        while await get(gateway.http_port) != (200, wanted):  # noqa: ASYNC110 (another process)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_sick_application_gives_way_and_returns(gateway_process: Start, site: Path) -> None:
+    other = await EchoServer(b"other fine").start()
+    gateway = await asyncio.to_thread(gateway_process, toml(site, other.port))
+    await until_health(gateway, "healthy")
+    assert await get(gateway.http_port) == (200, b"app")
+    for how, evidence in (("sick", "status 503"), ("raise", "status 500"), ("hang", "timed out"), ("odd", "without")):
+        (site / "how").write_text(how)
+        assert evidence in await until_health(gateway, "unhealthy")
+        await until_answer(gateway, b"other fine")
+        (site / "how").unlink()
+        await until_health(gateway, "healthy")
+        await until_answer(gateway, b"app")
+    await other.stop()
+    assert "worker.died" not in gateway.log() and "worker.hung" not in gateway.log()
