@@ -129,7 +129,7 @@ class Parts:
             self._fleet.serving()
 
     async def _outlive(self, successor: Successor) -> None:
-        await successor.gone()
+        await successor.outlive(self._supervisor.workers)
         self._alone()
 
     async def hand_over(self) -> None:

@@ -21,12 +21,17 @@ from typing import Any, ClassVar, Protocol
 import orjson
 
 from edge.control.admin.errors import Refusal, Unavailable
+from edge.control.link import Link, LinkLost, Refused, connect
 from edge.control.listeners import Bound
 from edge.control.registry import Change
 from edge.control.supervisor import Supervisor
+from edge.control.workers import Workers
+from edge.frames import Frame, Kind, ack
 
 VARIABLE = "EDGE_SUCCESSION"
+READY = b"ready"
 READY_S = 60.0
+PASSED_ON_S = 5.0
 SAID_BYTES = 4096
 
 
@@ -56,22 +61,29 @@ class Successor:
 
     def ready(self) -> bool:
         """Tell the old program to go; False when it has gone already."""
-        return self._say(b"ready")
+        return self._say(READY)
 
     def failed(self, why: str) -> None:
         """Tell why it cannot start."""
         self._say(why.encode()[:SAID_BYTES])
         self._channel.close()
 
-    async def gone(self) -> None:
-        """Wait until the old program, and every worker of it, has ended."""
-        self._channel.setblocking(False)
+    async def outlive(self, workers: Workers) -> None:
+        """Until the old program, and every worker of it, has ended: what the new workers are told to purge, its are."""
+        link = await connect(self._channel)
+
+        async def too(kind: Kind, body: dict[str, Any]) -> None:
+            try:
+                await asyncio.wait_for(link.ask(kind, body), PASSED_ON_S)
+            except (LinkLost, TimeoutError):
+                pass  # it has ended, or is not able to serve either
+
+        workers.elsewhere = too
         try:
-            await asyncio.get_running_loop().sock_recv(self._channel, 1)
-        except OSError:
-            pass  # it was killed
+            await link.ended.wait()
         finally:
-            self._channel.close()
+            workers.elsewhere = None
+            link.end("the predecessor has ended")
 
     def _say(self, data: bytes) -> bool:
         try:
@@ -107,7 +119,8 @@ class Upgrading:
         self._one = lock
         self.handed_over: Callable[[int], None] = lambda pid: None
         self._process: asyncio.subprocess.Process | None = None
-        self._channel: socket.socket | None = None
+        self._link: Link | None = None
+        self._work: set[asyncio.Task[None]] = set()
 
     async def upgrade(self, change: Change) -> dict[str, Any]:
         """Start the program that is installed now, and hand over to it. Raises NotUpgraded, Unavailable."""
@@ -140,20 +153,38 @@ class Upgrading:
             with theirs:
                 process = self._process = await self._spawn(theirs)
             async with asyncio.timeout(READY_S):
-                said = await asyncio.get_running_loop().sock_recv(ours, SAID_BYTES)
+                said = await asyncio.get_running_loop().sock_recv(ours, len(READY))
+                if said not in (READY, b""):
+                    said += await asyncio.get_running_loop().sock_recv(ours, SAID_BYTES)
         except BaseException as error:
             ours.close()
             await self.end()
             if isinstance(error, TimeoutError):
                 raise NotUpgraded(f"the new program was not ready within {READY_S:g} s") from None
             raise
-        if said == b"ready":
-            self._channel = ours  # its end tells the new program that this one has ended
+        if said == READY:
+            self._link = await connect(ours, self._passed_on)  # its end tells the new program that this one has ended
             return process.pid
         ours.close()
         await self.end()
         why = said.decode(errors="replace") or f"it ended with {process.returncode}"
         raise NotUpgraded(f"the new program did not start: {why}")
+
+    def _passed_on(self, frame: Frame) -> None:
+        """The new program purges: requests that end here are not to be answered by what it named."""
+        if frame.kind is Kind.PURGE:
+            task = asyncio.create_task(self._purge(frame), name="purge-passed-on")
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
+
+    async def _purge(self, frame: Frame) -> None:
+        assert self._link is not None
+        try:
+            await self._all.workers.tell(frame.kind, frame.body)
+        except Refused as error:
+            self._link.send(ack(frame, error=error.detail))
+        else:
+            self._link.send(ack(frame))
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         have = self._belongings

@@ -15,7 +15,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
@@ -95,6 +95,8 @@ class Workers:
         self._spawn = spawn
         self._hooks = hooks
         self._keepers: list[asyncio.Task[None]] = []
+        # Workers of the program before this one, while they end.
+        self.elsewhere: Callable[[Kind, dict[str, Any]], Coroutine[Any, Any, None]] | None = None
 
     @property
     def live(self) -> list[Slot]:
@@ -211,6 +213,8 @@ class Workers:
             except OSError:
                 continue  # its successor starts from the new state
             asked.append(self.ask(slot, kind, body, timeout_s))
+        if kind is Kind.PURGE and self.elsewhere is not None:
+            asked.append(self.elsewhere(kind, body))
         found = await asyncio.gather(*asked, return_exceptions=True)
         for each in found:
             if isinstance(each, BaseException):

@@ -12,12 +12,23 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from kit.control import Whole
+from kit.control import until as on_this_loop
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, process_tree
+from kit.processes import ROOT, GatewayProcess, Process, process_tree
 from kit.reloads import EchoServer, Load, WebSocket
 from reloading import GOING_AWAY, api, edge, get, toml, until
+
+from edge.cache.purge import Kind as PurgeKind
+from edge.cache.purge import Purge
+from edge.control.registry import Change
+from edge.control.succession import Belongings, Successor, Upgrading
+from edge.control.workers import Workers
+from edge.frames import Kind
 
 Start = Callable[[str], GatewayProcess]
 
@@ -240,3 +251,84 @@ def test_another_process_s_sockets_are_left_alone(tmp_path: Path) -> None:
     environment = dict(os.environ, PYTHONPATH=str(ROOT), LISTEN_PID="1", LISTEN_FDS="3")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both programs in this process: the old one is `whole`, of the new one there are only the workers' calls."""
+    lock, found = os.open(os.devnull, os.O_RDONLY), {"sockets": [], "tier_lock": None}
+    upgrading = Upgrading(whole.supervisor, Freezes(), Belongings(list, lock, None, dict), asyncio.Lock())
+
+    async def started(channel: socket.socket) -> Any:
+        successor = Successor({**found, "state_lock": lock, "channel": os.dup(channel.fileno())})
+        assert successor.ready()
+        return SimpleNamespace(pid=4711, returncode=None, successor=successor)
+
+    monkeypatch.setattr(upgrading, "_spawn", started)
+    assert (await asyncio.wait_for(upgrading.upgrade(Change("test")), 5))["pid"] == 4711
+    process: Any = upgrading._process
+    successor: Successor = process.successor
+    new = Workers(lambda index: asyncio.Future(), 0, whole.supervisor.workers._hooks)
+    outliving = asyncio.create_task(successor.outlive(new))
+    await on_this_loop(lambda: new.elsewhere is not None)
+    agents = [child.frames for child in whole.children]
+    await new.tell(Kind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 1})
+    assert all(frames[-1].kind is Kind.PURGE for frames in agents)  # done when `tell` returns
+    assert upgrading._link is not None
+    upgrading._link.end("the old program ends")
+    await outliving
+    assert new.elsewhere is None
+    await new.tell(Kind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 2})  # nobody is waited for
+    os.close(lock)
+
+
+class Freezes:
+    """A journal that is nobody's."""
+
+    def freeze(self, why: str | None) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+async def whole(origin: EchoServer) -> AsyncIterator[Whole]:
+    """A gateway in this process."""
+    found = Whole(toml(origin.port, workers=2).replace("@HTTP@", "0").replace("@ADMIN@", "1").replace("@STATE@", "no"))
+    await found.start()
+    yield found
+    await found.supervisor.close()
+
+
+# -- killed ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_supervisor_is_succeeded_without_a_lost_request(
+    gateway_process: Start, origin: EchoServer
+) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
+    left = gateway.children
+    load = Load(gateway.http_port)
+    asking = asyncio.create_task(load.run(8))
+    await until(lambda: load.done > 50)
+    gateway.signal(signal.SIGKILL)
+    await asyncio.to_thread(gateway.wait)
+    command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(gateway.config)]
+    second = Process(command, gateway.directory, "successor")
+    try:
+        await until(lambda: not any(process_tree(pid) for pid in left), 20)
+        seen = load.done
+        await until(lambda: load.done > seen + 50)
+        load.stop.set()
+        await asking
+        assert load.failed == []
+    finally:
+        await asyncio.to_thread(second.stop)
+
+
+async def test_who_connects_while_a_worker_is_replaced_waits_for_the_next(
+    gateway_process: Start, origin: EchoServer
+) -> None:
+    gateway = await asyncio.to_thread(gateway_process, toml(origin.port))
+    (worker,) = gateway.children
+    os.kill(worker, signal.SIGKILL)
+    await until(lambda: not process_tree(worker))
+    assert await get(gateway.http_port) == (200, b"one")
+    assert gateway.children != [worker]
