@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -53,6 +54,10 @@ region = "us"
 name = "all"
 pool = "web"
 [routes.cache]
+[[routes]]
+host = "rules.example"
+pool = "web"
+redirect = {{ to = "https://{{host}}{{uri}}", status = 308 }}
 """
 
 
@@ -203,6 +208,19 @@ async def test_purge_explain_and_snapshot_by_form(page: Page, origin: ScriptedOr
     points = page.api("/v1/snapshots")["points"]
     await page.browser.until(f"document.querySelectorAll('#recovery tbody tr').length === {len(points)}")
     assert page.api("/v1/audit")["audit"][0]["action"] == "snapshot.take"
+
+
+async def test_rules_that_answer_and_a_reload_that_failed_are_shown(page: Page) -> None:
+    await page.open()
+    assert await page.browser.eval("document.querySelector('#reload').hidden")
+    await page.browser.eval("document.querySelector('#explain-url').value = 'http://rules.example/a'")
+    await page.browser.click("#explain form button[type=submit]")
+    await page.browser.until("document.querySelector('#explain-steps')?.textContent.includes('308 to https://rules')")
+    assert "No backend" not in await page.browser.text("#explain-steps")
+    page.gateway.config.write_text("[listen]\nhttp = 5\n")
+    page.gateway.signal(signal.SIGHUP)
+    await page.browser.until("!document.querySelector('#reload').hidden")
+    assert "pools: is missing" in await page.browser.text("#reload")
 
 
 @pytest.mark.parametrize(("width", "height", "phone"), [(1400, 1000, False), (390, 844, True), (820, 1180, False)])

@@ -50,6 +50,12 @@ region = "us"
 name = "all"
 pool = "web"
 [routes.cache]
+[[routes]]
+name = "ruled"
+host = "rules.example"
+pool = "web"
+deny = ["192.0.2.0/24"]
+redirect = { to = "https://{host}{uri}", status = 308 }
 [log]
 access = "off"
 """
@@ -58,7 +64,14 @@ KNOWN = {
     "pool": ["web", "none"],
     "id": ["127.0.0.1:9", "gone", "1", "0", "99999999999999999999", "-1", "x"],
     "file": ["app.js", "vendor/uPlot.js", "../../access.py", "none.js"],
-    "url": ["http://www.example.com/a", "http://[", "ftp://x/", "http://www.example.com/é", "/only"],
+    "url": [
+        "http://www.example.com/a",
+        "http://rules.example/a",
+        "http://[",
+        "ftp://x/",
+        "http://www.example.com/é",
+        "/only",
+    ],
     "client": ["192.0.2.1", "2001:db8::1", "nobody"],
     "method": ["GET", "POST", "BREW"],
     "state": ["active", "draining", "inactive"],

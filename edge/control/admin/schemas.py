@@ -142,6 +142,7 @@ _EXPLAIN = obj(
         "verdict": STR,
         "status": INT,
         "reason": STR,
+        "rules": arr(obj({"rule": STR, "does": STR})),
         "cache": {"type": "object"},
         "place": {"type": "object"},
         "regions": arr({"type": "object"}),

@@ -47,6 +47,17 @@ export class Explain {
     }
     const route = found.route;
     add("Route", route.name, "plain", note(`host ${route.host}, path ${route.path} → pool ${route.pool}${route.require.length ? `, only in ${route.require.join(", ")}` : ""}${route.prefer.length ? `, rather in ${route.prefer.join(", ")}` : ""}`));
+    const rules = found.rules || [];
+    const own = rules.find(answers);
+    if (rules.length) {
+      add("Rules of the route", own ? `ends with ${own.rule}` : `${rules.length} to go through`, own ? "warn" : "plain",
+        h("ol", { class: "inner" }, ...rules.map((each) => h("li", {}, h("strong", {}, each.rule), ` ${each.does}`))));
+    }
+    if (own) {
+      add("So", own.does, "warn", note("Neither the store nor a backend is asked."));
+      this.steps.replaceChildren(...steps);
+      return;
+    }
     if (found.place) {
       const place = found.place;
       add("Client's place", place.unknown ? "not known" : place.country || "–", place.unknown ? "warn" : "plain",
@@ -74,6 +85,13 @@ export class Explain {
       note(answered ? "No backend is asked." : usable.length ? `Most likely ${usable[0].backend} in ${usable[0].region}.` : "No backend can take it."));
     this.steps.replaceChildren(...steps);
   }
+}
+
+/** Whether a rule answers by itself. */
+function answers(row) {
+  if (row.rule === "respond") return true;
+  if (row.rule === "redirect") return /^3\d\d to /.test(row.does);
+  return /^40[13]\b|\(40[13]\)/.test(row.does);
 }
 
 function note(text, kind = "") {

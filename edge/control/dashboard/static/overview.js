@@ -19,6 +19,7 @@ const TILES = [
 export class Overview {
   constructor(root) {
     this.state = document.getElementById("state");
+    this.reload = document.getElementById("reload");
     this.facts = document.getElementById("facts");
     this.tiles = {};
     for (const [name, title] of TILES) {
@@ -33,6 +34,10 @@ export class Overview {
     badge(this.state, found.readiness, found.ready ? "pill good" : "pill warn");
     const alive = found.workers.filter((each) => each.state === "ready").length;
     say(this.facts, `version ${found.version} · up ${span(found.uptime_s)} · ${alive} of ${found.workers.length} workers · ${found.config.file}`);
+    const reload = found.reload;
+    const failed = Boolean(reload && reload.at && !reload.ok);
+    this.reload.hidden = !failed;
+    if (failed) say(this.reload, `The last reload was refused, what ran before runs on: ${reload.problems[0] || ""}`);
     const routes = Object.values(found.requests.routes);
     const total = routes.reduce((sum, each) => sum + each.requests, 0);
     this.#tile("total", whole(total), `since ${span(found.uptime_s)}`);
