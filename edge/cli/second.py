@@ -54,10 +54,36 @@ def contained(raw: dict[str, Any], state: Path, place: Path, ports: tuple[int, i
         "pools": pools,
     }
     database = raw.get("geoip", {}).get("database")
-    restored = None if database is None else state / "restored" / Path(database).relative_to(Path(database).anchor)
-    if restored is not None:
-        found["geoip"] = {"database": str(restored if restored.exists() else database)}
+    if database is not None:
+        found["geoip"] = {"database": _restored(state, database) or database}
+    found["routes"] = [_route(each, state) for each in raw.get("routes", [])]
     return found
+
+
+def _route(route: Mapping[str, Any], state: Path) -> dict[str, Any]:
+    """A route with its files as they were restored. Passwords and keys that are not in the point are not asked for,
+    nor is a service."""
+    found = dict(route)
+    respond, pages, auth = route.get("respond", {}), route.get("error_pages", {}), route.get("auth", {})
+    if isinstance(respond, Mapping) and "file" in respond:
+        found["respond"] = {**respond, "file": _restored(state, respond["file"]) or respond["file"]}
+    if pages:
+        found["error_pages"] = {key: _restored(state, path) or path for key, path in pages.items()}
+    basic = _restored(state, auth["basic"]) if "basic" in auth else None
+    keys = _restored(state, auth["jwt"]["jwks"]) if "jwt" in auth else None
+    if basic is not None:
+        found["auth"] = {**auth, "basic": basic}
+    elif keys is not None:
+        found["auth"] = {**auth, "jwt": {**auth["jwt"], "jwks": keys}}
+    else:
+        found.pop("auth", None)
+    return found
+
+
+def _restored(state: Path, path: str) -> str | None:
+    """Where a file that the configuration names was restored to; None where the point has it not."""
+    found = state / "restored" / Path(path).relative_to(Path(path).anchor)
+    return str(found) if found.is_file() else None
 
 
 def _nowhere(backend: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 RESTORED = "restored"  # the folder in a state directory where the configuration and its files are put
 OUTPUTS = ("state.path", "log.access", "cache.disk.path", "snapshots.runbooks")  # named, and not ours to carry
 NEVER = ("snapshots.encryption_key_file",)  # the key is outside of what it encrypts, always
+URL = re.compile(r"[a-z]+://")
 _SECRET = re.compile(r"key|token|password|secret|basic|htpasswd", re.IGNORECASE)
 
 
@@ -75,14 +76,16 @@ class LocalState:
 
     def _add_files(self, found: Snapshot) -> Iterator[str]:
         assert self._config is not None
+        home = Path(self._filename).parent  # what routes name stands beside the configuration, the rest where it runs
         for key, path in named_files(self._config):
-            if key in NEVER or key in OUTPUTS:
+            if key in NEVER or key in OUTPUTS or URL.match(path):
                 continue
+            place = next((each for each in (Path(path), home / path) if each.exists()), Path(path))
             if not self._encrypted and _SECRET.search(key):
                 yield f"{key}: {path} is a secret, and the repository is not encrypted"
                 continue
             try:
-                data = Path(path).read_bytes()
+                data = place.read_bytes()
             except FileNotFoundError:
                 continue  # it is not needed now (a default's), or `edge check` names it
             except OSError as error:
@@ -184,7 +187,7 @@ def _paths(key: str, value: Any, is_path: bool) -> Iterator[tuple[str, str]]:
 
 
 def _is_path(annotation: Any, metadata: list[Any]) -> bool:
-    if any(isinstance(each, Kind) and each.name == "path" for each in metadata):
+    if any(isinstance(each, Kind) and each.name in ("path", "URL or path") for each in metadata):
         return True
     args = get_args(annotation)
     if get_origin(annotation) is Annotated:

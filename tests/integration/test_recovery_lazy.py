@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK
+from kit.repository import BUCKET, S3Server
 
 from tests.integration.test_recovery_gateway import Site, first_point, until
 
@@ -69,7 +70,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def lose_the_cache(site: Site) -> dict[str, Any]:
     """A point of all pages, then a restore in place of a cache that is gone; the journal survives."""
     site.start()
-    first_point(site)
+    if "s3:" not in site._toml:
+        first_point(site)
     for number in range(PAGES):
         assert site.fetch(f"/{number}")[0] == 200
     until(lambda: site.taken_with(PAGES))
@@ -150,3 +152,24 @@ def test_all_bodies_first_where_that_is_asked_for_or_no_sidecar_could_bring_them
     assert not (site.state / "cache/store/awaited").exists()
     start(site)
     assert site.body("/3") == page("/3")
+
+
+def test_bodies_come_from_an_object_store_encrypted_and_survive_its_outage(site: Site, s3: S3Server) -> None:
+    key = site.home / "key"
+    key.touch(mode=0o600)
+    key.write_text("5a" * 32)
+    site._toml = site._toml.replace(f"file:{site.home}/points", f"s3://{BUCKET}/lazy")
+    start_with = f"endpoint = '{s3.endpoint}'\nencryption_key_file = '{key}'"
+    site._toml = site._toml.replace('jitter = "0s"', f'jitter = "0s"\n{start_with}')
+    lose_the_cache(site)
+    start(site, SLOW)
+    asked = Origin.asked
+    assert all(served(site, number) for number in range(6))
+    assert Origin.asked == asked
+    s3.stop()
+    assert site.body("/9") == page("/9") and Origin.asked == asked + 1  # a miss as any other
+    site.gateway.stop()  # type: ignore[union-attr]
+    start(site)
+    until(lambda: "recovery.failed" in site.gateway.log())  # type: ignore[union-attr]
+    assert (site.state / "cache/store/awaited").exists()  # it goes on when the store is back
+    assert served(site, 9)

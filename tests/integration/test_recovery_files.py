@@ -1,0 +1,59 @@
+"""What a configuration names beside itself: pages, password files and keys of routes are in points and come back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from kit.recovery import KEY
+
+from tests.integration.test_recovery_gateway import Site
+
+ROUTES = """
+[[routes]]
+host = "pages.example"
+pool = "web"
+error_pages = { "502-504" = "pages/sorry.html" }
+[[routes]]
+host = "told.example"
+respond = { file = "pages/told.txt" }
+[[routes]]
+host = "members.example"
+pool = "web"
+auth = { basic = "members" }
+"""
+FILES = {"pages/sorry.html": "<p>later</p>", "pages/told.txt": "told", "members": "ada:$2b$04$" + "a" * 53 + "\n"}
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_files_that_routes_name_stand_beside_the_configuration(tmp_path: Path, encrypted: bool) -> None:
+    home, elsewhere = tmp_path / "site", tmp_path / "fresh machine"
+    home.mkdir()
+    (tmp_path / "key").write_text(KEY.hex())
+    (tmp_path / "key").chmod(0o600)
+    for name, text in FILES.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(text)
+    site = Site(home, f"file:{tmp_path}/points", f'encryption_key_file = "{tmp_path}/key"' if encrypted else "")
+    site._toml += ROUTES
+    try:
+        site.start()
+        assert site.gateway is not None
+        point = site.edge("snapshot", "take").strip()
+        found = json.loads(site.edge("drill", "--json", "--point", point))
+        assert found["passed"], found["problems"]
+    finally:
+        if site.gateway is not None:
+            site.gateway.kill()
+    shutil.rmtree(home)
+    elsewhere.mkdir()
+    fresh = Site(elsewhere, "")
+    key = ("--key-file", f"{tmp_path}/key") if encrypted else ()
+    fresh.edge("restore", "--repository", f"file:{tmp_path}/points", *key)
+    for name, text in FILES.items():
+        if name != "members" or encrypted:
+            assert (elsewhere / name).read_text() == text
+        else:  # a secret, which the point says it has not
+            assert not (elsewhere / name).exists() and "members is a secret" in fresh.said
