@@ -11,7 +11,7 @@ from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 
 from edge.cache.purge_request import parse_purge
-from edge.dataplane.caching.purging import purge
+from edge.dataplane.caching.purging import Purging
 
 TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
@@ -299,7 +299,7 @@ async def test_a_url_is_purged_under_the_key_that_its_route_makes(
 
 
 async def _purged(gateway: Gateway, url: str) -> int:
-    found = await gateway.on_loop(lambda: purge(gateway.worker, parse_purge({"url": url})))
+    found = await gateway.on_loop(lambda: Purging(gateway.worker, parse_purge({"url": url})).count)
     assert isinstance(found, int)
     return found
 
@@ -310,7 +310,7 @@ async def test_a_prefix_is_purged_in_every_spelling(origin: ScriptedOrigin, prox
     spellings = ["/docs/a", "/%64ocs/a", "//docs/a", "/x/../docs/a", "/./docs"]
     for target in [*spellings, "/other"]:
         await ask(client, target)
-    await gateway.on_loop(lambda: purge(gateway.worker, parse_purge({"prefix": "a.example/%64ocs/"})))
+    await gateway.on_loop(lambda: Purging(gateway.worker, parse_purge({"prefix": "a.example/%64ocs/"})).count)
     for target in spellings:
         assert b"; hit" not in ((await ask(client, target)).get(b"cache-status") or b"")
     assert b"; hit" in ((await ask(client, "/other")).get(b"cache-status") or b"")
