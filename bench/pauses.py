@@ -36,7 +36,7 @@ metrics_open = true
 [state]
 path = "{place}/state"
 [cache]
-memory = "2GiB"
+memory = "6GiB"
 [log]
 access = "{place}/access.log"
 [pools.web]
