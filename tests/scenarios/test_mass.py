@@ -17,7 +17,9 @@ from kit.origin import Pause, Step
 
 from edge.cache.calls import TURN
 from edge.cache.purge_request import parse_purge
+from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.exchange import Exchange
+from edge.dataplane.worker.turns import Turns
 
 FRESH = "Cache-Control: max-age=600"
 NO_STORE = "Cache-Control: no-store"
@@ -233,3 +235,36 @@ async def test_a_purge_while_they_are_told_is_obeyed_by_who_asks_later(monkeypat
             await counted.all()
             assert all(await asyncio.gather(*(whole(client, b"old") for client in clients)))
         assert len(lab.asked) == 2
+
+
+@pytest.mark.parametrize("way", ["expire", "drain"])
+async def test_many_connections_end_some_at_a_time(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_lab() as lab:
+        clients = [await RawClient.connect(lab.port) for _ in range(CROWD)]
+        await until(lambda: len(lab.worker.downstreams) == CROWD)
+        ended: list[int] = []
+        done = getattr(ClientConnection, way)
+
+        def counting(self: ClientConnection, now: float) -> None:
+            ended[-1] += 1
+            done(self, now)
+
+        some = Turns._some
+
+        def counting_turns(self: Turns, *given: object) -> None:
+            ended.append(0)
+            some(self, *given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(ClientConnection, way, counting)
+        monkeypatch.setattr(Turns, "_some", counting_turns)
+        if way == "expire":
+            for downstream in lab.worker.downstreams:
+                downstream.deadline = 0.0
+            await until(lambda: not lab.worker.downstreams)
+        else:
+            await lab.worker.drain(5.0)
+        assert sum(ended) >= CROWD
+        assert max(ended) <= 32
+        for client in clients:
+            assert await client.wire.until_end() == b""
+            await client.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.http2_life import Http2Life
 
 if TYPE_CHECKING:
+    from edge.dataplane.client.accepted import Accepted
     from edge.dataplane.worker.worker import Worker
 
 LOOK_S = 0.1
+DRAINED_IN_A_TURN = 32
 
 
 async def drain(worker: Worker, grace_s: float) -> None:
@@ -33,20 +36,30 @@ async def drain(worker: Worker, grace_s: float) -> None:
     worker.draining = True
     until = monotonic() + grace_s
     while worker.downstreams and (now := monotonic()) < until:
-        for downstream in list(worker.downstreams):
-            downstream.drain(now)
+        worker.turns.each(worker.downstreams, partial(_drain, worker, now), DRAINED_IN_A_TURN)
         try:
             await asyncio.wait_for(worker.drained.wait(), min(LOOK_S, until - now))
         except TimeoutError:
             pass  # look again
 
 
+def _drain(worker: Worker, now: float, downstream: Accepted) -> None:
+    if downstream in worker.downstreams:  # when its turn comes, too
+        downstream.drain(now)
+
+
 def look_after(worker: Worker, now: float) -> None:
     """On each tick, where connections are to end though the worker goes on."""
-    for downstream, since in list(worker.leaving.items()):
-        downstream.drain(now)
-        if now - since >= worker.limits.grace:
-            downstream.abort()
+    worker.turns.each(worker.leaving, partial(_look_after, worker, now), DRAINED_IN_A_TURN)
+
+
+def _look_after(worker: Worker, now: float, downstream: Accepted) -> None:
+    since = worker.leaving.get(downstream)
+    if since is None:
+        return
+    downstream.drain(now)
+    if now - since >= worker.limits.grace:
+        downstream.abort()
 
 
 def leave_routes(worker: Worker, gone: Collection[str], now: float) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 TURN_S = 0.001
 
 Go = Callable[[], object]
+T = TypeVar("T")
 
 
 class Turns:
@@ -33,6 +36,19 @@ class Turns:
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.run)
+
+    def each(self, items: Iterable[T], act: Callable[[T], object], most: int) -> None:
+        """Do something with each of them, `most` in a turn, the first ones now. Things may change meanwhile."""
+        self._some(deque(items), act, most)
+
+    def _some(self, left: deque[T], act: Callable[[T], object], most: int) -> None:
+        for _ in range(min(most, len(left))):
+            try:
+                act(left.popleft())
+            except Exception as error:
+                self._report(error)
+        if left:
+            self.later(partial(self._some, left, act, most))
 
     def run(self) -> None:
         """One turn's share of the work."""

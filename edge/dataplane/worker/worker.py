@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from edge.dataplane.worker.router import Router
 
 TICK_S = 0.25
+ENDED_IN_A_TURN = 16  # connections whose deadline has passed
+LOOKED_AT_IN_A_TURN = 64  # slow ones
 GEO_TICKS = 20  # how often the GeoIP file is looked at
 NOTHING: Mapping[str, Collection[str]] = {}
 _LINE = (
@@ -225,10 +227,9 @@ class Worker:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         now = monotonic()
         self._part(self.refresh)
-        for downstream in [f for f in self.downstreams if f.deadline <= now]:
-            self._part(downstream.expire, now)
-        for downstream in list(self.slow):
-            self._part(downstream.look, now)
+        late = [downstream for downstream in self.downstreams if downstream.deadline <= now]
+        self.turns.each(late, partial(self._expire, now), ENDED_IN_A_TURN)
+        self.turns.each(self.slow, partial(self._look, now), LOOKED_AT_IN_A_TURN)
         for pool in self.pools.values():
             self._part(pool.tick, now)
         self._part(self.retired.tick, now)
@@ -245,6 +246,14 @@ class Worker:
         self._ticks += 1
         if self._ticks % GEO_TICKS == 0 and self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
+
+    def _expire(self, now: float, downstream: Accepted) -> None:
+        if downstream.deadline <= now and downstream in self.downstreams:  # when its turn comes, too
+            downstream.expire(now)
+
+    def _look(self, now: float, downstream: Accepted) -> None:
+        if downstream in self.slow:
+            downstream.look(now)
 
     def _part(self, part: Callable[..., object], *given: Any) -> None:
         """One part of a tick: what it lets out is a bug, and the other parts are done all the same."""
