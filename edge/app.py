@@ -54,7 +54,7 @@ from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
 from edge.metrics import Meter
 from edge.ports import LogSink
-from edge.upstreams import Lasting, heads, no_pool, pool_runtimes, response_limits, timeouts
+from edge.upstreams import Lasting, heads, pool_runtimes, response_limits, timeouts
 
 
 def build(
@@ -94,7 +94,7 @@ def build(
 def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Graph:
     """What a worker serves by; nothing that serves already is touched. Raises ConfigError."""
     pools = pool_runtimes(config, worker.turns, lasting)
-    nowhere = no_pool()
+    nowhere = lasting.nowhere
     tools = tools_of(config, worker, folder)
     routes = [route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
@@ -124,7 +124,7 @@ def again(config: Config, before: Config, worker: Worker, lasting: Lasting, fold
         places = geo_reader(config)
     if config.limits != before.limits:
         memo = heads(config)
-    made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts), folder)
+    made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts, lasting.nowhere), folder)
     if config.log.access != before.log.access:
         made.log = AccessLog(config.log.access)
     return made

@@ -31,6 +31,15 @@ from edge.http.memo import Memo
 from edge.ports import Link, Timeouts
 
 
+def no_pool() -> PoolRuntime:
+    """For routes that name none: nobody is ever picked."""
+    return PoolRuntime(Pool("", [], "round-robin", BalanceSettings(), seeded()), PoolSettings(), _no_link)
+
+
+def _no_link(backend: Backend) -> Link:
+    raise AssertionError("a route without a pool has no backend")
+
+
 @dataclass(slots=True)
 class Lasting:
     """What a later graph of a worker takes over where its settings are the same."""
@@ -39,6 +48,7 @@ class Lasting:
     places: Places
     memo: Memo[ResponseFacts]
     contexts: dict[Hashable, SSLContext] = field(default_factory=dict)
+    nowhere: PoolRuntime = field(default_factory=no_pool)  # of routes that name no pool
 
 
 def response_limits(config: Config) -> Limits:
@@ -138,12 +148,3 @@ def timeouts(values: TimeoutsConfig) -> Timeouts:
     first = min(values.first_byte, values.head)
     idle = values.idle if isinstance(values, PoolTimeouts) else 0.0  # a route has no connections of its own
     return Timeouts(values.connect, first, values.head, values.body, idle, values.queue, values.tunnel)
-
-
-def no_pool() -> PoolRuntime:
-    """For routes that name none: nobody is ever picked."""
-    return PoolRuntime(Pool("", [], "round-robin", BalanceSettings(), seeded()), PoolSettings(), _no_link)
-
-
-def _no_link(backend: Backend) -> Link:
-    raise AssertionError("a route without a pool has no backend")

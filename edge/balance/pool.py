@@ -267,6 +267,9 @@ class Pool:
             if self._backends.get(backend.id) is not backend:
                 backend.belong(None, self.settings.ejection)
         self._regroup()
+        for made in fresh.backends:
+            if self._backends.get(made.id) is not made:
+                made.belong(None, self.settings.ejection)  # it refers to nobody, so that it is freed at once
 
     def take_events(self) -> list[Event]:
         """What happened since the last call."""

@@ -6,6 +6,7 @@ The worker is the real one of `inprocess`, or a whole gateway in this process ov
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -144,6 +145,31 @@ async def test_a_renewed_certificate_is_shown_to_new_connections(
     pem.write_bytes((tmp_path / "1.pem").read_bytes())
     await reload(text)
     assert [await trusts(each) for each in authorities] == [False, True]
+
+
+async def test_a_reload_leaves_nothing_for_the_collector(
+    origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    text = edge_toml(origin.port)
+    gateway = await edge(text)
+    reload = Reloader(gateway, text)
+    client = await raw_client(gateway.port)
+    assert (await client.get("/")).status == 200
+
+    def alive() -> dict[str, int]:
+        names = ("PoolRuntime", "Pool", "Backend", "BackendLink", "Route", "Router", "Graph", "Config", "Waiting")
+        return {name: sum(type(each).__name__ == name for each in gc.get_objects()) for name in names}
+
+    await reload(text.replace("[pools.origin]", "[pools.origin]\nqueue = 7"))
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for number in range(3):
+            await reload(text.replace("[pools.origin]", f"[pools.origin]\nqueue = {8 + number}"))
+        assert alive() == before
+    finally:
+        gc.enable()
 
 
 # -- all workers, or none ---------------------------------------------------------------------------------------------

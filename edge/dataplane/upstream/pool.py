@@ -287,6 +287,12 @@ class PoolRuntime:
                 self._leave(link)
         self.fallback = self.pool.fallback = None
         self._family = []
+        fresh.dissolve()
+
+    def dissolve(self) -> None:
+        """Nobody uses it any more: it refers to nobody that refers to it, so that it is freed without a collection."""
+        del self._waiting
+        self._family = []
 
     def retire(self) -> None:
         """The pool is no more in the configuration: what runs on it ends."""

@@ -71,6 +71,7 @@ class Retired:
                 self._pools[pool] = now
             elif now - since >= RETIRED_S:
                 del self._pools[pool]
+                pool.dissolve()
 
     def forget(self, used: Collection[str]) -> None:
         """Routes of other names, once they were counted: no client's request is on them any more."""
