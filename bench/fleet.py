@@ -97,6 +97,7 @@ class Fleet:
     def __init__(self, stack: ExitStack, origin_port: int, folder: Path) -> None:
         self._stack, self._port, self._folder = stack, origin_port, folder
         self._count = 0
+        self.toml = ""  # of the last one that was started
         self.server = RedisProcess.start(folder)
         stack.callback(lambda: self.server.kill())
 
@@ -109,7 +110,8 @@ class Fleet:
         tiers += f'disk = {{ path = "{folder}/cache", size = "1GiB", min_free = "0B" }}\n' if disk else ""
         named = f'[fleet]\nurl = "{self.server.url}"\nname = "{folder.name}"\nmax_blind = "{max_blind}"\n'
         toml = gateway_toml(self._port, route="cache = true")
-        made = GatewayProcess.start(f"{toml}\n[cache]\n{tiers}{named if shared else ''}", folder)
+        self.toml = f"{toml}\n[cache]\n{tiers}{named if shared else ''}"
+        made = GatewayProcess.start(self.toml, folder)
         self._stack.callback(made.kill)
         return made
 
@@ -230,7 +232,7 @@ async def shared(fleet: Fleet, objects: int) -> dict[str, Any]:
     await Load(disk.http_port).ask(targets(count))
     await asyncio.sleep(2)
     disk.stop()
-    again = GatewayProcess.start(disk.config.read_text(), disk.directory)
+    again = GatewayProcess.start(fleet.toml, disk.directory)
     try:
         await asyncio.sleep(2)  # its index is read
         before, asked = worker_cpu(again), Origin.asked

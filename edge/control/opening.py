@@ -137,7 +137,7 @@ class Parts:
         self.leave_admin()
         await self.recovery.stop()
         if self._fleet is not None:
-            await self._fleet.stop()
+            await self._fleet.stop(leave=False)  # the successor is the same machine
 
 
 def given_sockets(manager: Manager, successor: Successor | None) -> list[Bound]:

@@ -52,7 +52,7 @@ class Fleet:
         self._owed = False  # everything has to be distrusted, and could not be yet
         self._recent: deque[tuple[int, dict[str, Any], float]] = deque(maxlen=MAX_LOG)  # for workers that start
         self._whole = 0
-        self._skewed = False
+        self._skewed = self._stopped = False
         self._beat_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,14 +82,18 @@ class Fleet:
         self._may_ack = True
         self._beat_now.set()
 
-    async def stop(self) -> None:
-        """Leave: nobody waits for this machine any more."""
+    async def stop(self, leave: bool = True) -> None:
+        """Leave: nobody waits for this machine any more. Without `leave` another program goes on as this machine."""
+        if self._stopped:
+            return
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         try:
-            await self._server.beat(self.settings.identity, {**self._told(), "left": True})
+            if leave:
+                await self._server.beat(self.settings.identity, {**self._told(), "left": True})
         except FleetAway:
             pass  # it is forgotten when it has been silent for long enough
         await self._server.close()
