@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from inprocess import Gateway, StartEdge, until
+from kit.http2 import Http2Client
 
 from edge.errors import ConfigError
 
@@ -225,3 +226,18 @@ async def test_a_route_without_hooks_calls_none(port: int, edge: StartEdge, sess
 async def test_what_is_no_hook_is_refused(name: str, why: str, port: int, edge: StartEdge) -> None:
     with pytest.raises(ConfigError, match=why):
         await edge(toml(port, name))
+
+
+async def test_over_http2_one_that_fails_resets_its_stream_alone(port: int, route: str, edge: StartEdge) -> None:
+    text = toml(port, "Hooks", "Answers", route=route).replace("[listen]", "[listen]\nh2c = true")
+    gateway = await edge(text)
+    client = await Http2Client.connect(gateway.port)
+    for _ in range(3):
+        for path in (b"/raises-late", b"/bad-late"):
+            failed = await client.get(path)
+            assert failed.reset is not None and failed.status == 0 and failed.body == b""
+        answer = await client.get(b"/other")  # the connection, and the compression of its heads, are as they were
+        assert (answer.status, answer.body, answer.get(b"x-always")) == (200, b"/other ", b"1")
+        assert (await client.get(b"/secret")).status == 401
+        assert (await client.get(b"/raises")).status == 500
+    await client.close()
