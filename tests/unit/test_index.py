@@ -213,6 +213,8 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep_all(self) -> None:
+        while self.index.removing:  # purges by url and tag are no matter of the sweep
+            self.index.remove_some()
         self.index.sweep(1000, self.now)
         assert not [body for body in self.index if body.born in self.dead]
         assert not [body for body in self.index if body.keep_until + GRAIN_S < self.now]
