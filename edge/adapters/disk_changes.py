@@ -100,9 +100,9 @@ class Changer:
     def close(self) -> None:
         """Let go; harmless when done already."""
         self.db.close()
-        if self._turn >= 0:
-            os.close(self._turn)
-            self._turn = -1
+        turn, self._turn = self._turn, -1
+        if turn >= 0:
+            os.close(turn)
         for _, fd, *_ in self._segments.values():
             os.close(fd)
         self._segments.clear()

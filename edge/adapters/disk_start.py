@@ -148,10 +148,10 @@ class Notes:
         os.ftruncate(self._fd, 0)
 
     def close(self) -> None:
-        """Let go; a file that says nothing goes. Harmless when done already."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go; a file that says nothing goes. Harmless when done already, or by two threads at once."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
         try:
             if not self.path.stat().st_size:
                 self.path.unlink()

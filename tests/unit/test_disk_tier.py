@@ -427,3 +427,21 @@ async def test_a_look_in_a_thread_obeys_a_purge_that_came_meanwhile(tmp_path: Pa
     await asyncio.wait_for(seen.wait(), 10)
     assert found == [()]
     store.close()
+
+
+def test_closing_by_two_threads_at_once_closes_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is told twice to end: what the second close hit could be another file of the same number."""
+    found = tier(tmp_path)
+    closed: list[int] = []
+    plain = os.close
+
+    def slow(descriptor: int) -> None:
+        closed.append(descriptor)
+        found._notes.close()  # the other thread, while this one is in the system call
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "close", slow)
+    found._notes.close()
+    monkeypatch.undo()
+    assert len(closed) == len(set(closed)) == 1
+    found.close()
