@@ -108,3 +108,15 @@ def test_ending_them_leaves_no_process() -> None:
     end_early(early)
     for each in early:
         assert isinstance(each, EarlyWorker) and not Path(f"/proc/{each.pid}").exists()
+
+
+def test_a_signal_to_the_whole_group_ends_each_worker_once(tmp_path: Path) -> None:
+    """As a service manager stops one, or a terminal: the worker hears of it twice, from outside and over its link."""
+    toml = TOML + 'cache = { disk = { path = "@STATE@/cache", size = "64MiB" } }\n'
+    gateway = GatewayProcess.start(toml, tmp_path)
+    try:
+        os.killpg(gateway.pid, signal.SIGTERM)
+        assert gateway.wait(20) == 0
+        assert "Traceback" not in gateway.log()
+    finally:
+        gateway.kill()

@@ -129,6 +129,7 @@ class Worker:
         self._ids = os.urandom(10).hex().encode()
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._end: asyncio.Future[None] | None = None
         self.drained = asyncio.Event()
         self._second = 0
         self._ticks = 0
@@ -360,7 +361,12 @@ class Worker:
         await self.close()
 
     async def close(self) -> None:
-        """End everything at once."""
+        """End everything at once, and once: whoever asks again waits for the same end."""
+        if self._end is None:
+            self._end = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._end)
+
+    async def _close(self) -> None:
         self.stopping = True
         for listener in self.listeners.values():
             listener.close()
