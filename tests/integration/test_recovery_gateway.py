@@ -356,7 +356,7 @@ def test_runbooks_against_a_gateway(site: Site) -> None:
     site.edge("runbook", "run", "lose-a-region", "--set", "region=eu")
     assert {each["name"]: each["admin"] for each in site.answers()["regions"]} == {"eu": "inactive", "us": "active"}
     actors = {each["actor"] for each in site.api("GET", "/v1/audit")[1]["audit"]}
-    assert any(actor.startswith("runbook:lose-a-region-") for actor in actors)
+    assert any("(runbook:lose-a-region-" in actor for actor in actors), actors  # behind the name of the token
     site.edge("runbook", "run", "lose-a-region", "--set", "region=us", code=1)
     assert "survives = us" in site.said and site.said.count("\n") == 1
     good = site.config.read_text()
