@@ -14,6 +14,8 @@ import pytest
 from kit.ports import LOOPBACK, free_ports
 from kit.processes import ROOT, GatewayProcess
 
+from edge.app import build
+from edge.config.loader import load_text
 from edge.control.early import EarlyWorker, end_early, start_early
 from edge.control.workers import ProcessChild, spawn_process
 from edge.frames import Frame, Kind
@@ -120,3 +122,24 @@ def test_a_signal_to_the_whole_group_ends_each_worker_once(tmp_path: Path) -> No
         assert "Traceback" not in gateway.log()
     finally:
         gateway.kill()
+
+
+def test_a_worker_that_is_ended_twice_closes_its_tier_once(tmp_path: Path) -> None:
+    toml = TOML.replace("@HTTP@", "1").replace("@ADMIN@", "2").replace("@STATE@", str(tmp_path))
+    closed = []
+
+    async def scene() -> None:
+        worker = build(load_text(toml + f'cache = {{ disk = {{ path = "{tmp_path}/cache", size = "64MiB" }} }}\n', "t"))
+        assert worker.store is not None and worker.store.disk is not None
+        plain = worker.store.disk.close
+
+        def counted() -> None:
+            closed.append(1)
+            plain()
+
+        worker.store.disk.close = counted  # type: ignore[method-assign]
+        await asyncio.gather(worker.close(), worker.close())
+        await worker.close()
+
+    asyncio.run(scene())
+    assert closed == [1]
