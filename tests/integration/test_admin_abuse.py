@@ -306,11 +306,12 @@ async def doors(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Doors, i
     whole = Whole(TOML)
     await whole.start()
     app = admin_app(whole.supervisor, Access(TOKENS))
-    runner = await start_admin(app, "127.0.0.1", 0, 8, 10.0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    runner = await start_admin(app, "127.0.0.1", port, 8, 10.0, listener)
     found, clock = app[DOORS], Clock()
     found._clock = clock
-    assert found._server is not None
-    yield found, found._server.sockets[0].getsockname()[1], clock
+    yield found, port, clock
     await runner.cleanup()
     await whole.supervisor.stop(1.0)
 

@@ -6,6 +6,7 @@ The commands are found by walking the command line itself, so that a new one is 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,10 @@ BY_REPOSITORY = {"snapshot", "restore", "drill", "runbook"}  # may do without a 
 
 
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):  # some are read only when they are asked for
+        command = group.get_command(context, name)
+        assert command is not None, name
         if isinstance(command, click.Group):
             yield from leaves(command, (*path, name))
         else:
@@ -200,13 +204,11 @@ pool = "web"
 """
     )
     await whole.start()
-    runner = await start_admin(admin_app(whole.supervisor, Access([Token(TOKEN)])), "127.0.0.1", 0, 64, 10.0)
-    doors = runner.app
-    from edge.control.admin.application import DOORS
-
-    server = doors[DOORS]._server
-    assert server is not None
-    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    app = admin_app(whole.supervisor, Access([Token(TOKEN)]))
+    runner = await start_admin(app, "127.0.0.1", port, 64, 10.0, listener)
+    yield f"127.0.0.1:{port}"
     await runner.cleanup()
     await whole.supervisor.stop(1.0)
 

@@ -45,7 +45,7 @@ async def kept(regions: Regions) -> tuple[Any, Any]:
 async def test_what_is_registered_serves_is_shown_apart_and_lasts(regions: Regions, tokyo: ScriptedOrigin) -> None:
     await regions.start()
     made = await regions.api("PUT", "/v1/regions/ap", REGION)
-    assert (made.status, made.body["source"], made.body["registered"]["actor"]) == (201, "runtime", "me")
+    assert (made.status, made.body["source"], made.body["registered"]["actor"]) == (201, "runtime", "admin (me)")
     assert (await regions.api("PUT", "/v1/regions/ap", REGION)).status == 200
     body = {"url": tokyo.url, "region": "ap", "weight": 2}
     made = await regions.api("PUT", "/v1/pools/web/backends/ap-1", body)
@@ -111,7 +111,7 @@ async def test_the_commands_do_the_same(regions: Regions, tokyo: ScriptedOrigin)
         ("backend.unregister", "web/ap-1"),
         ("region.unregister", "ap"),
     ]
-    assert all(each["actor"].startswith("cli") for each in audit)
+    assert all(each["actor"].startswith("admin (cli") for each in audit)
 
 
 BAD: tuple[tuple[str, str, Any, int], ...] = (
