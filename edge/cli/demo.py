@@ -142,13 +142,9 @@ path = "{directory}"
 
 {geoip()}[regions.eu-west]
 tier = 0
-location = [53.3, -6.3]
-continents = ["EU"]
 
 [regions.us-east]
 tier = 1
-location = [38.9, -77.5]
-continents = ["NA", "SA"]
 
 [pools.web]
 balance = "least-connections"
@@ -167,12 +163,13 @@ access = "{directory}/access.jsonl"
 
 def geoip() -> str:
     """The database of a checkout, wherever the demo is started."""
-    path = Path(__file__).resolve().parents[1] / "geoip" / "edge-country.mmdb"
+    path = Path(__file__).resolve().parents[2] / "geoip" / "edge-country.mmdb"
     return f'[geoip]\ndatabase = "{path}"\n\n' if path.is_file() else ""
 
 
 def greeting(config: Path) -> str:
     """What to try, and what it answers."""
+    edge = sys.argv[0] if Path(sys.argv[0]).name == "edge" else "edge"
     return f"""
 The gateway listens on http://{HTTP}, its admin API on http://{ADMIN}. Try:
 
@@ -183,8 +180,10 @@ The gateway listens on http://{HTTP}, its admin API on http://{ADMIN}. Try:
   curl -N http://{HTTP}/clock
       five server-sent events, one a second, as they come
 
-  edge status -c {config}
-  edge region drain eu-west -c {config}      now /where answers from us-east
+  {edge} status -c {config}
+  {edge} region drain eu-west -c {config}      now /where answers from us-east
+
+The dashboard is http://{ADMIN}/ and asks for the token in {config.parent}/admin.token.
 
 Ctrl-C ends it all.
 """

@@ -42,6 +42,8 @@ def status(config: Path | None, admin: str | None, token_file: Path | None, as_j
     ready = "ready" if found["ready"] else found["readiness"]
     out.print(f"StreamGate Edge {found['version']}, pid {found['pid']}, up {span(found['uptime_s'])}: {ready}")
     out.print(f"configuration {found['config']['file']} ({found['config']['hash'][:12]}), state in {found['state']}")
+    if found["reload"] and not found["reload"]["ok"]:
+        out.print("the last reload was refused: " + "; ".join(found["reload"]["problems"]), soft_wrap=True)
     out.print()
     for each in _status_tables(found):
         out.print(each)

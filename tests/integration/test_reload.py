@@ -95,6 +95,7 @@ async def test_a_mistake_changes_nothing_and_is_told_with_its_lines(
         _, shown = await api(gateway, "GET", "/v1/status")
         assert not shown["reload"]["ok"]
         assert shown["reload"]["problems"] == found["problems"]
+        assert "the last reload was refused: " + "; ".join(found["problems"]) in (await edge(gateway, "status")).stdout
     await reload(gateway, good)
     _, shown = await api(gateway, "GET", "/v1/status")
     assert shown["reload"]["ok"]
