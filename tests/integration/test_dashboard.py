@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
-from kit.browser import Browser, chromium
+from kit.browser import Browser
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess
 
 pytestmark = [
-    pytest.mark.skipif(chromium() is None, reason="there is no chromium"),
     pytest.mark.timeout(120),
     pytest.mark.xdist_group("browser"),
 ]

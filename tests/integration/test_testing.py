@@ -12,7 +12,6 @@ from edge.errors import ConfigError
 from edge.sdk import edge
 from edge.testing import Start, edge_gateway, gateway
 
-pytest.importorskip("pytest_asyncio")
 __all__ = ["edge_gateway"]
 
 

@@ -8,6 +8,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import mmdb_writer
+import netaddr
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,9 +190,7 @@ def test_describe_has_names_and_network(reader: GeoReader) -> None:
 
 def built(path: Path, kind: str, record: dict[str, Any]) -> Path:
     """A database with one network, as another maker's."""
-    writer_module = pytest.importorskip("mmdb_writer")
-    netaddr = pytest.importorskip("netaddr")
-    writer = writer_module.MMDBWriter(4, kind, languages=["en"], description="test")
+    writer = mmdb_writer.MMDBWriter(4, kind, languages=["en"], description="test")
     writer.insert_network(netaddr.IPSet(["203.0.113.0/24", "10.9.0.0/16"]), record)
     writer.to_db_file(str(path))
     return path

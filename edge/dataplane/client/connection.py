@@ -393,8 +393,8 @@ class ClientConnection(Accepted):
             self.tunnel.go_away()
         elif self.exchange is not None:
             self.exchange.keep = self.exchange.keep and self.exchange.begun  # then its head says that it is the last
-        elif self.state is State.OPEN and not self._buffer and self.deadline < inf:
+        elif self.state in (State.OPEN, State.HANDSHAKE) and not self._buffer and self.deadline < inf:
             limits = self.worker.limits
             quiet_since = self.deadline - (limits.idle_timeout if self._served else limits.header_timeout)
-            if quiet_since <= now - QUIET_S:
-                self.finish()
+            if quiet_since <= now - QUIET_S:  # in a handshake, no request was sent
+                (self.finish if self.state is State.OPEN else self.abort)()
