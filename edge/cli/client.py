@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 import click
 import orjson
 
+from edge.cli.text import safe as safe  # for commands, which have the rest from here
 from edge.cli.way import Way
 from edge.config.loader import Admin as AdminTable
 from edge.config.loader import load_text
@@ -245,13 +246,6 @@ def _is_token(text: str) -> bool:
 
 
 # -- showing -----------------------------------------------------------------------------------------------------------
-
-
-def safe(text: str) -> str:
-    """Text from outside for a terminal: control bytes (C1 too) and invisible characters as escapes; lines stay."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def say(value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edge.cli.client import safe
+from edge.cli.text import safe
 
 
 class Plain(Console):
