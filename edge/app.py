@@ -37,17 +37,18 @@ from edge.config.types import Address
 from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
 from edge.dataplane.caching.shadow import send_copy
-from edge.dataplane.caching.store import MAX_PARTS, Store
-from edge.dataplane.route import Retry, Route
+from edge.dataplane.core.geography import Geography, Places
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.route import Retry, Route
+from edge.dataplane.core.router import Router
+from edge.dataplane.core.store import MAX_PARTS, Store
 from edge.dataplane.rules.compiled import RuleSet, Tools, compile_rules
 from edge.dataplane.rules.mirror import Mirror
 from edge.dataplane.rules.shares import Split
-from edge.dataplane.upstream.geography import Geography, Places
 from edge.dataplane.upstream.pool import PoolRuntime
 from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.dataplane.worker.graph import Graph
-from edge.dataplane.worker.router import Router
-from edge.dataplane.worker.worker import Worker, WorkerLimits
+from edge.dataplane.worker.worker import Worker
 from edge.errors import ConfigError
 from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits

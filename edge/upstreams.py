@@ -22,10 +22,10 @@ from edge.config.routing import APP_SCHEME, PoolTimeouts
 from edge.config.routing import Pool as PoolConfig
 from edge.config.routing import Timeouts as TimeoutsConfig
 from edge.control.membership import backend_spec
-from edge.dataplane.upstream.geography import Places
+from edge.dataplane.core.geography import Places
+from edge.dataplane.core.turns import Turns
 from edge.dataplane.upstream.hashing import HashOn
 from edge.dataplane.upstream.pool import PoolRuntime, PoolSettings, seeded
-from edge.dataplane.worker.turns import Turns
 from edge.http.grammar import Limits, ResponseFacts
 from edge.http.memo import Memo
 from edge.ports import Link, Timeouts

@@ -9,28 +9,26 @@ wait returns, and a callback of the upstream or of the client takes the exchange
     lookup, collapse  caching/fast_hit.py, caching/lookup.py    a hit ends here, with no wait in it
     select, attempt   upstream/fetch.py         502 503 504, or the next distinct backend
     store             caching/fill.py           tee to the store, settle the flight
-    deliver, finish   exchange.py               head, body with backpressure; count, log
+    deliver, finish   core/exchange.py          head, body with backpressure; count, log
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from edge.dataplane.caching.fast_hit import try_fast_hit
 from edge.dataplane.caching.lookup import lookup
 from edge.dataplane.caching.purging import obey
+from edge.dataplane.core.context import WorkerContext
+from edge.dataplane.core.downstream import Asking
+from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.route import Route
 from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
 from edge.errors import BadRequest, ClientError, EdgeError, MethodNotAllowed, NoBackend, TooLarge
 from edge.http.grammar import RequestHeaders, absolute_target
-
-if TYPE_CHECKING:
-    from edge.dataplane.client.connection import ClientConnection
-    from edge.dataplane.client.downstream import Downstream
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.route import Route
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F
@@ -38,7 +36,21 @@ NEVER_METHODS = (b"TRACE", b"CONNECT")
 USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))  # no route refuses them unasked
 
 
-def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHeaders) -> None:
+class Client(Protocol):
+    """Whoever sent a request, before an exchange stands for it."""
+
+    @property
+    def worker(self) -> WorkerContext: ...
+    @property
+    def asked_by(self) -> tuple[bytes, ...]: ...
+    def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange: ...
+
+
+class QuickClient(Client, Asking, Protocol):
+    """The same on a connection that fast hits are written to directly."""
+
+
+def serve(downstream: QuickClient, line: re.Match[bytes], block: RequestHeaders) -> None:
     """One request of HTTP/1 whose head the grammar proved. Everything that can go wrong has become an answer when it
     returns."""
     worker, target, route = downstream.worker, line[2], None
@@ -54,7 +66,7 @@ def serve(downstream: ClientConnection, line: re.Match[bytes], block: RequestHea
 
 
 def serve_fully(
-    downstream: Downstream, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders, route: Route | None
+    downstream: Client, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders, route: Route | None
 ) -> None:
     """One request, of whatever protocol, that no fast hit answered; `route` where that is known."""
     exchange = downstream.begin_exchange(method, target, is_http11, block)
@@ -160,7 +172,7 @@ def _other_form(exchange: Exchange, target: bytes) -> None:
     exchange.host, exchange.target = found
 
 
-def refuse(downstream: Downstream, error: ClientError) -> None:
+def refuse(downstream: Client, error: ClientError) -> None:
     """Answer bytes that are no request: the error, then the end of the connection."""
     exchange = downstream.begin_exchange(b"-", b"-", True, downstream.worker.no_block)
     exchange.keep = False

@@ -278,7 +278,7 @@ async def test_trap_a_bug_is_answered_once_and_never_tried_again(error: type[Exc
 
 
 @pytest.mark.parametrize(
-    "where", ["edge.dataplane.exchange.Exchange.own_lines", "edge.dataplane.upstream.fetch.request_head"]
+    "where", ["edge.dataplane.core.exchange.Exchange.own_lines", "edge.dataplane.upstream.fetch.request_head"]
 )
 async def test_a_bug_in_a_callback_ends_its_exchange_too(
     where: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from email.utils import formatdate
 from edge.app import build, listen
 from edge.cache.stored import Stored
 from edge.config.loader import load_text
-from edge.dataplane.caching.store import Store
+from edge.dataplane.core.store import Store
 from edge.dataplane.worker.worker import Worker
 from kit.client import RawClient, Response
 from kit.origin import Action, Received, ScriptedOrigin

@@ -8,7 +8,7 @@ from kit.cachelab import Lab, from_store, open_lab
 from edge.cache import policy
 from edge.cache.stored import MAX_VARY
 from edge.cache.storing import MAX_TAGS
-from edge.dataplane.caching.store import MAX_PARTS
+from edge.dataplane.core.store import MAX_PARTS
 
 FRESH = "Cache-Control: max-age=60"
 

@@ -11,7 +11,7 @@ import pytest
 from kit.cachelab import Lab, from_store, open_lab, reply, request, until
 from kit.client import RawClient
 
-from edge.dataplane.client import body_sender
+from edge.dataplane.caching import body_sender
 
 FRESH = "Cache-Control: max-age=600"
 MIB = 1024 * 1024

@@ -18,8 +18,8 @@ from kit.origin import Pause, Step
 from edge.cache.calls import TURN
 from edge.cache.purge_request import parse_purge
 from edge.dataplane.client.connection import ClientConnection
-from edge.dataplane.exchange import Exchange
-from edge.dataplane.worker.turns import Turns
+from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.turns import Turns
 
 FRESH = "Cache-Control: max-age=600"
 NO_STORE = "Cache-Control: no-store"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from edge.adapters.logs import AccessLog
 from edge.dataplane.client.connection import ClientConnection, State
-from edge.dataplane.route import NoRoute
-from edge.dataplane.worker.worker import Worker, WorkerLimits
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.route import NoRoute
+from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
 

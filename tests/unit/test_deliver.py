@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import errors
-from edge.dataplane.client.error_response import error_response, status_line
-from edge.dataplane.route import Misdirected, NoRoute
+from edge.dataplane.core.error_response import error_response, status_line
+from edge.dataplane.core.route import Misdirected, NoRoute
 from edge.errors import EdgeError
 from edge.http.grammar import Limits, split_lines
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from edge.adapters.background_writer import HELD_BYTES
 from edge.adapters.logs import FLUSH_BYTES, AccessLog
-from edge.dataplane.exchange import Exchange
-from edge.dataplane.worker.worker import Worker, WorkerLimits
+from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
 from edge.http.grammar import REQUEST_LINE, Limits, request_block
 from edge.http.text import quote, quote_text

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dataplane.route import Misdirected, NoRoute, Route
-from edge.dataplane.worker.router import HOSTS_REMEMBERED, Router
+from edge.dataplane.core.route import Misdirected, NoRoute, Route
+from edge.dataplane.core.router import HOSTS_REMEMBERED, Router
 from edge.http.paths import normal_path
 
 POOL: Any = None

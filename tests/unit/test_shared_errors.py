@@ -13,7 +13,8 @@ from fakes import FakeTransport
 import edge
 from edge.adapters.logs import AccessLog
 from edge.dataplane.client.connection import ClientConnection
-from edge.dataplane.worker.worker import Worker, WorkerLimits
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.worker.worker import Worker
 from edge.errors import BadRequest, Refusal
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, request_block

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dataplane.client.upload import Upload
-from edge.dataplane.worker.worker import WorkerLimits
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.upload import Upload
 from edge.errors import BadRequest, ClientError, TooLarge
 from edge.http.chunked import ChunkedReader
 from edge.metrics import Meter

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from edge.cache.flights import FlightMember, Outcome
 from edge.cache.policy import is_for_all, may_serve_stale
 from edge.cache.stored import Stored
 from edge.cache.verdict import Failure, Verdict, forward
+from edge.dataplane.caching.filling import Filling
 from edge.dataplane.caching.follower import Follower
 from edge.dataplane.caching.hit import serve
 from edge.dataplane.caching.origin_outcome import purged_for, stand_in
 from edge.http.cache_status import forwarded, line
 
-if TYPE_CHECKING:
-    from edge.dataplane.caching.fill import Fill
 
-
-def serve_all(fill: Fill, stored: Stored, verdict: Verdict, now: float, own: bytes = b"") -> None:
+def serve_all(fill: Filling, stored: Stored, verdict: Verdict, now: float, own: bytes = b"") -> None:
     """Whoever follows or waits gets what was just validated; who asked also its `own` lines."""
     for follower in list(fill.followers):
         _serve(fill, follower, stored, verdict, now, own)
@@ -32,7 +29,7 @@ def serve_all(fill: Fill, stored: Stored, verdict: Verdict, now: float, own: byt
         _answer_waiting(fill, partial(_collapsed, fill, stored))
 
 
-def stands_in(fill: Fill, failure: Failure, now: float) -> bool:
+def stands_in(fill: Filling, failure: Failure, now: float) -> bool:
     """Serve what is stored instead of a failure, where every rule allows it; false when the first may not."""
     stored = stand_in(fill, fill.request, failure, now)
     if stored is None:
@@ -44,20 +41,20 @@ def stands_in(fill: Fill, failure: Failure, now: float) -> bool:
     return True
 
 
-def _answer_waiting(fill: Fill, give: Callable[[FlightMember], bool]) -> None:
+def _answer_waiting(fill: Filling, give: Callable[[FlightMember], bool]) -> None:
     flight, fill.flight = fill.flight, None
     if flight is not None:
         fill.store.flights.answered(flight, give)
 
 
-def _collapsed(fill: Fill, stored: Stored, member: FlightMember) -> bool:
+def _collapsed(fill: Filling, stored: Stored, member: FlightMember) -> bool:
     if not isinstance(member, Follower) or purged_for(fill, member, stored.key, stored.tags):
         return False
     _serve(fill, member, stored, Verdict.COLLAPSED, fill.store.clock())
     return True
 
 
-def _stale(fill: Fill, stored: Stored, failure: Failure, member: FlightMember) -> bool:
+def _stale(fill: Filling, stored: Stored, failure: Failure, member: FlightMember) -> bool:
     now = fill.store.clock()
     if not isinstance(member, Follower):
         return False
@@ -68,7 +65,7 @@ def _stale(fill: Fill, stored: Stored, failure: Failure, member: FlightMember) -
     return True
 
 
-def _serve(fill: Fill, follower: Follower, stored: Stored, verdict: Verdict, now: float, own: bytes = b"") -> None:
+def _serve(fill: Filling, follower: Follower, stored: Stored, verdict: Verdict, now: float, own: bytes = b"") -> None:
     _let_go(fill, follower)
     exchange = follower.exchange
     if verdict is not Verdict.STALE:
@@ -79,7 +76,7 @@ def _serve(fill: Fill, follower: Follower, stored: Stored, verdict: Verdict, now
     serve(exchange, follower.asked.request, stored, verdict, now)
 
 
-def _let_go(fill: Fill, follower: Follower) -> None:
+def _let_go(fill: Filling, follower: Follower) -> None:
     flight = follower.flight
     follower.exchange.follower = follower.fill = follower.flight = None
     fill.followers.pop(follower, None)

@@ -35,8 +35,8 @@ from edge.http.message import Line
 if TYPE_CHECKING:
     from edge.cache.rules import Rules
     from edge.cache.stored import Stored
-    from edge.dataplane.caching.store import Store
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.store import Store
 
 _AGED_S = 1.0  # an answer that took so long has another Age
 

@@ -16,10 +16,9 @@ from edge.http.grammar import RequestHeaders
 from edge.http.text import quote
 
 if TYPE_CHECKING:
-    from edge.dataplane.client.downstream import Asking
-    from edge.dataplane.route import Route
+    from edge.dataplane.core.downstream import Asking
+    from edge.dataplane.core.route import Route
 
-WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second buffer
 _LOG_LINE = (  # the keys of `Worker.line`; what a hit has none of is said once here
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"GET","host":"%b","target":"%b","status":200,'
     b'"bytes_in":0,"bytes_out":%d,"us":0,"upstream_us":0,"backend":"","region":"","attempts":0,"hedge":"",'

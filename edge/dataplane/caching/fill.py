@@ -52,7 +52,7 @@ from edge.http.message import Fields, Line, RequestHead, ResponseHead
 from edge.ports import Spill
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.store import Store
+    from edge.dataplane.core.store import Store
 
 ERRORS = GATEWAY_FAILURES | {500}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edge.cache.flights import Outcome
+from edge.cache.flights import Flight, Outcome
 from edge.cache.policy import Decision
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
@@ -21,6 +21,7 @@ class Filling(Stream, Protocol):
     rules: Rules
     request: RequestHead
     decision: Decision
+    flight: Flight | None  # while others may join it
     variants: tuple[Stored, ...]  # what the look-up had before it
     probe: Stored | None  # the response as look-ups see it, without a body
     seq: int  # of the purge log when the request was sent

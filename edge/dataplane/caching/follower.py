@@ -16,14 +16,14 @@ from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Verdict
 from edge.dataplane.caching.pieces import Stream, resumed
 from edge.dataplane.caching.response_start import ResponseStart
-from edge.dataplane.client.body_mode import NO_BODY
-from edge.dataplane.client.error_response import status_line
+from edge.dataplane.core.body_mode import NO_BODY
+from edge.dataplane.core.error_response import status_line
 from edge.errors import EdgeError
 from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_modified_fields
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from edge.cache.stored import AT_ONCE_BYTES, Stored
 from edge.cache.verdict import Verdict
-from edge.dataplane.client.body_mode import LENGTH, NOT_STARTED
-from edge.dataplane.client.body_sender import BodySender
-from edge.dataplane.client.error_response import status_line
-from edge.dataplane.client.file_sender import FileSender, Head, Part
+from edge.dataplane.caching.body_sender import BodySender
+from edge.dataplane.caching.file_sender import FileSender, Head, Part
+from edge.dataplane.core.body_mode import LENGTH, NOT_STARTED
+from edge.dataplane.core.error_response import status_line
 from edge.errors import EdgeError
 from edge.http.cache_status import hit, line
 from edge.http.conditional import (
@@ -31,7 +31,7 @@ from edge.http.conditional import (
 from edge.http.message import Fields, RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 _EMPTY: tuple[bytes, ...] = ()
 

@@ -32,8 +32,8 @@ from edge.http.conditional import CLIENT_OWN
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.route import Route
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.route import Route
 
 
 def lookup(exchange: Exchange, route: Route) -> None:

@@ -16,14 +16,14 @@ from edge.cache.purge import Purge
 from edge.cache.selection import comparable
 from edge.cache.stored import Stored, choice_of
 from edge.dataplane.caching.purging import names_of
-from edge.dataplane.caching.store import newer_of
 from edge.dataplane.caching.tiers import Merged, into_memory
+from edge.dataplane.core.store import newer_of
 from edge.errors import EdgeError
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.context import WorkerContext
+    from edge.dataplane.core.exchange import Exchange
 
 
 def ask_others(exchange: Exchange, request: RequestHead, again: Callable[[], None]) -> bool:
@@ -74,7 +74,7 @@ def _take(exchange: Exchange, stored: Stored | None) -> None:
             store.disk.put(stored, store.purge_log.now_seq())
 
 
-def purged(worker: Worker, asked: Purge, position: int | None) -> None:
+def purged(worker: WorkerContext, asked: Purge, position: int | None) -> None:
     """A purge was carried out here: at its place in the fleet's stream, or not in there yet."""
     store = worker.store
     if store is None or store.shared is None:
@@ -88,7 +88,7 @@ def purged(worker: Worker, asked: Purge, position: int | None) -> None:
         view.invalidated(name, now)
 
 
-def follow(worker: Worker, body: dict[str, Any]) -> None:
+def follow(worker: WorkerContext, body: dict[str, Any]) -> None:
     """Where this machine stands in its fleet (a FLEET frame, or what the first frame has of it)."""
     store = worker.store
     if store is None:

@@ -21,8 +21,8 @@ from edge.http.message import Line
 from edge.ports import Spill
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.store import Store
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.store import Store
 
 
 class Taker(Protocol):

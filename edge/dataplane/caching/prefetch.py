@@ -29,10 +29,10 @@ from edge.http.grammar import RequestHeaders
 from edge.http.message import Fields, Line, RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.store import Progress, Store
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.route import Route
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.context import WorkerContext
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.route import Route
+    from edge.dataplane.core.store import Progress, Store
 
 NEGOTIATED = frozenset((b"accept", b"accept-encoding", b"accept-language", b"user-agent"))
 LOOK_AGAIN_S = 1.0  # how often the links of one page are looked at
@@ -49,7 +49,7 @@ FAILURES_TOLD = 100
 class Prefetcher:
     """One route's: its gate, and what it fetched that nobody has asked for yet."""
 
-    def __init__(self, worker: Worker, links: bool, sequences: tuple[Sequence, ...], rules: GateRules) -> None:
+    def __init__(self, worker: WorkerContext, links: bool, sequences: tuple[Sequence, ...], rules: GateRules) -> None:
         self.gate = Gate(rules)
         self._worker = worker
         self._links = links
@@ -160,7 +160,7 @@ class Prefetcher:
 class Wanted:
     """One URL to be fetched into the store by nobody, as the look-up judges it now."""
 
-    def __init__(self, worker: Worker, route: Route, request: RequestHead, block: RequestHeaders) -> None:
+    def __init__(self, worker: WorkerContext, route: Route, request: RequestHead, block: RequestHeaders) -> None:
         store, rules = worker.store, route.rules
         assert store is not None and rules is not None
         self.worker = worker
@@ -172,7 +172,9 @@ class Wanted:
         self.asked = LookupResult(request, evaluate(request, variants, rules, store.clock()), variants)
 
     @classmethod
-    def of(cls, worker: Worker, scheme: bytes, authority: bytes, target: bytes, fields: list[Line]) -> Wanted | None:
+    def of(
+        cls, worker: WorkerContext, scheme: bytes, authority: bytes, target: bytes, fields: list[Line]
+    ) -> Wanted | None:
         """None where no route with a cache serves it. Raises ClientError where no client could ask for it."""
         routes = worker.router.all(authority, target)
         route = next((each for each in routes if each.match is None), None)  # nobody's request fits no condition
@@ -206,7 +208,7 @@ class Wanted:
         return decision.stored.fresh_until if decision.act is Action.FRESH and decision.stored is not None else None
 
 
-def load(worker: Worker, route: Route) -> float:
+def load(worker: WorkerContext, route: Route) -> float:
     """How full the gateway is, 0 to 1: the loop's lateness, the pool's places in flight, anybody who queues for one."""
     assert worker.store is not None
     runtime = route.pool
@@ -226,7 +228,7 @@ def failing_over(route: Route) -> bool:
 class Warming:
     """Carries out warm lists (`Store.warmer`)."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
 
     async def run(self, urls: list[str], progress: Progress) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from edge.http.forwarding import DEFAULT_PORTS
 from edge.http.message import Fields
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.context import WorkerContext
+    from edge.dataplane.core.exchange import Exchange
 
 MAX_MARKS = 65536  # 16 bytes each, in one frame
 COUNT_S = 2.0  # how long whoever purges waits for the exact count
@@ -39,7 +39,7 @@ class Purging:
     apart, as they are too many.
     """
 
-    def __init__(self, worker: Worker, asked: Purge, number: int | None = None) -> None:
+    def __init__(self, worker: WorkerContext, asked: Purge, number: int | None = None) -> None:
         self.keys: list[bytes] = []
         self.marks = array("q")  # pairs
         self.more = 0
@@ -97,14 +97,14 @@ class Purging:
             each.then(look)
 
 
-def names_of(worker: Worker, asked: Purge) -> list[Purge]:
+def names_of(worker: WorkerContext, asked: Purge) -> list[Purge]:
     """A purge under every key that it has here."""
     if asked.kind is not Kind.URL:
         return [asked]
     return [replace(asked, value=key) for key in keys_of(worker, asked.value)]
 
 
-def keys_of(worker: Worker, url: bytes) -> list[bytes]:
+def keys_of(worker: WorkerContext, url: bytes) -> list[bytes]:
     """The keys that a URL may be stored under, without what fields add to them."""
     scheme, _, rest = uri_of(url).partition(b"://")
     authority, slash, path = rest.partition(b"/")

@@ -16,14 +16,14 @@ from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Reason
 from edge.dataplane.caching.fill import Fill
 from edge.dataplane.caching.follower import Follower, FollowerCallbacks, LookupResult
-from edge.dataplane.exchange import Exchange
+from edge.dataplane.core.exchange import Exchange
 from edge.http.grammar import RequestHeaders
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.route import Route
-    from edge.dataplane.upstream.binding import Bound
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.bound import Bound
+    from edge.dataplane.core.context import WorkerContext
+    from edge.dataplane.core.route import Route
 
 
 class NullTransport:
@@ -43,7 +43,7 @@ class NullTransport:
 class BackgroundClient:
     """Stands where an exchange expects its client connection; `done` hears how the exchange ended."""
 
-    def __init__(self, worker: Worker, scheme: bytes, done: Callable[[Exchange], None] | None = None) -> None:
+    def __init__(self, worker: WorkerContext, scheme: bytes, done: Callable[[Exchange], None] | None = None) -> None:
         self.worker = worker
         self.scheme = scheme
         self.transport = NullTransport()
@@ -77,7 +77,7 @@ class BackgroundClient:
 
 
 def background(
-    worker: Worker, route: Route, request: RequestHead, block: RequestHeaders, nobody: BackgroundClient
+    worker: WorkerContext, route: Route, request: RequestHead, block: RequestHeaders, nobody: BackgroundClient
 ) -> Exchange:
     """An exchange of nobody's for this request."""
     exchange = Exchange(nobody, b"GET", request.target, True, block)  # type: ignore[arg-type]  # stands for a ClientConnection

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge.dataplane.caching.refresh import BackgroundClient
-from edge.dataplane.exchange import Exchange
+from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.dataplane.route import Route
+    from edge.dataplane.core.route import Route
 
 
 def send_copy(exchange: Exchange, route: Route, done: Callable[[], None]) -> None:

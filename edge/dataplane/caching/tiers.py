@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from edge.cache.index import Group, Node
 from edge.cache.stored import Stored
-from edge.dataplane.caching.store import newer_of, together, trusted
+from edge.dataplane.core.store import newer_of, together, trusted
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.store import Store, trusted
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.store import Store, trusted
 
 
 class Merged(Group[Stored]):

@@ -15,8 +15,8 @@ from edge.dataplane.client.reading import Reading
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.context import WorkerContext
+    from edge.dataplane.core.exchange import Exchange
 
 
 class Accepted(Reading):
@@ -39,7 +39,7 @@ class Accepted(Reading):
         "worker",
     )
 
-    def __init__(self, worker: Worker, scheme: bytes) -> None:
+    def __init__(self, worker: WorkerContext, scheme: bytes) -> None:
         super().__init__()
         self.worker = worker
         self.scheme = scheme

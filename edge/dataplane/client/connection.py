@@ -19,24 +19,24 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
 from edge.dataplane.client import handshake
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_connection import Http2Connection
 from edge.dataplane.client.leaving import Leaving, Progress
 from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM
-from edge.dataplane.exchange import Exchange
+from edge.dataplane.client.tunnel import Tunnel, switch
+from edge.dataplane.core.downstream import WRITE_TOGETHER
+from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.serve import refuse, serve
-from edge.errors import ClientError, ClientGone, ClientSlow
-from edge.http.grammar import REQUEST_LINE, RequestHeaders
+from edge.errors import ClientGone, ClientSlow
+from edge.http.grammar import REQUEST_LINE, RequestHeaders, ResponseFacts
 from edge.http.offence import offence
 from edge.http2.frames import PREFACE
 
 if TYPE_CHECKING:
     from edge.cache.stored import Stored
-    from edge.dataplane.client.tunnel import Tunnel
-    from edge.dataplane.upstream.binding import Bound
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.bound import Bound
+    from edge.dataplane.core.context import WorkerContext
 
 QUIET_S = 1.0  # without a byte, before a connection is closed that is to end
 HEADS_A_TURN = 16  # pipelined requests that one connection has served before others have their turn
@@ -60,7 +60,7 @@ class ClientConnection(Accepted):
     __slots__ = ("_h2c", "_served", "_tls", "asked_by", "bound", "exchange", "state", "tunnel")
     version = b"HTTP/1.1"
 
-    def __init__(self, worker: Worker, tls: ssl.SSLContext | None = None, h2c: bool = False) -> None:
+    def __init__(self, worker: WorkerContext, tls: ssl.SSLContext | None = None, h2c: bool = False) -> None:
         """`h2c`: on a plain listener a client may begin with HTTP/2's preface."""
         super().__init__(worker, b"http" if tls is None else b"https")
         self.state = State.OPEN
@@ -86,7 +86,7 @@ class ClientConnection(Accepted):
         self.deadline = monotonic() + self.worker.limits.header_timeout
         if self._tls is not None:
             self.state = State.HANDSHAKE
-            handshake.begin(self, self._tls)
+            handshake.begin(self, self._tls, self.secured)
 
     def secured(self, transport: asyncio.Transport) -> None:
         """The TLS handshake is done; the deadline of the first head runs on from accept."""
@@ -204,7 +204,7 @@ class ClientConnection(Accepted):
                     return
                 error = offence(data[at : end + 4], limits)
                 if error is not None:
-                    self._refuse(error)
+                    refuse(self, error)
                     return
                 at += 2  # one empty line before a request is skipped
                 continue
@@ -242,7 +242,7 @@ class ClientConnection(Accepted):
         """A head that is not whole: refuse at once what can never become one, else wait within the deadline."""
         error = offence(data, self.worker.head)
         if error is not None and not (self._h2c and not self._served and PREFACE.startswith(data)):
-            self._refuse(error)
+            refuse(self, error)
             return
         if not self._buffer and (self._served or self.deadline is inf):
             self.deadline = monotonic() + self.worker.limits.header_timeout
@@ -262,9 +262,6 @@ class ClientConnection(Accepted):
             self._keep(rest)
             if self.exchange is None:
                 self.turn()
-
-    def _refuse(self, error: ClientError) -> None:
-        refuse(self, error)
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
@@ -321,6 +318,9 @@ class ClientConnection(Accepted):
                 self.turn()
         elif self._holds:
             self.start_reading(UPSTREAM | PIPELINE)
+
+    def switch(self, exchange: Exchange, facts: ResponseFacts, first: bytes) -> None:
+        switch(exchange, self, facts, first)
 
     def begin_tunnel(self, tunnel: Tunnel) -> bytes:
         """From here on the bytes are the tunnel's; those that came already are returned."""
@@ -379,7 +379,7 @@ class ClientConnection(Accepted):
         elif self.paused or (not self._buffer and self.state is State.OPEN and self.unsent()):
             self.worker.slow.add(self)  # it is not idle: it has not taken its answer yet
         elif self._buffer and self.state is State.OPEN:
-            self._refuse(ClientSlow("request head not in time"))
+            refuse(self, ClientSlow("request head not in time"))
         else:
             self.abort()
 

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.client.accepted import Accepted
 
 DAY_S = 86400.0  # in effect none: what is unsent at the end has its own deadline (`leaving`)
 _running: set[asyncio.Task[None]] = set()
 
 
-def begin(downstream: ClientConnection, tls: ssl.SSLContext) -> None:
-    """Start the handshake on a connection that was just admitted."""
-    task = asyncio.get_running_loop().create_task(_shake(downstream, tls), name=f"handshake {downstream.peer}")
+def begin(downstream: Accepted, tls: ssl.SSLContext, secured: Callable[[asyncio.Transport], None]) -> None:
+    """Start the handshake on a connection that was just admitted; `secured` is told the transport that it gave."""
+    task = asyncio.get_running_loop().create_task(_shake(downstream, tls, secured), name=f"handshake {downstream.peer}")
     _running.add(task)
     task.add_done_callback(_running.discard)
 
 
-async def _shake(downstream: ClientConnection, tls: ssl.SSLContext) -> None:
+async def _shake(downstream: Accepted, tls: ssl.SSLContext, secured: Callable[[asyncio.Transport], None]) -> None:
     loop, raw = asyncio.get_running_loop(), downstream.transport
     if raw.is_closing():
         return
@@ -36,7 +36,7 @@ async def _shake(downstream: ClientConnection, tls: ssl.SSLContext) -> None:
     )
     try:
         await _pass_on(downstream, raw)
-        secured = await started
+        transport = await started
     except (OSError, EOFError, asyncio.CancelledError) as error:  # refused, gone, or too late: its connection ends
         started.cancel()
         raw.abort()
@@ -44,14 +44,14 @@ async def _shake(downstream: ClientConnection, tls: ssl.SSLContext) -> None:
         if isinstance(error, asyncio.CancelledError):
             raise
         return
-    if secured is None or secured.is_closing():
+    if transport is None or transport.is_closing():
         raw.abort()
         downstream.connection_lost(None)
     else:
-        downstream.secured(secured)
+        secured(transport)
 
 
-async def _pass_on(downstream: ClientConnection, raw: asyncio.Transport) -> None:
+async def _pass_on(downstream: Accepted, raw: asyncio.Transport) -> None:
     """Give the TLS protocol what came between accept and its start, before the loop reads more.
 
     The loop begins to read when `connection_made` returns, whatever it says, and `start_tls` takes over in a later

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.caching.fast_hit import try_fast_hit
+from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_exchange import StreamUpload
 from edge.dataplane.client.http2_frames import HANDLERS, unknown
 from edge.dataplane.client.http2_life import Http2Life
@@ -45,7 +46,6 @@ from edge.http2.request_fields import OPAQUE_BODY, RequestFields, trailer_lines
 
 if TYPE_CHECKING:
     from edge.cache.stored import Stored
-    from edge.dataplane.client.connection import ClientConnection
 
 _REQUEST = END_HEADERS | END_STREAM  # and nothing else: the usual request
 _TOO_LONG = (FRAME_BYTES + 1) << 8  # a frame's first word from here on is of a frame that is too long
@@ -57,7 +57,7 @@ class Http2Connection(Http2Life):
     """A client connection with many requests at a time."""
 
     @classmethod
-    def take_over(cls, before: ClientConnection, data: bytes) -> None:
+    def take_over(cls, before: Accepted, data: bytes) -> None:
         """Speak HTTP/2 on this connection from here on; `data` came already."""
         self = cls(before)
         self.worker.hand_over(before, self)

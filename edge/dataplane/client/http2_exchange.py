@@ -6,22 +6,28 @@ no connection that has to end because a body's length is unknown.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from edge.dataplane.client.body_mode import CHUNKED, LENGTH, NO_BODY, NOT_STARTED
-from edge.dataplane.client.upload import Upload
-from edge.dataplane.exchange import Exchange
+from edge.dataplane.core.body_mode import CHUNKED, LENGTH, NO_BODY, NOT_STARTED
+from edge.dataplane.core.downstream import Downstream
+from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.upload import BodyOwner, Upload
 from edge.errors import EdgeError, ResponseInvalid
 from edge.http.chunked import last_chunk
-from edge.http.grammar import Framing, ResponseFacts
+from edge.http.grammar import Framing, RequestHeaders, ResponseFacts
 from edge.http.message import Line
+from edge.http2.output import Piece
 from edge.http2.response_fields import field, status
 from edge.ports import Connection
 
-if TYPE_CHECKING:
-    from edge.dataplane.client.http2_stream import Stream
-
 _CONTINUE = status(b"100")
+
+
+class StreamOutput(Downstream, Protocol):
+    """A stream, to whom its exchange writes."""
+
+    def head(self, block: bytes, ends: bool) -> None: ...
+    def body(self, pieces: tuple[Piece, ...], ends: bool, trailers: bytes | None = None) -> None: ...
 
 
 class StreamUpload(Upload):
@@ -29,7 +35,7 @@ class StreamUpload(Upload):
 
     __slots__ = ("_ends", "_trailers")
 
-    def __init__(self, exchange: Exchange, length: int | None) -> None:
+    def __init__(self, exchange: BodyOwner, length: int | None) -> None:
         super().__init__(exchange, length)
         self._reader = None
         self._ends = False
@@ -60,7 +66,11 @@ class StreamExchange(Exchange):
     version = b"HTTP/2.0"
 
     if TYPE_CHECKING:
-        downstream: Stream  # type: ignore[assignment]  # it has the same calls
+        downstream: StreamOutput  # type: ignore[assignment]  # what it writes to is of another kind
+
+        def __init__(
+            self, downstream: StreamOutput, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
+        ) -> None: ...
 
     def interim(self, facts: ResponseFacts) -> None:
         """Pass a 1xx on; 101 is none in HTTP/2 (RFC 9113 8.6)."""

@@ -6,31 +6,50 @@ One rule: a frame that costs us and not its sender spends a credit, whatever it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from edge.dataplane.client.http2_life import Fragments
+from edge.dataplane.client.http2_stream import Stream
+from edge.dataplane.core.context import WorkerContext
+from edge.dataplane.core.http2 import Http2
+from edge.http.message import Line
 from edge.http2 import frames as wire
 from edge.http2.frames import ACK, END_HEADERS, END_STREAM, Code, ConnectionFault, Setting, StreamFault
+from edge.http2.limits import Control
+from edge.http2.output import Output, Sending
 from edge.http2.priority import urgency_of
 from edge.http2.response_fields import NO_TABLE
 
-if TYPE_CHECKING:
-    from edge.dataplane.client.http2_connection import Http2Connection
+
+class FrameReader(Protocol):
+    """The connection, as the frames of its client move it."""
+
+    fragments: Fragments | None
+    their_table: int
+    before_block: bytes
+
+    @property
+    def worker(self) -> WorkerContext: ...
+    @property
+    def shared(self) -> Http2: ...
+    @property
+    def control(self) -> Control: ...
+    @property
+    def output(self) -> Output: ...
+    @property
+    def streams(self) -> dict[int, Sending]: ...
+    def block(self, stream_id: int, block: bytes, ends: bool) -> None: ...
+    def await_rest(self) -> None: ...
+    def came(self, size: int) -> None: ...
+    def receiver(self, stream_id: int) -> Stream | None: ...
+    def no_idle(self, stream_id: int) -> None: ...
+    def upload(self, stream: Stream, content: bytes, ends: bool, trailers: list[Line] | None) -> None: ...
+    def client_reset(self, stream: Sending) -> None: ...
+    def pinged(self, payload: bytes) -> None: ...
+    def leaves(self) -> None: ...
 
 
-class Fragments:
-    """A field block that is not whole yet."""
-
-    __slots__ = ("ends_stream", "frames", "pieces", "size", "stream")
-
-    def __init__(self, stream: int, ends_stream: bool, first: bytes) -> None:
-        self.stream = stream
-        self.ends_stream = ends_stream
-        self.pieces = [first]
-        self.size = len(first)
-        self.frames = 0  # of CONTINUATION
-
-
-def data(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def data(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """DATA: credit of the connection is given back at once, that of the stream when its backend takes more."""
     connection.came(len(payload))
     content = wire.without_padding(flags, payload)
@@ -49,7 +68,7 @@ def data(connection: Http2Connection, flags: int, stream_id: int, payload: bytes
     connection.upload(stream, content, ends, None)
 
 
-def headers(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def headers(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """HEADERS that are padded, go on, or leave the request open."""
     if not stream_id:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "headers_stream")
@@ -62,7 +81,7 @@ def headers(connection: Http2Connection, flags: int, stream_id: int, payload: by
     connection.await_rest()
 
 
-def continuation(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def continuation(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """CONTINUATION: few, none empty, and no more bytes than a head may have."""
     fragments = connection.fragments
     if fragments is None or fragments.stream != stream_id:
@@ -79,13 +98,13 @@ def continuation(connection: Http2Connection, flags: int, stream_id: int, payloa
         connection.block(stream_id, b"".join(fragments.pieces), fragments.ends_stream)
 
 
-def priority(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def priority(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """PRIORITY: deprecated; it has to be sound all the same."""
     connection.control.spend("priority")
     wire.check_priority(stream_id, payload)
 
 
-def reset(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def reset(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """RST_STREAM: the client wants the response no more."""
     wire.check_reset(stream_id, payload)
     connection.no_idle(stream_id)
@@ -96,7 +115,7 @@ def reset(connection: Http2Connection, flags: int, stream_id: int, payload: byte
     connection.client_reset(stream)
 
 
-def settings(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def settings(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """SETTINGS: those that concern what we send."""
     pairs = wire.read_settings(flags, stream_id, payload)
     connection.control.spend("settings")
@@ -111,12 +130,12 @@ def settings(connection: Http2Connection, flags: int, stream_id: int, payload: b
     connection.output.frames.append(wire.SETTINGS_ACK)
 
 
-def push_promise(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def push_promise(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """PUSH_PROMISE: never a client's."""
     raise ConnectionFault(Code.PROTOCOL_ERROR, "push")
 
 
-def ping(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def ping(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """PING: answered; or the answer to ours."""
     wire.check_ping(stream_id, payload)
     connection.control.spend("ping")
@@ -126,14 +145,14 @@ def ping(connection: Http2Connection, flags: int, stream_id: int, payload: bytes
         connection.output.frames.append(wire.frame(wire.PING, ACK, 0, payload))
 
 
-def goaway(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def goaway(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """GOAWAY: the client opens no further streams; those that run are finished."""
     wire.check_goaway(stream_id, payload)
     connection.control.spend("goaway")
     connection.leaves()
 
 
-def window_update(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def window_update(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """WINDOW_UPDATE: the client takes more."""
     connection.control.spend("window_update")
     if stream_id:
@@ -147,7 +166,7 @@ def window_update(connection: Http2Connection, flags: int, stream_id: int, paylo
         connection.output.credit_stream(stream, credit)
 
 
-def priority_update(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def priority_update(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """PRIORITY_UPDATE: a stream became more or less urgent."""
     connection.control.spend("priority")
     about, field = wire.read_priority_update(stream_id, payload)
@@ -156,12 +175,12 @@ def priority_update(connection: Http2Connection, flags: int, stream_id: int, pay
         connection.output.prefer(stream, urgency_of(field))
 
 
-def unknown(connection: Http2Connection, flags: int, stream_id: int, payload: bytes) -> None:
+def unknown(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
     """Kinds that nobody knows are ignored (RFC 9113 4.1)."""
     connection.control.spend("unknown")
 
 
-Handler = Callable[["Http2Connection", int, int, bytes], None]
+Handler = Callable[[FrameReader, int, int, bytes], None]
 HANDLERS: dict[int, Handler] = {
     wire.DATA: data,
     wire.HEADERS: headers,

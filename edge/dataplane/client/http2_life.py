@@ -26,13 +26,24 @@ from edge.http2.limits import PER_DATA, PER_STREAM, Control, Resets
 from edge.http2.output import Output, Sending
 
 if TYPE_CHECKING:
-    from edge.dataplane.client.connection import ClientConnection
-    from edge.dataplane.client.http2_frames import Fragments
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 FORGOTTEN = 256  # streams that we reset, whose frames may still be on their way
 GOODBYE_S = 1.0  # from "open no more" to "these were the last", where the client does not answer a ping before
 _GOODBYE = b"edge-bye"
+
+
+class Fragments:
+    """A field block that is not whole yet."""
+
+    __slots__ = ("ends_stream", "frames", "pieces", "size", "stream")
+
+    def __init__(self, stream: int, ends_stream: bool, first: bytes) -> None:
+        self.stream = stream
+        self.ends_stream = ends_stream
+        self.pieces = [first]
+        self.size = len(first)
+        self.frames = 0  # of CONTINUATION
 
 
 class Http2Life(Accepted):
@@ -40,7 +51,7 @@ class Http2Life(Accepted):
 
     version = b"HTTP/2.0"
 
-    def __init__(self, before: ClientConnection) -> None:
+    def __init__(self, before: Accepted) -> None:
         """Take over a connection that was admitted, from the HTTP/1.1 side of it."""
         super().__init__(before.worker, before.scheme)
         self.shared = shared = before.worker.http2

@@ -6,23 +6,57 @@ that a backend is free at once; a stream counts towards the limit until then.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge.dataplane.client.http2_exchange import StreamExchange
 from edge.errors import ClientGone
 from edge.http2.frames import Code, window_update
-from edge.http2.output import Piece, Sending
+from edge.http2.output import Output, Piece, Sending
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
-    from edge.dataplane.client.http2_connection import Http2Connection
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.upstream.binding import Bound
+    from edge.dataplane.core.bound import Bound
+    from edge.dataplane.core.context import WorkerContext
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.http2 import Http2
     from edge.http.grammar import RequestHeaders
 
 HIGH, LOW = 64 * 1024, 16 * 1024  # bytes that may wait for the client before whoever writes them is held back
+
+
+class StreamOwner(Protocol):
+    """The connection of a stream."""
+
+    scheme: bytes
+    place: ClientPlace | None
+    forward_lines: tuple[bytes, bytes]
+    deadline: float
+
+    @property
+    def key_host(self) -> bytes | None: ...
+    @property
+    def key_start(self) -> bytes: ...
+    @property
+    def worker(self) -> WorkerContext: ...
+    @property
+    def shared(self) -> Http2: ...
+    @property
+    def output(self) -> Output: ...
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def peer_bytes(self) -> bytes: ...
+    @property
+    def trusted(self) -> bool: ...
+    def head(self, stream: Sending, block: bytes, ends: bool) -> None: ...
+    def soon(self) -> None: ...
+    def close_stream(self, stream: Sending) -> None: ...
+    def reset(self, stream: Sending, code: Code) -> None: ...
 
 
 class Stream(Sending):
@@ -45,7 +79,7 @@ class Stream(Sending):
     )
     asked_by: tuple[bytes, ...] = ()
 
-    def __init__(self, connection: Http2Connection, stream_id: int, receiving: bool, length: int | None) -> None:
+    def __init__(self, connection: StreamOwner, stream_id: int, receiving: bool, length: int | None) -> None:
         super().__init__(stream_id, connection.output.initial)
         self.connection = connection
         self.worker = connection.worker

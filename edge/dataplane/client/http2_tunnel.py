@@ -17,17 +17,16 @@ from hashlib import sha1
 from math import inf
 from typing import TYPE_CHECKING
 
-from edge.dataplane.client.body_mode import CHUNKED
 from edge.dataplane.client.http2_exchange import StreamExchange
-from edge.dataplane.client.http2_stream import LOW, Stream
+from edge.dataplane.client.http2_stream import LOW, Stream, StreamOwner
 from edge.dataplane.client.tunnel import Tunnel
+from edge.dataplane.core.body_mode import CHUNKED
 from edge.errors import ResponseInvalid
 from edge.http.grammar import Limits, RequestHeaders, ResponseFacts, request_block
 from edge.http2.request_fields import RequestFields
 
 if TYPE_CHECKING:
-    from edge.dataplane.client.http2_connection import Http2Connection
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 WEBSOCKET = b"websocket"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
@@ -45,7 +44,7 @@ class TunnelStream(Stream):
 
     __slots__ = ("_early", "_early_end", "key", "tunnel")
 
-    def __init__(self, connection: Http2Connection, stream_id: int, receiving: bool) -> None:
+    def __init__(self, connection: StreamOwner, stream_id: int, receiving: bool) -> None:
         super().__init__(connection, stream_id, receiving, None)
         self.key = b""
         self.tunnel: Tunnel | None = None

@@ -15,10 +15,9 @@ import struct
 from fcntl import ioctl
 from math import inf
 from termios import TIOCOUTQ
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from edge.dataplane.client.accepted import Accepted
+from edge.dataplane.core.context import WorkerContext
 
 LINGER_S = 30.0  # in all, once everything is sent
 SILENCE_S = 2.0  # without a byte from a client that owes none
@@ -36,6 +35,20 @@ def unsent(transport: asyncio.Transport, raw: asyncio.Transport | None) -> int:
         return waiting + int(struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"))[0])
     except (OSError, ValueError):  # closed meanwhile
         return waiting
+
+
+class Ending(Protocol):
+    """A client connection that is to end."""
+
+    @property
+    def worker(self) -> WorkerContext: ...
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def raw(self) -> asyncio.Transport | None: ...
+    def unsent(self) -> int: ...
+    def stop_reading(self) -> None: ...
+    def abort(self, reset: bool = False) -> None: ...
 
 
 class Progress:
@@ -61,7 +74,7 @@ class Leaving:
 
     __slots__ = ("_closed", "_front", "_heard_at", "_owes", "_progress", "_read_away", "_sent_at")
 
-    def __init__(self, downstream: Accepted, owes: bool, now: float) -> None:
+    def __init__(self, downstream: Ending, owes: bool, now: float) -> None:
         self._front = downstream
         self._owes = owes
         self._heard_at = now

@@ -29,7 +29,7 @@ from edge.sdk import FetchError, FetchLoop
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 MAX_DEPTH = 4
 MAX_FETCHES = 64

@@ -9,24 +9,36 @@ import asyncio
 import socket
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from edge.dataplane.client.body_mode import CLOSE
+from edge.dataplane.core.body_mode import CLOSE
+from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.route import Route
+from edge.dataplane.core.sources import Fetching
 from edge.errors import ResponseIncomplete, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
 from edge.http.websocket import CLOSE_TO_CLIENT, CLOSE_TO_SERVER, Frames
 
-if TYPE_CHECKING:
-    from edge.dataplane.client.connection import ClientConnection
-    from edge.dataplane.client.http2_tunnel import TunnelStream
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.route import Route
-    from edge.dataplane.upstream.fetch import Fetch
-
-
 # A side that has vanished without a word is found out by the kernel in 2 minutes.
 _PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+
+class TunnelEnd(Protocol):
+    """The client's end: an HTTP/1.1 connection, or a stream of HTTP/2."""
+
+    deadline: float
+    tunnel: Tunnel | None
+
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    def begin_tunnel(self, tunnel: Tunnel) -> bytes: ...
+    def send_raw(self, data: bytes) -> None: ...
+    def end_raw(self) -> None: ...
+    def stop_reading(self) -> None: ...
+    def start_reading(self) -> None: ...
+    def finish(self, owes: bool = False) -> None: ...
+    def abort(self, reset: bool = False) -> None: ...
 
 
 def keep_alive(transport: asyncio.Transport) -> None:
@@ -40,9 +52,9 @@ def keep_alive(transport: asyncio.Transport) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def switch(exchange: Exchange, facts: ResponseFacts, first: bytes) -> None:
+def switch(exchange: Exchange, downstream: TunnelEnd, facts: ResponseFacts, first: bytes) -> None:
     """Pass a 101 on to an HTTP/1.1 client; `first` came behind it already."""
-    fetch, downstream = exchange.fetch, exchange.downstream
+    fetch = exchange.fetch
     assert fetch is not None and facts.upgrade is not None
     exchange.status = 101
     exchange.keep = False
@@ -57,9 +69,7 @@ class Tunnel:
 
     __slots__ = ("_connection", "_down", "_exchange", "_front", "_heard_at", "_idle_s", "_leaving", "_up", "fetch")
 
-    def __init__(
-        self, exchange: Exchange, downstream: ClientConnection | TunnelStream, fetch: Fetch, first: bytes
-    ) -> None:
+    def __init__(self, exchange: Exchange, downstream: TunnelEnd, fetch: Fetching, first: bytes) -> None:
         assert fetch.connection is not None
         self._exchange = exchange
         self._front = downstream

@@ -24,7 +24,7 @@ WAITING = 64  # bodies in threads, and before them
 REMEMBERED = 8192  # responses that are not to be coded
 
 Serve = Callable[[Stored], None]
-Exchange = Any  # `exchange.Exchange`, and `caching.store.Store`: both stand above
+Exchange = Any  # `core.exchange.Exchange`, and `core.store.Store`: both stand above
 Store = Any
 
 

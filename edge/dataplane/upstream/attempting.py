@@ -14,8 +14,8 @@ from edge.http.grammar import ResponseFacts
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.route import Route, RunningPool
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.route import Route, RunningPool
 
 
 class Attempting(Protocol):

@@ -12,25 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.balance.backend import Backend
+from edge.dataplane.core.bound import Bound
 from edge.ports import Connection
 
 if TYPE_CHECKING:
     from edge.dataplane.upstream.attempting import Attempting
-
-
-class Bound:
-    """What a client connection holds."""
-
-    __slots__ = ("backend", "client", "connection")
-
-    def __init__(self, backend: Backend, connection: Connection, client: str) -> None:
-        self.backend = backend
-        self.connection = connection
-        self.client = client
-
-    def end(self) -> None:
-        """Its client is gone, or is another one now."""
-        self.connection.link.let_go(self.connection)
 
 
 def bind(fetch: Attempting, backend: Backend) -> None:

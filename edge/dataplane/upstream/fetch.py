@@ -26,7 +26,7 @@ from edge.http.message import Line
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 
 # A 503 that says how long it holds, or that it may be stored, is what the origin has to say, not that it restarts.

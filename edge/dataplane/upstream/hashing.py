@@ -14,7 +14,7 @@ from edge.http.fields import MAX_MEMBERS
 from edge.http.message import Fields
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 
 class HashOn:

@@ -26,7 +26,7 @@ from edge.http.message import Line
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
-    from edge.dataplane.route import Route
+    from edge.dataplane.core.route import Route
     from edge.dataplane.upstream.attempting import Attempting
 
 PATIENCE = 10.0  # times what is usual at a backend

@@ -27,8 +27,8 @@ SILENCE_S = 1.0  # without any answer, before a backend is suspected
 SUSPECT_AGAIN_S = 5.0  # a pool that cannot do without a silent backend says so once in this time
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.route import Route
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.route import Route
     from edge.dataplane.upstream.attempting import Attempting
 
 

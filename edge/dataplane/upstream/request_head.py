@@ -16,7 +16,7 @@ from edge.http.identity import told_by
 from edge.http.message import Fields
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 
 def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: bytes) -> bytes:

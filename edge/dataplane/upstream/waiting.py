@@ -15,7 +15,7 @@ from edge.dataplane.upstream.retries import again, back, expired
 from edge.errors import NoBackend, PoolFull
 
 if TYPE_CHECKING:
-    from edge.dataplane.route import RunningPool
+    from edge.dataplane.core.route import RunningPool
     from edge.dataplane.upstream.attempting import Attempting
 
 

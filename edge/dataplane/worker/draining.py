@@ -13,23 +13,42 @@ One rule: nothing that a client has sent is left without an answer for as long a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.http2_life import Http2Life
-
-if TYPE_CHECKING:
-    from edge.dataplane.client.accepted import Accepted
-    from edge.dataplane.worker.worker import Worker
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.turns import Turns
+from edge.dataplane.worker.listener import Listener
 
 LOOK_S = 0.1
 DRAINED_IN_A_TURN = 32
 
 
-async def drain(worker: Worker, grace_s: float) -> None:
+class Drainable(Protocol):
+    """A worker with its connections."""
+
+    draining: bool
+
+    @property
+    def limits(self) -> WorkerLimits: ...
+    @property
+    def listeners(self) -> Mapping[str, Listener]: ...
+    @property
+    def downstreams(self) -> set[Accepted]: ...
+    @property
+    def leaving(self) -> dict[Accepted, float]: ...  # those that end though the worker goes on, since when
+    @property
+    def turns(self) -> Turns: ...
+    @property
+    def drained(self) -> asyncio.Event: ...  # no connection is left
+
+
+async def drain(worker: Drainable, grace_s: float) -> None:
     """Accept no more; every connection ends. Returns when none is left or the time is over."""
     for listener in worker.listeners.values():
         await listener.leave()
@@ -43,17 +62,17 @@ async def drain(worker: Worker, grace_s: float) -> None:
             pass  # look again
 
 
-def _drain(worker: Worker, now: float, downstream: Accepted) -> None:
+def _drain(worker: Drainable, now: float, downstream: Accepted) -> None:
     if downstream in worker.downstreams:  # when its turn comes, too
         downstream.drain(now)
 
 
-def look_after(worker: Worker, now: float) -> None:
+def look_after(worker: Drainable, now: float) -> None:
     """On each tick, where connections are to end though the worker goes on."""
     worker.turns.each(worker.leaving, partial(_look_after, worker, now), DRAINED_IN_A_TURN)
 
 
-def _look_after(worker: Worker, now: float, downstream: Accepted) -> None:
+def _look_after(worker: Drainable, now: float, downstream: Accepted) -> None:
     since = worker.leaving.get(downstream)
     if since is None:
         return
@@ -62,7 +81,7 @@ def _look_after(worker: Worker, now: float, downstream: Accepted) -> None:
         downstream.abort()
 
 
-def leave_routes(worker: Worker, gone: Collection[str], now: float) -> None:
+def leave_routes(worker: Drainable, gone: Collection[str], now: float) -> None:
     """Routes left the configuration: the tunnels on them end, requests that run do so by themselves."""
     for downstream in worker.downstreams:
         if isinstance(downstream, ClientConnection):

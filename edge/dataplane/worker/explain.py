@@ -24,7 +24,7 @@ from edge.http.asking import asking
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
-    from edge.dataplane.route import Route, RunningPool
+    from edge.dataplane.core.route import Route, RunningPool
     from edge.dataplane.worker.worker import Worker
 
 

@@ -12,20 +12,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from edge.dataplane.route import Route
-from edge.dataplane.upstream.geography import Geography
+from edge.dataplane.core.geography import Geography
+from edge.dataplane.core.http2 import Http2
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.route import Route
+from edge.dataplane.core.router import Router
+from edge.dataplane.core.store import Store
 from edge.dataplane.upstream.pool import PoolRuntime
-from edge.dataplane.worker.draining import leave_routes
-from edge.dataplane.worker.router import Router
+from edge.dataplane.worker.draining import Drainable, leave_routes
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
 from edge.ports import LogSink
-
-if TYPE_CHECKING:
-    from edge.dataplane.worker.worker import Worker, WorkerLimits
 
 RETIRED_S = 60.0  # a pool without work is looked after for so long: a request may be between two attempts
 
@@ -83,7 +83,31 @@ class Retired:
         return list(self._pools)
 
 
-def use(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
+class Serving(Drainable, Protocol):
+    """A worker with what it serves by."""
+
+    router: Router
+    pools: dict[str, PoolRuntime]
+    limits: WorkerLimits
+    trusted: Networks
+    geography: Geography | None
+    log: LogSink
+    combined: bool
+    quick: bool
+    lasting: Any
+
+    @property
+    def head(self) -> Limits: ...
+    @property
+    def http2(self) -> Http2: ...
+    @property
+    def store(self) -> Store | None: ...
+    @property
+    def retired(self) -> Retired: ...
+    def read_heads(self, limits: Limits, http2: Http2Limits) -> None: ...
+
+
+def use(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
     """Serve by this graph from the next request on. `kept` names the run-time backends of each pool."""
     before = {route.name: route for route in worker.router.routes} if worker.router is not None else {}
     _use_pools(worker, graph, kept)
@@ -101,7 +125,7 @@ def use(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]) -> No
     worker.router, worker.lasting = graph.router, graph.lasting
 
 
-def _use_pools(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
+def _use_pools(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
     """Pools of the same name live on, with other backends and settings; those that left end their work."""
     found = {}
     for name, made in graph.pools.items():
@@ -119,7 +143,7 @@ def _use_pools(worker: Worker, graph: Graph, kept: Mapping[str, Collection[str]]
         found[name].fall_back_to(found[other])
 
 
-def _use_rest(worker: Worker, graph: Graph) -> None:
+def _use_rest(worker: Serving, graph: Graph) -> None:
     if (graph.head, graph.http2) != (worker.head, worker.http2.limits):
         worker.read_heads(graph.head, graph.http2)
     if graph.log is not None and graph.log is not worker.log:

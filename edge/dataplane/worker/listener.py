@@ -15,7 +15,7 @@ from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.connection import ClientConnection
 
 if TYPE_CHECKING:
-    from edge.dataplane.worker.worker import Worker
+    from edge.dataplane.core.context import WorkerContext
 
 
 class Listener:
@@ -23,7 +23,7 @@ class Listener:
 
     __slots__ = ("_server", "bound", "h2c", "name", "tls", "worker")
 
-    def __init__(self, worker: Worker, name: str, tls: ssl.SSLContext | None, h2c: bool = False) -> None:
+    def __init__(self, worker: WorkerContext, name: str, tls: ssl.SSLContext | None, h2c: bool = False) -> None:
         self.worker = worker
         self.name = name
         self.tls = tls

@@ -20,7 +20,7 @@ from edge.metrics import Meter
 if TYPE_CHECKING:
     from edge.balance.backend import Backend
     from edge.dataplane.client.accepted import Accepted
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
     from edge.dataplane.upstream.pool import PoolRuntime
     from edge.dataplane.worker.worker import Worker
 

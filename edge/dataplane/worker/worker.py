@@ -15,19 +15,19 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from edge.dataplane.client.http2_shared import Http2
+from edge.dataplane.core.http2 import Http2
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.turns import Turns
 from edge.dataplane.worker.collector import Collector
 from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, use
 from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.listener import Listener
-from edge.dataplane.worker.turns import Turns
 from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestHeaders, request_block
@@ -38,13 +38,13 @@ from edge.http2.limits import Http2Limits
 from edge.ports import LogSink, Service
 
 if TYPE_CHECKING:
-    from edge.dataplane.caching.store import Store
     from edge.dataplane.client.accepted import Accepted
-    from edge.dataplane.client.downstream import Asking
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.upstream.geography import Geography
+    from edge.dataplane.core.downstream import Asking
+    from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.geography import Geography
+    from edge.dataplane.core.router import Router
+    from edge.dataplane.core.store import Store
     from edge.dataplane.upstream.pool import PoolRuntime
-    from edge.dataplane.worker.router import Router
 
 TICK_S = 0.25
 ENDED_IN_A_TURN = 16  # connections whose deadline has passed
@@ -62,30 +62,6 @@ _LINE = (
 def _word(word: str) -> bytes:
     """A verdict, reason or error as bytes: there are few, and each log line has three."""
     return word.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
-    """Limits of the client side; seconds and bytes. The defaults are SECURITY's."""
-
-    header_timeout: float = 10.0
-    idle_timeout: float = 60.0
-    write_timeout: float = 30.0
-    body_timeout: float = 30.0
-    body_grace: float = 10.0
-    body_rate: float = 1000.0
-    connections: int = 20000
-    connections_per_client: int = 4096
-    pipeline_bytes: int = 64 * 1024
-    hold_bytes: int = 64 * 1024
-    buffer_high: int = 64 * 1024
-    buffer_low: int = 16 * 1024
-    chunk_line_bytes: int = 4096
-    trailer_bytes: int = 8192
-    max_ranges: int = 5
-    grace: float = 30.0
-    request_id: str = "keep"  # a client's X-Request-Id: keep | trusted (from trusted proxies) | replace
-    return_id: bool = False  # each answer tells the client its request's id
 
 
 class Worker:

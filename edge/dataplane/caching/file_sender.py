@@ -15,7 +15,7 @@ from edge.cache.stored import Stored
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
     from edge.ports import OpenBody
 
 Head = tuple[bytes, bytes]  # a status line with field lines, and further lines

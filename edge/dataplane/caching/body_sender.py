@@ -14,7 +14,7 @@ from edge.cache.stored import AT_ONCE_BYTES, Stored
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+    from edge.dataplane.core.exchange import Exchange
 
 TURN_BYTES = 1024 * 1024  # written to one client in one turn of the loop
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.dataplane.route import Misdirected, NoRoute, Route
+from edge.dataplane.core.route import Misdirected, NoRoute, Route
 from edge.http.paths import hides_separator, literal_path, normal_path
 
 if TYPE_CHECKING:

@@ -1,32 +1,34 @@
 """What the data path asks of whoever asked it: an HTTP/1.1 connection, or one stream of an HTTP/2 connection.
 
     Asking       what a fast hit needs: it has no exchange, and may belong to a connection with many requests
-    Downstream   what an exchange needs: one request at a time
+    Downstream   what an exchange needs: one request at a time; Http1Downstream where it writes HTTP/1.1
 
 One rule: nothing above these knows the protocol; how a response is written is the exchange's class.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from edge.balance.geo import ClientPlace
-    from edge.cache.stored import Stored
-    from edge.dataplane.exchange import Exchange
-    from edge.dataplane.upstream.binding import Bound
-    from edge.dataplane.worker.worker import Worker
-    from edge.http.grammar import RequestHeaders
+from edge.balance.geo import ClientPlace
+from edge.cache.stored import Stored
+from edge.dataplane.core.bound import Bound
+from edge.dataplane.core.context import WorkerContext
+from edge.http.grammar import ResponseFacts
+
+WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second buffer
 
 
 class Asking(Protocol):
     """Who asks, as far as a fast hit looks."""
 
-    worker: Worker
     scheme: bytes
     key_host: bytes | None  # the Host that `key_start` was made for, as an object
     key_start: bytes  # scheme and authority of a cache key
 
+    @property
+    def worker(self) -> WorkerContext: ...
     @property
     def peer_bytes(self) -> bytes: ...
     @property
@@ -36,18 +38,29 @@ class Asking(Protocol):
     def send_stored(self, stored: Stored, age: float, ttl: float) -> None: ...
 
 
+class Output(Protocol):
+    """Where the bytes of an HTTP/1.1 response go."""
+
+    def write(self, data: bytes) -> None: ...
+    def writelines(self, pieces: Iterable[bytes]) -> None: ...
+
+
 class Downstream(Protocol):
     """Who asks, as an exchange sees it."""
 
-    worker: Worker
     scheme: bytes
-    exchange: Exchange | None
     bound: Bound | None  # a backend connection that carries this client's identity
     paused: bool  # the client does not take what we write
     place: ClientPlace | None  # where the peer is, once somebody asked
     forward_lines: tuple[bytes, bytes]  # (host, the asserted lines for it): see forwarding
     deadline: float
 
+    @property
+    def key_host(self) -> bytes | None: ...
+    @property
+    def key_start(self) -> bytes: ...
+    @property
+    def worker(self) -> WorkerContext: ...
     @property
     def peer(self) -> str: ...
     @property
@@ -58,10 +71,17 @@ class Downstream(Protocol):
     def asked_by(self) -> tuple[bytes, ...]: ...  # the requests of applications within which this is a subrequest
     @property
     def is_gone(self) -> bool: ...
-    def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange: ...
     def stop_reading(self, why: int = ...) -> None: ...
     def start_reading(self, why: int = ...) -> None: ...
     def turn(self) -> None: ...
     def exchange_ended(self, keep: bool) -> None: ...
     def abort(self, reset: bool = False) -> None: ...
     def let_go(self) -> None: ...
+
+
+class Http1Downstream(Downstream, Protocol):
+    """The same, where the response is written as bytes. `switch`: a backend has changed the protocol (101)."""
+
+    @property
+    def transport(self) -> Output: ...
+    def switch(self, exchange: Any, facts: ResponseFacts, first: bytes) -> None: ...

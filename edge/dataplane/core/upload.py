@@ -8,14 +8,29 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from edge.errors import BadRequest, ClientError, TooLarge
+from edge.dataplane.core.context import WorkerContext
+from edge.dataplane.core.downstream import Downstream
+from edge.dataplane.core.route import Route
+from edge.errors import BadRequest, ClientError, EdgeError, TooLarge
 from edge.http.chunked import ChunkedReader, chunk, last_chunk
 from edge.ports import Connection
 
-if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
+
+class BodyOwner(Protocol):
+    """The exchange of the request."""
+
+    @property
+    def worker(self) -> WorkerContext: ...
+    @property
+    def downstream(self) -> Downstream: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def routed(self) -> Route: ...
+    def fail(self, error: EdgeError) -> None: ...
+    def upload_late(self, now: float) -> None: ...
 
 
 class Upload:
@@ -36,7 +51,7 @@ class Upload:
         "replayable",
     )
 
-    def __init__(self, exchange: Exchange, length: int | None) -> None:
+    def __init__(self, exchange: BodyOwner, length: int | None) -> None:
         self._exchange = exchange
         self.length = length
         self.limit = 0

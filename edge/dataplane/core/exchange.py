@@ -11,11 +11,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.dataplane.caching.fast_hit import WRITE_TOGETHER
-from edge.dataplane.client.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_STARTED
-from edge.dataplane.client.error_response import error_response, status_line
-from edge.dataplane.client.tunnel import switch
-from edge.dataplane.client.upload import Upload
+from edge.dataplane.core.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_STARTED
+from edge.dataplane.core.downstream import WRITE_TOGETHER, Http1Downstream
+from edge.dataplane.core.error_response import error_response, status_line
+from edge.dataplane.core.route import Route
+from edge.dataplane.core.sources import Delivering, Fetching
+from edge.dataplane.core.upload import Upload
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import Told, port_of
@@ -25,14 +26,6 @@ from edge.http.message import Line
 if TYPE_CHECKING:
     from edge.cache.index import Group, Node
     from edge.cache.stored import Stored
-    from edge.dataplane.caching.cold import Cold
-    from edge.dataplane.caching.follower import Follower
-    from edge.dataplane.client.body_sender import BodySender
-    from edge.dataplane.client.connection import ClientConnection
-    from edge.dataplane.client.downstream import Downstream
-    from edge.dataplane.client.file_sender import FileSender
-    from edge.dataplane.route import Route
-    from edge.dataplane.upstream.fetch import Fetch
 
 _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
 
@@ -43,8 +36,8 @@ class Exchange:
     upload_class: type[Upload] = Upload  # how a request's body is read
     version = b"HTTP/1.1"  # as logs have it
     route: Route | None = None
-    fetch: Fetch | None = None
-    follower: Follower | Cold | FileSender | BodySender | None = None  # where it stands in a fill that it shares
+    fetch: Fetching | None = None
+    follower: Delivering | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
@@ -77,9 +70,9 @@ class Exchange:
     _at_end: tuple[Callable[[], None], ...] = ()
 
     def __init__(
-        self, downstream: Downstream, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
+        self, downstream: Http1Downstream, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
     ) -> None:
-        self.downstream: ClientConnection = downstream  # type: ignore[assignment]  # a subclass writes to another kind
+        self.downstream = downstream
         self.worker = downstream.worker
         self.method = method
         self.target = target
@@ -102,7 +95,7 @@ class Exchange:
         self.head_at = monotonic()
         if facts.status == 101:
             if facts.upgrade == self.block.upgrade:
-                switch(self, facts, body)
+                self.downstream.switch(self, facts, body)
             else:
                 self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
@@ -282,7 +275,7 @@ class Exchange:
         route, geography = self.routed, self.worker.geography
         if not route.by_place or geography is None:
             return None
-        return geography.decide(self, route.wish).order
+        return geography.decide(self.downstream, self.client, route.wish).order
 
     def client_text(self) -> str:
         """The client's address, after the trusted-proxy rules."""

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from edge.balance.geo import ClientPlace, GeoDecision, GeoMap, GeoPolicy, Unknown
-
-if TYPE_CHECKING:
-    from edge.dataplane.exchange import Exchange
 
 
 class Places(Protocol):
@@ -24,6 +21,15 @@ class Places(Protocol):
 
     def refresh(self) -> bool:
         """Look whether the database has changed; may take a while, so it runs in a thread."""
+
+
+class Located(Protocol):
+    """A client connection, or one stream of it."""
+
+    place: ClientPlace | None  # once somebody asked
+
+    @property
+    def peer(self) -> str: ...
 
 
 class Nowhere:
@@ -48,15 +54,14 @@ class Geography:
         self.levels: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
 
-    def decide(self, exchange: Exchange, wish: GeoPolicy) -> GeoDecision:
-        """The order of regions for this exchange's client."""
-        downstream = exchange.downstream
-        address = exchange.client
-        if address is None or address == downstream.peer:
-            place = downstream.place
+    def decide(self, peer: Located, client: str | None, wish: GeoPolicy) -> GeoDecision:
+        """The order of regions for a client; `client` is its address where trusted proxies told another one."""
+        address = client
+        if address is None or address == peer.peer:
+            place = peer.place
             if place is None:
-                place = downstream.place = self.places.place(downstream.peer)
-            address = downstream.peer
+                place = peer.place = self.places.place(peer.peer)
+            address = peer.peer
         else:
             place = self.places.place(address)
         decision = self.decide_for(address, place, wish)

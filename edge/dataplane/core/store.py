@@ -23,7 +23,7 @@ from edge.http.message import Fields, RequestHead, ResponseHead
 from edge.ports import DiskTier, SharedTier
 
 if TYPE_CHECKING:
-    from edge.dataplane.route import Prefetching
+    from edge.dataplane.core.route import Prefetching
 
 TICK_S = 0.25  # how often `tick` is due
 MEMORY_SHARE = 16

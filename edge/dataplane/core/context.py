@@ -1,0 +1,90 @@
+"""What requests and connections ask of the worker that they run in (`worker.worker.Worker`).
+
+One rule: it is all that they may ask. The worker stands above everything that it serves, which knows it by this alone.
+`Any` are connections and exchanges: they know this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from edge.dataplane.core.geography import Geography
+from edge.dataplane.core.http2 import Http2
+from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.router import Router
+from edge.dataplane.core.store import Store
+from edge.dataplane.core.turns import Turns
+from edge.http.forwarding import Networks
+from edge.http.grammar import Limits, RequestHeaders
+from edge.http.memo import Memo
+from edge.ports import LogSink
+
+
+class WorkerContext(Protocol):
+    """One worker, from below."""
+
+    # -- what is configured --------------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> WorkerLimits: ...
+    @property
+    def head(self) -> Limits: ...
+    @property
+    def trusted(self) -> Networks: ...
+    @property
+    def cdn_id(self) -> bytes: ...  # this gateway's name in CDN-Loop
+    @property
+    def quick(self) -> bool: ...  # stored responses may be answered the quick way
+    @property
+    def cold(self) -> bool: ...  # and what is not stored the short way
+    @property
+    def combined(self) -> bool: ...  # the log's format
+
+    # -- what requests share -------------------------------------------------------------------------------------------
+
+    @property
+    def router(self) -> Router: ...
+    @property
+    def store(self) -> Store | None: ...
+    @property
+    def geography(self) -> Geography | None: ...
+    @property
+    def blocks(self) -> Memo[RequestHeaders]: ...  # header blocks that were read
+    @property
+    def no_block(self) -> RequestHeaders: ...
+    @property
+    def http2(self) -> Http2: ...
+    @property
+    def log(self) -> LogSink: ...
+    @property
+    def turns(self) -> Turns: ...
+
+    # -- the time, four times a second ---------------------------------------------------------------------------------
+
+    @property
+    def date_line(self) -> bytes: ...
+    @property
+    def idle_deadline(self) -> float: ...
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool: ...  # running exchanges end, connections with them
+    @property
+    def stopping(self) -> bool: ...  # nothing new is begun
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    @property
+    def slow(self) -> set[Any]: ...  # those whose unsent bytes are looked at on each tick
+    def admit_connection(self, downstream: Any) -> bool: ...
+    def hand_over(self, before: Any, after: Any) -> None: ...
+    def forget_connection(self, downstream: Any) -> None: ...
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def next_id(self) -> bytes: ...
+    def id_of(self, downstream: Any, given: bytes) -> bytes: ...
+    def finished(self, exchange: Any) -> None: ...
+    def combined_line(self, client: bytes, block: RequestHeaders, first: bytes, told: tuple[int, int]) -> bytes: ...
+    def report_bug(self, error: BaseException) -> None: ...
