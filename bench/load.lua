@@ -102,6 +102,6 @@ end
 
 function done(summary, latency, _)
   local e = summary.errors
-  io.write(string.format("FIGURES %d %d %d %d %d %d\n", summary.requests, summary.duration, summary.bytes,
-    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+  io.write(string.format("FIGURES %d %d %d %d %d %d %d\n", summary.requests, summary.duration, summary.bytes,
+    latency:percentile(50), latency:percentile(99), latency.max, e.connect + e.read + e.write + e.status + e.timeout))
 end

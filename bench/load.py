@@ -64,7 +64,7 @@ def run(port: int, shape: Shape, core: int) -> Load:
     said = subprocess.run(command, capture_output=True, text=True, timeout=shape.seconds + 30, check=False)
     for line in said.stdout.splitlines():
         if line.startswith("FIGURES "):
-            requests, micros, size, p50, p99, errors = (int(word) for word in line.split()[1:])
+            requests, micros, size, p50, p99, _, errors = (int(word) for word in line.split()[1:])
             if requests == 0:
                 raise Refused(f"wrk got no answer from port {port}{shape.path}")
             return Load(requests, micros / 1e6, size, p50, p99, errors)
