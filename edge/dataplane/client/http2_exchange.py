@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge.dataplane.core.body_mode import CHUNKED, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.core.downstream import Downstream
 from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.layout import settle_layout
 from edge.dataplane.core.upload import BodyOwner, Upload
 from edge.errors import EdgeError, ResponseInvalid
 from edge.http.chunked import last_chunk
@@ -161,3 +162,6 @@ class StreamExchange(Exchange):
 
 def _block(trailers: list[Line]) -> bytes:
     return b"".join([field(name.lower(), value) for name, value in trailers])
+
+
+settle_layout(StreamExchange)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edge.dataplane.core.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Http1Downstream
 from edge.dataplane.core.error_response import error_response, status_line
+from edge.dataplane.core.layout import settle_layout
 from edge.dataplane.core.route import Route
 from edge.dataplane.core.sources import Delivering, Fetching
 from edge.dataplane.core.upload import Upload
@@ -388,3 +389,6 @@ class Exchange:
         if self.counted:
             self.worker.finished(self)
         self.downstream.exchange_ended(self.keep)
+
+
+settle_layout(Exchange)
