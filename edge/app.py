@@ -9,6 +9,7 @@ import socket
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from mmap import mmap
 from pathlib import Path
@@ -54,6 +55,7 @@ from edge.http.forwarding import OVERRIDES, Networks
 from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
 from edge.metrics import Meter
+from edge.observing import tracing, warner
 from edge.ports import LogSink
 from edge.upstreams import Lasting, heads, pool_runtimes, response_limits, timeouts
 
@@ -88,7 +90,9 @@ def build(
 
         store.use_shared(shared_tier(config))
     lasting = Lasting(applications, places or geo_reader(config), heads(config))
-    worker.use(graph(config, worker, lasting, Path(filename).parent))
+    made = graph(config, worker, lasting, Path(filename).parent)
+    made.tracing = tracing(config, worker)
+    worker.use(made)
     return worker
 
 
@@ -128,6 +132,8 @@ def again(config: Config, before: Config, worker: Worker, lasting: Lasting, fold
     made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts, lasting.nowhere), folder)
     if config.log.access != before.log.access:
         made.log = AccessLog(config.log.access)
+    traces = [(each.log.otlp, each.log.sample, each.log.sampled_by) for each in (config, before)]
+    made.tracing = worker.tracing if traces[0] == traces[1] else tracing(config, worker)
     return made
 
 
@@ -296,10 +302,6 @@ def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
 def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
     """What rules need of the world."""
 
-    def warn(text: str) -> None:
-        if worker.store is not None:
-            worker.store.events.append({"kind": "rules.warning", "evidence": text})
-
     def share(name: str, size: int) -> mmap | None:
         alone = config.listen.workers == 1
         return None if alone else shared_memory(Path(config.state.path) / "limits", name, size)
@@ -310,7 +312,7 @@ def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
         forwarding=forwarding_lines,
         copy=send_copy,
         secret=lambda: shared_secret(Path(config.state.path) / "affinity.key"),
-        warn=warn,
+        warn=partial(warner(worker), "rules.warning"),
         share=share,
     )
 

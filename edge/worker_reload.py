@@ -88,6 +88,9 @@ class WorkerReload:
                 sock.close()
             if found.graph.log is not None:
                 found.graph.log.close()
+            tracing = found.graph.tracing
+            if tracing is not None and tracing is not self._worker.tracing:
+                tracing.sink.close()
 
     def swap(self, number: int, kept: Mapping[str, Collection[str]]) -> None:
         """Serve by it from the next request on. Raises NotPrepared."""

@@ -17,13 +17,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
-    ("errors config metrics frames sdk __init__",),
+    ("errors config metrics frames spans sdk __init__",),
     ("http", "http2"),
     ("cache", "balance", "recovery"),
     ("ports",),
     ("dataplane", "adapters"),
     ("control", "sidecar"),
-    ("cli app app_probe applications upstreams worker_reload testing __main__",),
+    ("cli app app_probe applications observing upstreams worker_reload testing __main__",),
 )
 ROOMS = ("rules", "core", "upstream", "caching", "serve", "client", "worker")  # of the data path, the lowest first
 IMPURE = "asyncio aiohttp uvloop socket ssl time os pathlib random threading logging".split()  # noqa: SIM905

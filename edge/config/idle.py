@@ -48,6 +48,8 @@ def idle_keys(config: Config) -> Iterator[Problem]:
     yield from dead_rules(config)
     if config.log.access == "off":
         yield from _idle(config.log, ("log",), ("format",), 'access is "off"')
+    if config.log.otlp is None:
+        yield from _idle(config.log, ("log",), ("sample", "sampled_by"), "otlp is left out")
 
 
 def _idle(section: Section, path: Path, names: Iterable[str], why: str) -> Iterator[Problem]:

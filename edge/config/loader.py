@@ -18,6 +18,7 @@ from edge.config.checks import cross_problems, items, table
 from edge.config.fleet import Fleet
 from edge.config.http2 import Http2
 from edge.config.keys import Key, keys_of, problems_of
+from edge.config.log import Log
 from edge.config.positions import Problem, lines, scan, syntax_lines
 from edge.config.routing import Pool, Region, Retry, Route, Timeouts
 from edge.config.snapshots import Snapshots
@@ -171,14 +172,6 @@ class GeoIP(Section):
     """`[geoip]`."""
 
     database: FilePath = entry("geoip/edge-country.mmdb", "Country database (mmdb); without it geography is unknown")
-
-
-class Log(Section):
-    """`[log]`."""
-
-    access: FilePath = entry("var/log/access.jsonl", 'Where the access log goes: a file, "stdout" or "off"')
-    format: Literal["json", "combined"] = entry("json", "JSON lines, or the combined format of web servers")
-    level: Literal["debug", "info", "warning", "error"] = entry("info", "Least severe of the messages on stderr")
 
 
 class Config(Section):

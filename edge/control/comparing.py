@@ -27,7 +27,7 @@ TAKEN: dict[str, frozenset[str] | None] = {
     "pools": None,
     "routes": None,
     "snapshots": None,
-    "log": frozenset(("access", "format")),
+    "log": frozenset(("access", "format", "otlp", "sample", "sampled_by")),
     "python_path": None,
 }
 _NAMES = {"routes": "name", "backends": "id", "tokens": "name"}

@@ -72,6 +72,8 @@ def serve_fully(
     exchange = downstream.begin_exchange(method, target, is_http11, block)
     worker = exchange.worker
     try:
+        if worker.tracing is not None:
+            worker.tracing.begin(exchange)
         admit(exchange)
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
         if route.match is not None:

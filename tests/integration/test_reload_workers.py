@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
-from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, until
 from kit.control import Whole
 from kit.control import until as on_this_loop
 from kit.origin import OK, Pause, ScriptedOrigin
@@ -242,3 +242,33 @@ async def test_a_worker_that_does_not_follow_is_replaced_by_one_that_starts_with
     await on_this_loop(lambda: whole.supervisor.workers.ready and len(whole.children) == 3)
     assert [child.worker.pools["web"].settings.queue_size for child in whole.children[1:] if child.worker] == [9, 9]
     assert "worker.not_reloaded" in [event["kind"] for event in whole.supervisor.events.recent]
+
+
+async def test_who_takes_traces_is_changed_without_losing_any(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect, origin: ScriptedOrigin
+) -> None:
+    first, second = await origins(), await origins()
+
+    def said(collector: ScriptedOrigin | None, sample: str = "100%") -> str:
+        lines = "" if collector is None else f'\notlp = "{collector.url}"\nsample = "{sample}"'
+        return edge_toml(origin.port, log=f'access = "@LOG@"{lines}')
+
+    gateway = await edge(said(None))
+    worker = gateway.worker
+    reload = Reloader(gateway, said(None))
+    client = await raw_client(gateway.port)
+    await client.get("/")
+    assert worker.tracing is None
+    await reload(said(first))
+    tracing = worker.tracing
+    await client.get("/")
+    await reload(said(first).replace("[limits]", "[limits]\nmax_ranges = 3"))
+    assert worker.tracing is tracing, "what is the same lives on"
+    await reload(said(second))
+    await client.get("/")
+    await first.wait_for("requests", 1)  # what waited was sent, though nobody waited for it
+    await reload(said(None))
+    await second.wait_for("requests", 1)
+    await client.get("/")
+    await until(lambda: worker.spans.sent == 4)
+    assert (worker.tracing, worker.spans.lost) == (None, 0)

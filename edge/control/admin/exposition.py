@@ -18,6 +18,8 @@ COUNTERS = {
     "refused_connections": "Client connections refused at a limit",
     "bugs": "Exceptions that no stage should let out",
     "log_lost": "Access log lines that could not be written",
+    "spans": "Spans that a collector took (log.otlp)",
+    "spans_lost": "Spans that no collector has: none took them, or too many waited",
     "http2_connections": "Client connections that speak HTTP/2",
     "http2_streams": "Requests on them, refused and malformed ones among them",
     "http2_refused_streams": "Streams refused because too many were open on their connection",

@@ -62,6 +62,8 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
         stored = route.coded.fast(store, stored, block.fields)
         if stored is None:
             return False
+    if worker.tracing is not None and worker.tracing.picks(downstream, block):  # the full way makes a span
+        return False
     age = now - stored.born if now > stored.received_at > stored.born else stored.age(now)
     length = stored.length
     meter = route.meter

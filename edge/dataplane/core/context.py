@@ -20,6 +20,13 @@ from edge.http.memo import Memo
 from edge.ports import LogSink
 
 
+class Tracer(Protocol):
+    """Who decides which requests are traced (`worker.tracing`)."""
+
+    def picks(self, downstream: Any, block: RequestHeaders) -> bool: ...
+    def begin(self, exchange: Any) -> None: ...
+
+
 class WorkerContext(Protocol):
     """One worker, from below."""
 
@@ -56,6 +63,8 @@ class WorkerContext(Protocol):
     def http2(self) -> Http2: ...
     @property
     def log(self) -> LogSink: ...
+    @property
+    def tracing(self) -> Tracer | None: ...
     @property
     def turns(self) -> Turns: ...
 

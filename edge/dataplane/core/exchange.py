@@ -17,6 +17,7 @@ from edge.dataplane.core.error_response import error_response, status_line
 from edge.dataplane.core.layout import settle_layout
 from edge.dataplane.core.route import Route
 from edge.dataplane.core.sources import Delivering, Fetching
+from edge.dataplane.core.traced import Traced
 from edge.dataplane.core.upload import Upload
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
@@ -68,6 +69,7 @@ class Exchange:
     apart = b""  # what keeps its stored responses from other requests' of the same URI
     changes: tuple[object, ...] = ()  # what hooks of the route changed in the request (`rules.hooks`)
     told_lines = b""  # what rules tell the client in further lines
+    traced: Traced | None = None
     _at_end: tuple[Callable[[], None], ...] = ()
 
     def __init__(

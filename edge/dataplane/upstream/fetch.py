@@ -27,6 +27,7 @@ from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.traced import Attempt
 
 
 # A 503 that says how long it holds, or that it may be stored, is what the origin has to say, not that it restarts.
@@ -67,6 +68,7 @@ class Fetch:
     rounds_until = 0.0
     uncounted = 0  # refused connections of those rounds
     validates = False  # it asks about something that is stored
+    traced: Attempt | None = None  # the attempt that is under way
     patient = True  # False: what is stored stands in for a failure, so that nobody need wait for a return
 
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
@@ -106,6 +108,8 @@ class Fetch:
         exchange = self.exchange
         exchange.attempts = attempts + self.hedges_lost
         exchange.served_by = link.label
+        if exchange.traced is not None:
+            self.traced = exchange.traced.attempt(self.pool.name, backend, exchange.attempts)
         self.pool.began(link, attempts)
         self.route.meter.attempts += 1
         if attempts > 1:
@@ -132,7 +136,7 @@ class Fetch:
         self.connection = connection
         self.began_at = monotonic()
         framing = b"" if upload is None else upload.framing
-        head = request_head(exchange, backend, self.lines, framing)
+        head = request_head(exchange, backend, self.lines, framing, self.traced)
         upgrade = exchange.block.upgrade is not None and exchange.wants_upgrade
         connection.send(head, self, self.route.timeouts, (exchange.fetched_as or exchange.method) == b"HEAD", upgrade)
         if exchange.block.binds:
@@ -157,6 +161,8 @@ class Fetch:
             self.drop_hedge(now)
         if facts.binds:
             bind(self, backend)
+        if self.traced is not None:
+            self.traced.answered(facts.status)
         status, seconds, meter = facts.status, now - self.began_at, self.link.meter
         bad = status in GATEWAY_FAILURES
         if bad:
@@ -228,6 +234,8 @@ class Fetch:
             return
         now = monotonic()
         backend, connection = self.backend, self.connection
+        if self.traced is not None:
+            self.traced.failed(error)
         stale = isinstance(error, ConnectionLost) and connection is not None and connection.reused
         if not self.head_passed and not stale and error.counts:
             backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
@@ -266,7 +274,7 @@ class Fetch:
         self.beside = None
         hedge.over = True
         self.backend, self.link, self.connection = hedge.backend, hedge.link, hedge.connection
-        self.began_at = hedge.began_at
+        self.began_at, self.traced = hedge.began_at, hedge.traced
         self.attempts = hedge.number
         self.exchange.served_by = hedge.link.label
         self.exchange.hedge = "won"
@@ -341,6 +349,9 @@ class Fetch:
 
     def _give_back(self, now: float) -> None:
         backend, self.backend = self.backend, None
+        if self.traced is not None:
+            self.traced.end()
+            self.traced = None
         if backend is not None:
             backend.give_back(now)
             self.pool.ended(self.attempts)

@@ -71,7 +71,7 @@ def _silence() -> ResponseTimeout:
 class Hedge:
     """The second attempt of a fetch; the sink of its own connection until the fetch takes it over."""
 
-    __slots__ = ("adopted", "backend", "began_at", "connection", "fetch", "link", "number", "over")
+    __slots__ = ("adopted", "backend", "began_at", "connection", "fetch", "link", "number", "over", "traced")
 
     def __init__(self, fetch: Attempting, backend: Backend, number: int) -> None:
         self.fetch = fetch
@@ -82,6 +82,8 @@ class Hedge:
         self.began_at = monotonic()
         self.over = False
         self.adopted = False  # the fetch took it over while it connected
+        traced = fetch.exchange.traced
+        self.traced = None if traced is None else traced.attempt(fetch.pool.name, backend, number)
 
     def start(self) -> None:
         """Take the backend and send."""
@@ -108,7 +110,7 @@ class Hedge:
         fetch = self.fetch
         self.connection = connection
         self.began_at = monotonic()
-        head = request_head(fetch.exchange, self.backend, fetch.lines, b"")
+        head = request_head(fetch.exchange, self.backend, fetch.lines, b"", self.traced)
         exchange = fetch.exchange
         bodiless = (exchange.fetched_as or exchange.method) == b"HEAD"
         connection.send(head, self, fetch.route.timeouts, bodiless, False)
@@ -118,6 +120,8 @@ class Hedge:
         self.over = True
         if cancel and self.connection is not None:
             self.connection.cancel()
+        if self.traced is not None:
+            self.traced.end()
         self.backend.give_back(now)
         self.fetch.pool.ended(self.number)
 
@@ -130,6 +134,8 @@ class Hedge:
         """It answers: the fetch takes it over, unless that is a gateway failure, for the first one may do better."""
         now, fetch = monotonic(), self.fetch
         if facts.status in GATEWAY_FAILURES:
+            if self.traced is not None:
+                self.traced.answered(facts.status)
             self.link.meter.requests += 1
             self.link.meter.status[5] += 1
             self._lose(now, cancel=not done)
@@ -155,6 +161,8 @@ class Hedge:
         if self.adopted:
             self.fetch.on_failed(error)
         elif not self.over:
+            if self.traced is not None:
+                self.traced.failed(error)
             if error.counts:
                 self.fetch.pool.failed(self.link, error)
             self._lose(monotonic(), cancel=False)

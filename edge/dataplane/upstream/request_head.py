@@ -17,9 +17,12 @@ from edge.http.message import Fields
 
 if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.traced import Attempt
 
 
-def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: bytes) -> bytes:
+def request_head(
+    exchange: Exchange, backend: Backend, lines: bytes, framing: bytes, traced: Attempt | None = None
+) -> bytes:
     """The whole head as bytes; `lines` are the client's end-to-end fields, `framing` the one framing field or empty."""
     route = exchange.route
     assert route is not None
@@ -34,13 +37,16 @@ def request_head(exchange: Exchange, backend: Backend, lines: bytes, framing: by
         region = backend.region.encode()
         target, host = route.outbound.target(exchange), route.outbound.host(exchange, host, region)
         lines, own = route.outbound.lines(exchange, lines, own, region), b""
+    ids = (
+        exchange.identify() if traced is None else b"X-Request-Id: %b\r\n%b" % (exchange.own_id(), traced.sent(target))
+    )
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
         exchange.fetched_as or exchange.method,
         target,
         host,
         lines,
         own,
-        exchange.identify(),
+        ids,
         framing,
     )
 

@@ -22,6 +22,7 @@ from edge.dataplane.core.router import Router
 from edge.dataplane.core.store import Store
 from edge.dataplane.upstream.pool import PoolRuntime
 from edge.dataplane.worker.draining import Drainable, leave_routes
+from edge.dataplane.worker.tracing import Tracing
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
@@ -44,6 +45,7 @@ class Graph:
     geography: Geography
     combined: bool = False  # the log's format
     log: LogSink | None = None  # None: the one that there is
+    tracing: Tracing | None = None
     memory_bytes: int = 0
     variants: int = 64
     lasting: Any = None  # what a later graph takes over: the builder's business
@@ -94,6 +96,7 @@ class Serving(Drainable, Protocol):
     log: LogSink
     combined: bool
     quick: bool
+    tracing: Tracing | None
     lasting: Any
 
     @property
@@ -149,6 +152,9 @@ def _use_rest(worker: Serving, graph: Graph) -> None:
     if graph.log is not None and graph.log is not worker.log:
         worker.log.close()
         worker.log = graph.log
+    before, worker.tracing = worker.tracing, graph.tracing
+    if before is not None and before is not graph.tracing:
+        before.sink.close()
     if worker.geography is not None:
         graph.geography.levels, graph.geography.unknown = worker.geography.levels, worker.geography.unknown
     worker.geography = graph.geography

@@ -72,6 +72,8 @@ class Counting:
             "refused_connections": worker.refused_connections,
             "bugs": worker.bugs,
             "log_lost": worker.log.lost,
+            "spans": worker.spans.sent,
+            "spans_lost": worker.spans.lost,
             "http2_connections": worker.http2.connections,
             "http2_streams": worker.http2.streams,
             "http2_refused_streams": worker.http2.refused,

@@ -36,6 +36,7 @@ from edge.http.message import Fields
 from edge.http.text import quote
 from edge.http2.limits import Http2Limits
 from edge.ports import LogSink, Service
+from edge.spans import SpanCounts
 
 if TYPE_CHECKING:
     from edge.dataplane.client.accepted import Accepted
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from edge.dataplane.core.router import Router
     from edge.dataplane.core.store import Store
     from edge.dataplane.upstream.pool import PoolRuntime
+    from edge.dataplane.worker.tracing import Tracing
 
 TICK_S = 0.25
 ENDED_IN_A_TURN = 16  # connections whose deadline has passed
@@ -109,6 +111,8 @@ class Worker:
         self.drained = asyncio.Event()
         self._second = 0
         self._ticks = 0
+        self.tracing: Tracing | None = None
+        self.spans = SpanCounts()
         self.hottest = Hottest()
         self.vitals = Vitals(TICK_S)
         self.collector = Collector()
@@ -361,4 +365,7 @@ class Worker:
             await asyncio.to_thread(self.store.disk.close)
         if self.store is not None and self.store.shared is not None:
             await self.store.shared.close()
+        if self.tracing is not None:
+            self.tracing.sink.close()
+            await asyncio.to_thread(self.tracing.sink.settle)
         self.log.close()
