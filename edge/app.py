@@ -103,6 +103,7 @@ def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Gra
     tools = tools_of(config, worker, folder)
     routes = [route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
+        made.meter.count_by(config.metrics.bounds)
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
         members(made, pools)
@@ -328,7 +329,14 @@ def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
             plain = replace(does, delivery=None, bodies=None, affinity=None)
             once = Retry(attempts=0, hedge=0.0, same_backend=0.0)
             shadow = replace(
-                made, pool=pools[step.pool], does=plain, members=(), rules=None, retry=once, meter=Meter(), waits=[]
+                made,
+                pool=pools[step.pool],
+                does=plain,
+                members=(),
+                rules=None,
+                retry=once,
+                meter=Meter(made.meter.latency.bounds),
+                waits=[],
             )
             step.routes = (shadow,)
             made.members += (shadow,)

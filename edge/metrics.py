@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Upper bounds in seconds of the latency histogram's buckets; the last bucket is +Inf.
+# Upper bounds in seconds of histograms' buckets, where nothing else is configured; the last bucket is +Inf.
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 # What `/metrics` says of each number. Labels stand in METER_LABELS.
@@ -37,42 +37,60 @@ HELP: dict[str, str] = {
 class Histogram:
     """Counts by upper bound, with sum: enough for quantiles and for Prometheus."""
 
-    __slots__ = ("counts", "total", "total_s")
+    __slots__ = ("bounds", "counts", "total", "total_s")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
+    def __init__(self, bounds: Sequence[float] = LATENCY_BOUNDS_S) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0
         self.total_s = 0.0
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += 1
         self.total_s += seconds
 
     def observe_all(self, samples: list[float]) -> None:
         """Count several; the list is empty afterwards."""
-        counts = self.counts
+        counts, bounds = self.counts, self.bounds
         for seconds in samples:
-            counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+            counts[bisect_left(bounds, seconds)] += 1
         self.total += len(samples)
         self.total_s += sum(samples)
         samples.clear()
 
     def plain(self) -> list[Any]:
-        """As JSON values."""
-        return [self.counts, self.total, self.total_s]
+        """As JSON values; the usual bounds are left out."""
+        found = [self.counts, self.total, self.total_s]
+        return found if self.bounds is LATENCY_BOUNDS_S else [*found, self.bounds]
 
     @classmethod
     def of(cls, plain: Sequence[Any]) -> Histogram:
         """From its `plain` values."""
-        made = cls()
-        made.counts, made.total, made.total_s = plain
+        made = cls(tuple(plain[3]) if len(plain) > 3 else LATENCY_BOUNDS_S)
+        made.counts, made.total, made.total_s = plain[:3]
         return made
 
+    def counts_in(self, bounds: Sequence[float]) -> list[int]:
+        """The counts by other bounds: exact where those are among its own, else never below what they were."""
+        if bounds == self.bounds:
+            return self.counts
+        found = [0] * (len(bounds) + 1)
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            found[bisect_left(bounds, bound)] += count
+        found[-1] += self.counts[-1]
+        return found
+
+    def count_by(self, bounds: Sequence[float]) -> None:
+        """Go on with other bounds."""
+        self.counts, self.bounds = self.counts_in(bounds), bounds
+
     def add(self, other: Histogram) -> None:
-        """Sum another one in."""
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        """Sum another one in; bounds that only one of them has are kept."""
+        if other.bounds != self.bounds:
+            self.count_by(tuple(sorted({*self.bounds, *other.bounds})))
+        self.counts = [a + b for a, b in zip(self.counts, other.counts_in(self.bounds), strict=True)]
         self.total += other.total
         self.total_s += other.total_s
 
@@ -81,7 +99,7 @@ class Histogram:
         if not self.total:
             return None
         need, seen = q * self.total, 0
-        for bound, count in zip((*LATENCY_BOUNDS_S, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
             if seen >= need:
                 return bound
@@ -113,7 +131,7 @@ class Meter:
         "verdicts",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Sequence[float] = LATENCY_BOUNDS_S) -> None:
         self.requests = 0
         self.hits = 0  # answered the quick way; `fold` puts them where such requests are counted
         self.hit_bytes = 0
@@ -129,9 +147,9 @@ class Meter:
         self.attempts = 0
         self.retries = 0
         self.own = 0
-        self.latency = Histogram()
+        self.latency = Histogram(bounds)
         self.samples: list[float] = []  # seconds, not yet in the histogram
-        self.first_byte = Histogram()  # of routes; a backend's latency is to its head anyway
+        self.first_byte = Histogram(bounds)  # of routes; a backend's latency is to its head anyway
         self.first_samples: list[float] = []
 
     def fold(self) -> None:
@@ -163,8 +181,15 @@ class Meter:
             latency=self.latency.plain(),
             first_byte=self.first_byte.plain(),
         )
-        self.__init__()  # type: ignore[misc]  # the one place where a meter starts again
+        self.__init__(self.latency.bounds)  # type: ignore[misc]  # the one place where a meter starts again
         return found
+
+    def count_by(self, bounds: Sequence[float]) -> None:
+        """Go on with other bounds of its histograms."""
+        if bounds != self.latency.bounds:
+            self.fold()
+            self.latency.count_by(bounds)
+            self.first_byte.count_by(bounds)
 
     def add(self, delta: Mapping[str, Any]) -> None:
         """Sum a delta in."""

@@ -103,7 +103,7 @@ def link_maker(config: Config, turns: Turns, lasting: Lasting) -> Callable[[Pool
     limits = config.limits
     head = response_limits(config)
     applications, memo = lasting.applications, lasting.memo
-    names = Names()
+    names, bounds = Names(), config.metrics.bounds
 
     def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
         tls = pool.tls
@@ -133,6 +133,7 @@ def link_maker(config: Config, turns: Turns, lasting: Lasting) -> Callable[[Pool
         def dressed(link: BackendLink, backend: Backend) -> BackendLink:
             link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
             link.later = turns.later
+            link.meter.count_by(bounds)
             link.interim_max = limits.max_interim
             link.chunk_line_bytes = limits.max_chunk_line
             link.trailer_bytes = limits.max_trailers

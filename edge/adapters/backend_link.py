@@ -120,6 +120,7 @@ class BackendLink:
         self.peer, self.timeouts, self.limits, self.memo = peer, other.timeouts, other.limits, other.memo
         self.label, self.later, self.interim_max = other.label, other.later, other.interim_max
         self.chunk_line_bytes, self.trailer_bytes = other.chunk_line_bytes, other.trailer_bytes
+        self.meter.count_by(other.meter.latency.bounds)
         return True
 
     def take(self) -> UpstreamConnection | None:

@@ -19,6 +19,7 @@ from edge.config.fleet import Fleet
 from edge.config.http2 import Http2
 from edge.config.keys import Key, keys_of, problems_of
 from edge.config.log import Log
+from edge.config.metrics import Metrics
 from edge.config.positions import Problem, lines, scan, syntax_lines
 from edge.config.routing import Pool, Region, Retry, Route, Timeouts
 from edge.config.snapshots import Snapshots
@@ -189,6 +190,7 @@ class Config(Section):
     routes: Annotated[Many[Route], Field(min_length=1)] = entry(..., "Host and path to pool")
     fleet: Fleet | None = entry(None, "Machines that serve together; cache.shared alone means one on its server")
     snapshots: Snapshots | None = entry(None, "Recovery points")
+    metrics: Metrics = entry({}, "What is counted")
     log: Log = entry({}, "What is written down")
 
     @field_validator("regions")

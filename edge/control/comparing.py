@@ -28,6 +28,7 @@ TAKEN: dict[str, frozenset[str] | None] = {
     "routes": None,
     "snapshots": None,
     "log": frozenset(("access", "format", "otlp", "sample", "sampled_by")),
+    "metrics": None,
     "python_path": None,
 }
 _NAMES = {"routes": "name", "backends": "id", "tokens": "name"}

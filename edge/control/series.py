@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from edge.metrics import LATENCY_BOUNDS_S
+from edge.metrics import LATENCY_BOUNDS_S, Histogram
 
 SECONDS_KEPT = 600
 TENS_KEPT = 720
@@ -146,7 +146,8 @@ def span_of(body: Mapping[str, Any]) -> Span:
         numbers["server_errors"] += delta["status"][5]
         for name in ("bytes_in", "bytes_out", "cache_out", "origin_in", "attempts"):
             numbers[name] += delta[name]
-        found.first_byte = [a + b for a, b in zip(found.first_byte, delta["first_byte"][0], strict=True)]
+        counts = Histogram.of(delta["first_byte"]).counts_in(LATENCY_BOUNDS_S)
+        found.first_byte = [a + b for a, b in zip(found.first_byte, counts, strict=True)]
     for members in body.get("backends", {}).values():
         for region, delta in members.values():
             found.regions[region] = found.regions.get(region, 0.0) + delta["attempts"]

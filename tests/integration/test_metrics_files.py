@@ -22,6 +22,7 @@ from edge.control.admin.exposition import content_type, exposition
 from edge.control.admin.metric_text import END, OPEN_TYPE, counter, gauge, histogram
 from edge.control.admin.views import Shown
 from edge.control.admin.vitals import Vitals
+from edge.metrics import LATENCY_BOUNDS_S
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 TOML = """
@@ -167,6 +168,42 @@ def promtool(*what: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """`promtool check …`."""
     assert shutil.which("promtool"), "this test needs promtool (Debian's package prometheus)"
     return subprocess.run(["promtool", "check", *what], input=given, capture_output=True, text=True, check=False)
+
+
+def bounds_of(text: str, name: str) -> list[float]:
+    """The finite upper bounds of a histogram."""
+    found = {float(each.labels["le"]) for each in samples(text) if each.name == f"{name}_bucket"}
+    return sorted(found - {float("inf")})
+
+
+async def test_buckets_are_those_of_the_configuration(origin: ScriptedOrigin, tmp_path: Path) -> None:
+    shared = '[metrics]\nbuckets = ["3ms", "2s"]\ntotal_buckets = ["20ms", "1m"]\n'
+    text = re.sub(r"(?s)\[\[listen.https\]\].*?(?=\[log\])", "", TOML).replace("@ORIGIN@", str(origin.port))
+    for own, first, total in ((shared, [0.003, 2], [0.02, 60]), ("", [*LATENCY_BOUNDS_S], [*LATENCY_BOUNDS_S])):
+        found = Whole(text.replace("[log]", f"{own}[log]"))
+        await found.start()
+        client = await RawClient.connect(found.port)
+        assert (await client.get("/")).status == 200
+        await client.close()
+        await until(lambda found=found: "all" in found.supervisor.totals.routes)  # type: ignore[misc]
+        metrics = found.supervisor.running.config.metrics
+        shown = exposition(found.supervisor.totals, list, buckets=(metrics.buckets, metrics.total)).decode()
+        for name, bounds in (
+            ("edge_first_byte_seconds", first),
+            ("edge_backend_latency_seconds", first),
+            ("edge_latency_seconds", total),
+        ):
+            assert bounds_of(shown, name) == bounds
+        await found.supervisor.stop(1.0)
+
+
+def test_alerts_compare_with_bounds_that_there_are() -> None:
+    thresholds = [
+        float(match[1])
+        for _, expression in expressions()
+        if "histogram_quantile" in expression and (match := re.search(r"\) > ([0-9.]+)$", expression))
+    ]
+    assert thresholds and set(thresholds) <= set(LATENCY_BOUNDS_S)
 
 
 def test_odd_names_and_numbers_survive_both_formats() -> None:

@@ -403,3 +403,21 @@ def _inline(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "said"),
+    [
+        ('["1s", "1ms"]', "must be ascending durations, each once"),
+        ('["1s", "1s"]', "must be ascending durations, each once"),
+        ("[]", "must not be empty"),
+        ('["0.01ms", "1s"]', "must begin at 0.1ms or above"),
+        ('["0s"]', "must be more than zero"),
+        (str([f"{number}s" for number in range(1, 80)]), "at most 64"),
+    ],
+)
+@pytest.mark.parametrize("key", ["buckets", "total_buckets"])
+def test_buckets_are_ascending_durations(key: str, buckets: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(f"{MINIMAL}[metrics]\n{key} = {buckets}\n", "edge.toml")
+    assert said in caught.value.problems[0] and caught.value.problems[0].startswith("edge.toml:9:")

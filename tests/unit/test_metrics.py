@@ -81,6 +81,36 @@ def test_bounds_belong_to_their_bucket_and_an_empty_histogram_says_nothing() -> 
     assert histogram.quantile(0.99) == float("inf")
 
 
+@given(st.lists(SECONDS, max_size=50), *(st.sets(st.floats(0.0001, 60), min_size=1, max_size=8) for _ in range(2)))
+def test_other_bounds_are_exact_where_they_are_among_its_own(
+    samples: list[float], shown_by: set[float], later: set[float]
+) -> None:
+    wanted = tuple(sorted(shown_by))
+    by_both, plain = Histogram(tuple(sorted({*LATENCY_BOUNDS_S, *wanted}))), Histogram(wanted)
+    for histogram in (by_both, plain):
+        histogram.observe_all(list(samples))
+    assert by_both.counts_in(wanted) == plain.counts
+    by_both.count_by(tuple(sorted(later)))
+    for bound in later:  # what went to a coarser one is never told below where it was
+        assert sum(by_both.counts[: by_both.bounds.index(bound) + 1]) <= sum(one <= bound for one in samples)
+
+
+@given(st.lists(SECONDS, max_size=20), st.lists(SECONDS, max_size=20), st.sets(st.floats(0.0001, 60), max_size=4))
+def test_sums_of_other_bounds_keep_both(old: list[float], new: list[float], added: set[float]) -> None:
+    control, worker = Meter(), Meter()
+    bounds = tuple(sorted({*LATENCY_BOUNDS_S, *added}))
+    for samples in (old, new):
+        worker.samples += samples
+        control.add(orjson.loads(orjson.dumps(worker.delta())))
+        worker.count_by(bounds)  # a reload
+    usual = Histogram()
+    usual.observe_all([*old, *new])
+    assert control.latency.counts_in(LATENCY_BOUNDS_S) == usual.counts
+    for bound in added:
+        count = sum(control.latency.counts_in((bound,))[:1])
+        assert sum(one <= bound for one in new) <= count <= sum(one <= bound for one in [*old, *new])
+
+
 def test_every_number_is_declared() -> None:
     assert set(Meter.__slots__) - {"samples", "first_samples", "hits", "hit_bytes"} == set(HELP), (
         "these are only kept until the next fold"

@@ -201,8 +201,10 @@ async def metrics(request: web.Request) -> web.Response:
     supervisor = request.app[SUPERVISOR]
     shown, vitals = Shown(supervisor), request.app[VITALS]
     wanted = content_type(request.headers.get("Accept", ""))
+    counted = supervisor.running.config.metrics
     parts, began = [], perf_counter()
-    for part in families(supervisor.totals, lambda: [*shown.gauges(), *vitals.gauges()], wanted):
+    buckets = (counted.buckets, counted.total)
+    for part in families(supervisor.totals, lambda: [*shown.gauges(), *vitals.gauges()], wanted, buckets):
         parts.append(part)
         if perf_counter() - began > TURN_S:
             await asyncio.sleep(0)

@@ -37,6 +37,8 @@ WORDS = {  # name: labels (a word of several has tabs between them), help
 
 Extra = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]  # name, help, labels, value
 Rows = Sequence[tuple[Labels, Meter]]
+Buckets = tuple[Sequence[float], Sequence[float]]  # upper bounds: to a first byte, to the end
+USUAL: Buckets = (LATENCY_BOUNDS_S, LATENCY_BOUNDS_S)
 
 
 def content_type(accept: str) -> str:
@@ -44,15 +46,15 @@ def content_type(accept: str) -> str:
     return OPEN_TYPE if "application/openmetrics-text" in accept else CONTENT_TYPE
 
 
-def exposition(totals: Totals, extra: Extra, wanted: str = CONTENT_TYPE) -> bytes:
+def exposition(totals: Totals, extra: Extra, wanted: str = CONTENT_TYPE, buckets: Buckets = USUAL) -> bytes:
     """The whole text; `extra` gives what is not counted by workers: gauges, and counters by their `_total`."""
-    return "".join(families(totals, extra, wanted)).encode()
+    return "".join(families(totals, extra, wanted, buckets)).encode()
 
 
-def families(totals: Totals, extra: Extra, wanted: str) -> Iterator[str]:
+def families(totals: Totals, extra: Extra, wanted: str, buckets: Buckets = USUAL) -> Iterator[str]:
     """The same, a family at a time."""
     newer = wanted == OPEN_TYPE
-    yield from _counted(totals, newer)
+    yield from _counted(totals, newer, buckets)
     for name, help_text in COUNTERS.items():
         yield counter(f"edge_{name}", help_text, [((), totals.counters.get(name, 0))], newer)
     for name, (labels, help_text) in WORDS.items():
@@ -69,7 +71,7 @@ def families(totals: Totals, extra: Extra, wanted: str) -> Iterator[str]:
         yield END
 
 
-def _counted(totals: Totals, newer: bool) -> Iterator[str]:
+def _counted(totals: Totals, newer: bool, buckets: Buckets) -> Iterator[str]:
     """What requests, backends and regions counted."""
     routes: Rows = [((("route", name),), meter) for name, meter in totals.routes.items()]
     backends: Rows = [((("pool", pool), ("backend", name)), meter) for (pool, name), meter in totals.backends.items()]
@@ -79,12 +81,13 @@ def _counted(totals: Totals, newer: bool) -> Iterator[str]:
         yield counter(f"edge_cache_{name}", HELP[name], _by_word(routes, name, label), newer)
     for name in ROUTE_NUMBERS:
         yield _number("edge", name, routes, newer)
-    yield _latency("edge_latency_seconds", "latency", routes)
-    yield _latency("edge_first_byte_seconds", "first_byte", routes)
+    first_byte, total = buckets
+    yield _latency("edge_latency_seconds", "latency", routes, total)
+    yield _latency("edge_first_byte_seconds", "first_byte", routes, first_byte)
     yield from _requests("edge_backend", backends, newer)
     for name in BACKEND_NUMBERS:
         yield _number("edge_backend", name, backends, newer)
-    yield _latency("edge_backend_latency_seconds", "latency", backends)
+    yield _latency("edge_backend_latency_seconds", "latency", backends, first_byte)
     yield from _requests("edge_region", regions, newer)
 
 
@@ -108,12 +111,12 @@ def _number(prefix: str, name: str, rows: Rows, newer: bool) -> str:
     return counter(f"{prefix}_{name}", HELP[name], [(labels, getattr(meter, name)) for labels, meter in rows], newer)
 
 
-def _latency(name: str, which: str, rows: Rows) -> str:
+def _latency(name: str, which: str, rows: Rows, bounds: Sequence[float]) -> str:
     found = []
     for labels, meter in rows:
         each: Histogram = getattr(meter, which)
-        found.append((labels, each.counts, each.total_s))
-    return histogram(name, HELP[which], LATENCY_BOUNDS_S, found)
+        found.append((labels, each.counts_in(bounds), each.total_s))
+    return histogram(name, HELP[which], bounds, found)
 
 
 def _others(extra: Extra, newer: bool) -> Iterator[str]:

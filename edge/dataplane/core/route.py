@@ -167,6 +167,7 @@ class Route:
     def take_over(self, lived: Route) -> None:
         """Go on where the route of this name was before a reload."""
         alike = [each for each in self.members if each.waits is self.waits]
+        lived.meter.count_by(self.meter.latency.bounds)
         self.meter, self.usual, self.waits = lived.meter, lived.usual, lived.waits
         if self.rules == lived.rules:
             self.rules = lived.rules  # judgements of heads are remembered for it
