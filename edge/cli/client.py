@@ -149,9 +149,12 @@ def _error_line(status: int, data: bytes, admin: Admin) -> str:
         return f"the gateway at {admin.way} does not accept the token; give --token-file or EDGE_TOKEN"
     try:
         found = orjson.loads(data)
-        return "\n".join([str(found["detail"]), *(str(each) for each in found.get("problems", []))])
+        detail, problems = str(found["detail"]), [str(each) for each in found.get("problems", [])]
     except (ValueError, KeyError, TypeError):
         return f"the gateway answered {status}"
+    if len(problems) < 2:  # the detail has it
+        return detail
+    return "\n".join([detail.partition(":")[0], *problems])
 
 
 def admin_options(command: Decorated) -> Decorated:
