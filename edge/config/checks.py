@@ -218,7 +218,7 @@ def _idle_rules(raw: Table) -> Iterator[Problem]:
 
 _BEHIND = (
     *("pool", "split", "sticky", "mirror", "affinity", "cache", "strip_prefix", "rewrite", "request_headers", "geo"),
-    *("timeouts", "retry", "upgrade"),
+    *("timeouts", "retry", "upgrade", "bandwidth"),
 )
 _CHECKS: tuple[Callable[[Table], Iterator[Problem]], ...] = (
     _references,

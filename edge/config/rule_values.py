@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 from edge.config.positions import nearest
 from edge.config.types import (
     Kind,
+    parse_positive_size,
     shown,
 )
 
@@ -51,6 +52,7 @@ COMPRESSED_TYPES = (
 )
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PRINTABLE = re.compile(r"[\t -~]*")
+_OF_REQUEST = re.compile(r"(?:header|cookie):[A-Za-z0-9!#$%&'+.^_`|~-]+")
 GROUP = re.compile(r"\$\$|\$(?:([0-9])|\{([0-9]{1,2})\})")
 # Framing and what ends at each hop: the gateway's alone, in both directions.
 FRAMING = frozenset(
@@ -140,13 +142,33 @@ def parse_rate(value: object) -> tuple[int, float]:
     return int(found[1]), {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]]
 
 
+def parse_byte_rate(value: object) -> int:
+    """`"500KiB/s"` as bytes."""
+    size, _, unit = value.partition("/") if isinstance(value, str) else ("", "", "")
+    try:
+        if unit == "s":
+            return parse_positive_size(size)
+    except ValueError:
+        pass  # told below, in the words for a rate
+    raise ValueError(f'must be bytes in a second such as "500KiB/s", got {shown(value)}')
+
+
 def parse_limit_by(value: object) -> str:
     """What a rate limit counts by."""
-    form = r"client|route|(?:header|cookie):[A-Za-z0-9!#$%&'+.^_`|~-]+"
-    if not isinstance(value, str) or re.fullmatch(form, value) is None:
-        near = nearest(value, ["client", "route", "header:<name>", "cookie:<name>"]) if isinstance(value, str) else None
+    return _by(value, ("client", "route"))
+
+
+def parse_bandwidth_by(value: object) -> str:
+    """What shares a bandwidth."""
+    return _by(value, ("response", "client", "route"))
+
+
+def _by(value: object, words: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or (value not in words and _OF_REQUEST.fullmatch(value) is None):
+        near = nearest(value, [*words, "header:<name>", "cookie:<name>"]) if isinstance(value, str) else None
         hint = f', did you mean "{near}"?' if near else ""
-        raise ValueError(f'must be "client", "route", "header:<name>" or "cookie:<name>", got {shown(value)}{hint}')
+        known = "".join(f'"{word}", ' for word in words)
+        raise ValueError(f'must be {known}"header:<name>" or "cookie:<name>", got {shown(value)}{hint}')
     return value
 
 
@@ -226,6 +248,8 @@ Sticky = Annotated[str, PlainValidator(parse_sticky), Kind("text")]
 Coding = Annotated[str, PlainValidator(parse_coding), Kind("coding")]
 MediaType = Annotated[str, PlainValidator(parse_media_type), Kind("media type or glob")]
 Rate = Annotated[tuple[int, float], PlainValidator(parse_rate), Kind("rate")]
+ByteRate = Annotated[int, PlainValidator(parse_byte_rate), Kind("bytes in a second")]
+BandwidthBy = Annotated[str, PlainValidator(parse_bandwidth_by), Kind("text")]
 LimitBy = Annotated[str, PlainValidator(parse_limit_by), Kind("text")]
 Pattern = Annotated[str, PlainValidator(parse_pattern), Kind("regular expression")]
 TemplateText = Annotated[str, PlainValidator(parse_template), Kind("text with placeholders")]

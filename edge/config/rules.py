@@ -19,6 +19,8 @@ from edge.config.rule_values import (
     KNOWN_CODINGS,
     AnswerFields,
     AnyField,
+    BandwidthBy,
+    ByteRate,
     Coding,
     ErrorStatuses,
     Fields,
@@ -150,6 +152,16 @@ class Concurrency(Section):
     total: Count = entry(0, "On the route; more are 503; 0 = no limit")
 
 
+class Bandwidth(Section):
+    """`bandwidth`: how fast bodies of responses go to clients; backends are held back accordingly."""
+
+    rate: ByteRate = entry(..., 'Bytes in a second, such as "500KiB/s"')
+    burst: Size = entry("0", "How much may go at once before that; at least what flows in half a second")
+    by: BandwidthBy = entry(
+        "response", '"response", or what shares it: "client" (IPv6 by /64), "header:<name>", "cookie:<name>", "route"'
+    )
+
+
 class Compress(Section):
     """`compress`: content codings that the gateway makes."""
 
@@ -199,6 +211,7 @@ class RouteRules(Section):
     deny: Many[Cidr] = entry([], "Client networks that are not served (403)")
     rate_limit: RateLimit | None = entry(None, "How often a client may ask, of all workers together")
     concurrency: Concurrency | None = entry(None, "How many requests may run at once, in each worker")
+    bandwidth: Bandwidth | None = entry(None, "How fast bodies of responses go to clients, in each worker")
     auth: Auth | None = entry(None, "Who may ask: a password, a token, a service that knows")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")
     respond: Respond | None = entry(None, "Answer from here; needs no pool")

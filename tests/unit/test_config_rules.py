@@ -39,6 +39,13 @@ WRONG = [
     ('rewrite = { match = "^/a$", to = "/b\\r\\nx" }', ':5:1 routes[0].rewrite: to must be a path such as "/new/$1"'),
     ('redirect = { to = "https://x", stat = 1 }', ':5:32 routes[0].redirect.stat: unknown key, did you mean "status"?'),
     ('redirect = { to = "https://x", status = 200 }', ":5:32 routes[0].redirect.status: must be 301, 302, 303, 307 or"),
+    ('bandwidth = { rate = "0KiB/s" }', ':5:15 routes[0].bandwidth.rate: must be bytes in a second such as "500KiB/s"'),
+    ('bandwidth = { rate = "500KiB" }', ":5:15 routes[0].bandwidth.rate: must be bytes in a second"),
+    ('bandwidth = { burst = "1MiB" }', ":5:1 routes[0].bandwidth.rate: is missing"),
+    (
+        'bandwidth = { rate = "1MiB/s", by = "respons" }',
+        ':5:32 routes[0].bandwidth.by: must be "response", "client", "route", "header:<name>" or',
+    ),
     ('redirect = { to = "x" }', ':5:14 routes[0].redirect.to: must be a URL such as "https://{host}{uri}" or a path'),
     (
         'redirect = { to = "https://{hots}/" }',

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge.cache.stored import AT_ONCE_BYTES, Stored
+from edge.cache.stored import Stored
 from edge.cache.verdict import Verdict
 from edge.dataplane.caching.body_sender import BodySender
 from edge.dataplane.caching.file_sender import FileSender, Head, Part
@@ -164,7 +164,7 @@ def write(exchange: Exchange, stored: Stored, head: Head, chunks: tuple[bytes, .
     exchange.mode = LENGTH
     exchange.from_store = True
     if chunks and exchange.method != b"HEAD":
-        if length > AT_ONCE_BYTES:
+        if length > exchange.at_once:
             exchange.expected = length
             BodySender(exchange, stored, chunks).start(head)
             return

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from edge.cache.stored import AT_ONCE_BYTES, Stored
 from edge.dataplane.core.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Http1Downstream
 from edge.dataplane.core.error_response import error_response, status_line
@@ -27,7 +28,6 @@ from edge.http.message import Line
 
 if TYPE_CHECKING:
     from edge.cache.index import Group, Node
-    from edge.cache.stored import Stored
 
 _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
 
@@ -44,9 +44,10 @@ class Exchange:
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
     fetched_as = b""  # the method that its backend sees, where that is not its own
-    status = 0
+    status = attempts = 0
     mode = NOT_STARTED
     bytes_out = 0  # body bytes, without framing
+    at_once = AT_ONCE_BYTES  # of a stored body; more goes as the client takes it
     from_store = False
     verdict = "bypass"
     reason = error = ""
@@ -55,7 +56,6 @@ class Exchange:
     asked_disk = asked_others = ended = False
     from_disk: tuple[Stored, ...] = ()  # what the disk had for the key that memory had not
     found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
-    attempts = 0
     hedge = ""  # whether a second attempt beside a silent one "won" or "lost"
     served_by = b'","region":"'  # the backend's id and region as the log writes them
     head_at = 0.0  # when the backend's response head came

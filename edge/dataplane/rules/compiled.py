@@ -18,6 +18,7 @@ from edge.dataplane.rules.access import Access
 from edge.dataplane.rules.answers import TEXT, Redirect
 from edge.dataplane.rules.answers import Respond as FixedAnswer
 from edge.dataplane.rules.asked import Asked
+from edge.dataplane.rules.bandwidth import Bandwidth
 from edge.dataplane.rules.bodies import Bodies, Page
 from edge.dataplane.rules.compression import Compression
 from edge.dataplane.rules.delivery import Delivery
@@ -107,6 +108,9 @@ def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
         steps.append(Redirect(values.redirect.to, values.redirect.status))
     if values.respond is not None:
         steps.append(_fixed_answer(values.respond, tools))
+    if values.bandwidth is not None:
+        pace = values.bandwidth
+        steps.append(Bandwidth(pace.rate, pace.burst, pace.by))
     if values.split:
         steps.append(Split([each.pool for each in values.split], [each.weight for each in values.split], values.sticky))
     if values.mirror is not None:
@@ -212,7 +216,8 @@ def _bodies(values: RouteRules, tools: Tools) -> Bodies | None:
             tools.warn(f"error_pages: {error.filename}: {error.strerror}: errors are answered plainly")
             continue
         pages.update(dict.fromkeys(statuses_of(statuses), page))
-    return Bodies(pages, compression) if pages or compression is not None else None
+    paced = values.bandwidth is not None  # then no body goes out beside `Exchange.body`
+    return Bodies(pages, compression) if pages or paced or compression is not None else None
 
 
 def content_type(path: str) -> str:

@@ -1,6 +1,7 @@
 """The rules that a request passes between its route and the look-up, in their one order.
 
     allow, deny · rate_limit · concurrency · auth · redirect · respond     (each may end the request)
+    bandwidth · split · mirror
 
 One rule: a step answers, raises, goes on, or waits. Who waits stands in for the exchange's follower, so that a client
 that leaves ends the waiting; when it has what it waited for, the steps after it run as if nothing had been.

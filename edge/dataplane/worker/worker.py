@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from edge.dataplane.core.http2 import Http2
 from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.turns import Turns
+from edge.dataplane.rules.bandwidth import Paced
 from edge.dataplane.worker.collector import Collector
 from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, use
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 ENDED_IN_A_TURN = 16  # connections whose deadline has passed
-LOOKED_AT_IN_A_TURN = 64  # slow ones
+LOOKED_AT_IN_A_TURN = 64  # slow ones; responses that are paced
 GEO_TICKS = 20  # how often the GeoIP file is looked at
 NOTHING: Mapping[str, Collection[str]] = {}
 _LINE = (
@@ -87,6 +88,7 @@ class Worker:
         self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
         self.downstreams: set[Accepted] = set()
         self.slow: set[Accepted] = set()  # those whose unsent bytes are looked at on each tick
+        self.paced: dict[Paced, None] = {}  # responses that wait for their bandwidth
         self.turns = Turns(self.report_bug)
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
@@ -211,6 +213,8 @@ class Worker:
         late = [downstream for downstream in self.downstreams if downstream.deadline <= now]
         self.turns.each(late, partial(self._expire, now), ENDED_IN_A_TURN)
         self.turns.each(self.slow, partial(self._look, now), LOOKED_AT_IN_A_TURN)
+        if self.paced:
+            self.turns.each(self.paced, Paced.tick, LOOKED_AT_IN_A_TURN)
         for pool in self.pools.values():
             self._part(pool.tick, now)
         self._part(self.retired.tick, now)
