@@ -13,18 +13,17 @@ from functools import partial
 from hashlib import sha256
 from mmap import mmap
 from pathlib import Path
-from ssl import SSLContext
 
 from edge.adapters.disk_place import TierError
 from edge.adapters.disk_room import Limits as DiskLimits
 from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
+from edge.adapters.listener_tls import ListenerTls, listener_tls
 from edge.adapters.logs import AccessLog
 from edge.adapters.secret_file import shared_secret
 from edge.adapters.service_link import service_link
 from edge.adapters.shared_memory import shared_memory
 from edge.adapters.sockets import bind
-from edge.adapters.tls import server_context
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
 from edge.cache.prefetch import GateRules, Sequence
@@ -175,21 +174,20 @@ async def listen(worker: Worker, config: Config, sockets: Sockets | None = None)
     """Accept on the sockets that the supervisor holds, or on own ones; the addresses that are bound."""
     if worker.applications is not None:
         await worker.applications.start()
-    contexts = server_contexts(config)
-    return await open_listeners(worker, config, contexts, sockets or {})
+    return await open_listeners(worker, config, listeners_tls(config), sockets or {})
 
 
 async def open_listeners(
-    worker: Worker, config: Config, contexts: Mapping[str, SSLContext], sockets: Sockets
+    worker: Worker, config: Config, secure: Mapping[str, ListenerTls], sockets: Sockets
 ) -> list[tuple[str, int]]:
     """Accept where the configuration says: on what is open already, with these certificates, or on a new socket."""
     for address in addresses(config):
-        name = str(address)
-        listener = worker.listeners.get(name)
+        name, listener = str(address), worker.listeners.get(str(address))
+        tls = secure.get(name)
         if listener is None:
             sock = sockets.get(name) or bind(address.host, address.port)
-            listener = await worker.listen(sock, contexts.get(name), config.listen.backlog, config.listen.h2c, name)
-        listener.tls, listener.h2c = contexts.get(name), config.listen.h2c
+            listener = await worker.listen(sock, tls, config.listen.backlog, config.listen.h2c, name)
+        listener.tls, listener.h2c = tls.after(listener.tls) if tls is not None else None, config.listen.h2c
     bound = [worker.listeners[str(address)].bound for address in addresses(config)]
     worker.cdn_id = cdn_id(config, bound)
     return bound
@@ -200,12 +198,9 @@ def addresses(config: Config) -> list[Address]:
     return [*config.listen.http, *(each.address for each in config.listen.https)]
 
 
-def server_contexts(config: Config) -> dict[str, SSLContext]:
-    """The TLS listeners' contexts, from their files as they are now. Raises ConfigError."""
-    return {
-        str(each.address): server_context([(pair.cert, pair.key) for pair in each.certificates], each.protocols)
-        for each in config.listen.https
-    }
+def listeners_tls(config: Config) -> dict[str, ListenerTls]:
+    """TLS of the listeners that have it, from its files as they are now. Raises ConfigError."""
+    return {str(each.address): listener_tls(each) for each in config.listen.https}
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:
@@ -243,6 +238,8 @@ def worker_limits(config: Config) -> WorkerLimits:
         body_rate=limits.min_body_rate,
         connections=limits.connections,
         connections_per_client=limits.connections_per_client,
+        handshakes=limits.handshakes,
+        handshakes_per_client=limits.handshakes_per_client,
         pipeline_bytes=limits.pipeline_buffer,
         hold_bytes=limits.replay_buffer,
         buffer_high=limits.buffer_high,

@@ -79,6 +79,12 @@ class BadRequest(ClientError):
     """Malformed or ambiguous request."""
 
 
+class PlainHttp(BadRequest):
+    """A request without TLS, on a port that speaks nothing else."""
+
+    page = b"This port speaks HTTPS; the request came as plain HTTP.\n"
+
+
 class TooLarge(ClientError):
     """A limit was passed: 413 content, 414 target, 431 fields (given per instance)."""
 

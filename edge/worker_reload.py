@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from ssl import SSLContext
 from typing import Any
 
-from edge.app import addresses, again, open_listeners, server_contexts
+from edge.adapters.listener_tls import ListenerTls
+from edge.app import addresses, again, listeners_tls, open_listeners
 from edge.config.loader import Config
 from edge.control.packing import unpack
 from edge.dataplane.worker.graph import Graph
@@ -41,7 +41,7 @@ class Next:
     number: int
     config: Config
     graph: Graph
-    contexts: dict[str, SSLContext]
+    secure: dict[str, ListenerTls]
     sockets: dict[str, socket.socket]
 
 
@@ -65,19 +65,19 @@ class WorkerReload:
         sockets = dict(zip(names, self._take(len(names)), strict=True)) if self._take is not None else {}
         try:
             with polite():
-                config, graph, contexts = await asyncio.to_thread(self._build, body["config"])
+                config, graph, secure = await asyncio.to_thread(self._build, body["config"])
         except BaseException:
             for sock in sockets.values():
                 sock.close()
             raise
-        self._next = Next(body["number"], config, graph, contexts, sockets)
+        self._next = Next(body["number"], config, graph, secure, sockets)
 
-    def _build(self, packed: str) -> tuple[Config, Graph, dict[str, SSLContext]]:
+    def _build(self, packed: str) -> tuple[Config, Graph, dict[str, ListenerTls]]:
         config = unpack(packed)
         return (
             config,
             again(config, self._config, self._worker, self._worker.lasting, self._folder),
-            server_contexts(config),
+            listeners_tls(config),
         )
 
     def abandon(self) -> None:
@@ -104,7 +104,7 @@ class WorkerReload:
         """Open the listeners that are new, let go of those that are not in the file any more; those that are bound."""
         found, self._swapped = self._swapped, None
         assert found is not None  # `swap` came just before
-        bound = await open_listeners(self._worker, found.config, found.contexts, found.sockets)
+        bound = await open_listeners(self._worker, found.config, found.secure, found.sockets)
         wanted = {str(address) for address in addresses(found.config)}
         for name in [name for name in self._worker.listeners if name not in wanted]:
             await self._worker.close_listener(name)

@@ -8,35 +8,40 @@ from __future__ import annotations
 import os
 import ssl
 import stat
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from edge.errors import ConfigError
 
+Pair = tuple[str, str]  # paths of a certificate chain and its key
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: with forward secrecy and authenticated; all of TLS 1.3 are
 
-def server_context(certificates: Sequence[tuple[str, str]], protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
-    """A listener's context from (certificate chain, key) files; the client's name chooses among several.
 
-    Raises ConfigError naming the file that cannot be used.
-    """
-    contexts = [_loaded(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), cert, key) for cert, key in certificates]
-    first = contexts[0]
-    for context in contexts:  # the protocols are those of the context that the client's name chose
-        context.set_alpn_protocols(protocols)
-    by_name = {
-        name: context for (cert, _), context in zip(certificates, contexts, strict=True) for name in _names(cert)
-    }
-    if len(contexts) > 1:
+def listening_context() -> ssl.SSLContext:
+    """What a listener speaks, without a certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
 
-        def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-            wanted = (name or "").lower()
-            found = by_name.get(wanted) or by_name.get("*." + wanted.partition(".")[2])
-            if found is not None:
-                connection.context = found
 
-        first.sni_callback = choose
-    return first
+def server_context(cert: str, key: str) -> ssl.SSLContext:
+    """The context of one certificate. Raises ConfigError naming the file that cannot be used."""
+    return loaded(listening_context(), cert, key)
+
+
+def authorities(path: str) -> str:
+    """The certificates of a file against which clients' are to be verified. Raises ConfigError."""
+    if (why := unreadable(path)) is not None:
+        raise ConfigError([f"client_ca {path}: {why}"])
+    try:
+        with open(path, encoding="ascii") as file:
+            found = file.read()
+        listening_context().load_verify_locations(cadata=found)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"client_ca {path}: {_why(error)}"]) from None
+    return found
 
 
 def client_context(ca: str | None, cert: str | None, key: str | None, verify: bool) -> ssl.SSLContext:
@@ -47,11 +52,12 @@ def client_context(ca: str | None, cert: str | None, key: str | None, verify: bo
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError([f"tls.ca {ca}: {_why(error)}"]) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if cert is not None:
-        _loaded(context, cert, key)
+        loaded(context, cert, key)
     return context
 
 
@@ -73,7 +79,7 @@ def renewing_context(cert: str, key: str) -> ssl.SSLContext:
 
     Looked at when a client begins a handshake, so for listeners that few use.
     """
-    context = server_context([(cert, key)])
+    context = server_context(cert, key)
     seen = _changed_at(cert, key)
 
     def look(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -82,7 +88,7 @@ def renewing_context(cert: str, key: str) -> ssl.SSLContext:
         if now != seen:
             seen = now
             with suppress(ConfigError):
-                connection.context = context = server_context([(cert, key)])
+                connection.context = context = server_context(cert, key)
                 context.sni_callback = look
                 return
         if connection.context is not context:
@@ -101,8 +107,8 @@ def _changed_at(*paths: str) -> list[tuple[int, int]]:
     return found
 
 
-def _loaded(context: ssl.SSLContext, cert: str, key: str | None) -> ssl.SSLContext:
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+def loaded(context: ssl.SSLContext, cert: str, key: str | None) -> ssl.SSLContext:
+    """A context with a certificate and its key. Raises ConfigError naming the file that cannot be used."""
     for what, path in (("certificate", cert), ("key", key or cert)):
         if (why := unreadable(path)) is not None:
             raise ConfigError([f"{what} {path}: {why}"])
@@ -133,7 +139,14 @@ def expiry(cert: str) -> float | None:
     return float(ssl.cert_time_to_seconds(found)) if isinstance(found, str) else None
 
 
-def _names(cert: str) -> list[str]:
+def issuer_of(cert: str) -> str:
+    """Who issued the first certificate of a file: a name for people."""
+    parts = {name: value for several in _decoded(cert).get("issuer", ()) for name, value in several}
+    found = parts.get("commonName") or parts.get("organizationName") or parts.get("organizationalUnitName")
+    return str(found or "")
+
+
+def names_of(cert: str) -> list[str]:
     """The DNS names of a certificate file, lower case."""
     return [value.lower() for kind, value in _decoded(cert).get("subjectAltName", ()) if kind == "DNS"]
 

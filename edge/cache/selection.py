@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from edge.cache.rules import Rules
 from edge.cache.stored import Selecting, Stored, shared
+from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.fields import encoding_key, joined_normal, language_key, members, preferred_language, vary_names
 from edge.http.message import Fields
 
 # What the gateway tells the origin about the client: no other client's request has it, and it is not in the request
 # as it came. A response that varies by it cannot be given to anyone else.
-CLIENT_BOUND = frozenset((b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id", b"cdn-loop"))
+CLIENT_BOUND = CERTIFICATE_NAMES | frozenset(
+    (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id", b"cdn-loop")
+)
 # What it tells of the scheme and the host is in the key already; what the client sent under these names is not.
 IN_KEY = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
 _LANGUAGE = b"accept-language"

@@ -13,6 +13,7 @@ from edge.cache.selection import CLIENT_BOUND, comparable, content_language, sel
 from edge.cache.stored import MAX_VARY, Plan, Selecting, with_date
 from edge.cache.verdict import Reason, Source
 from edge.http.cache_control import CacheControl, request_control
+from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.fields import members, one_tag, vary_names
 from edge.http.hopbyhop import dropped_names, storable
 from edge.http.message import Fields, RequestHead, ResponseHead
@@ -144,7 +145,7 @@ def _refused_by_origin(
 
 
 def _refused_for_sharing(asked: Fields, kept: Fields, control: CacheControl, rules: Rules) -> Reason | None:
-    if b"authorization" in asked and not control.shared:  # RFC 9111 3.5
+    if not _CREDENTIALS.isdisjoint(asked.names()) and not control.shared:  # RFC 9111 3.5
         return Reason.AUTHORIZATION
     if rules.set_cookie is SetCookie.REFUSE and not _COOKIES.isdisjoint(kept.names()):
         return Reason.SET_COOKIE  # `public` or not: a cookie is one client's
@@ -210,4 +211,5 @@ def tags(request: RequestHead, fields: Fields) -> frozenset[bytes] | None:
 
 _NO_TAGS: frozenset[bytes] = frozenset()
 _NO_FIELDS = Fields()
+_CREDENTIALS = CERTIFICATE_NAMES | {b"authorization"}
 _COOKIES = frozenset((b"set-cookie", b"set-cookie2"))

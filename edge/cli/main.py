@@ -42,6 +42,7 @@ LATER = {
     **dict.fromkeys(("restore", "drill"), "restore"),
     "runbook": "runbook",
     "fleet": "fleet",
+    "certificate": "certificates",
 }
 
 

@@ -1,4 +1,4 @@
-"""`auth` of a route: passwords, tokens, a service that knows.
+"""`auth` of a route: passwords, tokens, a service that knows, certificates.
 
 Values only. One rule: what an extra has to be installed for is refused when it is not, at its place in the file.
 """
@@ -80,20 +80,23 @@ class Jwt(Section):
 
 
 class Auth(Section):
-    """`auth`: who may ask; just one of basic, jwt and forward."""
+    """`auth`: who may ask; just one of basic, jwt, forward and client_certificate."""
 
     basic: FilePath | None = entry(None, "A file of htpasswd -B (bcrypt) or of argon2 hashes, read at the start")
     realm: Text = entry("restricted", "What a browser shows when it asks for the password")
     jwt: Jwt | None = entry(None, "A signed token, as Bearer or in a cookie")
     forward: Service | None = entry(None, "A service that is asked about each request: 2xx lets it pass")
+    client_certificate: bool = entry(False, "Only clients whose certificate a listener's client_ca verified; else 403")
     copied: Many[RequestField] = entry([], "Fields of that service's answer for the backend, never a client's own")
     timeout: Timeout = entry("5s", "For the service, and for fetching keys; then 503")
 
     @model_validator(mode="after")
     def _one(self) -> Auth:
-        given = [name for name in ("basic", "jwt", "forward") if getattr(self, name) is not None]
+        kinds = ("basic", "jwt", "forward", "client_certificate")
+        given = [name for name in kinds if getattr(self, name) not in (None, False)]
         if len(given) != 1:
-            raise ValueError(f"must have one of basic, jwt and forward, got {' and '.join(given) or 'none'}")
+            told = " and ".join(given) or "none"
+            raise ValueError(f"must have one of basic, jwt, forward and client_certificate, got {told}")
         if self.basic is not None and find_spec("bcrypt") is None:
             raise ValueError("basic needs bcrypt: pip install 'streamgate[auth]'")
         if self.jwt is not None and find_spec("jwt") is None:

@@ -11,7 +11,7 @@ import tomllib
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edge.config.cache import Cache
 from edge.config.checks import cross_problems, items, table
@@ -58,8 +58,24 @@ class HttpsListener(Section):
         ["h2", "http/1.1"], "What clients may agree on (ALPN), the most wanted first"
     )
     certificates: Annotated[Many[Certificate], Field(min_length=1)] = entry(
-        ..., "The first serves clients that name no host"
+        ..., "Chosen by the name that a client asks for"
     )
+    unknown_names: Literal["default", "refuse"] = entry(
+        "default",
+        "Clients that ask for a name which no certificate covers, or for none: the first one, or no handshake",
+    )
+    client_ca: FilePath | None = entry(
+        None, "Authorities of clients' certificates, PEM; left out: clients are not asked for one"
+    )
+    client_auth: Literal["require", "optional"] = entry(
+        "require", "With client_ca: whether a client without a certificate has no handshake, or is served without"
+    )
+
+    @model_validator(mode="after")
+    def _asks(self) -> HttpsListener:
+        if self.client_ca is None and "client_auth" in self.model_fields_set:
+            raise ValueError("client_auth needs client_ca: the authorities of the certificates")
+        return self
 
 
 class Listen(Section):
@@ -115,6 +131,12 @@ class Limits(Section):
     buffer_low: Size = entry("16KiB", "Reading goes on when no more than this waits")
     connections: AtLeastOne = entry(20000, "Client connections in each worker; refused early beyond it")
     connections_per_client: Count = entry(4096, "Connections of one client address in each worker; 0 = no limit")
+    handshakes: AtLeastOne = entry(
+        2000, "TLS handshakes under way in each worker; beyond it the one that takes longest makes room"
+    )
+    handshakes_per_client: Count = entry(
+        200, "TLS handshakes under way of one client address in each worker; 0 = no limit"
+    )
     request_id: Literal["trusted", "keep", "replace"] = entry(
         "keep", "A client's X-Request-Id: kept when well-formed, kept from trusted proxies only, or always made anew"
     )

@@ -39,6 +39,9 @@ def _never(config: Config, at: int, route: Route) -> Iterator[Problem]:
         yield Problem(("routes", at, "match", "methods"), "can match nothing: methods of the route has none of them")
     if match.scheme == "https" and not config.listen.https and not config.listen.trusted_proxies:
         yield Problem(("routes", at, "match", "scheme"), "can match nothing: no listen.https, no trusted proxy")
+    asks = any(each.client_ca is not None for each in config.listen.https)
+    if route.auth is not None and route.auth.client_certificate and not asks:
+        yield Problem(("routes", at, "auth", "client_certificate"), "lets nobody in: no listen.https has client_ca")
     if prefix is not None and not _related(prefix.rstrip("/") + "/", route.path.rstrip("/") + "/"):
         yield Problem(("routes", at, "strip_prefix"), f"has no effect: no path of this route begins with {prefix}")
 

@@ -21,6 +21,7 @@ from typing import Any
 from edge.adapters.disk_awaited import awaits
 from edge.adapters.systemd import Manager
 from edge.adapters.tls import stamps
+from edge.control.certificates import watch
 from edge.control.fleet.opening import open_fleet
 from edge.control.instance import (
     WORKERS_FILE,
@@ -55,6 +56,7 @@ LOUD = (
     "ejected",
     "panic",
     "recovery.",
+    "certificate.",
     "fleet.",
     "shared.",
 )
@@ -147,6 +149,7 @@ class Gateway:
             end_orphans(self._orphans)
             self._supervisor.accept()
             await parts.begin()
+            self._do(watch(lambda: self._supervisor.running.config, self._supervisor.events), "certificates")
             await stopping
         if self.succeeded:
             await parts.hand_over()

@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from time import time
 
 from edge.adapters.app_check import APP, HOOK, folders, tried
 from edge.adapters.geo import GeoReader
-from edge.adapters.tls import client_context, expiry, server_context, unreadable
+from edge.adapters.tls import client_context, unreadable
 from edge.config.idle import idle_keys
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
@@ -29,9 +28,9 @@ from edge.config.types import shown
 from edge.control.early import worker_count
 from edge.control.preflight_rules import rule_findings
 from edge.control.preflight_snapshots import snapshot_findings
+from edge.control.preflight_tls import tls_findings
 from edge.errors import ConfigError
 
-SOON_S = 14 * 86400.0
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -85,7 +84,7 @@ def preflight(config: Config, text: str, filename: str, machine: Machine | None 
 
 
 def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
-    yield from _listeners(config)
+    yield from (_Found(*each) for each in tls_findings(config))
     yield from _backends(config)
     yield from _files(config)
     yield from _geoip(config)
@@ -115,34 +114,6 @@ def _applications(config: Config, filename: str) -> tuple[list[_Found], str]:
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _listeners(config: Config) -> Iterator[_Found]:
-    if config.admin.tls is not None:
-        pair, where = config.admin.tls, ("admin", "tls")
-        try:
-            server_context([(pair.cert, pair.key)])
-        except ConfigError as error:
-            yield _Found(where, error.problems[0])
-        else:
-            yield from _validity((*where, "cert"), pair.cert)
-    for at, listener in enumerate(config.listen.https):
-        for index, pair in enumerate(listener.certificates):
-            path: KeyPath = ("listen", "https", at, "certificates", index)
-            try:
-                server_context([(pair.cert, pair.key)])
-            except ConfigError as error:
-                yield _Found(path, error.problems[0])
-                continue
-            yield from _validity((*path, "cert"), pair.cert)
-
-
-def _validity(path: KeyPath, cert: str) -> Iterator[_Found]:
-    left_s = (expiry(cert) or time() + SOON_S) - time()
-    if left_s < 0:
-        yield _Found(path, f"certificate {cert} expired {-left_s / 86400:.0f} days ago", fatal=False)
-    elif left_s < SOON_S:
-        yield _Found(path, f"certificate {cert} expires in {left_s / 86400:.0f} days", fatal=False)
 
 
 def _backends(config: Config) -> Iterator[_Found]:

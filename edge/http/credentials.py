@@ -10,6 +10,8 @@ import re
 
 from edge.http.message import Fields
 
+CERTIFICATE_WORDS = (b"X-Client-Cert-Subject", b"X-Client-Cert-Fingerprint")  # of a client's verified certificate
+CERTIFICATE_NAMES = frozenset(name.lower() for name in CERTIFICATE_WORDS)
 CREDENTIALS = (b"authorization", b"proxy-authorization")
 CHALLENGES = (b"www-authenticate", b"proxy-authenticate")
 _SCHEME = re.compile(rb"(?:^|[,\s])(?:ntlm|negotiate)(?=[,\s]|$)", re.IGNORECASE)

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.fields import MAX_MEMBERS
 from edge.http.message import Fields
 
-# Written by the gateway itself on every outbound request, whatever came in.
-ASSERTED = frozenset(
+# Written by the gateway itself on every outbound request, whatever came in. Client-Cert and Client-Cert-Chain are
+# removed as RFC 9440 2.4 wants it: a backend that knows them believes whoever stands before it.
+ASSERTED = CERTIFICATE_NAMES | frozenset(
     b"host content-length transfer-encoding via x-forwarded-for x-forwarded-proto x-forwarded-host forwarded "
-    b"x-real-ip x-request-id x-forwarded-port x-forwarded-server cdn-loop expect".split()
+    b"x-real-ip x-request-id x-forwarded-port x-forwarded-server cdn-loop expect client-cert client-cert-chain".split()
 )
 ASSERTED_AND_TRACE = ASSERTED | {b"traceparent", b"tracestate"}
 FORWARDING = frozenset(b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port forwarded".split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,18 +53,157 @@ async def test_silent_handshakes_count_and_end(
     assert (await (await secured(gateway)).get("/")).status == 200
 
 
+def results(gateway: Gateway) -> dict[str, int]:
+    """How handshakes ended, by word."""
+    return dict(gateway.worker.handshakes.results)
+
+
 async def test_what_is_no_handshake_ends_its_connection(
     https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
     gateway = await edge(edge_toml(origin.port, listen=https))
-    for data in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x00\x02\x01\x00", b"\x00" * 100):
+    for data in (b"\x16\x03\x01\x00\x02\x01\x00", b"\x00" * 100, b"\x80\x2e\x01\x03\x01", b""):
         client = await raw_client(gateway.port)
-        await client.send(data)
-        if data[:1] == b"\x16":
+        if data:
+            await client.send(data)
+        if data[:1] in (b"", b"\x16"):
             client.half_close()
         await client.wire.until_end()
         await until(lambda: not gateway.worker.downstreams)
+    assert results(gateway) == {"client_left": 2, "not_tls": 2}
     assert (await (await secured(gateway)).get("/")).status == 200
+    assert not origin.problems
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"get", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"P"],
+    ids=["request", "lower", "http2", "letter"],
+)
+async def test_plain_http_is_told_what_is_spoken_here(
+    data: bytes, https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=https))
+    client = await raw_client(gateway.port)
+    await client.send(data)
+    response = await client.read_response()
+    assert response is not None
+    assert (response.status, response.get(b"connection")) == (400, b"close")
+    assert b"speaks HTTPS" in response.body.content
+    await client.close()
+    await until(lambda: not gateway.worker.downstreams)
+    assert (results(gateway), origin.requests) == ({"plain_http": 1}, [])
+    (line,) = await gateway.log(1)
+    assert line["status"] == 400
+
+
+def begun() -> bytes:
+    """A ClientHello, after which nothing comes."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        SECURE.wrap_bio(incoming, outgoing).do_handshake()
+    return outgoing.read()
+
+
+async def test_a_silent_connection_is_no_handshake_yet(
+    https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    """Nor is one whose first record is not whole: no task, none of OpenSSL's memory, no place among the handshakes."""
+    gateway = await edge(edge_toml(origin.port, listen=https, limits="handshakes_per_client = 1"))
+    silent = [await raw_client(gateway.port) for _ in range(5)]
+    for count, each in zip((1, 2, 5, 100), silent, strict=False):
+        await each.send(begun()[:count])
+    await until(lambda: sum(bool(each._buffer) for each in list(gateway.worker.downstreams)) == 4)
+    assert len(gateway.worker.downstreams) == 5
+    assert len(gateway.worker.handshakes) == 0
+    assert (await (await secured(gateway)).get("/")).status == 200
+    for each in silent:
+        await each.close()
+
+
+async def test_one_client_has_a_share_of_the_handshakes(
+    https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=https, limits="handshakes_per_client = 2"))
+    held = [await raw_client(gateway.port) for _ in range(2)]
+    for each in held:
+        await each.send(begun())
+    await until(lambda: len(gateway.worker.handshakes) == 2)
+    with pytest.raises((OSError, EOFError)):
+        await secured(gateway)
+    assert results(gateway) == {"too_many": 1}
+    held[0].reset()
+    await until(lambda: len(gateway.worker.handshakes) == 1)
+    assert (await (await secured(gateway)).get("/")).status == 200
+    await held[1].close()
+    await until(lambda: len(gateway.worker.handshakes) == 0)
+    assert results(gateway) == {"too_many": 1, "client_left": 2, "full": 1}
+
+
+async def test_when_all_places_are_taken_the_oldest_makes_room(
+    https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=https, limits="handshakes = 2"))
+    held = []
+    for number in (1, 2):
+        held.append(await raw_client(gateway.port))
+        await held[-1].send(begun())
+        await until(lambda number=number: len(gateway.worker.handshakes) == number)  # type: ignore[misc]
+    assert (await (await secured(gateway)).get("/")).status == 200
+    await held[0].wire.until_end()
+    assert (results(gateway), len(gateway.worker.handshakes)) == ({"displaced": 1, "full": 1}, 1)
+    await held[1].close()
+
+
+async def test_a_handshake_that_stops_half_way_ends_in_time(
+    https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=https, limits='header_timeout = "500ms"'))
+    half, silent = await raw_client(gateway.port), await raw_client(gateway.port)
+    await half.send(begun())
+    await half.wire.until_end()
+    await silent.wire.until_end()
+    await until(lambda: results(gateway) == {"timeout": 1, "silent": 1})
+    assert len(gateway.worker.handshakes) == 0
+
+
+async def test_a_handshake_may_come_byte_by_byte(
+    https: str, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=https))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    inside = SECURE.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    client = await raw_client(gateway.port)
+    while True:
+        try:
+            inside.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            for byte in outgoing.read():
+                await client.send(bytes((byte,)))
+                await asyncio.sleep(0)
+            if not client.wire.buffer:
+                await client.wire.more()
+            incoming.write(client.wire.take(len(client.wire.buffer)))
+    inside.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    await client.send(outgoing.read())
+    said = b""
+    while not said:
+        assert await client.wire.more()
+        incoming.write(client.wire.take(len(client.wire.buffer)))
+        with suppress(ssl.SSLWantReadError):
+            said = inside.read(100)
+    assert said.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_many_at_once_all_succeed(https: str, origin: ScriptedOrigin, edge: StartEdge) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=https))
+    clients = await asyncio.gather(*(secured(gateway) for _ in range(60)))
+    answers = await asyncio.gather(*(client.get("/") for client in clients))
+    assert {answer.status for answer in answers} == {200}
+    assert (results(gateway), dict(gateway.worker.handshakes.versions)) == ({"full": 60}, {"TLSv1.3": 60})
+    for client in clients:
+        await client.close()
 
 
 async def test_a_drain_waits_for_no_handshake(

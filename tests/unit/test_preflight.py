@@ -63,6 +63,30 @@ def test_what_is_right_is_said_nothing_of(pems: Path) -> None:
     assert look(pems, listen=https(pems, "good.pem", "good.key")) == Findings()
 
 
+def test_a_host_without_a_certificate_is_worth_a_warning(pems: Path) -> None:
+    more = '[[routes]]\nhost = "good.test"\npool = "web"\n[[routes]]\nhost = "other.test"\npool = "web"'
+    found = look(pems, listen=https(pems, "good.pem", "good.key"), more=more)
+    assert not found.errors
+    (warned,) = [each for each in found.warnings if "certificate" in each and "covers" in each]
+    assert warned.startswith("f.toml:") and "routes[2].host: no certificate of listen.https covers other.test" in warned
+
+
+def test_authorities_of_clients_are_read(pems: Path) -> None:
+    lines = https(pems, "good.pem", "good.key")
+    assert not look(pems, listen=f'{lines}\nclient_ca = "{pems}/good.pem"').errors
+    for name, said in (("text", "no certificate"), ("none", "No such file"), ("pipe", "not a regular file")):
+        (error,) = look(pems, listen=f'{lines}\nclient_ca = "{pems}/{name}"').errors
+        assert "listen.https[0].client_ca: " in error and said in error
+
+
+def test_a_rule_for_certificates_that_nobody_asks_for_is_worth_a_warning(pems: Path) -> None:
+    lines, rule = https(pems, "good.pem", "good.key"), "auth = { client_certificate = true }"
+    told = [each for each in look(pems, listen=lines, more=rule).warnings if "client_certificate" in each]
+    assert len(told) == 1 and "lets nobody in: no listen.https has client_ca" in told[0]
+    asked = f'{lines}\nclient_ca = "{pems}/good.pem"'
+    assert not [each for each in look(pems, listen=asked, more=rule).warnings if "client_certificate" in each]
+
+
 @pytest.mark.parametrize(
     ("cert", "key", "said"),
     [

@@ -6,6 +6,7 @@
     / dashboard openapi.json                  pages (the page itself is open, what it shows is not)
     /v1/events series audit cache/top         live
     /v1/cache purge warm explain connections  cache
+    /v1/certificates                          certificates
     /v1/regions pools simulate                regions
     /v1/snapshots recovery                    snapshots
 
@@ -30,7 +31,7 @@ from aiohttp import web
 
 from edge import __version__
 from edge.control.access import Access, Unauthenticated
-from edge.control.admin import cache, fleet, live, pages, regions, reload, snapshots
+from edge.control.admin import cache, certificates, fleet, live, pages, regions, reload, snapshots
 from edge.control.admin.errors import TooMany
 from edge.control.admin.exposition import content_type, families
 from edge.control.admin.handler import handler_of
@@ -106,7 +107,7 @@ def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0, rate
             web.get("/v1/config", config),
         ]
     )
-    for part in (pages, live, cache, fleet, regions, snapshots, reload):
+    for part in (pages, live, cache, certificates, fleet, regions, snapshots, reload):
         app.add_routes(part.routes())
     return app
 

@@ -27,6 +27,8 @@ COUNTERS = {
 WORDS = {  # name: labels (a word of several has tabs between them), help
     "geo_levels": (["level"], "Region orders by what found the first region"),
     "geo_unknown": (["reason"], "Clients whose place is not known, by reason"),
+    "tls_handshakes": (["result"], "TLS handshakes with clients by how they ended"),
+    "tls_connections": (["version"], "Client connections over TLS by version"),
     "http2_connection_errors": (["reason"], "HTTP/2 connections that ended for a fault or a flood, by reason"),
     "http2_stream_errors": (["reason"], "Streams that were reset because of their client, by reason"),
     "app_requests": (["app"], "Requests that an application was asked"),

@@ -14,6 +14,7 @@ from typing import Any
 from edge import __version__
 from edge.control.access import Role, permits
 from edge.control.admin.schemas import ANY, COUNT, SCHEMAS, STR, Schema, arr, listed, obj, ref, table
+from edge.control.admin.schemas_certificates import CERTIFICATES
 from edge.control.admin.schemas_fleet import FLEET
 
 LINES = "application/x-ndjson"
@@ -153,6 +154,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query={"limit": _PAGED["limit"]},
     ),
     _get("/v1/fleet", "Machines that serve together, and where this one stands; 404 without a fleet.", ref("Fleet")),
+    _get("/v1/certificates", "The listeners' certificates, and hosts of routes that none covers.", ref("Certificates")),
     _get("/v1/regions", "All regions.", listed("regions", ref("Region")), query=_PAGED),
     _get(_REGION, "One region.", ref("Region")),
     Operation(
@@ -233,7 +235,7 @@ def document() -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, "Fleet": FLEET},
+            "schemas": {**SCHEMAS, "Fleet": FLEET, "Certificates": CERTIFICATES},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {"Problem": problem},
         },

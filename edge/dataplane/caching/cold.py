@@ -51,7 +51,11 @@ def begun(
     route = exchange.route
     if exchange.method != b"GET" or exchange.told is not None or route is None or not exchange.worker.cold:
         return False
-    if exchange.apart or (route.outbound is not None and route.outbound.varying is not None):
+    if (
+        exchange.apart
+        or exchange.downstream.certificate
+        or (route.outbound is not None and route.outbound.varying is not None)
+    ):
         return False
     if rules.bypasses or rules.min_uses > 1 or route.prefetcher is not None:  # each has to see the request
         return False

@@ -20,6 +20,7 @@ from edge.dataplane.core.body_mode import NO_BODY
 from edge.dataplane.core.error_response import status_line
 from edge.errors import EdgeError
 from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_modified_fields
+from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def request_of(exchange: Exchange) -> RequestHead:
     fields, outbound = exchange.block.fields, exchange.routed.outbound
     if outbound is not None and outbound.varying is not None:
         fields = outbound.varying.seen(exchange, fields)
+    certificate = exchange.downstream.certificate
+    if certificate is not None:  # with `auth`, what is stored is kept apart by it
+        fields = fields.without(CERTIFICATE_NAMES) if exchange.granted else certificate.seen(fields)
     return RequestHead(
         exchange.method,
         exchange.scheme,

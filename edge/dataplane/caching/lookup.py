@@ -29,6 +29,7 @@ from edge.dataplane.upstream.fetch import forward as forward_plain
 from edge.errors import OnlyIfCached
 from edge.http.cache_status import forwarded, line, unanswered
 from edge.http.conditional import CLIENT_OWN
+from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def flight_key(follower: Follower, rules: Rules) -> Hashable:
     return (follower.exchange.key, None if stored is None else stored.variant, names, selected, asked_range)
 
 
-ONE_CLIENTS = frozenset((b"authorization", b"cache-control", b"pragma"))  # credentials; a wish for something newer
+# Credentials; a wish for something newer.
+ONE_CLIENTS = CERTIFICATE_NAMES | frozenset((b"authorization", b"cache-control", b"pragma"))
 _ASKS_DISK = frozenset((Action.MISS, Action.REVALIDATE, Action.STALE_OK, Action.UNSATISFIABLE))
 _READ = frozenset((b"GET", b"HEAD"))

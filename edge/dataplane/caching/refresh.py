@@ -22,6 +22,7 @@ from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
     from edge.dataplane.core.bound import Bound
+    from edge.dataplane.core.certificate import ClientCertificate
     from edge.dataplane.core.context import WorkerContext
     from edge.dataplane.core.route import Route
 
@@ -54,6 +55,7 @@ class BackgroundClient:
         self.trusted = False
         self.place = None
         self.bound: Bound | None = None
+        self.certificate: ClientCertificate | None = None
         self.is_gone = True  # it holds no backend connection
         self.deadline = 0.0
         self.forward_lines = (b"", b"")

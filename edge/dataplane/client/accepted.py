@@ -15,6 +15,7 @@ from edge.dataplane.client.reading import Reading
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
+    from edge.dataplane.core.certificate import ClientCertificate
     from edge.dataplane.core.context import WorkerContext
     from edge.dataplane.core.exchange import Exchange
 
@@ -24,6 +25,7 @@ class Accepted(Reading):
 
     __slots__ = (
         "_progress",
+        "certificate",
         "deadline",
         "forward_lines",
         "key_host",
@@ -50,11 +52,31 @@ class Accepted(Reading):
         self.deadline = inf  # for what is awaited from the client; what it has to take is looked at by `look`
         self.paused = False  # the client does not take what we write
         self.leaving: Leaving | None = None  # after the last answer
+        self.certificate: ClientCertificate | None = None  # verified, and not yet over when the connection was made
         self.place: ClientPlace | None = None  # where the peer is, once somebody asked
         self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
         self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
         self.key_start = b""  # scheme and authority of a cache key
         self._progress: Progress | None = None
+
+    def was_accepted(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection that was just made is one of ours; else it is refused."""
+        self.transport = transport  # type: ignore[assignment]
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if address else "unix"
+        self.peer_bytes = self.peer.encode()
+        if self.worker.admit_connection(self):
+            return True
+        self.transport.abort()  # early: a full gateway spends nothing on it
+        return False
+
+    def follow(self, before: Accepted) -> None:
+        """Be the same connection from here on, in another protocol."""
+        self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
+        self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
+        self.deadline = before.deadline
+        self.worker.hand_over(before, self)
+        self.transport.set_protocol(self)
 
     def unsent(self) -> int:
         """Bytes that the client's host does not have yet."""

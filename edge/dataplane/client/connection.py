@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 from collections.abc import Iterable
 from enum import Enum
@@ -19,7 +18,6 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.dataplane.client import handshake
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_connection import Http2Connection
 from edge.dataplane.client.leaving import Leaving, Progress
@@ -47,7 +45,6 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 class State(Enum):
     """What the bytes of this connection mean now."""
 
-    HANDSHAKE = "handshake"
     OPEN = "open"
     TUNNEL = "tunnel"
     LINGER = "linger"  # our last answer is out; input is discarded
@@ -57,50 +54,37 @@ class State(Enum):
 class ClientConnection(Accepted):
     """A client connection. At most one exchange runs on it at any time."""
 
-    __slots__ = ("_h2c", "_served", "_tls", "asked_by", "bound", "exchange", "state", "tunnel")
+    __slots__ = ("_h2c", "_served", "asked_by", "bound", "exchange", "state", "tunnel")
     version = b"HTTP/1.1"
 
-    def __init__(self, worker: WorkerContext, tls: ssl.SSLContext | None = None, h2c: bool = False) -> None:
-        """`h2c`: on a plain listener a client may begin with HTTP/2's preface."""
-        super().__init__(worker, b"http" if tls is None else b"https")
+    def __init__(self, worker: WorkerContext, h2c: bool = False, scheme: bytes = b"http") -> None:
+        """`h2c`: a client may begin with HTTP/2's preface."""
+        super().__init__(worker, scheme)
         self.state = State.OPEN
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
         self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
         self.bound: Bound | None = None  # a backend connection that carries this client's identity
-        self._tls = tls
         self._h2c = h2c
         self._served = False
 
     # -- asyncio ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-        address = transport.get_extra_info("peername")
-        self.peer = address[0] if address else "unix"
-        self.peer_bytes = self.peer.encode()
-        if not self.worker.admit_connection(self):
+        if self.was_accepted(transport):
+            self.deadline = monotonic() + self.worker.limits.header_timeout
+        else:
             self.state = State.GONE
-            transport.abort()  # type: ignore[attr-defined]  # refuse early: a full gateway spends nothing on it
-            return
-        self.deadline = monotonic() + self.worker.limits.header_timeout
-        if self._tls is not None:
-            self.state = State.HANDSHAKE
-            handshake.begin(self, self._tls, self.secured)
 
-    def secured(self, transport: asyncio.Transport) -> None:
-        """The TLS handshake is done; the deadline of the first head runs on from accept."""
-        if self.state is not State.HANDSHAKE:
-            transport.abort()
-            return
-        limits = self.worker.limits
-        self.raw, self.transport = self.transport, transport
-        transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
-        self.state = State.OPEN
-        if transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
-            self._speak_http2(self.take_buffer())
-        elif self._buffer:
-            self._take(self.take_buffer(), 1)
+    @classmethod
+    def take_over(cls, before: Accepted, h2c: bool = False) -> ClientConnection:
+        """Go on with a connection that was admitted, and of which nothing is known to be HTTP/2."""
+        self = cls(before.worker, h2c, before.scheme)
+        self.follow(before)
+        data = before.take_buffer()
+        if data:
+            self._take(data, 1)
+        return self
 
     def _speak_http2(self, data: bytes) -> None:
         self.state = State.GONE
@@ -121,8 +105,6 @@ class ClientConnection(Accepted):
         elif self.state is State.TUNNEL:
             assert self.tunnel is not None
             self.tunnel.from_client(data)
-        elif self.state is State.HANDSHAKE:
-            self._buffer += data
         elif self.leaving is not None:
             self.leaving.heard(len(data), monotonic())
 
@@ -393,8 +375,8 @@ class ClientConnection(Accepted):
             self.tunnel.go_away()
         elif self.exchange is not None:
             self.exchange.keep = self.exchange.keep and self.exchange.begun  # then its head says that it is the last
-        elif self.state in (State.OPEN, State.HANDSHAKE) and not self._buffer and self.deadline < inf:
+        elif self.state is State.OPEN and not self._buffer and self.deadline < inf:
             limits = self.worker.limits
             quiet_since = self.deadline - (limits.idle_timeout if self._served else limits.header_timeout)
-            if quiet_since <= now - QUIET_S:  # in a handshake, no request was sent
-                (self.finish if self.state is State.OPEN else self.abort)()
+            if quiet_since <= now - QUIET_S:
+                self.finish()

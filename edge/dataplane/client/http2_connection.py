@@ -60,8 +60,7 @@ class Http2Connection(Http2Life):
     def take_over(cls, before: Accepted, data: bytes) -> None:
         """Speak HTTP/2 on this connection from here on; `data` came already."""
         self = cls(before)
-        self.worker.hand_over(before, self)
-        self.transport.set_protocol(self)
+        self.follow(before)
         self.transport.write(self.shared.greeting)
         if data:
             self.data_received(data)

@@ -52,12 +52,9 @@ class Http2Life(Accepted):
     version = b"HTTP/2.0"
 
     def __init__(self, before: Accepted) -> None:
-        """Take over a connection that was admitted, from the HTTP/1.1 side of it."""
+        """For a connection that was admitted as another one."""
         super().__init__(before.worker, before.scheme)
         self.shared = shared = before.worker.http2
-        self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
-        self.transport, self.raw = before.transport, before.raw
-        self.deadline = before.deadline
         self.is_gone = False
         self.output = Output()
         self.streams: dict[int, Sending] = {}  # those that are open; of a hit that waits, its sending half alone

@@ -19,6 +19,7 @@ from edge.http2.output import Output, Piece, Sending
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
     from edge.dataplane.core.bound import Bound
+    from edge.dataplane.core.certificate import ClientCertificate
     from edge.dataplane.core.context import WorkerContext
     from edge.dataplane.core.exchange import Exchange
     from edge.dataplane.core.http2 import Http2
@@ -35,6 +36,8 @@ class StreamOwner(Protocol):
     forward_lines: tuple[bytes, bytes]
     deadline: float
 
+    @property
+    def certificate(self) -> ClientCertificate | None: ...
     @property
     def key_host(self) -> bytes | None: ...
     @property
@@ -111,6 +114,11 @@ class Stream(Sending):
     def trusted(self) -> bool:
         """Whether the other side is a trusted proxy."""
         return self.connection.trusted
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The client's own, verified."""
+        return self.connection.certificate
 
     @property
     def key_host(self) -> bytes | None:

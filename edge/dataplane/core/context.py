@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from edge.dataplane.core.geography import Geography
+from edge.dataplane.core.handshakes import Handshakes
 from edge.dataplane.core.http2 import Http2
 from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.router import Router
@@ -84,6 +85,8 @@ class WorkerContext(Protocol):
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
+    @property
+    def handshakes(self) -> Handshakes: ...
     @property
     def slow(self) -> set[Any]: ...  # those whose unsent bytes are looked at on each tick
     @property

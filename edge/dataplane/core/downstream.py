@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from edge.balance.geo import ClientPlace
 from edge.cache.stored import Stored
 from edge.dataplane.core.bound import Bound
+from edge.dataplane.core.certificate import ClientCertificate
 from edge.dataplane.core.context import WorkerContext
 from edge.http.grammar import ResponseFacts
 
@@ -67,6 +68,8 @@ class Downstream(Protocol):
     def peer_bytes(self) -> bytes: ...
     @property
     def trusted(self) -> bool: ...
+    @property
+    def certificate(self) -> ClientCertificate | None: ...  # the client's own, verified
     @property
     def asked_by(self) -> tuple[bytes, ...]: ...  # the requests of applications within which this is a subrequest
     @property

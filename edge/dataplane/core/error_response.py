@@ -24,7 +24,7 @@ def status_line(status: int) -> bytes:
 
 def error_response(error: EdgeError, date_line: bytes) -> tuple[bytes, bytes]:
     """(field lines without framing, body) of an error's answer."""
-    body = b"%d %b\n" % (error.status, REASONS.get(error.status, b"Error"))
+    body = b"%d %b\n%b" % (error.status, REASONS.get(error.status, b"Error"), getattr(error, "page", b""))
     detail = _NOT_QUOTABLE.sub(b"?", error.detail.encode("ascii", "replace"))
     extra = getattr(error, "lines", b"")
     if error.status == 503:

@@ -17,6 +17,8 @@ class WorkerLimits:
     body_rate: float = 1000.0
     connections: int = 20000
     connections_per_client: int = 4096
+    handshakes: int = 2000
+    handshakes_per_client: int = 200
     pipeline_bytes: int = 64 * 1024
     hold_bytes: int = 64 * 1024
     buffer_high: int = 64 * 1024

@@ -1,4 +1,5 @@
-"""`auth`: who asks. What every kind has in common, and passwords (`basic`, a file of htpasswd with bcrypt or argon2).
+"""`auth`: who asks. What every kind has in common, passwords (`basic`, a file of htpasswd with bcrypt or argon2), and
+certificates of clients (`client_certificate`), which the handshake verified.
 
 One rule: closed unless proved open. Whatever fails on the way to a verdict is no verdict: 401 where the client can do
 better, 503 where it cannot. Hashing is never done on the loop; verdicts are remembered under a keyed digest of what the
@@ -159,6 +160,24 @@ class BasicAuth:
         if pair is None:
             return "401: no credentials"
         return f"checks the password of {pair[0].decode('utf-8', 'replace')!r}"
+
+
+class CertificateAuth:
+    """`auth.client_certificate`."""
+
+    name = "auth"
+
+    def apply(self, exchange: Running) -> None:
+        """Raises Denied. A certificate may have ended since its connection was made."""
+        found = exchange.downstream.certificate
+        if found is None or found.ends_at <= exchange.worker.now:
+            exchange.reason = "no-certificate"
+            raise Denied("a client certificate is needed")
+        admit(exchange, identity(found.subject, found.lines))
+
+    def explain(self, asked: Asked) -> str:
+        """For people."""
+        return "403 without a client certificate that its handshake verified"
 
 
 def credentials(given: bytes) -> tuple[bytes, bytes] | None:

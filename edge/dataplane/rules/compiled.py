@@ -33,6 +33,7 @@ from edge.dataplane.rules.service import Service
 from edge.dataplane.rules.shares import Affinity, Split
 from edge.dataplane.rules.steps import Step, explained
 from edge.dataplane.rules.target import TargetRule
+from edge.http.credentials import CERTIFICATE_WORDS
 from edge.ports import Link
 
 
@@ -138,10 +139,14 @@ def _auth(values: Auth, tools: Tools) -> Step:
         from edge.dataplane.rules.forward_auth import ForwardAuth
 
         return ForwardAuth(_service(values.forward, values.timeout, tools), values.copied, tools.forwarding)
+    if values.client_certificate:
+        from edge.dataplane.rules.authentication import CertificateAuth
+
+        return CertificateAuth()
     from edge.dataplane.rules.tokens import JwtAuth, Keys
 
     token = values.jwt
-    assert token is not None  # one of the three is given
+    assert token is not None  # one of the four is given
     if "://" in token.jwks:
         service = _service(parse_service(token.jwks), values.timeout, tools)
         return JwtAuth(Keys(service, None), token)
@@ -157,6 +162,8 @@ def _granted(values: Auth | None) -> tuple[str, ...]:
     """The fields that tell a backend who asks."""
     if values is None:
         return ()
+    if values.client_certificate:
+        return tuple(name.decode() for name in CERTIFICATE_WORDS)
     return (*values.copied, *(values.jwt.headers if values.jwt is not None else ()))
 
 

@@ -26,6 +26,7 @@ class Running(Asked, Protocol):
     apart: bytes
     granted: tuple[Line, ...]
     told_lines: bytes
+    downstream: Any
     follower: Any
     route: Any
 

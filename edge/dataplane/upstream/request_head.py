@@ -16,6 +16,7 @@ from edge.http.identity import told_by
 from edge.http.message import Fields
 
 if TYPE_CHECKING:
+    from edge.dataplane.core.downstream import Downstream
     from edge.dataplane.core.exchange import Exchange
     from edge.dataplane.core.traced import Attempt
 
@@ -77,16 +78,23 @@ def identify(exchange: Exchange) -> None:
 
 
 def forwarding_lines(exchange: Exchange) -> bytes:
-    """X-Forwarded-*, X-Real-IP, Forwarded, Via and CDN-Loop for this client and host."""
+    """X-Forwarded-*, X-Real-IP, Forwarded, Via, CDN-Loop and X-Client-Cert-* for this client and host."""
     downstream, loop = exchange.downstream, exchange.worker.cdn_id
     host = exchange.host or b""
     if exchange.block.forwarding:
-        fields = exchange.block.fields
+        fields, own = exchange.block.fields, _certificate_lines(downstream)
         if exchange.told is not None:
-            return appended_lines(fields, downstream.peer, exchange.told, host, loop)
-        return asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop, fields)
+            return appended_lines(fields, downstream.peer, exchange.told, host, loop) + own
+        return asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop, fields) + own
     kept_host, lines = downstream.forward_lines
     if kept_host != host or not lines:
         lines = asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop)
+        lines += _certificate_lines(downstream)
         downstream.forward_lines = (host, lines)
     return lines
+
+
+def _certificate_lines(downstream: Downstream) -> bytes:
+    """Who the client is by its certificate, where it has shown one."""
+    certificate = downstream.certificate
+    return b"" if certificate is None else b"".join([b"%b: %b\r\n" % line for line in certificate.lines])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from typing import TYPE_CHECKING
 
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.connection import ClientConnection
+from edge.dataplane.client.handshake import Handshake
+from edge.dataplane.core.server_tls import ServerTls
 
 if TYPE_CHECKING:
     from edge.dataplane.core.context import WorkerContext
@@ -23,7 +24,7 @@ class Listener:
 
     __slots__ = ("_server", "bound", "h2c", "name", "tls", "worker")
 
-    def __init__(self, worker: WorkerContext, name: str, tls: ssl.SSLContext | None, h2c: bool = False) -> None:
+    def __init__(self, worker: WorkerContext, name: str, tls: ServerTls | None, h2c: bool = False) -> None:
         self.worker = worker
         self.name = name
         self.tls = tls
@@ -36,8 +37,10 @@ class Listener:
         self.bound = sock.getsockname()[:2]
         self._server = await asyncio.get_running_loop().create_server(self._front, sock=sock, backlog=backlog)
 
-    def _front(self) -> ClientConnection:
-        return ClientConnection(self.worker, self.tls, self.h2c)
+    def _front(self) -> Accepted:
+        if self.tls is not None:
+            return Handshake(self.worker, self.tls, self.h2c)
+        return ClientConnection(self.worker, self.h2c)
 
     async def leave(self) -> None:
         """Accept what waits, then no more."""

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.client.connection import ClientConnection, State
+from edge.dataplane.client.handshake import Handshake
 from edge.dataplane.client.http2_life import Http2Life
 from edge.dataplane.client.http2_stream import Stream
 from edge.dataplane.upstream.fetch import Fetch
@@ -86,6 +87,8 @@ class Counting:
         """How clients' places were found, why they were not, and what applications did, since the last time."""
         geography, applications = self._worker.geography, self._worker.applications
         counted: dict[str, Mapping[str, int]] = {
+            "tls_handshakes": self._worker.handshakes.results,
+            "tls_connections": self._worker.handshakes.versions,
             "http2_connection_errors": self._worker.http2.connection_errors,
             "http2_stream_errors": self._worker.http2.stream_errors,
         }
@@ -199,6 +202,8 @@ def _rows(downstream: Accepted, now: float) -> Iterator[dict[str, Any]]:
             yield found | _request(stream.exchange, stream.paused, now)
         if not running:
             yield found | {"state": "serving" if downstream.streams else "idle"}
+    elif isinstance(downstream, Handshake):
+        yield found | {"state": "handshake"}
     elif isinstance(downstream, ClientConnection):
         if downstream.exchange is not None:
             found |= _request(downstream.exchange, downstream.paused, now)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import sys
 import time
 import traceback
@@ -20,8 +19,10 @@ from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edge.dataplane.core.handshakes import Handshakes
 from edge.dataplane.core.http2 import Http2
 from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.server_tls import ServerTls
 from edge.dataplane.core.turns import Turns
 from edge.dataplane.rules.bandwidth import Paced
 from edge.dataplane.worker.collector import Collector
@@ -89,6 +90,7 @@ class Worker:
         self.downstreams: set[Accepted] = set()
         self.slow: set[Accepted] = set()  # those whose unsent bytes are looked at on each tick
         self.paced: dict[Paced, None] = {}  # responses that wait for their bandwidth
+        self.handshakes = Handshakes()
         self.turns = Turns(self.report_bug)
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
@@ -136,7 +138,7 @@ class Worker:
     async def listen(
         self,
         sock: socket.socket,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTls | None = None,
         backlog: int = 1024,
         h2c: bool = False,
         name: str = "",

@@ -1,0 +1,59 @@
+"""The TLS handshakes of a worker: how many may run, for whom, and how they ended.
+
+One rule: a bound holds before a handshake is paid for, and never shuts the door: one address has a share, and when all
+places are taken, whoever has held one longest goes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+
+class Running(Protocol):
+    """A handshake, as far as it is counted."""
+
+    trusted: bool
+
+    @property
+    def peer(self) -> str: ...
+    def end(self, why: str) -> None: ...
+
+
+class Handshakes:
+    """`results` and `versions` are words of ours, so that there are few of them whatever clients send."""
+
+    __slots__ = ("_clients", "_running", "results", "versions")
+
+    def __init__(self) -> None:
+        self.results: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()
+        self._running: dict[Running, None] = {}  # the oldest first
+        self._clients: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def admit(self, one: Running, most: int, of_a_client: int) -> bool:
+        """Whether it may begin. A trusted proxy's are many clients'; `of_a_client` 0: as many as there are places."""
+        if not one.trusted and 0 < of_a_client <= self._clients[one.peer]:
+            return False
+        if len(self._running) >= most:
+            next(iter(self._running)).end("displaced")
+        self._running[one] = None
+        self._clients[one.peer] += 1
+        return True
+
+    def done(self, one: Running, resumed: bool, version: str) -> None:
+        """It succeeded."""
+        self.forget(one)
+        self.results["resumed" if resumed else "full"] += 1
+        self.versions[version] += 1
+
+    def forget(self, one: Running) -> None:
+        """It is over."""
+        if one in self._running:
+            del self._running[one]
+            self._clients[one.peer] -= 1
+            if not self._clients[one.peer]:
+                del self._clients[one.peer]
