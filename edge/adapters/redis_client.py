@@ -6,9 +6,11 @@ goes wrong has one word or line for it (`why_of`), never the URL's password.
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from dataclasses import dataclass
+from typing import Any
 
 from redis import asyncio as redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -17,31 +19,87 @@ from redis.exceptions import (
     ConnectionError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
     RedisError,
 )
 from redis.exceptions import TimeoutError as RedisTimeout
 
-ERRORS = (RedisError, OSError, EOFError, ValueError)  # ValueError: an answer that is none
+from edge.adapters.redis_primary import BySentinels, BySlot, NoPrimary, PrimaryPool
+from edge.adapters.tls import client_context
+from edge.config.redis_url import RedisAddress, Way, parse_redis_url
+from edge.errors import ConfigError
+
+ERRORS = (RedisError, RedisClusterException, OSError, EOFError, ValueError)  # ValueError: an answer that is none
 MOST_CONNECTIONS = 8
+LEAST_ANSWER_S = 1.0  # of a sentinel, or of a node that is asked who has a slot
 
 
-def client_of(url: str, connect_s: float, answer_s: float | None) -> redis.Redis:
-    """A client with connections of its own; nothing is connected yet."""
-    parts = urlsplit(url)
-    path = parts.path.strip("/")
-    return redis.Redis(
-        host=(parts.hostname or "127.0.0.1"),
-        port=parts.port or 6379,
-        db=int(path) if path else 0,
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password is not None else None,
-        ssl=parts.scheme == "rediss",
-        socket_connect_timeout=connect_s,
-        socket_timeout=answer_s,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=MOST_CONNECTIONS,
-        protocol=2,
-    )
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How to reach a server: its address, whom to trust, and how long connecting may take."""
+
+    address: RedisAddress
+    ca_file: str | None
+    connect_s: float
+
+    @classmethod
+    def of(cls, key: str, url: str, ca_file: str | None, connect_s: float) -> Link:
+        """Of what stands in the configuration at `key`. Raises ConfigError."""
+        if ca_file is not None:
+            try:
+                client_context(ca_file, None, None, verify=True)
+            except ConfigError as error:
+                raise ConfigError([f"{key}.ca_file: {error.problems[0].removeprefix('tls.ca ')}"]) from None
+        return cls(parse_redis_url(url), ca_file, connect_s)
+
+    def client(self, near: str) -> redis.Redis:
+        """A client of the one server that has the name `near`; nothing is connected yet."""
+        address, ours = self.address, self._options()
+        if address.tls:
+            ours["ssl"] = True
+        if address.way is Way.DIRECT:
+            host, port = address.hosts[0]
+            return redis.Redis(host=host, port=port, max_connections=MOST_CONNECTIONS, **ours)
+        asking = [redis.Redis(host=host, port=port, **self._asking()) for host, port in address.hosts]
+        locator = BySentinels(asking) if address.way is Way.SENTINEL else BySlot(asking, near)
+        pool = PrimaryPool(address.name, locator, max_connections=MOST_CONNECTIONS, **ours)
+        return redis.Redis.from_pool(pool)
+
+    def spread_client(self) -> redis.Redis | RedisCluster:
+        """A client for names that may be anywhere."""
+        address = self.address
+        if address.way is not Way.CLUSTER:
+            return self.client("")
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        options = {name: value for name, value in self._options().items() if name != "db"}
+        return RedisCluster(startup_nodes=nodes, ssl=address.tls, max_connections=MOST_CONNECTIONS, **options)
+
+    def _options(self) -> dict[str, Any]:
+        address = self.address
+        return {
+            "db": address.database,
+            "username": address.username,
+            "password": address.password,
+            **self._bounds(None),
+        }
+
+    def _asking(self) -> dict[str, Any]:
+        """Of those who are asked where the primary is: sentinels have no users of the server's."""
+        if self.address.way is Way.SENTINEL:
+            return {"ssl": self.address.tls, **self._bounds(LEAST_ANSWER_S)}
+        return {"ssl": self.address.tls, **self._options(), **self._bounds(LEAST_ANSWER_S)}
+
+    def _bounds(self, answer_s: float | None) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "socket_connect_timeout": self.connect_s,
+            "socket_timeout": answer_s,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        if self.address.tls:
+            found["ssl_ca_certs"] = self.ca_file
+        return found
 
 
 def why_of(error: BaseException) -> str:
@@ -52,6 +110,13 @@ def why_of(error: BaseException) -> str:
         return "the server refuses the user or password"
     if isinstance(error, OutOfMemoryError):
         return "the server's memory is full"
-    if isinstance(error, ConnectionError | OSError | EOFError):
+    if isinstance(error, ReadOnlyError):
+        return "the server is a replica"
+    said = str(error)
+    if isinstance(error, NoPrimary):
+        return said
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "the server's certificate is not accepted"
+    if isinstance(error, ConnectionError | OSError | EOFError | RedisClusterException):
         return "cannot reach the server"
-    return f"the server answered: {str(error)[:120]}"
+    return f"the server answered: {said[:120]}"

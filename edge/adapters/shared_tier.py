@@ -25,13 +25,14 @@ from aiocache.serializers import BaseSerializer
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from edge.adapters.fleet_server import seal_key
-from edge.adapters.redis_client import ERRORS, client_of, why_of
+from edge.adapters.redis_client import ERRORS, Link, why_of
 from edge.cache.fleet.breaker import Breaker
 from edge.cache.fleet.record import Garbled, SharedEntry, SharedFormat, left_s
 from edge.cache.fleet.view import FleetView
 from edge.cache.purge import PurgeLog, PurgeState
 from edge.cache.stored import Stored
 from edge.config.loader import Config, fleet_of
+from edge.config.redis_url import Way
 
 MOST_ASKED = 1024  # look-ups that wait; beyond, they are misses at once
 ASKING = 2  # questions on their way; what comes meanwhile goes together in the next one
@@ -55,6 +56,13 @@ class _Serializer(BaseSerializer):  # type: ignore[misc]  # aiocache has no type
         self.dumps, self.loads = form.dumps, form.loads
 
 
+class _SpreadCache(RedisCache):  # type: ignore[misc]  # aiocache has no types
+    """aiocache for a cluster: names of one question are in several slots, where MGET is not allowed."""
+
+    async def _multi_get(self, keys: list[str], encoding: str | None = None, _conn: Any = None) -> Any:
+        return await self.client.mget_nonatomic(keys)
+
+
 class _Asked(NamedTuple):
     """One look-up that waits."""
 
@@ -68,7 +76,7 @@ class SharedTier:
     """One worker's (`ports.SharedTier`). All methods belong to the loop."""
 
     def __init__(
-        self, url: str, namespace: str, timeout_s: float, max_object: int, view: FleetView, key: bytes = b""
+        self, link: Link, namespace: str, timeout_s: float, max_object: int, view: FleetView, key: bytes = b""
     ) -> None:
         self.view = view
         self.purges: Callable[[], PurgeLog] = PurgeLog
@@ -79,8 +87,9 @@ class SharedTier:
         self._timeout_s = timeout_s
         form = SharedFormat(key)
         self._dumps = form.dumps
-        self._cache = RedisCache(serializer=_Serializer(form), namespace=namespace, timeout=timeout_s)
-        self._cache.client = client_of(url, timeout_s, None)
+        cache = _SpreadCache if link.address.way is Way.CLUSTER else RedisCache
+        self._cache = cache(serializer=_Serializer(form), namespace=namespace, timeout=timeout_s)
+        self._cache.client = link.spread_client()
         self._namespace = namespace
         self._asked: deque[_Asked] = deque()
         self._asking = 0
@@ -200,7 +209,7 @@ class SharedTier:
     def _entry(self, stored: Stored, what: Stored | None) -> SharedEntry:
         view = self.view
         names = () if what is not None else tuple(name for name, _ in stored.vary)
-        return SharedEntry(stored.key, view.history, view.position, view.offset_s, what, names)
+        return SharedEntry(stored.key, view.line, view.position, view.offset_s, what, names)
 
     async def _send(self, pairs: list[tuple[str, bytes, int]]) -> None:
         pipeline = self._cache.client.pipeline(transaction=False)
@@ -297,4 +306,5 @@ def shared_tier(config: Config) -> SharedTier:
     values, fleet = config.cache.shared, fleet_of(config)
     assert values is not None and fleet is not None
     key = seal_key(fleet.key_file)
-    return SharedTier(values.url, values.namespace, values.timeout, values.max_object, FleetView(), key)
+    link = Link.of("cache.shared", values.url, values.ca_file, values.timeout)
+    return SharedTier(link, values.namespace, values.timeout, values.max_object, FleetView(), key)

@@ -10,16 +10,15 @@ from typing import Annotated
 
 from pydantic import PlainValidator
 
+from edge.config.redis_url import EXAMPLES, parse_redis_url
 from edge.config.types import AtLeastOne, FilePath, Kind, PositiveSize, Section, Text, Timeout, entry
 
-_HOST = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
-_URL = re.compile(rf"rediss?://(?:[^/@\s]*@)?{_HOST}(?:/[0-9]{{0,3}})?")
 
-
-def parse_redis_url(value: object) -> str:
-    """A redis:// or rediss:// URL."""
-    if not isinstance(value, str) or _URL.fullmatch(value) is None:
-        raise ValueError('must be a URL such as "redis://127.0.0.1:6379/0"')
+def parse_url(value: object) -> str:
+    """A URL that `redis_url` can take apart."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be a URL such as {EXAMPLES}")
+    parse_redis_url(value)
     return value
 
 
@@ -30,7 +29,7 @@ def parse_word(value: object) -> str:
     return value
 
 
-RedisUrl = Annotated[str, PlainValidator(parse_redis_url), Kind("redis URL")]
+RedisUrl = Annotated[str, PlainValidator(parse_url), Kind("redis URL")]
 Word = Annotated[str, PlainValidator(parse_word), Kind("word")]
 
 
@@ -38,8 +37,11 @@ class SharedTier(Section):
     """`cache.shared`."""
 
     url: RedisUrl = entry(
-        ..., "Server that speaks Redis' protocol, which machines share, as redis://127.0.0.1:6379/0; rediss:// is TLS"
+        ...,
+        "Server that speaks Redis' protocol, which machines share, as redis://127.0.0.1:6379/0; rediss:// is TLS; "
+        "redis+sentinel://host,host,host/name and redis+cluster://host,host too (rediss+… with TLS)",
     )
+    ca_file: FilePath | None = entry(None, "Certificates of authorities to trust for rediss://, beside the system's")
     timeout: Timeout = entry("50ms", "How long a look-up may take before it counts as a miss")
     max_object: PositiveSize = entry("1MiB", "Largest body that is given to the others")
     namespace: Word = entry("edge", "What the names of keys begin with; gateways of one namespace share")
@@ -49,6 +51,7 @@ class Fleet(Section):
     """`[fleet]`."""
 
     url: RedisUrl = entry(..., "Server that has the purge stream, as cache.shared.url")
+    ca_file: FilePath | None = entry(None, "As cache.shared.ca_file")
     name: Text | None = entry(None, "This machine's name for people; left out: the host's name")
     region: Text | None = entry(None, "Where it is, for people")
     namespace: Word = entry("edge", "What the names of keys begin with; machines of one namespace are one fleet")

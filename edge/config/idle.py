@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import TypeAdapter
 
 from edge.config.positions import Path, Problem
+from edge.config.redis_url import parse_redis_url
 from edge.config.rule_checks import dead_rules
 from edge.config.types import Section
 
@@ -46,6 +47,9 @@ def idle_keys(config: Config) -> Iterator[Problem]:
         if ahead is not None and not ahead.links and not ahead.next:
             yield from _idle(ahead, ("routes", at, "cache", "prefetch"), GATE, "links is false and next is empty")
     yield from dead_rules(config)
+    for path, shared in ((("cache", "shared"), config.cache.shared), (("fleet",), config.fleet)):
+        if shared is not None and not parse_redis_url(shared.url).tls:
+            yield from _idle(shared, path, ("ca_file",), "url is not rediss://")
     if config.log.access == "off":
         yield from _idle(config.log, ("log",), ("format",), 'access is "off"')
     if config.log.otlp is None:

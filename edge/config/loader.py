@@ -226,7 +226,7 @@ def fleet_of(config: Config) -> Fleet | None:
     stream too where no other is named."""
     shared = config.cache.shared
     if config.fleet is None and shared is not None:
-        return Fleet(url=shared.url, namespace=shared.namespace)
+        return Fleet(url=shared.url, ca_file=shared.ca_file, namespace=shared.namespace)
     return config.fleet
 
 

@@ -26,6 +26,7 @@ from edge.config.positions import Path as KeyPath
 from edge.config.positions import Problem, lines, scan
 from edge.config.types import shown
 from edge.control.early import worker_count
+from edge.control.preflight_fleet import fleet_findings
 from edge.control.preflight_rules import rule_findings
 from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.preflight_tls import tls_findings
@@ -91,6 +92,7 @@ def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
     yield from _budgets(config, machine)
     yield from _exposure(config)
     yield from (_Found(*each) for each in snapshot_findings(config, text))
+    yield from (_Found(*each) for each in fleet_findings(config))
     yield from (_Found(each.path, each.message, fatal=False) for each in idle_keys(config))
 
 

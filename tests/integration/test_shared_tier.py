@@ -16,13 +16,17 @@ from kit.cachelab import HOST, Lab, from_store, lab_toml, until
 from kit.origin import ScriptedOrigin
 from kit.redis import RedisProcess
 
+from edge.adapters.fleet_server import RedisFleetServer
+from edge.adapters.redis_client import Link
 from edge.adapters.shared_tier import SharedTier, name_of
 from edge.app import build, listen
 from edge.cache.fleet.breaker import FAILURES
+from edge.cache.fleet.stream import Place
 from edge.cache.purge import Kind, Purge
 from edge.config.loader import load_text
 from edge.dataplane.caching.others import follow, purged
 from edge.dataplane.caching.purging import Purging
+from edge.errors import FleetAway, HistoryChanged
 
 FRESH = "Cache-Control: max-age=600"
 
@@ -72,7 +76,7 @@ async def open_pair(server: RedisProcess, extra: str = "", rules: str = "", url:
         config = load_text(toml, "lab.toml")
         worker = build(config)
         bound = await listen(worker, config)
-        follow(worker, {"load": {"history": "0123456789abcdef", "whole": 0, "position": 0, "purges": []}, **STEP})
+        follow(worker, {"load": {"whole": 0, "position": 0, "purges": []}, **STEP})
         labs.append(Lab(worker, origin, bound[0][1]))
     try:
         yield Pair(labs, server)
@@ -84,7 +88,7 @@ async def open_pair(server: RedisProcess, extra: str = "", rules: str = "", url:
     assert not any(lab.worker.bugs for lab in labs), "a worker caught an exception: see standard error"
 
 
-STEP = {"in_step": True, "blind": False, "offset_s": 0.0, "lease_s": 3600.0}
+STEP = {"in_step": True, "line": ["history", "run", "", 0], "blind": False, "offset_s": 0.0, "lease_s": 3600.0}
 
 
 @pytest.fixture
@@ -328,3 +332,28 @@ async def test_the_server_is_asked_once_for_many_requests(pair: Pair) -> None:
     answers = await asyncio.gather(*(client.ask(target="/x") for client in clients))
     assert all(answer.body.content == b"good" for answer in answers) and len(pair.origin.requests) == 1
     await asyncio.gather(*(client.hang_up() for client in clients))
+
+
+async def test_what_one_process_of_the_server_says_is_not_taken_for_anothers(server: RedisProcess) -> None:
+    """After a failover some connections lead to the old primary: what is read and written names the run."""
+    stream = RedisFleetServer(Link.of("fleet", server.url, None, 1.0), "runs", 100)
+    try:
+        await stream.begin("", "history")
+        run = (await stream.beat("", {})).head.run
+        assert await stream.publish("history", run, "mark", b"payload") == 1
+        assert [entry.mark for entry in await stream.read(run, 0)] == ["mark"]
+        with pytest.raises(FleetAway, match="another process"):
+            await stream.read("other", 0)
+        with pytest.raises(HistoryChanged):
+            await stream.publish("history", "other", "mark", b"payload")
+        await stream.certify(Place("history", 1, "mark"), run)
+        assert (await stream.beat("", {})).head.before == "", "it is the same process"
+        server.say("HSET", "{runs}:head", "run", "another")
+        await stream.certify(Place("history", 1, "mark"), "other")
+        assert not (await stream.beat("", {})).head.same_run, "certified for another process"
+        await stream.certify(Place("history", 1, "mark"), run)
+        beat = await stream.beat("", {})
+        assert (beat.head.same_run, beat.head.before, beat.head.certified) == (True, "another", 1)
+        assert beat.history_age_s <= 1.0, "whoever was there before may be with the old one"
+    finally:
+        await stream.close()

@@ -30,6 +30,14 @@ class NotReady(Exception):
     """The process ended, or its time ran out, before it was ready."""
 
 
+def until(fact: Callable[[], object], wait_s: float = READY_S) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + wait_s
+    while not fact():
+        assert time.monotonic() < deadline, f"never came true: line {fact.__code__.co_firstlineno}"
+        time.sleep(0.02)
+
+
 def process_tree(pid: int) -> list[int]:
     """A process and all its descendants; empty when it is gone."""
     if not Path(f"/proc/{pid}").exists():

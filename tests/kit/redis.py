@@ -19,8 +19,8 @@ class RedisProcess(Process):
 
     def __init__(self, directory: Path, port: int, options: tuple[str, ...]) -> None:
         self.port, self.options = port, options
-        command = [_program(), "--port", str(port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no"]
-        super().__init__([*command, "--dir", str(directory), *options], directory, "redis")
+        command = [program(), "--port", str(port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no"]
+        super().__init__([*command, "--dir", str(directory), *options], directory, f"redis-{port}")
 
     @classmethod
     def start(cls, directory: Path, *options: str, port: int = 0) -> RedisProcess:
@@ -46,11 +46,7 @@ class RedisProcess(Process):
 
     def say(self, *words: str | bytes) -> bytes:
         """One command; its answer as it comes, up to 64 KiB."""
-        raw = [word.encode() if isinstance(word, str) else word for word in words]
-        with socket.create_connection((LOOPBACK, self.port), 2) as sock:
-            sock.settimeout(2)
-            sock.sendall(b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw))
-            return sock.recv(65536)
+        return say(self.port, *words)
 
     def pause(self) -> None:
         """It accepts connections (the kernel does) and answers nothing."""
@@ -61,7 +57,17 @@ class RedisProcess(Process):
         self.signal(signal.SIGCONT)
 
 
-def _program() -> str:
+def say(port: int, *words: str | bytes) -> bytes:
+    """One command to who listens there; its answer as it comes, up to 64 KiB."""
+    raw = [word.encode() if isinstance(word, str) else word for word in words]
+    with socket.create_connection((LOOPBACK, port), 2) as sock:
+        sock.settimeout(2)
+        sock.sendall(b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw))
+        return sock.recv(65536)
+
+
+def program() -> str:
+    """The server of this machine."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     assert found is not None, "these tests need redis-server (Debian's package of that name)"
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -23,10 +24,14 @@ class Server:
         machines: list[Machine] = []
         return Beat(Head("h", 0, "", True, "run"), 1000.0, 100.0, machines)
 
-    async def read(self, position: int, wait_s: float = 0.0) -> list[Entry]:
+    async def arrived(self, position: int, wait_s: float) -> bool:
+        await asyncio.sleep(wait_s)
+        return False
+
+    async def read(self, run: str, position: int) -> list[Entry]:
         return []
 
-    async def read_all(self) -> list[Entry]:
+    async def read_all(self, run: str) -> list[Entry]:
         return []
 
     async def close(self) -> None:

@@ -243,3 +243,24 @@ def test_hooks_are_looked_at_with_their_place(tmp_path: Path) -> None:
     errors = [line for line in found.errors if "mine:" in line]
     assert len(errors) == 2 and all(":3:" in line and "hooks" in line for line in errors)
     assert "must be a plain function" in errors[0] and "has no None_such" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "said"),
+    [
+        ('[cache]\nshared = { url = "rediss://h", ca_file = "@DIR@/text" }', "cache.shared.ca_file", "text"),
+        ('[fleet]\nurl = "rediss://h"\nca_file = "@DIR@/none.pem"', "fleet.ca_file", "No such file"),
+        ('[fleet]\nurl = "redis://h"\nkey_file = "@DIR@/none"', "fleet.key_file", "No such file"),
+        ('[fleet]\nurl = "redis://h"\nkey_file = "@DIR@/pipe"', "fleet.key_file", "not a regular file"),
+        ('[fleet]\nurl = "redis://h"\nkey_file = "@DIR@/text"', "fleet.key_file", "16 bytes at least"),
+    ],
+)
+def test_what_a_fleet_needs_is_opened(pems: Path, more: str, key: str, said: str) -> None:
+    found = look(pems, more=more)
+    assert len(found.errors) == 1
+    assert f"{key}: " in found.errors[0] and said in found.errors[0]
+
+
+def test_an_authority_for_a_server_without_tls_has_no_effect(pems: Path) -> None:
+    more = f'[fleet]\nurl = "redis://h"\nca_file = "{pems}/good.pem"'
+    assert any("fleet.ca_file: has no effect" in line for line in look(pems, more=more).warnings)

@@ -1,6 +1,6 @@
 """A stored response as machines hand it to one another: the value of one key in the shared tier, and back.
 
-    magic, format │ seal (BLAKE2b over all that follows, keyed by the fleet's secret) │ kind │ history │ position │
+    magic, format │ seal (BLAKE2b over all that follows, keyed by the fleet's secret) │ kind │ line │ position │
     writer's clock offset │ key, length first │ a record (`cache.record`), or the names in Vary
 
 One rule: nothing from the server is believed. A value of another format, a cut one, one with a flipped bit anywhere,
@@ -27,8 +27,8 @@ from edge.http.grammar import TOKEN
 
 MAGIC = b"EDF\x01"  # the last byte is the format
 SEAL_BYTES = 16
-HISTORY_BYTES = 16  # of its name; shorter ones are filled up
-_FIXED = struct.Struct(">B16sQdI")  # kind, history, position, offset, length of the key
+LINE_BYTES = 16
+_FIXED = struct.Struct(">B16sQdI")  # kind, line, position, offset, length of the key
 _HEAD_BYTES = len(MAGIC) + SEAL_BYTES + _FIXED.size
 _RESPONSE, _NAMES = 0, 1
 MAX_NAMES = 32
@@ -49,12 +49,12 @@ class Garbled:
 class SharedEntry:
     """What a value holds: a response, or the names in Vary by which the key's responses are told apart.
 
-    `position` is that of the last purge in the fleet's stream which the writer had applied, in the stream's `history`;
+    `position` is that of the last purge in the fleet's stream which the writer had applied, in the stream's `line`;
     `offset_s` is the server's clock less the writer's.
     """
 
     key: bytes
-    history: bytes
+    line: bytes
     position: int
     offset_s: float
     stored: Stored | None
@@ -74,7 +74,7 @@ class SharedFormat:
         stored = entry.stored
         payload = encode(stored, 0) if stored is not None else b",".join(entry.names)
         fixed = _FIXED.pack(
-            _NAMES if stored is None else _RESPONSE, entry.history, entry.position, entry.offset_s, len(entry.key)
+            _NAMES if stored is None else _RESPONSE, entry.line, entry.position, entry.offset_s, len(entry.key)
         )
         return MAGIC + sealed(b"".join((fixed, entry.key, payload)), self._secret)
 
@@ -88,7 +88,7 @@ class SharedFormat:
             return Garbled("cut")
         if unsealed(data[len(MAGIC) :], self._secret) is None:
             return Garbled("the seal does not fit")
-        kind, history, position, offset_s, key_length = _FIXED.unpack_from(data, 4 + SEAL_BYTES)
+        kind, line, position, offset_s, key_length = _FIXED.unpack_from(data, 4 + SEAL_BYTES)
         key = data[_HEAD_BYTES : _HEAD_BYTES + key_length]
         payload = data[_HEAD_BYTES + key_length :]
         if len(key) != key_length or kind > _NAMES or not -_MAX_SECONDS < offset_s < _MAX_SECONDS:
@@ -97,14 +97,19 @@ class SharedFormat:
             names = tuple(payload.split(b","))
             if len(names) > MAX_NAMES or any(_TOKEN.fullmatch(name) is None for name in names):
                 return Garbled("contradicts itself")
-            return SharedEntry(key, history, position, offset_s, None, names)
+            return SharedEntry(key, line, position, offset_s, None, names)
         try:
             stored = decode(payload, key).stored
         except (Damaged, struct.error, ValueError, IndexError) as error:
             return Garbled(str(error) if isinstance(error, Damaged) else "contradicts itself")
         if not is_sound(stored):
             return Garbled("contradicts itself")
-        return SharedEntry(key, history, position, offset_s, stored)
+        return SharedEntry(key, line, position, offset_s, stored)
+
+
+def line_of(history: str, run: str) -> bytes:
+    """The name of a stream as one process of the server has it: what came after a failover may differ."""
+    return blake2b(f"{history}\n{run}".encode(), digest_size=LINE_BYTES).digest() if history and run else b""
 
 
 def sealed(data: bytes, key: bytes) -> bytes:

@@ -30,6 +30,7 @@ class Head:
     """What the server says of the stream: its last entry. `history` is empty where there is no stream.
 
     `run` is the server's process; `same_run`: it had the stream before. Another one may have lost the newest entries.
+    The run `before` had the same entries up to `certified`, and may have had others after that.
     """
 
     history: str
@@ -37,6 +38,8 @@ class Head:
     mark: str
     same_run: bool = True
     run: str = ""
+    before: str = ""
+    certified: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Follower:
         self.blind = False
         self.in_step = False
         self.run = ""  # the process of the server in which our place is known to be right
+        self.head = Head("", 0, "")  # what the server said last
         self._known_at = now - max_blind_s  # everything that was in the stream then has been applied; nothing yet
         self._verified = False  # that the entry at our position is the one that we applied
         self._asked: tuple[float, int] | None = None  # a head that was asked for then, and its position
@@ -87,7 +91,9 @@ class Follower:
 
     def on_head(self, head: Head, sent_at: float) -> Todo:
         """The server's answer to what was sent at `sent_at`, which had registered this machine before."""
-        place, self._there = self.place, head.position
+        if head.run != self.head.run:
+            self.cut()  # whatever was verified was verified with another process
+        place, self._there, self.head = self.place, head.position, head
         if place is not None and place.history == head.history:
             gone_back = head.position < place.position or (head.position == place.position and head.mark != place.mark)
             if gone_back or not (head.same_run or self._is_witness(sent_at)):

@@ -1,8 +1,9 @@
 """What one worker knows of the fleet's stream, and what of a shared value that leaves.
 
-One rule: a value is used only while the machine is in step with the stream, only if it is of the same history, and only
-if no purge after its position names it. What this machine invalidated itself is not asked of others until the stream
-has it for certain.
+One rule: a value is used only while the machine is in step with the stream, only if it is of the same line, and only
+if no purge after its position names it. A line is a history as one process of the server has it: after a failover
+values of the process before count up to the position that both had. What this machine invalidated itself is not asked
+of others until the stream has it for certain.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edge.cache.fleet.record import HISTORY_BYTES, SharedEntry, shifted
+from edge.cache.fleet.record import SharedEntry, line_of, shifted
 from edge.cache.purge import Kind, Purge, PurgeLog, base_of
 from edge.cache.stored import Stored
 
@@ -30,20 +31,26 @@ class StreamPurge:
 class FleetView:
     """One worker's. `now` is epoch seconds by this machine's clock."""
 
-    __slots__ = ("_log", "_own", "_own_all_until", "history", "in_step", "offset_s", "position")
+    __slots__ = ("_log", "_own", "_own_all_until", "before", "certified", "in_step", "line", "offset_s", "position")
 
     def __init__(self) -> None:
         self.in_step = False
-        self.history = b""
+        self.line = self.before = b""
+        self.certified = 0
         self.position = 0
         self.offset_s = 0.0  # the server's clock less ours
         self._log = PurgeLog()
         self._own: dict[tuple[Kind, bytes], float] = {}
         self._own_all_until = 0.0
 
-    def load(self, history: bytes, whole: int, position: int, purges: Iterable[StreamPurge]) -> None:
+    def stands(self, in_step: bool, history: str, run: str, before: str, certified: int) -> None:
+        """Where the machine stands: in step or not; the server's process, the one before, and what both had."""
+        self.in_step = in_step
+        self.line, self.before, self.certified = line_of(history, run), line_of(history, before), certified
+
+    def load(self, whole: int, position: int, purges: Iterable[StreamPurge]) -> None:
         """Begin with what the stream holds: all purges after `whole`, up to `position`."""
-        self.history, self.position = history.ljust(HISTORY_BYTES, b"\0")[:HISTORY_BYTES], position
+        self.position = position
         self._log = PurgeLog()
         self._log.floor = whole << 32
         for each in purges:
@@ -71,10 +78,16 @@ class FleetView:
             return True
         return bool(self._own) and self._own.get((Kind.URL, base_of(key)), 0.0) > now
 
+    def believes(self, line: bytes, position: int) -> bool:
+        """Whether what was told of this line at this position holds in ours."""
+        return bool(line) and (line == self.line or (line == self.before and position <= self.certified))
+
     def left_of(self, entry: SharedEntry, now: float) -> Stored | None:
         """What purges left of a value, its times told by this machine's clock; None: it is not to be used."""
         stored = entry.stored
-        if stored is None or not self.in_step or entry.history != self.history or self.is_own(entry.key, now):
+        if stored is None or not self.in_step or not self.believes(entry.line, entry.position):
+            return None
+        if self.is_own(entry.key, now):
             return None
         if self._own and any(self._own.get((Kind.TAG, tag), 0.0) > now for tag in stored.tags):
             return None

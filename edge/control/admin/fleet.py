@@ -39,6 +39,7 @@ def shown(fleet: Fleet) -> dict[str, Any]:
         "blind": follower.blind,
         "trouble": fleet.trouble,
         "history": "" if place is None else place.history,
+        "run": follower.run,
         "position": 0 if place is None else place.position,
         "lag": fleet.lag,
         "clock_offset_s": round(fleet.offset_s, 3),

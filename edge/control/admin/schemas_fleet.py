@@ -6,7 +6,7 @@ from edge.control.admin.schemas import BOOL, COUNT, INT, NUM, STR, arr, maybe, o
 
 FLEET = obj(
     {
-        **dict.fromkeys(("name", "id", "trouble", "history"), STR),
+        **dict.fromkeys(("name", "id", "trouble", "history", "run"), STR),
         **dict.fromkeys(("in_step", "blind", "sure"), BOOL),
         **dict.fromkeys(("position", "lag"), COUNT),
         **dict.fromkeys(("clock_offset_s", "max_blind_s"), NUM),

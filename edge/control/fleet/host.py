@@ -49,19 +49,25 @@ class FleetServer(Protocol):
     async def beat(self, identity: str, told: dict[str, Any]) -> Beat:
         """Register or renew a machine (nothing is written without an identity); what the server says."""
 
-    async def publish(self, history: str, mark: str, payload: bytes) -> int:
-        """The position of a purge in the stream. Raises HistoryChanged."""
+    async def confirmed(self) -> None:
+        """The server that was heard is the primary still."""
+
+    async def publish(self, history: str, run: str, mark: str, payload: bytes) -> int:
+        """The position of a purge in the stream, as that process of the server has it. Raises HistoryChanged."""
 
     async def begin(self, instead_of: str, history: str) -> None:
         """An empty stream with a history of its own, unless another machine was faster."""
 
-    async def certify(self, place: Place) -> None:
+    async def certify(self, place: Place, run: str) -> None:
         """The server's new process goes on with the stream, whose last entry this is."""
 
-    async def read(self, position: int, wait_s: float = 0.0) -> list[Entry]:
-        """The entries from a position on, some at a time; with `wait_s`, the next ones as soon as there are any."""
+    async def arrived(self, position: int, wait_s: float) -> bool:
+        """Wait for entries from a position on; whether there are any. `read` has them."""
 
-    async def read_all(self) -> list[Entry]:
+    async def read(self, run: str, position: int) -> list[Entry]:
+        """The entries from a position on, some at a time, as that process of the server has them."""
+
+    async def read_all(self, run: str) -> list[Entry]:
         """All that the stream holds."""
 
     async def close(self) -> None:

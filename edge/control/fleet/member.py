@@ -148,10 +148,10 @@ class Fleet:
                     await self._join(head, sent_at)
             elif todo is Todo.CERTIFY:
                 assert follower.place is not None
-                await self._server.certify(follower.place)
+                await self._server.certify(follower.place, head.run)
             elif not sent:
                 assert follower.place is not None
-                sent = not await self.sending.send_unsent(follower.place)
+                sent = not await self.sending.send_unsent(follower.place, head.run)
         self.trouble = ""
         self._joined = True
         self._host.event("fleet.in_step", {"position": follower.place.position if follower.place else 0})
@@ -160,19 +160,21 @@ class Fleet:
 
     async def _join(self, head: Head, sent_at: float) -> None:
         await self._distrust("purges may have been missed" if self.follower.place else "first time in this fleet")
-        retained = await self._server.read_all()
+        retained = await self._server.read_all(head.run)
         whole, known = self.follower.join(head, sent_at, retained)
         self._load(whole, known)
         self._keep_place()
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self) -> int:
+        """Read and apply what follows; how many entries. Raises Lost."""
         follower = self.follower
         if not self._is_loaded:
-            whole, known, after = follower.on_load(await self._server.read_all())
+            whole, known, after = follower.on_load(await self._server.read_all(follower.head.run))
             self._load(whole, known)
         else:
-            after = follower.on_entries(await self._server.read(follower.reads_from))
+            after = follower.on_entries(await self._server.read(follower.head.run, follower.reads_from))
         await self._apply(after)
+        return len(after)
 
     def _load(self, whole: int, known: Sequence[Entry]) -> None:
         """What the workers have to know of the stream to judge what others stored."""
@@ -211,18 +213,18 @@ class Fleet:
                 pass  # it is time
             self._beat_now.clear()
             todo, _, _ = await self._beat()
-            if todo in (Todo.BEGIN, Todo.JOIN, Todo.CERTIFY):
-                self.follower.cut()
-                raise Lost
+            if todo in (Todo.BEGIN, Todo.JOIN, Todo.CERTIFY) or not self.follower.in_step:
+                raise FleetAway("another process of the server answers, or another stream")
             self._keep_place()
             self._tell()
 
     async def _reads(self) -> None:
         follower = self.follower
         while True:
-            found = await self._server.read(follower.reads_from, wait_s=BEAT_S)
-            if found:
-                await self._apply(follower.on_entries(found))
+            arrived = await self._server.arrived(follower.reads_from, BEAT_S)
+            if arrived or self.lag:
+                if not await self._catch_up() and arrived:
+                    raise FleetAway("two processes of the server answer")
                 await self._beat()
 
     async def _apply(self, entries: Sequence[Entry]) -> None:
@@ -248,6 +250,7 @@ class Fleet:
         self.offset_s = beat.time - (clock + (now - sent_at) / 2)
         self.machines.see(beat.machines, beat.time, now)
         self.machines.history_is(beat.history_age_s)
+        self.sending.look(now)
         self._look_at_clock()
         todo = self.follower.on_head(beat.head, sent_at)
         place = self.follower.place
@@ -296,7 +299,7 @@ class Fleet:
             place = self.follower.place
             if self.in_step and place is not None:
                 try:
-                    await self.sending.send_unsent(place)
+                    await self.sending.send_unsent(place, self.follower.run)
                 except EdgeError:
                     pass  # the loop that keeps on finds out, and sends what is left
 
@@ -337,9 +340,11 @@ class Fleet:
 
     def standing(self) -> dict[str, Any]:
         """Where this machine stands, for its workers."""
-        follower = self.follower
+        follower, head = self.follower, self.follower.head
+        history = follower.place.history if follower.place is not None else ""
         return {
             "in_step": self.in_step,
+            "line": [history, follower.run, head.before, head.certified],
             "blind": follower.blind,
             "offset_s": self.offset_s,
             "lease_s": max(0.0, follower.blind_at - monotonic()),
@@ -350,10 +355,9 @@ class Fleet:
         """What the stream holds, for a worker that starts."""
         place = self.follower.place
         if place is None:
-            return {"history": "", "whole": 0, "position": 0, "purges": []}
+            return {"whole": 0, "position": 0, "purges": []}
         position = self._recent[-1][0] if self._recent else place.position
         return {
-            "history": place.history,
             "whole": self._whole,
             "position": position,
             "purges": list(self._recent),

@@ -22,6 +22,8 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     if values is None:
         return None
     from edge.adapters.fleet_server import RedisFleetServer, seal_key  # not cheap: a start waits for it
+    from edge.adapters.redis_client import Link
+    from edge.adapters.redis_scripts import ANSWER_S
 
     settings = FleetSettings(
         name=values.name or socket.gethostname(),
@@ -32,5 +34,7 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
         ack_timeout_s=values.ack_timeout,
         key=seal_key(values.key_file),
     )
-    server = RedisFleetServer(values.url, values.namespace, values.keep)
+    key = "cache.shared" if config.fleet is None else "fleet"
+    link = Link.of(key, values.url, values.ca_file, ANSWER_S)
+    server = RedisFleetServer(link, values.namespace, values.keep)
     return Fleet(settings, server, MachineHost(supervisor, store), store.place())

@@ -4,6 +4,9 @@
     operator's, not in step  carried out here alone, kept in the journal ─► published when in step again
     unsafe requests'         carried out by the worker ─► queue ─► published, nobody waits
 
+What is in the stream and not known to be applied everywhere is sent again when the server is another process or has
+another stream: it may have been lost (`cache.fleet.unconfirmed`).
+
 One rule: "applied on N of N" counts every machine that may still serve what was stored (`cache.fleet.machines`); where
 that cannot be known, the answer says so.
 """
@@ -19,6 +22,7 @@ from typing import Any
 from edge.cache.fleet.machines import Machine, Machines
 from edge.cache.fleet.purges import UNREADABLE, FleetPurge
 from edge.cache.fleet.stream import Place
+from edge.cache.fleet.unconfirmed import Sent, Unconfirmed
 from edge.cache.purge import Purge
 from edge.control.fleet.host import FleetHost, FleetServer, FleetSettings
 from edge.errors import FleetAway
@@ -39,6 +43,7 @@ class Sending:
         self._host = host
         self._waiting: dict[Purge, None] = {}  # invalidations, in order
         self._mine: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._unconfirmed = Unconfirmed()
         self.wake = asyncio.Event()
 
     # -- operators -----------------------------------------------------------------------------------------------------
@@ -57,8 +62,7 @@ class Sending:
         done = asyncio.gather(*(self._mine[mark] for mark in marks))
         try:
             for mark, purge in zip(marks, purges, strict=True):
-                payload = self._payload(purge, True, actor, reason)
-                position = await self._server.publish(place.history, mark, payload)
+                position = await self._publish(place.history, run, mark, purge, True, actor, reason)
             answers = await asyncio.wait_for(done, APPLY_S)
         except TimeoutError:
             raise FleetAway("the stream's purges are not carried out here") from None
@@ -88,9 +92,17 @@ class Sending:
             done, late = self._machines.waiting(history, run, position, now)
             awaited = [machine for machine in late if self._machines.silent_s(machine.id, now) <= SILENT_S]
             if now >= until or not (awaited or self._machines.may_grow):
-                return shown(done, late, self._machines.sure)
+                return shown(done, late, self._machines.sure and await self._confirmed())
             await asyncio.sleep(wait_s)
             wait_s = min(ASK_MAX_S, wait_s * 2)
+
+    async def _confirmed(self) -> bool:
+        """Machines that we do not know cannot have come to another primary before we heard from all that we know."""
+        try:
+            await self._server.confirmed()
+        except FleetAway:
+            return False
+        return True
 
     def alone(self) -> dict[str, Any]:
         """As after `purge`, where only this machine has carried it out."""
@@ -107,25 +119,37 @@ class Sending:
         self._waiting[purge] = None
         self.wake.set()
 
-    async def send_unsent(self, place: Place) -> bool:
-        """Send what was purged or made invalid here alone; whether there was something. Nothing is waited for where
-        there was not. Raises FleetAway, HistoryChanged."""
+    def look(self, now: float) -> None:
+        """It was heard how far the machines are."""
+        self._unconfirmed.look(self._machines, now)
+
+    async def send_unsent(self, place: Place, run: str) -> bool:
+        """Send what was purged or made invalid here alone, and what may have been lost; whether there was something.
+        Nothing is waited for where there was not. Raises FleetAway, HistoryChanged."""
+        history = place.history
         found = bool(self._waiting)
+        while (lost := self._unconfirmed.of_another(history, run)) is not None:
+            found = True
+            await self._publish(history, run, token_hex(8), lost.purge, lost.lasting, lost.actor, lost.reason)
+            self._unconfirmed.sent_again(lost)
         while lasting := self._host.unsent():
             found = True
             for each in lasting:
-                payload = self._payload(each.purge, True, each.actor, each.reason)
-                await self._server.publish(place.history, token_hex(8), payload)
+                await self._publish(history, run, token_hex(8), each.purge, True, each.actor, each.reason)
                 self._host.sent(each.number)
         while self._waiting:
             purge = next(iter(self._waiting))
-            await self._server.publish(place.history, token_hex(8), self._payload(purge, False))
+            await self._publish(history, run, token_hex(8), purge, False)
             self._waiting.pop(purge, None)
         return found
 
-    def _payload(self, purge: Purge, lasting: bool, actor: str = "", reason: str = "") -> bytes:
+    async def _publish(
+        self, history: str, run: str, mark: str, purge: Purge, lasting: bool, actor: str = "", reason: str = ""
+    ) -> int:
         asked = FleetPurge(purge, lasting, self._settings.identity, actor, reason)
-        return asked.dumps(self._settings.key)
+        position = await self._server.publish(history, run, mark, asked.dumps(self._settings.key))
+        self._unconfirmed.add(Sent(purge, lasting, actor, reason, history, run, position))
+        return position
 
 
 def shown(done: list[Machine], late: list[Machine], sure: bool) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def follow(worker: WorkerContext, body: dict[str, Any]) -> None:
             StreamPurge(position, names_of(worker, Purge.from_dict(found)), at)
             for position, found, at in load["purges"]
         )
-        store.shared.view.load(load["history"].encode("latin-1"), load["whole"], load["position"], purges)
+        store.shared.view.load(load["whole"], load["position"], purges)
     if "in_step" not in body:
         return
     store.may_be_blind_at = monotonic() + body["lease_s"]
@@ -108,4 +108,5 @@ def follow(worker: WorkerContext, body: dict[str, Any]) -> None:
     elif body["in_step"]:
         store.blind = False
     if store.shared is not None:
-        store.shared.view.in_step, store.shared.view.offset_s = body["in_step"], body["offset_s"]
+        store.shared.view.stands(body["in_step"], *body["line"])
+        store.shared.view.offset_s = body["offset_s"]

@@ -33,7 +33,7 @@ def entry(stored: Stored | None = None, **changes: Any) -> SharedEntry:
 def test_an_entry_comes_back_as_it_was() -> None:
     found = FORM.loads(FORM.dumps(entry()))
     assert isinstance(found, SharedEntry) and found.stored is not None
-    assert (found.key, found.history, found.position, found.offset_s) == (KEY, b"0123456789abcdef", 7, 1.5)
+    assert (found.key, found.line, found.position, found.offset_s) == (KEY, b"0123456789abcdef", 7, 1.5)
     before = response()
     for name in Stored.__slots__:
         assert getattr(found.stored, name) == getattr(before, name), name

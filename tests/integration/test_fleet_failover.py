@@ -1,0 +1,173 @@
+"""Gateways whose server is found by Sentinel, is a cluster, or is spoken to over TLS: real servers, really ended.
+
+The property that matters: what was purged and acknowledged is never served again, whatever the new primary has lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+from kit.fleet import HOST, Machine, Machines
+from kit.ports import LOOPBACK, free_port
+from kit.processes import until
+from kit.redis import RedisProcess
+from kit.redis_many import ClusterGroup, SentinelGroup
+
+from edge.adapters.shared_tier import name_of
+
+ALL = {"applied": 2, "of": 2, "late": [], "sent": True, "sure": True}
+
+
+def in_step(world: Machines, run_before: str = "") -> bool:
+    """All of them, with another process of the server than before."""
+    return all(world.in_step(each) and each.fleet["run"] != run_before for each in world.machines)
+
+
+def purged(machine: Machine, target: str) -> bool:
+    """Purge on both machines; whether both have said so. (`sure` it is only some time after a failover.)"""
+    found = machine.purge(url=f"http://{HOST}{target}")["machines"]
+    return bool(found["sent"]) and (found["applied"], found["of"], found["late"]) == (2, 2, [])
+
+
+def stored_name(target: str) -> str:
+    return f"edge:{name_of(f'http://{HOST}{target}'.encode(), b'')}"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[SentinelGroup, Machines]]:
+    group = SentinelGroup(tmp_path)
+    world = Machines(tmp_path, [group.url] * 2, max_blind_s=12.0)
+    yield group, world
+    world.close()
+    group.kill()
+
+
+def test_a_failover_that_loses_nothing_keeps_what_is_stored(guarded: tuple[SentinelGroup, Machines]) -> None:
+    group, world = guarded
+    first, second = world.machines
+    world.origin.now = "one"
+    first.get("/kept")
+    first.get("/purged")
+    assert purged(first, "/purged")
+    until(lambda: all(each.say("EXISTS", stored_name("/kept")) == b":1\r\n" for each in group.servers))
+    history, run, asked = first.fleet["history"], first.fleet["run"], world.origin.asked
+    group.fail_over()
+    until(lambda: in_step(world, run))
+    assert first.fleet["history"] == history, "all that was acknowledged is there"
+    world.origin.now = "two"
+    assert second.get("/kept") == b"one" and world.origin.asked == asked, "the new primary has the values too"
+    assert world.all_get("/purged") == {b"two"}
+    assert purged(second, "/kept")
+    assert world.all_get("/kept") == {b"two"}
+
+
+def test_a_new_primary_that_lost_acknowledged_purges_is_found_out(guarded: tuple[SentinelGroup, Machines]) -> None:
+    group, world = guarded
+    first, second = world.machines
+    world.origin.now = "old"
+    world.all_get("/lost")
+    world.all_get("/other")
+    history, run = first.fleet["history"], first.fleet["run"]
+    group.keep_from_replicas()
+    world.origin.now = "new"
+    assert purged(second, "/lost")
+    group.fail_over()
+    until(lambda: in_step(world, run))
+    assert first.fleet["history"] != history, "the stream is another one"
+    assert world.all_get("/lost") == {b"new"} and world.all_get("/other") == {b"new"}
+    assert purged(first, "/lost")
+
+
+def test_without_most_of_the_sentinels_nobody_is_in_step(guarded: tuple[SentinelGroup, Machines]) -> None:
+    """A primary that only one of three sentinels names may have been left by the others."""
+    group, world = guarded
+    for each in group.sentinels[:2]:
+        each.kill()
+    until(lambda: not any(each.fleet["in_step"] for each in world.machines))
+    assert "sentinels" in world.machines[0].fleet["trouble"]
+    until(lambda: all(each.fleet["blind"] for each in world.machines), 40)
+    world.origin.now = "served on"
+    assert world.all_get("/alone") == {b"served on"}
+
+
+def test_a_cluster_of_three_and_the_failover_of_the_streams_shard(tmp_path: Path) -> None:
+    group = ClusterGroup(tmp_path)
+    world = Machines(tmp_path, [group.url] * 2)
+    try:
+        owner = group.owner("{edge}:head")
+        group.add_replica(owner)
+        world.wait_sure()
+        first, second = world.machines
+        world.origin.now = "one"
+        targets = [f"/spread-{number}" for number in range(24)]
+        for target in targets:
+            first.get(target)
+        names = [stored_name(target) for target in targets]
+        until(lambda: all(group.owner(name).say("EXISTS", name) == b":1\r\n" for name in names))
+        assert len({group.owner(name).port for name in names}) == 3, "values are on all of them"
+        asked = world.origin.asked
+        assert {second.get(target) for target in targets} == {b"one"} and world.origin.asked == asked
+        world.origin.now = "two"
+        assert first.purge(url=f"http://{HOST}{targets[0]}")["machines"] == ALL
+        assert world.all_get(targets[0]) == {b"two"}
+        run = first.fleet["run"]
+        owner.kill()
+        until(lambda: in_step(world, run), 40)
+        world.wait_sure()
+        world.origin.now = "three"
+        assert second.purge(url=f"http://{HOST}{targets[1]}")["machines"] == ALL
+        assert world.all_get(targets[1]) == {b"three"}
+    finally:
+        world.close()
+        group.kill()
+
+
+def test_tls_with_a_user_and_an_authority_of_our_own(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert(LOOPBACK)
+    issued.private_key_pem.write_to_path(tmp_path / "server.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    tls = free_port()
+    user = ("--user", "edge", "on", ">p@ss:/word", "~*", "&*", "+@all")
+    files = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem")
+    options = (*files, "--tls-port", str(tls), "--tls-auth-clients", "no", *user)
+    server = RedisProcess.start(tmp_path, *options)
+    secret = quote("p@ss:/word", safe="")
+    url = f"rediss://edge:{secret}@{LOOPBACK}:{tls}/0"
+    world = Machines(tmp_path, [url] * 2, ca_file=str(tmp_path / "ca.pem"))
+    try:
+        world.wait_sure()
+        world.origin.now = "sealed"
+        first, second = world.machines
+        first.get("/tls")
+        until(lambda: server.say("EXISTS", stored_name("/tls")) == b":1\r\n")
+        asked = world.origin.asked
+        assert second.get("/tls") == b"sealed" and world.origin.asked == asked
+        assert first.purge(all=True)["machines"] == ALL
+    finally:
+        world.close()
+        server.kill()
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_not_used(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert(LOOPBACK)
+    issued.private_key_pem.write_to_path(tmp_path / "server.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    tls = free_port()
+    files = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "server.pem")
+    server = RedisProcess.start(tmp_path, *files, "--tls-port", str(tls), "--tls-auth-clients", "no")
+    world = Machines(tmp_path, [])
+    machine = world.add(f"rediss://{LOOPBACK}:{tls}/0")
+    try:
+        until(lambda: "certificate" in machine.fleet["trouble"])
+        assert not machine.fleet["in_step"]
+        world.origin.now = "served on"
+        assert machine.get("/") == b"served on"
+    finally:
+        world.close()
+        server.kill()

@@ -1,0 +1,190 @@
+"""Gateways as processes that share a server, an origin whose answer a test changes, and what all of them say.
+
+One rule: nothing is waited for by the clock alone; `until` waits for a fact.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from kit.ports import LOOPBACK
+from kit.processes import GatewayProcess, gateway_toml, until
+
+HOST = "site.example"
+MAX_BLIND_S = 2.0
+WAIT_S = 20.0
+
+
+class Machine:
+    """One gateway with a disk tier, in a fleet whose server is at `url`."""
+
+    def __init__(
+        self,
+        name: str,
+        origin_port: int,
+        url: str,
+        directory: Path,
+        ca_file: str = "",
+        max_blind_s: float = MAX_BLIND_S,
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        directory.mkdir()
+        toml = gateway_toml(origin_port, route="cache = true")
+        authority = f'ca_file = "{ca_file}"' if ca_file else ""
+        self.toml = f"""{toml}
+[cache]
+disk = {{ path = "{directory}/cache", size = "64MiB", min_free = "0B" }}
+[cache.shared]
+url = "{url}"
+timeout = "250ms"
+{authority}
+[fleet]
+url = "{url}"
+name = "{self.name}"
+max_blind = "{max_blind_s:g}s"
+{authority}
+"""
+        self.gateway = GatewayProcess(self.toml, directory)
+
+    def wait_ready(self) -> None:
+        self.gateway.wait_ready(lambda: self.gateway.admin_status("/readyz") == 200)
+
+    def restart(self, how: Callable[[GatewayProcess], Any]) -> None:
+        """End it and start it again with what it had on its disk."""
+        how(self.gateway)
+        self.gateway = GatewayProcess(self.toml, self.directory)
+        self.wait_ready()
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The admin API."""
+        token = (self.directory / "state" / "admin.token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+        connection.close()
+        assert answer.status == 200, found
+        return found
+
+    def purge(self, **what: Any) -> Any:
+        return self.call("POST", "/v1/purge", what)
+
+    @property
+    def fleet(self) -> Any:
+        return self.call("GET", "/v1/fleet")
+
+    def get(self, target: str, method: str = "GET") -> bytes:
+        """A client's request; the body."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)
+        connection.request(method, target, headers={"Host": HOST})
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        assert answer.status == 200, (answer.status, body)
+        return body
+
+    def told(self, kind: str) -> bool:
+        """Whether there was such an event."""
+        return bool(self.call("GET", f"/v1/events?follow=0&kind={kind}")["events"])
+
+    def pause(self) -> None:
+        """Every process of it stands still."""
+        os.killpg(self.gateway.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `pause`."""
+        os.killpg(self.gateway.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        self.gateway.kill()
+
+
+class Machines:
+    """Some of them, which are one fleet, and their origin."""
+
+    def __init__(
+        self, directory: Path, urls: Sequence[str], ca_file: str = "", max_blind_s: float = MAX_BLIND_S
+    ) -> None:
+        self.origin = Origin()
+        self.machines: list[Machine] = []
+        self._directory, self._settings = directory, (ca_file, max_blind_s)
+        for url in urls:
+            self.add(url)
+        until(lambda: all(self.in_step(machine) for machine in self.machines))
+
+    def add(self, url: str) -> Machine:
+        """One more, ready."""
+        number = len(self.machines)
+        made = Machine(f"edge-{number}", self.origin.port, url, self._directory / str(number), *self._settings)
+        self.machines.append(made)
+        made.wait_ready()
+        return made
+
+    def in_step(self, machine: Machine) -> bool:
+        """Whether it is, and sees all others so."""
+        found = machine.fleet
+        words = [each["state"] for each in found["machines"]]
+        return bool(found["in_step"]) and words == ["in step"] * len(self.machines)
+
+    def wait_sure(self) -> None:
+        """Until "applied on N of N" is certain."""
+        until(lambda: all(machine.fleet["sure"] for machine in self.machines))
+
+    def all_get(self, target: str) -> set[bytes]:
+        """What each of them answers."""
+        return {machine.get(target) for machine in self.machines}
+
+    def close(self) -> None:
+        for machine in self.machines:
+            machine.close()
+        self.origin.close()
+
+
+class Origin:
+    """What it has is `now`, whatever is asked for; it knows its own ETag again."""
+
+    def __init__(self) -> None:
+        self.now = "1"
+        self.asked = 0
+        origin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                origin.asked += 1
+                body, tag = origin.now.encode(), f'"{origin.now}"'
+                same = self.headers.get("If-None-Match") == tag
+                self.send_response(304 if same else 200)
+                lines = {"Cache-Control": "max-age=600", "Surrogate-Key": "tag", "ETag": tag}
+                for name, value in (lines if same else {**lines, "Content-Length": str(len(body))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(b"" if same else body)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
