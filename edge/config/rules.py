@@ -190,10 +190,11 @@ class Share(Section):
 
 
 class Mirror(Section):
-    """`mirror`: a copy for another pool; the answer to it is dropped, requests with a body are not copied."""
+    """`mirror`: a copy for another pool; the answer to it is dropped."""
 
     pool: Name = entry(..., "Pool that gets the copies")
     share: Percent = entry("100%", "Of the requests")
+    max_body: Size = entry("64KiB", "A request with a larger body is not copied; it is kept until it is whole")
 
 
 class Affinity(Section):

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from inprocess import Connect, Gateway, Proxy, StartEdge, StartOrigins, edge_toml, until
 from kit.client import RawClient, Response
+from kit.http2 import Http2Client, request_head
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import LOOPBACK
 
+from edge.dataplane.rules.mirror import Mirror
 from edge.dataplane.worker.explain import explain
 
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
@@ -131,9 +133,96 @@ async def test_no_client_notices(broken: Any, origins: StartOrigins, edge: Start
     for _ in range(120):
         assert (await ask(client)).status == 200
     assert (await ask(client, method="POST", body=b"abc")).status == 200
-    assert len(main.requests) == 121 and len(shadow.requests) <= 120
+    assert len(main.requests) == 121 and len(shadow.requests) <= 121
     mirror = gateway.worker.router.routes[0].steps[0]
     assert mirror._running <= 100  # type: ignore[attr-defined]
+    await shadow.stop()
+    await until(lambda: gateway.in_flight == 0)
+
+
+BODY = bytes(range(256)) * 400  # more than an upload keeps for a second attempt
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("size", [1, 1000, len(BODY)])
+async def test_a_body_is_copied_whole(
+    framing: str, size: int, origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway, main, shadow = await mirrored('100%", max_body = "100KiB', origins, edge)
+    body, client = BODY[:size], await raw_client(gateway.port)
+    lines = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {size}"
+    head, wire = f"PUT /x HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n", chunked(body) if framing == "chunked" else body
+    for piece in (head.encode() + wire[: size // 2], wire[size // 2 :]):
+        await client.send(piece)
+        await main.wait_for("heads", 1)
+    assert (await client.read_response(b"PUT")) is not None
+    await shadow.wait_for("requests", 1)
+    for got in (main.requests[0], shadow.requests[0]):
+        assert got.method == b"PUT" and got.body is not None and got.body.content == body
+    assert shadow.requests[0].get(b"content-length") == b"%d" % size
+    assert shadow.requests[0].get(b"transfer-encoding") is None
+
+
+async def test_a_stream_of_http2_is_copied(origin: ScriptedOrigin, origins: StartOrigins, edge: StartEdge) -> None:
+    shadow = await origins()
+    rule = 'cache = false\nmirror = { pool = "shadow" }'
+    listen = f'http = ["{LOOPBACK}:0"]\nh2c = true'
+    gateway = await edge(edge_toml(origin.port, listen=listen, route=rule) + pool("shadow", shadow.port))
+    client = await Http2Client.connect(gateway.port)
+    stream = client.ask(request_head(b"/x", method=b"POST"), ends=False)
+    await client.upload_all(stream, BODY[:5000])
+    assert (await client.answer(stream)).status == 200
+    await shadow.wait_for("requests", 1)
+    copy = shadow.requests[0].body
+    assert copy is not None and copy.content == BODY[:5000]
+    await client.close()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_what_is_too_large_has_no_copy_and_is_not_kept(
+    framing: str, origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway, main, shadow = await mirrored('100%", max_body = "50KiB', origins, edge)
+    client = await raw_client(gateway.port)
+    lines = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {len(BODY)}"
+    await client.send(f"POST /x HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n".encode())
+    await client.send(chunked(BODY) if framing == "chunked" else BODY)
+    assert (await client.read_response(b"POST")) is not None
+    got = main.requests[0].body
+    assert got is not None and got.content == BODY
+    mirror = gateway.worker.router.routes[0].steps[0]
+    assert isinstance(mirror, Mirror) and (mirror.sent, mirror.skipped, mirror._running) == (0, 1, 0)
+    assert not shadow.requests
+
+
+async def test_a_client_that_leaves_in_its_body_leaves_no_copy(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway, main, shadow = await mirrored("100%", origins, edge)
+    mirror = gateway.worker.router.routes[0].steps[0]
+    assert isinstance(mirror, Mirror)
+    client = await raw_client(gateway.port)
+    await client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+    await main.wait_for("heads", 1)
+    assert mirror._running == 1
+    client.reset()
+    await until(lambda: mirror._running == 0 and mirror.skipped == 1)
+    assert not shadow.requests
+
+
+async def test_a_shadow_that_does_not_read_holds_nobody(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    gateway, main, shadow = await mirrored('100%", max_body = "8MiB', origins, edge)
+    shadow.default = (Step.SILENCE, Step.BODY)
+    body, client = b"x" * (6 << 20), await raw_client(gateway.port)
+    for _ in range(3):
+        assert (await ask(client, method="POST", body=body)).status == 200
+    assert [len(each.body.content) for each in main.requests if each.body is not None] == [len(body)] * 3
     await shadow.stop()
     await until(lambda: gateway.in_flight == 0)
 

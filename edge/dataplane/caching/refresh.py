@@ -74,6 +74,12 @@ class BackgroundClient:
         if self.done is not None and exchange is not None:
             self.done(exchange)
 
+    def stop_reading(self, why: int = 0) -> None:
+        """What it sends is there already."""
+
+    def start_reading(self, why: int = 0) -> None:
+        """As `stop_reading`."""
+
     def abort(self, reset: bool = False) -> None:
         """Nothing to cut."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.caching.refresh import BackgroundClient
 from edge.dataplane.core.exchange import Exchange
+from edge.dataplane.core.upload import Upload
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.errors import EdgeError
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from edge.dataplane.core.route import Route
 
 
-def send_copy(exchange: Exchange, route: Route, done: Callable[[], None]) -> None:
-    """Ask the route's pool the same; `done` hears when that is over, at once or later."""
+def send_copy(exchange: Exchange, route: Route, body: bytes | None, done: Callable[[], None]) -> None:
+    """Ask the route's pool the same, with the whole body; `done` hears when that is over, at once or later."""
     nobody = BackgroundClient(exchange.worker, exchange.scheme, lambda _: done())
     copy = Exchange(nobody, exchange.method, exchange.target, True, exchange.block)  # type: ignore[arg-type]
     copy.host, copy.told, copy.client = exchange.host, exchange.told, exchange.client_text()
@@ -27,7 +28,13 @@ def send_copy(exchange: Exchange, route: Route, done: Callable[[], None]) -> Non
     copy.route, copy.counted = route, False
     nobody.exchange = copy
     nobody.forward_lines = (exchange.host or b"", forwarding_lines(exchange))
+    if body is not None:
+        copy.upload = upload = Upload(copy, len(body))
+        upload.limit = len(body)
+        upload.feed(body)
     try:
         forward(copy)
-    except EdgeError as error:
-        copy.fail(error)
+    except Exception as error:  # a client's request must not end for it
+        if not isinstance(error, EdgeError):
+            exchange.worker.report_bug(error)
+        copy.fail(error if isinstance(error, EdgeError) else EdgeError("internal error"))

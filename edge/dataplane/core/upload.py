@@ -6,6 +6,7 @@ sends faster than the backend takes is stopped from sending.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Protocol
@@ -44,6 +45,7 @@ class Upload:
         "_kept",
         "_reader",
         "_stopped",
+        "_tee",
         "done",
         "length",
         "limit",
@@ -64,6 +66,7 @@ class Upload:
         self._held_bytes = 0
         self._connection: Connection | None = None
         self._stopped = False
+        self._tee: Callable[[bytes, bool], None] | None = None
         self._began_at = monotonic()
         exchange.downstream.deadline = self._began_at + limits.body_timeout
 
@@ -85,8 +88,11 @@ class Upload:
         except ClientError as error:
             exchange.fail(error)
             return b""
-        if pieces:
-            self._pass_on(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+        piece = b"".join(pieces) if len(pieces) > 1 else pieces[0] if pieces else b""
+        if self._tee is not None:
+            self._tee(piece, self.done)
+        if piece:
+            self._pass_on(piece)
         self._deadline()
         if self.done:
             exchange.downstream.deadline = inf
@@ -95,6 +101,13 @@ class Upload:
         elif self.more and not exchange.ended:
             exchange.downstream.turn()
         return rest
+
+    def copy_to(self, tee: Callable[[bytes, bool], None]) -> None:
+        """Have somebody see the body too, before any attempt: each piece as it comes, and whether it was the last."""
+        if self._kept or self.done:
+            tee(b"".join(self._kept), self.done)
+        if not self.done:
+            self._tee = tee
 
     @property
     def more(self) -> bool:
@@ -179,7 +192,7 @@ class Upload:
 
     def close(self) -> None:
         """The exchange ended."""
-        self._connection = None
+        self._connection = self._tee = None
         self._kept.clear()
 
     def _complete(self, connection: Connection) -> None:

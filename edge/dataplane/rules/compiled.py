@@ -115,7 +115,7 @@ def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
     if values.split:
         steps.append(Split([each.pool for each in values.split], [each.weight for each in values.split], values.sticky))
     if values.mirror is not None:
-        steps.append(Mirror(values.mirror.pool, values.mirror.share, tools.copy))
+        steps.append(Mirror(values.mirror.pool, values.mirror.share, values.mirror.max_body, tools.copy))
     return tuple(steps)
 
 

@@ -1,7 +1,8 @@
 """`mirror`: a share of a route's requests is sent to another pool as well; what comes of it is for nobody.
 
 One rule: no client ever notices. The copy is sent beside the request and waits for nothing, its answer is read and
-dropped, and when more than `MOST` are on their way no further one is sent. A request with a body is not copied.
+dropped, and when more than `MOST` are on their way no further one is sent. A body is kept until it is whole, for its
+copy is sent then; one that turns out larger than `max_body` is let go at that moment, and there is no copy.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
 
-MOST = 100
+MOST = 100  # with the bodies that are being kept
 SPAN = 1 << 32
 STEP = 2654435769
 
-Send = Callable[[Any, Any, Callable[[], None]], None]  # the exchange, the shadow's route, what to do at its end
+# The exchange, the shadow's route, the body where there is one, and what to do at its end.
+Send = Callable[[Any, Any, bytes | None, Callable[[], None]], None]
 
 
 class Mirror:
@@ -24,9 +26,10 @@ class Mirror:
 
     name = "mirror"
 
-    def __init__(self, pool: str, share: float, send: Send) -> None:
+    def __init__(self, pool: str, share: float, max_body: int, send: Send) -> None:
         self.pool = pool
         self._share = round(share * SPAN)
+        self._max_body = max_body
         self._text = f"{share:.0%} to {pool}"
         self._send = send
         self._at = 0
@@ -36,17 +39,28 @@ class Mirror:
 
     def apply(self, exchange: Any) -> None:
         """Send a copy where it is its turn."""
-        if exchange.upload is not None:
-            return
         self._at = (self._at + STEP) % SPAN
         if self._at >= self._share:
             return
-        if self._running >= MOST:
+        upload = exchange.upload
+        if self._running >= MOST or (upload is not None and (upload.length or 0) > self._max_body):
             self.skipped += 1
             return
         self._running += 1
+        if upload is None:
+            self.send(exchange, None)
+        else:
+            BodyCopy(self, exchange, self._max_body)
+
+    def send(self, exchange: Any, body: bytes | None) -> None:
+        """The copy of a request that counts as running."""
         self.sent += 1
-        self._send(exchange, self.routes[0], self._ended)
+        self._send(exchange, self.routes[0], body, self._ended)
+
+    def left_out(self) -> None:
+        """There is none of it after all."""
+        self.skipped += 1
+        self._ended()
 
     def _ended(self) -> None:
         self._running -= 1
@@ -54,3 +68,38 @@ class Mirror:
     def explain(self, asked: Asked) -> str:
         """For people."""
         return f"{self._text}; {self._running} on their way, {self.skipped} left out in the worker that was asked"
+
+
+class BodyCopy:
+    """The body of a request on its way, until it is whole, too large, or its exchange has ended without it."""
+
+    __slots__ = ("_exchange", "_kept", "_mirror", "_most", "_over")
+
+    def __init__(self, mirror: Mirror, exchange: Any, most: int) -> None:
+        self._mirror = mirror
+        self._exchange = exchange
+        self._most = most
+        self._kept = bytearray()
+        self._over = False
+        exchange.at_end(self.ended)
+        exchange.upload.copy_to(self.piece)
+
+    def piece(self, data: bytes, is_last: bool) -> None:
+        """More of it came."""
+        if self._over:
+            return
+        if len(self._kept) + len(data) > self._most:
+            self.ended()
+            return
+        self._kept += data
+        if is_last:
+            self._over = True
+            self._mirror.send(self._exchange, bytes(self._kept))
+            self._kept.clear()
+
+    def ended(self) -> None:
+        """It will not be sent."""
+        if not self._over:
+            self._over = True
+            self._kept.clear()
+            self._mirror.left_out()
