@@ -3,7 +3,7 @@ PY ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test bench lint clean
+.PHONY: setup run test bench docs lint clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,9 @@ test: $(STAMP)
 bench: $(STAMP)
 	$(VENV)/bin/python -m bench
 	$(VENV)/bin/python -m bench.compute
+
+docs: $(STAMP)
+	$(VENV)/bin/python tests/kit/reference.py
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

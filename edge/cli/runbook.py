@@ -348,12 +348,16 @@ def run_command(asked: Asked, name: str, settings: tuple[str, ...], dry_run: boo
     if run is None:
         run = log.begin(found[name][0], given, time.time())
     book = filled(found[name][0], dict(run.parameters))
-    _tell(carry_out(book, run, hands, log, Clock(time.time, time.monotonic, time.sleep)))
+    _tell(carry_out(book, run, hands, log, Clock(time.time, time.monotonic, time.sleep), _waits))
 
 
 def _tell(steps: Iterator[tuple[Step, str]]) -> None:
     for step, said in steps:
         click.echo(f"{step.deed.value:10} {step.name}: {said}")
+
+
+def _waits(step: Step, why: str) -> None:
+    click.echo(f"waiting    {step.name} (at most {step.timeout_s:g} s): {why}", err=True)
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -86,6 +86,9 @@ class Log:
         fresh.replace(path)
 
 
+Waits = Callable[[Step, str], None]
+
+
 def rehearse(book: Runbook, hands: Hands) -> Iterator[tuple[Step, str]]:
     """What a run would do now: each step with what it would do or what stands in its way. Nothing is changed."""
     for step in book.steps:
@@ -97,8 +100,13 @@ def rehearse(book: Runbook, hands: Hands) -> Iterator[tuple[Step, str]]:
         yield step, "would be done" if why is None else f"would wait or stop: {check}: {why}"
 
 
-def carry_out(book: Runbook, run: Run, hands: Hands, log: Log, clock: Clock) -> Iterator[tuple[Step, str]]:
-    """Do what is left of a run; each step with what was done. Raises RunbookFailed, and can be gone on with then."""
+def carry_out(
+    book: Runbook, run: Run, hands: Hands, log: Log, clock: Clock, waits: Waits = lambda step, why: None
+) -> Iterator[tuple[Step, str]]:
+    """Do what is left of a run; each step with what was done. `waits` hears of a step that has to wait, and for what.
+
+    Raises RunbookFailed, and can be gone on with then.
+    """
     finished = {each["step"] for each in run.done}
     run.ended = None
     log.save(run)
@@ -107,7 +115,7 @@ def carry_out(book: Runbook, run: Run, hands: Hands, log: Log, clock: Clock) -> 
             yield step, "was done before"
             continue
         try:
-            said = _one(step, run, hands, clock)
+            said = _one(step, run, hands, clock, waits)
         except EdgeError as error:
             run.ended = f"{step.name}: {error.detail}"
             log.save(run)
@@ -119,7 +127,7 @@ def carry_out(book: Runbook, run: Run, hands: Hands, log: Log, clock: Clock) -> 
     log.save(run)
 
 
-def _one(step: Step, run: Run, hands: Hands, clock: Clock) -> str:
+def _one(step: Step, run: Run, hands: Hands, clock: Clock, waits: Waits) -> str:
     deadline = clock.monotonic() + step.timeout_s
     if step.when is not None:
         why = _asked(hands, step.when)
@@ -128,7 +136,11 @@ def _one(step: Step, run: Run, hands: Hands, clock: Clock) -> str:
     if step.deed is not Deed.CHECK:
         return hands.do(step, run.id)
     assert step.check is not None
+    told = False
     while (why := _asked(hands, step.check)) is not None:
+        if not told:
+            told = True
+            waits(step, why)
         if clock.monotonic() >= deadline:
             raise RunbookFailed(f"not within {step.timeout_s:g} s: {step.check}: {why}")
         clock.sleep(POLL_S)

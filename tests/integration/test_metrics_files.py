@@ -25,6 +25,7 @@ from edge.control.admin.vitals import Vitals
 from edge.metrics import LATENCY_BOUNDS_S
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+DOCS = DEPLOY.parent / "docs"
 TOML = """
 [listen]
 http = ["127.0.0.1:0"]
@@ -225,3 +226,12 @@ def test_odd_names_and_numbers_survive_both_formats() -> None:
 def _samples(found: Iterator[Any]) -> Iterator[Any]:
     for family in found:
         yield from family.samples
+
+
+async def test_the_page_for_people_has_every_metric(whole: Whole) -> None:
+    await counted(whole)
+    declared = {line.split()[2] for line in text_of(whole).splitlines() if line.startswith("# TYPE")}
+    told = set(re.findall(r"^\| `(edge_[a-z0-9_]+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    assert declared - told == set(), "not in docs/metrics.md"
+    code = "".join(path.read_text() for path in (DOCS.parent / "edge" / "control").rglob("*.py"))
+    assert [name for name in told - declared if not name.startswith(OF_RECOVERY) and f'"{name}"' not in code] == []

@@ -118,6 +118,16 @@ def test_a_check_waits_for_its_time_and_a_precondition_does_not(book: Runbook, t
     assert hands.asked == 2 and hands.did == []
 
 
+def test_who_has_to_wait_is_told_once_for_what(book: Runbook, tmp_path: Path) -> None:
+    hands, log = FakeHands(), Log(tmp_path)
+    waits: list[tuple[str, str]] = []
+    hands.wrong = {"region": "7 requests are in flight"}
+    run = log.begin(book, {}, 1_795_000_000.0)
+    with pytest.raises(RunbookFailed):
+        list(carry_out(book, run, hands, log, FakeClock().clock, lambda step, why: waits.append((step.name, why))))
+    assert waits == [("look", "7 requests are in flight")]
+
+
 def test_a_rehearsal_does_nothing_and_says_what_stands_in_the_way(book: Runbook) -> None:
     hands = FakeHands()
     hands.wrong = {"ready": "it starts"}

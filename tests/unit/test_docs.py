@@ -1,0 +1,23 @@
+"""The pages for people: those that are made are up to date, and every link leads to a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from kit.reference import outdated
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [page for page in ROOT.rglob("*.md") if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)]
+LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
+
+
+def test_the_reference_is_what_the_program_says() -> None:
+    assert list(outdated()) == [], "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    missing = [link for link, _ in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
+    assert missing == []
