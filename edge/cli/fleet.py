@@ -22,16 +22,23 @@ def fleet(config: Path | None, admin: str | None, token_file: Path | None, as_js
     click.echo(safe(f"{found['name']}: {standing(found)}"))
     if not found["sure"]:
         click.echo("the stream is young: a machine that has not come back to it is not in this list")
-    columns = ["machine", "state", "position", "lag", "heard s", "clock s", "version", "region", "workers", "req/s"]
+    columns = [
+        "machine", "state", "position", "lag", "changes", "heard s", "clock s", "version", "region", "workers", "req/s",
+    ]  # fmt: skip
     rows = [
         [
             f"{each['name']}{' *' if each['self'] else ''}", each["state"], each["position"], each["lag"],
-            each["heard_s"], each["clock_offset_s"], each["version"], each["region"] or None, each["workers"],
-            each["requests_per_second"],
+            each["states"], each["heard_s"], each["clock_offset_s"], each["version"], each["region"] or None,
+            each["workers"], each["requests_per_second"],
         ]
         for each in found["machines"]
     ]  # fmt: skip
     console().print(table("", columns, rows))
+    for each in found["disputes"] or ():
+        word = f"{each['up']} of {each['up'] + each['down']} machines reach it; believed here: {each['believed']}"
+        click.echo(safe(f"backend {each['backend']} of {each['pool']}: {word}"))
+    if found["states"] is not None and found["states"]["owed"]:
+        click.echo(f"{found['states']['owed']} changes made here are not on the others yet")
     shared = found["shared"]
     if shared is not None:
         words = ("hits", "misses", "written", "dropped", "garbled", "errors")

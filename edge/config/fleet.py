@@ -6,12 +6,12 @@ One rule: a URL may hold a password, so it is never echoed.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import PlainValidator
 
 from edge.config.redis_url import EXAMPLES, parse_redis_url
-from edge.config.types import AtLeastOne, FilePath, Kind, PositiveSize, Section, Text, Timeout, entry
+from edge.config.types import AtLeastOne, FilePath, Kind, Many, PositiveSize, Section, Text, Timeout, entry
 
 
 def parse_url(value: object) -> str:
@@ -60,6 +60,11 @@ class Fleet(Section):
     )
     ack_timeout: Timeout = entry("2s", "How long a purge waits for the other machines")
     keep: AtLeastOne = entry(10_000, "Purges that the stream holds; a machine that misses more validates all it has")
+    share: Many[Literal["states", "health"]] = entry(
+        (),
+        "What is the whole fleet's beside purges: states (administrative states of regions and backends, and what is "
+        "registered at run time), health (a backend is down when most machines' probes say so)",
+    )
     key_file: FilePath | None = entry(
         None, "File with a secret that all machines share: what is in the server without its seal is not believed"
     )

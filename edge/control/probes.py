@@ -64,6 +64,11 @@ class ProbeTarget:
     server_name: str | None = None
     ask: Callable[[ProbeTarget], Awaitable[Answer]] | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether each machine has one of its own under this name."""
+        return self.ask is not None
+
     def same_address(self, other: ProbeTarget) -> bool:
         """Whether what is known of one is known of the other."""
         return (self.host, self.port) == (other.host, other.port)

@@ -21,6 +21,7 @@ from edge.config.routing import APP_SCHEME
 from edge.config.routing import Health as HealthConfig
 from edge.config.routing import Pool as PoolConfig
 from edge.control.app_probes import ask_workers
+from edge.control.fleet.opinions import Opinions
 from edge.control.membership import Key
 from edge.control.probes import ProbeKind, Prober, ProbeTarget
 from edge.control.supervisor import Supervisor
@@ -99,7 +100,15 @@ class Probing:
                 known = ProbeState(settings)
             known.settings = settings
             states[key] = known
+        if self._opinions is not None:
+            self._opinions.only([key for key, state in states.items() if self._states.get(key) is state])
         self._targets, self._states = targets, states
+
+    @property
+    def _opinions(self) -> Opinions | None:
+        """Who is asked besides our own probes."""
+        fleet = self._supervisor.fleet
+        return None if fleet is None else fleet.opinions
 
     def _context(self, name: str, pool: PoolConfig) -> ssl.SSLContext:
         """A pool's TLS settings, read once: reading the system's certificates takes long."""
@@ -122,8 +131,13 @@ class Probing:
         if ok:
             routing.probe_took(key, seconds, now)
         change = state.on_result(ok, now, key[0] in self._lost)
-        if change is not None:
-            routing.set_health(key, change.new, f"{change.evidence}: {evidence}")
+        if change is None:
+            return
+        said = f"{change.evidence}: {evidence}"
+        if self._opinions is not None and not self._targets[key].is_ours:
+            self._opinions.judged(key, change.new, said, now)
+        else:
+            routing.set_health(key, change.new, said)
             self._supervisor.decide()
 
     def _next_delay(self, identity: Hashable, now: float) -> float:

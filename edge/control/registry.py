@@ -41,6 +41,7 @@ from edge.control.routing import Routing
 
 REGION_KEYS = tuple(name for name in RegionConfig.model_fields if name not in ("drained", "cidrs"))
 BACKEND_KEYS = ("url", "region", "weight", "max_in_flight")
+EXPIRY = "expiry"  # who undoes what was meant for a time
 MAX_REGISTERED = 1000  # of each kind; a bound on what an operator's script can pile up
 
 Read = TypeVar("Read", bound=Section)
@@ -54,6 +55,7 @@ class Change:
     reason: str = ""
     force: bool = False
     expires_at: float | None = None
+    from_fleet: bool = False  # made on another machine
 
 
 class StateStore(Protocol):
@@ -78,7 +80,7 @@ class Registry:
     ) -> None:
         self._routing = routing
         self.routes = routes
-        self._ledger = ledger
+        self.ledger = ledger
         self._push = push
         self._wall = wall
         self._one = asyncio.Lock()
@@ -103,7 +105,7 @@ class Registry:
             entry = RegionEntry(region_of(name, values), Source.RUNTIME, admin, word, self._word(change))
             after = self._now.with_region(entry)
             self._check(after, change)
-            self._ledger.register("region", name, values, change)
+            self.ledger.register("region", name, values, change)
             await self._become(after, change)
         return old is None
 
@@ -118,7 +120,7 @@ class Registry:
                 raise Conflict(f"region {name} still has {len(inside)} backends, such as {inside[0].spec.id}")
             after = self._now.without_region(name)
             self._check(after, change)
-            self._ledger.unregister("region", name, change)
+            self.ledger.unregister("region", name, change)
             await self._become(after, change)
 
     async def set_region_state(self, name: str, state: Admin, change: Change) -> None:
@@ -127,7 +129,7 @@ class Registry:
             entry = replace(self.region(name), admin=state, word=self._word(change))
             after = self._now.with_region(entry)
             self._check(after, change)
-            self._ledger.set_state("region", name, state, change)
+            self.ledger.set_state("region", name, state, change)
             await self._become(after, change)
 
     async def ask_failback(self, name: str, change: Change) -> list[str]:
@@ -135,7 +137,7 @@ class Registry:
         async with self._one:
             self.region(name)
             pools = [pool for pool in self._routing.pools.values() if name in pool.health]
-            self._ledger.note("failback", name, change)
+            self.ledger.note("failback", name, change)
             for pool in pools:
                 pool.state = ask_failback(pool.state)
             self._routing.asked_back(name, By(change.actor, change.reason))
@@ -171,7 +173,7 @@ class Registry:
             admin, word = (Admin.ACTIVE, None) if old is None else (old.admin, old.word)
             after = self._now.with_backend(BackendEntry(spec, Source.RUNTIME, admin, word, self._word(change)))
             self._check(after, change)
-            self._ledger.register("backend", join(key), values, change)
+            self.ledger.register("backend", join(key), values, change)
             await self._become(after, change)
         return config.id, old is None
 
@@ -183,7 +185,7 @@ class Registry:
                 raise Conflict(f"backend {key[1]} of {key[0]} is in the configuration file; remove it there")
             after = self._now.without_backend(key)
             self._check(after, change)
-            self._ledger.unregister("backend", join(key), change)
+            self.ledger.unregister("backend", join(key), change)
             await self._become(after, change)
 
     async def set_backend_state(self, key: Key, state: Admin, change: Change) -> None:
@@ -192,7 +194,7 @@ class Registry:
             entry = replace(self.backend(key), admin=state, word=self._word(change))
             after = self._now.with_backend(entry)
             self._check(after, change)
-            self._ledger.set_state("backend", join(key), state, change)
+            self.ledger.set_state("backend", join(key), state, change)
             await self._become(after, change)
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ class Registry:
         """Undo what was meant for a time: states become active again, registrations end. The safety rule does not
         stop this: it is what the operator asked for when setting the time."""
         now = self._wall()
-        over = Change("expiry", "the time given is over", force=True)
+        over = Change(EXPIRY, "the time given is over", force=True)
         for name, region in list(self._now.regions.items()):
             if _over(region.word, now):
                 await self.set_region_state(name, Admin.ACTIVE, over)

@@ -169,6 +169,14 @@ class JournalStateStore:
         """Purges up to here are in the fleet's stream."""
         self._keep(unsent=number + 1)
 
+    def known_states(self) -> dict[str, Any]:
+        """What is known of the states that machines share."""
+        return dict(self._journal.fleet().get("states") or {})
+
+    def keep_states(self, known: dict[str, Any]) -> None:
+        """Durable when this returns."""
+        self._keep(states=known)
+
     def _keep(self, **values: Any) -> None:
         self._journal.save_fleet({**self._journal.fleet(), **values})
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import trustme
-from kit.fleet import HOST, Machine, Machines
+from kit.fleet import HOST, Machine, Machines, Settings
 from kit.ports import LOOPBACK, free_port
 from kit.processes import until
 from kit.redis import RedisProcess
@@ -40,7 +40,7 @@ def stored_name(target: str) -> str:
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[SentinelGroup, Machines]]:
     group = SentinelGroup(tmp_path)
-    world = Machines(tmp_path, [group.url] * 2, max_blind_s=12.0)
+    world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0))
     yield group, world
     world.close()
     group.kill()
@@ -139,7 +139,7 @@ def test_tls_with_a_user_and_an_authority_of_our_own(tmp_path: Path) -> None:
     server = RedisProcess.start(tmp_path, *options)
     secret = quote("p@ss:/word", safe="")
     url = f"rediss://edge:{secret}@{LOOPBACK}:{tls}/0"
-    world = Machines(tmp_path, [url] * 2, ca_file=str(tmp_path / "ca.pem"))
+    world = Machines(tmp_path, [url] * 2, Settings(ca_file=str(tmp_path / "ca.pem")))
     try:
         world.wait_sure()
         world.origin.now = "sealed"

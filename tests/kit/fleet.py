@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -23,23 +24,26 @@ MAX_BLIND_S = 2.0
 WAIT_S = 20.0
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What differs between tests: further lines of `[fleet]` and of the pool, whose backend is named `b`."""
+
+    ca_file: str = ""
+    max_blind_s: float = MAX_BLIND_S
+    fleet: str = ""
+    pool: str = ""
+
+
 class Machine:
     """One gateway with a disk tier, in a fleet whose server is at `url`."""
 
-    def __init__(
-        self,
-        name: str,
-        origin_port: int,
-        url: str,
-        directory: Path,
-        ca_file: str = "",
-        max_blind_s: float = MAX_BLIND_S,
-    ) -> None:
+    def __init__(self, name: str, origin_port: int, url: str, directory: Path, settings: Settings) -> None:
         self.name = name
         self.directory = directory
         directory.mkdir()
-        toml = gateway_toml(origin_port, route="cache = true")
-        authority = f'ca_file = "{ca_file}"' if ca_file else ""
+        toml = gateway_toml(origin_port, pool=settings.pool, route="cache = true")
+        toml = toml.replace("[[pools.origin.backends]]", '[[pools.origin.backends]]\nid = "b"')
+        authority = f'ca_file = "{settings.ca_file}"' if settings.ca_file else ""
         self.toml = f"""{toml}
 [cache]
 disk = {{ path = "{directory}/cache", size = "64MiB", min_free = "0B" }}
@@ -50,8 +54,9 @@ timeout = "250ms"
 [fleet]
 url = "{url}"
 name = "{self.name}"
-max_blind = "{max_blind_s:g}s"
+max_blind = "{settings.max_blind_s:g}s"
 {authority}
+{settings.fleet}
 """
         self.gateway = GatewayProcess(self.toml, directory)
 
@@ -73,7 +78,7 @@ max_blind = "{max_blind_s:g}s"
         answer = connection.getresponse()
         found = json.loads(answer.read())
         connection.close()
-        assert answer.status == 200, found
+        assert answer.status in (200, 201), found
         return found
 
     def purge(self, **what: Any) -> Any:
@@ -112,12 +117,10 @@ max_blind = "{max_blind_s:g}s"
 class Machines:
     """Some of them, which are one fleet, and their origin."""
 
-    def __init__(
-        self, directory: Path, urls: Sequence[str], ca_file: str = "", max_blind_s: float = MAX_BLIND_S
-    ) -> None:
+    def __init__(self, directory: Path, urls: Sequence[str], settings: Settings = Settings()) -> None:
         self.origin = Origin()
         self.machines: list[Machine] = []
-        self._directory, self._settings = directory, (ca_file, max_blind_s)
+        self._directory, self._settings = directory, settings
         for url in urls:
             self.add(url)
         until(lambda: all(self.in_step(machine) for machine in self.machines))
@@ -125,10 +128,14 @@ class Machines:
     def add(self, url: str) -> Machine:
         """One more, ready."""
         number = len(self.machines)
-        made = Machine(f"edge-{number}", self.origin.port, url, self._directory / str(number), *self._settings)
+        made = Machine(f"edge-{number}", self.way_to_origin(), url, self._directory / str(number), self._settings)
         self.machines.append(made)
         made.wait_ready()
         return made
+
+    def way_to_origin(self) -> int:
+        """The port at which the next machine finds the origin."""
+        return self.origin.port
 
     def in_step(self, machine: Machine) -> bool:
         """Whether it is, and sees all others so."""

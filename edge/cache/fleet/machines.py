@@ -14,6 +14,7 @@ from typing import Any
 from edge.cache.fleet.stream import Head
 
 MARGIN_S = 5.0  # beyond max_blind
+SILENT_S = 3.0  # who was not heard of for so long is not waited for, and has no say
 SETTLE_S = 3.0  # after a new history: by then each machine that is there has told so
 
 

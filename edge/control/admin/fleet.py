@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from edge.cache.fleet.machines import Machine
+from edge.cache.fleet.machines import SILENT_S, Machine
 from edge.control.admin.errors import NotFound
 from edge.control.admin.json import SUPERVISOR, answer
 from edge.control.fleet.member import Fleet
-from edge.control.fleet.sending import SILENT_S
+from edge.control.fleet.opinions import Opinions
 
 
 def routes() -> list[web.RouteDef]:
@@ -45,8 +45,18 @@ def shown(fleet: Fleet) -> dict[str, Any]:
         "clock_offset_s": round(fleet.offset_s, 3),
         "max_blind_s": fleet.settings.max_blind_s,
         "sure": fleet.machines.sure,
+        "states": None if fleet.states is None else {"number": fleet.states.number, "owed": fleet.states.owed},
+        "disputes": None if fleet.opinions is None else _disputes(fleet.opinions),
         "machines": [_machine(fleet, *each) for each in fleet.machines.all(monotonic())],
     }
+
+
+def _disputes(opinions: Opinions) -> list[dict[str, Any]]:
+    """Backends of which the machines say something else than this one's own probes."""
+    return [
+        {"pool": key[0], "backend": key[1], "believed": word.health.value, "up": word.up, "down": word.down}
+        for key, word in opinions.disputes.items()
+    ]
 
 
 def _machine(fleet: Fleet, machine: Machine, silent_s: float) -> dict[str, Any]:
@@ -62,6 +72,7 @@ def _machine(fleet: Fleet, machine: Machine, silent_s: float) -> dict[str, Any]:
         "heard_s": round(silent_s, 3),
         "version": str(facts.get("version", ""))[:40],
         "region": str(facts.get("region", ""))[:100],
+        "states": facts["states"] if isinstance(facts.get("states"), int) else None,
         "workers": _number(facts.get("workers")),
         "requests_per_second": _number(facts.get("requests_per_second")),
         "in_flight": _number(facts.get("in_flight")),

@@ -10,6 +10,10 @@ FLEET = obj(
         **dict.fromkeys(("in_step", "blind", "sure"), BOOL),
         **dict.fromkeys(("position", "lag"), COUNT),
         **dict.fromkeys(("clock_offset_s", "max_blind_s"), NUM),
+        "states": maybe(obj(dict.fromkeys(("number", "owed"), COUNT))),
+        "disputes": maybe(
+            arr(obj({**dict.fromkeys(("pool", "backend", "believed"), STR), **dict.fromkeys(("up", "down"), COUNT)}))
+        ),
         "machines": arr(
             obj(
                 {
@@ -18,6 +22,7 @@ FLEET = obj(
                     "self": BOOL,
                     "position": INT,
                     "lag": maybe(COUNT),
+                    "states": maybe(INT),
                     **dict.fromkeys(("heard_s", "clock_offset_s", "max_blind_s"), NUM),
                     **dict.fromkeys(("workers", "requests_per_second", "in_flight"), NUM),
                 }

@@ -74,6 +74,22 @@ class FleetServer(Protocol):
         """Let go."""
 
 
+class Companion(Protocol):
+    """What machines share besides purges: told with each beat, looked at after it, with a task of its own."""
+
+    def told(self) -> dict[str, Any]:
+        """For the other machines."""
+
+    def look(self, line: tuple[str, str], now: float) -> None:
+        """The machines were heard. `line` is the stream's history and the server's process; empty: not in step."""
+
+    async def run(self) -> None:
+        """While the machine is in its fleet."""
+
+    async def close(self) -> None:
+        """Let go."""
+
+
 class FleetHost(Protocol):
     """What carries purges out on this machine, and remembers the place in the stream."""
 

@@ -22,8 +22,10 @@ from edge.cache.fleet.machines import Machines
 from edge.cache.fleet.purges import FleetPurge
 from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
 from edge.cache.purge import MAX_LOG, Purge
-from edge.control.fleet.host import Arrived, FleetHost, FleetServer, FleetSettings
+from edge.control.fleet.host import Arrived, Companion, FleetHost, FleetServer, FleetSettings
+from edge.control.fleet.opinions import Opinions
 from edge.control.fleet.sending import Sending
+from edge.control.fleet.states import States
 from edge.errors import EdgeError, FleetAway
 
 BEAT_S = 1.0
@@ -54,7 +56,14 @@ class Fleet:
         self._whole = 0
         self._skewed = self._stopped = False
         self._beat_now = asyncio.Event()
+        self.states: States | None = None  # set before `start`, where the fleet shares them
+        self.opinions: Opinions | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def companions(self) -> list[Companion]:
+        """What is shared besides purges."""
+        return [each for each in (self.states, self.opinions) if each is not None]
 
     @property
     def in_step(self) -> bool:
@@ -75,12 +84,17 @@ class Fleet:
             asyncio.create_task(self._keep_on(), name="fleet"),
             asyncio.create_task(self._watch_time(), name="fleet-time"),
             asyncio.create_task(self._send_on(), name="fleet-send"),
+            *(asyncio.create_task(each.run(), name="fleet-companion") for each in self.companions),
         ]
+
+    def hurry(self) -> None:
+        """Beat now: there is something that the others should know."""
+        self._beat_now.set()
 
     def serving(self) -> None:
         """No worker of an earlier run is left: what this machine says holds for all that it serves."""
         self._may_ack = True
-        self._beat_now.set()
+        self.hurry()
 
     async def stop(self, leave: bool = True) -> None:
         """Leave: nobody waits for this machine any more. Without `leave` another program goes on as this machine."""
@@ -96,6 +110,8 @@ class Fleet:
                 await self._server.beat(self.settings.identity, {**self._told(), "left": True})
         except FleetAway:
             pass  # it is forgotten when it has been silent for long enough
+        for companion in self.companions:
+            await companion.close()
         await self._server.close()
 
     async def _keep_on(self) -> None:
@@ -255,6 +271,9 @@ class Fleet:
         todo = self.follower.on_head(beat.head, sent_at)
         place = self.follower.place
         self.lag = max(0, beat.head.position - place.position) if place is not None else 0
+        line = (place.history, self.follower.run) if place is not None and self.in_step else ("", "")
+        for companion in self.companions:
+            companion.look(line, now)
         return todo, beat.head, sent_at
 
     def _told(self) -> dict[str, Any]:
@@ -272,6 +291,7 @@ class Fleet:
             "position": place.position if place is not None and ack else -1,
             "in_step": self.in_step,
             "clock_offset_s": round(self.offset_s, 3),
+            **{name: value for each in self.companions for name, value in each.told().items()},
         }
 
     def _look_at_clock(self) -> None:

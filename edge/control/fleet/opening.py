@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from edge import __version__
 from edge.config.loader import Config, fleet_of
+from edge.control.fleet.believing import SupervisorBeliever
 from edge.control.fleet.host import FleetSettings
 from edge.control.fleet.machine import MachineHost
 from edge.control.fleet.member import Fleet
+from edge.control.fleet.opinions import Opinions
+from edge.control.fleet.shared_changes import ChangesHost, TellingStore
+from edge.control.fleet.states import States
 from edge.control.state_store import JournalStateStore
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     if values is None:
         return None
     from edge.adapters.fleet_server import RedisFleetServer, seal_key  # not cheap: a start waits for it
+    from edge.adapters.fleet_states import RedisStatesServer
     from edge.adapters.redis_client import Link
     from edge.adapters.redis_scripts import ANSWER_S
 
@@ -37,4 +42,12 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     key = "cache.shared" if config.fleet is None else "fleet"
     link = Link.of(key, values.url, values.ca_file, ANSWER_S)
     server = RedisFleetServer(link, values.namespace, values.keep)
-    return Fleet(settings, server, MachineHost(supervisor, store), store.place())
+    fleet = Fleet(settings, server, MachineHost(supervisor, store), store.place())
+    if "states" in values.share:
+        there = RedisStatesServer(link, values.namespace)
+        fleet.states = States(there, ChangesHost(supervisor, store), fleet.machines, settings.key, fleet.hurry)
+        supervisor.registry.ledger = TellingStore(store, settings.name, fleet.states.changed)
+    if "health" in values.share:
+        believer = SupervisorBeliever(supervisor)
+        fleet.opinions = Opinions(settings.identity, fleet.machines, believer, fleet.hurry)
+    return fleet

@@ -19,7 +19,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Any
 
-from edge.cache.fleet.machines import Machine, Machines
+from edge.cache.fleet.machines import SILENT_S, Machine, Machines
 from edge.cache.fleet.purges import UNREADABLE, FleetPurge
 from edge.cache.fleet.stream import Place
 from edge.cache.fleet.unconfirmed import Sent, Unconfirmed
@@ -29,7 +29,6 @@ from edge.errors import FleetAway
 
 ASK_MIN_S, ASK_MAX_S = 0.001, 0.02  # between looks at how far the others are
 APPLY_S = 5.0  # how long an own purge may take to come back from the stream and be carried out
-SILENT_S = 3.0  # a purge does not wait for a machine that was not heard of for so long
 MOST_UNSENT = 4096  # invalidations that wait; beyond, everything is distrusted everywhere
 
 

@@ -1,0 +1,29 @@
+"""Whether a backend is well, by the word of several machines that probe it.
+
+One rule: more than half of those that know decide. Where there is no such half (two machines that disagree, or nobody
+else's word) each machine believes its own probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from edge.balance.health import Health
+
+
+class Word(NamedTuple):
+    """What is to be believed, and how many say what; our own word is counted."""
+
+    health: Health
+    up: int
+    down: int
+
+
+def quorum(own: Health, others: Iterable[Health]) -> Word:
+    """The word on one backend. Who knows nothing is not counted."""
+    words = [own, *others]
+    up, down = words.count(Health.HEALTHY), words.count(Health.UNHEALTHY)
+    if up == down:
+        return Word(own, up, down)
+    return Word(Health.HEALTHY if up > down else Health.UNHEALTHY, up, down)
