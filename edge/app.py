@@ -249,6 +249,7 @@ def worker_limits(config: Config) -> WorkerLimits:
         max_ranges=limits.max_ranges,
         grace=limits.shutdown_grace,
         request_id=limits.request_id,
+        https_port=next((port for each in config.listen.https if (port := each.redirects_to) is not None), None),
         return_id=limits.return_request_id,
     )
 

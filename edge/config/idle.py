@@ -46,6 +46,11 @@ def idle_keys(config: Config) -> Iterator[Problem]:
         ahead = route.cache.prefetch if route.cache is not None else None
         if ahead is not None and not ahead.links and not ahead.next:
             yield from _idle(ahead, ("routes", at, "cache", "prefetch"), GATE, "links is false and next is empty")
+    for at, listener in enumerate(config.listen.https):
+        if not config.listen.http:
+            yield from _idle(listener, ("listen", "https", at), ("redirect_http",), "listen.http is empty")
+        elif listener.redirects_to is not None and any(each.redirects_to for each in config.listen.https[:at]):
+            yield Problem(("listen", "https", at, "redirect_http"), "has no effect: plain HTTP is sent to the first")
     yield from dead_rules(config)
     for path, shared in ((("cache", "shared"), config.cache.shared), (("fleet",), config.fleet)):
         if shared is not None and not parse_redis_url(shared.url).tls:

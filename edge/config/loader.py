@@ -71,10 +71,22 @@ class HttpsListener(Section):
         "require", "With client_ca: whether a client without a certificate has no handshake, or is served without"
     )
 
+    redirect_http: Annotated[int, Field(ge=1, le=65535)] | bool = entry(
+        False, "Answer requests on http with 308 to here; a number where clients see another port than address has"
+    )
+
+    @property
+    def redirects_to(self) -> int | None:
+        """The port that plain HTTP is sent to."""
+        asked = self.redirect_http
+        return (self.address.port if asked else None) if isinstance(asked, bool) else asked
+
     @model_validator(mode="after")
     def _asks(self) -> HttpsListener:
         if self.client_ca is None and "client_auth" in self.model_fields_set:
             raise ValueError("client_auth needs client_ca: the authorities of the certificates")
+        if self.redirects_to == 0:
+            raise ValueError("redirect_http needs a port to send to: address has none that is known")
         return self
 
 

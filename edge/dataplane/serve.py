@@ -24,6 +24,7 @@ from edge.dataplane.core.context import WorkerContext
 from edge.dataplane.core.downstream import Asking
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.core.route import Route
+from edge.dataplane.rules.answers import sent_to_https
 from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
@@ -79,6 +80,8 @@ def serve_fully(
         if route.match is not None:
             exchange.route = route = worker.router.choose(exchange)
             exchange.apart = route.apart
+        if worker.limits.https_port is not None and sent_to_https(exchange, worker.limits.https_port):
+            return
         if b"%" in exchange.target:
             route.check_path(exchange.target)
         if not block.plain:

@@ -47,6 +47,8 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
     ):  # the same block, or another request of it: as `cache_key` does it
         key = downstream.key_start + target
     else:
+        if worker.limits.https_port is not None and downstream.scheme == b"http":
+            return False
         authority = host.removesuffix(b":80" if downstream.scheme == b"http" else b":443")
         downstream.key_host, downstream.key_start = host, b"%b://%b" % (downstream.scheme, authority)
         key = cache_key(downstream.scheme, authority, target, rules, block.fields)

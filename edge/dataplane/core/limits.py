@@ -28,4 +28,5 @@ class WorkerLimits:
     max_ranges: int = 5
     grace: float = 30.0
     request_id: str = "keep"  # a client's X-Request-Id: keep | trusted (from trusted proxies) | replace
+    https_port: int | None = None  # plain HTTP is sent there (308)
     return_id: bool = False  # each answer tells the client its request's id

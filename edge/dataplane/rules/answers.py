@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.template import Template
+from edge.errors import BadRequest
+from edge.http.forwarding import port_of
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
@@ -55,6 +57,31 @@ class Redirect:
         """For people."""
         location = self.location(asked)
         return "is there already: goes on" if location is None else f"{self._status} to {location.decode('latin-1')}"
+
+
+CHALLENGES = b"/.well-known/acme-challenge/"  # asked for over plain HTTP (RFC 8555 8.3)
+
+
+def https_location(asked: Asked, port: int) -> bytes | None:
+    """Where `redirect_http` sends a request; None where it may stay: it came by TLS, or is a challenge. Raises
+    BadRequest for one that names no host: it could be sent nowhere, and is not to be served."""
+    authority, target = asked.authority, asked.target
+    if asked.scheme != b"http" or target.startswith(CHALLENGES):
+        return None
+    if not authority:
+        raise BadRequest("no Host, which could be asked over HTTPS")
+    host = authority.removesuffix(b":" + port_of(authority)) if port_of(authority) else authority
+    return b"https://%b%b%b" % (host, b"" if port == 443 else b":%d" % port, b"/" if target == b"*" else target)
+
+
+def sent_to_https(exchange: Running, port: int) -> bool:
+    """Whether a request was answered with a 308; what the gateway asks itself is not."""
+    location = None if exchange.downstream.asked_by else https_location(exchange, port)
+    if location is None:
+        return False
+    exchange.reason = "redirect"
+    exchange.reply(308, b"Location: %b\r\n" % location, b"")
+    return True
 
 
 class Respond:

@@ -17,6 +17,7 @@ from edge.cache.key import key_of
 from edge.cache.policy import evaluate
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action, Reason, Verdict, word
+from edge.dataplane.rules.answers import https_location
 from edge.dataplane.rules.asked import Imagined
 from edge.dataplane.rules.shares import Split
 from edge.errors import BadRequest, ClientError
@@ -57,6 +58,9 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
         return {**found, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
     found["route"] = _route(route)
     rules = route.does.explain(asked)
+    port = worker.limits.https_port
+    if port is not None and (location := https_location(asked, port)) is not None:
+        rules.insert(0, {"rule": "redirect_http", "does": f"308 to {location.decode('latin-1')}"})
     if rules:
         found["rules"] = rules
     apart = route.apart

@@ -158,6 +158,9 @@ def _use_rest(worker: Serving, graph: Graph) -> None:
     if worker.geography is not None:
         graph.geography.levels, graph.geography.unknown = worker.geography.levels, worker.geography.unknown
     worker.geography = graph.geography
+    if graph.limits.https_port != worker.limits.https_port:
+        for downstream in worker.downstreams:
+            downstream.key_host = None  # whether a fast hit may answer is looked at when this is set
     worker.limits, worker.combined = graph.limits, graph.combined
     worker.quick = not graph.limits.return_id
     if graph.trusted != worker.trusted:
