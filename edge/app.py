@@ -89,17 +89,17 @@ def build(
 
         store.use_shared(shared_tier(config))
     lasting = Lasting(applications, places or geo_reader(config), heads(config))
-    made = graph(config, worker, lasting, Path(filename).parent)
+    made = graph(config, worker, lasting)
     made.tracing = tracing(config, worker)
     worker.use(made)
     return worker
 
 
-def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Graph:
+def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
     """What a worker serves by; nothing that serves already is touched. Raises ConfigError."""
     pools = pool_runtimes(config, worker.turns, lasting)
     nowhere = lasting.nowhere
-    tools = tools_of(config, worker, folder)
+    tools = tools_of(config, worker)
     routes = [route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes]
     for made, values in zip(routes, config.routes, strict=True):
         made.meter.count_by(config.metrics.bounds)
@@ -122,14 +122,14 @@ def graph(config: Config, worker: Worker, lasting: Lasting, folder: Path) -> Gra
     )
 
 
-def again(config: Config, before: Config, worker: Worker, lasting: Lasting, folder: Path) -> Graph:
+def again(config: Config, before: Config, worker: Worker, lasting: Lasting) -> Graph:
     """The graph of a reload; what `before` says in the same way is taken over. Raises ConfigError, OSError."""
     places, memo = lasting.places, lasting.memo
     if config.geoip != before.geoip:
         places = geo_reader(config)
     if config.limits != before.limits:
         memo = heads(config)
-    made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts, lasting.nowhere), folder)
+    made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts, lasting.nowhere))
     if config.log.access != before.log.access:
         made.log = AccessLog(config.log.access)
     traces = [(each.log.otlp, each.log.sample, each.log.sampled_by) for each in (config, before)]
@@ -298,7 +298,7 @@ def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
         raise ConfigError([f"route {values.name}: {error}"]) from None
 
 
-def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
+def tools_of(config: Config, worker: Worker) -> Tools:
     """What rules need of the world."""
 
     def share(name: str, size: int) -> mmap | None:
@@ -306,7 +306,7 @@ def tools_of(config: Config, worker: Worker, folder: Path) -> Tools:
         return None if alone else shared_memory(Path(config.state.path) / "limits", name, size)
 
     return Tools(
-        read=lambda path: (folder / path).read_bytes(),
+        read=lambda path: Path(path).read_bytes(),
         dial=service_link,
         forwarding=forwarding_lines,
         copy=send_copy,

@@ -20,6 +20,7 @@ that the gateway itself should not have let out fails the test.
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +32,8 @@ import orjson
 
 from edge.adapters.logs import AccessLog
 from edge.app import build, listen
-from edge.config.loader import load_text
+from edge.config.loader import load
+from edge.config.sources import Sources
 
 if TYPE_CHECKING:
     from aiohttp.client import _RequestContextManager, _WSRequestContextManager
@@ -113,9 +115,10 @@ async def gateway(
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-testing-")))
         file = place / "access.log"
         log = AccessLog(str(file))
-        found = load_text(config, FILENAME)
+        filename = str(Path(folder or ".") / FILENAME)
+        found = load(Sources(filename, config, environment=os.environ))
         found = found.model_copy(update={"log": found.log.model_copy(update={"format": "json"})})
-        worker = build(found, log, filename=str(Path(folder or ".") / FILENAME), disk=False, given=given)
+        worker = build(found, log, filename=filename, disk=False, given=given)
         edge = Gateway(worker, 0, log, file, await stack.enter_async_context(aiohttp.ClientSession()))
         worker.tell = lambda kind, facts: edge.events.append({**facts, "kind": kind})
         stack.push_async_callback(worker.close)

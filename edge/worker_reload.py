@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edge.adapters.listener_tls import ListenerTls
@@ -49,11 +48,10 @@ class WorkerReload:
     """One worker's. `take` gives the sockets of new listeners, which came before the frame that names them."""
 
     def __init__(
-        self, worker: Worker, config: Config, folder: Path, take: Callable[[int], list[socket.socket]] | None = None
+        self, worker: Worker, config: Config, take: Callable[[int], list[socket.socket]] | None = None
     ) -> None:
         self._worker = worker
         self._config = config
-        self._folder = folder  # of the configuration file
         self._take = take
         self._next: Next | None = None
         self._swapped: Next | None = None
@@ -76,7 +74,7 @@ class WorkerReload:
         config = unpack(packed)
         return (
             config,
-            again(config, self._config, self._worker, self._worker.lasting, self._folder),
+            again(config, self._config, self._worker, self._worker.lasting),
             listeners_tls(config),
         )
 

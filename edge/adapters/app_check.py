@@ -24,8 +24,7 @@ APP, HOOK = "app", "hook"
 
 def folders(python_path: Iterable[str], filename: str) -> list[str]:
     """Where the applications of this file are looked for: its own folder, then `python_path`."""
-    base = Path(filename).resolve().parent
-    return [str(base), *(str(base / each) for each in python_path)]
+    return [str(Path(filename).resolve().parent), *(str(Path(each).resolve()) for each in python_path)]
 
 
 class Tried(NamedTuple):

@@ -22,10 +22,12 @@ from urllib.parse import urlencode
 import click
 import orjson
 
+from edge.adapters.config_files import sources_of, why_unread
 from edge.cli.text import safe as safe  # for commands, which have the rest from here
 from edge.cli.way import Way
 from edge.config.loader import Admin as AdminTable
-from edge.config.loader import load_text
+from edge.config.loader import load
+from edge.config.paths import folder_of
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:  # rich is not cheap, and a gateway that starts shows no table
@@ -208,26 +210,24 @@ def _way(address: str, pin: str | None) -> Way:
 def _from_config(path: Path) -> AdminTable:
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Failed(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"{path}: {why_unread(error)}") from None
     try:
-        admin = load_text(text, str(path)).admin
+        admin = load(sources_of(path, text)).admin
     except ConfigError as error:
-        found = _admin_table(text)
+        found = _admin_table(text, str(path))
         if found is None:
             raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
         admin = found
     return admin
 
 
-def _admin_table(text: str) -> AdminTable | None:
+def _admin_table(text: str, filename: str) -> AdminTable | None:
     """`[admin]` of a file that has mistakes elsewhere: the gateway that runs is not to be out of reach for them."""
     found = _ADMIN_TABLE.search(text)
     try:
         raw = {} if found is None else tomllib.loads(found[0])
-        return AdminTable.model_validate(raw.get("admin", {}))
+        return AdminTable.model_validate(raw.get("admin", {}), context={"folder": folder_of(filename)})
     except ValueError:
         return None
 

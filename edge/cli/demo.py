@@ -128,6 +128,7 @@ def demo_toml(ports: dict[str, list[int]], directory: Path) -> str:
         for region, found in ports.items()
         for port in found
     )
+    directory = directory.resolve()
     return f"""# Written by `edge demo`.
 [listen]
 http = ["{HTTP}"]

@@ -22,8 +22,10 @@ from typing import Any
 import click
 import orjson
 
+from edge.adapters.config_files import sources_of, why_unread
 from edge.cli.client import Failed, safe
-from edge.config.loader import load_text
+from edge.config.loader import load
+from edge.config.sources import Sources
 
 LOOK_S = 0.25
 SETTLE_S = 0.1  # editors write a file in several steps
@@ -109,7 +111,7 @@ class Session:
         """A worker with the code as it is now; the one before it serves until this one does."""
         self._seen = _stamps(self._files)
         if self._config is not None:
-            self._asked["text"] = self._config.read_text(encoding="utf-8")
+            self._asked |= told(sources_of(self._config))
         child = Child(self._asked)
         ready = child.ready()
         self._files = sorted({*self._own, *child.files, *(self._files if not ready else ())})
@@ -178,14 +180,20 @@ def wanted(target: str, config: Path | None, listen: str | None) -> tuple[Path, 
         config = beside
     if config is None:
         name, place = json.dumps(f"{app.stem}:{attribute}"), json.dumps(listen or LISTEN)
-        text, filename, listen = CONFIGURATION.format(listen=place, app=name), str(beside), None
+        sources, listen = Sources(str(beside), CONFIGURATION.format(listen=place, app=name)), None
     else:
+        config = config.resolve()
         try:
-            text, filename = config.read_text(encoding="utf-8"), str(config.resolve())
-        except (OSError, ValueError) as error:
-            raise Failed(f"{config}: {getattr(error, 'strerror', None) or error}") from None
-    load_text(text, filename)
-    return app, config, {"text": text, "filename": filename, "listen": listen, "folder": str(app.parent)}
+            sources = sources_of(config)
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failed(f"{config}: {why_unread(error)}") from None
+    load(sources)
+    return app, config, {**told(sources), "listen": listen, "folder": str(app.parent)}
+
+
+def told(sources: Sources) -> dict[str, Any]:
+    """A configuration for the worker, which has the same environment."""
+    return {"text": sources.text, "files": dict(sources.files), "filename": sources.filename}
 
 
 @click.command()

@@ -24,7 +24,8 @@ from edge.adapters.app_check import folders
 from edge.app import build, listen
 from edge.applications import named
 from edge.cli.client import safe
-from edge.config.loader import Config, load_text
+from edge.config.loader import Config, load
+from edge.config.sources import Sources
 from edge.config.types import parse_address
 from edge.errors import ConfigError
 
@@ -119,7 +120,7 @@ def tell(**facts: Any) -> None:
 
 def configuration(asked: dict[str, Any]) -> Config:
     """What is served: as the file says, but that it listens where it is told. Raises ConfigError."""
-    config = load_text(asked["text"], asked["filename"])
+    config = load(Sources(asked["filename"], asked["text"], asked["files"], os.environ))
     if asked["listen"] is None:
         return config
     try:

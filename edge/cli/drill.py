@@ -9,7 +9,6 @@ import fcntl
 import http.client
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -20,13 +19,15 @@ from urllib.parse import quote
 
 import orjson
 
+from edge.adapters.config_files import sources_of
 from edge.adapters.disk_export import DiskWarm
 from edge.adapters.repository_directory import DirectoryRepository
 from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState, base_of
 from edge.cache.record import Damaged, decode
 from edge.cli.second import contained, running, spare_ports
-from edge.cli.state import LocalState, accepted
+from edge.cli.state import RESTORED, LocalState, accepted
 from edge.config.snapshots import Snapshots
+from edge.config.sources import put_together
 from edge.config.writing import toml_of
 from edge.control.recovered import JOURNAL_FILE, first_change_after
 from edge.control.recovery import golden_of
@@ -90,7 +91,8 @@ class LocalLab:
         http_port, admin_port = spare_ports(2)
         (place / "admin.token").write_text(TOKEN, encoding="ascii")
         path = place / "drill.toml"
-        raw = contained(tomllib.loads(text), restored.state, place, (http_port, admin_port))
+        sources = sources_of(restored.state / RESTORED / restored.rebuilt.config_name)
+        raw = contained(put_together(sources).raw, restored.state, place, (http_port, admin_port))
         path.write_text(toml_of(raw), encoding="utf-8")
         with running(path, place, admin_port) as check:
             gateway = RunningGateway(http_port, admin_port)

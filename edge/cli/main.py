@@ -18,8 +18,10 @@ from uvloop._version import __version__ as uvloop_version
 
 from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
+from edge.adapters.config_files import sources_of, why_unread
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
-from edge.config.loader import Config, config_hash, describe, load_text
+from edge.config.loader import Config, config_hash, describe, load
+from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError
 
 if TYPE_CHECKING:
@@ -95,23 +97,21 @@ def main() -> None:
     """StreamGate Edge: reverse proxy, CDN cache, load balancer, regions that fail over."""
 
 
-def read_config(path: Path) -> tuple[Config, str]:
-    """The configuration and its text. Raises ConfigError; Failed when there is no such file."""
+def read_config(path: Path) -> tuple[Config, Sources]:
+    """The configuration and its texts. Raises ConfigError; Failed when there is no such file."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            raise Failed(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-        raise Failed(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    return load_text(text, str(path)), text
+        sources = sources_of(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"{path}: {why_unread(error)}") from None
+    return load(sources), sources
 
 
-def looked_at(config: Config, text: str, path: Path, strict: bool = False) -> list[str]:
+def looked_at(config: Config, sources: Sources, strict: bool = False) -> list[str]:
     """Warnings about a checked configuration on this machine. Raises ConfigError: what cannot work here, and with
     `strict` the warnings too."""
     from edge.control.preflight import preflight  # not needed, and not cheap, for other commands
 
-    found = preflight(config, text, str(path))
+    found = preflight(config, sources)
     if found.errors or (strict and found.warnings):
         raise ConfigError([*found.errors, *(found.warnings if strict else [])])
     return found.warnings
@@ -142,7 +142,7 @@ def run(path: Path) -> None:
 
 
 def _run(path: Path, successor: Successor | None) -> None:
-    config, text = read_config(path)
+    config, sources = read_config(path)
     found = uvloop_version
     if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
         raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
@@ -153,10 +153,10 @@ def _run(path: Path, successor: Successor | None) -> None:
         from edge.control.gateway import run_gateway  # reading these takes as long as a worker takes to come up
         from edge.control.opening import Settings
 
-        for line in looked_at(config, text, path):
+        for line in looked_at(config, sources):
             click.echo(safe(f"edge: {line}"), err=True)
         with quiet_stderr():
-            code = uvloop.run(run_gateway(Settings(config, text, str(path), successor, early=early)))
+            code = uvloop.run(run_gateway(Settings(config, sources, successor, early=early)))
     finally:
         end_early(early)
     sys.exit(code)
@@ -177,15 +177,15 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
             console().print(table("", ["key", "type", "default", "help"], [list(key.values()) for key in found]))
         return
     try:
-        config, text = read_config(path)
-        notes = looked_at(config, text, path, strict)
+        config, sources = read_config(path)
+        notes = looked_at(config, sources, strict)
     except ConfigError as error:
         if as_json:
             say({"ok": False, "problems": error.problems})
             sys.exit(1)
         raise
     if as_json:
-        say({"ok": True, "problems": [], "warnings": notes, "hash": config_hash(text)})
+        say({"ok": True, "problems": [], "warnings": notes, "hash": config_hash(sources.text, sources.files)})
         return
     for line in notes:
         click.echo(safe(f"{line} (warning)"), err=True)
@@ -210,8 +210,8 @@ def demo_command(directory: Path) -> None:
         origins.start()
         path = directory / "demo.toml"
         path.write_text(demo.demo_toml(origins.ports, directory), encoding="utf-8")
-        config, text = read_config(path)
-        settings = Settings(config, text, str(path), on_ready=lambda: click.echo(demo.greeting(path)))
+        config, sources = read_config(path)
+        settings = Settings(config, sources, on_ready=lambda: click.echo(demo.greeting(path)))
         with quiet_stderr():
             code = uvloop.run(run_gateway(settings))
     except RuntimeError as error:

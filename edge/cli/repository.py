@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 
 import click
 
+from edge.adapters.config_files import sources_of, why_unread
 from edge.cli.client import DEFAULT_CONFIG, Failed, size
 from edge.cli.recovery import Where, open_work
-from edge.config.loader import Config, load_text
+from edge.config.loader import Config, load
+from edge.config.paths import below, folder_of
 from edge.errors import ConfigError
 from edge.recovery.points import Point, closure
 from edge.sidecar.take import Work
@@ -95,7 +97,7 @@ def _asked(
     try:
         config = _config(file) if file.is_file() else None
     except Failed:
-        where, state = salvaged(file.read_text(encoding="utf-8", errors="replace"))
+        where, state = salvaged(file.read_text(encoding="utf-8", errors="replace"), folder_of(str(file)))
         if given is None and where is None:
             raise
         return Asked(file, given or where or Where(""), None, admin, token_file, state)
@@ -113,7 +115,7 @@ def _asked(
     return Asked(file, where, config, admin, token_file)
 
 
-def salvaged(text: str) -> tuple[Where | None, Path | None]:
+def salvaged(text: str, folder: str = "") -> tuple[Where | None, Path | None]:
     """Repository and state directory of a file that cannot be used: what would mend it must be found all the same."""
     section, found = "", dict[str, str]()
     for line in text.splitlines():
@@ -122,9 +124,11 @@ def salvaged(text: str) -> tuple[Where | None, Path | None]:
         elif pair := _PAIR.match(line):
             found[f"{section}.{pair[1]}" if section else pair[1]] = pair[2]
     repository = found.get("snapshots.repository")
-    keys = (found.get(f"snapshots.{name}") for name in ("endpoint", "region", "encryption_key_file"))
-    where = None if repository is None else Where(repository, *keys)
-    return where, Path(found.get("state.path", "var"))
+    if repository is not None and repository.startswith("file:"):
+        repository = f"file:{below(folder, repository.removeprefix('file:').removeprefix('//'))}"
+    endpoint, region, key = (found.get(f"snapshots.{name}") for name in ("endpoint", "region", "encryption_key_file"))
+    where = None if repository is None else Where(repository, endpoint, region, key and below(folder, key))
+    return where, Path(below(folder, found.get("state.path", "var")))
 
 
 def checked_config(asked: Asked) -> Config:
@@ -134,9 +138,9 @@ def checked_config(asked: Asked) -> Config:
 
 def _config(path: Path) -> Config:
     try:
-        return load_text(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise Failed(f"{path}: {error.strerror}") from None
+        return load(sources_of(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"{path}: {why_unread(error)}") from None
     except ConfigError as error:
         raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
 

@@ -25,6 +25,7 @@ from edge.cli.repository import Asked, checked_config, named, own_state, reposit
 from edge.cli.state import LocalState, accepted, newest_config
 from edge.cli.way import Way
 from edge.control.recovered import JOURNAL_FILE, Snapshot
+from edge.control.written_back import put_included
 from edge.errors import ConfigError, RunbookFailed
 from edge.recovery.points import Point, PointKind, is_sound
 from edge.recovery.runbook import Check, Deed, Runbook, Step, filled, read_runbook
@@ -194,8 +195,9 @@ class LocalHands:
 
     def _restore_config(self, point: str) -> str:
         """The newest accepted configuration takes the file's place; the file is kept beside it."""
-        text, source = self._last_config(point)
+        (text, included), source = self._last_config(point)
         path = self._asked.path
+        put_included(included, path.parent)
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
             return f"the file is that of {source} already"
         kept = ""
@@ -212,13 +214,14 @@ class LocalHands:
         self._asked = replace(self._asked, config=None)  # whoever needs it reads the file as it is now
         return f"{path} is that of {source}{kept}"
 
-    def _last_config(self, point: str) -> tuple[str, str]:
-        """A text and where it is from: the journal of the state directory, else a point."""
+    def _last_config(self, point: str) -> tuple[tuple[str, dict[str, str]], str]:
+        """A text with those that it includes, and where it is from: the state directory's journal, else a point."""
         state = self._asked.state
         if not point and state is not None and (state / JOURNAL_FILE).exists():
             found = Snapshot(state / JOURNAL_FILE)
-            if found.texts:
-                return found.texts[0], f"the journal in {state}"
+            kept, included = newest_config(found.table, lambda entry: found.bodies[entry.blob])
+            if kept is not None:
+                return (kept, included), f"the journal in {state}"
         work = self._asked.work()
         points = work.vault.points()
         name = chosen(points, named(points, point).id if point else None, None).id
@@ -227,10 +230,10 @@ class LocalHands:
         def read(entry: Entry) -> bytes:
             return work.vault.body(entry.blob, places[entry.blob])
 
-        text, _ = newest_config(held, read)
+        text, included = newest_config(held, read)
         if text is None:
             raise RunbookFailed(f"point {name} holds no configuration")
-        return text, f"point {name}"
+        return (text, included), f"point {name}"
 
     def _choose(self, step: Step) -> Callable[[dict[str, Point]], Point]:
         point = str(step.values.get("point", ""))

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge.config.paths import Included, below
 from edge.config.types import parse_backend_url
 from edge.errors import DrillFailed
 
@@ -82,7 +83,8 @@ def _route(route: Mapping[str, Any], state: Path) -> dict[str, Any]:
 
 def _restored(state: Path, path: str) -> str | None:
     """Where a file that the configuration names was restored to; None where the point has it not."""
-    found = state / "restored" / Path(path).relative_to(Path(path).anchor)
+    seen = Path(below(path.folder, path) if isinstance(path, Included) else path)
+    found = state / "restored" / seen.relative_to(seen.anchor)
     return str(found) if found.is_file() else None
 
 

@@ -26,8 +26,9 @@ import uvloop
 
 from edge.adapters.disk_awaited import listen_awaited
 from edge.cli.jobs import LocalJobs
-from edge.config.loader import load_text
+from edge.config.loader import load
 from edge.config.snapshots import Snapshots
+from edge.config.sources import Sources
 from edge.control.link import Link, LinkLost, Refused, connect
 from edge.errors import EdgeError, RecoveryError
 from edge.frames import Frame, Kind, ack
@@ -49,7 +50,7 @@ async def run_sidecar(fd: int) -> int:
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     link = await connect(socket.socket(fileno=fd), frames.put_nowait)
     first = await asyncio.wait_for(frames.get(), FIRST_FRAME_S)
-    sidecar = Sidecar(link, first.body["text"], first.body["filename"])
+    sidecar = Sidecar(link, given(first.body))
     link.on_frame = sidecar.on_frame
     while not frames.empty():
         sidecar.on_frame(frames.get_nowait())
@@ -63,15 +64,20 @@ async def run_sidecar(fd: int) -> int:
     os._exit(0)
 
 
+def given(body: Mapping[str, Any]) -> Sources:
+    """The configuration of a frame; the environment is this process's own."""
+    return Sources(body["filename"], body["text"], body["files"], os.environ)
+
+
 class Sidecar:
     """The process's side of an agent."""
 
-    def __init__(self, link: Link, text: str, filename: str) -> None:
-        config = load_text(text, filename)
+    def __init__(self, link: Link, sources: Sources) -> None:
+        config = load(sources)
         assert config.snapshots is not None
         self._link = link
         self._config = config
-        self._jobs = LocalJobs(config, filename)
+        self._jobs = LocalJobs(config, sources.filename)
         self.agent = Agent(self._jobs, timetable(config.snapshots), self._gather, self._tell, self._publish)
         self._work: set[asyncio.Task[None]] = set()
 
@@ -119,7 +125,7 @@ class Sidecar:
     def on_frame(self, frame: Frame) -> None:
         """What the supervisor asks; or another configuration, with the same schedule and repository."""
         if frame.kind is Kind.CONFIG:
-            self._jobs.renew(load_text(frame.body["text"], frame.body["filename"]), frame.body["filename"])
+            self._jobs.renew(load(given(frame.body)), frame.body["filename"])
         if frame.kind is Kind.ASK:
             task = asyncio.create_task(self._answer(frame), name="asked")
             self._work.add(task)

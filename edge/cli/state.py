@@ -14,7 +14,9 @@ from typing import Annotated, Any, get_args, get_origin
 
 import orjson
 
-from edge.config.loader import Config, load_text
+from edge.adapters.config_files import sources_of
+from edge.config.loader import Config, load
+from edge.config.paths import written
 from edge.config.types import Kind, Section
 from edge.control.journal import Journal
 from edge.control.preflight_snapshots import PASSWORD
@@ -76,16 +78,14 @@ class LocalState:
 
     def _add_files(self, found: Snapshot) -> Iterator[str]:
         assert self._config is not None
-        home = Path(self._filename).parent  # what routes name stands beside the configuration, the rest where it runs
         for key, path in named_files(self._config):
             if key in NEVER or key in OUTPUTS or URL.match(path):
                 continue
-            place = next((each for each in (Path(path), home / path) if each.exists()), Path(path))
             if not self._encrypted and _SECRET.search(key):
                 yield f"{key}: {path} is a secret, and the repository is not encrypted"
                 continue
             try:
-                data = place.read_bytes()
+                data = Path(path).read_bytes()
             except FileNotFoundError:
                 continue  # it is not needed now (a default's), or `edge check` names it
             except OSError as error:
@@ -94,7 +94,7 @@ class LocalState:
             if len(data) > MAX_FILE_BYTES:
                 yield f"{key}: {path} has more than {MAX_FILE_BYTES} bytes"
                 continue
-            found.add(f"{FILES}{path}", data)
+            found.add(f"{FILES}{written(path)}", data)
 
     def rebuild(
         self, point: Point, table: Table, body: Callable[[Entry], bytes], folder: Path, survivor: Path | None
@@ -142,7 +142,7 @@ def accepted(folder: Path, rebuilt: Rebuilt) -> list[str]:
     if rebuilt.config is None:
         return ["the point holds no configuration: the gateway was not started once before it was taken"]
     try:
-        load_text(rebuilt.config, str(folder / RESTORED / rebuilt.config_name))
+        load(sources_of(folder / RESTORED / rebuilt.config_name))
     except ConfigError as error:
         return error.problems
     return []

@@ -14,7 +14,6 @@ import resource
 import signal
 import socket
 import sys
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -83,7 +82,7 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
 
     sockets = dict(zip(body["listeners"], take(len(body["listeners"])), strict=True))
     worker = build(config, filename=body["filename"], disk=body.get("disk", True))
-    agent = Agent(worker, link.send, ended, WorkerReload(worker, config, Path(body["filename"]).parent, take))
+    agent = Agent(worker, link.send, ended, WorkerReload(worker, config, take))
     agent.begin(body)
     addresses = await listen(worker, config, sockets)
     agent.start()

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated
 
-from pydantic import PlainValidator, model_validator
+from pydantic import PlainValidator, ValidationInfo, model_validator
 
 from edge.config.names import OneCookie
+from edge.config.paths import FilePath, placed
 from edge.config.rule_values import RequestField
 from edge.config.types import (
     Duration,
-    FilePath,
     Kind,
     Many,
     Section,
@@ -54,14 +54,14 @@ def parse_service(value: object) -> ServiceUrl:
     return ServiceUrl(found[1], *place, found[3] or "/")
 
 
-def parse_jwks(value: object) -> str:
+def parse_jwks(value: object, info: ValidationInfo) -> str:
     """A URL, or a file."""
     if isinstance(value, str) and "://" in value:
         parse_service(value)
         return value
     if not isinstance(value, str) or re.fullmatch(r"[^\x00-\x1f\x7f]+", value) is None:
         raise ValueError(f'must be a URL such as "https://login.example.com/jwks.json" or a file, got {shown(value)}')
-    return value
+    return placed(value, value, info)
 
 
 Service = Annotated[ServiceUrl, PlainValidator(parse_service), Kind("URL")]

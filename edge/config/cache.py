@@ -14,10 +14,10 @@ from pydantic import BeforeValidator, PlainValidator, field_validator
 
 from edge.config.fleet import SharedTier
 from edge.config.names import Argument, CookieName, HeaderName, NumberedPath, PathPrefix
+from edge.config.paths import FilePath
 from edge.config.types import (
     AtLeastOne,
     Duration,
-    FilePath,
     Kind,
     Many,
     Percent,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from edge.config.positions import Path, Problem, nearest
+from edge.config.positions import OTHER, Path, Problem, nearest
 from edge.config.routing import DEFAULT_REGION, parse_route_host
 from edge.config.types import parse_address, parse_backend_url, shown
 
@@ -125,26 +125,26 @@ def _fences(raw: Table) -> Iterator[Problem]:
 
 def _duplicates(raw: Table) -> Iterator[Problem]:
     """Two things that claim one place or one name."""
-    yield from _twice(_route_places(raw), "host and path are those of {first}")
+    yield from _twice(_route_places(raw), f"host and path are those of {OTHER}")
     named = ((("routes", at, "name"), route.get("name")) for at, route in _tables(raw.get("routes")))
-    yield from _twice(named, "is the name of {first} too")
+    yield from _twice(named, f"is the name of {OTHER} too")
     tokens = list(_tables(table(raw, "admin").get("tokens")))
     for key in ("name", "file"):
         yield from _twice(
-            ((("admin", "tokens", at, key), each.get(key)) for at, each in tokens), f"is the {key} of {{first}} too"
+            ((("admin", "tokens", at, key), each.get(key)) for at, each in tokens), f"is the {key} of {OTHER} too"
         )
     for pool in table(raw, "pools"):
         own = [(path, backend) for path, owner, backend in _backends(raw) if owner == pool]
         urls = [((*path, "url"), _parsed(parse_backend_url, backend.get("url"))) for path, backend in own]
-        same = list(_twice(urls, "is the url of {first} too"))
+        same = list(_twice(urls, f"is the url of {OTHER} too"))
         yield from same
         ids = [
             ((*path, "id"), backend.get("id", getattr(url[1], "authority", None)))
             for (path, backend), url in zip(own, urls, strict=True)
         ]
         again = {problem.path[:-1] for problem in same}
-        yield from (found for found in _twice(ids, "is the id of {first} too") if found.path[:-1] not in again)
-    yield from _twice(_addresses(raw), "is the address of {first} too")
+        yield from (found for found in _twice(ids, f"is the id of {OTHER} too") if found.path[:-1] not in again)
+    yield from _twice(_addresses(raw), f"is the address of {OTHER} too")
 
 
 def _twice(entries: Iterable[tuple[Path, Any]], message: str) -> Iterator[Problem]:
@@ -155,13 +155,7 @@ def _twice(entries: Iterable[tuple[Path, Any]], message: str) -> Iterator[Proble
             continue
         first = seen.setdefault(repr(value), path)
         if first is not path:
-            yield Problem(path, message.format(first=_owner(first)))
-
-
-def _owner(path: Path) -> str:
-    """`routes[0]`, `backends[1]`, `http[0]`: the nearest list element above a key."""
-    at = max((index for index, part in enumerate(path) if isinstance(part, int)), default=0)
-    return f"{path[at - 1]}[{path[at]}]" if at else ".".join(map(str, path))
+            yield Problem(path, message, first)
 
 
 def _parsed(parse: Callable[[object], object], value: object) -> object:

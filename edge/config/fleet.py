@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import PlainValidator
 
+from edge.config.paths import FilePath
 from edge.config.redis_url import EXAMPLES, parse_redis_url
-from edge.config.types import AtLeastOne, FilePath, Kind, Many, PositiveSize, Section, Text, Timeout, entry
+from edge.config.types import AtLeastOne, Kind, Many, PositiveSize, Section, Text, Timeout, entry
 
 
 def parse_url(value: object) -> str:

@@ -7,7 +7,7 @@ the files that it names exist is for the caller to see.
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
@@ -20,15 +20,16 @@ from edge.config.http2 import Http2
 from edge.config.keys import Key, keys_of, problems_of
 from edge.config.log import Log
 from edge.config.metrics import Metrics
-from edge.config.positions import Problem, lines, scan, syntax_lines
+from edge.config.paths import FilePath
+from edge.config.positions import Problem
 from edge.config.routing import Pool, Region, Retry, Route, Timeouts
 from edge.config.snapshots import Snapshots
+from edge.config.sources import Sources, put_together
 from edge.config.types import (
     AtLeastOne,
     Cidr,
     Count,
     Duration,
-    FilePath,
     HostName,
     ListenAddress,
     Many,
@@ -36,6 +37,7 @@ from edge.config.types import (
     PositiveSize,
     Section,
     Size,
+    Text,
     Timeout,
     Workers,
     entry,
@@ -212,6 +214,7 @@ class GeoIP(Section):
 class Config(Section):
     """A whole file, checked."""
 
+    include: Many[Text] = entry([], "Further files, whose tables are added: names or patterns, as seen from this file")
     python_path: Many[FilePath] = entry([], "Folders to import applications from, after the file's own")
     listen: Listen = entry(..., "Where clients connect")
     limits: Limits = entry({}, "Bounds on everything that comes from outside")
@@ -242,22 +245,27 @@ def fleet_of(config: Config) -> Fleet | None:
     return config.fleet
 
 
+NO_FILES: Mapping[str, str] = {}
+
+
 def load_text(text: str, filename: str) -> Config:
-    """The configuration of a TOML text. Raises ConfigError with a line for every problem, in the text's order."""
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(syntax_lines(filename, text, said)) from None
+    """The configuration of one text alone: see `load`."""
+    return load(Sources(filename, text))
+
+
+def load(sources: Sources) -> Config:
+    """The configuration that is written there. Raises ConfigError with a line for each problem, in their order."""
+    whole = put_together(sources)
+    context = {"folder": whole.folder}
     problems: list[Problem] = []
     try:
-        Config.model_validate(raw)
+        Config.model_validate(whole.raw, context=context)
     except ValidationError as error:
         problems += problems_of(error, Config)
-    problems += cross_problems(raw)
+    problems += cross_problems(whole.raw)
     if problems:
-        raise ConfigError(lines(filename, scan(text), problems))
-    return Config.model_validate(inherited(raw))
+        raise ConfigError(whole.lines(problems))
+    return Config.model_validate(inherited(whole.raw), context=context)
 
 
 def inherited(raw: dict[str, Any]) -> dict[str, Any]:
@@ -299,9 +307,12 @@ def prefilled(raw: Any, **elsewhere: Any) -> Any:
     return {**{name: value for name, value in elsewhere.items() if value is not None}, **raw}
 
 
-def config_hash(text: str) -> str:
-    """SHA-256 of a file's text, hex: tells whether two revisions are the same."""
-    return sha256(text.encode()).hexdigest()
+def config_hash(text: str, files: Mapping[str, str] = NO_FILES) -> str:
+    """SHA-256 of a file's text and of those that it includes, hex: tells whether two revisions are the same."""
+    found = sha256(text.encode())
+    for name, included in sorted(files.items()):
+        found.update(f"\0{name}\0{included}".encode())
+    return found.hexdigest()
 
 
 def describe() -> list[Key]:

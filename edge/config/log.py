@@ -8,10 +8,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, ValidationInfo
 
 from edge.config.auth import parse_service
-from edge.config.types import FilePath, Kind, Percent, Section, entry, shown
+from edge.config.paths import parse_path
+from edge.config.types import Kind, Percent, Section, entry, shown
 
 TRACES = "/v1/traces"  # where a collector takes them (OTLP/HTTP)
 
@@ -28,10 +29,17 @@ def parse_collector(value: object) -> str:
     return f"{found.scheme}://{found.authority}{path if path.endswith(TRACES) else path + TRACES}"
 
 
+def parse_target(value: object, info: ValidationInfo) -> str:
+    """A file, or one of two words."""
+    return value if value in ("stdout", "off") else parse_path(value, info)
+
+
 class Log(Section):
     """`[log]`."""
 
-    access: FilePath = entry("var/log/access.jsonl", 'Where the access log goes: a file, "stdout" or "off"')
+    access: Annotated[str, PlainValidator(parse_target), Kind("path")] = entry(
+        "var/log/access.jsonl", 'Where the access log goes: a file, "stdout" or "off"'
+    )
     format: Literal["json", "combined"] = entry("json", "JSON lines, or the combined format of web servers")
     level: Literal["debug", "info", "warning", "error"] = entry("info", "Least severe of the messages on stderr")
     otlp: Annotated[str, PlainValidator(parse_collector), Kind("URL")] | None = entry(

@@ -1,4 +1,4 @@
-"""Where each key of a TOML text stands, and how a problem becomes a line `file:line:column key: what is wrong`.
+"""Where each key of a TOML text stands, for lines such as `file:line:column key: what is wrong`.
 
 `tomllib` decides what a text means and keeps no positions. The scanner below walks the same text a second time and
 only records where keys begin. It never refuses: on a text that `tomllib` does not take it stops or skips, so that
@@ -40,10 +40,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one key."""
+    """What is wrong with one key. `OTHER` in the message stands for what is at `other`."""
 
     path: Path
     message: str
+    other: Path = ()
+
+
+OTHER = "{other}"
 
 
 class Positions:
@@ -245,13 +249,10 @@ def dotted(path: Path) -> str:
     return out
 
 
-def lines(filename: str, positions: Positions, problems: Iterable[Problem]) -> list[str]:
-    """Complete lines in the order of the text, each once."""
-    placed = {(positions.find(problem.path), dotted(problem.path), problem.message) for problem in problems}
-    return [
-        f"{filename}:{place.line}:{place.column} {name + ': ' if name else ''}{message}"
-        for place, name, message in sorted(placed)
-    ]
+def element(path: Path) -> str:
+    """`routes[0]`, `backends[1]`, `http[0]`: the nearest list element above a key."""
+    at = max((index for index, part in enumerate(path) if isinstance(part, int)), default=0)
+    return f"{path[at - 1]}[{path[at]}]" if at else ".".join(map(str, path))
 
 
 def syntax_lines(filename: str, text: str, error: str) -> list[str]:

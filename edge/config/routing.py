@@ -13,6 +13,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator, mod
 
 from edge.config.cache import CacheRules, Switch, matching
 from edge.config.names import HashOn, Method, PathPrefix, ProbeTarget
+from edge.config.paths import FilePath
 from edge.config.rule_values import ProbeField
 from edge.config.rules import RouteRules
 from edge.config.types import (
@@ -23,7 +24,6 @@ from edge.config.types import (
     Cidr,
     Count,
     Duration,
-    FilePath,
     Kind,
     Many,
     Name,

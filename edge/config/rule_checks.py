@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from edge.config.positions import Problem
+from edge.config.positions import OTHER, Problem
 from edge.config.routing import Route
 from edge.config.rules import Match
 
@@ -29,7 +29,8 @@ def dead_rules(config: Config) -> Iterator[Problem]:
         for number, (at, route) in enumerate(guarded):
             for first, before in guarded[:number]:
                 if _covers(before, route):
-                    yield Problem(("routes", at), f"is never reached: whatever fits it fits routes[{first}] before it")
+                    said = f"is never reached: whatever fits it fits {OTHER} before it"
+                    yield Problem(("routes", at), said, ("routes", first))
                     break
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from edge.config.auth import Auth
 from edge.config.cache import Switch
 from edge.config.names import Method, OneArgument, OneCookie, PathPrefix
+from edge.config.paths import FilePath
 from edge.config.rule_values import (
     COMPRESSED_TYPES,
     GROUP,
@@ -39,7 +40,6 @@ from edge.config.types import (
     AtLeastOne,
     Cidr,
     Count,
-    FilePath,
     Many,
     Name,
     Percent,

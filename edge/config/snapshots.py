@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, PlainValidator, field_validator
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
 from edge.config.cache import matching
+from edge.config.paths import FilePath, placed
 from edge.config.schedule import When
-from edge.config.types import Count, Duration, FilePath, Kind, Percent, Section, Size, Text, Timeout, entry, shown
+from edge.config.types import Count, Duration, Kind, Percent, Section, Size, Text, Timeout, entry, shown
 
 Endpoint = Annotated[
     str, PlainValidator(matching(r"https?://[^\s/?#@]+/?", "a URL such as https://s3.example.com")), Kind("URL")
@@ -21,6 +22,18 @@ Endpoint = Annotated[
 HttpUrl = Annotated[
     str, PlainValidator(matching(r"https?://[^\s@]+", "a URL such as https://hc.example.com/ping/1")), Kind("URL")
 ]
+
+
+_REPOSITORY = matching(
+    r"file:[^\x00-\x1f\x7f]+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s\x00-\x1f\x7f]*)?",
+    '"file:<directory>" or "s3://<bucket>/<prefix>"',
+)
+
+
+def parse_repository(value: object, info: ValidationInfo) -> str:
+    """A bucket, or a directory."""
+    kind, _, place = _REPOSITORY(value).partition(":")
+    return f"file:{placed(place.removeprefix('//'), value, info)}" if kind == "file" else f"{kind}:{place}"
 
 
 class Keep(Section):
@@ -48,16 +61,9 @@ DEFAULT_KEEP = {"last": 3, "hourly": 24, "daily": 7, "weekly": 4, "monthly": 6}
 class Snapshots(Section):
     """`[snapshots]`."""
 
-    repository: Annotated[
-        str,
-        PlainValidator(
-            matching(
-                r"file:[^\x00-\x1f\x7f]+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s\x00-\x1f\x7f]*)?",
-                '"file:<directory>" or "s3://<bucket>/<prefix>"',
-            )
-        ),
-        Kind("repository"),
-    ] = entry(..., 'Where recovery points go: "file:<directory>" or "s3://<bucket>/<prefix>"')
+    repository: Annotated[str, PlainValidator(parse_repository), Kind("repository")] = entry(
+        ..., 'Where recovery points go: "file:<directory>" or "s3://<bucket>/<prefix>"'
+    )
     endpoint: Endpoint | None = entry(None, "S3 endpoint, where it is not the provider's own")
     region: Text | None = entry(None, "S3 region")
     encryption_key_file: FilePath | None = entry(

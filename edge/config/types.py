@@ -304,7 +304,6 @@ AppName = Annotated[
     ),
     Kind("module:attribute"),
 ]
-FilePath = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a path")), Kind("path")]
 Text = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a text")), Kind("text")]
 Name = Annotated[
     str,

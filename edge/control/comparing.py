@@ -29,6 +29,7 @@ TAKEN: dict[str, frozenset[str] | None] = {
     "snapshots": None,
     "log": frozenset(("access", "format", "otlp", "sample", "sampled_by")),
     "metrics": None,
+    "include": None,
     "python_path": None,
 }
 _NAMES = {"routes": "name", "backends": "id", "tokens": "name"}

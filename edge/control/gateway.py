@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from edge.adapters.config_files import matching
 from edge.adapters.disk_awaited import awaits
 from edge.adapters.systemd import Manager
 from edge.adapters.tls import stamps
@@ -73,7 +74,7 @@ async def run_gateway(settings: Settings) -> int:
     listeners.add(opened)
     access = access_of(config)
     keeper = JournalStateStore.open(state)
-    running = Running(config, settings.text, settings.filename, time.time())
+    running = Running(config, settings.sources, time.time())
     roll = WorkerPidFile(state / WORKERS_FILE, orphans, settings.early)
     supervisor = Supervisor(running, keeper, roll.spawn, echo, listeners)
     for line in keeper.passed_over:
@@ -200,16 +201,22 @@ class Gateway:
 
     async def _watch(self) -> None:
         """Load the file again when it is another one than a moment ago and has been the same since then."""
-        file = self._supervisor.running.filename
-        seen = loaded = stamps(file)
+        seen = loaded = self._stamps()
         while True:
             await asyncio.sleep(WATCH_S)
-            before, seen = seen, stamps(file)
+            before, seen = seen, self._stamps()
             if not self._supervisor.running.config.admin.reload_on_change:
                 loaded = seen
-            elif seen == before and seen not in (loaded, (None,)):
+            elif seen == before and seen != loaded and seen[0] is not None:
                 loaded = seen
                 await self._reload("file changed")
+
+    def _stamps(self) -> tuple[object, ...]:
+        """What tells that the configuration was written anew: its file, and those that it includes."""
+        running = self._supervisor.running
+        folder = Path(running.filename).parent
+        included = matching(folder, running.config.include)
+        return (*stamps(running.filename), *included, *stamps(*(str(folder / name) for name in included)))
 
     async def _feed(self, every_s: float) -> None:
         while True:

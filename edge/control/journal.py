@@ -16,7 +16,6 @@ keeps a second process out. Calls block and belong to one thread, the supervisor
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 import orjson
 
+from edge.config.loader import config_hash
 from edge.control.journal_file import JournalError, damaged, explained, lock_file, make_file, open_file
 
 __all__ = ["AdminState", "AuditRecord", "Journal", "JournalError", "PurgeRecord", "Registration", "Revision"]
@@ -37,7 +37,7 @@ TRIMMED = ("revisions", "purges", "audit", "changes")  # logs that grow without 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted configuration; `hash` is the text's SHA-256, `at` epoch seconds. `files` are the texts that it
+    """An accepted configuration; `hash` is its texts' SHA-256, `at` epoch seconds. `files` are the texts that it
     includes, by name."""
 
     id: int
@@ -174,7 +174,7 @@ class Journal:
 
     def record_revision(self, text: str, files: dict[str, str] | None = None) -> int:
         """An accepted configuration's id; the newest one's if that has the same texts (a restart)."""
-        digest, included = hashlib.sha256(text.encode()).hexdigest(), _json(files or {})
+        digest, included = config_hash(text, files or {}), _json(files or {})
         newest = self._rows("SELECT id, hash, files FROM revisions ORDER BY id DESC LIMIT 1")
         if newest and newest[0][1:] == (digest, included):
             return int(newest[0][0])

@@ -24,6 +24,7 @@ from edge.adapters.systemd import Manager
 from edge.adapters.tls import renewing_context
 from edge.balance.health import Health
 from edge.config.loader import Config
+from edge.config.sources import Sources
 from edge.config.types import Address
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app, leave, start_admin
@@ -50,8 +51,7 @@ class Settings:
     """What `edge run` is given. `on_ready` is called once, when every worker listens."""
 
     config: Config
-    text: str
-    filename: str
+    sources: Sources
     successor: Successor | None = None  # a program before this one hands over
     on_ready: Callable[[], None] = field(default=lambda: None)
     early: list[EarlyWorker] = field(default_factory=list)  # workers whose processes run already

@@ -23,7 +23,8 @@ from edge.adapters.tls import client_context, unreadable
 from edge.config.idle import idle_keys
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
-from edge.config.positions import Problem, lines, scan
+from edge.config.positions import Problem
+from edge.config.sources import Sources, put_together
 from edge.config.types import shown
 from edge.control.early import worker_count
 from edge.control.preflight_fleet import fleet_findings
@@ -69,17 +70,18 @@ class _Found:
     path: KeyPath
     message: str
     fatal: bool = True
+    other: KeyPath = ()
 
 
-def preflight(config: Config, text: str, filename: str, machine: Machine | None = None) -> Findings:
+def preflight(config: Config, sources: Sources, machine: Machine | None = None) -> Findings:
     """What is wrong with a checked configuration here."""
-    applications, code = _applications(config, filename)
-    found = [*_findings(config, text, machine or Machine.here()), *applications]
-    found += [_Found(*each) for each in rule_findings(config, filename)]
-    positions = scan(text)
+    applications, code = _applications(config, sources.filename)
+    found = [*_findings(config, sources.texts, machine or Machine.here()), *applications]
+    found += [_Found(*each) for each in rule_findings(config)]
+    whole = put_together(sources)
 
     def told(fatal: bool) -> list[str]:
-        return lines(filename, positions, [Problem(each.path, each.message) for each in found if each.fatal is fatal])
+        return whole.lines(Problem(each.path, each.message, each.other) for each in found if each.fatal is fatal)
 
     return Findings(told(True), told(False), code)
 
@@ -93,7 +95,7 @@ def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
     yield from _exposure(config)
     yield from (_Found(*each) for each in snapshot_findings(config, text))
     yield from (_Found(*each) for each in fleet_findings(config))
-    yield from (_Found(each.path, each.message, fatal=False) for each in idle_keys(config))
+    yield from (_Found(each.path, each.message, False, each.other) for each in idle_keys(config))
 
 
 def _applications(config: Config, filename: str) -> tuple[list[_Found], str]:

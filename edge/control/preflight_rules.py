@@ -12,20 +12,19 @@ from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
 
 
-def rule_findings(config: Config, filename: str) -> Iterator[tuple[KeyPath, str, bool]]:
+def rule_findings(config: Config) -> Iterator[tuple[KeyPath, str, bool]]:
     """(key, what is wrong, whether the gateway cannot start) of each."""
-    folder = Path(filename).parent
     for at, route in enumerate(config.routes):
         if route.respond is not None and route.respond.file is not None:
-            yield from _unread(folder / route.respond.file, ("routes", at, "respond", "file"))
+            yield from _unread(Path(route.respond.file), ("routes", at, "respond", "file"))
         for statuses, path in route.error_pages.items():
-            for key, why, _ in _unread(folder / path, ("routes", at, "error_pages", statuses)):
+            for key, why, _ in _unread(Path(path), ("routes", at, "error_pages", statuses)):
                 yield key, f"{why}: errors are answered plainly", False
         auth = route.auth
         if auth is not None and auth.basic is not None:
-            yield from _unread(folder / auth.basic, ("routes", at, "auth", "basic"), passwords)
+            yield from _unread(Path(auth.basic), ("routes", at, "auth", "basic"), passwords)
         if auth is not None and auth.jwt is not None and "://" not in auth.jwt.jwks:
-            yield from _unread(folder / auth.jwt.jwks, ("routes", at, "auth", "jwt", "jwks"), key_set)
+            yield from _unread(Path(auth.jwt.jwks), ("routes", at, "auth", "jwt", "jwks"), key_set)
 
 
 def passwords(text: str, name: str) -> None:

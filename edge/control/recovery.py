@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -126,7 +127,7 @@ class Recovery:
 
     def _config_frame(self) -> Frame:
         running = self._supervisor.running
-        return Frame(Kind.CONFIG, {"text": running.text, "filename": running.filename})
+        return Frame(Kind.CONFIG, asdict(replace(running.sources, environment={})))
 
     def _frame(self, frame: Frame) -> None:
         if frame.kind is Kind.EVENT:

@@ -14,15 +14,18 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edge.config.loader import Config, load_text
+from edge.adapters.config_files import sources_of, why_unread
+from edge.config.loader import Config, load
+from edge.config.sources import Sources
 from edge.config.types import Address
 from edge.control.admin.errors import Refusal, Unavailable
 from edge.control.comparing import Difference, differences, pinned, starts_anew
 from edge.control.forecast import forecast
+from edge.control.journal import Revision
 from edge.control.link import Refused
 from edge.control.listeners import CannotListen, Listeners
 from edge.control.packing import pack
@@ -52,7 +55,7 @@ class NotAccepted(Refusal):
 class Wanted:
     """A configuration that may be taken on."""
 
-    text: str
+    sources: Sources
     config: Config
     changes: list[Difference]
     not_applied: list[str]
@@ -115,19 +118,19 @@ class Reloading:
             ),
         ]
 
-    async def reload(self, change: Change, text: str | None = None, dry_run: bool = False) -> dict[str, Any]:
-        """Take on the file as it is now, or this text. Raises NotAccepted, Refusal; then nothing has changed."""
+    async def reload(self, change: Change, given: Revision | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """Take on the files as they are, or this revision. Raises NotAccepted, Refusal; then nothing has changed."""
         async with self.lock:
             if self._all.stopping:
                 raise Unavailable("the gateway stops")
             if not self._all.workers.ready and self._all.accepted is None:
                 raise Unavailable("the gateway is starting")
             if dry_run:
-                wanted = await self._read(text)
+                wanted = await self._read(given)
                 return {**_shown(wanted), "applied": False, "forecast": forecast(self._all, wanted.config)}
             self.started()
             try:
-                return await self._reload(change, text)
+                return await self._reload(change, given)
             except EdgeError as error:
                 problems = error.problems if isinstance(error, NotAccepted) else [error.detail]
                 self.outcome = Outcome(time.time(), False, change.actor, problems, self.outcome.not_applied)
@@ -137,13 +140,13 @@ class Reloading:
             finally:
                 self.ended()
 
-    async def _reload(self, change: Change, text: str | None) -> dict[str, Any]:
+    async def _reload(self, change: Change, given: Revision | None) -> dict[str, Any]:
         began = time.monotonic()
         if self._all.accepted is None:
             self._all.accept()  # what the gateway has just started with can be gone back to
-        wanted = await self._read(text)
+        wanted = await self._read(given)
         config, before = wanted.config, self._all.running.config
-        running = Running(config, wanted.text, self._all.running.filename, time.time())
+        running = Running(config, wanted.sources, time.time())
         other_code = any(slot.code != wanted.code for slot in self._all.workers.holding)
         renewed = other_code or starts_anew(config, before)
         if renewed:
@@ -173,10 +176,10 @@ class Reloading:
         self._all.events.add("gateway.reloaded", facts)
         return {**_shown(wanted), "applied": True, "revision": revision, "took_ms": took_ms}
 
-    async def _read(self, text: str | None) -> Wanted:
+    async def _read(self, given: Revision | None) -> Wanted:
         running = self._all.running
         try:
-            return await asyncio.to_thread(read, running, text)
+            return await asyncio.to_thread(read, running, given)
         except ConfigError as error:
             raise NotAccepted(error.problems) from None
 
@@ -247,20 +250,20 @@ class Reloading:
         await asyncio.gather(*(one(slot) for slot in workers.holding if slot.child is not None))
 
 
-def read(running: Running, text: str | None) -> Wanted:
-    """The file, or a text in its place, checked. Blocking. Raises ConfigError."""
-    if text is None:
+def read(running: Running, given: Revision | None) -> Wanted:
+    """The files, or a revision in their place, checked. Blocking. Raises ConfigError."""
+    if given is not None:
+        sources = replace(running.sources, text=given.text, files=given.files)
+    else:
         try:
-            text = Path(running.filename).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise ConfigError([f"{running.filename}: {why}"]) from None
-    config = load_text(text, running.filename)
-    config, not_applied = pinned(config, running.config)
-    found = preflight(config, text, running.filename)
+            sources = sources_of(Path(running.filename))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{running.filename}: {why_unread(error)}"]) from None
+    config, not_applied = pinned(load(sources), running.config)
+    found = preflight(config, sources)
     if found.errors:
         raise ConfigError(found.errors)
-    return Wanted(text, config, differences(running.config, config), not_applied, found.warnings, found.code)
+    return Wanted(sources, config, differences(running.config, config), not_applied, found.warnings, found.code)
 
 
 def addresses(config: Config) -> list[Address]:

@@ -18,6 +18,7 @@ from edge.cache.fleet.purges import UNREADABLE
 from edge.cache.fleet.stream import Place
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config
+from edge.config.sources import Sources
 from edge.control.admin.errors import Refusal
 from edge.control.fleet.host import Unsent
 from edge.control.journal import AdminState, Journal, JournalError, Registration, Revision
@@ -239,9 +240,9 @@ class JournalStateStore:
             self.passed_over.append(f"{kind} {name}, registered at run time: {error.detail}")
             return found
 
-    def revision(self, text: str) -> int:
+    def revision(self, sources: Sources) -> int:
         """The configuration was accepted; its number."""
-        return self._journal.record_revision(text)
+        return self._journal.record_revision(sources.text, dict(sources.files))
 
     def revisions(self, limit: int, newest: int | None = None) -> list[Revision]:
         """Those that were accepted, the newest first, or from that one on."""

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config, config_hash
+from edge.config.sources import Sources
 from edge.control.admin.errors import NotApplied
 from edge.control.changes import By
 from edge.control.early import worker_count
@@ -49,7 +50,7 @@ class SupervisorStore(StateStore, PurgeStore, Protocol):
 
     def membership(self, config: Config) -> Membership: ...
     def purge_log(self) -> PurgeLog: ...
-    def revision(self, text: str) -> int: ...
+    def revision(self, sources: Sources) -> int: ...
     def revisions(self, limit: int, newest: int | None = None) -> list[Revision]: ...
     def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]: ...
 
@@ -68,7 +69,7 @@ class Reloads(Protocol):
     @property
     def status(self) -> dict[str, Any]: ...
 
-    async def reload(self, change: Change, text: str | None = None, dry_run: bool = False) -> dict[str, Any]: ...
+    async def reload(self, change: Change, given: Revision | None = None, dry_run: bool = False) -> dict[str, Any]: ...
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
 
@@ -86,14 +87,18 @@ class Running:
     """The configuration that runs."""
 
     config: Config
-    text: str
-    filename: str
+    sources: Sources
     loaded_at: float
 
     @property
+    def filename(self) -> str:
+        """Of the main file."""
+        return self.sources.filename
+
+    @property
     def hash(self) -> str:
-        """Of its text."""
-        return config_hash(self.text)
+        """Of its texts."""
+        return config_hash(self.sources.text, self.sources.files)
 
 
 class Supervisor:
@@ -171,7 +176,7 @@ class Supervisor:
         """The workers serve this configuration: it may be gone back to, by its number. Tried again later when the
         disk is full; None then."""
         try:
-            found = self.keeper.revision(self.running.text)
+            found = self.keeper.revision(self.running.sources)
         except EdgeError as error:
             self._trouble("revision", error)
             self.accepted = False

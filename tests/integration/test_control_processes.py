@@ -117,7 +117,8 @@ def test_a_broken_certificate_is_told_by_the_start(tmp_path: Path) -> None:
     )
     with pytest.raises(NotReady) as failed:
         GatewayProcess.start(toml().replace("workers = 1", f"workers = 1\n{listener}"), tmp_path)
-    assert "listen.https[0].certificates[0]: certificate no.pem: No such file" in str(failed.value)
+    told = f"listen.https[0].certificates[0]: certificate {tmp_path}/no.pem: No such file"
+    assert told in str(failed.value)
 
 
 def test_workers_serve_on_without_a_supervisor_and_the_next_one_takes_over(gateway_process: Start) -> None:

@@ -57,3 +57,38 @@ def test_files_that_routes_name_stand_beside_the_configuration(tmp_path: Path, e
             assert (elsewhere / name).read_text() == text
         else:  # a secret, which the point says it has not
             assert not (elsewhere / name).exists() and "members is a secret" in fresh.said
+
+
+SITE = """
+[[routes]]
+host = "included.example"
+respond = { file = "page.txt" }
+"""
+
+
+def test_included_files_and_what_they_name_are_in_points(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "site", tmp_path / "fresh machine"
+    (home / "sites").mkdir(parents=True)
+    files = {"sites/a.toml": SITE, "sites/page.txt": "included"}
+    for name, text in files.items():
+        (home / name).write_text(text)
+    site = Site(home, f"file:{tmp_path}/points", "")
+    site._toml = 'include = ["sites/*.toml"]\n' + site._toml
+    try:
+        site.start()
+        assert site.gateway is not None
+        point = site.edge("snapshot", "take").strip()
+        found = json.loads(site.edge("drill", "--json", "--point", point))
+        assert found["passed"], found["problems"]
+    finally:
+        if site.gateway is not None:
+            site.gateway.kill()
+    shutil.rmtree(home)
+    elsewhere.mkdir()
+    fresh = Site(elsewhere, "")
+    fresh.edge("restore", "--repository", f"file:{tmp_path}/points")
+    for name, text in files.items():
+        assert (elsewhere / name).read_text() == text
+    restored = next(tmp_path.rglob("restored"))
+    assert {name: (restored / name).read_text() for name in files} == files
+    fresh.edge("check")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from kit.ports import LOOPBACK, free_port
-from kit.processes import GatewayProcess
+from kit.ports import LOOPBACK, free_port, free_ports
+from kit.processes import GatewayProcess, Process
 from kit.reloads import EchoServer, Load, WebSocket
 from reloading import GOING_AWAY, api, edge, get, reload, toml, until
 
@@ -277,3 +280,110 @@ async def test_a_file_that_is_watched_is_loaded_when_it_changes(
     gateway.rewrite("half a fi")  # the file that was loaded last says that it is not watched
     assert (await api(gateway, "POST", "/v1/reload"))[0] == 422
     assert gateway.log().count("reload_failed actor=file changed") == 1, gateway.log()
+
+
+SITE = """
+[[routes]]
+host = "{name}.example"
+respond = {{ file = "{name}.txt" }}
+"""
+
+
+async def asked(gateway: GatewayProcess, host: str) -> bytes:
+    """The body that a host answers with."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, gateway.http_port)
+    with closing(writer):
+        writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return (await reader.read()).partition(b"\r\n\r\n")[2]
+
+
+def site(gateway: GatewayProcess, name: str) -> None:
+    """One more included file, with a page beside it."""
+    folder = gateway.config.parent / "sites"
+    (folder / f"{name}.txt").write_text(name)
+    (folder / f"{name}.toml").write_text(SITE.format(name=name))
+
+
+async def test_a_configuration_of_several_files_is_one(
+    gateway_process: Start, origins: list[EchoServer], tmp_path: Path
+) -> None:
+    text = 'include = ["sites/*.toml"]\n' + toml(origins[0].port)
+    gateway = await asyncio.to_thread(gateway_process, text)
+    (gateway.config.parent / "sites").mkdir()
+    site(gateway, "a")
+    await reload(gateway, text)
+    site(gateway, "b")
+    await reload(gateway, text)
+    assert [await asked(gateway, f"{name}.example") for name in "ab"] == [b"a", b"b"]
+    assert (await edge(gateway, "check")).returncode == 0
+
+    broken = gateway.config.parent / "sites" / "b.toml"
+    broken.write_text(SITE.format(name="b").replace("respond", "resond") + 'path_regex = "("\n')
+    for command in ("check", "reload"):
+        told = await edge(gateway, command)
+        assert told.returncode == 1
+        lines = [line for line in told.stderr.splitlines() if "b.toml" in line]
+        assert len(lines) == len(set(lines)) >= 2, told.stderr
+        assert all(line.startswith(f"{broken}:") for line in lines), told.stderr
+        assert told.stderr.count("unknown key") == 1, "the first mistake is told once"
+    assert await asked(gateway, "b.example") == b"b"
+
+    broken.write_text(SITE.format(name="c"))
+    (broken.parent / "c.txt").write_text("c")
+    await reload(gateway, text)
+    compared = (await edge(gateway, "config", "diff")).stdout
+    assert '-host = "b.example"' in compared and '+host = "c.example"' in compared and "sites/b.toml" in compared
+    site(gateway, "d")
+    await reload(gateway, text)
+    listed = json.loads((await edge(gateway, "config", "history", "--json")).stdout)["revisions"]
+    assert [each["running"] for each in listed] == [True] + [False] * (len(listed) - 1)
+    _, kept = await api(gateway, "GET", f"/v1/config/history/{listed[0]['id']}")
+    assert sorted(kept["files"]) == ["sites/a.toml", "sites/b.toml", "sites/d.toml"]
+
+    back = await edge(gateway, "config", "rollback", str(listed[2]["id"]))
+    assert back.returncode == 0, back.stderr
+    assert broken.read_text() == SITE.format(name="b")
+    assert not (broken.parent / "d.toml").exists() and (broken.parent / "d.toml.replaced").exists()
+    assert await asked(gateway, "b.example") == b"b"
+    assert (await edge(gateway, "check")).returncode == 0, "the files are what runs"
+    _, shown = await api(gateway, "GET", "/v1/config/history?limit=1")
+    assert (await api(gateway, "POST", "/v1/reload", {"dry_run": True}))[1]["changes"] == []
+    assert shown["revisions"][0]["running"]
+
+
+async def test_an_included_file_that_changes_is_loaded_again(gateway_process: Start, origins: list[EchoServer]) -> None:
+    text = 'include = ["sites/*.toml"]\n' + toml(origins[0].port).replace("[admin]", "[admin]\nreload_on_change = true")
+    gateway = await asyncio.to_thread(gateway_process, text)
+    (gateway.config.parent / "sites").mkdir()
+    for name in "ab":
+        before = gateway.log().count("gateway.reloaded")
+        site(gateway, name)
+        await until(lambda before=before: gateway.log().count("gateway.reloaded") > before)  # type: ignore[misc]
+        assert await asked(gateway, f"{name}.example") == name.encode()
+
+
+class Elsewhere(GatewayProcess):
+    """Its configuration is not in the folder in which it starts."""
+
+    def __init__(self, toml: str, directory: Path) -> None:
+        self.http_port, self.admin_port = free_ports(2)
+        self.config = directory / "home" / "edge.toml"
+        self.config.parent.mkdir()
+        self.config.write_text(self.fill(toml, directory))
+        Process.__init__(
+            self, [sys.executable, "-m", "edge.cli.main", "run", "-c", "home/edge.toml"], directory, "edge"
+        )
+
+
+async def test_paths_do_not_depend_on_where_the_program_starts(
+    gateway_process: Start, origins: list[EchoServer], tmp_path: Path
+) -> None:
+    text = toml(origins[0].port).replace('path = "@STATE@"', 'path = "own"').replace("@STATE@/admin", "own/admin")
+    gateway, home = Elsewhere(text, tmp_path), tmp_path / "home"
+    try:
+        await asyncio.to_thread(gateway.wait_ready, lambda: gateway.admin_status("/readyz") == 200)
+        assert (home / "own" / "admin.token").is_file() and (home / "own" / "state.sqlite").is_file()
+        assert not (tmp_path / "own").exists()
+        assert (await edge(gateway, "status")).returncode == 0
+    finally:
+        gateway.stop()

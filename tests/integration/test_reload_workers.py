@@ -21,6 +21,7 @@ from kit.origin import OK, Pause, ScriptedOrigin
 from kit.ports import LOOPBACK
 
 from edge.config.loader import load_text
+from edge.control.journal import Revision
 from edge.control.packing import pack
 from edge.control.registry import Change
 from edge.control.reloading import NotAccepted
@@ -32,7 +33,7 @@ class Reloader:
 
     def __init__(self, gateway: Gateway, text: str) -> None:
         self.gateway = gateway
-        self._reload = WorkerReload(gateway.worker, load_text(text, "test.toml"), Path())
+        self._reload = WorkerReload(gateway.worker, load_text(text, "test.toml"))
         self._number = 0
 
     async def __call__(self, text: str) -> None:
@@ -216,7 +217,7 @@ async def test_a_worker_that_cannot_build_it_leaves_all_as_they_were(
 
     monkeypatch.setattr(agent._reload, "prepare", fails)
     with pytest.raises(NotAccepted, match="worker 1: no file of that name"):
-        await whole.reloading.reload(Change("test"), whole_toml(origin.port, 9))
+        await whole.reloading.reload(Change("test"), Revision(0, 0.0, "", whole_toml(origin.port, 9)))
     await asyncio.sleep(0)
     assert queues(whole) == [5, 5]
     first: Any = whole.children[0].agent
@@ -224,7 +225,7 @@ async def test_a_worker_that_cannot_build_it_leaves_all_as_they_were(
     assert whole.supervisor.running.config.pools["web"].queue == 5
     assert not whole.reloading.outcome.ok
     monkeypatch.undo()
-    await whole.reloading.reload(Change("test"), whole_toml(origin.port, 9))
+    await whole.reloading.reload(Change("test"), Revision(0, 0.0, "", whole_toml(origin.port, 9)))
     assert queues(whole) == [9, 9]
 
 
@@ -238,7 +239,7 @@ async def test_a_worker_that_does_not_follow_is_replaced_by_one_that_starts_with
         """It says that it is ready, and is not."""
 
     monkeypatch.setattr(agent._reload, "prepare", forgets)
-    await whole.reloading.reload(Change("test"), whole_toml(origin.port, 9))
+    await whole.reloading.reload(Change("test"), Revision(0, 0.0, "", whole_toml(origin.port, 9)))
     await on_this_loop(lambda: whole.supervisor.workers.ready and len(whole.children) == 3)
     assert [child.worker.pools["web"].settings.queue_size for child in whole.children[1:] if child.worker] == [9, 9]
     assert "worker.not_reloaded" in [event["kind"] for event in whole.supervisor.events.recent]

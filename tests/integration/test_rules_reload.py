@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from inprocess import Connect, Gateway, StartEdge, edge_toml, until
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin, Step
@@ -22,7 +20,7 @@ async def reload(gateway: Gateway, before: str, after: str) -> None:
 
     def use() -> None:
         text, other = load_text(before, "f"), load_text(after, "f")
-        worker.use(again(other, text, worker, worker.lasting, Path()))
+        worker.use(again(other, text, worker, worker.lasting))
 
     await gateway.on_loop(use)
 

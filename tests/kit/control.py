@@ -11,7 +11,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from edge.app import build, listen
@@ -19,6 +18,7 @@ from edge.balance.health import Admin
 from edge.cache.fleet.stream import Place
 from edge.cache.purge import PurgeLog
 from edge.config.loader import Config, config_hash, load_text
+from edge.config.sources import Sources
 from edge.control.journal import Revision
 from edge.control.link import Link, pair
 from edge.control.membership import Membership, of_file
@@ -68,7 +68,7 @@ class InProcess:
     async def _start(self, body: dict[str, Any]) -> None:
         config = unpack(body["config"])
         worker = build(config)
-        agent = Agent(worker, self._own.send, self._end, WorkerReload(worker, config, Path(".")))
+        agent = Agent(worker, self._own.send, self._end, WorkerReload(worker, config))
         agent.begin(body)
         self.addresses = await listen(worker, config)
         agent.start()
@@ -141,8 +141,8 @@ class MemoryKeeper:
     def save_purge_log(self, purge_log: PurgeLog) -> None:
         self._epochs = PurgeLog.from_dict(purge_log.to_dict())
 
-    def revision(self, text: str) -> int:
-        self._write("revision", text)
+    def revision(self, sources: Sources) -> int:
+        self._write("revision", sources.text)
         return len(self.revisions(1000))
 
     def revisions(self, limit: int, newest: int | None = None) -> list[Revision]:
@@ -163,7 +163,7 @@ class Whole:
         self.children: list[InProcess] = []
         self.keeper = MemoryKeeper()
         self.supervisor = Supervisor(
-            Running(load_text(toml, "test.toml"), toml, "test.toml", 0.0), self.keeper, self._spawn
+            Running(load_text(toml, "test.toml"), Sources("test.toml", toml), 0.0), self.keeper, self._spawn
         )
         self.supervisor.reloading = self.reloading = Reloading(self.supervisor)
 

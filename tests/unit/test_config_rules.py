@@ -8,6 +8,7 @@ import pytest
 
 from edge.config.idle import idle_keys
 from edge.config.loader import load_text
+from edge.config.sources import Sources
 from edge.control.preflight import preflight
 from edge.errors import ConfigError
 
@@ -196,7 +197,7 @@ def test_files_are_opened_before_the_start(rule: str, key: str, tmp_path: Path) 
     (tmp_path / "empty").write_text('{"keys": []}')
     text = (HEAD if "respond" not in rule else HEAD + "[[routes]]\n") + rule + "\n"
     file = str(tmp_path / "edge.toml")
-    found = preflight(load_text(text, file), text, file)
+    found = preflight(load_text(text, file), Sources(file, text))
     assert any(f"].{key}: " in line and "edge.toml:" in line for line in found.errors), found.errors
 
 

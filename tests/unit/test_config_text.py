@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edge.config.positions import Path, Position, Problem, dotted, lines, nearest, scan, syntax_lines
+from edge.config.positions import Path, Position, Problem, dotted, nearest, scan, syntax_lines
+from edge.config.sources import Sources, put_together
 
 KEYS = st.sampled_from(["a", "b", "c-1", "404", "päth", "two words", "dot.ted", 'quo"te', "#no", "[x]", "= "])
 SCALARS = st.sampled_from(
@@ -179,7 +180,11 @@ def test_what_the_text_does_not_hold_has_the_place_of_the_table_round_it() -> No
 def test_lines_are_in_the_order_of_the_text_and_each_once() -> None:
     text = "b = 1\na = 2\n"
     problems = [Problem(("a",), "two"), Problem(("b",), "one"), Problem(("a",), "two"), Problem((), "all")]
-    assert lines("f.toml", scan(text), problems) == ["f.toml:1:1 all", "f.toml:1:1 b: one", "f.toml:2:1 a: two"]
+    assert put_together(Sources("f.toml", text)).lines(problems) == [
+        "f.toml:1:1 all",
+        "f.toml:1:1 b: one",
+        "f.toml:2:1 a: two",
+    ]
 
 
 @pytest.mark.parametrize(

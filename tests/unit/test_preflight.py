@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from edge.config.loader import load_text
+from edge.config.sources import Sources
 from edge.control.preflight import Findings, Machine, preflight
 
 LARGE = Machine(memory=8 * 2**30, open_files=1 << 20)
@@ -36,7 +37,7 @@ pool = "web"
 def look(folder: Path, machine: Machine = LARGE, listen: str = "", pool: str = "", more: str = "") -> Findings:
     text = FILE.replace("@LISTEN@", listen).replace("@POOL@", pool).replace("@MORE@", more)
     text = text.replace("@DIR@", str(folder))
-    return preflight(load_text(text, "f.toml"), text, "f.toml", machine)
+    return preflight(load_text(text, "f.toml"), Sources("f.toml", text), machine)
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_an_application_is_tried_elsewhere(body: str, wanted: str, tmp_path: Pat
     text = FILE.replace("@LISTEN@", "").replace("@POOL@", "").replace("@MORE@", "").replace("@DIR@", str(tmp_path))
     text = text.replace('url = "https://127.0.0.1:9000"', 'app = "bad:app"\n[[pools.web.backends]]\napp = "good:app"')
     file = str(tmp_path / "f.toml")
-    found = preflight(load_text(text, file), text, file, LARGE)
+    found = preflight(load_text(text, file), Sources(file, text), LARGE)
     broken = [line for line in found.errors if "bad:app" in line]
     assert len(broken) == 1 and broken[0].startswith(f"{file}:14:1 pools.web.backends[0].app:") and wanted in broken[0]
 
@@ -239,7 +240,7 @@ def test_hooks_are_looked_at_with_their_place(tmp_path: Path) -> None:
         'listen.http = ["127.0.0.1:0"]\npools.p.backends = [{ url = "http://127.0.0.1:1" }]\n'
         'routes = [{ pool = "p", hooks = ["mine:Hooks", "mine:None_such"] }]\n'
     )
-    found = preflight(load_text(text, "f"), text, str(tmp_path / "f.toml"))
+    found = preflight(load_text(text, "f"), Sources(str(tmp_path / "f.toml"), text))
     errors = [line for line in found.errors if "mine:" in line]
     assert len(errors) == 2 and all(":3:" in line and "hooks" in line for line in errors)
     assert "must be a plain function" in errors[0] and "has no None_such" in errors[1]

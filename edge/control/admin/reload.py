@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from difflib import unified_diff
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -18,6 +17,7 @@ from edge.control.admin.paging import numbered
 from edge.control.journal import Revision
 from edge.control.reloading import NotAccepted
 from edge.control.supervisor import Reloads, Supervisor
+from edge.control.written_back import write_back
 
 MOST = 1000
 
@@ -72,11 +72,11 @@ async def rollback(request: web.Request) -> web.Response:
     found = _before(supervisor, None) if wanted is None else _of(supervisor, wanted)
     dry_run = bool(body.get("dry_run", False))
     try:
-        done = await _reloads(request).reload(change_of(request, body), found.text, dry_run)
+        done = await _reloads(request).reload(change_of(request, body), found, dry_run)
     except NotAccepted as error:
         return _mistakes(error)
     if not dry_run:
-        done["file"] = await asyncio.to_thread(_write, Path(supervisor.running.filename), found.text)
+        done["file"] = await asyncio.to_thread(write_back, found, Path(supervisor.running.filename))
     return answer({**done, "restored": found.id})
 
 
@@ -94,7 +94,7 @@ async def history(request: web.Request) -> web.Response:
 async def revision(request: web.Request) -> web.Response:
     """One revision with its text. The text is the operator's own: it may hold what he would not show."""
     found = _of(request.app[SUPERVISOR], number_of("revision", request.match_info["id"], 0, 2**53))
-    return answer({"id": found.id, "at": found.at, "hash": found.hash, "text": found.text})
+    return answer({"id": found.id, "at": found.at, "hash": found.hash, "text": found.text, "files": found.files})
 
 
 async def diff(request: web.Request) -> web.Response:
@@ -106,10 +106,15 @@ async def diff(request: web.Request) -> web.Response:
     new = _of(supervisor, number(request, "to", 0, 0, 2**53)) if "to" in request.query else newest[0]
     given = "from" in request.query
     old = _of(supervisor, number(request, "from", 0, 0, 2**53)) if given else _before(supervisor, new.id)
-    lines = unified_diff(
-        old.text.splitlines(), new.text.splitlines(), f"revision {old.id}", f"revision {new.id}", lineterm=""
-    )
-    return answer({"from": old.id, "to": new.id, "lines": list(lines)})
+    lines = _compared(old.text, new.text, f"revision {old.id}", f"revision {new.id}")
+    for name in sorted({*old.files, *new.files}):
+        names = (f"revision {old.id} {name}", f"revision {new.id} {name}")
+        lines += _compared(old.files.get(name, ""), new.files.get(name, ""), *names)
+    return answer({"from": old.id, "to": new.id, "lines": lines})
+
+
+def _compared(old: str, new: str, old_name: str, new_name: str) -> list[str]:
+    return list(unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm=""))
 
 
 def _of(supervisor: Supervisor, wanted: int) -> Revision:
@@ -129,23 +134,3 @@ def _before(supervisor: Supervisor, wanted: int | None) -> Revision:
 
 def _mistakes(error: NotAccepted) -> web.Response:
     return problem(error.status, error.detail, more={"problems": error.problems})
-
-
-def _write(path: Path, text: str) -> dict[str, Any]:
-    """Put a text into the configuration file, whole or not at all; what was there is kept beside it."""
-    kept = path.with_name(path.name + ".replaced")
-    fresh = path.with_name(path.name + ".new")
-    try:
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-        if before == text:
-            return {"written": False, "kept": None}
-        fresh.write_text(text, encoding="utf-8")
-        if before is not None:
-            fresh.chmod(path.stat().st_mode & 0o777)
-            kept.write_text(before, encoding="utf-8")
-            kept.chmod(path.stat().st_mode & 0o777)
-        fresh.replace(path)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        return {"written": False, "error": f"{path} still holds another configuration: {why}"}
-    return {"written": True, "kept": None if before is None else str(kept)}

@@ -361,7 +361,7 @@ SCHEMAS: dict[str, Schema] = {
     },
     "Reloaded": _RELOADED,
     "Revision": obj({**_REVISION, "running": BOOL}),
-    "RevisionText": obj({**_REVISION, "text": STR}),
+    "RevisionText": obj({**_REVISION, "text": STR, "files": table(STR)}),
     "ReloadBody": obj({}, {"dry_run": BOOL, **_ALSO}),
     "RollbackBody": obj({}, {"revision": maybe(COUNT), "dry_run": BOOL, **_ALSO}),
     "ChangeBody": _CHANGE_BODY,
