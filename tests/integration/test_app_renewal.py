@@ -73,6 +73,11 @@ async def workers_of(gateway: GatewayProcess) -> list[dict[str, Any]]:
     return found
 
 
+async def clients_of(gateway: GatewayProcess) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await api(gateway, "GET", "/v1/connections"))[1]["clients"]
+    return found
+
+
 async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process: Start, site: Path) -> None:
     gateway = await asyncio.to_thread(gateway_process, toml(site))
     before = {each["pid"] for each in await workers_of(gateway)}
@@ -80,7 +85,8 @@ async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process:
     asking = asyncio.create_task(load.run(16))
     await until(lambda: load.bodies[b"one"] > 50)
     slow = asyncio.create_task(get(gateway.http_port, "/?wait=3"))
-    await asyncio.sleep(0.3)
+    while not any(each["state"] == "fetching" and each["age_s"] > 0.3 for each in await clients_of(gateway)):
+        pass  # the slow one is at the old code
     (site / "helper_of_site.py").write_text("WORD = 'second'\n")  # what it imports counts as well
     status, found = await api(gateway, "POST", "/v1/reload")
     assert (status, found["applied"]) == (200, True), found

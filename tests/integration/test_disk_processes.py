@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess, NotReady
+from kit.processes import GatewayProcess, NotReady, until
 
 OBJECTS = 200
 TOML = f"""
@@ -134,7 +134,7 @@ def _shared_and_killed(toml: str, path: Path, origin: Origin) -> None:
         assert admin(gateway, "POST", "/v1/purge", {"url": "http://a.test/small/1"})["count"] == 1
         assert admin(gateway, "POST", "/v1/purge", {"url": "http://a.test/small/1"})["count"] == 0
         admin(gateway, "POST", "/v1/purge", {"prefix": "a.test/large"})
-        time.sleep(1.2)  # workers tell their counts once a second
+        until(lambda: admin(gateway, "GET", "/v1/cache")["disk"]["hit_share"])  # workers tell counts once a second
         shown = admin(gateway, "GET", "/v1/cache")["disk"]
         assert shown["budget_bytes"] == 64 << 20 and 0 < shown["bytes"] <= shown["budget_bytes"]
         assert shown["errors"] == shown["dropped"] == 0 and 0 < shown["hit_share"] < 1
@@ -151,7 +151,7 @@ def _shared_and_killed(toml: str, path: Path, origin: Origin) -> None:
         assert set(origin.asked) == gone
         # One worker dies, and its successor finds what the other one stored.
         get(gateway.http_port, "/late")
-        time.sleep(0.5)
+        all_written(gateway, OBJECTS + 1)
         os.kill(next(child for child in gateway.children if _is_worker(child)), signal.SIGKILL)
         deadline = time.monotonic() + 15
         while gateway.admin_status("/readyz") != 200 or len([c for c in gateway.children if _is_worker(c)]) < 2:

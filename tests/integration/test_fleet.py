@@ -5,7 +5,6 @@ The property that matters most is asked from outside: what was purged and acknow
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,11 +145,18 @@ def test_a_link_that_carries_nothing_is_a_link_that_is_cut(world: World) -> None
     until(lambda: world.in_step(cut))
 
 
+def stored(machine: Machine) -> int:
+    """Responses in its disk tier."""
+    found: int = machine.call("GET", "/v1/cache")["disk"]["objects"]
+    return found
+
+
 def test_what_was_purged_while_a_machine_was_away_is_not_served_from_its_disk(world: World) -> None:
     away, other = world.machines[2], world.machines[1]
     world.origin.now = "old"
+    before = stored(away)
     world.all_get("/away")
-    time.sleep(0.2)  # written to the disk
+    until(lambda: stored(away) > before)
     away.gateway.stop()
     world.origin.now = "new"
     assert other.purge(url=f"http://{HOST}/away")["machines"] == {**ALL_OF_THEM, "applied": 2, "of": 2}, "it has left"
@@ -163,8 +169,9 @@ def test_what_was_purged_while_a_machine_was_away_is_not_served_from_its_disk(wo
 def test_a_start_without_the_server_believes_nothing_of_what_it_has(world: World) -> None:
     machine = world.machines[2]
     world.origin.now = "old"
+    before = stored(machine)
     world.all_get("/lonely")
-    time.sleep(0.2)
+    until(lambda: stored(machine) > before)
     world.relay(machine).cut()
     machine.restart(lambda gateway: gateway.kill())
     world.origin.now = "new"

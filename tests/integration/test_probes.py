@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 import trustme
 import uvloop
+from kit.control import until
 from kit.origin import OK, Action, Pause, Repeat, ScriptedOrigin, Step
 from kit.ports import LOOPBACK, free_port
 
@@ -154,16 +155,24 @@ async def test_the_request_is_what_the_operator_says(origin: ScriptedOrigin) -> 
     assert origin.problems == []
 
 
-async def test_the_latency_is_that_of_the_head(origin: ScriptedOrigin) -> None:
+async def test_the_latency_is_that_of_the_head(origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 0.0, []
+
+    def clock() -> float:
+        looks.append(now)
+        return now
+
+    monkeypatch.setattr("edge.control.probes.monotonic", clock)
     origin.route("/healthz", Pause("head"), OK[:-1], Pause("rest"), OK[-1:])
     running = asyncio.create_task(probe(target_of(origin.port)))
     await origin.wait_for("requests", 1)
-    await asyncio.sleep(0.1)
+    now = 0.1
     origin.release("head")
-    await asyncio.sleep(0.3)
+    await until(lambda: 0.1 in looks)  # the body has not come yet
+    now = 0.4
     origin.release("rest")
     answer = await running
-    assert answer.ok and 0.09 <= answer.latency_s < 0.35
+    assert answer.ok and answer.latency_s == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
