@@ -46,7 +46,7 @@ pool = "none"
 """
 
 
-def stored(number: int) -> Stored:
+def stored(number: int, size: int = 1022) -> Stored:
     """One response; the same number gives the same one."""
     now = time.time()
     fields = Fields(((b"Content-Type", b"text/plain"), (b"Cache-Control", b"max-age=86400")))
@@ -54,7 +54,7 @@ def stored(number: int) -> Stored:
         *(b"http://bench.example/%d" % number, 200, b"OK", fields, (), now, now, 86400.0, Source.MAX_AGE),
         *(0.0, 0.0, 0.0, 3600.0, False, False, True, None, frozenset()),
     )
-    return build(plan, (b"%07d" % number * 146,))
+    return build(plan, (b"%07d" % number * (size // 7),))
 
 
 def fill(path: Path, count: int) -> float:

@@ -325,8 +325,8 @@ class DiskTier(Protocol):
     def mark(self, stored: Stored) -> tuple[int, int]:
         """What tells it apart over workers."""
 
-    def waiting(self, purge: Purge, now: float) -> list[tuple[int, int]]:
-        """The marks of what waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
+    def waiting(self, purge: Purge, now: float) -> list[Stored]:
+        """What waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
 
     def recorded(self) -> AbstractContextManager[object]:
         """To be held while a purge is recorded in the sequence: a thread reads it."""

@@ -11,11 +11,11 @@ from collections import OrderedDict
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from zlib import crc32
 
 from edge.adapters.disk_files import Cold, FileOps, read_at
 from edge.adapters.disk_place import Place
 from edge.cache.body import PIECE_BYTES, BodyFile
+from edge.cache.checksum import crc32
 from edge.cache.record import Damaged
 
 MAX_KNOWN = 4096  # bodies whose checked pieces are remembered

@@ -21,14 +21,13 @@ from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import Sums, connect
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits, NoRoom, Room, blocks
+from edge.adapters.disk_rows import insert_rows, purge_rows, remove_rows, use_rows
+from edge.adapters.disk_version import Version
 from edge.cache.body import BodyFile
 from edge.cache.purge import Kind, Purge, base_of
 from edge.cache.stored import Stored
 
-ROWS = 32  # in one statement: each step of one lets other threads run, and may then wait for them
 ROW_BYTES = 512  # what a row may add to the index
-_REMOVE = "DELETE FROM objects WHERE hash = ?1 AND variant = ?2 AND (?3 < 0 OR (segment = ?3 AND at = ?4))"
-_COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +83,9 @@ class Changer:
         ops: FileOps | None = None,
         hot: Callable[[bytes], bool] = lambda key: False,
         durable: bool = False,
+        breathe: Callable[[], None] = lambda: None,
     ) -> None:
+        """`breathe` is called wherever a little work is done, so that whoever has to can rest."""
         self.place = place
         self.limits = limits
         self.sums = Sums(place.salt)
@@ -94,12 +95,14 @@ class Changer:
         if durable:  # a purge must outlive a power cut
             self.db.execute("PRAGMA synchronous = FULL")
         self._turn = os.open(place.store / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.room = Room(place, self.db, limits, self._append_main, hot)
+        self.room = Room(place, self.db, limits, self._append_main, hot, breathe)
+        self._version = Version(place, self._ops)
         self._segments: dict[int, list[int]] = {}  # by main: id, fd, bytes, charge
 
     def close(self) -> None:
         """Let go; harmless when done already."""
         self.db.close()
+        self._version.close()
         turn, self._turn = self._turn, -1
         if turn >= 0:
             os.close(turn)
@@ -123,21 +126,19 @@ class Changer:
             kept = [each for each in wanted if each.body is None or each.temp is not None or self.known(each.body.name)]
             places = self._append(kept)
             with self._transaction() as gone:
-                self._purge(changes.purges)
-                self.db.executemany(_REMOVE, changes.removed)
+                purge_rows(self.db, self.sums, changes.purges)
+                remove_rows(self.db, changes.removed)
                 self._note_segments()
                 self._insert(kept, places, gone)
                 self._drop_temps([each.temp for each in changes.additions if each.temp and each not in kept], gone)
-                self.db.executemany(
-                    "UPDATE objects SET used = 1 WHERE hash = ? AND variant = ? AND used = 0", changes.used
-                )
+                use_rows(self.db, changes.used)
                 self._drop_bodies(gone)
             self.room.shrink()
 
     def purge(self, purge: Purge, at: float, number: int) -> set[tuple[int, int]]:
         """An operator's purge, durable when this returns; what by URL or tag it touched and was still of use."""
         with self._have_turn(), self._transaction() as gone:
-            found = self._purge([(purge, at)]) if purge.kind in (Kind.URL, Kind.TAG) else set()
+            found = purge_rows(self.db, self.sums, [(purge, at)]) if purge.kind in (Kind.URL, Kind.TAG) else set()
             self.note_purged(number)
             self._drop_bodies(gone)
         return found
@@ -234,10 +235,12 @@ class Changer:
     def _transaction(self) -> Iterator[list[Path]]:
         """All or nothing; the files that are put on the list go when it is committed."""
         gone: list[Path] = []
+        version = self._version.begin()
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield gone
             self.db.execute("COMMIT")
+            self._version.end(version)
         except BaseException:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
@@ -330,21 +333,7 @@ class Changer:
             place = (segment, at, len(each.record), 0.0, stored.keep_until)
             rows.append((hashed, variant, choice, base, *place, body, tagged, part, seal))
             tags.extend((of(tag), hashed, variant) for tag in stored.tags)
-        for at in range(0, len(rows), ROWS):
-            self._insert_rows(rows[at : at + ROWS])
-        self.db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", tags)
-
-    def _insert_rows(self, rows: list[tuple[Any, ...]]) -> None:
-        """Many in one step; a whole response takes away the parts that it makes useless."""
-        whole = {(row[0], row[2]) for row in rows if not row[11]}
-        marks = ", ".join("?" * len(rows))
-        parts = f"SELECT hash, choice, variant FROM objects WHERE part = 1 AND hash IN ({marks})"
-        for hashed, choice, variant in self.db.execute(parts, [row[0] for row in rows]).fetchall():
-            if (hashed, choice) in whole:
-                self.db.execute("DELETE FROM objects WHERE hash = ? AND variant = ?", (hashed, variant))
-        marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
-        values = [value for row in rows for value in row]
-        self.db.execute(f"INSERT OR REPLACE INTO objects ({_COLUMNS}) VALUES {marks}", values)
+        insert_rows(self.db, rows, tags)
 
     def _place_body(self, body: BodyFile, temp: str | None, gone: list[Path]) -> None:
         """Give a body its name, unless one with the same content is there."""
@@ -367,26 +356,3 @@ class Changer:
             self.db.execute("DELETE FROM bodies WHERE name = ?", (name,))
             self.db.execute("UPDATE facts SET value = value - ? WHERE name = 'bodies'", (count,))
             gone.append(self.place.body(name))
-
-    def _purge(self, purges: Sequence[tuple[Purge, float]]) -> set[tuple[int, int]]:
-        touched: set[tuple[int, int]] = set()
-        for purge, now in purges:
-            named = self.sums.of(purge.value)
-            if purge.kind is Kind.TAG:
-                where, values = "(hash, variant) IN (SELECT hash, variant FROM tags WHERE tag = ?)", [named]
-            else:
-                where, values = "(hash = ? AND base = hash) OR (base = ? AND base <> hash)", [named, named]
-            rows = self.db.execute(
-                f"SELECT hash, variant, segment, at, length, until FROM objects WHERE {where}", values
-            ).fetchall()
-            touched.update((row[0], row[1]) for row in rows if row[5] > now)
-            for hashed, variant, *place, _ in rows:
-                if purge.soft:
-                    seal = self.sums.seal(hashed, variant, (place[0], place[1], place[2]), now)
-                    self.db.execute(
-                        "UPDATE objects SET stale = ?, seal = ? WHERE hash = ? AND variant = ? AND stale = 0",
-                        (now, seal, hashed, variant),
-                    )
-                else:
-                    self.db.execute("DELETE FROM objects WHERE hash = ? AND variant = ?", (hashed, variant))
-        return touched

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from edge.adapters.disk_place import Place, TierError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 4096
 CHECKPOINT_PAGES = 512  # of the write-ahead log, before it is folded in
 SCHEMA = """
@@ -48,12 +48,6 @@ CREATE INDEX unused_bodies ON bodies (name) WHERE refs = 0;
 CREATE TABLE temps (name TEXT PRIMARY KEY, writer INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('objects', 0), ('bodies', 0), ('purged', 0), ('floor', 0), ('evicted', 0);
-CREATE TRIGGER object_comes AFTER INSERT ON objects BEGIN
-    UPDATE facts SET value = value + 1 WHERE name = 'objects';
-END;
-CREATE TRIGGER object_goes AFTER DELETE ON objects BEGIN
-    UPDATE facts SET value = value - 1 WHERE name = 'objects';
-END;
 CREATE TRIGGER body_comes AFTER INSERT ON objects WHEN NEW.body IS NOT NULL BEGIN
     UPDATE bodies SET refs = refs + 1 WHERE name = NEW.body;
 END;
@@ -64,6 +58,8 @@ CREATE TRIGGER tags_go AFTER DELETE ON objects WHEN OLD.tagged BEGIN
     DELETE FROM tags WHERE hash = OLD.hash AND variant = OLD.variant;
 END;
 """
+# Version 1 counted objects by triggers, which cost as much as the rows.
+_FROM_1 = "BEGIN; DROP TRIGGER object_comes; DROP TRIGGER object_goes; PRAGMA user_version = 2; COMMIT;"
 _SEALED = struct.Struct(">qqqqqd")
 
 
@@ -137,6 +133,8 @@ def make_index(place: Place) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version == 1:
+            db.executescript(_FROM_1)
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"index of version {version}")
         names = {name for (name,) in db.execute("SELECT name FROM facts")}

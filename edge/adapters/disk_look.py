@@ -1,18 +1,32 @@
-"""From rows of the disk tier's index to the records that they point to.
+"""From a key to the records that the disk tier has for it, by one thread: its connection, its files, what it remembers.
+
+    index ─► rows ─┬─ as they were when they were read last ─► the body alone, against its sums
+                   └─ others ─► the whole record, against its seal, checksum and key
 
 One rule: a row is a hint. What does not fit its seal, its checksum or the key is told apart from what is merely gone or
-not there yet: the first is damage, to be removed and told; the others are misses.
+not there yet: the first is damage, to be removed and told; the others are misses. Every byte that is given out has been
+compared with its sum since it was read from the file, by each look-up anew; remembered is only what stands before the
+body, for as long as the index says the same of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from edge.adapters.disk_asker import Asker, NotNow
 from edge.adapters.disk_files import Segments
-from edge.adapters.disk_index import Row, Sums
-from edge.cache.record import Damaged, Kept, decode
+from edge.adapters.disk_index import Row, Sums, connect
+from edge.adapters.disk_place import Place
+from edge.adapters.disk_version import Version
+from edge.cache.record import Damaged, Kept, Outline, decode, outlined
+
+MAX_REMEMBERED = 4 * 1024 * 1024  # bytes of heads, and what belongs to them
+MAX_SEEN = 16384  # keys that were looked up once: what comes again is remembered
+ONE_IN = 8  # is remembered where something else has to go for it: where all of it comes again, that is work for nothing
+_EACH_BYTES = 1500  # of a key with one row: what is made for it, its head excepted; measured
+_QUERY = "SELECT variant, segment, at, length, stale, seal FROM objects WHERE hash = ? LIMIT 256"
 
 
 class Read(NamedTuple):
@@ -20,25 +34,128 @@ class Read(NamedTuple):
 
     rows: list[tuple[Row, Kept]]
     damaged: list[tuple[Row, str]]
+    outlines: list[Outline]  # of the rows, where they are to be remembered
 
 
-def read_rows(
-    rows: Iterable[Row], sums: Sums, hashed: int, key: bytes, segments: Segments, asker: Asker | None, wait: bool
-) -> Read:
-    """The records of a key's rows. `asker` is there while bodies are awaited after a restore. Raises Cold."""
-    found = Read([], [])
-    for row in rows:
-        if not sums.holds(hashed, row):
-            found.damaged.append((row, "a row of the index does not fit its seal"))
-            continue
-        try:
-            record = segments.read(row.segment, row.at, row.length, wait)
-            kept = decode(record, key)
-            if asker is not None and kept.stored.file is not None:
-                kept = asker.with_body(kept, record, wait)
-            found.rows.append((row, kept))
-        except (FileNotFoundError, NotNow):
-            continue  # its segment was evicted between the two, or its body has not come yet
-        except (Damaged, OSError) as error:
-            found.damaged.append((row, str(error)))
-    return found
+class Remembered:
+    """A key's rows and the outlines of their records, as of a version of the index."""
+
+    __slots__ = ("bytes", "outlines", "rows", "told", "version")
+
+    def __init__(self, version: bytes | None, rows: tuple[Row, ...], outlines: tuple[Outline, ...]) -> None:
+        self.version = version
+        self.rows = rows
+        self.outlines = outlines
+        self.bytes = sum(_EACH_BYTES + len(each.stored.key) + len(each.stored.wire) for each in outlines)
+        self.told = False  # the writer knows that it is used
+
+
+class Looker:
+    """See the module. `remembers`: the loop's own; a thread that reads from the disk checks everything."""
+
+    def __init__(self, place: Place, sums: Sums, busy_s: float = 5.0, remembers: bool = False) -> None:
+        self.db = connect(place, busy_s)
+        self.segments = Segments(place)
+        self._version = Version(place)
+        self._sums = sums
+        self._remembers = remembers
+        self._known: OrderedDict[bytes, Remembered] = OrderedDict()
+        self._bytes = 0
+        self._seen: set[int] = set()
+        self._full = False
+        self._asked = 0
+
+    def close(self) -> None:
+        """Let go."""
+        self._known.clear()
+        self.segments.close()
+        self._version.close()
+        self.db.close()
+
+    def remembered(self, key: bytes) -> Remembered | None:
+        """What is remembered of a key."""
+        return self._known.get(key)
+
+    def read(self, key: bytes, hashed: int, asker: Asker | None, wait: bool) -> Read:
+        """The records of a key. `asker`: bodies are awaited after a restore. Raises Cold, sqlite3.Error."""
+        if not self._remembers or asker is not None:
+            return self._whole(key, hashed, self.rows(hashed), asker, wait, False)
+        known = self._known.get(key)
+        again = known is not None or hashed in self._seen
+        version = self._version.now() if again else None
+        if known is not None and known.version == version is not None:
+            return self._bodies(key, known, wait)
+        rows = self.rows(hashed)
+        if known is not None and known.rows == rows:
+            known.version = version
+            return self._bodies(key, known, wait)
+        self._forget(key)
+        found = self._whole(key, hashed, rows, None, wait, again)
+        if again:
+            self._remember(key, version, rows, found)
+        elif rows:
+            self._see(hashed)
+        return found
+
+    def rows(self, hashed: int) -> tuple[Row, ...]:
+        """What the index has. Raises sqlite3.Error."""
+        return tuple(map(Row._make, self.db.execute(_QUERY, (hashed,))))
+
+    def _whole(
+        self, key: bytes, hashed: int, rows: Sequence[Row], asker: Asker | None, wait: bool, remember: bool
+    ) -> Read:
+        """Each record, with all that there is to check."""
+        found = Read([], [], [])
+        for row in rows:
+            if not self._sums.holds(hashed, row):
+                found.damaged.append((row, "a row of the index does not fit its seal"))
+                continue
+            try:
+                record = self.segments.read(row.segment, row.at, row.length, wait)
+                kept = decode(record, key)
+                if asker is not None and kept.stored.file is not None:
+                    kept = asker.with_body(kept, record, wait)
+                found.rows.append((row, kept))
+                if remember:
+                    found.outlines.append(outlined(kept, record))
+            except (FileNotFoundError, NotNow):
+                continue  # its segment was evicted between the two, or its body has not come yet
+            except (Damaged, OSError) as error:
+                found.damaged.append((row, str(error)))
+        return found
+
+    def _bodies(self, key: bytes, known: Remembered, wait: bool) -> Read:
+        """The records of rows that are as they were."""
+        found = Read([], [], [])
+        for row, outline in zip(known.rows, known.outlines, strict=True):
+            try:
+                body = self.segments.read(row.segment, row.at + outline.at, outline.length, wait)
+                found.rows.append((row, outline.with_body(body)))
+            except FileNotFoundError:
+                self._forget(key)
+            except (Damaged, OSError) as error:
+                self._forget(key)
+                found.damaged.append((row, str(error)))
+        return found
+
+    def _remember(self, key: bytes, version: bytes | None, rows: tuple[Row, ...], found: Read) -> None:
+        if not rows or len(found.rows) != len(rows):
+            return
+        self._asked += 1
+        if self._full and self._asked % ONE_IN:
+            return
+        known = self._known[key] = Remembered(version, rows, tuple(found.outlines))
+        self._bytes += known.bytes
+        while self._bytes > MAX_REMEMBERED:
+            self._full = True
+            self._bytes -= self._known.popitem(last=False)[1].bytes
+
+    def _see(self, hashed: int) -> None:
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(hashed)
+
+    def _forget(self, key: bytes) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._bytes -= known.bytes

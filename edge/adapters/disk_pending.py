@@ -1,4 +1,7 @@
-"""What waits to be written to the disk tier, and how look-ups see it over what is written."""
+"""What waits to be written to the disk tier, and how look-ups see it over what is written.
+
+One rule: whatever is asked of it costs by what it names, not by how much waits.
+"""
 
 from __future__ import annotations
 
@@ -28,31 +31,110 @@ class Put:
 Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: removed
 
 
+class Purges:
+    """Purges by URL and tag that wait, with their times; each once, and found by what it names."""
+
+    __slots__ = ("_named", "_of")
+
+    def __init__(self, purges: Iterable[tuple[Purge, float]] = ()) -> None:
+        self._of: dict[Purge, float] = {}
+        self._named: dict[tuple[Kind, bytes], list[tuple[Purge, float]]] = {}
+        for purge, at in purges:
+            self.add(purge, at)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __iter__(self) -> Iterator[tuple[Purge, float]]:
+        return iter(self._of.items())
+
+    def add(self, purge: Purge, at: float) -> None:
+        """One more; what waits already is from before, and says the same of all that it finds in the index."""
+        if purge not in self._of:
+            self._of[purge] = at
+            self._named.setdefault((purge.kind, purge.value), []).append((purge, at))
+
+    def left_of(self, stored: Stored) -> Stored | None:
+        """What these left of a response that is in the index."""
+        left = _after(stored, self._named.get((Kind.URL, base_of(stored.key)), ()))
+        for tag in stored.tags:
+            left = left and _after(left, self._named.get((Kind.TAG, tag), ()))
+        return left
+
+
 @dataclass(slots=True)
 class Waiting:
-    """What the next batch is made of."""
+    """What the next batch is made of. What names a response finds it without a look at the others."""
 
     responses: Pending = field(default_factory=dict)
-    bytes: int = 0
     removed: set[tuple[int, int, int, int]] = field(default_factory=set)
-    purges: list[tuple[Purge, float]] = field(default_factory=list)
+    purges: Purges = field(default_factory=Purges)
     used: set[tuple[int, int]] = field(default_factory=set)
     forsaken: list[str] = field(default_factory=list)  # temporary files that are not wanted
+    _keys: dict[bytes, set[bytes]] = field(default_factory=dict)  # by URL, where rules added something to it
+    _tagged: dict[bytes, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # key and variant, by tag
+    bytes: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.responses or self.removed or self.purges or self.used or self.forsaken)
 
+    @property
+    def silent(self) -> bool:
+        """Whether it says nothing about what the index has."""
+        return not (self.responses or self.purges)
 
-def named(pending: Iterable[Waiting], purge: Purge, now: float) -> Iterator[Put]:
-    """What waits, is of use still, and is named by a purge by URL or tag."""
-    value, by_url = purge.value, purge.kind is Kind.URL
-    for waiting in pending:
-        for key, places in waiting.responses.items():
-            if by_url and not (key.startswith(value) and base_of(key) == value):
+    def put(self, put: Put) -> None:
+        """Take a response; a whole one takes the place of its parts."""
+        stored = put.stored
+        key, variant = stored.key, stored.variant
+        places = self.responses.setdefault(key, {})
+        if stored.part is None and places:
+            parts = stored.choice + b"\n#"
+            for each in [each for each in places if each.startswith(parts)]:
+                del places[each]
+        places[variant] = put
+        self.bytes += put.bytes
+        if b" " in key:
+            self._keys.setdefault(base_of(key), set()).add(key)
+        for tag in stored.tags:
+            self._tagged.setdefault(tag, set()).add((key, variant))
+
+    def named(self, purge: Purge, now: float) -> Iterator[Put]:
+        """What waits, is of use still, and is named by a purge by URL or tag."""
+        if purge.kind is Kind.URL:
+            keys = (purge.value, *self._keys.get(purge.value, ()))
+            puts = (put for key in keys for put in self.responses.get(key, _NOTHING).values())
+        else:
+            tagged = self._tagged.get(purge.value, ())
+            puts = (self.responses.get(key, _NOTHING).get(variant) for key, variant in tagged)
+        for put in puts:
+            if put is None or put.stored.keep_until <= now:
                 continue
-            for put in places.values():
-                if put is not None and put.stored.keep_until > now and (by_url or value in put.stored.tags):
-                    yield put
+            if purge.kind is Kind.URL or purge.value in put.stored.tags:
+                yield put
+
+
+_NOTHING: dict[bytes, Put | None] = {}
+
+
+def left_of(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
+    """What purges by URL and tag left of a response."""
+    base = base_of(stored.key)
+    names = [
+        (purge, at)
+        for purge, at in purges
+        if (purge.value == base if purge.kind is Kind.URL else purge.value in stored.tags)
+    ]
+    return _after(stored, names)
+
+
+def _after(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
+    """What is left of a response that each of these names."""
+    for purge, at in purges:
+        if not purge.soft:
+            return None
+        stored = stored.expired(at)
+    return stored
 
 
 def overlay(

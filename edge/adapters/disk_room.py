@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from edge.adapters.disk_index import PAGE_BYTES, Sums
 from edge.adapters.disk_place import Place, TierError
+from edge.adapters.disk_rows import STEP, drop_segment
 from edge.cache.record import key_at
 
 BLOCK = 4096
@@ -26,6 +27,9 @@ FOLDERS_BYTES = 1200 * 1024  # folders, at most 256 of bodies
 MIN_SIZE = 32 * 1024 * 1024
 _MIN_SEGMENT, _MAX_SEGMENT = 256 * 1024, 32 * 1024 * 1024
 VACUUM_PAGES = 512
+_TOTALS = """SELECT (SELECT page_count FROM pragma_page_count), (SELECT value FROM facts WHERE name = 'bodies'),
+    (SELECT total((bytes + 4095) / 4096 * 4096) FROM segments), (SELECT total(bytes) FROM temps)"""
+_FREE = "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,10 @@ class Room:
         limits: Limits,
         copy: Callable[[bytes, int], tuple[int, int]],
         hot: Callable[[bytes], bool],
+        breathe: Callable[[], None],
     ) -> None:
         self._place = place
+        self._breathe = breathe
         self._db = db
         self._sums = Sums(place.salt)
         self.limits = limits
@@ -70,11 +76,7 @@ class Room:
 
     def used(self) -> int:
         """Bytes on the disk now."""
-        db = self._db
-        (pages,) = db.execute("PRAGMA page_count").fetchone()
-        (segments,) = db.execute("SELECT total((bytes + 4095) / 4096 * 4096) FROM segments").fetchone()
-        (bodies,) = db.execute("SELECT value FROM facts WHERE name = 'bodies'").fetchone()
-        (temps,) = db.execute("SELECT total(bytes) FROM temps").fetchone()
+        pages, bodies, segments, temps = self._db.execute(_TOTALS).fetchone()
         try:
             log = os.stat(f"{self._place.index}-wal").st_size
         except OSError:
@@ -101,11 +103,9 @@ class Room:
             return False
         db = self._db
         self._rescue(victim)
-        (before,) = db.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
-        db.execute("DELETE FROM objects WHERE segment = ?", (victim,))
+        dropped = drop_segment(db, victim, self._breathe)
         db.execute("DELETE FROM segments WHERE id = ?", (victim,))
-        (after,) = db.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
-        db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (before - after,))
+        db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (dropped,))
         return True
 
     def _victim(self, keep_open: int) -> int | None:
@@ -131,7 +131,9 @@ class Room:
             (victim,),
         ).fetchall()
         left = (sum(length + body for _, _, _, length, _, _, body in rows)) // 2
-        for hashed, variant, at, length, stale, used, body in rows:
+        for count, (hashed, variant, at, length, stale, used, body) in enumerate(rows):
+            if count % STEP == 0:
+                self._breathe()
             if length + body > left or not (used or self._hot(key_at(data, at))):
                 continue
             left -= length + body
@@ -144,7 +146,6 @@ class Room:
 
     def shrink(self) -> None:
         """Give pages of the index back that it does not need, a few at a time; outside a transaction."""
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        free, pages = self._db.execute(_FREE).fetchone()
         if free > VACUUM_PAGES and free * 4 > pages:
             self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()

@@ -20,6 +20,7 @@ from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_index import connect, is_damage, make_index
 from edge.adapters.disk_place import DAMAGED, Place, TierError, prepare
 from edge.adapters.disk_room import Limits
+from edge.adapters.disk_rows import drop_objects
 from edge.cache.purge import Kind, Purge, PurgeLog
 
 
@@ -85,7 +86,7 @@ def measured(changer: Changer, place: Place, gone: list[Path]) -> None:
         else:
             gone.append(Path(entry.path))
     for number in known:
-        db.execute("DELETE FROM objects WHERE segment = ?", (number,))
+        drop_objects(db, "segment = ?", (number,))
         db.execute("DELETE FROM segments WHERE id = ?", (number,))
     for name, writer in db.execute("SELECT name, writer FROM temps").fetchall():
         if not alive(writer):

@@ -14,7 +14,7 @@ import asyncio
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from resource import RUSAGE_THREAD, getrusage
@@ -24,21 +24,20 @@ from edge.adapters.disk_asker import THREADS, Asker, AwaitedBody
 from edge.adapters.disk_body import Checked, OpenBody
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
-from edge.adapters.disk_files import Cold, FileOps, Segments, read_ahead
-from edge.adapters.disk_index import Row, Sums, connect, is_damage
-from edge.adapters.disk_look import Read, read_rows
-from edge.adapters.disk_pending import Put, Waiting, named, overlay
+from edge.adapters.disk_files import Cold, FileOps, read_ahead
+from edge.adapters.disk_index import Sums, is_damage
+from edge.adapters.disk_look import Looker, Read
+from edge.adapters.disk_pending import Put, Waiting, left_of, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
 from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
-from edge.cache.purge import Kind, Purge, PurgeLog, base_of
+from edge.cache.purge import Kind, Purge, PurgeLog
 from edge.cache.record import Damaged, Kept
 from edge.cache.stored import Stored
 
-_QUERY = "SELECT variant, segment, at, length, stale, seal FROM objects WHERE hash = ? LIMIT 256"
 SLOW_S = 0.002  # a look-up that took longer sends the next ones to a thread
 SLOW_FOR_S = 1.0
 WARM_BYTES = 4 * 1024 * 1024  # an index up to here is asked at once, a larger one after it was read ahead
@@ -65,8 +64,7 @@ class DiskTier:
         self._min_uses = min_uses
         self._uses = Fingerprints(65536)
         self._sums = Sums(place.salt)
-        self._db = connect(place, busy_s=0.5)
-        self._segments = Segments(place)
+        self._looker = Looker(place, self._sums, busy_s=0.5, remembers=True)
         self._checked: Checked = OrderedDict()
         self._floor = self._fact("floor")
         self._told = Told()
@@ -81,7 +79,7 @@ class DiskTier:
         self._ticks = 0
         left = list(noted(place))  # by workers that were killed: their purges are this one's now
         self._notes = Notes(place)
-        changer = Changer(place, limits, ops, hot)
+        changer = Changer(place, limits, ops, hot, breathe=self._breathe)
         self.writer = Writer(place, changer, self._notes, self._admitted, self._call, self._told.add, ops)
         for path, purges in left:
             for purge, at in purges:
@@ -91,7 +89,7 @@ class DiskTier:
         self.writer.start()
         if read_ahead(place.index, WARM_BYTES):  # look-ups go through a thread meanwhile
             self._cold_until = monotonic() + SLOW_FOR_S
-        self._db.execute(_QUERY, (0,)).fetchall()  # the first one opens files
+        self._looker.rows(0)  # the first one opens files
         self._blocks_read = getrusage(RUSAGE_THREAD).ru_inblock
 
     @classmethod
@@ -111,8 +109,7 @@ class DiskTier:
         self.writer.close()
         self._pool.shutdown(wait=True)
         self._notes.close()
-        self._segments.close()
-        self._db.close()
+        self._looker.close()
 
     # -- looking up ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +120,7 @@ class DiskTier:
             return None
         before = self.writer.pending
         try:
-            read = self._read(key, self._db, self._segments, wait=False)
+            read = self._read(key, self._looker, wait=False)
         except Cold:
             self._has_read()  # that it had the kernel begin to read does not count as waiting
             return None
@@ -144,7 +141,7 @@ class DiskTier:
         self._looking.append(meanwhile)
 
         def work() -> None:
-            read = self._read(key, *self._own(), wait=True)
+            read = self._read(key, self._own(), wait=True)
             loop.call_soon_threadsafe(done, read)
 
         def done(read: Read) -> None:
@@ -154,17 +151,16 @@ class DiskTier:
 
         self._pool.submit(work)
 
-    def _read(self, key: bytes, db: sqlite3.Connection, segments: Segments, wait: bool) -> Read:
+    def _read(self, key: bytes, looker: Looker, wait: bool) -> Read:
         """Rows and records. Raises Cold. Whatever else goes wrong is a miss, and told."""
         if self.writer.damaged:
-            return Read([], [])
+            return Read([], [], [])
         hashed = self._sums.of_key(key) if not wait else self._sums.of(key)
         try:
-            rows = db.execute(_QUERY, (hashed,)).fetchall()
+            return looker.read(key, hashed, self._asker, wait)
         except sqlite3.Error as error:
             self._failed(error)
-            return Read([], [])
-        return read_rows(map(Row._make, rows), self._sums, hashed, key, segments, self._asker, wait)
+            return Read([], [], [])
 
     def _judged(
         self, key: bytes, read: Read, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
@@ -180,10 +176,8 @@ class DiskTier:
         if self._looking:  # a thread took its time: what came meanwhile counts too
             before = tuple({id(one): one for one in (*before, *self.writer.pending)}.values())
         found: dict[bytes, Stored] = {}
-        base = base_of(key)
-        purges = [*meanwhile, *(purge for one in before for purge in one.purges)]
         for row, kept in read.rows:
-            stored = self._left(kept, row.stale, base, purges)
+            stored = self._left(kept, row.stale, before, meanwhile)
             if stored is None:
                 self.writer.drop((hashed, row.variant, row.segment, row.at))
             else:
@@ -199,36 +193,48 @@ class DiskTier:
             return tuple(found.values())
         return tuple(sorted(found.values(), key=lambda one: -one.received_at))
 
-    def _left(self, kept: Kept, stale: float, base: bytes, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
+    def _left(
+        self, kept: Kept, stale: float, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
+    ) -> Stored | None:
         """What purges left of a record."""
-        stored = kept.stored
+        stored: Stored | None = kept.stored
+        assert stored is not None
         if kept.number < self._floor:
             return None
-        fate = self.purge_log().settled(kept.number, stored.key, stored.tags)
-        left = fate.left_of(stored)
-        if left is None:
-            return None
-        stored = left.expired(stale) if stale else left
-        for purge, at in purges:
-            if purge.value == base if purge.kind is Kind.URL else purge.value in stored.tags:
-                if not purge.soft:
+        purge_log = self.purge_log()
+        if kept.number < purge_log.number:
+            stored = purge_log.settled(kept.number, stored.key, stored.tags).left_of(stored)
+            if stored is None:
+                return None
+        if stale:
+            stored = stored.expired(stale)
+        for waiting in before:
+            if waiting.purges:
+                stored = waiting.purges.left_of(stored)
+                if stored is None:
                     return None
-                stored = stored.expired(at)
-        return stored
+        return left_of(stored, meanwhile) if meanwhile else stored
 
     def used(self, stored: Stored) -> None:
         """A response from here served a request: it is worth keeping."""
-        self.writer.use(self.mark(stored))
+        known = self._looker.remembered(stored.key)
+        if known is None:
+            self.writer.use(self.mark(stored))
+        elif not known.told or len(known.rows) > 1:  # once, as long as the index says the same
+            known.told = self.writer.use(self.mark(stored))
 
     def mark(self, stored: Stored) -> tuple[int, int]:
         """What tells it apart over workers."""
         variant = stored.variant
         return self._sums.of_key(stored.key), self._sums.of(variant) if variant else self._sums.plain
 
-    def waiting(self, purge: Purge, now: float) -> list[tuple[int, int]]:
-        """The marks of what waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
-        puts = named(self.writer.pending, purge, now)
-        return [self.mark(put.stored) for put in puts if self._admitted(put.stored, put.seq) is not None]
+    def waiting(self, purge: Purge, now: float) -> list[Stored]:
+        """What waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
+        puts = (put for waiting in self.writer.pending for put in waiting.named(purge, now))
+        return [put.stored for put in puts if self._admitted(put.stored, put.seq) is not None]
+
+    def _breathe(self) -> None:
+        self.writer.breathe()
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
@@ -261,8 +267,10 @@ class DiskTier:
 
     def _admitted(self, stored: Stored, seq: int) -> Stored | None:
         """What purges left of a response that was asked for at `seq` of this worker's sequence."""
-        fate = self.purge_log().admit(seq, stored.key, stored.tags)
-        return fate.left_of(stored)
+        purge_log = self.purge_log()
+        if seq >= purge_log.seq:
+            return stored
+        return purge_log.admit(seq, stored.key, stored.tags).left_of(stored)
 
     def spill(self, length: int | None) -> Spill:
         """A body that goes to the disk as it comes."""
@@ -322,7 +330,7 @@ class DiskTier:
         """Four times a second."""
         self._ticks += 1
         if self._ticks % TICKS_PER_LET_GO == 0:
-            self._segments.let_go()
+            self._looker.segments.let_go()
             if self._asker is not None and self._asker.over():
                 self._asker = None
 
@@ -352,16 +360,17 @@ class DiskTier:
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 
-    def _own(self) -> tuple[sqlite3.Connection, Segments]:
-        """This thread's connection and files."""
+    def _own(self) -> Looker:
+        """This thread's."""
         local = self._of_thread
-        if not hasattr(local, "db"):
-            local.db, local.segments = connect(self.place), Segments(self.place)
-        local.segments.let_go()
-        return local.db, local.segments
+        if not hasattr(local, "looker"):
+            local.looker = Looker(self.place, self._sums)
+        found: Looker = local.looker
+        found.segments.let_go()
+        return found
 
     def _fact(self, name: str) -> int:
-        return int(self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
+        return int(self._looker.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
 
     def _call(self, function: Callable[[], None]) -> None:
         """Run something on the loop, from the writer's thread."""

@@ -19,7 +19,7 @@ from edge.adapters.disk_body import BodyWriter, temp_name
 from edge.adapters.disk_changes import Addition, Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import is_damage
-from edge.adapters.disk_pending import Put, Waiting
+from edge.adapters.disk_pending import Purges, Put, Waiting
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import NoRoom
 from edge.adapters.disk_start import Notes
@@ -33,7 +33,10 @@ RETRY_S = 1.0
 PACKED_BYTES = 64 * 1024  # a larger body has a file of its own
 MAX_WAITING = 48 * 1024 * 1024
 MAX_BATCH = 1024 * 1024
-MAX_ROWS = 256
+MAX_ROWS = 64
+HURRY = 8 * 1024 * 1024  # bytes that wait, from which on the thread takes no rest
+WORK_S, REST_S = 0.0003, 0.0004
+MAX_USED = 1024
 SPILL_STEP = 8 * 1024 * 1024  # reserved at a time where the length is not known
 SPILL_FULL = 4 * 1024 * 1024  # bytes that wait to be written before its source is held back
 
@@ -92,13 +95,14 @@ class Writer:
         tell: Callable[[str, str], None],
         ops: FileOps | None = None,
     ) -> None:
-        self.waiting = Waiting()
-        self.taken = Waiting()
+        # What is being written and what waits, the older first: nothing is in neither before it is written.
+        self.pending = (Waiting(), Waiting())
         self.guard = threading.RLock()  # over the purge sequence: recorded whole, or not yet
         self.written = self.dropped = self.errors = 0
         self.lag_s = 0.0
         self.damaged = False
         self._place, self._changer, self._notes = place, changer, notes
+        self._rested_at = monotonic()
         self._admit, self._call, self._tell = admit, call, tell
         self._ops = ops or FileOps()
         self._spills: deque[Spill] = deque()
@@ -122,15 +126,8 @@ class Writer:
         if self._closing or self.damaged or too_much or monotonic() < self._failing_until:
             self.dropped += 1
             return False
-        stored = put.stored
         with self._lock:
-            places = self.waiting.responses.setdefault(stored.key, {})
-            if stored.part is None:
-                choice = stored.choice
-                for variant in [v for v in places if v.startswith(choice + b"\n#")]:
-                    del places[variant]
-            places[stored.variant] = put
-            self.waiting.bytes += put.bytes
+            self.waiting.put(put)
             if self._idle:
                 self._ready.notify_all()
         return True
@@ -158,7 +155,7 @@ class Writer:
         """A purge by URL or tag: in force at once, in the index soon."""
         self._notes.add(purge)
         with self._lock:
-            self.waiting.purges.append((purge, now))
+            self.waiting.purges.add(purge, now)
             if self._idle:
                 self._ready.notify_all()
 
@@ -169,10 +166,12 @@ class Writer:
             if self._idle:
                 self._ready.notify_all()
 
-    def use(self, hashed: tuple[int, int]) -> None:
-        """It served; told with the next batch."""
-        if len(self.waiting.used) < MAX_ROWS * 4:
-            self.waiting.used.add(hashed)
+    def use(self, hashed: tuple[int, int]) -> bool:
+        """It served; told with the next batch, False where that has enough to tell."""
+        if len(self.waiting.used) >= MAX_USED:
+            return False
+        self.waiting.used.add(hashed)
+        return True
 
     def wake(self, spill: Spill) -> None:
         """A spill has something to do."""
@@ -201,10 +200,14 @@ class Writer:
             self._thread.join(10.0)
 
     @property
-    def pending(self) -> tuple[Waiting, Waiting]:
-        """What is being written and what waits, the older first; nothing is in neither of them before it is written."""
-        with self._lock:
-            return self.taken, self.waiting
+    def taken(self) -> Waiting:
+        """What is being written."""
+        return self.pending[0]
+
+    @property
+    def waiting(self) -> Waiting:
+        """What waits; to be changed under the lock."""
+        return self.pending[1]
 
     def _has_work(self) -> bool:
         """More than notes of use, which go with the next batch."""
@@ -235,20 +238,31 @@ class Writer:
             sleep(RETRY_S if monotonic() < self._failing_until else GATHER_S)
         return True
 
+    def breathe(self) -> None:
+        """Rest, if there was work for long enough: on a core that both share, the loop has its turn."""
+        now = monotonic()
+        if now - self._rested_at < WORK_S:
+            return
+        if not self._closing and self.waiting.bytes + self.taken.bytes < HURRY:
+            sleep(REST_S)
+            now = monotonic()
+        self._rested_at = now
+
     def _write_batch(self) -> None:
         with self._lock:
-            self.taken, self.waiting = self.waiting, Waiting()
-        taken = self.taken
+            taken = self.waiting
+            self.pending = (taken, Waiting())  # in one step: look-ups take no lock
         if not taken:
             return
         puts = [put for places in taken.responses.values() for put in places.values() if put is not None]
-        changes = Changes(removed=list(taken.removed), purges=taken.purges, used=list(taken.used))
+        changes = Changes(removed=list(taken.removed), purges=list(taken.purges), used=list(taken.used))
         oldest = min((put.at for put in puts), default=None)
         size = 0
         try:
             for temp in taken.forsaken:
                 self._changer.drop_temp(temp)
             for put in puts:
+                self.breathe()
                 addition = self._addition(put)
                 if addition is None:
                     continue
@@ -267,7 +281,7 @@ class Writer:
         if oldest is not None:
             self.lag_s = monotonic() - oldest
         with self._lock:
-            self.taken = Waiting()
+            self.pending = (Waiting(), self.waiting)
 
     def _apply(self, changes: Changes) -> None:
         """Commit one batch; what a purge touched while it was made is taken out inside the turn."""
@@ -313,7 +327,7 @@ class Writer:
             return
         self._failing_until = monotonic() + RETRY_S
         with self._lock:
-            self.waiting.purges[:0] = taken.purges
+            self.waiting.purges = Purges((*taken.purges, *self.waiting.purges))
             self.waiting.removed |= taken.removed
 
     # -- spills --------------------------------------------------------------------------------------------------------

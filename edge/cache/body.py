@@ -7,7 +7,8 @@ is read is checked piece by piece before a byte of it is sent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from zlib import crc32
+
+from edge.cache.checksum import crc32
 
 PIECE_BYTES = 256 * 1024  # a body is read, checked and sent in pieces of this size
 NAME_BYTES = 32

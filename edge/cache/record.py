@@ -11,11 +11,11 @@ trusted.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
-from zlib import crc32
+from typing import NamedTuple
 
 from edge.cache.body import NAME_BYTES, BodyFile
+from edge.cache.checksum import crc32
 from edge.cache.stored import Stored, charge, shared
 from edge.cache.verdict import Source
 from edge.http.ranges import Part
@@ -38,22 +38,46 @@ class Damaged(Exception):
     """These bytes are no whole record of this format, or not the one that was looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """What a record held. `number` is the journal's number of the last purge when the response was fetched."""
 
     stored: Stored
     number: int
 
 
+class Outline(NamedTuple):
+    """What is remembered of a record that was whole: all but the body, and the sums that the body has to fit."""
+
+    stored: Stored  # without its body
+    number: int
+    at: int  # where the body begins in the record
+    length: int  # of the body
+    before: int  # CRC-32 of what stands before the body
+    whole: int  # the record's own
+
+    def with_body(self, body: bytes) -> Kept:
+        """What the record held. Raises Damaged where this is not its body."""
+        if len(body) != self.length or crc32(body, self.before) != self.whole:
+            raise Damaged("checksum does not fit")
+        return Kept(self.stored.with_chunks((body,) if body else ()), self.number)
+
+
+def outlined(kept: Kept, record: bytes) -> Outline:
+    """What to remember of a record and what `decode` gave for it."""
+    stored = kept.stored
+    length = stored.length if stored.file is None else 0
+    at = len(record) - length
+    before = crc32(memoryview(record)[_SUMMED:at])
+    return Outline(stored.with_chunks(()), kept.number, at, length, before, int.from_bytes(record[4:8], "big"))
+
+
 def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
     """A record; with `file` (the response's own, or one that was just written from its chunks) without the body."""
     file = file or stored.file
-    part = stored.part
-    etag, language = stored.etag, stored.language
+    part, etag, language = stored.part, stored.etag, stored.language
     body = () if file is not None else stored.chunks
-    choices = _packed([each for pair in stored.vary for each in pair])
-    tags = _packed(sorted(stored.tags))
+    choices = _packed([each for pair in stored.vary for each in pair]) if stored.vary else b""
+    tags = _packed(sorted(stored.tags)) if stored.tags else b""
     named = b"" if file is None else file.name + file.length.to_bytes(8, "big") + file.sums
     flags = (
         (_MUST_REVALIDATE if stored.must_revalidate else 0)
@@ -61,14 +85,17 @@ def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
         | (_SIMPLE if stored.simple else 0)
         | (_PART if part is not None else 0)
     )
+    first, last, complete = (-1, -1, None) if part is None else (part.first, part.last, part.complete)
+    # fmt: off
     fixed = _FIXED.pack(
-        *(MAGIC, 0, 0 if file is not None else stored.length, len(stored.key), len(stored.wire)),
-        *(-1 if etag is None else len(etag), -1 if language is None else len(language)),
-        *(len(choices), len(tags), len(named), stored.status, _NUMBERS[stored.source], flags, number),
-        *(stored.received_at, stored.born, stored.lifetime_s, stored.fresh_until),
-        *(stored.swr_s, stored.sie_s, stored.outage_s, stored.keep_s),
-        *((-1, -1, -1) if part is None else (part.first, part.last, -1 if part.complete is None else part.complete)),
+        MAGIC, 0, 0 if file is not None else stored.length, len(stored.key), len(stored.wire),
+        -1 if etag is None else len(etag), -1 if language is None else len(language),
+        len(choices), len(tags), len(named), stored.status, _NUMBERS[stored.source], flags, number,
+        stored.received_at, stored.born, stored.lifetime_s, stored.fresh_until,
+        stored.swr_s, stored.sie_s, stored.outage_s, stored.keep_s,
+        first, last, -1 if complete is None else complete,
     )
+    # fmt: on
     rest = b"".join(
         (fixed[_SUMMED:], stored.key, stored.wire, etag or b"", language or b"", choices, tags, named, *body)
     )

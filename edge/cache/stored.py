@@ -210,9 +210,20 @@ class Stored:
 
     def copy(self) -> Stored:
         """Another one with the same values, to be changed before anybody sees it."""
-        other = Stored.__new__(Stored)
-        for name in Stored.__slots__:
-            setattr(other, name, getattr(self, name))
+        other = Stored.__new__(Stored)  # each by its name: a hit from the disk makes one
+        other.key, other.status, other.wire, other.chunks = self.key, self.status, self.wire, self.chunks
+        other.file, other.length, other.size_bytes, other.part = self.file, self.length, self.size_bytes, self.part
+        other.vary, other.language, other.etag, other.tags = self.vary, self.language, self.etag, self.tags
+        other.received_at, other.born, other.lifetime_s = self.received_at, self.born, self.lifetime_s
+        other.fresh_until, other.swr_s, other.sie_s = self.fresh_until, self.swr_s, self.sie_s
+        other.outage_s, other.keep_s, other.source = self.outage_s, self.keep_s, self.source
+        other.must_revalidate, other.no_cache, other.simple = self.must_revalidate, self.no_cache, self.simple
+        return other
+
+    def with_chunks(self, chunks: tuple[bytes, ...]) -> Stored:
+        """A copy with these as its body, which are as long as it says."""
+        other = self.copy()
+        other.chunks = chunks
         return other
 
     def __repr__(self) -> str:

@@ -64,11 +64,11 @@ def check(path: Path) -> int:
     files = sum(each.stat().st_blocks * 512 for each in root.rglob("*"))
     assert files <= store.writer._changer.room.used() <= MIN_SIZE
     assert not list((root / "temps").iterdir())
-    (objects,) = store._db.execute("SELECT count(*) FROM objects").fetchone()
+    (objects,) = store._looker.db.execute("SELECT count(*) FROM objects").fetchone()
     assert store._fact("objects") == objects == served
-    (bodies,) = store._db.execute("SELECT total(bytes) FROM bodies").fetchone()
+    (bodies,) = store._looker.db.execute("SELECT total(bytes) FROM bodies").fetchone()
     assert store._fact("bodies") == bodies
-    assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert store._looker.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     store.put(response(b"http://a/after", b"after"), 0)
     store.writer.flush()
     assert looked(store, b"http://a/after")

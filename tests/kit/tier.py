@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import PurgeLog
+from edge.cache.purge import Kind, Purge, PurgeLog
 from edge.cache.stored import Plan, Stored, build
 from edge.cache.verdict import Source
 from edge.http.message import Fields
@@ -118,12 +123,26 @@ def tier(path: Path, limits: Limits = SMALL, purge_log: PurgeLog | None = None, 
     return made
 
 
+@contextmanager
+def stuck(store: DiskTier) -> Iterator[None]:
+    """The thread cannot write meanwhile: it has taken a first batch, and what comes now waits."""
+    turn = os.open(store.place.store / "turn", os.O_RDWR)
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    try:
+        store.forget(Purge(Kind.TAG, b"nothing has this"), NOW)
+        while not store.writer.taken:
+            sleep(0.001)
+        yield
+    finally:
+        os.close(turn)
+
+
 def looked(found: DiskTier, key: bytes) -> tuple[Stored, ...]:
     """What it has for a key, wherever its bytes are; blocking."""
     quick = found.look(key)
     if quick is not None:
         return quick
-    read = found._read(key, found._db, found._segments, wait=True)
+    read = found._read(key, found._own(), wait=True)
     return found._judged(key, read, found.writer.pending, [])
 
 

@@ -131,7 +131,7 @@ async def test_a_body_that_breaks_off_leaves_nothing_on_the_disk(tmp_path: Path)
         await until(lambda: lab.at_rest)
         assert not list((tmp_path / "store" / "temps").iterdir())
         assert not list((tmp_path / "store" / "bodies").rglob("*/*")) and lab.stored() == ()
-        assert disk_of(lab)._db.execute("SELECT count(*) FROM temps").fetchone() == (0,)
+        assert disk_of(lab)._looker.db.execute("SELECT count(*) FROM temps").fetchone() == (0,)
 
 
 async def test_a_client_that_leaves_ends_a_fill_that_nobody_else_wants(tmp_path: Path) -> None:

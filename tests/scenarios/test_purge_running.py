@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from kit.cachelab import HOST, Lab, from_store, head, open_lab, request, until
 from kit.client import RawClient
 from kit.origin import Pause
+from kit.tier import stuck
 
+from edge.adapters.disk_tier import DiskTier
 from edge.cache.purge import Kind, Purge
 from edge.cache.purge_request import parse_purge
 from edge.cache.removal import STEP
@@ -290,3 +293,30 @@ async def test_each_response_that_a_large_purge_touched_is_told_apart_for_the_di
         assert len(set(zip(numbers[::2], numbers[1::2], strict=True))) == 1000
         assert (purge.count, purge.more) == (1000, 0)
         assert not len(lab.store.index)
+
+
+async def test_what_waits_for_the_disk_is_told_apart_some_at_a_time(tmp_path: Path) -> None:
+    """In force at once; the marks, a hash each, come in later turns."""
+    async with open_lab(memory="1KiB", disk=str(tmp_path)) as lab:
+        disk = lab.store.disk
+        assert isinstance(disk, DiskTier)
+        lab.fresh()
+        lab.says(FRESH, "Surrogate-Key: t", body="x")
+        await lab.ask()
+        (model,) = lab.stored()
+        assert await asyncio.to_thread(disk.writer.flush)
+        with stuck(disk):
+            for number in range(999):
+                other = model.copy()
+                other.key = model.key + b"%d" % number
+                assert disk.put(other, lab.store.purge_log.now_seq())
+            turns: list[Callable[[], None]] = []
+            lab.store.use_turns(turns.append)
+            purge = purging.Purging(lab.worker, Purge(Kind.TAG, b"t"))
+            assert disk.look(model.key + b"5") == ()
+            told: list[int] = []
+            purge.then(lambda: told.append(len(purge.marks) // 2))
+            assert len(purge.marks) // 2 <= STEP and not told and not purge.over
+            while turns:
+                turns.pop(0)()
+            assert purge.over and told == [999]

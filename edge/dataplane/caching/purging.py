@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING
@@ -25,8 +25,11 @@ from edge.http.message import Fields
 if TYPE_CHECKING:
     from edge.dataplane.core.context import WorkerContext
     from edge.dataplane.core.exchange import Exchange
+    from edge.dataplane.core.store import Store
+    from edge.ports import DiskTier
 
 MAX_MARKS = 65536  # 16 bytes each, in one frame
+MARKS_A_TURN = 200
 COUNT_S = 2.0  # how long whoever purges waits for the exact count
 
 _NO_FIELDS = Fields()
@@ -44,6 +47,8 @@ class Purging:
         self.marks = array("q")  # pairs
         self.more = 0
         self._removals: list[Removal[Stored]] = []
+        self._waiting: list[Stored] = []  # to be written to the disk, touched, and not yet marked
+        self._marked: list[Callable[[], None]] = []
         self._counts = asked.kind not in STAMPED
         store, now = worker.store, time()
         if store is None:
@@ -55,17 +60,30 @@ class Purging:
             if disk is None:
                 removal = store.purge(named, now, number)
             else:
-                self._add(disk.waiting(named, now))
-                removal = store.purge(named, now, number, lambda stored: self._add((disk.mark(stored),)))
+                self._waiting += disk.waiting(named, now)
+                removal = store.purge(named, now, number, lambda stored: self._add(disk.mark(stored)))
             if removal is not None:
                 self._removals.append(removal)
+        if disk is not None:
+            self._mark_some(store, disk)
 
-    def _add(self, marks: Iterable[tuple[int, int]]) -> None:
-        for mark in marks:
-            if len(self.marks) < 2 * MAX_MARKS:
-                self.marks.extend(mark)
-            else:
-                self.more += 1
+    def _mark_some(self, store: Store, disk: DiskTier) -> None:
+        """Tell apart what waits for the disk: a hash for each, so only some of them in one turn."""
+        most = len(self._waiting) if store.later is None else MARKS_A_TURN
+        for _ in range(min(most, len(self._waiting))):
+            self._add(disk.mark(self._waiting.pop()))
+        if self._waiting and store.later is not None:
+            store.later(lambda: self._mark_some(store, disk))
+            return
+        marked, self._marked = self._marked, []
+        for call in marked:
+            call()
+
+    def _add(self, mark: tuple[int, int]) -> None:
+        if len(self.marks) < 2 * MAX_MARKS:
+            self.marks.extend(mark)
+        else:
+            self.more += 1
 
     @property
     def count(self) -> int | None:
@@ -75,12 +93,11 @@ class Purging:
     @property
     def over(self) -> bool:
         """Whether the count is final."""
-        return not any(each.left for each in self._removals)
+        return not (self._waiting or any(each.left for each in self._removals))
 
     def then(self, call: Callable[[], None]) -> None:
         """Call this once when it is over: now, or later; after COUNT_S at the latest, as it is in force anyway."""
-        waiting = [each for each in self._removals if each.left]
-        if not waiting:
+        if self.over:
             call()
             return
         answered = False
@@ -93,8 +110,11 @@ class Purging:
                 call()
 
         timer = asyncio.get_running_loop().call_later(COUNT_S, look, True)
-        for each in waiting:
-            each.then(look)
+        for each in self._removals:
+            if each.left:
+                each.then(look)
+        if self._waiting:
+            self._marked.append(look)
 
 
 def names_of(worker: WorkerContext, asked: Purge) -> list[Purge]:

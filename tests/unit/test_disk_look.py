@@ -1,0 +1,225 @@
+"""Look-ups of the disk tier that come again: what is remembered of a record is never more than what is true."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge.adapters import disk_look
+from edge.adapters.disk_changes import Changer, Changes
+from edge.adapters.disk_index import SCHEMA_VERSION, make_index
+from edge.adapters.disk_start import open_place
+from edge.adapters.disk_tier import DiskTier
+from edge.cache.purge import Kind, Purge
+from edge.cache.record import Damaged, decode, encode, outlined
+from edge.cache.stored import Stored
+from tests.kit.tier import NOW, SMALL, looked, response, tier
+
+KEY = b"http://site.test/page"
+BODY = random.Random(3).randbytes(9000)
+
+
+def remembered(path: Path, *responses: Stored) -> DiskTier:
+    """A tier that has looked for KEY often enough to remember it."""
+    store = tier(path)
+    for each in responses or (response(KEY, BODY),):
+        assert store.put(each, 0)
+    assert store.writer.flush()
+    for _ in range(4):
+        assert looked(store, KEY)
+    assert store._looker.remembered(KEY) is not None
+    return store
+
+
+def damage(store: DiskTier, at: int) -> None:
+    """Flip a bit of the only segment, in place."""
+    (segment,) = (store.place.store / "segments").iterdir()
+    with segment.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("at", [-9000, -4000, -1])
+def test_a_body_that_rots_after_it_was_read_is_found_each_time(tmp_path: Path, at: int) -> None:
+    store = remembered(tmp_path)
+    (segment,) = (store.place.store / "segments").iterdir()
+    damage(store, segment.stat().st_size + at)
+    assert looked(store, KEY) == ()
+    assert store.damaged == 1
+    assert store.writer.flush()
+    assert looked(store, KEY) == () and store.damaged == 1  # removed
+    store.close()
+
+
+def test_a_head_that_rots_is_served_as_it_was_or_not_at_all(tmp_path: Path) -> None:
+    store = remembered(tmp_path)
+    (truth,) = looked(store, KEY)
+    (segment,) = (store.place.store / "segments").iterdir()
+    for at in range(0, segment.stat().st_size - len(BODY), 7):
+        damage(store, at)
+        for found in looked(store, KEY):
+            assert (found.wire, found.chunks, found.fresh_until) == (truth.wire, truth.chunks, truth.fresh_until)
+        damage(store, at)
+    store.close()
+
+
+def test_what_another_process_does_is_seen_by_the_next_look(tmp_path: Path) -> None:
+    store, other = remembered(tmp_path), tier(tmp_path)
+    other.put(response(KEY, b"newer", received_at=NOW + 1), 0)
+    assert other.writer.flush()
+    assert [one.chunks for one in looked(store, KEY)] == [(b"newer",)]
+    other.put(response(KEY, b"german", vary=((b"accept-language", b"de"),)), 0)
+    assert other.writer.flush()
+    assert len(looked(store, KEY)) == 2
+    other.remove(looked(other, KEY)[0])
+    assert other.writer.flush()
+    assert len(looked(store, KEY)) == 1
+    changer = Changer(store.place, SMALL, durable=True)
+    changer.purge(Purge(Kind.URL, KEY, soft=True), NOW + 1, 1)
+    assert [one.fresh_until for one in looked(store, KEY)] == [NOW + 1]
+    changer.purge(Purge(Kind.URL, KEY), NOW + 2, 2)
+    assert looked(store, KEY) == ()
+    changer.close()
+    other.close()
+    store.close()
+
+
+def test_purges_that_are_only_in_the_sequence_touch_what_is_remembered(tmp_path: Path) -> None:
+    store = remembered(tmp_path)
+    store.purge_log().record(Purge(Kind.PREFIX, b"site.test/page", soft=True), NOW + 1, 1)
+    assert [one.fresh_until for one in looked(store, KEY)] == [NOW + 1]
+    store.purge_log().record(Purge(Kind.ALL), NOW + 2, 2)
+    assert looked(store, KEY) == ()
+    store.close()
+
+
+def test_a_segment_that_is_gone_is_a_miss(tmp_path: Path) -> None:
+    store = remembered(tmp_path)
+    (segment,) = (store.place.store / "segments").iterdir()
+    segment.unlink()
+    store._looker.segments.let_go()
+    assert looked(store, KEY) == () and store.damaged == 0
+    assert store._looker.remembered(KEY) is None
+    store.close()
+
+
+def test_what_is_remembered_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_look, "MAX_REMEMBERED", 20_000)
+    monkeypatch.setattr(disk_look, "MAX_SEEN", 30)
+    store = tier(tmp_path)
+    keys = [b"http://site.test/%d" % n for n in range(50)]
+    for key in keys:
+        store.put(response(key, key), 0)
+    assert store.writer.flush()
+    for key in keys:
+        for _ in range(3):
+            assert [one.chunks for one in looked(store, key)] == [(key,)]
+    looker = store._looker
+    assert 0 < len(looker._known) < 20 and looker._bytes <= 20_000 and len(looker._seen) <= 30
+    for key in keys:
+        store.remove(looked(store, key)[0])
+    assert store.writer.flush()
+    for key in keys:
+        assert looked(store, key) == ()
+    assert looker._bytes == 0 and not looker._known
+    store.close()
+
+
+def test_an_outline_takes_its_own_body_only() -> None:
+    record = encode(response(KEY, BODY), 7)
+    outline = outlined(decode(record), record)
+    kept = outline.with_body(record[outline.at :])
+    assert kept.number == 7 and kept.stored.chunks == (BODY,)
+    assert record[outline.at :] == BODY and not outline.stored.chunks
+    for wrong in (BODY[:-1], BODY + b"x", bytes([BODY[0] ^ 1]) + BODY[1:], b""):
+        with pytest.raises(Damaged):
+            outline.with_body(wrong)
+
+
+def test_a_copy_has_every_value() -> None:
+    stored = response(KEY, BODY)
+    copied = stored.copy()
+    assert [getattr(copied, name) for name in Stored.__slots__] == [getattr(stored, name) for name in Stored.__slots__]
+
+
+def test_use_is_told_once_as_long_as_the_index_says_the_same(tmp_path: Path) -> None:
+    store = remembered(tmp_path)
+    for _ in range(3):
+        (found,) = looked(store, KEY)
+        store.used(found)
+    assert len(store.writer.waiting.used) == 1
+    store.remove(response(KEY + b"other"))  # something to write, and the note with it
+    assert store.writer.flush()
+    assert store._looker.db.execute("SELECT used FROM objects").fetchone() == (1,)
+    store.used(looked(store, KEY)[0])
+    assert not store.writer.waiting.used
+    store.close()
+
+
+def test_an_index_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    store = tier(tmp_path)
+    store.put(response(KEY, BODY), 0)
+    store.close()
+    db = sqlite3.connect(store.place.index, isolation_level=None)
+    db.executescript(
+        """CREATE TRIGGER object_comes AFTER INSERT ON objects BEGIN
+               UPDATE facts SET value = value + 1 WHERE name = 'objects'; END;
+           CREATE TRIGGER object_goes AFTER DELETE ON objects BEGIN
+               UPDATE facts SET value = value - 1 WHERE name = 'objects'; END;
+           PRAGMA user_version = 1"""
+    )
+    db.close()
+    make_index(store.place)
+    again = tier(tmp_path)
+    assert looked(again, KEY) and again._fact("objects") == 1
+    again.put(response(KEY + b"2", BODY), 0)
+    assert again.writer.flush()
+    assert again._fact("objects") == 2
+    assert again._looker.db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    again.close()
+
+
+def test_objects_are_counted_however_they_come_and_go(tmp_path: Path) -> None:
+    store = tier(tmp_path)
+
+    def count() -> int:
+        assert store.writer.flush()
+        (rows,) = store._looker.db.execute("SELECT count(*) FROM objects").fetchone()
+        assert store._fact("objects") == rows
+        return int(rows)
+
+    for again in range(2):  # new ones, then in their own place
+        for n in range(150):
+            store.put(
+                response(b"http://a/%d" % n, b"x", tags=frozenset((b"t%d" % (n % 2),)), received_at=NOW + again), 0
+            )
+        assert count() == 150
+    store.remove(looked(store, b"http://a/0")[0])
+    assert count() == 149
+    store.forget(Purge(Kind.TAG, b"t1"), NOW + 2)
+    assert count() == 74
+    store.close()
+
+
+def test_whoever_changes_much_can_rest_in_between(tmp_path: Path) -> None:
+    rests = 0
+
+    def rest() -> None:
+        nonlocal rests
+        rests += 1
+
+    store = tier(tmp_path)
+    for n in range(1000):
+        store.put(response(b"http://a/%d" % n, b"x"), 0)
+    store.close()
+    changer = Changer(open_place(tmp_path), SMALL, breathe=rest)
+    with changer.turn(), changer.transaction():
+        assert changer.room.evict(0)
+    assert rests >= 1000 // 64
+    changer.apply(Changes())
+    changer.close()
