@@ -1,4 +1,4 @@
-"""`redirect_http`: whatever is asked for in the clear is sent to HTTPS; nothing of it is served or gets to a backend."""
+"""`redirect_http`: what is asked for in the clear is sent to HTTPS; nothing of it is served or gets to a backend."""
 
 from __future__ import annotations
 
