@@ -24,16 +24,18 @@ from edge.adapters.secret_file import shared_secret
 from edge.adapters.service_link import service_link
 from edge.adapters.shared_memory import shared_memory
 from edge.adapters.sockets import bind
+from edge.adapters.unix_sockets import unix_socket
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
 from edge.cache.prefetch import GateRules, Sequence
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.config.cache import CacheRules
 from edge.config.cache import Prefetch as PrefetchConfig
+from edge.config.listening import places
 from edge.config.loader import Config
 from edge.config.routing import Retry as RetryConfig
 from edge.config.routing import Route as RouteConfig
-from edge.config.types import Address
+from edge.config.types import Address, UnixAddress
 from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
 from edge.dataplane.caching.shadow import send_copy
@@ -181,26 +183,29 @@ async def open_listeners(
     worker: Worker, config: Config, secure: Mapping[str, ListenerTls], sockets: Sockets
 ) -> list[tuple[str, int]]:
     """Accept where the configuration says: on what is open already, with these certificates, or on a new socket."""
-    for address in addresses(config):
-        name, listener = str(address), worker.listeners.get(str(address))
-        tls = secure.get(name)
+    wanted = places(config.listen)
+    for name, address, _ in wanted:
+        listener, tls = worker.listeners.get(name), secure.get(name)
         if listener is None:
-            sock = sockets.get(name) or bind(address.host, address.port)
+            sock = sockets.get(name) or bound(address, config.listen.socket_mode)
             listener = await worker.listen(sock, tls, config.listen.backlog, config.listen.h2c, name)
         listener.tls, listener.h2c = tls.after(listener.tls) if tls is not None else None, config.listen.h2c
-    bound = [worker.listeners[str(address)].bound for address in addresses(config)]
-    worker.cdn_id = cdn_id(config, bound)
-    return bound
+        listener.senders = Networks(config.listen.proxy_protocol) if config.listen.proxy_protocol else None
+    found = [worker.listeners[each.name].bound for each in wanted]
+    worker.cdn_id = cdn_id(config, found)
+    return found
 
 
-def addresses(config: Config) -> list[Address]:
-    """Where clients connect."""
-    return [*config.listen.http, *(each.address for each in config.listen.https)]
+def bound(address: Address | UnixAddress, mode: int) -> socket.socket:
+    """A socket of the worker's own."""
+    if isinstance(address, UnixAddress):
+        return unix_socket(Path(address.path), mode=mode)
+    return bind(address.host, address.port)
 
 
 def listeners_tls(config: Config) -> dict[str, ListenerTls]:
     """TLS of the listeners that have it, from its files as they are now. Raises ConfigError."""
-    return {str(each.address): listener_tls(each) for each in config.listen.https}
+    return {name: listener_tls(https) for name, _, https in places(config.listen) if https is not None}
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:

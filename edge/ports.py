@@ -19,6 +19,7 @@ from edge.cache.stored import Stored
 from edge.errors import UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
+from edge.http.proxy_protocol import ClientEnds
 from edge.metrics import Meter
 
 
@@ -122,8 +123,8 @@ class Link(Protocol):
     def renew(self, other: Any) -> bool:
         """Take on the settings of another link to the same backend; False when it is spoken to in another way."""
 
-    def take(self) -> Connection | None:
-        """The newest kept connection, if there is one."""
+    def take(self, waiter: Connector | None = None) -> Connection | None:
+        """The newest kept connection that may carry the waiter's request, if there is one."""
 
     def connect(self, waiter: Connector, timeout: float) -> None:
         """Make a new connection within `timeout` seconds; the waiter hears of it later on the loop."""
@@ -208,8 +209,10 @@ class Service(Protocol):
 
 
 class Connector(Protocol):
-    """Who waits for a new upstream connection."""
+    """Who waits for a new upstream connection. `client`: whose request it is for."""
 
+    @property
+    def client(self) -> ClientEnds: ...
     def on_connected(self, connection: Connection) -> None:
         """A connection is ready; the receiver must send on it or give it back at once."""
 

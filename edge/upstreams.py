@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from ssl import SSLContext
 
+from edge.adapters.announcing_link import AnnouncingLink
 from edge.adapters.backend_link import BackendLink, Peer, response_memo
 from edge.adapters.names import Names
 from edge.adapters.tls import client_context, stamps
@@ -127,8 +128,10 @@ def link_maker(config: Config, turns: Turns, lasting: Lasting) -> Callable[[Pool
                 link = applications.backend_link(backend.host, timeouts(pool.timeouts), limits_of[backend.id])
                 return dressed(link, backend)
             secure = context() if backend.scheme == "https" else None
-            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve, pool.lifetime)
-            return dressed(BackendLink(peer, timeouts(pool.timeouts), head, memo, names), backend)
+            announced = pool.proxy_protocol or ""
+            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve, pool.lifetime, announced)
+            kind = AnnouncingLink if announced else BackendLink
+            return dressed(kind(peer, timeouts(pool.timeouts), head, memo, names), backend)
 
         def dressed(link: BackendLink, backend: Backend) -> BackendLink:
             link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())

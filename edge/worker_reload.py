@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.adapters.listener_tls import ListenerTls
-from edge.app import addresses, again, listeners_tls, open_listeners
+from edge.app import again, listeners_tls, open_listeners
+from edge.config.listening import places
 from edge.config.loader import Config
 from edge.control.packing import unpack
 from edge.dataplane.worker.graph import Graph
@@ -103,7 +104,7 @@ class WorkerReload:
         found, self._swapped = self._swapped, None
         assert found is not None  # `swap` came just before
         bound = await open_listeners(self._worker, found.config, found.secure, found.sockets)
-        wanted = {str(address) for address in addresses(found.config)}
+        wanted = {place.name for place in places(found.config.listen)}
         for name in [name for name in self._worker.listeners if name not in wanted]:
             await self._worker.close_listener(name)
         return bound

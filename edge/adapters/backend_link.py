@@ -11,11 +11,12 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from math import inf
 from time import monotonic
 
+from edge.adapters.dialing import is_path
 from edge.adapters.names import Names, race
 from edge.adapters.upstream_connection import Phase, UpstreamConnection
 from edge.cache.judged import cost_beside
@@ -63,6 +64,7 @@ class Peer:
     server_name: str | None = None
     resolve_s: float = 30.0  # how old what is known of its addresses may be
     lifetime_s: float = 0.0  # of a connection; 0 = no limit
+    proxy_protocol: str = ""  # the version of the header that tells it whose a connection is (`announcing_link`)
 
 
 class BackendLink:
@@ -108,14 +110,14 @@ class BackendLink:
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
         self._connecting: dict[asyncio.Task[None], Connector] = {}  # and who waits for the connection
-        self._name = None if _is_literal(peer.host) else (names or Names()).get(peer.host)
+        self._name = None if is_path(peer.host) or _is_literal(peer.host) else (names or Names()).get(peer.host)
         self._version = 0  # of the name's addresses, as the connections were looked through last
         self._retired = False
 
     def renew(self, other: BackendLink) -> bool:
         """Take on the settings of another link to the same backend; False when it is spoken to in another way."""
         own, peer = self.peer, other.peer
-        if (own.host, own.port, own.tls, own.server_name) != (peer.host, peer.port, peer.tls, peer.server_name):
+        if replace(own, resolve_s=peer.resolve_s, lifetime_s=peer.lifetime_s) != peer:
             return False
         self.peer, self.timeouts, self.limits, self.memo = peer, other.timeouts, other.limits, other.memo
         self.label, self.later, self.interim_max = other.label, other.later, other.interim_max
@@ -123,15 +125,28 @@ class BackendLink:
         self.meter.count_by(other.meter.latency.bounds)
         return True
 
-    def take(self) -> UpstreamConnection | None:
+    def take(self, waiter: Connector | None = None) -> UpstreamConnection | None:
         """The newest kept connection, if one is still good."""
         while self.idle:
             connection = self.idle.pop()
             if not connection.transport.is_closing():
-                connection.reused = True
-                connection.deadline = inf
-                return connection
+                return self.reuse(connection)
         return None
+
+    @staticmethod
+    def reuse(connection: UpstreamConnection) -> UpstreamConnection:
+        """One that is kept no longer, because it carries a request again."""
+        connection.reused = True
+        connection.deadline = inf
+        return connection
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """It may be taken."""
+        self.idle.append(connection)
+
+    def unkeep(self, connection: UpstreamConnection) -> None:
+        """It may not be taken any more."""
+        self.idle.remove(connection)
 
     def connect(self, waiter: Connector, timeout: float) -> None:
         """Make a new connection; the waiter hears of it, or of the failure, later on the loop."""
@@ -151,20 +166,19 @@ class BackendLink:
             return
         connection.deadline = deadline
         if not connection.bound:
-            self.idle.append(connection)
+            self.keep(connection)
 
     def bind(self, connection: UpstreamConnection) -> None:
         """Keep it for the one client whose request it carries, or carried last; it is in `idle` never again."""
         connection.bound = True
         if connection in self.idle:
-            self.idle.remove(connection)
+            self.unkeep(connection)
 
     def take_bound(self, connection: UpstreamConnection) -> bool:
         """Whether that client's next request may go over it."""
         if not _is_idle(connection) or monotonic() >= connection.retire_at:
             return False
-        connection.reused = True
-        connection.deadline = inf
+        self.reuse(connection)
         return True
 
     def let_go(self, connection: UpstreamConnection) -> None:
@@ -181,7 +195,7 @@ class BackendLink:
         """The connection is gone."""
         self.connections.discard(connection)
         if connection in self.idle:
-            self.idle.remove(connection)
+            self.unkeep(connection)
 
     def tick(self, now: float) -> None:
         """Expire what missed its deadline; keep the addresses of a name in use new."""
@@ -229,7 +243,7 @@ class BackendLink:
     async def _connect(self, waiter: Connector, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                connection = await self._open()
+                connection = await self._open(waiter)
         except TimeoutError:
             waiter.on_failed(ConnectTimeout("connect deadline passed"))
         except UpstreamError as error:
@@ -244,61 +258,63 @@ class BackendLink:
                 connection.cancel()
                 waiter.on_bug(error)
 
-    async def _open(self) -> UpstreamConnection:
+    async def _open(self, waiter: Connector) -> UpstreamConnection:
         """A new connection, to whichever address answers."""
         name = self._name
         if name is None:
-            return await self._reach(self.peer.host)
+            return await self._reach(self.peer.host, waiter)
         order = await name.candidates(self.peer.resolve_s)
         while True:
             winner: str | None = None
             try:
                 if len(order) == 1:
                     winner = order[0][1]
-                    return await self._reach(winner)
+                    return await self._reach(winner, waiter)
                 sock, winner = await race(order, self.peer.port)
                 name.learn(order, winner)
-                return await self._reach(winner, sock)
+                return await self._reach(winner, waiter, sock)
             except (OSError, ConnectFailed) as failed:
                 if winner is None or len(order) == 1:
                     name.learn(order, None)
-                    raise _failure(failed) from None
+                    raise self.failure(failed) from None
                 order = [each for each in order if each[1] != winner]  # it accepts, but its handshake fails
 
-    async def _reach(self, address: str, sock: socket.socket | None = None) -> UpstreamConnection:
+    async def _reach(self, address: str, waiter: Connector, sock: socket.socket | None = None) -> UpstreamConnection:
+        return await self._begin(UpstreamConnection(self), address, sock)
+
+    async def _begin(self, made: UpstreamConnection, address: str, sock: socket.socket | None) -> UpstreamConnection:
+        """Join a connection to an address, or to a socket that is connected to it; TLS included."""
         peer = self.peer
         server_name = (peer.server_name or peer.host) if peer.tls else None
         loop = asyncio.get_running_loop()
         try:
-            if sock is not None:
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), sock=sock, ssl=peer.tls, server_hostname=server_name
-                )
+            if is_path(address) and sock is None:
+                await loop.create_unix_connection(lambda: made, address)
+            elif is_path(address):
+                await loop.create_unix_connection(lambda: made, sock=sock)
+            elif sock is not None:
+                await loop.create_connection(lambda: made, sock=sock, ssl=peer.tls, server_hostname=server_name)
             else:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    address,
-                    peer.port,
-                    family=family,
-                    ssl=peer.tls,
-                    server_hostname=server_name,
+                await loop.create_connection(
+                    lambda: made, address, peer.port, family=family, ssl=peer.tls, server_hostname=server_name
                 )
         except OSError as failed:
-            raise _failure(failed) from None
-        connection.address = address
+            raise self.failure(failed) from None
+        made.address = address
         if peer.lifetime_s:  # not all of one moment end at one moment
-            connection.retire_at = monotonic() + peer.lifetime_s * (1.0 - JITTER * random.random())
-        self.connections.add(connection)
-        return connection
+            made.retire_at = monotonic() + peer.lifetime_s * (1.0 - JITTER * random.random())
+        self.connections.add(made)
+        return made
 
-
-def _failure(failed: Exception) -> ConnectFailed:
-    if isinstance(failed, ConnectFailed):
-        return failed
-    if isinstance(failed, ssl.SSLError):
-        return CertificateInvalid(getattr(failed, "reason", None) or "TLS handshake failed")
-    return ConnectFailed(getattr(failed, "strerror", None) or "connect failed")
+    @staticmethod
+    def failure(failed: Exception) -> ConnectFailed:
+        """Why there is no connection, as whoever waits for one hears it."""
+        if isinstance(failed, ConnectFailed):
+            return failed
+        if isinstance(failed, ssl.SSLError):
+            return CertificateInvalid(getattr(failed, "reason", None) or "TLS handshake failed")
+        return ConnectFailed(getattr(failed, "strerror", None) or "connect failed")
 
 
 def response_memo(limits: Limits, left_out: frozenset[bytes] = frozenset()) -> Memo[ResponseFacts]:

@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Sequence
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 MOST_FILES = 250  # in one message; the kernel takes 253
 
 
@@ -43,14 +44,17 @@ def check_free(host: str, port: int, shared: bool = False) -> None:
         sock.bind((host, port))
 
 
-def bound_to(sock: socket.socket) -> tuple[str, int]:
+def bound_name(sock: socket.socket) -> str:
     """Where a socket is bound, as a configuration would say it."""
-    host, port = sock.getsockname()[:2]
-    return host, port
+    found = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{found}"
+    host, port = found[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def adopt(numbers: Iterable[int], stranger: Callable[[str], None]) -> list[socket.socket]:
-    """Sockets that came with the process as open files. One that is no TCP socket is told and left alone."""
+    """Sockets that came with the process as open files. One that is no stream socket is told and left alone."""
     found = []
     for number in numbers:
         try:
@@ -60,9 +64,9 @@ def adopt(numbers: Iterable[int], stranger: Callable[[str], None]) -> list[socke
         except OSError as error:
             stranger(f"file {number} that came with the process is no socket: {error}")
             continue
-        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM:
             sock.detach()
-            stranger(f"file {number} that came with the process is no TCP socket")
+            stranger(f"file {number} that came with the process is no TCP or Unix stream socket")
             continue
         os.set_inheritable(number, False)
         sock.setblocking(False)

@@ -27,6 +27,7 @@ from edge.cli.client import safe
 from edge.config.loader import Config, load
 from edge.config.sources import Sources
 from edge.config.types import parse_address
+from edge.dataplane.worker.listener import place_text
 from edge.errors import ConfigError
 
 GRACE_S = 5.0
@@ -157,7 +158,7 @@ async def serve(asked: dict[str, Any]) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_reader(0, lambda: None if os.read(0, 1024) else ended.set())
-    tell(addresses=[f"{host}:{port}" for host, port in addresses], files=files(asked["folder"]))
+    tell(addresses=[place_text(each) for each in addresses], files=files(asked["folder"]))
     await ended.wait()
     loop.remove_reader(0)
     await worker.drain(GRACE_S)

@@ -24,6 +24,7 @@ from edge.cli.recovery import cache_of, state_of, warm_of
 from edge.cli.repository import Asked, checked_config, named, own_state, repository_options
 from edge.cli.state import LocalState, accepted, newest_config
 from edge.cli.way import Way
+from edge.config.types import Address, UnixAddress
 from edge.control.recovered import JOURNAL_FILE, Snapshot
 from edge.control.written_back import put_included
 from edge.errors import ConfigError, RunbookFailed
@@ -124,7 +125,7 @@ class LocalHands:
         if not listen:
             raise RunbookFailed("the gateway has no plain listener to ask")
         host, _, path = str(check.value).partition("://")[2].partition("/")
-        status, _ = _get(_reachable(listen[0].host), listen[0].port, f"/{path}", host)
+        status, _ = _asked(_way(listen[0]), f"/{path}", host)
         return None if status == int(check.more.get("status", 200)) else f"it answers {status}"
 
     # -- deeds -----------------------------------------------------------------------------------------------------
@@ -267,16 +268,15 @@ def _unless(found: bool, wanted: bool, why: str) -> str | None:
     return None if found is wanted else why if wanted else "it is so"
 
 
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _get(host: str, port: int, path: str, authority: str = "") -> tuple[int, str]:
-    """Status and text; 0 when nobody answers."""
-    return _asked(Way(host, port), path, authority)
+def _way(address: Address | UnixAddress) -> Way:
+    """To a listener of this machine."""
+    if isinstance(address, UnixAddress):
+        return Way("localhost", 0, path=address.path)
+    return Way({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
 def _asked(way: Way, path: str, authority: str = "") -> tuple[int, str]:
+    """Status and text; 0 when nobody answers."""
     connection = way.connect(ANSWER_S)
     try:
         connection.request("GET", path, headers={"Host": authority} if authority else {})

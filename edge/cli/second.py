@@ -93,7 +93,7 @@ def _nowhere(backend: Mapping[str, Any], number: int) -> dict[str, Any]:
     found = {name: value for name, value in backend.items() if name not in ("url", "app")}
     if "id" not in found:
         url = backend.get("url")
-        found["id"] = backend["app"] if url is None else parse_backend_url(url).authority
+        found["id"] = backend["app"] if url is None else parse_backend_url(url).name
     return {**found, "url": f"http://127.{64 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}:9"}
 
 

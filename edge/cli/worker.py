@@ -25,6 +25,7 @@ from edge.app import build, listen
 from edge.control.link import Link, connect
 from edge.control.packing import unpack
 from edge.dataplane.worker.agent import Agent
+from edge.dataplane.worker.listener import place_text
 from edge.errors import ConfigError
 from edge.frames import Frame, Kind
 from edge.worker_reload import WorkerReload
@@ -88,7 +89,7 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     agent.start()
     worker.collector.begin(monotonic(), worker.applications is not None)
     code = worker.applications.code if worker.applications is not None else ""
-    told = {"pid": os.getpid(), "addresses": [f"{host}:{port}" for host, port in addresses], "code": code}
+    told = {"pid": os.getpid(), "addresses": [place_text(each) for each in addresses], "code": code}
     link.send(Frame(Kind.READY, told))
     return agent
 

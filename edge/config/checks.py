@@ -11,7 +11,7 @@ from typing import Any
 
 from edge.config.positions import OTHER, Path, Problem, nearest
 from edge.config.routing import DEFAULT_REGION, parse_route_host
-from edge.config.types import parse_address, parse_backend_url, shown
+from edge.config.types import parse_address, parse_backend_url, parse_listen_address, shown
 
 Table = dict[str, Any]
 
@@ -139,7 +139,7 @@ def _duplicates(raw: Table) -> Iterator[Problem]:
         same = list(_twice(urls, f"is the url of {OTHER} too"))
         yield from same
         ids = [
-            ((*path, "id"), backend.get("id", getattr(url[1], "authority", None)))
+            ((*path, "id"), backend.get("id", getattr(url[1], "name", None)))
             for (path, backend), url in zip(own, urls, strict=True)
         ]
         again = {problem.path[:-1] for problem in same}
@@ -174,14 +174,14 @@ def _route_places(raw: Table) -> Iterator[tuple[Path, Any]]:
 
 def _addresses(raw: Table) -> Iterator[tuple[Path, Any]]:
     listen = table(raw, "listen")
-    found: list[tuple[Path, object]] = [
-        (("listen", "http", at), _parsed(parse_address, text)) for at, text in enumerate(items(listen.get("http")))
+    texts: list[tuple[Path, object]] = [
+        *((("listen", "http", at), text) for at, text in enumerate(items(listen.get("http")))),
+        *((("listen", "https", at, "address"), each.get("address")) for at, each in _tables(listen.get("https"))),
     ]
-    for at, listener in _tables(listen.get("https")):
-        found.append((("listen", "https", at, "address"), _parsed(parse_address, listener.get("address"))))
+    found = [(path, _parsed(parse_listen_address, text)) for path, text in texts]
     found.append((("admin", "listen"), _parsed(parse_address, table(raw, "admin").get("listen"))))
     for path, address in found:
-        yield path, None if getattr(address, "port", 0) == 0 else address
+        yield path, None if getattr(address, "port", None) == 0 else address
 
 
 def _presence(raw: Table) -> Iterator[Problem]:
@@ -192,6 +192,9 @@ def _presence(raw: Table) -> Iterator[Problem]:
     for path, pool in ((("pools", name, "tls"), table(raw, "pools", name, "tls")) for name in table(raw, "pools")):
         if ("cert" in pool) != ("key" in pool):
             yield Problem(path, "needs cert and key together, or neither")
+    for place, name, backend in _backends(raw):
+        if "app" in backend and "proxy_protocol" in table(raw, "pools", name):
+            yield Problem((*place, "app"), "is told the client's address anyway: proxy_protocol is for backends by url")
 
 
 def _idle_rules(raw: Table) -> Iterator[Problem]:

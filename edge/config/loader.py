@@ -26,10 +26,12 @@ from edge.config.routing import Pool, Region, Retry, Route, Timeouts
 from edge.config.snapshots import Snapshots
 from edge.config.sources import Sources, put_together
 from edge.config.types import (
+    Address,
+    AdminAddress,
     AtLeastOne,
-    Cidr,
     Count,
     Duration,
+    FileMode,
     HostName,
     ListenAddress,
     Many,
@@ -37,6 +39,7 @@ from edge.config.types import (
     PositiveSize,
     Section,
     Size,
+    Source,
     Text,
     Timeout,
     Workers,
@@ -81,7 +84,8 @@ class HttpsListener(Section):
     def redirects_to(self) -> int | None:
         """The port that plain HTTP is sent to."""
         asked = self.redirect_http
-        return (self.address.port if asked else None) if isinstance(asked, bool) else asked
+        own = self.address.port if isinstance(self.address, Address) else 0
+        return (own if asked else None) if isinstance(asked, bool) else asked
 
     @model_validator(mode="after")
     def _asks(self) -> HttpsListener:
@@ -95,7 +99,9 @@ class HttpsListener(Section):
 class Listen(Section):
     """`[listen]`."""
 
-    http: Many[ListenAddress] = entry([], "Where to listen for plain HTTP; port 0 is any free one")
+    http: Many[ListenAddress] = entry(
+        [], "Where to listen for plain HTTP: address and port (0 is any free one), or unix: and a path"
+    )
     https: Many[HttpsListener] = entry([], "Where to listen for HTTPS")
     h2c: bool = entry(
         False, "Let clients of http speak HTTP/2 from the first byte on (no upgrade): for proxies before us"
@@ -106,7 +112,13 @@ class Listen(Section):
         'Processes with a memory cache each; "auto" = one for each core, or one where a route caches without disk',
     )
     backlog: AtLeastOne = entry(1024, "Connections that the kernel holds before they are accepted")
-    trusted_proxies: Many[Cidr] = entry([], "Whose X-Forwarded-* and Forwarded are believed; empty = nobody's")
+    socket_mode: FileMode = entry("0660", "Who may connect to Unix sockets: owner, group, others, as of a file")
+    trusted_proxies: Many[Source] = entry(
+        [], 'Whose X-Forwarded-* and Forwarded are believed; "unix": who comes through a Unix socket; empty = nobody\'s'
+    )
+    proxy_protocol: Many[Source] = entry(
+        [], "Whose connections begin with a PROXY header, v1 or v2, which tells the client's address; empty = nobody's"
+    )
     cdn_id: Name | None = entry(
         None,
         "Own name in CDN-Loop, by which what comes back is refused (508); left out: made from the addresses",
@@ -185,7 +197,7 @@ class AdminToken(Section):
 class Admin(Section):
     """`[admin]`."""
 
-    listen: ListenAddress = entry("127.0.0.1:9900", "Where the admin API, metrics and the dashboard are")
+    listen: AdminAddress = entry("127.0.0.1:9900", "Where the admin API, metrics and the dashboard are")
     token_file: FilePath = entry("var/admin.token", "Bearer token for everything; made on first start, mode 0600")
     tokens: Many[AdminToken] = entry([], "Further tokens, each with a name and a role")
     tls: Certificate | None = entry(None, "Certificate and key; then the admin listener speaks TLS alone")

@@ -224,7 +224,7 @@ class UpstreamTls(Section):
 class Backend(Section):
     """`[[pools.<name>.backends]]`: one address requests can be sent to, or an application in the worker."""
 
-    url: Url | None = entry(None, "http://host:port or https://host:port; this or app")
+    url: Url | None = entry(None, "http://host:port, https://host:port or unix:/path; this or app")
     app: AppName | None = entry(
         None, "An aiohttp application, a function that makes one, or a handler; runs in the worker; this or url"
     )
@@ -234,7 +234,7 @@ class Backend(Section):
     region: Name = entry(DEFAULT_REGION, "Its region; needed when [regions] are declared")
     weight: Weight = entry(1, "Share of requests")
     max_in_flight: Count = entry(1000, "Most requests in flight; 0 = no limit; left out: the pool's")
-    id: BackendId = entry(..., "Name in the log and the API; left out: host and port of the url")
+    id: BackendId = entry(..., "Name in the log and the API; left out: host and port of the url, or its path")
 
     @model_validator(mode="before")
     @classmethod
@@ -253,7 +253,7 @@ class Backend(Section):
             url = parse_backend_url(data.get("url"))
         except ValueError:
             return {**data, "id": "none"}  # the url's own problem is reported
-        return {**data, "id": url.authority}
+        return {**data, "id": url.name}
 
     @property
     def address(self) -> BackendUrl:
@@ -291,6 +291,9 @@ class Pool(Section):
     tls: UpstreamTls = entry({}, "How https backends are spoken to")
     resolve: Timeout = entry(
         "30s", "How often backends' names are resolved again; connections to addresses that are gone are let go"
+    )
+    proxy_protocol: Literal["v1", "v2"] | None = entry(
+        None, "Tell backends each client's address by a PROXY header; left out: none. A connection is one client's then"
     )
     lifetime: Duration = entry("1h", "Of a connection to a backend; it ends when it is idle then; 0s = no limit")
 

@@ -126,6 +126,8 @@ def parse_percent(value: object) -> float:
 
 # -- places ------------------------------------------------------------------------------------------------------------
 
+UNIX = "unix"
+MAX_UNIX_PATH = 100  # the kernel takes 107; while a socket is replaced, its name is a little longer
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
@@ -142,8 +144,18 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class UnixAddress:
+    """A Unix socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class BackendUrl:
-    """Where a backend is reached. `host` is lower case, without brackets."""
+    """Where a backend is reached. `host` is lower case, without brackets; of `unix` it is the socket's path."""
 
     scheme: str
     host: str
@@ -151,11 +163,18 @@ class BackendUrl:
 
     @property
     def authority(self) -> str:
-        """`host:port`, with brackets round an IPv6 address."""
-        return str(Address(self.host, self.port))
+        """`host:port`, with brackets round an IPv6 address; a Unix socket has none of its own."""
+        return "localhost" if self.scheme == UNIX else str(Address(self.host, self.port))
+
+    @property
+    def name(self) -> str:
+        """What the backend is called where nobody gave it a name."""
+        if self.scheme != UNIX:
+            return self.authority
+        return f"{UNIX}:" + re.sub(r"[^A-Za-z0-9_.-]", "-", self.host.strip("/"))
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        return f"{UNIX}:{self.host}" if self.scheme == UNIX else f"{self.scheme}://{self.authority}"
 
 
 def is_host(text: str) -> bool:
@@ -194,11 +213,37 @@ def parse_address(value: object) -> Address:
     return Address(*found)
 
 
+def parse_unix_path(value: str) -> str:
+    """The path in `"unix:/run/edge.sock"`: absolute, so that it means the same wherever the gateway was started."""
+    path = value.removeprefix(f"{UNIX}:")
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise _refuse('an absolute path such as "unix:/run/edge.sock"', value)
+    if len(path.encode()) > MAX_UNIX_PATH:
+        raise _refuse(f"a path of at most {MAX_UNIX_PATH} bytes", value)
+    return path
+
+
+def parse_listen_address(value: object) -> Address | UnixAddress:
+    """`"0.0.0.0:8080"`, `"[::]:8080"`, `"unix:/run/edge.sock"`."""
+    if isinstance(value, str) and value.startswith(f"{UNIX}:") and not value[len(UNIX) + 1 :].isdigit():
+        return UnixAddress(parse_unix_path(value))
+    return parse_address(value)
+
+
+def parse_file_mode(value: object) -> int:
+    """`"0660"`: as `chmod` has it, for reading and writing."""
+    if not isinstance(value, str) or re.fullmatch("0?[0246]{3}", value) is None:
+        raise _refuse('a mode such as "0660", of reading and writing', value)
+    return int(value, 8)
+
+
 def parse_backend_url(value: object) -> BackendUrl:
-    """`"http://host:port"` or `"https://host"`: nothing before the host, nothing after the port."""
+    """`"http://host:port"`, `"https://host"` or `"unix:/run/app.sock"`: nothing before the host, nothing behind."""
+    if isinstance(value, str) and value.startswith(f"{UNIX}:"):
+        return BackendUrl(UNIX, parse_unix_path(value), 0)
     match = re.fullmatch(r"(?i:(https?))://([^/?#]*)(.*)", value, re.S) if isinstance(value, str) else None
     if match is None:
-        raise _refuse('a URL such as "http://10.0.1.10:8080"', value)
+        raise _refuse('a URL such as "http://10.0.1.10:8080" or "unix:/run/app.sock"', value)
     scheme, authority, rest = match[1].lower(), match[2], match[3]
     if "@" in authority:
         raise _refuse("a URL without user name and password", value)
@@ -219,6 +264,11 @@ def parse_network(value: object) -> Network:
         if "host bits" in str(error):
             raise _refuse("a network without host bits set", value) from None
     raise _refuse('a network such as "10.0.0.0/8"', value)
+
+
+def parse_source(value: object) -> Network | str:
+    """A network, or `"unix"`: whoever comes through a Unix socket."""
+    return UNIX if value == UNIX else parse_network(value)
 
 
 def parse_purgers(value: object) -> tuple[Network, ...]:
@@ -287,10 +337,13 @@ Timeout = Annotated[float, PlainValidator(parse_timeout), Kind("duration above 0
 Size = Annotated[int, PlainValidator(parse_size), Kind("size")]
 PositiveSize = Annotated[int, PlainValidator(parse_positive_size), Kind("size above 0")]
 Percent = Annotated[float, PlainValidator(parse_percent), Kind("percentage")]
-ListenAddress = Annotated[Address, PlainValidator(parse_address), Kind("address")]
+AdminAddress = Annotated[Address, PlainValidator(parse_address), Kind("address")]
+ListenAddress = Annotated[Address | UnixAddress, PlainValidator(parse_listen_address), Kind("address")]
+FileMode = Annotated[int, PlainValidator(parse_file_mode), Kind("mode")]
 Url = Annotated[BackendUrl, PlainValidator(parse_backend_url), Kind("URL")]
 HostName = Annotated[str, PlainValidator(parse_host_name), Kind("host name")]
 Cidr = Annotated[Network, PlainValidator(parse_network), Kind("network")]
+Source = Annotated[Network | str, PlainValidator(parse_source), Kind('network or "unix"')]
 Purgers = Annotated[tuple[Network, ...], PlainValidator(parse_purgers), Kind("true, false or list of networks")]
 Upgrades = Annotated[tuple[str, ...], PlainValidator(parse_upgrades), Kind("list of protocols, or true or false")]
 Workers = Annotated[int | str, PlainValidator(parse_workers), Kind('"auto" or whole number')]

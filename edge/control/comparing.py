@@ -18,7 +18,9 @@ from edge.control.admin.views import plain
 
 # Whole tables, or some keys of one.
 TAKEN: dict[str, frozenset[str] | None] = {
-    "listen": frozenset(("http", "https", "h2c", "http2", "backlog", "trusted_proxies", "cdn_id")),
+    "listen": frozenset(
+        ("http", "https", "h2c", "http2", "backlog", "socket_mode", "trusted_proxies", "proxy_protocol", "cdn_id")
+    ),
     "limits": None,
     "admin": frozenset(("token_file", "tokens", "hosts", "metrics_open", "reload_on_change")),
     "cache": frozenset(("memory", "max_object", "min_uses", "eviction")),

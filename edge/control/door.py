@@ -10,7 +10,6 @@ aiohttp's own handler; this only looks at the clock, once a second for all conne
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import ssl
@@ -19,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import cast
+
+from edge.adapters.unix_sockets import unix_socket
 
 SWEEP_S = 1.0
 
@@ -192,35 +193,3 @@ class Door(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
-
-
-def unix_socket(path: Path, succeeds: bool = False) -> socket.socket:
-    """A socket at a path, mode 0600 from the first moment; one that nobody listens on any more is replaced.
-
-    `succeeds`: one that somebody listens on as well, in one step, so that there is always one. Raises OSError.
-    """
-    if path.exists() and not path.is_socket():
-        raise OSError(errno.EEXIST, "there is a file, which is no socket")
-    if not succeeds and _is_listened_on(path):
-        raise OSError(errno.EADDRINUSE, "Address already in use")
-    made, place = socket.socket(socket.AF_UNIX), path.with_name(f"{path.name}.new")
-    before = os.umask(0o177)
-    try:
-        place.unlink(missing_ok=True)
-        made.bind(str(place))
-        os.rename(place, path)
-    except BaseException:
-        made.close()
-        raise
-    finally:
-        os.umask(before)
-    return made
-
-
-def _is_listened_on(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as asking:
-        try:
-            asking.connect(str(path))
-        except OSError:  # none there, or its gateway has died; what else is wrong is told when it is made
-            return False
-    return True

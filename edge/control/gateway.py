@@ -83,7 +83,8 @@ async def run_gateway(settings: Settings) -> int:
     supervisor.reloading = reloading = Reloading(supervisor, listeners)
     supervisor.fleet = fleet = open_fleet(config, supervisor, keeper)
     reloading.started, reloading.ended = manager.reloading, manager.ready
-    belongings = Belongings(listeners.all, lock.fileno(), None if tier is None else tier.lock, manager.handed_over)
+    tier_lock = None if tier is None else tier.lock
+    belongings = Belongings(listeners.all, listeners.files, lock.fileno(), tier_lock, manager.handed_over)
     supervisor.upgrading = Upgrading(supervisor, keeper, belongings, reloading.lock)
     gateway = Gateway(supervisor, orphans if successor is None else [], manager)
     supervisor.upgrading.handed_over = gateway.hand_over
@@ -159,6 +160,8 @@ class Gateway:
     def hand_over(self, pid: int) -> None:
         """Another program serves from now on: what runs here ends."""
         self.succeeded = True
+        if self._supervisor.listeners is not None:
+            self._supervisor.listeners.hand_over()
         self._manager.main_is(pid)
         self._stop.set()
 

@@ -1,23 +1,28 @@
 """The listening sockets: held by the supervisor, handed to its workers, given on to a successor.
 
-    configuration ─► addresses ─► a socket for each worker (SO_REUSEPORT), or one that all share (given by systemd)
+    configuration ─► places ─► a socket for each worker (SO_REUSEPORT), or one that all share (given by systemd; Unix)
 
 One rule: a socket that still has a place in the configuration is never closed, whatever becomes of the worker that
 accepts on it: what has connected to it waits for the next one. The workers call listen(2), so that nobody is let in
-before there is somebody to serve.
+before there is somebody to serve. The file of a Unix socket is removed by the program that made it, or its successor.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edge.adapters.sockets import bind, check_free
-from edge.config.types import Address
+from edge.adapters.unix_sockets import SocketFile, unix_socket
+from edge.config.listening import places
+from edge.config.loader import Listen
+from edge.config.types import UNIX, Address, UnixAddress
 from edge.errors import EdgeError
 
-Bound = tuple[str, socket.socket]  # an address as the configuration writes it, and a socket for it
+Bound = tuple[str, socket.socket]  # a listener's name (`config.listening`), and a socket for it
+ALONE = "admin "  # before the names of the supervisor's own
 
 
 class CannotListen(EdgeError):
@@ -26,18 +31,22 @@ class CannotListen(EdgeError):
 
 @dataclass(slots=True)
 class HeldListener:
-    """One address. `shared`: all workers accept on its one socket."""
+    """One address. `shared`: all workers accept on its one socket. `file` is of a Unix socket that is ours."""
 
-    address: Address
+    address: Address | UnixAddress
     sockets: list[socket.socket] = field(default_factory=list)
     shared: bool = False
+    file: SocketFile | None = None
 
     def of(self, index: int) -> socket.socket:
         """The socket of a worker; the one that takes over from another has its number plus theirs."""
         return self.sockets[0 if self.shared else index % len(self.sockets)]
 
     def close(self) -> None:
-        """Let go; who was handed one accepts on."""
+        """Let go; who was handed one accepts on what waits."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.remove()
         for each in self.sockets:
             each.close()
         self.sockets.clear()
@@ -53,12 +62,14 @@ class Listeners:
         for name, each in given:
             self._given.setdefault(name, []).append(each)
 
-    def open(self, address: Address, count: int, beside: bool = False) -> HeldListener:
+    def open(
+        self, name: str, address: Address | UnixAddress, count: int, beside: bool = False, mode: int = 0o660
+    ) -> HeldListener:
         """Have an address, for so many workers; it is in use once it is `added`. Raises CannotListen.
 
         `beside`: workers that an earlier supervisor left behind still accept there.
         """
-        given = self._given.pop(str(address), [])
+        given = self._given.pop(name, [])
         found = HeldListener(address, given[:count])
         for each in given[count:]:
             each.close()
@@ -66,6 +77,10 @@ class Listeners:
             found.shared = len(found.sockets) < count
             return found
         try:
+            if isinstance(address, UnixAddress):
+                found.sockets.append(unix_socket(Path(address.path), beside, mode))
+                found.shared, found.file = True, SocketFile(address.path)
+                return found
             if not given:
                 check_free(address.host, address.port, beside)
             while len(found.sockets) < count:
@@ -73,16 +88,16 @@ class Listeners:
                 found.sockets.append(bind(address.host, port))
         except OSError as error:
             found.close()
-            raise CannotListen(f"{address}: cannot listen: {error.strerror}") from None
+            raise CannotListen(f"{address}: cannot listen: {error.strerror or error}") from None
         return found
 
-    def open_all(self, addresses: Sequence[Address], count: int, beside: bool = False) -> dict[str, HeldListener]:
+    def open_all(self, listen: Listen, count: int, beside: bool = False) -> dict[str, HeldListener]:
         """Those that are not open yet, all or none. Raises CannotListen."""
         opened: dict[str, HeldListener] = {}
         try:
-            for address in addresses:
-                if str(address) not in self.found:
-                    opened[str(address)] = self.open(address, count, beside)
+            for name, address, _ in places(listen):
+                if name not in self.found:
+                    opened[name] = self.open(name, address, count, beside, listen.socket_mode)
         except CannotListen:
             for each in opened.values():
                 each.close()
@@ -91,11 +106,11 @@ class Listeners:
 
     def take(self, address: Address) -> socket.socket:
         """A socket of the supervisor's own, given or bound now; held on to here. Raises CannotListen."""
-        self.alone[str(address)] = found = self._alone(address)
+        self.alone[f"{ALONE}{address}"] = found = self._alone(address)
         return found
 
     def _alone(self, address: Address) -> socket.socket:
-        given = self._given.pop(str(address), [])
+        given = self._given.pop(f"{ALONE}{address}", []) or self._given.pop(str(address), [])
         for each in given[1:]:
             each.close()
         if given:
@@ -109,12 +124,15 @@ class Listeners:
         """In use from now on."""
         self.found.update(opened)
 
-    def keep(self, addresses: Iterable[Address], backlog: int) -> None:
+    def keep(self, listen: Listen) -> None:
         """Close all others; of these the kernel holds so many connections until they are accepted."""
-        wanted = {str(address) for address in addresses}
+        wanted = {place.name for place in places(listen)}
         for name in wanted & self.found.keys():
-            for sock in self.found[name].sockets:
-                sock.listen(backlog)
+            held = self.found[name]
+            for sock in held.sockets:
+                sock.listen(listen.backlog)
+            if held.file is not None:
+                held.file.allow(listen.socket_mode)
         for name in [name for name in self.found if name not in wanted]:
             self.found.pop(name).close()
 
@@ -126,6 +144,24 @@ class Listeners:
         """Every socket, for a successor."""
         shared = [(name, each) for name, listener in self.found.items() for each in listener.sockets]
         return [*shared, *self.alone.items()]
+
+    def files(self) -> list[str]:
+        """The names of Unix sockets whose files are ours."""
+        return [name for name, listener in self.found.items() if listener.file is not None]
+
+    def hand_over(self) -> None:
+        """A successor accepts: the files are its own from now on."""
+        for listener in self.found.values():
+            listener.file = None
+
+    def succeed(self, files: Collection[str]) -> None:
+        """The program before has handed over: those files are ours now, or are removed where they have no place."""
+        for name in files:
+            file = SocketFile(name.removeprefix(f"{UNIX}:"))
+            if name in self.found:
+                self.found[name].file = file
+            else:
+                file.remove()
 
     def close(self) -> None:
         """Let go of everything, also of what was given and has no place."""

@@ -19,13 +19,12 @@ from aiohttp import web
 from edge.adapters.disk_keeper import TierKeeper
 from edge.adapters.disk_place import TierError, TierInUse
 from edge.adapters.disk_room import Limits
-from edge.adapters.sockets import adopt, bound_to
+from edge.adapters.sockets import adopt, bound_name
 from edge.adapters.systemd import Manager
 from edge.adapters.tls import renewing_context
 from edge.balance.health import Health
 from edge.config.loader import Config
 from edge.config.sources import Sources
-from edge.config.types import Address
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app, leave, start_admin
 from edge.control.early import EarlyWorker, worker_count
@@ -36,7 +35,6 @@ from edge.control.instance import (
 )
 from edge.control.listeners import Bound, CannotListen, HeldListener, Listeners
 from edge.control.recovery import Recovery
-from edge.control.reloading import addresses
 from edge.control.state_store import JournalStateStore
 from edge.control.succession import Successor
 from edge.control.supervisor import Supervisor
@@ -117,6 +115,8 @@ class Parts:
             await self.open_admin()
             if not successor.ready():
                 end_orphans(self._orphans)  # it was killed meanwhile
+            if self._supervisor.listeners is not None:
+                self._supervisor.listeners.succeed(successor.files)
             self._waiting = asyncio.create_task(self._outlive(successor), name="predecessor")
         if settings.config.snapshots is not None:
             self.recovery.start()
@@ -146,7 +146,7 @@ def given_sockets(manager: Manager, successor: Successor | None) -> list[Bound]:
     def stranger(said: str) -> None:
         print(f"edge: {said}", file=sys.stderr, flush=True)
 
-    found = [(str(Address(*bound_to(each))), each) for each in adopt(manager.fds, stranger)]
+    found = [(bound_name(each), each) for each in adopt(manager.fds, stranger)]
     for name, number in successor.sockets if successor is not None else ():
         found += [(name, each) for each in adopt([number], stranger)]
     return found
@@ -156,7 +156,7 @@ def open_listeners(listeners: Listeners, config: Config, beside: bool) -> tuple[
     """Every address, in the supervisor's hands, and the admin API's. Raises CannotStart. `beside`: orphans of ours
     share theirs."""
     try:
-        return listeners.open_all(addresses(config), worker_count(config), beside), listeners.take(config.admin.listen)
+        return listeners.open_all(config.listen, worker_count(config), beside), listeners.take(config.admin.listen)
     except CannotListen as error:
         listeners.close()
         raise CannotStart(error.detail) from None

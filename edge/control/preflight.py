@@ -243,7 +243,7 @@ def _exposure(config: Config) -> Iterator[_Found]:
             fatal=False,
         )
     for at, network in enumerate(config.listen.trusted_proxies):
-        if network.prefixlen == 0:
+        if not isinstance(network, str) and network.prefixlen == 0:
             yield _Found(
                 ("listen", "trusted_proxies", at),
                 f"{shown(str(network))} believes everybody's X-Forwarded-For: any client can pass for another",

@@ -21,9 +21,11 @@ from enum import Enum
 from time import monotonic
 from typing import NamedTuple
 
+from edge.adapters.dialing import is_path
 from edge.errors import ResponseInvalid
 from edge.http.chunked import ChunkedReader
 from edge.http.grammar import Framing, Limits, ResponseFacts, response_head
+from edge.http.proxy_protocol import Version, header_of
 
 HEAD_BYTES = 16 * 1024
 BODY_BYTES = 64 * 1024  # of the body, what is looked at; a longer one is judged by its beginning
@@ -62,6 +64,7 @@ class ProbeTarget:
     body: str = ""  # text that the body must hold
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    proxy_protocol: Version | None = None  # begin with a header that says that we speak for ourselves
     ask: Callable[[ProbeTarget], Awaitable[Answer]] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -112,10 +115,19 @@ async def _attempt(target: ProbeTarget, stage: list[str]) -> tuple[float, str]:
     started = monotonic()
     tls = target.tls if target.kind is ProbeKind.HTTP else None
     name = (target.server_name or target.host) if tls is not None else None
-    reader, writer = await asyncio.open_connection(
-        target.host, target.port, ssl=tls, server_hostname=name, limit=HEAD_BYTES
-    )
+    first = header_of(target.proxy_protocol, None) if target.proxy_protocol is not None else b""
+    if is_path(target.host):
+        reader, writer = await asyncio.open_unix_connection(target.host, limit=HEAD_BYTES)
+    else:
+        secure = (None, None) if first else (tls, name)
+        reader, writer = await asyncio.open_connection(
+            target.host, target.port, ssl=secure[0], server_hostname=secure[1], limit=HEAD_BYTES
+        )
     try:
+        if first:
+            writer.write(first)
+            if tls is not None:
+                await writer.start_tls(tls, server_hostname=name)
         if target.kind is ProbeKind.TCP:
             took_s = monotonic() - started
             return took_s, f"connected in {took_s * 1000:.1f} ms"

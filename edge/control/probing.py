@@ -176,4 +176,5 @@ def probe_target(key: Key, spec: BackendSpec, pool: PoolConfig, tls: ssl.SSLCont
         body=health.body or "",
         tls=tls,
         server_name=pool.tls.server_name,
+        proxy_protocol=pool.proxy_protocol,
     )

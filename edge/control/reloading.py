@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 from edge.adapters.config_files import sources_of, why_unread
 from edge.config.loader import Config, load
 from edge.config.sources import Sources
-from edge.config.types import Address
 from edge.control.admin.errors import Refusal, Unavailable
 from edge.control.comparing import Difference, differences, pinned, starts_anew
 from edge.control.forecast import forecast
@@ -163,7 +162,7 @@ class Reloading:
         if not renewed:
             await self._commit()
         if self._listeners is not None:
-            self._listeners.keep(addresses(config), config.listen.backlog)
+            self._listeners.keep(config.listen)
         revision = self._all.accept()
         took_ms = round((time.monotonic() - began) * 1000, 1)
         self.outcome = Outcome(time.time(), True, change.actor, [], wanted.not_applied)
@@ -192,7 +191,7 @@ class Reloading:
         opened = {}
         if listeners is not None:
             try:
-                opened = listeners.open_all(addresses(config), len(workers.holding))
+                opened = listeners.open_all(config.listen, len(workers.holding))
             except CannotListen as error:
                 raise NotAccepted([error.detail]) from None
         body = {"number": self._number, "config": pack(config), "listeners": list(opened)}
@@ -218,7 +217,7 @@ class Reloading:
         before, opened = whole.running, {}
         if listeners is not None:
             try:
-                opened = listeners.open_all(addresses(running.config), len(whole.workers.holding))
+                opened = listeners.open_all(running.config.listen, len(whole.workers.holding))
             except CannotListen as error:
                 raise NotAccepted([error.detail]) from None
             listeners.add(opened)
@@ -229,7 +228,7 @@ class Reloading:
             if whole.running is running:
                 whole.take_on(before, change)
             if listeners is not None:
-                listeners.keep(addresses(before.config), before.config.listen.backlog)
+                listeners.keep(before.config.listen)
             raise NotAccepted([error.detail]) if isinstance(error, Refused) else error from None
 
     async def _commit(self) -> None:
@@ -264,11 +263,6 @@ def read(running: Running, given: Revision | None) -> Wanted:
     if found.errors:
         raise ConfigError(found.errors)
     return Wanted(sources, config, differences(running.config, config), not_applied, found.warnings, found.code)
-
-
-def addresses(config: Config) -> list[Address]:
-    """Where clients connect."""
-    return [*config.listen.http, *(each.address for each in config.listen.https)]
 
 
 def _shown(wanted: Wanted) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Successor:
         self._channel = socket.socket(fileno=found["channel"])
         os.set_inheritable(found["channel"], False)
         self.sockets: list[tuple[str, int]] = [(name, number) for name, number in found["sockets"]]  # by address
+        self.files: list[str] = found.get("files", [])  # of those, Unix sockets that it made
         self.state_lock: int = found["state_lock"]
         self.tier_lock: int | None = found["tier_lock"]
         for number in (self.state_lock, *([self.tier_lock] if self.tier_lock is not None else [])):
@@ -104,6 +105,7 @@ class Belongings:
     """What a successor gets. `environment` is what it needs beside the old program's own."""
 
     sockets: Callable[[], Sequence[Bound]]
+    files: Callable[[], list[str]]  # of those, the names of Unix sockets that are ours to remove
     state_lock: int
     tier_lock: int | None
     environment: Callable[[], dict[str, str]]
@@ -192,6 +194,7 @@ class Upgrading:
         given = {
             "channel": theirs.fileno(),
             "sockets": sockets,
+            "files": have.files(),
             "state_lock": have.state_lock,
             "tier_lock": have.tier_lock,
         }

@@ -33,6 +33,7 @@ OVERRIDES = frozenset(
 _SENSITIVE = ASSERTED | {b"connection", b"upgrade", b"te", b"trailer", b"keep-alive", b"proxy-authorization"}
 _EARLIER_HOPS = FORWARDING | {b"via", b"cdn-loop"}
 _ALIKE = bytes(byte if chr(byte).isalnum() else 0x2D for byte in range(128)) + bytes(range(128, 256))
+UNIX = "unix"  # the address of who came through a Unix socket
 REMEMBERED = 4096  # addresses whose membership is remembered
 DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 _NONE = Fields()
@@ -87,8 +88,9 @@ def asserted_lines(client: str, scheme: bytes, host: bytes, loop: bytes, fields:
     """The forwarding fields for a client that is not a trusted proxy: whatever it sent is replaced (RFC 7239).
 
     Its Via and CDN-Loop are kept: those lists are there to find loops, assert nothing, and only grow (RFC 9110 7.6.3,
-    8586 2). An empty `client` is nobody: the gateway asks on its own.
+    8586 2). An empty `client` is nobody: the gateway asks on its own. Who comes by a Unix socket has no address either.
     """
+    client = "" if client == UNIX else client
     node = b"[%b]" % client.encode() if ":" in client else client.encode() or b"unknown"
     known = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (client.encode(), client.encode()) if client else b""
     return known + b"Forwarded: %b\r\n" % element_of(node, host, scheme) + _rest(scheme, host, b"", loop, fields)
@@ -97,11 +99,11 @@ def asserted_lines(client: str, scheme: bytes, host: bytes, loop: bytes, fields:
 def appended_lines(fields: Fields, peer: str, told: Told, host: bytes, loop: bytes) -> bytes:
     """The forwarding fields when a trusted proxy sent the request: its lists are kept, ours come last; all agree."""
     before, elements = told.lists
-    node = b"[%b]" % peer.encode() if ":" in peer else peer.encode()
-    own = element_of(node, told.host or host, told.scheme)
-    return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nForwarded: %b\r\n%b" % (
-        before + b", " + peer.encode() if before else peer.encode(),
-        told.client.encode(),
+    name, known = (b"unknown", b"") if peer == UNIX else (peer.encode(), peer.encode())
+    own = element_of(b"[%b]" % name if ":" in peer else name, told.host or host, told.scheme)
+    chain = b", ".join([each for each in (before, known) if each])
+    return b"%bForwarded: %b\r\n%b" % (
+        b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (chain, told.client.encode()) if chain else b"",
         elements + b", " + own if elements else own,
         _rest(told.scheme, told.host or host, told.port, loop, fields),
     )
@@ -148,21 +150,28 @@ def is_loop(fields: Fields, own: bytes) -> bool:
 
 
 class Networks:
-    """A set of networks that answers `address in networks` for addresses as text; remembers a bounded number."""
+    """A set of networks that answers `address in networks` for addresses as text; remembers a bounded number.
 
-    __slots__ = ("_known", "_networks")
+    `UNIX` in it is whoever came through a Unix socket.
+    """
 
-    def __init__(self, networks: Iterable[IPv4Network | IPv6Network] = ()) -> None:
-        self._networks = tuple(networks)
+    __slots__ = ("_known", "_networks", "_unix")
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network | str] = ()) -> None:
+        found = tuple(networks)
+        self._unix = UNIX in found
+        self._networks = tuple(each for each in found if not isinstance(each, str))
         self._known: dict[str, bool] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Networks) and other._networks == self._networks
+        return isinstance(other, Networks) and (other._networks, other._unix) == (self._networks, self._unix)
 
     def __hash__(self) -> int:
-        return hash(self._networks)
+        return hash((self._networks, self._unix))
 
     def __contains__(self, address: object) -> bool:
+        if address == UNIX:
+            return self._unix
         if not self._networks or not isinstance(address, str) or len(address) > 64:  # a zone may be of any length
             return False
         known = self._known.get(address)

@@ -18,10 +18,10 @@ from kit.control import Whole
 from kit.ports import LOOPBACK, free_ports
 
 from edge.adapters.tls import renewing_context
+from edge.adapters.unix_sockets import unix_socket
 from edge.cli.main import main
 from edge.control.access import Access, Token
 from edge.control.admin.application import admin_app, start_admin
-from edge.control.door import unix_socket
 
 TOKEN = "t" * 40
 TOML = """

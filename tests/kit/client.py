@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from kit.message import Body, Framing, Line, Malformed, framing_of, read_body, split_head, values
 from kit.ports import LOOPBACK
@@ -53,6 +55,13 @@ class RawClient:
         """Open a connection."""
         loop = asyncio.get_running_loop()
         _, wire = await loop.create_connection(Wire, host, port)
+        return cls(wire)
+
+    @classmethod
+    async def connect_unix(cls, path: Path, sock: socket.socket | None = None) -> RawClient:
+        """The same to a Unix socket, over a socket that is connected, if one is given."""
+        loop = asyncio.get_running_loop()
+        _, wire = await loop.create_unix_connection(Wire, None if sock else str(path), sock=sock)
         return cls(wire)
 
     @property

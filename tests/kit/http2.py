@@ -94,7 +94,12 @@ class Http2Client:
         cls, port: int, tls: ssl.SSLContext | None = None, take: int | None = None, window: int = 65535
     ) -> Http2Client:
         """Open a connection and say hello."""
-        self = cls(await _wire(port, tls), take, window)
+        return cls.over(await _wire(port, tls), take, window)
+
+    @classmethod
+    def over(cls, wire: Wire, take: int | None = None, window: int = 65535) -> Http2Client:
+        """Say hello on a connection that is there."""
+        self = cls(wire, take, window)
         self.connection.initiate_connection()
         self.flush()
         return self

@@ -45,7 +45,7 @@ class NginxProcess(Process):
     def start(cls, origin_port: int, directory: Path) -> NginxProcess:
         """Start and wait until it accepts."""
         nginx = cls(origin_port, directory)
-        nginx.wait_ready(lambda: _accepts(nginx.http_port))
+        nginx.wait_ready(lambda: accepts(nginx.http_port))
         return nginx
 
 
@@ -56,7 +56,8 @@ def _nginx() -> str:
     return program
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
     try:
         with socket.create_connection((LOOPBACK, port), 1):
             return True
@@ -91,5 +92,43 @@ class NginxSite(Process):
     def serve(cls, root: Path, directory: Path) -> NginxSite:
         """Start and wait until it accepts."""
         site = cls(root, directory)
-        site.wait_ready(lambda: _accepts(site.http_port))
+        site.wait_ready(lambda: accepts(site.http_port))
         return site
+
+
+READER = """
+daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
+  server {{ listen 127.0.0.1:{port} proxy_protocol; location / {{ return 200 "$remote_addr $proxy_protocol_port"; }} }}
+}}
+"""
+UNIX_FRONT = """
+daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://unix:{socket}:; proxy_http_version 1.1; proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+    }}
+  }}
+}}
+"""
+
+
+class NginxPeer(Process):
+    """nginx by one of the texts above."""
+
+    def __init__(self, text: str, directory: Path, **more: object) -> None:
+        self.port = free_port()
+        config = directory / "nginx.conf"
+        config.write_text(text.format(dir=directory, port=self.port, **more))
+        super().__init__([_nginx(), "-p", str(directory), "-c", str(config)], directory, "nginx")
+        self.wait_ready(lambda: accepts(self.port))

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from kit.message import Body, Framing, Line, Malformed, framing_of, read_body, split_head, values
 from kit.ports import LOOPBACK
@@ -81,6 +82,8 @@ class ScriptedOrigin:
         self.requests: list[Received] = []
         self.problems: list[str] = []
         self.counters: Counter[str] = Counter()
+        self.announced = False  # each connection begins with a PROXY header
+        self.announcements: dict[int, bytes] = {}  # by connection
         self.default: Script = (OK,)
         self._routes: dict[bytes, Script] = {}
         self._next: deque[Script] = deque()
@@ -96,6 +99,11 @@ class ScriptedOrigin:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Wire(self._accepted), LOOPBACK, self.port, backlog=1024)
         self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a Unix socket."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Wire(self._accepted), str(path), backlog=1024)
 
     async def stop(self) -> None:
         """Stop listening and end every connection; what was recorded stays."""
@@ -183,6 +191,8 @@ class ScriptedOrigin:
     async def _connection(self, wire: Wire, number: int) -> None:
         self._count("connections")
         try:
+            if self.announced:
+                self.announcements[number] = await self._announcement(wire)
             if await self._run(wire, self._on_accept, None):
                 while await self._exchange(wire, number):
                     pass
@@ -194,6 +204,13 @@ class ScriptedOrigin:
                 wire.transport.abort() if wire.was_reset else wire.transport.close()
             self._count("bytes", wire.received_bytes)
             self._count("closed")
+
+    async def _announcement(self, wire: Wire) -> bytes:
+        start = await wire.exactly(12, SILENCE_S) or b""
+        if start.startswith(b"PROXY "):
+            return start + (await wire.until(b"\r\n", SILENCE_S) or b"")
+        start += await wire.exactly(4, SILENCE_S) or b""
+        return start + (await wire.exactly(int.from_bytes(start[14:16], "big"), SILENCE_S) or b"")
 
     async def _exchange(self, wire: Wire, number: int) -> bool:
         raw = await wire.until(b"\r\n\r\n", SILENCE_S)

@@ -337,3 +337,17 @@ def test_a_connection_with_unsent_bytes_is_slow_rather_than_idle() -> None:
     client.downstream.look(1.0)
     assert client.downstream.deadline == client.worker.idle_deadline
     assert client.downstream not in client.worker.slow
+
+
+@pytest.mark.parametrize(
+    ("peername", "peer"), [(("192.0.2.9", 4711), "192.0.2.9"), ("", "unix"), ("/run/client", "unix"), (None, "")]
+)
+def test_who_is_at_the_other_end(peername: object, peer: str) -> None:
+    """A connection that was reset before it was accepted is nobody's: not one that came by a Unix socket."""
+    worker = Worker(WorkerLimits(), HEAD_LIMITS, AccessLog("off"), Networks(["unix"]))
+    connection, transport = ClientConnection(worker), FakeTransport()
+    transport.get_extra_info = lambda name: peername if name == "peername" else None  # type: ignore[method-assign]
+    connection.connection_made(cast(Any, transport))
+    assert (connection.peer, transport.aborted) == (peer, peer == "")
+    assert connection.trusted is (peer == "unix")
+    assert len(worker.downstreams) == (peer != "")

@@ -13,12 +13,16 @@ from edge.config.schedule import parse_schedule
 from edge.config.types import (
     Address,
     BackendUrl,
+    UnixAddress,
     parse_address,
     parse_backend_url,
     parse_duration,
+    parse_file_mode,
+    parse_listen_address,
     parse_network,
     parse_percent,
     parse_size,
+    parse_source,
     parse_timeout,
     parse_workers,
     shown,
@@ -30,8 +34,11 @@ PARSERS: list[Callable[[object], object]] = [
     parse_size,
     parse_percent,
     parse_address,
+    parse_listen_address,
     parse_backend_url,
     parse_network,
+    parse_source,
+    parse_file_mode,
     parse_workers,
     parse_schedule,
     parse_statuses,
@@ -139,6 +146,38 @@ def test_backend_urls() -> None:
     assert parse_backend_url("https://origin") == BackendUrl("https", "origin", 443)
     assert parse_backend_url("HTTP://[::1]") == BackendUrl("http", "::1", 80)
     assert str(parse_backend_url("http://[::1]:81")) == "http://[::1]:81"
+    unix = parse_backend_url("unix:/run/app+1/web.sock")
+    assert (unix, str(unix)) == (BackendUrl("unix", "/run/app+1/web.sock", 0), "unix:/run/app+1/web.sock")
+    assert (unix.authority, unix.name) == ("localhost", "unix:run-app-1-web.sock")
+
+
+def test_addresses_to_listen_on() -> None:
+    assert parse_listen_address("[::]:8080") == Address("::", 8080)
+    assert parse_listen_address("unix:8080") == Address("unix", 8080), "a host may have that name"
+    unix = parse_listen_address("unix:/run/edge.sock")
+    assert (unix, str(unix)) == (UnixAddress("/run/edge.sock"), "unix:/run/edge.sock")
+    with pytest.raises(ValueError, match="must be an address"):
+        parse_address("unix:/run/edge.sock")
+
+
+@pytest.mark.parametrize(
+    "bad", ["unix:", "unix:run/a.sock", "unix:/run/", "unix:/a\n", "unix:/" + "a" * 100, "unix://h/a\0"]
+)
+def test_what_is_no_socket(bad: str) -> None:
+    for parse in (parse_listen_address, parse_backend_url):
+        with pytest.raises(ValueError, match="must be a"):
+            parse(bad)
+
+
+def test_modes_and_sources() -> None:
+    assert [parse_file_mode(mode) for mode in ("0660", "600", "0666")] == [0o660, 0o600, 0o666]
+    for bad in ("", "rw", "0888", "0777", "01660", 660, True):
+        with pytest.raises(ValueError, match="must be a mode"):
+            parse_file_mode(bad)
+    assert parse_source("unix") == "unix"
+    assert str(parse_source("10.0.0.0/8")) == "10.0.0.0/8"
+    with pytest.raises(ValueError, match="must be a network"):
+        parse_source("unix:")
 
 
 @pytest.mark.parametrize(

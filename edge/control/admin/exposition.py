@@ -31,6 +31,7 @@ WORDS = {  # name: labels (a word of several has tabs between them), help
     "tls_connections": (["version"], "Client connections over TLS by version"),
     "http2_connection_errors": (["reason"], "HTTP/2 connections that ended for a fault or a flood, by reason"),
     "http2_stream_errors": (["reason"], "Streams that were reset because of their client, by reason"),
+    "proxy_header_errors": (["reason"], "Connections that ended for a PROXY header that was wrong or late, by reason"),
     "app_requests": (["app"], "Requests that an application was asked"),
     "app_faults": (["app", "fault"], "What applications did wrong, by kind"),
     "app_blocked_ms": (["app"], "Milliseconds for which an application let nothing else run in its worker"),

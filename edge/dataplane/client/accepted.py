@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.dataplane.client.leaving import Leaving, Progress, unsent
 from edge.dataplane.client.reading import Reading
+from edge.http.forwarding import UNIX
+from edge.http.identity import node_address
+from edge.http.proxy_protocol import Addresses, ClientEnds
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
@@ -23,8 +27,10 @@ if TYPE_CHECKING:
 class Accepted(Reading):
     """A client connection, from accept to its end."""
 
+    many_clients = False  # it is not known whose it is, so no client's limit counts
     __slots__ = (
         "_progress",
+        "addresses",
         "certificate",
         "deadline",
         "forward_lines",
@@ -45,6 +51,7 @@ class Accepted(Reading):
         super().__init__()
         self.worker = worker
         self.scheme = scheme
+        self.addresses: Addresses | None = None  # as a PROXY header told them
         self.peer = ""
         self.peer_bytes = b""
         self.trusted = False
@@ -59,24 +66,47 @@ class Accepted(Reading):
         self.key_start = b""  # scheme and authority of a cache key
         self._progress: Progress | None = None
 
-    def was_accepted(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a connection that was just made is one of ours; else it is refused."""
+    def name_peer(self, transport: asyncio.BaseTransport) -> None:
+        """From here on it is known who is at the other end."""
         self.transport = transport  # type: ignore[assignment]
-        address = transport.get_extra_info("peername")
-        self.peer = address[0] if address else "unix"
+        if self.addresses is not None:
+            self.peer = self.addresses.client
+        else:
+            there = transport.get_extra_info("peername")  # None: it was reset before it was accepted
+            self.peer = there[0] if isinstance(there, tuple) else "" if there is None else UNIX
         self.peer_bytes = self.peer.encode()
-        if self.worker.admit_connection(self):
-            return True
-        self.transport.abort()  # early: a full gateway spends nothing on it
-        return False
+
+    def was_accepted(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection that was just made is one of ours, and has a deadline; else it is refused."""
+        self.name_peer(transport)
+        if not self.peer or not self.worker.admit_connection(self):
+            self.transport.abort()  # early: a full gateway spends nothing on it
+            return False
+        if self.deadline is inf:
+            self.deadline = monotonic() + self.worker.limits.header_timeout
+        return True
 
     def follow(self, before: Accepted) -> None:
         """Be the same connection from here on, in another protocol."""
         self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
         self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
-        self.deadline = before.deadline
+        self.addresses, self.deadline = before.addresses, before.deadline
         self.worker.hand_over(before, self)
         self.transport.set_protocol(self)
+
+    def client_ends(self, client: str) -> ClientEnds:
+        """Both ends of the connection of `client`, who is the peer, or whom a trusted peer told."""
+        found, transport = self.addresses, self.transport
+        if found is None and not transport.is_closing():
+            here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+            if isinstance(there, tuple):  # a Unix socket has no address
+                found = Addresses(there[0], there[1], here[0], here[1])
+        if client != self.peer or found is None:
+            if node_address(client) is None:
+                return ClientEnds(None)
+            server = "::" if ":" in client else "0.0.0.0"
+            found = Addresses(client, 0, *((server, 0) if found is None else (found.server, found.server_port)))
+        return ClientEnds(found, transport)
 
     def unsent(self) -> int:
         """Bytes that the client's host does not have yet."""

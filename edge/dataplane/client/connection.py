@@ -71,9 +71,7 @@ class ClientConnection(Accepted):
     # -- asyncio ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self.was_accepted(transport):
-            self.deadline = monotonic() + self.worker.limits.header_timeout
-        else:
+        if not self.was_accepted(transport):
             self.state = State.GONE
 
     @classmethod

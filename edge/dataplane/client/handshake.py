@@ -65,8 +65,6 @@ class Handshake(Accepted):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._over = not self.was_accepted(transport)
-        if not self._over:
-            self.deadline = self._accepted_at + self.worker.limits.header_timeout
 
     def data_received(self, data: bytes) -> None:
         if self._task is not None:

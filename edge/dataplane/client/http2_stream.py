@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
     from edge.dataplane.core.http2 import Http2
     from edge.http.grammar import RequestHeaders
+    from edge.http.proxy_protocol import ClientEnds
 
 HIGH, LOW = 64 * 1024, 16 * 1024  # bytes that may wait for the client before whoever writes them is held back
 
@@ -54,6 +55,7 @@ class StreamOwner(Protocol):
     def peer(self) -> str: ...
     @property
     def peer_bytes(self) -> bytes: ...
+    def client_ends(self, client: str) -> ClientEnds: ...
     @property
     def trusted(self) -> bool: ...
     def head(self, stream: Sending, block: bytes, ends: bool) -> None: ...
@@ -104,6 +106,10 @@ class Stream(Sending):
     def peer(self) -> str:
         """The address of the other side."""
         return self.connection.peer
+
+    def client_ends(self, client: str) -> ClientEnds:
+        """See `Accepted`."""
+        return self.connection.client_ends(client)
 
     @property
     def peer_bytes(self) -> bytes:

@@ -6,6 +6,7 @@ One rule: it is all that they may ask. The worker stands above everything that i
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Protocol
 
 from edge.dataplane.core.geography import Geography
@@ -92,6 +93,9 @@ class WorkerContext(Protocol):
     @property
     def paced(self) -> dict[Any, None]: ...  # responses that wait for their bandwidth
     def admit_connection(self, downstream: Any) -> bool: ...
+    @property
+    def header_errors(self) -> Counter[str]: ...  # PROXY headers that ended their connection, by reason
+    def make_known(self, before: Any, after: Any) -> None: ...
     def hand_over(self, before: Any, after: Any) -> None: ...
     def forget_connection(self, downstream: Any) -> None: ...
 

@@ -17,6 +17,7 @@ from edge.dataplane.core.bound import Bound
 from edge.dataplane.core.certificate import ClientCertificate
 from edge.dataplane.core.context import WorkerContext
 from edge.http.grammar import ResponseFacts
+from edge.http.proxy_protocol import ClientEnds
 
 WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second buffer
 
@@ -74,6 +75,7 @@ class Downstream(Protocol):
     def asked_by(self) -> tuple[bytes, ...]: ...  # the requests of applications within which this is a subrequest
     @property
     def is_gone(self) -> bool: ...
+    def client_ends(self, client: str) -> ClientEnds: ...  # of the connection of that client
     def stop_reading(self, why: int = ...) -> None: ...
     def start_reading(self, why: int = ...) -> None: ...
     def turn(self) -> None: ...

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from edge.balance.geo import ClientPlace, GeoDecision, GeoMap, GeoPolicy, Unknown
+from edge.http.forwarding import UNIX
 
 
 class Places(Protocol):
@@ -72,4 +73,5 @@ class Geography:
 
     def decide_for(self, address: str, place: ClientPlace, wish: GeoPolicy) -> GeoDecision:
         """The same for an address and its place."""
-        return self.regions.decide(place, ip_address(address) if self._overrides else None, wish)
+        looked_up = self._overrides and address != UNIX
+        return self.regions.decide(place, ip_address(address) if looked_up else None, wish)

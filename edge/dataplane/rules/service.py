@@ -11,6 +11,7 @@ from typing import NamedTuple
 from edge.errors import ConnectionLost, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Fields, Line
+from edge.http.proxy_protocol import OWN
 from edge.ports import Connection, Link, Timeouts
 
 MAX_BODY = 256 * 1024
@@ -58,6 +59,7 @@ class Question:
     """One of them (`ports.Connector`, `ports.ResponseSink`)."""
 
     __slots__ = ("_connection", "_head", "_pieces", "_reply", "_service", "_size", "_then")
+    client = OWN
 
     def __init__(self, service: Service, head: bytes, then: Then) -> None:
         self._service = service

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edge.balance.backend import Backend
 from edge.errors import UpstreamError
 from edge.http.grammar import ResponseFacts
+from edge.http.proxy_protocol import ClientEnds
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Attempting(Protocol):
     rounds_until: float
     uncounted: int
 
+    @property
+    def client(self) -> ClientEnds: ...
     @property
     def settles(self) -> float: ...
     def settle(self, now: float) -> None: ...

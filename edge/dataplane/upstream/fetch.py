@@ -23,6 +23,7 @@ from edge.dataplane.upstream.retries import proceed, wait, why_not
 from edge.errors import BadAnswer, ConnectionLost, EdgeError, NoBackend, Side, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
+from edge.http.proxy_protocol import OWN, ClientEnds
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
@@ -117,11 +118,17 @@ class Fetch:
         elif not exchange.counted:
             self.route.meter.own += 1
         if connection is None and not self.fresh_only:
-            connection = link.take()
+            connection = link.take(self)
         if connection is None:
             link.connect(self, self.route.timeouts.connect)
         else:
             self._send(connection, backend)
+
+    @property
+    def client(self) -> ClientEnds:
+        """Whose request it is (`ports.Connector`)."""
+        exchange = self.exchange
+        return exchange.downstream.client_ends(exchange.client_text()) if exchange.counted else OWN
 
     def on_connected(self, connection: Connection) -> None:
         """A new connection is there (`ports.Connector`)."""

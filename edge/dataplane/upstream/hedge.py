@@ -23,6 +23,7 @@ from edge.dataplane.upstream.retries import why_not
 from edge.errors import ResponseTimeout, UpstreamError
 from edge.http.grammar import ResponseFacts
 from edge.http.message import Line
+from edge.http.proxy_protocol import ClientEnds
 from edge.ports import Connection, Link
 
 if TYPE_CHECKING:
@@ -91,11 +92,16 @@ class Hedge:
         self.fetch.pool.began(self.link, self.number)
         self.fetch.route.meter.attempts += 1
         self.fetch.route.meter.retries += 1
-        connection = self.link.take()
+        connection = self.link.take(self)
         if connection is None:
             self.link.connect(self, self.fetch.route.timeouts.connect)
         else:
             self._send(connection)
+
+    @property
+    def client(self) -> ClientEnds:
+        """Whose request it is (`ports.Connector`)."""
+        return self.fetch.client
 
     def on_connected(self, connection: Connection) -> None:
         """A new connection is there (`ports.Connector`)."""

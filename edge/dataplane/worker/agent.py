@@ -23,6 +23,7 @@ from edge.cache.purge import Purge
 from edge.dataplane.caching.others import follow, purged
 from edge.dataplane.caching.purging import Purging
 from edge.dataplane.worker.explain import explain
+from edge.dataplane.worker.listener import place_text
 from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
 from edge.errors import BadRequest, ConfigError, EdgeError
 from edge.frames import Frame, Kind, ack, packed
@@ -317,7 +318,7 @@ class Agent:
                 await self._reload.prepare(frame.body)
                 found: dict[str, Any] = {}
             else:
-                found = {"addresses": [f"{host}:{port}" for host, port in await self._reload.settle()]}
+                found = {"addresses": [place_text(each) for each in await self._reload.settle()]}
             self._answer(ack(frame, found))
         except (EdgeError, OSError) as error:
             text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)

@@ -91,6 +91,7 @@ class Counting:
             "tls_connections": self._worker.handshakes.versions,
             "http2_connection_errors": self._worker.http2.connection_errors,
             "http2_stream_errors": self._worker.http2.stream_errors,
+            "proxy_header_errors": self._worker.header_errors,
         }
         if geography is not None:
             counted.update(geo_levels=geography.levels, geo_unknown=geography.unknown)
@@ -210,6 +211,8 @@ def _rows(downstream: Accepted, now: float) -> Iterator[dict[str, Any]]:
         if downstream.state is not State.OPEN:
             found["state"] = downstream.state.value
         yield found
+    else:
+        yield found | {"state": "proxy header"}
 
 
 def _request(exchange: Exchange, paused: bool, now: float) -> dict[str, Any]:

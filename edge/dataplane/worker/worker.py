@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from email.utils import formatdate
@@ -95,6 +96,7 @@ class Worker:
         self.draining = False  # running exchanges end, connections with them
         self.stopping = False  # nothing new is begun
         self.refused_connections = 0
+        self.header_errors: Counter[str] = Counter()  # PROXY headers that ended their connection, by reason
         self.bugs = 0
         self.combined = False  # the log's format
         self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
@@ -165,7 +167,8 @@ class Worker:
         limits, peer = self.limits, downstream.peer
         mine = self._clients.get(peer, 0)
         trusted = downstream.trusted = peer in self.trusted
-        most = 0 if trusted else limits.connections_per_client  # a proxy's connections are many clients'
+        many = trusted or downstream.many_clients  # a proxy's connections are many clients'
+        most = 0 if many else limits.connections_per_client
         if len(self.downstreams) >= limits.connections or 0 < most <= mine or self.stopping:
             self.refused_connections += 1
             return False
@@ -173,6 +176,15 @@ class Worker:
         self.downstreams.add(downstream)
         downstream.transport.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         return True
+
+    def make_known(self, before: Accepted, after: Accepted) -> None:
+        """It is known now whose a connection is: it counts as that client's, or is refused for that one's limit."""
+        leaves_since = self.leaving.pop(before, None)
+        if before in self.downstreams:
+            self._uncount(before)
+        after.connection_made(before.transport)
+        if leaves_since is not None and after in self.downstreams:
+            self.leaving[after] = leaves_since
 
     def hand_over(self, before: Accepted, after: Accepted) -> None:
         """The same connection is somebody else's from now on: another protocol was agreed on."""
@@ -186,16 +198,19 @@ class Worker:
         """The connection is gone."""
         self.slow.discard(downstream)
         if downstream in self.downstreams:
-            self.downstreams.remove(downstream)
+            self._uncount(downstream)
             self.ended_connections += 1
-            left = self._clients[downstream.peer] - 1
-            if left:
-                self._clients[downstream.peer] = left
-            else:
-                del self._clients[downstream.peer]
             self.leaving.pop(downstream, None)
         if self.draining and not self.downstreams:
             self.drained.set()
+
+    def _uncount(self, downstream: Accepted) -> None:
+        self.downstreams.remove(downstream)
+        left = self._clients[downstream.peer] - 1
+        if left:
+            self._clients[downstream.peer] = left
+        else:
+            del self._clients[downstream.peer]
 
     # -- time ------------------------------------------------------------------------------------------------------
 
