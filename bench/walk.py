@@ -1,0 +1,118 @@
+"""`python -m bench.walk [hit|miss|uncacheable|failover]`: one request as the list of functions that it runs through.
+
+A gateway in this process, an origin beside it, and the profile hook of the interpreter: the list is what the code does,
+not what somebody wrote down. One rule: others of its kind went before, so that nothing is shown that only a first one
+does (connections are made, heads that come again are remembered).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from edge.app import build, listen
+from edge.config.loader import load_text
+
+KINDS = ("hit", "miss", "uncacheable", "failover")
+BEFORE = 4  # requests that are not shown
+ROOT = str(Path(__file__).resolve().parents[1] / "edge")
+TOML = """
+listen = {{ http = ["127.0.0.1:0"] }}
+state = {{ path = "{place}" }}
+log = {{ access = "{place}/access.log" }}
+pools.web = {{ ejection = false, backends = [{backends}] }}
+routes = [{{ pool = "web" }}]
+"""
+
+
+class Origin:
+    """Answers what the kind of walk needs."""
+
+    def __init__(self, kind: str) -> None:
+        self._control = b"no-store" if kind == "uncacheable" else b"max-age=60"
+        date = formatdate(usegmt=True).encode()
+        self._head = b"HTTP/1.1 200 OK\r\nDate: %b\r\nContent-Length: 2\r\nCache-Control: " % date
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(self._head + self._control + b"\r\n\r\nok")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+class Walk:
+    """The functions below edge/, in the order of their first call."""
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[str, str], int] = {}
+
+    def hook(self, frame: FrameType, event: str, arg: Any) -> None:
+        """For `sys.setprofile`."""
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(ROOT) and not code.co_name.startswith("<"):
+            step = (code.co_filename.removeprefix(ROOT + "/"), code.co_qualname)
+            self.steps[step] = self.steps.get(step, 0) + 1
+
+
+async def one(port: int, target: str, around: Callable[[Any], None] = lambda hook: None, hook: Any = None) -> None:
+    """Requests on a kept connection; the hook is set for the last one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for number in range(BEFORE + 1):
+        await asyncio.sleep(0.3)  # a tick of the worker is no part of a request
+        if number == BEFORE:
+            around(hook)
+        writer.write(b"GET %b HTTP/1.1\r\nHost: site.example\r\n\r\n" % target.format(number).encode())
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)
+        around(None)
+    writer.close()
+
+
+async def walk(kind: str) -> Walk:
+    """The walk of one request."""
+    origin = Origin(kind)
+    server = await asyncio.start_server(origin.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    urls = [f'{{ url = "http://127.0.0.1:{port}" }}']
+    if kind == "failover":  # the first in turn refuses
+        urls.insert(0, '{ url = "http://127.0.0.1:1" }')
+    with tempfile.TemporaryDirectory(prefix="walk-") as place:
+        config = load_text(TOML.format(place=place, backends=", ".join(urls)), "walk.toml")
+        worker = build(config)
+        addresses = await listen(worker, config)
+        found = Walk()
+        await one(addresses[0][1], "/page" if kind == "hit" else "/page/{}", sys.setprofile, found.hook)
+        await worker.drain(1.0)
+        await worker.close()
+    server.close()
+    return found
+
+
+def main() -> int:
+    """Print the walk of each kind that is asked for."""
+    parser = argparse.ArgumentParser(prog="bench.walk", description="One request as the functions that it runs.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)")
+    kinds = parser.parse_args().kinds or KINDS
+    if unknown := set(kinds) - set(KINDS):
+        parser.error(f"no such walk: {', '.join(sorted(unknown))}")
+    for kind in kinds:
+        found = asyncio.run(walk(kind))
+        print(f"\n{kind}: {sum(found.steps.values())} calls of {len(found.steps)} functions")
+        last = ""
+        for (file, name), times in found.steps.items():
+            print(f"  {'' if file == last else file:38} {name}{f' × {times}' if times > 1 else ''}")
+            last = file
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
