@@ -9,8 +9,6 @@ One rule: nothing is made, changed or waited for. A folder that is not there yet
 from __future__ import annotations
 
 import os
-import resource
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,14 +24,12 @@ from edge.config.positions import Path as KeyPath
 from edge.config.positions import Problem
 from edge.config.sources import Sources, put_together
 from edge.config.types import shown
-from edge.control.early import worker_count
+from edge.control.preflight_budgets import Machine, budget_findings, nearest_there
 from edge.control.preflight_fleet import fleet_findings
 from edge.control.preflight_rules import rule_findings
 from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.preflight_tls import tls_findings
 from edge.errors import ConfigError
-
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +39,6 @@ class Findings:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     code: str = ""  # which code of applications and hooks it was
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What there is."""
-
-    memory: int
-    open_files: int
-
-    @classmethod
-    def here(cls) -> Machine:
-        """This machine, or the part of it that this process may use."""
-        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-        for path in CGROUP_LIMITS:
-            try:
-                limits.append(int(Path(path).read_text(encoding="ascii")))
-            except (OSError, ValueError):
-                pass  # no such group, or "max"
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        return cls(min(limits), 2**31 if hard == resource.RLIM_INFINITY else hard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +67,7 @@ def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
     yield from _backends(config)
     yield from _files(config)
     yield from _geoip(config)
-    yield from _budgets(config, machine)
+    yield from (_Found(*each) for each in budget_findings(config, machine))
     yield from _exposure(config)
     yield from (_Found(*each) for each in snapshot_findings(config, text))
     yield from (_Found(*each) for each in fleet_findings(config))
@@ -138,12 +114,6 @@ def _files(config: Config) -> Iterator[_Found]:
     for path, folder in folders:
         if (why := folder_problem(Path(folder))) is not None:
             yield _Found(path, f"{folder}: {why}")
-    if disk is not None and (there := _nearest(Path(disk.path))).is_dir():
-        usage = shutil.disk_usage(there)
-        if disk.size > usage.total:
-            yield _Found(("cache", "disk", "size"), f"is more than the whole file system ({_shown(usage.total)})")
-        elif disk.size > usage.free:
-            yield _Found(("cache", "disk", "size"), f"is more than is free ({_shown(usage.free)})", fatal=False)
     if config.log.access not in ("stdout", "off") and (why := log_problem(Path(config.log.access))) is not None:
         yield _Found(("log", "access"), f"{config.log.access}: {why}")
     tokens: list[tuple[KeyPath, str]] = [(("admin", "token_file"), config.admin.token_file)]
@@ -155,7 +125,7 @@ def _files(config: Config) -> Iterator[_Found]:
 
 def folder_problem(path: Path) -> str | None:
     """Why a folder cannot be written into, or cannot be made."""
-    there = _nearest(path)
+    there = nearest_there(path)
     if not there.is_dir():
         return "not a folder" if there == path else f"{there} is not a folder"
     if not os.access(there, os.W_OK | os.X_OK):
@@ -179,13 +149,6 @@ def _token_problem(path: Path) -> str | None:
     return None if why is None else f"cannot read the admin token: {why}"
 
 
-def _nearest(path: Path) -> Path:
-    """The path, or the nearest above it that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
 def _geoip(config: Config) -> Iterator[_Found]:
     """A database that a file names must be usable; the default's absence matters only where places are asked for."""
     told: list[str] = []
@@ -196,39 +159,6 @@ def _geoip(config: Config) -> Iterator[_Found]:
     named = "database" in config.geoip.model_fields_set
     if told and (asked or named):
         yield _Found(("geoip", "database"), told[0].partition(";")[0], fatal=False)  # requests are served all the same
-
-
-# -- budgets -----------------------------------------------------------------------------------------------------------
-
-
-def _budgets(config: Config, machine: Machine) -> Iterator[_Found]:
-    workers = worker_count(config)
-    memory, there = config.cache.memory, machine.memory
-    each = f"{_shown(memory)}{f' for each of {workers} workers' if workers > 1 else ''}"
-    if memory * workers > there:
-        yield _Found(("cache", "memory"), f"{each} is more than this machine has ({_shown(there)})")
-    elif memory * workers > 0.8 * there:
-        yield _Found(("cache", "memory"), f"{each} leaves little of this machine's {_shown(there)}", fatal=False)
-    disk = config.cache.disk
-    room, named = (memory, "cache.memory") if disk is None else (disk.size, "cache.disk.size")
-    if room and config.cache.max_object > room:
-        yield _Found(("cache", "max_object"), f"is more than {named}: such a response is never stored", fatal=False)
-    connections = config.limits.connections
-    if connections > machine.open_files:
-        yield _Found(
-            ("limits", "connections"),
-            f"{connections} in each worker need as many open files and some for backends, the hard limit here is "
-            f"{machine.open_files} (ulimit -Hn, LimitNOFILE)",
-            fatal=False,
-        )
-
-
-def _shown(number: int) -> str:
-    """Bytes for people."""
-    for unit, size in (("TiB", 2**40), ("GiB", 2**30)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number / 2**20:.1f} MiB"
 
 
 # -- exposure ----------------------------------------------------------------------------------------------------------

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
 
 from edge.config.loader import load_text
 from edge.config.sources import Sources
-from edge.control.preflight import Findings, Machine, preflight
+from edge.control.preflight import Findings, preflight
+from edge.control.preflight_budgets import Machine, memory_limits
 
 LARGE = Machine(memory=8 * 2**30, open_files=1 << 20)
 FILE = """
@@ -150,11 +152,16 @@ def test_a_path_that_cannot_be_used_is_an_error(
     assert f" {key}: " in found.errors[0]
 
 
+CHOSEN = {"more": "[limits]\nconnections = 2000"}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"machine": Machine(300 * 2**20, 1 << 20)}, "cache.memory: 256.0 MiB leaves little"),
         ({"machine": Machine(8 * 2**30, 4096)}, "limits.connections: 20000 in each worker"),
+        ({"machine": Machine(8 * 2**30, 3063), **CHOSEN}, "may need 3064 open files; the hard limit here is 3063"),
+        ({"machine": Machine(8 * 2**30, 4063), "pool": "max_in_flight = 0", **CHOSEN}, "may need 4064 open files"),
         ({"more": '[cache]\nmemory = "16MiB"'}, "cache.max_object: is more than cache.memory"),
         ({"listen": 'trusted_proxies = ["0.0.0.0/0"]'}, "listen.trusted_proxies[0]: "),
         ({"more": '[geoip]\ndatabase = "@DIR@/none.mmdb"'}, "geoip.database: GeoIP database"),
@@ -171,6 +178,43 @@ def test_what_works_but_not_as_meant_is_a_warning(tmp_path: Path, given: dict[st
     assert found.errors == []
     assert len(found.warnings) == 1
     assert said in found.warnings[0]
+
+
+DISK = '[cache]\ndisk = { path = "@DIR@/tier", size = "10GiB", min_free = "1GiB" }'
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "is_there", "said"),
+    [
+        (9, 9, False, "cache.disk.size: is more than the whole file system (9.0 GiB)"),
+        (10, 10, False, "cache.disk.size: leaves less than min_free (1.0 GiB) of a file system of 10.0 GiB"),
+        (20, 10, False, "cache.disk.size: is with min_free more than is free (10.0 GiB)"),
+        (20, 10, True, ""),  # what the tier holds already is not free, and is its own
+        (20, 11, False, ""),
+        (20, 0, True, "state.path: "),
+    ],
+)
+def test_the_disk_s_budget(
+    total: int, free: int, is_there: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=total * 2**30, free=free * 2**30)
+    monkeypatch.setattr("edge.control.preflight_budgets.shutil.disk_usage", lambda path: usage)
+    if is_there:
+        (tmp_path / "tier" / "store").mkdir(parents=True)
+    found = look(tmp_path, more=DISK)
+    assert [said in line for line in (*found.errors, *found.warnings)] == ([True] if said else [])
+
+
+def test_memory_is_what_every_control_group_above_allows(tmp_path: Path) -> None:
+    unit = tmp_path / "system.slice" / "edge.service"
+    unit.mkdir(parents=True)
+    (tmp_path / "own").write_text("0::/system.slice/edge.service\n")
+    (unit / "memory.max").write_text("1000\n")
+    (tmp_path / "system.slice" / "memory.max").write_text("max\n")
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path.parent / "memory.max").write_text("1\n")  # not a control group
+    assert sorted(memory_limits(tmp_path, tmp_path / "own")) == [1000, 3000]
+    assert list(memory_limits(tmp_path / "none", tmp_path / "none")) == []
 
 
 def test_the_admin_listener_without_tls_on_the_network_is_warned_of(
