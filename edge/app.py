@@ -22,6 +22,7 @@ from edge.adapters.listener_tls import ListenerTls, listener_tls
 from edge.adapters.logs import AccessLog
 from edge.adapters.secret_file import shared_secret
 from edge.adapters.service_link import service_link
+from edge.adapters.session_tickets import TicketSecret
 from edge.adapters.shared_memory import shared_memory
 from edge.adapters.sockets import bind
 from edge.adapters.unix_sockets import unix_socket
@@ -68,11 +69,12 @@ def build(
     filename: str = "config.toml",
     disk: bool = True,
     given: Mapping[str, object] = NOTHING_GIVEN,
+    tickets: TicketSecret | None = None,
 ) -> Worker:
     """A worker that serves this configuration; its listeners are opened by `listen`. Raises ConfigError.
 
     Without `disk` the disk tier is left alone: the supervisor could not use it. `given` are applications by name that
-    need no import.
+    need no import. `tickets` is what the workers of a gateway have in common for TLS sessions.
     """
     log = log or AccessLog(config.log.access)
     http2 = http2_limits(config)
@@ -90,7 +92,8 @@ def build(
         from edge.adapters.shared_tier import shared_tier  # not cheap: a start waits for it
 
         store.use_shared(shared_tier(config))
-    lasting = Lasting(applications, places or geo_reader(config), heads(config))
+    tickets = tickets or TicketSecret.new(worker.now)
+    lasting = Lasting(applications, places or geo_reader(config), heads(config), tickets)
     made = graph(config, worker, lasting)
     made.tracing = tracing(config, worker)
     worker.use(made)
@@ -131,7 +134,7 @@ def again(config: Config, before: Config, worker: Worker, lasting: Lasting) -> G
         places = geo_reader(config)
     if config.limits != before.limits:
         memo = heads(config)
-    made = graph(config, worker, Lasting(lasting.applications, places, memo, lasting.contexts, lasting.nowhere))
+    made = graph(config, worker, replace(lasting, places=places, memo=memo))
     if config.log.access != before.log.access:
         made.log = AccessLog(config.log.access)
     traces = [(each.log.otlp, each.log.sample, each.log.sampled_by) for each in (config, before)]
@@ -176,7 +179,7 @@ async def listen(worker: Worker, config: Config, sockets: Sockets | None = None)
     """Accept on the sockets that the supervisor holds, or on own ones; the addresses that are bound."""
     if worker.applications is not None:
         await worker.applications.start()
-    return await open_listeners(worker, config, listeners_tls(config), sockets or {})
+    return await open_listeners(worker, config, listeners_tls(config, worker.lasting.tickets), sockets or {})
 
 
 async def open_listeners(
@@ -203,9 +206,9 @@ def bound(address: Address | UnixAddress, mode: int) -> socket.socket:
     return bind(address.host, address.port)
 
 
-def listeners_tls(config: Config) -> dict[str, ListenerTls]:
+def listeners_tls(config: Config, tickets: TicketSecret) -> dict[str, ListenerTls]:
     """TLS of the listeners that have it, from its files as they are now. Raises ConfigError."""
-    return {name: listener_tls(https) for name, _, https in places(config.listen) if https is not None}
+    return {name: listener_tls(https, tickets, name) for name, _, https in places(config.listen) if https is not None}
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:

@@ -13,6 +13,7 @@ from ssl import SSLContext
 from edge.adapters.announcing_link import AnnouncingLink
 from edge.adapters.backend_link import BackendLink, Peer, response_memo
 from edge.adapters.names import Names
+from edge.adapters.session_tickets import TicketSecret
 from edge.adapters.tls import client_context, stamps
 from edge.applications import Applications
 from edge.balance.backend import Backend
@@ -48,6 +49,7 @@ class Lasting:
     applications: Applications | None
     places: Places
     memo: Memo[ResponseFacts]
+    tickets: TicketSecret
     contexts: dict[Hashable, SSLContext] = field(default_factory=dict)
     nowhere: PoolRuntime = field(default_factory=no_pool)  # of routes that name no pool
 

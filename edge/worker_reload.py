@@ -76,7 +76,7 @@ class WorkerReload:
         return (
             config,
             again(config, self._config, self._worker, self._worker.lasting),
-            listeners_tls(config),
+            listeners_tls(config, self._worker.lasting.tickets),
         )
 
     def abandon(self) -> None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import time
 from typing import Any
 
+from edge.adapters.session_tickets import TicketSecret, share
 from edge.adapters.tls import Pair, authorities, listening_context, loaded, names_of
 from edge.config.loader import HttpsListener
 
@@ -65,7 +67,7 @@ class Certificates:
 class ListenerTls:
     """A listener's TLS (`dataplane.core.server_tls`)."""
 
-    __slots__ = ("_certificates", "_settings", "context", "on_refused")
+    __slots__ = ("_certificates", "_ours", "_settings", "_step", "_tickets", "context", "on_refused")
 
     def __init__(self, settings: TlsSettings, pairs: Sequence[Pair]) -> None:
         """Raises ConfigError naming the file that cannot be used."""
@@ -74,6 +76,9 @@ class ListenerTls:
         self.on_refused: Callable[[], None] = lambda: None
         self.context = settings.context()
         self.context.sni_callback = self._choose
+        self._tickets: TicketSecret | None = None
+        self._ours = b""
+        self._step = -1
 
     @property
     def asks_for_certificates(self) -> bool:
@@ -88,6 +93,19 @@ class ListenerTls:
     def show(self, pairs: Sequence[Pair]) -> None:
         """See `dataplane.core.server_tls`."""
         self._certificates = Certificates(self._settings, pairs)
+
+    def share_sessions(self, tickets: TicketSecret, name: str, now: float) -> None:
+        """Seal session tickets as all workers do for the listener of this name, where it has these settings."""
+        self._tickets, self._ours = tickets, repr((name, self._settings)).encode()
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """See `dataplane.core.server_tls`."""
+        if self._tickets is not None:
+            self._tickets.at(now)
+            if self._tickets.step != self._step:
+                self._step = self._tickets.step
+                share(self.context, self._tickets.keys(self._ours))
 
     def after(self, lived: Any) -> ListenerTls:
         """See `dataplane.core.server_tls`."""
@@ -106,7 +124,7 @@ class ListenerTls:
         return None
 
 
-def listener_tls(values: HttpsListener) -> ListenerTls:
+def listener_tls(values: HttpsListener, tickets: TicketSecret, name: str) -> ListenerTls:
     """A listener's TLS, from its files as they are now. Raises ConfigError."""
     settings = TlsSettings(
         protocols=values.protocols,
@@ -114,4 +132,6 @@ def listener_tls(values: HttpsListener) -> ListenerTls:
         client_required=values.client_auth == "require",
         refuse_unknown=values.unknown_names == "refuse",
     )
-    return ListenerTls(settings, [(pair.cert, pair.key) for pair in values.certificates])
+    found = ListenerTls(settings, [(pair.cert, pair.key) for pair in values.certificates])
+    found.share_sessions(tickets, name, time())
+    return found

@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from edge.adapters.background_writer import quiet_stderr
+from edge.adapters.session_tickets import TicketSecret
 from edge.adapters.sockets import receive_sockets
 from edge.app import build, listen
 from edge.control.link import Link, connect
@@ -82,7 +83,9 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
         return receive_sockets(channel, count)
 
     sockets = dict(zip(body["listeners"], take(len(body["listeners"])), strict=True))
-    worker = build(config, filename=body["filename"], disk=body.get("disk", True))
+    worker = build(
+        config, filename=body["filename"], disk=body.get("disk", True), tickets=TicketSecret.told(body["tickets"])
+    )
     agent = Agent(worker, link.send, ended, WorkerReload(worker, config, take))
     agent.begin(body)
     addresses = await listen(worker, config, sockets)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edge.config.cache import Cache
 from edge.config.checks import cross_problems, items, table
@@ -33,6 +33,7 @@ from edge.config.types import (
     Duration,
     FileMode,
     HostName,
+    Kind,
     ListenAddress,
     Many,
     Name,
@@ -44,6 +45,7 @@ from edge.config.types import (
     Timeout,
     Workers,
     entry,
+    shown,
 )
 from edge.errors import ConfigError
 
@@ -53,6 +55,16 @@ class Certificate(Section):
 
     cert: FilePath = entry(..., "Certificate chain, PEM")
     key: FilePath = entry(..., "Private key, PEM")
+
+
+def parse_redirect(value: object) -> int | bool:
+    """`true`, `false`, or a port."""
+    if isinstance(value, bool) or (isinstance(value, int) and 1 <= value <= 65535):
+        return value
+    raise ValueError(f"must be true, false or a port from 1 to 65535, got {shown(value)}")
+
+
+RedirectPort = Annotated[int | bool, PlainValidator(parse_redirect), Kind("true, false or port")]
 
 
 class HttpsListener(Section):
@@ -76,7 +88,7 @@ class HttpsListener(Section):
         "require", "With client_ca: whether a client without a certificate has no handshake, or is served without"
     )
 
-    redirect_http: Annotated[int, Field(ge=1, le=65535)] | bool = entry(
+    redirect_http: RedirectPort = entry(
         False, "Answer requests on http with 308 to here; a number where clients see another port than address has"
     )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
+from edge.adapters.session_tickets import TicketSecret
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config, config_hash
 from edge.config.sources import Sources
@@ -138,6 +139,7 @@ class Supervisor:
         self.upgrading: Upgrades | None = None
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
+        self._tickets = TicketSecret.new(self.started_at)
         self._pushed: dict[str, Any] = {}
         self.accepted: bool | None = None  # False: the running configuration is still to be written down
         self._troubles: dict[str, str] = {}
@@ -277,6 +279,7 @@ class Supervisor:
             "listeners": [name for name, _ in bound],
             "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,
+            "tickets": self._tickets.tell(time.time()),
             **self.state_body(),
             "fleet": None if self.fleet is None else {"load": self.fleet.load_body(), **self.fleet.standing()},
         }

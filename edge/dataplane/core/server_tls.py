@@ -29,6 +29,9 @@ class ServerTls(Protocol):
         ask for a name which none covers. Connections that are open, and their sessions, stay. Reads files, and may be
         called from a thread. Raises ConfigError: then those before are shown on."""
 
+    def tick(self, now: float) -> None:
+        """Every few seconds; `now` in epoch seconds."""
+
     def after(self, lived: Any) -> ServerTls:
         """The one to go on with where `lived` served the listener until now: that one, with the certificates of this
         one, unless more than certificates is different. So sessions outlive a reload."""

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 ENDED_IN_A_TURN = 16  # connections whose deadline has passed
 LOOKED_AT_IN_A_TURN = 64  # slow ones; responses that are paced
-GEO_TICKS = 20  # how often the GeoIP file is looked at
+GEO_TICKS = 20  # how often the GeoIP file is looked at, and listeners' keys of sessions
 NOTHING: Mapping[str, Collection[str]] = {}
 _LINE = (
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
@@ -246,7 +246,12 @@ class Worker:
         self.vitals.ticked(now)
         self._part(self.collector.tick, now, len(self.downstreams), self.ended_connections)
         self._ticks += 1
-        if self._ticks % GEO_TICKS == 0 and self.geography is not None:
+        if self._ticks % GEO_TICKS:
+            return
+        for listener in self.listeners.values():
+            if listener.tls is not None:
+                self._part(listener.tls.tick, self.now)
+        if self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
 
     def _expire(self, now: float, downstream: Accepted) -> None:
