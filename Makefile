@@ -3,7 +3,7 @@ PY ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test bench docs lint clean
+.PHONY: setup run test bench docs lint clean compiled test-compiled
 
 setup: $(STAMP)
 
@@ -30,5 +30,13 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# The optional compiled build: a wheel in dist/, and the tree that it was made in, which its tests run in.
+compiled: $(STAMP)
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -w dist .
+
+test-compiled: compiled
+	cd build/compiled && PYTHONPATH=$(CURDIR)/build/compiled ../../$(VENV)/bin/python -m pytest -n auto $(TESTS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache

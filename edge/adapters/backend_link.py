@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from math import inf
 from time import monotonic
+from typing import Any
 
 from edge.adapters.dialing import is_path
 from edge.adapters.names import Names, race
@@ -287,17 +288,18 @@ class BackendLink:
         peer = self.peer
         server_name = (peer.server_name or peer.host) if peer.tls else None
         loop = asyncio.get_running_loop()
+        protocol: Any = made  # by its methods
         try:
             if is_path(address) and sock is None:
-                await loop.create_unix_connection(lambda: made, address)
+                await loop.create_unix_connection(lambda: protocol, address)
             elif is_path(address):
-                await loop.create_unix_connection(lambda: made, sock=sock)
+                await loop.create_unix_connection(lambda: protocol, sock=sock)
             elif sock is not None:
-                await loop.create_connection(lambda: made, sock=sock, ssl=peer.tls, server_hostname=server_name)
+                await loop.create_connection(lambda: protocol, sock=sock, ssl=peer.tls, server_hostname=server_name)
             else:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 await loop.create_connection(
-                    lambda: made, address, peer.port, family=family, ssl=peer.tls, server_hostname=server_name
+                    lambda: protocol, address, peer.port, family=family, ssl=peer.tls, server_hostname=server_name
                 )
         except OSError as failed:
             raise self.failure(failed) from None

@@ -21,12 +21,15 @@ PEER_ADDRESS = ("127.0.0.1", 0)  # both ends are in this process
 Bytes = bytes | bytearray | memoryview
 
 
+Protocol = Any  # of asyncio: it has the methods, and need not be of that class
+
+
 class MemoryTransport(asyncio.Transport):
     """One end. `extra` answers `get_extra_info` before what every end knows."""
 
-    def __init__(self, protocol: asyncio.Protocol, loop: asyncio.AbstractEventLoop, extra: dict[str, Any]) -> None:
+    def __init__(self, protocol: Protocol, loop: asyncio.AbstractEventLoop, extra: dict[str, Any]) -> None:
         super().__init__({"peername": PEER_ADDRESS, "sockname": PEER_ADDRESS, **extra})
-        self._protocol: asyncio.BaseProtocol = protocol
+        self._protocol = protocol
         self._loop = loop
         self._peer: MemoryTransport | None = None
         self._waiting: deque[Bytes] = deque()  # written here, not delivered yet
@@ -114,10 +117,10 @@ class MemoryTransport(asyncio.Transport):
         self._size = 0
         self._loop.call_soon(self._lose, True)
 
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+    def set_protocol(self, protocol: Protocol) -> None:
         self._protocol = protocol
 
-    def get_protocol(self) -> asyncio.BaseProtocol:
+    def get_protocol(self) -> Protocol:
         return self._protocol
 
     def _lose(self, cut: bool) -> None:
@@ -148,9 +151,7 @@ class MemoryTransport(asyncio.Transport):
         if self._waiting and peer._reading and not peer._closing:
             piece = self._piece()
             self._size -= len(piece)
-            reader = peer._protocol
-            assert isinstance(reader, asyncio.Protocol)
-            reader.data_received(piece)
+            peer._protocol.data_received(piece)
             if self._writer_paused and self._size <= self._low and not self._lost:
                 self._writer_paused = False
                 self._protocol.resume_writing()
@@ -183,17 +184,15 @@ class MemoryTransport(asyncio.Transport):
         """All is delivered: say that nothing more comes, and end when this side has closed."""
         if (self._eof or self._closing) and not self._eof_told:
             self._eof_told = True
-            reader = peer._protocol
-            assert isinstance(reader, asyncio.Protocol)
-            if not peer._closing and not reader.eof_received():
+            if not peer._closing and not peer._protocol.eof_received():
                 peer.close()
         if self._closing:
             self._lose(False)
 
 
 def join(
-    client: asyncio.Protocol,
-    server: asyncio.Protocol,
+    client: Protocol,
+    server: Protocol,
     client_extra: dict[str, Any] | None = None,
     server_extra: dict[str, Any] | None = None,
 ) -> None:

@@ -37,8 +37,11 @@ class Phase(IntEnum):
 _NO_RESPONSE = (Phase.IDLE, Phase.GONE)
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """Sends one request at a time and hands its response to the sink (see `ports.ResponseSink`)."""
+class UpstreamConnection:
+    """Sends one request at a time and hands its response to the sink (see `ports.ResponseSink`).
+
+    It is an `asyncio.Protocol` by its methods.
+    """
 
     __slots__ = (
         "_asked_upgrade",

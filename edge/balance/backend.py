@@ -113,7 +113,7 @@ class Backend:
         self.id, self.pool, self.scheme = spec.id, spec.pool, spec.scheme
         self.host, self.port, self.authority = spec.host, spec.port, spec.authority
         self.region, self.weight, self.max_in_flight = spec.region, spec.weight, spec.max_in_flight
-        self.share: float = spec.weight  # the weight after slow start; the pool keeps it
+        self.share = float(spec.weight)  # the weight after slow start; the pool keeps it
         self.limit = self.own_limit  # 1 while half open; the pool keeps it
 
     def belong(self, owner: Owner | None, ejection: EjectionSettings | None) -> None:

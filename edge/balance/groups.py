@@ -108,7 +108,7 @@ def share_out(backends: Sequence[Backend], now: float, slow_start_s: float) -> f
     only_trials = all(backend.half_open for backend in backends)
     for backend in backends:
         backend.limit = 1 if backend.half_open and not only_trials else backend.own_limit
-        backend.share = backend.weight
+        backend.share = float(backend.weight)
         if backend.slow_from <= now < backend.slow_from + slow_start_s:
             step_s = slow_start_s / START_STEPS
             done = int((now - backend.slow_from) / step_s + 1e-9)

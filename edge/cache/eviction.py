@@ -217,7 +217,7 @@ class Lfu:
 
     cap = 63
     moves = False
-    fixed_bytes = 64 * 300
+    fixed_bytes = 19_200  # 64 queues of 300 bytes
 
     def __init__(self, budget_bytes: int) -> None:
         self.chains: Sequence[EvictionQueue] = tuple(EvictionQueue(level) for level in range(self.cap + 1))

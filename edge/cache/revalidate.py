@@ -79,7 +79,7 @@ def updated(stored: Stored, head304: ResponseHead, request: RequestHead, rules: 
     once.wire = _rewritten(stored, head304)
     once.no_cache, once.simple = True, False
     once.received_at = once.born = once.fresh_until = times.received_at
-    once.lifetime_s = once.swr_s = once.sie_s = once.outage_s = once.keep_s = 0
+    once.lifetime_s = once.swr_s = once.sie_s = once.outage_s = once.keep_s = 0.0
     return once
 
 

@@ -82,5 +82,5 @@ class Rules:
         object.__setattr__(self, "bypassing_cookies", Names(self.bypass_cookies))
         object.__setattr__(self, "keyed_cookies", Names(self.key_cookies))
         object.__setattr__(self, "ignored_query", Names(self.ignore_query))
-        if self.only_query is not None:
-            object.__setattr__(self, "kept_query", Names(self.only_query))
+        only = None if self.only_query is None else Names(self.only_query)
+        object.__setattr__(self, "kept_query", only)

@@ -8,6 +8,7 @@ lengths of windows (numbers that many objects share) rather than a float for eac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from edge.cache.body import BodyFile
 from edge.cache.verdict import Source
@@ -20,7 +21,7 @@ NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
 MAX_VARY = 32  # names in Vary: each is compared with each variant
 MAX_SHARED = 1024  # selections, of SHARED_BYTES at most
 SHARED_BYTES = 256
-AT_ONCE_BYTES = 256 * 1024  # a larger body is sent as its client takes it
+AT_ONCE_BYTES: Final = 256 * 1024  # a larger body is sent as its client takes it
 NO_CONTENT = frozenset((204, 304))  # 205 has none either, but has to say so (RFC 9110 15.3.6)
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
 _OVERHEAD_BYTES = 470

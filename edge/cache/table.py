@@ -72,12 +72,11 @@ _GONE = tuple(RemovalReason)
 class Group(Generic[E]):
     """Several variants of one key, the newest first."""
 
-    __slots__ = ("freq", "nodes", "seq", "variants")
-
-    sole: None = None
+    __slots__ = ("freq", "nodes", "seq", "sole", "variants")
 
     def __init__(self, nodes: tuple[Node[E], ...]) -> None:
         self.nodes = nodes
+        self.sole: E | None = None  # what a node has that stands for its key
         self.variants = tuple(node.sole for node in nodes)
         self.seq = min(node.seq for node in nodes)
         self.freq = 1 << 30  # hits are counted on the variant that is used (`Index.used`)

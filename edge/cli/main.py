@@ -19,6 +19,7 @@ from uvloop._version import __version__ as uvloop_version
 from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
 from edge.adapters.config_files import sources_of, why_unread
+from edge.cli.build_kind import build_kind
 from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
 from edge.config.loader import Config, config_hash, describe, load
 from edge.config.sources import Sources
@@ -91,8 +92,14 @@ def place_of(error: BaseException) -> str:
     return "unknown place" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
 
 
+def _version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"edge, version {__version__} ({build_kind()})")
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, "--version", prog_name="edge")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def main() -> None:
     """StreamGate Edge: reverse proxy, CDN cache, load balancer, regions that fail over."""
 

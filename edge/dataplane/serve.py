@@ -131,7 +131,7 @@ def admit(exchange: Exchange) -> None:
     if not block.plain and (block.length or block.chunked):
         if block.chunked and not exchange.is_http11:
             raise BadRequest("Transfer-Encoding in HTTP/1.0")
-        exchange.upload = exchange.upload_class(exchange, block.length)
+        exchange.upload = exchange.make_upload(block.length)
     worker = exchange.worker
     if worker.stopping:
         raise NoBackend("shutting down")

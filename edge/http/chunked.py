@@ -126,9 +126,9 @@ class ChunkedReader:
         return False
 
 
-def chunk(data: bytes) -> bytes:
+def chunk(data: bytes | bytearray) -> bytes:
     """One chunk that carries `data`, which must not be empty."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return b"".join((b"%x\r\n" % len(data), data, b"\r\n"))
 
 
 def last_chunk(trailers: list[Line]) -> bytes:

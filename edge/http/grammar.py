@@ -108,25 +108,28 @@ class Framing(IntEnum):
     CLOSE = 3
 
 
+_FACTS = (
+    "binds",
+    "fields",
+    "forward",
+    "framing",
+    "has_date",
+    "idle_hint_s",
+    "judged",
+    "length",
+    "misframed",
+    "persistent",
+    "reason",
+    "status",
+    "upgrade",
+    "wire",
+)
+
+
 class ResponseFacts:
     """Facts of a response head: status, framing, persistence and the bytes that cross the gateway."""
 
-    __slots__ = (
-        "binds",
-        "fields",
-        "forward",
-        "framing",
-        "has_date",
-        "idle_hint_s",
-        "judged",
-        "length",
-        "misframed",
-        "persistent",
-        "reason",
-        "status",
-        "upgrade",
-        "wire",
-    )
+    __slots__ = _FACTS
 
     def __init__(self, status: int, reason: bytes, fields: Fields) -> None:
         self.status = status
@@ -147,7 +150,7 @@ class ResponseFacts:
     def with_content(self) -> ResponseFacts:
         """The same head, where content came although the status has none."""
         other = ResponseFacts(self.status, self.reason, self.fields)
-        for name in self.__slots__:
+        for name in _FACTS:
             setattr(other, name, getattr(self, name))
         other.misframed = True
         other.judged = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from kit.builds import pure_only
 from kit.cachelab import Lab, from_store, open_lab
 
 from edge.cache import policy
@@ -19,6 +20,7 @@ async def part(lab: Lab, first: int) -> None:
     await lab.ask(f"Range: bytes={first}-{first + 9}")
 
 
+@pure_only
 async def test_parts_of_one_url_are_few_and_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_lab() as lab:
         lab.fresh()

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from kit.builds import pure_only
 from kit.cachelab import Lab, head, open_lab, reply, request, until
 from kit.client import RawClient
 from kit.origin import Pause, Step
 
 from edge.dataplane.caching.fill import Fill
 from edge.dataplane.upstream.fetch import Fetch
+
+pytestmark = pure_only
 
 FRESH = "Cache-Control: max-age=60"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from kit.builds import pure_only
 from kit.cachelab import Lab, from_store, open_lab, reply, request, until
 from kit.client import RawClient
 
@@ -113,6 +114,7 @@ async def test_what_is_sent_is_counted_once(how: str) -> None:
         assert lab.store.index.stats().reserved_bytes == 0
 
 
+@pure_only
 async def test_a_client_that_reads_fast_is_given_a_bounded_share_of_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
     go_on = body_sender.BodySender._go_on

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from kit.builds import pure_only
 from kit.cachelab import Lab, head, open_lab, reply, request, until
 from kit.client import RawClient
 from kit.origin import Pause, Step
@@ -237,6 +238,7 @@ async def test_a_purge_while_they_are_told_is_obeyed_by_who_asks_later(monkeypat
         assert len(lab.asked) == 2
 
 
+@pure_only
 @pytest.mark.parametrize("way", ["expire", "drain"])
 async def test_many_connections_end_some_at_a_time(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_lab() as lab:

@@ -77,6 +77,7 @@ def test_prefer_only_orders_and_require_only_fences():
         st.sampled_from(["", "EU", "NA", "AS"]),
         st.none() | st.floats(-90, 90),
         st.none() | st.floats(-180, 180),
+        st.none(),
     ),
     st.none() | st.frozensets(st.sampled_from(["eu-west", "us-east", "us-west", "gone"])),
 )

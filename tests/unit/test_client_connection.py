@@ -10,6 +10,7 @@ import pytest
 from fakes import FakeTransport
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kit.builds import pure_only
 
 from edge.adapters.logs import AccessLog
 from edge.dataplane.client.connection import ClientConnection, State
@@ -18,6 +19,8 @@ from edge.dataplane.core.route import NoRoute
 from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
+
+pytestmark = pure_only
 
 A = b"GET /a HTTP/1.1\r\nHost: a.example\r\nX: 1\r\n\r\n"
 B = b"HEAD /b?q HTTP/1.1\r\nHost: b.example\r\n\r\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.builds import pure_only
 
 from edge.cache.eviction import POLICIES, SCAN_LIMIT, Fingerprints, Ghost, Lfu, Lru, Policy, S3Fifo
 from edge.cache.queues import GRAIN_S, EvictionQueue, Node, Wheel
@@ -142,6 +143,7 @@ def test_a_scan_does_not_touch_main() -> None:
     assert not set(hot) & set(lru.nodes)
 
 
+@pure_only
 @pytest.mark.parametrize("name", ["s3-fifo", "lfu"])
 def test_no_search_looks_at_more_than_the_limit(name: str) -> None:
     policy = POLICIES[name](1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kit.slots import values_of
 
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
 from edge.http.grammar import (
@@ -46,7 +47,7 @@ BLOCKS = st.builds(
 
 
 def facts_of(block: RequestHeaders) -> dict[str, object]:
-    found = {name: getattr(block, name) for name in RequestHeaders.__slots__}
+    found = values_of(block)
     found["error"] = None if block.error is None else (block.error.kind, block.error.status, block.error.detail)
     return found
 

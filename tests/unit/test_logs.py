@@ -18,6 +18,7 @@ from edge.adapters.background_writer import HELD_BYTES
 from edge.adapters.logs import FLUSH_BYTES, AccessLog
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.route import Route
 from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
 from edge.http.grammar import REQUEST_LINE, Limits, request_block
@@ -148,7 +149,7 @@ def exchange(target: bytes, lines: bytes, combined: bool) -> tuple[Worker, Excha
 def test_a_log_line_is_valid_json_for_any_target(target: str, verdict: str, host: bytes) -> None:
     worker, ended = exchange(target.encode(), host + b"X-Request-Id: client-id-0001\r\n", False)
     ended.verdict, ended.status = verdict, 200
-    ended.route = cast(Any, SimpleNamespace(label=b"site"))
+    ended.route = Route("site", b"*", b"/", cast(Any, None))
     ended.host = ended.host or b""
     line = worker.line(ended, 0.0015)
     found = orjson.loads(line)

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.slots import names_of
 
 from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
 
@@ -41,7 +42,7 @@ def do(meter: Meter, what: str, value: Any) -> None:
 
 def shown(meter: Meter) -> object:
     meter.fold()
-    numbers = {name: getattr(meter, name) for name in Meter.__slots__ if name not in _HISTOGRAMS}
+    numbers = {name: getattr(meter, name) for name in names_of(Meter) if name not in _HISTOGRAMS}
     both = [getattr(meter, name) for name in _HISTOGRAMS]
     return numbers, [(each.counts, each.total, round(each.total_s, 6)) for each in both]
 
@@ -112,6 +113,6 @@ def test_sums_of_other_bounds_keep_both(old: list[float], new: list[float], adde
 
 
 def test_every_number_is_declared() -> None:
-    assert set(Meter.__slots__) - {"samples", "first_samples", "hits", "hit_bytes"} == set(HELP), (
+    assert set(names_of(Meter)) - {"samples", "first_samples", "hits", "hit_bytes"} == set(HELP), (
         "these are only kept until the next fold"
     )

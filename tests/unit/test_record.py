@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.slots import names_of
 
 from edge.cache.body import PIECE_BYTES, BodyFile, sums_of
 from edge.cache.record import Damaged, decode, encode, key_at
@@ -18,7 +19,7 @@ VARY = shared(((b"accept-encoding", b"gzip"), (b"accept-language", None)))  # ch
 
 
 def same(one: Stored, two: Stored) -> bool:
-    return all(getattr(one, name) == getattr(two, name) for name in Stored.__slots__ if name != "size_bytes")
+    return all(getattr(one, name) == getattr(two, name) for name in names_of(Stored) if name != "size_bytes")
 
 
 @given(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeTransport
+from kit.slots import values_of
 
 import edge
 from edge.adapters.logs import AccessLog
@@ -49,7 +50,7 @@ def test_no_module_and_no_class_holds_an_exception(name: str) -> None:
 @pytest.mark.parametrize("block", REFUSED)
 def test_a_refused_block_holds_words_and_each_error_is_new(block: bytes) -> None:
     facts = request_block(block, Limits())
-    held = [getattr(facts, slot) for slot in facts.__slots__]
+    held = values_of(facts).values()
     assert not [value for value in held if isinstance(value, BaseException)]
     assert facts.error is not None
     first, second = facts.error.error(), facts.error.error()
@@ -73,4 +74,4 @@ def test_the_same_bad_head_again_and_again_leaves_no_traceback_behind() -> None:
         downstream.connection_lost(None)
     remembered = worker.blocks.get(b"Host: a\r\nHost: a\r\n")
     assert remembered is not None
-    assert not [slot for slot in remembered.__slots__ if hasattr(getattr(remembered, slot), "__traceback__")]
+    assert not [name for name, value in values_of(remembered).items() if hasattr(value, "__traceback__")]

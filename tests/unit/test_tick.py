@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeTransport
+from kit.builds import pure_only
 
 from edge.adapters.logs import AccessLog
 from edge.dataplane.client.connection import ClientConnection
@@ -15,6 +16,8 @@ from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
+
+pytestmark = pure_only
 
 PARTS = ("refresh", "front", "pool", "meter", "store", "log")
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.route import Route
 from edge.dataplane.core.upload import Upload
 from edge.errors import BadRequest, ClientError, TooLarge
 from edge.http.chunked import ChunkedReader
-from edge.metrics import Meter
 
 WIRE = b"3;e\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n"
 
@@ -26,7 +26,7 @@ class FakeExchange:
     def __init__(self, **limits: Any) -> None:
         self.worker = SimpleNamespace(limits=WorkerLimits(**limits))
         self.downstream = self
-        self.routed = SimpleNamespace(meter=Meter())
+        self.routed = Route("r", b"*", b"/", cast(Any, None))
         self.deadline = inf
         self.reading = True
         self.failed: ClientError | None = None

@@ -8,7 +8,7 @@ bytes get the same answers, which a differential test holds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from edge.cache.key import cache_key
 from edge.dataplane.caching.tiers import from_disk
@@ -24,14 +24,6 @@ _LOG_LINE = (  # the keys of `Worker.line`; what a hit has none of is said once 
     b'"bytes_in":0,"bytes_out":%d,"us":0,"upstream_us":0,"backend":"","region":"","attempts":0,"hedge":"",'
     b'"verdict":"hit","reason":"","error":""}\n'
 )
-
-
-class Dressed(NamedTuple):
-    """A stored response with the lines that its route gives it: all that is looked at when it is written."""
-
-    wire: bytes
-    chunks: tuple[bytes, ...]
-    length: int
 
 
 def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: RequestHeaders) -> bool:
@@ -90,9 +82,6 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
                 )
             )
     # The write comes last: nothing that could fail follows it, so there can be no second answer.
-    if route.dress is not None:
-        dressed = Dressed(route.dress(stored.wire), stored.chunks, length)
-        downstream.send_stored(dressed, age, ttl)  # type: ignore[arg-type]  # stands for a Stored
-    else:
-        downstream.send_stored(stored, age, ttl)
+    wire = stored.wire if route.dress is None else route.dress(stored.wire)
+    downstream.send_stored(wire, stored.chunks, length, age, ttl)
     return True

@@ -102,7 +102,7 @@ class FileSender:
         if not self._begun:
             self._begun = True
             exchange.begin(*self._head, True)
-        exchange.body(data)  # type: ignore[arg-type]  # both kinds are written alike
+        exchange.body(data)
         self._reading = True
         asyncio.get_running_loop().call_soon(self._next)
 

@@ -92,7 +92,7 @@ class Accepted(Reading):
         self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
         self.addresses, self.deadline = before.addresses, before.deadline
         self.worker.hand_over(before, self)
-        self.transport.set_protocol(self)
+        self.transport.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
 
     def client_ends(self, client: str) -> ClientEnds:
         """Both ends of the connection of `client`, who is the peer, or whom a trusted peer told."""
@@ -146,3 +146,26 @@ class Accepted(Reading):
     def abort(self, reset: bool = False) -> None:
         """End at once."""
         raise NotImplementedError
+
+    # -- asyncio -------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        raise NotImplementedError
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        raise NotImplementedError
+
+    def eof_received(self) -> bool | None:
+        """No more come. Unless this says True, the connection closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+        raise NotImplementedError
+
+    def pause_writing(self) -> None:
+        """The client takes less than is written."""
+
+    def resume_writing(self) -> None:
+        """It takes more."""

@@ -32,7 +32,6 @@ from edge.http.offence import offence
 from edge.http2.frames import PREFACE
 
 if TYPE_CHECKING:
-    from edge.cache.stored import Stored
     from edge.dataplane.core.bound import Bound
     from edge.dataplane.core.context import WorkerContext
 
@@ -272,11 +271,10 @@ class ClientConnection(Accepted):
         exchange = self.exchange = Exchange(self, method, target, is_http11, block)
         return exchange
 
-    def send_stored(self, stored: Stored, age: float, ttl: float) -> None:
+    def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
         """The answer of a fast hit."""
-        head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (stored.wire, age, ttl)
-        chunks = stored.chunks
-        if stored.length < WRITE_TOGETHER and len(chunks) == 1:
+        head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (wire, age, ttl)
+        if length < WRITE_TOGETHER and len(chunks) == 1:
             self.transport.write(head + chunks[0])
         else:
             self.transport.writelines((head, *chunks))

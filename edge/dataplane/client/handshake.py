@@ -104,7 +104,7 @@ class Handshake(Accepted):
         started = loop.create_task(
             loop.start_tls(
                 raw,
-                self,
+                self,  # type: ignore[arg-type]  # a protocol by its methods
                 self._tls.context,
                 server_side=True,
                 ssl_handshake_timeout=limit_s + LATER_S,

@@ -45,7 +45,7 @@ from edge.http2.output import Sending
 from edge.http2.request_fields import OPAQUE_BODY, RequestFields, trailer_lines
 
 if TYPE_CHECKING:
-    from edge.cache.stored import Stored
+    pass
 
 _REQUEST = END_HEADERS | END_STREAM  # and nothing else: the usual request
 _TOO_LONG = (FRAME_BYTES + 1) << 8  # a frame's first word from here on is of a frame that is too long
@@ -324,17 +324,16 @@ class Http2Connection(Http2Life):
             raise StreamFault(Code.PROTOCOL_ERROR, "length")
         self.upload(stream, b"", True, lines)
 
-    def send_stored(self, stored: Stored, age: float, ttl: float) -> None:
+    def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
         """The answer of a fast hit, on the stream that asked: no object is made, unless it has to wait."""
         stream_id, output, coder = self._answering, self.output, self.shared.coder
-        head, tail = coder.head(stored.wire), coder.hit(int(age), int(ttl))
+        head, tail = coder.head(wire), coder.hit(int(age), int(ttl))
         if self.before_block:
             head, self.before_block = self.before_block + head, b""
-        chunks = stored.chunks
         if len(chunks) == 1 and output.whole(stream_id, head, tail, chunks[0]):
             return
-        output.head(stream_id, head + tail, not stored.length)
-        if not stored.length:
+        output.head(stream_id, head + tail, not length)
+        if not length:
             return
         stream = Sending(stream_id, output.initial)
         stream.urgency = self._urgency

@@ -6,7 +6,7 @@ no connection that has to end because a body's length is unknown.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from edge.dataplane.core.body_mode import CHUNKED, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.core.downstream import Downstream
@@ -15,7 +15,7 @@ from edge.dataplane.core.layout import settle_layout
 from edge.dataplane.core.upload import BodyOwner, Upload
 from edge.errors import EdgeError, ResponseInvalid
 from edge.http.chunked import last_chunk
-from edge.http.grammar import Framing, RequestHeaders, ResponseFacts
+from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Line
 from edge.http2.output import Piece
 from edge.http2.response_fields import field, status
@@ -63,20 +63,23 @@ class StreamUpload(Upload):
 class StreamExchange(Exchange):
     """One request of an HTTP/2 connection."""
 
-    upload_class = StreamUpload
     version = b"HTTP/2.0"
 
-    if TYPE_CHECKING:
-        downstream: StreamOutput  # type: ignore[assignment]  # what it writes to is of another kind
+    @property
+    def stream(self) -> StreamOutput:
+        """What it writes to: another kind than HTTP/1.1 has."""
+        downstream: Any = self.downstream
+        output: StreamOutput = downstream
+        return output
 
-        def __init__(
-            self, downstream: StreamOutput, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
-        ) -> None: ...
+    def make_upload(self, length: int | None) -> Upload:
+        """The reader of the request's body."""
+        return StreamUpload(self, length)
 
     def interim(self, facts: ResponseFacts) -> None:
         """Pass a 1xx on; 101 is none in HTTP/2 (RFC 9113 8.6)."""
         if self.mode == NOT_STARTED and facts.status not in (100, 101):
-            self.downstream.head(self.worker.http2.coder.head(facts.wire), False)
+            self.stream.head(self.worker.http2.coder.head(facts.wire), False)
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
         """Begin the response with what a backend sent; end it too when `done`."""
@@ -91,7 +94,7 @@ class StreamExchange(Exchange):
         self.begin(wire, b"", facts.has_date, done and not body)
         if body:
             self.bytes_out = len(body)
-            self.downstream.body((body,), done or self._is_whole())
+            self.stream.body((body,), done or self._is_whole())
         if done:
             self.finish()
 
@@ -124,7 +127,7 @@ class StreamExchange(Exchange):
             if not whole:
                 return  # the stream has ended
             block = coder.head(whole[:-2])
-        self.downstream.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
+        self.stream.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
 
     def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
         """Write a whole response; for HEAD without its body."""
@@ -133,23 +136,25 @@ class StreamExchange(Exchange):
         self.expected = length
         self.begin(wire, lines, True, not chunks)
         if chunks and not self.ended:
-            self.downstream.body(chunks, True)
+            self.stream.body(chunks, True)
 
-    def body(self, data: bytes) -> None:
-        """More of the body; the caller heeds `downstream.paused`."""
+    def send(self, data: bytes | bytearray) -> None:
+        """A piece of the body as its client gets it."""
         self.bytes_out += len(data)
-        self.downstream.body((data,), self._is_whole())
+        self.stream.body((data,), self._is_whole())
 
     def _is_whole(self) -> bool:
         return self.mode == LENGTH and self.bytes_out == self.expected
 
     def end(self, trailers: list[Line] | None = None) -> None:
         """The response is whole."""
+        if self.coder is not None and (rest := self.coder.end()):
+            self.send(rest)
         if self.mode == LENGTH and self.bytes_out != self.expected:
             self.broken(EdgeError("body and length disagree"))
             return
         if self.mode == CHUNKED:
-            self.downstream.body((), True, _block(trailers) if trailers else None)
+            self.stream.body((), True, _block(trailers) if trailers else None)
         self.finish()
 
     def invite_body(self) -> None:
@@ -157,7 +162,7 @@ class StreamExchange(Exchange):
         upload = self.upload
         if not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
             self.invited = True
-            self.downstream.head(_CONTINUE, False)
+            self.stream.head(_CONTINUE, False)
 
 
 def _block(trailers: list[Line]) -> bytes:

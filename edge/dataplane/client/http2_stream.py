@@ -167,7 +167,7 @@ class Stream(Sending):
 
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
         """An exchange for the request that this stream is."""
-        exchange = self.exchange = StreamExchange(self, method, target, is_http11, block)
+        exchange = self.exchange = StreamExchange(self, method, target, is_http11, block)  # type: ignore[arg-type]  # it writes to a stream
         return exchange
 
     # -- the response --------------------------------------------------------------------------------------------------

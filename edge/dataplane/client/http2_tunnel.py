@@ -53,7 +53,7 @@ class TunnelStream(Stream):
 
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
         """An exchange for the upgrade."""
-        exchange = self.exchange = TunnelExchange(self, method, target, is_http11, block)
+        exchange = self.exchange = TunnelExchange(self, method, target, is_http11, block)  # type: ignore[arg-type]  # it writes to a stream
         return exchange
 
     @property
@@ -158,7 +158,7 @@ class TunnelExchange(StreamExchange):
             super().head(facts, length, body, done)
 
     def _switched(self, facts: ResponseFacts, first: bytes) -> None:
-        stream = self.downstream
+        stream = self.stream
         assert isinstance(stream, TunnelStream)
         wanted = b64encode(sha1(stream.key + _GUID, usedforsecurity=False).digest())
         if facts.upgrade != self.block.upgrade or facts.fields.get_all(b"sec-websocket-accept") != (wanted,):

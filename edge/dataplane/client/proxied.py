@@ -57,7 +57,7 @@ class ProxiedConnection(Accepted):
         """It is somebody's from here on."""
         after = self._make()
         after.addresses, after.deadline = addresses, self.deadline
-        self.transport.set_protocol(after)
+        self.transport.set_protocol(after)  # type: ignore[arg-type]  # a protocol by its methods
         self.worker.make_known(self, after)
         if rest and not self.transport.is_closing():
             after.data_received(rest)

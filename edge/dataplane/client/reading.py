@@ -12,8 +12,8 @@ UPSTREAM, OUTPUT, PIPELINE, TURN = 1, 2, 4, 8  # backend slow; client slow; enou
 ALL = UPSTREAM | OUTPUT | PIPELINE | TURN
 
 
-class Reading(asyncio.Protocol):
-    """The reading half of a client connection."""
+class Reading:
+    """The reading half of a client connection, which is an `asyncio.Protocol` by its methods."""
 
     __slots__ = ("_buffer", "_holds", "_reading", "transport")
 

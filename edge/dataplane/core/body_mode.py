@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-NOT_STARTED, LENGTH, CHUNKED, CLOSE, NO_BODY = range(5)  # CHUNKED: the protocol's own way to say where it ends
+from typing import Final
+
+NOT_STARTED: Final = 0
+LENGTH: Final = 1
+CHUNKED: Final = 2  # the protocol's own way to say where it ends
+CLOSE: Final = 3
+NO_BODY: Final = 4

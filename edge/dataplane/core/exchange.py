@@ -20,6 +20,7 @@ from edge.dataplane.core.route import Route
 from edge.dataplane.core.sources import Delivering, Fetching
 from edge.dataplane.core.traced import Traced
 from edge.dataplane.core.upload import Upload
+from edge.dataplane.rules.codings import Coder
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import Told, port_of
@@ -35,25 +36,26 @@ _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's e
 class Exchange:
     """What is known of one request while it runs, and what is written of its response."""
 
-    upload_class: type[Upload] = Upload  # how a request's body is read
     version = b"HTTP/1.1"  # as logs have it
     route: Route | None = None
-    fetch: Fetching | None = None
-    follower: Delivering | None = None  # where it stands in a fill that it shares
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
     told: Told | None = None  # all that they told
     fetched_as = b""  # the method that its backend sees, where that is not its own
-    status = attempts = 0
+    status = 0
+    attempts = 0
     mode = NOT_STARTED
     bytes_out = 0  # body bytes, without framing
     at_once = AT_ONCE_BYTES  # of a stored body; more goes as the client takes it
     from_store = False
     verdict = "bypass"
-    reason = error = ""
+    reason = ""
+    error = ""
     cache_status = b"Cache-Status: edge; fwd=bypass\r\n"
     key: bytes | None = None  # in the store
-    asked_disk = asked_others = ended = False
+    asked_disk = False
+    asked_others = False
+    ended = False
     from_disk: tuple[Stored, ...] = ()  # what the disk had for the key that memory had not
     found: Node[Stored] | Group[Stored] | None = None  # what the store has for the key
     hedge = ""  # whether a second attempt beside a silent one "won" or "lost"
@@ -76,6 +78,9 @@ class Exchange:
         self, downstream: Http1Downstream, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders
     ) -> None:
         self.downstream = downstream
+        self.fetch: Fetching | None = None
+        self.follower: Delivering | None = None  # where it stands in a fill that it shares
+        self.coder: Coder | None = None  # what its body goes through
         self.worker = downstream.worker
         self.method = method
         self.target = target
@@ -85,6 +90,10 @@ class Exchange:
         self.scheme = downstream.scheme  # the client's own, also behind a trusted proxy
         self.keep = (is_http11 and not block.close) or (not is_http11 and block.keep_alive)
         self.started_at = monotonic()
+
+    def make_upload(self, length: int | None) -> Upload:
+        """The reader of the request's body."""
+        return Upload(self, length)
 
     # -- the response, as a fetch or a fill gives it ---------------------------------------------------------------
 
@@ -179,8 +188,15 @@ class Exchange:
         else:
             transport.writelines((head, *chunks))
 
-    def body(self, data: bytes) -> None:
-        """More of the body; the caller heeds `downstream.paused`."""
+    def body(self, data: bytes | bytearray) -> None:
+        """More of the body; the caller heeds `downstream.paused`. What a coder keeps comes with a later piece."""
+        if self.coder is None:
+            self.send(data)
+        elif coded := self.coder.piece(data):
+            self.send(coded)
+
+    def send(self, data: bytes | bytearray) -> None:
+        """A piece of the body as its client gets it."""
         self.bytes_out += len(data)
         if self.mode == CHUNKED:
             data = chunk(data)
@@ -188,6 +204,8 @@ class Exchange:
 
     def end(self, trailers: list[Line] | None = None) -> None:
         """The response is whole."""
+        if self.coder is not None and (rest := self.coder.end()):
+            self.send(rest)
         if self.mode == CHUNKED:
             self.downstream.transport.write(last_chunk(trailers or []))
         elif self.mode == LENGTH and self.expected is not None and self.bytes_out != self.expected:
@@ -227,10 +245,7 @@ class Exchange:
         return self.is_http11 and route is not None and self.block.upgrade in route.upgrades
 
     def identify(self) -> bytes:
-        """The X-Request-Id line (the client's, when well-formed) and a W3C traceparent where none came.
-
-        The trace is not sampled, for nobody asked for it.
-        """
+        """The X-Request-Id line (the client's, if well-formed), and a W3C traceparent, not sampled, where none came."""
         own = self.own_id()
         if self.block.trace:
             return b"X-Request-Id: %b\r\n" % own
@@ -247,13 +262,8 @@ class Exchange:
     def invite_body(self) -> None:
         """Answer `Expect: 100-continue`: the backend is ready for the body (RFC 9110 10.1.1)."""
         upload = self.upload
-        if (
-            self.is_http11
-            and not self.invited
-            and upload is not None
-            and not upload.received
-            and self.mode == NOT_STARTED
-        ):
+        waits = upload is not None and not upload.received and self.mode == NOT_STARTED
+        if waits and self.is_http11 and not self.invited:
             self.invited = True
             self.downstream.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -301,12 +311,9 @@ class Exchange:
         if self.method == b"HEAD":
             body = b""
         self.bytes_out = len(body)
-        self.respond(
-            status_line(status), b"%b%b%b" % (self.worker.date_line, lines, sized), (body,) if body else (), len(body)
-        )
+        told = b"%b%b%b" % (self.worker.date_line, lines, sized)
+        self.respond(status_line(status), told, (body,) if body else (), len(body))
         self.finish()
-
-    # -- failures --------------------------------------------------------------------------------------------------
 
     def failed(self, error: EdgeError) -> None:
         """The fetch gave up."""
@@ -356,8 +363,6 @@ class Exchange:
         if follower is not None:
             follower.leave(error)
 
-    # -- backpressure and time -------------------------------------------------------------------------------------
-
     def client_paused(self) -> None:
         """The client is slow."""
         if self.fetch is not None:
@@ -374,8 +379,6 @@ class Exchange:
         """A body deadline passed."""
         if self.upload is not None and not self.upload.done:
             self.fail(ClientSlow("request body not in time"))
-
-    # -- the end ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Stage 9, exactly once: count, log, let the connection go on."""

@@ -12,11 +12,14 @@ _USUAL = (  # in the order of a request's life
     *("downstream", "worker", "method", "target", "is_http11", "block", "host", "scheme", "keep", "started_at"),
     *("route", "key", "found", "verdict", "follower", "fetch", "attempts", "served_by", "request_id", "reason"),
     *("cache_status", "head_at", "status", "mode", "expected", "bytes_out", "ended", "from_store"),
+    "coder",
 )
 
 
 def settle_layout(kind: type) -> None:
     """Give the usual attributes of a class of exchanges their places."""
+    if not kind.__dictoffset__:
+        return  # a compiled class has fixed places for all of them
     pattern: object = object.__new__(kind)
     for name in _USUAL:
         setattr(pattern, name, None)

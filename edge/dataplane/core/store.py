@@ -7,6 +7,7 @@ started before it does not bring it back (`cache.purge`, sequence numbers). What
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -261,7 +262,7 @@ class Store:
         """Plain numbers for status and metrics."""
         stats = self.index.stats()
         return {
-            **{name: value for name, value in vars_of(stats).items() if isinstance(value, int | float)},
+            **{name: value for name, value in asdict(stats).items() if isinstance(value, int | float)},
             "flights": len(self.flights),
             **self._prefetched(),
             **self._on_disk(),
@@ -295,11 +296,6 @@ class Store:
 
 
 _NO_FIELDS = Fields()
-
-
-def vars_of(stats: object) -> dict[str, Any]:
-    """The fields of a slotted dataclass."""
-    return {name: getattr(stats, name) for name in getattr(stats, "__slots__", ())}
 
 
 def newer_of(memory: Sequence[Stored], disk: Sequence[Stored]) -> tuple[Stored, ...]:

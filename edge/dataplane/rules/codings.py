@@ -22,7 +22,7 @@ KNOWN = ("zstd", "br", "gzip")
 class Coder(Protocol):
     """A body on its way."""
 
-    def piece(self, data: bytes) -> bytes: ...
+    def piece(self, data: bytes | bytearray) -> bytes: ...
     def end(self) -> bytes: ...
 
 
@@ -87,11 +87,11 @@ class _Stream:
     __slots__ = ("_add", "_end", "_flush")
 
     def __init__(
-        self, add: Callable[[bytes], bytes], flush: Callable[[], bytes] | None, end: Callable[[], bytes]
+        self, add: Callable[[bytes | bytearray], bytes], flush: Callable[[], bytes] | None, end: Callable[[], bytes]
     ) -> None:
         self._add, self._flush, self._end = add, flush, end
 
-    def piece(self, data: bytes) -> bytes:
+    def piece(self, data: bytes | bytearray) -> bytes:
         """What may go out once this has come in; it may be nothing yet."""
         made = self._add(data)
         return bytes(made if self._flush is None else made + self._flush())

@@ -18,7 +18,7 @@ from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.codings import Coder, stream, whole
 from edge.dataplane.rules.headers import without
 from edge.http.fields import vary_names
-from edge.http.message import Fields, Line
+from edge.http.message import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,12 +50,14 @@ class Begun(NamedTuple):
 class Receiving(Asked, Protocol):
     """An exchange, as far as its response may be coded."""
 
+    coder: Coder | None
+
     @property
     def is_http11(self) -> bool: ...
     def open(self, status: int, wire: bytes, length: int | None, bodiless: bool) -> bytes: ...
     def begin(self, wire: bytes, lines: bytes, has_date: bool) -> None: ...
     def body(self, data: bytes) -> None: ...
-    def end(self, trailers: list[Line] | None = None) -> None: ...
+    def end(self) -> None: ...
     def at_end(self, what: Callable[[], None]) -> None: ...
 
 
@@ -129,13 +131,12 @@ class Compression:
         alone: bool = True,
     ) -> None:
         """Write the head of a response whose body comes in pieces: (lines, fields, has a Date). Where the body is
-        coded, the exchange's `body` and `end` go through the coder from here on."""
+        coded, it goes through the exchange's coder from here on."""
         wire, fields, has_date = head
         begun = self._begun(exchange, status, wire, fields, length, alone)
         exchange.begin(exchange.open(status, begun.wire, begun.length, bodiless), b"", has_date)
-        if begun.coder is not None and not bodiless:
-            coded = CodedBody(exchange, begun.coder)
-            exchange.body, exchange.end = coded.body, coded.end  # type: ignore[method-assign]
+        if not bodiless:
+            exchange.coder = begun.coder
 
     def _begun(
         self, asked: Receiving, status: int, wire: bytes, fields: Fields, length: int | None, alone: bool
@@ -171,29 +172,6 @@ class Compression:
         """For people."""
         coding = self.choose(asked.block.fields.joined(b"accept-encoding"))
         return f"{coding or 'no coding'} for this Accept-Encoding, of {', '.join(self.codings)}"
-
-
-class CodedBody:
-    """Stands before an exchange's `body` and `end`."""
-
-    __slots__ = ("_body", "_coder", "_end")
-
-    def __init__(self, exchange: Receiving, coder: Coder) -> None:
-        self._body, self._end = exchange.body, exchange.end
-        self._coder = coder
-
-    def body(self, data: bytes) -> None:
-        """A piece; what the coder keeps comes with a later one."""
-        coded = self._coder.piece(data)
-        if coded:
-            self._body(coded)
-
-    def end(self, trailers: list[Line] | None = None) -> None:
-        """The body is whole."""
-        coded = self._coder.end()
-        if coded:
-            self._body(coded)
-        self._end(trailers)
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------

@@ -53,8 +53,7 @@ class Fetch:
     """
 
     backend: Backend | None = None
-    link: Link = None  # type: ignore[assignment]  # the backend's, set with it
-    connection: Connection | None = None
+    link: Link  # the backend's, set with it
     attempts = 0
     queued_until = 0.0
     tried: tuple[Backend, ...] = ()
@@ -64,7 +63,6 @@ class Fetch:
     fresh_only = False
     beside: Hedge | None = None  # a second attempt that is under way beside this one
     hedges_lost = 0
-    error: UpstreamError | None = None  # why another attempt is needed (`retries`)
     rounds = 0  # how often all backends had failed and were waited for
     rounds_until = 0.0
     uncounted = 0  # refused connections of those rounds
@@ -75,6 +73,8 @@ class Fetch:
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
         self.exchange = exchange  # whose request this is; it may have ended while a fill goes on
         self.receiver = receiver
+        self.connection: Connection | None = None
+        self.error: UpstreamError | None = None  # why another attempt is needed (`retries`)
         route = exchange.route
         assert route is not None  # `routed` would be a call for each request
         self.route = route

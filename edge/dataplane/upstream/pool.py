@@ -44,6 +44,7 @@ class PoolSettings:
 class PoolRuntime:
     """One pool of one worker."""
 
+    __deletable__ = ("_waiting",)  # for mypyc: see `dissolve`
     __slots__ = (
         "_family",
         "_leaving",

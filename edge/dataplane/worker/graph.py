@@ -112,7 +112,7 @@ class Serving(Drainable, Protocol):
 
 def use(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
     """Serve by this graph from the next request on. `kept` names the run-time backends of each pool."""
-    before = {route.name: route for route in worker.router.routes} if worker.router is not None else {}
+    before = {route.name: route for route in worker.router.routes}
     _use_pools(worker, graph, kept)
     for route in graph.router.routes:
         route.pool = worker.pools.get(route.pool.name, route.pool)  # one without a pool keeps its empty one

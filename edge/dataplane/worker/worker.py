@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from edge.dataplane.core.handshakes import Handshakes
 from edge.dataplane.core.http2 import Http2
 from edge.dataplane.core.limits import WorkerLimits
+from edge.dataplane.core.router import Router
 from edge.dataplane.core.server_tls import ServerTls
 from edge.dataplane.core.turns import Turns
 from edge.dataplane.rules.bandwidth import Paced
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from edge.dataplane.core.downstream import Asking
     from edge.dataplane.core.exchange import Exchange
     from edge.dataplane.core.geography import Geography
-    from edge.dataplane.core.router import Router
     from edge.dataplane.core.store import Store
     from edge.dataplane.upstream.pool import PoolRuntime
     from edge.dataplane.worker.tracing import Tracing
@@ -82,7 +82,7 @@ class Worker:
         self.blocks: Memo[RequestHeaders] = Memo(lambda raw: request_block(raw, head))
         self.http2 = Http2(http2 or Http2Limits(), head)
         self.no_block = RequestHeaders(Fields())
-        self.router: Router = None  # type: ignore[assignment]  # given by `use` before a listener opens
+        self.router = Router([])  # its routes are given by `use`, before a listener opens
         self.pools: dict[str, PoolRuntime] = {}
         self.store: Store | None = None
         self.geography: Geography | None = None

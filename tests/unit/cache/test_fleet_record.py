@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from kit.slots import names_of
 from kit.tier import response as stored_of
 
 from edge.cache.fleet.record import Garbled, SharedEntry, SharedFormat, is_sound, key_of, left_s, sealed, shifted
@@ -35,7 +36,7 @@ def test_an_entry_comes_back_as_it_was() -> None:
     assert isinstance(found, SharedEntry) and found.stored is not None
     assert (found.key, found.line, found.position, found.offset_s) == (KEY, b"0123456789abcdef", 7, 1.5)
     before = response()
-    for name in Stored.__slots__:
+    for name in names_of(Stored):
         assert getattr(found.stored, name) == getattr(before, name), name
     names = SharedEntry(KEY, b"0123456789abcdef", 7, 0.0, None, (b"accept", b"accept-language"))
     assert FORM.loads(FORM.dumps(names)) == names

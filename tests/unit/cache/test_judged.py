@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from kit.slots import values_of
 
 from edge.cache.freshness import Times
 from edge.cache.judged import MOST_RULES, Judged, cost_beside, judged
@@ -58,7 +59,7 @@ def plan_of(facts: ResponseFacts, rules: Rules, now: float, delay: float) -> Pla
 
 
 def shown(stored: Stored) -> dict[str, object]:
-    return {name: getattr(stored, name) for name in Stored.__slots__}
+    return values_of(stored)
 
 
 @pytest.mark.parametrize("lines", STORED)
