@@ -87,7 +87,9 @@ def _on_machines(done: list[dict[str, Any]], as_json: bool) -> None:
     if not as_json:
         click.echo(safe(told(worst)))
     if worst["late"]:
-        raise Failed("not every machine has applied it yet; those that are late do before they serve on")
+        raise Failed(
+            "not on every machine yet; who is late uses what it has for fleet.max_blind at most, then validates it"
+        )
 
 
 def _read(file: Iterable[str]) -> list[dict[str, Any]]:

@@ -18,9 +18,11 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
 from kit.browser import Browser
+from kit.fleet import Machines, Settings
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess
+from kit.redis import RedisProcess
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -276,3 +278,25 @@ NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, a,
   .filter((node) => !node.hidden && !(node.getAttribute("aria-label") || node.getAttribute("aria-labelledby")
     || node.caption || (node.labels && node.labels.length) || node.textContent.trim()))
   .map((node) => node.outerHTML.slice(0, 80)).join("\\n")"""
+
+
+async def test_the_machines_of_a_fleet_are_shown(tmp_path: Path) -> None:
+    server = RedisProcess.start(tmp_path)
+    settings = Settings(fleet='region = "fra"', max_blind_s=30.0)
+    machines = await asyncio.to_thread(Machines, tmp_path, [server.url] * 2, settings)
+    try:
+        async with Browser(tmp_path / "browser") as browser:
+            page = Page(browser, machines.machines[0].gateway)
+            await browser.open(page.base + "/")
+            await page.login()
+            await browser.until("document.querySelectorAll('#fleet tbody tr').length === 2")
+            text = "[...document.querySelectorAll('#fleet tbody tr')].map(row => row.textContent).join('|')"
+            first, second = (await browser.eval(text)).split("|")
+            assert first.startswith("edge-0 (here)in step") and second.startswith("edge-1in step") and "fra" in second
+            assert (await browser.text("#fleet-standing")).startswith("edge-0: in step at purge ")
+            assert not await browser.eval("document.getElementById('fleet-link').hidden")
+            troubles = [each for each in browser.troubles if "/v1/snapshots" not in each]  # 409: no [snapshots] here
+            assert not troubles, troubles
+    finally:
+        machines.close()
+        server.kill()

@@ -242,6 +242,7 @@ _STATUS = obj(
         "backends": arr(ref("Backend")),
         "counters": table(COUNT),
         "reload": maybe(_LAST_RELOAD),
+        "fleet": BOOL,
         "recovery": maybe({"type": "object"}),
         "events": arr(ref("Event")),
     }

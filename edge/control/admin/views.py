@@ -178,6 +178,7 @@ class Shown:
             ],
             "backends": [self._backend(entry) for entry in whole.routing.membership.backends.values()],
             "counters": dict(whole.totals.counters),
+            "fleet": whole.fleet is not None,
             "recovery": None if running.config.snapshots is None or whole.recovery is None else whole.recovery.status,
             "events": list(whole.events.recent)[-20:],
         }

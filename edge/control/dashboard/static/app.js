@@ -7,6 +7,7 @@ import { Cache } from "./cache.js";
 import { Charts } from "./charts.js";
 import { Events } from "./events.js";
 import { Explain } from "./explain.js";
+import { Fleet } from "./fleet.js";
 import { Overview } from "./overview.js";
 import { Recovery } from "./recovery.js";
 import { Regions, flows } from "./regions.js";
@@ -21,6 +22,7 @@ const charts = new Charts(at("charts"));
 const regions = new Regions(at("regions"), changed);
 const backends = new Backends(at("backends"), changed);
 const cache = new Cache(at("cache"));
+const fleet = new Fleet(at("fleet"));
 const events = new Events(at("events"));
 const recovery = new Recovery(at("recovery"), {
   take: (kind, told) => done(work("/v1/snapshots", { kind, reason: "dashboard" }, told)),
@@ -37,6 +39,7 @@ let anew = true; // the charts begin again
 let paused = false;
 let listening = null;
 let polledAt = 0;
+let hasFleet = false;
 let shares = {}; // the last rows' requests by region
 
 // -- asking ---------------------------------------------------------------------------------------------------------
@@ -75,6 +78,7 @@ async function stores() {
   const [[found, a], [hot, b]] = await Promise.all([timed("/v1/cache"), timed("/v1/cache/top?limit=15")]);
   cache.set(found);
   cache.hottest(hot);
+  if (hasFleet) fleet.set(await get("/v1/fleet"));
   return a + b;
 }
 
@@ -150,7 +154,8 @@ async function begin(why) {
     if (given === null) continue;
     setToken(given.token.trim());
     try {
-      await get("/v1/status");
+      hasFleet = (await get("/v1/status")).fleet;
+      at("fleet-link").hidden = !hasFleet;
       break;
     } catch (error) {
       why = error.message;
