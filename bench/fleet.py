@@ -4,6 +4,8 @@
     purge    purges that all three have carried out: how long the answer took
     memory   a hit from memory, with and without a shared tier configured: CPU of the worker
     shared   a hit of 10 KiB from the shared tier beside one from the disk tier: CPU of the worker
+    leases   three gateways, asked for the same objects in the same order at once, the origin takes 30 ms: how often
+             it was asked and how long an answer took, without and with a lease
     killed   redis-server killed under load, and back: failed requests, the slowest one of each stage
 
 One rule: every process that is started is ended, whatever happens; all of it is on loopback. Figures are of a machine
@@ -44,6 +46,7 @@ class Origin(asyncio.Protocol):
     """Answers any GET with the same 10 KiB, and counts."""
 
     asked = 0
+    takes_s = 0.0
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -54,7 +57,10 @@ class Origin(asyncio.Protocol):
         *heads, self._data = self._data.split(b"\r\n\r\n")
         for _ in heads:
             Origin.asked += 1
-            self._transport.write(ANSWER)
+            if Origin.takes_s:
+                asyncio.get_running_loop().call_later(Origin.takes_s, self._transport.write, ANSWER)
+            else:
+                self._transport.write(ANSWER)
 
 
 ANSWER = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nContent-Length: %d\r\n\r\n" % BODY + b"x" * BODY
@@ -101,14 +107,14 @@ class Fleet:
         self.server = RedisProcess.start(folder)
         stack.callback(lambda: self.server.kill())
 
-    def gateway(self, disk: bool = False, shared: bool = True, max_blind: str = "30s") -> GatewayProcess:
+    def gateway(self, disk: bool = False, shared: bool = True, lease: str = "0s") -> GatewayProcess:
         """One more, ready."""
         self._count += 1
         folder = self._folder / f"edge-{self._count}"
         folder.mkdir()
-        tiers = f'shared = {{ url = "{self.server.url}", timeout = "50ms" }}\n' if shared else ""
+        tiers = f'shared = {{ url = "{self.server.url}", timeout = "50ms", lease = "{lease}" }}\n' if shared else ""
         tiers += f'disk = {{ path = "{folder}/cache", size = "1GiB", min_free = "0B" }}\n' if disk else ""
-        named = f'[fleet]\nurl = "{self.server.url}"\nname = "{folder.name}"\nmax_blind = "{max_blind}"\n'
+        named = f'[fleet]\nurl = "{self.server.url}"\nname = "{folder.name}"\n'
         toml = gateway_toml(self._port, route="cache = true")
         self.toml = f"{toml}\n[cache]\n{tiers}{named if shared else ''}"
         made = GatewayProcess.start(self.toml, folder)
@@ -250,6 +256,32 @@ async def shared(fleet: Fleet, objects: int) -> dict[str, Any]:
     }
 
 
+async def leases(fleet: Fleet, objects: int) -> dict[str, Any]:
+    """Row `leases`."""
+    found: dict[str, Any] = {}
+    Origin.takes_s = 0.03
+    for lease in ("0s", "250ms"):
+        gateways = [fleet.gateway(lease=lease) for _ in range(3)]
+        fleet.in_step(*gateways)
+        before, count = Origin.asked, min(objects, 2000)
+        same = [b"/%b/%d" % (lease.encode(), number) for number in range(count)]
+        loads = [Load(gateway.http_port) for gateway in gateways]
+        spent = [worker_cpu(gateway) for gateway in gateways]
+        await asyncio.gather(*(load.ask(same, 8) for load in loads))
+        cpu = sum(worker_cpu(gateway) for gateway in gateways) - sum(spent)
+        took = sorted(each for load in loads for each in load.took)
+        found |= {
+            f"lease_{lease}_times_objects": round((Origin.asked - before) / count, 3),
+            f"lease_{lease}_median_ms": round(took[len(took) // 2] * 1000, 1),
+            f"lease_{lease}_p99_ms": round(took[int(len(took) * 0.99)] * 1000, 1),
+            f"lease_{lease}_cpu_us": round(cpu / len(took) * 1e6, 1),
+        }
+        for gateway in gateways:
+            gateway.stop()
+    Origin.takes_s = 0.0
+    return found
+
+
 async def killed(fleet: Fleet, objects: int) -> dict[str, Any]:
     """Row `killed`: half of what is asked for was never asked before. Stages of 4 s: before, away, back.
 
@@ -291,7 +323,7 @@ async def killed(fleet: Fleet, objects: int) -> dict[str, Any]:
     return {"requests": sum(load.done for load in loads), "failed": sum(load.failed for load in loads), **found}
 
 
-ROWS = {"origin": origin, "purge": purge, "memory": memory, "shared": shared, "killed": killed}
+ROWS = {"origin": origin, "purge": purge, "memory": memory, "shared": shared, "leases": leases, "killed": killed}
 
 
 async def run(rows: list[str], objects: int) -> dict[str, Any]:

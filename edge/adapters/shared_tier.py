@@ -1,10 +1,12 @@
 """The shared tier: what machines store for one another in a server that speaks Redis' protocol.
 
     look ─► queue ─► one MGET for all that wait ─► seal, key, purges (`cache.fleet`) ─► a response, or a miss
+                                                   a miss that another machine fetches ─► again (`shared_leases`)
     put ─► queue ─► one pipeline of SETs, each with the life that is left; refused once a purge names it
 
-One rule: nobody waits for the server longer than `timeout`, and nobody at all once it does not answer (the breaker).
-Whatever goes wrong is a miss or a response that is not kept. A hit in memory never comes here.
+One rule: nobody waits for the server longer than `timeout`, and for another machine's fetch longer than `lease`; nobody
+waits at all once the server does not answer (the breaker). Whatever goes wrong is a miss or a response that is not
+kept. A hit in memory never comes here.
 
 aiocache's RedisCache is the key-value adapter: namespace, serializer and timeout are its own. Its `multi_set` gives all
 values one life and makes a transaction of them, so writing takes a plain pipeline of its client. `clear` is never
@@ -26,6 +28,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from edge.adapters.fleet_server import seal_key
 from edge.adapters.redis_client import ERRORS, Link, why_of
+from edge.adapters.shared_leases import AGAIN_S, Leases
 from edge.cache.fleet.breaker import Breaker
 from edge.cache.fleet.record import Garbled, SharedEntry, SharedFormat, left_s
 from edge.cache.fleet.view import FleetView
@@ -70,13 +73,22 @@ class _Asked(NamedTuple):
     name: str
     then: Then
     deadline: float
+    until: float  # for so long it may wait for another machine's fetch
+    has_waited: bool = False
 
 
 class SharedTier:
     """One worker's (`ports.SharedTier`). All methods belong to the loop."""
 
     def __init__(
-        self, link: Link, namespace: str, timeout_s: float, max_object: int, view: FleetView, key: bytes = b""
+        self,
+        link: Link,
+        namespace: str,
+        timeout_s: float,
+        max_object: int,
+        view: FleetView,
+        key: bytes = b"",
+        lease_s: float = 0.0,
     ) -> None:
         self.view = view
         self.purges: Callable[[], PurgeLog] = PurgeLog
@@ -91,6 +103,9 @@ class SharedTier:
         self._cache = cache(serializer=_Serializer(form), namespace=namespace, timeout=timeout_s)
         self._cache.client = link.spread_client()
         self._namespace = namespace
+        self._leases = Leases(self._cache.client, namespace, lease_s)
+        self.waited = self.spared = 0
+        self._later: list[_Asked] = []  # others are fetching it
         self._asked: deque[_Asked] = deque()
         self._asking = 0
         self._waiting: deque[tuple[Stored, int]] = deque()
@@ -112,7 +127,8 @@ class SharedTier:
         """Ask for a key; `then` is called with what it has, which may be nothing. False: not asked, nothing comes."""
         if not self.usable or len(self._asked) >= MOST_ASKED or self.view.is_own(key, self.clock()):
             return False
-        self._asked.append(_Asked(key, name_of(key, variant), then, monotonic() + self._timeout_s))
+        deadline = monotonic() + self._timeout_s
+        self._asked.append(_Asked(key, name_of(key, variant), then, deadline, deadline + self._leases.lease_s))
         if len(self._asked) == 1:
             asyncio.get_running_loop().call_soon(self._ask)
         return True
@@ -132,13 +148,40 @@ class SharedTier:
             if left_s > 0 and self.breaker.closed:
                 found = dict(zip(names, await self._cache.multi_get(names, timeout=left_s), strict=True))
                 self.breaker.succeeded()
+                batch = await self._without_leased(batch, found)
         except ERRORS as error:
             self._failed(error)
         finally:
             self._asking -= 1
             self._ask()
         for asked in batch:
-            asked.then(self._own(asked.key, found.get(asked.name)))
+            entry = self._own(asked.key, found.get(asked.name))
+            self.spared += asked.has_waited and entry is not None
+            asked.then(entry)
+
+    async def _without_leased(self, batch: list[_Asked], found: dict[str, Any]) -> list[_Asked]:
+        """Those who need not wait for another machine's fetch; the others ask again a little later."""
+        missing = list(dict.fromkeys(asked.name for asked in batch if found.get(asked.name) is None))
+        if not missing or not self._leases.lease_s:
+            return batch
+        held = await self._leases.held_by_others(missing, self._timeout_s)
+        now, left = monotonic(), []
+        for asked in batch:
+            if asked.name not in held or now >= asked.until or len(self._later) >= MOST_ASKED:
+                left.append(asked)
+                continue
+            self.waited += not asked.has_waited
+            if not self._later:
+                asyncio.get_running_loop().call_later(AGAIN_S, self._again)
+            self._later.append(asked._replace(has_waited=True))
+        return left
+
+    def _again(self) -> None:
+        """Ask for what another machine was fetching."""
+        later, self._later = self._later, []
+        deadline = monotonic() + self._timeout_s
+        self._asked.extend(asked._replace(deadline=deadline) for asked in later)
+        self._ask()
 
     def _own(self, key: bytes, found: SharedEntry | Garbled | None) -> SharedEntry | None:
         if isinstance(found, SharedEntry) and found.key != key:
@@ -284,6 +327,8 @@ class SharedTier:
             "dropped": self.dropped,
             "opened": self.breaker.opened,
             "waiting_bytes": self._waiting_bytes,
+            "waited": self.waited,
+            "spared": self.spared,
             "usable": int(self.usable),
         }
 
@@ -307,4 +352,4 @@ def shared_tier(config: Config) -> SharedTier:
     assert values is not None and fleet is not None
     key = seal_key(fleet.key_file)
     link = Link.of("cache.shared", values.url, values.ca_file, values.timeout)
-    return SharedTier(link, values.namespace, values.timeout, values.max_object, FleetView(), key)
+    return SharedTier(link, values.namespace, values.timeout, values.max_object, FleetView(), key, values.lease)

@@ -12,7 +12,7 @@ from pydantic import PlainValidator
 
 from edge.config.paths import FilePath
 from edge.config.redis_url import EXAMPLES, parse_redis_url
-from edge.config.types import AtLeastOne, Kind, Many, PositiveSize, Section, Text, Timeout, entry
+from edge.config.types import AtLeastOne, Duration, Kind, Many, PositiveSize, Section, Text, Timeout, entry
 
 
 def parse_url(value: object) -> str:
@@ -44,6 +44,10 @@ class SharedTier(Section):
     )
     ca_file: FilePath | None = entry(None, "Certificates of authorities to trust for rediss://, beside the system's")
     timeout: Timeout = entry("50ms", "How long a look-up may take before it counts as a miss")
+    lease: Duration = entry(
+        "100ms",
+        "How long a machine waits for what another one fetches just now before it fetches too; 0s: each fetches",
+    )
     max_object: PositiveSize = entry("1MiB", "Largest body that is given to the others")
     namespace: Word = entry("edge", "What the names of keys begin with; gateways of one namespace share")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kit.cachelab import HOST, Lab, from_store, lab_toml, until
-from kit.origin import ScriptedOrigin
+from kit.origin import Pause, ScriptedOrigin
 from kit.redis import RedisProcess
 
 from edge.adapters.fleet_server import RedisFleetServer
@@ -357,3 +357,51 @@ async def test_what_one_process_of_the_server_says_is_not_taken_for_anothers(ser
         assert beat.history_age_s <= 1.0, "whoever was there before may be with the old one"
     finally:
         await stream.close()
+
+
+LEASE = ', lease = "10s"'
+
+
+async def ask_held(pair: Pair, target: str) -> asyncio.Task[Any]:
+    """`a` asks for what the origin holds back; returns when the origin has been asked."""
+    head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 4\r\n\r\n"
+    pair.origin.route(target, Pause("go"), head + b"slow")
+    asking = asyncio.ensure_future(pair.a.ask(target=target))
+    await pair.origin.wait_for("heads", 1)
+    return asking
+
+
+async def test_with_a_lease_one_machine_fetches_and_the_other_takes_its_response(server: RedisProcess) -> None:
+    async with open_pair(server, LEASE) as pair:
+        asking = await ask_held(pair, "/x")
+        clients = [Lab(pair.b.worker, pair.origin, pair.b.port) for _ in range(5)]
+        waiting = [asyncio.ensure_future(client.ask(target="/x")) for client in clients]
+        await until(lambda: pair.tier(pair.b).waited == 5)
+        pair.origin.release("go")
+        answers = await asyncio.gather(asking, *waiting)
+        assert {answer.body.content for answer in answers} == {b"slow"} and len(pair.origin.requests) == 1
+        assert pair.tier(pair.b).spared == 5 and pair.tier(pair.a).waited == 0
+        for client in clients:
+            await client.hang_up()
+
+
+async def test_whoever_has_waited_for_a_lease_fetches(server: RedisProcess) -> None:
+    async with open_pair(server, ', lease = "100ms"') as pair:
+        asking = await ask_held(pair, "/x")
+        pair.origin.enqueue(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown")
+        assert (await pair.b.ask(target="/x")).body.content == b"own"
+        assert pair.tier(pair.b).waited == 1
+        pair.origin.release("go")
+        assert (await asking).body.content == b"slow"
+
+
+async def test_who_waits_for_a_lease_goes_on_when_the_server_does_not_answer(server: RedisProcess) -> None:
+    async with open_pair(server, LEASE) as pair:
+        asking = await ask_held(pair, "/x")
+        waiting = asyncio.ensure_future(pair.b.ask(target="/x"))
+        await until(lambda: pair.tier(pair.b).waited == 1)
+        server.kill()
+        await pair.origin.wait_for("heads", 2)
+        pair.origin.release("go")
+        answers = await asyncio.gather(asking, waiting)
+        assert {answer.body.content for answer in answers} == {b"slow"}
