@@ -14,8 +14,6 @@ import argparse
 import re
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from time import monotonic, sleep
 
 import orjson
@@ -24,7 +22,7 @@ from rich.table import Table
 
 from bench.load import SCRIPT
 from bench.measure import process_tree, resident_bytes
-from bench.processes import LOOPBACK, Refused, Running, answer, free_ports, program
+from bench.processes import LOOPBACK, Refused, answer, gateway_and_origin, program
 
 CONFIG = """
 [listen]
@@ -116,29 +114,16 @@ def main() -> int:
     if not 1 <= given.objects <= 1_000_000 or not 5 <= given.seconds <= 600:
         parser.error("objects must be 1 to 1000000, seconds 5 to 600")
     console = Console(stderr=given.json)
-    origin, port, admin = free_ports(3)
-    with tempfile.TemporaryDirectory(prefix="pauses-") as name:
-        place = Path(name)
-        config = CONFIG.format(loopback=LOOPBACK, port=port, admin=admin, origin=origin, place=place)
-        (place / "gateway.toml").write_text(config)
-        try:
-            with (
-                Running("origin", [sys.executable, "-m", "bench.soak_origin", str(origin)], place, 1) as behind,
-                Running(
-                    "gateway", [sys.executable, "-m", "edge.cli.main", "run", "-c", "gateway.toml"], place, 0
-                ) as gateway,
-            ):
-                behind.wait_for(origin, "/healthz")
-                gateway.wait_for(admin, "/readyz")
-                gateway.wait_for(port, "/page/steady")
-                filled_s = fill(port, admin, given.objects, console)
-                figures = ask(port, admin, given.objects, given.seconds)
-                worker = max(process_tree(gateway.pid), key=resident_bytes)
-                figures |= {"objects": gauge(STORED, admin), "filled_s": round(filled_s, 1)}
-                figures["memory_mib"] = round(resident_bytes(worker) / 2**20)
-        except (Refused, OSError) as error:
-            console.print(f"bench.pauses: {error}", style="red", markup=False)
-            return 2 if isinstance(error, Refused) else 1
+    try:
+        with gateway_and_origin("pauses", CONFIG) as pair:
+            filled_s = fill(pair.port, pair.admin, given.objects, console)
+            figures = ask(pair.port, pair.admin, given.objects, given.seconds)
+            worker = max(process_tree(pair.gateway.pid), key=resident_bytes)
+            figures |= {"objects": gauge(STORED, pair.admin), "filled_s": round(filled_s, 1)}
+            figures["memory_mib"] = round(resident_bytes(worker) / 2**20)
+    except (Refused, OSError) as error:
+        console.print(f"bench.pauses: {error}", style="red", markup=False)
+        return 2 if isinstance(error, Refused) else 1
     if given.json:
         print(orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode())
         return 0

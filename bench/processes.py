@@ -12,10 +12,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
 SEARCH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
@@ -106,3 +110,31 @@ class Running(AbstractContextManager["Running"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class Pair(NamedTuple):
+    """A gateway and the origin behind it, both ready."""
+
+    gateway: Running
+    port: int
+    admin: int
+    place: Path
+
+
+@contextmanager
+def gateway_and_origin(name: str, config: str) -> Iterator[Pair]:
+    """Start `bench.soak_origin` and a gateway with this configuration, whose {…} are filled in."""
+    origin, port, admin = free_ports(3)
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        place = Path(folder)
+        text = config.format(loopback=LOOPBACK, port=port, admin=admin, origin=origin, place=place)
+        (place / "gateway.toml").write_text(text)
+        own = [sys.executable, "-m", "edge.cli.main", "run", "-c", "gateway.toml"]
+        with (
+            Running("origin", [sys.executable, "-m", "bench.soak_origin", str(origin)], place, 1) as behind,
+            Running("gateway", own, place, 0) as gateway,
+        ):
+            behind.wait_for(origin, "/healthz")
+            gateway.wait_for(admin, "/readyz")
+            gateway.wait_for(port, "/page/steady")
+            yield Pair(gateway, port, admin, place)

@@ -17,11 +17,9 @@ import os
 import random
 import socket
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from time import monotonic, sleep
 
 import orjson
@@ -29,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import process_tree, resident_bytes
-from bench.processes import LOOPBACK, Refused, Running, free_ports
+from bench.processes import LOOPBACK, Refused, gateway_and_origin
 
 RATE = 50.0
 SAMPLE_S = 2.0
@@ -254,31 +252,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long (default %(default)g)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     given = parser.parse_args()
-    if not 10 <= given.seconds <= 3600:
-        parser.error("seconds must be 10 to 3600")
+    if not 60 <= given.seconds <= 3600:
+        parser.error("seconds must be 60 to 3600")
     console = Console(stderr=given.json)
-    origin, port, admin = free_ports(3)
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        place = Path(name)
-        config = CONFIG.format(loopback=LOOPBACK, port=port, admin=admin, origin=origin, place=place)
-        (place / "gateway.toml").write_text(config)
-        try:
-            with (
-                Running("origin", [sys.executable, "-m", "bench.soak_origin", str(origin)], place, 1) as behind,
-                Running(
-                    "gateway", [sys.executable, "-m", "edge.cli.main", "run", "-c", "gateway.toml"], place, 0
-                ) as gateway,
-            ):
-                behind.wait_for(origin, "/healthz")
-                gateway.wait_for(admin, "/readyz")
-                gateway.wait_for(port, "/page/steady")
-                worker = next(pid for pid in process_tree(gateway.pid) if pid != gateway.pid)
-                token = (place / "state" / "admin.token").read_text().strip()
-                soak = Soak(port, admin, token, given.seconds)
-                figures = asyncio.run(run(soak, worker, console))
-        except (Refused, OSError) as error:
-            console.print(f"bench.soak: {error}", style="red", markup=False)
-            return 2 if isinstance(error, Refused) else 1
+    try:
+        with gateway_and_origin("soak", CONFIG) as pair:
+            worker = next(pid for pid in process_tree(pair.gateway.pid) if pid != pair.gateway.pid)
+            token = (pair.place / "state" / "admin.token").read_text().strip()
+            soak = Soak(pair.port, pair.admin, token, given.seconds)
+            figures = asyncio.run(run(soak, worker, console))
+    except (Refused, OSError) as error:
+        console.print(f"bench.soak: {error}", style="red", markup=False)
+        return 2 if isinstance(error, Refused) else 1
     if given.json:
         print(orjson.dumps({"figures": figures, "seen": soak.seen}, option=orjson.OPT_INDENT_2).decode())
     else:

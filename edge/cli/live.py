@@ -189,7 +189,7 @@ def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | N
     lines = (gateway.parsed(line) for line in gateway.lines("POST", "/v1/warm", {"urls": urls}))
     last = _warm_json(lines) if as_json else _warm_bar(lines, len(urls))
     if not last.get("finished"):
-        raise Failed(last.get("error") or "the gateway broke off before the list was done")
+        raise Failed(last.get("detail") or "the gateway broke off before the list was done")
     if not as_json:
         for each in last["failures"]:
             click.echo(safe(f"edge: {each['url']}: {each['reason']}"), err=True)

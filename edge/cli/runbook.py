@@ -257,7 +257,7 @@ class LocalHands:
         for line in self._admin().lines("POST", path, body, timeout_s=timeout_s):
             last = orjson.loads(line)
         if last.get("finished") is not True:
-            raise RunbookFailed(str(last.get("detail") or last.get("error") or "it broke off"))
+            raise RunbookFailed(str(last.get("detail") or "it broke off"))
         return last
 
     def _admin(self) -> Admin:

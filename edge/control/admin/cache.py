@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,12 +13,11 @@ from edge.cache.purge import Purge
 from edge.cache.purge_request import parse_purge
 from edge.control.admin.errors import Refusal
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, number, read_body
+from edge.control.admin.steps import in_steps
 from edge.control.admin.views import Shown
-from edge.control.link import LinkLost, Refused
 from edge.errors import BadRequest
 from edge.frames import Kind
 
-PROGRESS_KEPT = 10_000
 PURGES_MAX = 1000
 CONNECTIONS_MAX = 10_000
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
@@ -81,40 +79,9 @@ async def warm(request: web.Request) -> web.StreamResponse:
     urls = await _urls(request)
     supervisor = request.app[SUPERVISOR]
     supervisor.keeper.note("warm", f"{len(urls)} URLs", change_of(request, {}), "cache")
-    steps: asyncio.Queue[dict[str, Any]] = asyncio.Queue(PROGRESS_KEPT)
-
-    def told(step: dict[str, Any]) -> None:
-        if steps.full():  # whoever asked reads too slowly: the newest step matters most
-            steps.get_nowait()
-        steps.put_nowait(step)
-
-    work = asyncio.ensure_future(supervisor.workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None))
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
-    try:
-        await response.prepare(request)
-        while not (work.done() and steps.empty()):
-            upcoming = asyncio.ensure_future(steps.get())
-            await asyncio.wait((upcoming, work), return_when=asyncio.FIRST_COMPLETED)
-            if upcoming.done():
-                await response.write(orjson.dumps(upcoming.result()) + b"\n")
-            else:
-                upcoming.cancel()
-        await response.write(orjson.dumps(_last(work)) + b"\n")
-    except ConnectionResetError:
-        pass  # whoever asked left; what was begun goes on in the worker
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-    return response
-
-
-def _last(work: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    error = work.exception()
-    if error is None:
-        return {"finished": True, **work.result()}
-    if isinstance(error, Refused | LinkLost):
-        return {"finished": False, "error": error.detail}
-    raise error
+    return await in_steps(
+        request, lambda told: supervisor.workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None)
+    )
 
 
 async def _urls(request: web.Request) -> list[str]:

@@ -16,8 +16,8 @@ from edge.control.access import Role, permits
 from edge.control.admin.schemas import ANY, COUNT, SCHEMAS, STR, Schema, arr, listed, obj, ref, table
 from edge.control.admin.schemas_certificates import CERTIFICATES
 from edge.control.admin.schemas_fleet import FLEET
+from edge.control.admin.steps import LINES
 
-LINES = "application/x-ndjson"
 NEEDED = ("PurgeBody", "StateBody", "BackendBody", "WarmBody", "SimulateBody")  # bodies that cannot be left out
 _IN_PATH = re.compile(r"\{([a-z]+)\}")
 _PAGED: dict[str, Schema] = {

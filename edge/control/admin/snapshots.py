@@ -5,23 +5,19 @@ Long work answers with JSON lines when asked for `application/x-ndjson`: one for
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from edge.control.admin.errors import Conflict, Refusal, missing
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, body_of, change_of
 from edge.control.admin.paging import page
 from edge.control.admin.request_values import text_of
+from edge.control.admin.steps import LINES, in_steps
 from edge.control.recovery import Recovery
 from edge.control.registry import Change
-from edge.errors import EdgeError
 
 KINDS = ("full", "differential", "incremental")
-LINES = "application/x-ndjson"
-PROGRESS_KEPT = 1000
 
 
 def routes() -> list[web.RouteDef]:
@@ -120,37 +116,4 @@ async def _worked(request: web.Request, asked: dict[str, Any]) -> web.StreamResp
     recovery = _recovery(request)
     if LINES not in request.headers.get("Accept", ""):
         return answer(await recovery.ask(asked))
-    steps: asyncio.Queue[dict[str, Any]] = asyncio.Queue(PROGRESS_KEPT)
-
-    def told(step: dict[str, Any]) -> None:
-        if steps.full():
-            steps.get_nowait()  # the newest matters most
-        steps.put_nowait(step)
-
-    work = asyncio.ensure_future(recovery.ask(asked, told))
-    response = web.StreamResponse(headers={"Content-Type": LINES, "Cache-Control": "no-store"})
-    try:
-        await response.prepare(request)
-        while not (work.done() and steps.empty()):
-            upcoming = asyncio.ensure_future(steps.get())
-            await asyncio.wait((upcoming, work), return_when=asyncio.FIRST_COMPLETED)
-            if upcoming.done():
-                await response.write(orjson.dumps(upcoming.result()) + b"\n")
-            else:
-                upcoming.cancel()
-        await response.write(orjson.dumps(_last(work)) + b"\n")
-    except ConnectionResetError:
-        pass  # whoever asked left; the job goes on in the sidecar
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-    return response
-
-
-def _last(work: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    error = work.exception()
-    if error is None:
-        return {"finished": True, **work.result()}
-    if isinstance(error, EdgeError):
-        return {"finished": False, "detail": error.detail, "status": error.status}
-    raise error
+    return await in_steps(request, lambda told: recovery.ask(asked, told))
