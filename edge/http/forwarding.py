@@ -155,23 +155,23 @@ class Networks:
     `UNIX` in it is whoever came through a Unix socket.
     """
 
-    __slots__ = ("_known", "_networks", "_unix")
+    __slots__ = ("_known", "_networks", "_trusts_unix")
 
     def __init__(self, networks: Iterable[IPv4Network | IPv6Network | str] = ()) -> None:
         found = tuple(networks)
-        self._unix = UNIX in found
+        self._trusts_unix = UNIX in found
         self._networks = tuple(each for each in found if not isinstance(each, str))
         self._known: dict[str, bool] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Networks) and (other._networks, other._unix) == (self._networks, self._unix)
+        return isinstance(other, Networks) and (other._networks, other._trusts_unix) == (self._networks, self._trusts_unix)
 
     def __hash__(self) -> int:
-        return hash((self._networks, self._unix))
+        return hash((self._networks, self._trusts_unix))
 
     def __contains__(self, address: object) -> bool:
         if address == UNIX:
-            return self._unix
+            return self._trusts_unix
         if not self._networks or not isinstance(address, str) or len(address) > 64:  # a zone may be of any length
             return False
         known = self._known.get(address)
