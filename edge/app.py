@@ -14,9 +14,6 @@ from hashlib import sha256
 from mmap import mmap
 from pathlib import Path
 
-from edge.adapters.disk_place import TierError
-from edge.adapters.disk_room import Limits as DiskLimits
-from edge.adapters.disk_tier import DiskTier
 from edge.adapters.geo import GeoReader
 from edge.adapters.listener_tls import ListenerTls, listener_tls
 from edge.adapters.logs import AccessLog
@@ -163,6 +160,10 @@ def open_disk(store: Store, config: Config) -> None:
     disk = config.cache.disk
     if disk is None:
         return
+    from edge.adapters.disk_place import TierError  # not cheap: a start waits for it
+    from edge.adapters.disk_room import Limits as DiskLimits
+    from edge.adapters.disk_tier import DiskTier
+
     try:
         store.use_disk(
             DiskTier.open(Path(disk.path), DiskLimits(disk.size, disk.min_free), disk.min_uses, store.is_hot),
@@ -208,8 +209,7 @@ def bound(address: Address | UnixAddress, mode: int) -> socket.socket:
 
 def listeners_tls(config: Config, tickets: TicketSecret) -> dict[str, ListenerTls]:
     """TLS of the listeners that have it, from its files as they are now. Raises ConfigError."""
-    named = [(name, https) for name, _, https in places(config.listen) if https is not None]
-    return {name: listener_tls(https, config.state.path, tickets, name) for name, https in named}
+    return {name: listener_tls(https, tickets, name) for name, _, https in places(config.listen) if https is not None}
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:

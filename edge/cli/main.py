@@ -6,6 +6,7 @@ for wrongly. A missing configuration file is an error, never a start with defaul
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -162,6 +163,7 @@ def _run(path: Path, successor: Successor | None) -> None:
 
         for line in looked_at(config, sources):
             click.echo(safe(f"edge: {line}"), err=True)
+        gc.enable()  # `begin` had it rest
         with quiet_stderr():
             code = uvloop.run(run_gateway(Settings(config, sources, successor, early=early)))
     finally:
@@ -233,7 +235,7 @@ def demo_command(directory: Path) -> None:
 @click.option("--channel", type=int, required=True)
 def worker(fd: int, channel: int) -> None:
     """One worker; started by `edge run`, which holds the other ends of the sockets."""
-    from edge.cli.worker import run_worker
+    from edge.cli.worker_process import run_worker
 
     sys.exit(uvloop.run(run_worker(fd, channel)))
 

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 Path = tuple[str | int, ...]
 
@@ -273,5 +272,7 @@ def syntax_lines(filename: str, text: str, error: str) -> list[str]:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that a mistyped one is most like; None when none is like it."""
     by_form = {candidate.lower().replace("-", "_"): candidate for candidate in known}
+    from difflib import get_close_matches  # a start without mistakes has no use for it
+
     found = get_close_matches(name.lower().replace("-", "_"), by_form, 1, 0.6)
     return by_form[found[0]] if found else None

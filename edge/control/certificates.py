@@ -49,9 +49,9 @@ def looked_at(listener: str, cert: str, key: str) -> CertificateFacts:
 def certificates(config: Config) -> list[CertificateFacts]:
     """All of them, the admin listener's last."""
     found = [
-        looked_at(str(listener.address), cert, key)
+        looked_at(str(listener.address), pair.cert, pair.key)
         for listener in config.listen.https
-        for cert, key in listener.pems(config.state.path)
+        for pair in listener.certificates
     ]
     if config.admin.tls is not None:
         found.append(looked_at("admin", config.admin.tls.cert, config.admin.tls.key))

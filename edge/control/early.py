@@ -6,15 +6,16 @@ started it ends those that nobody took. Nothing is read here that takes time.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from edge.config.loader import Config
+if TYPE_CHECKING:
+    from edge.config.loader import Config
 
 WORKER_MODULE = "edge.cli.worker"
 MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -53,6 +54,8 @@ class EarlyWorker:
 
     async def wait(self) -> int:
         """Wait for its end; the exit code."""
+        import asyncio  # who waits has it; reading it takes as long as starting the process
+
         ended = asyncio.Event()
         handle = os.pidfd_open(self.pid)
         loop = asyncio.get_running_loop()
@@ -76,9 +79,19 @@ class EarlyWorker:
         self.channel.close()
 
 
+_begun: list[EarlyWorker] = []
+
+
+def begin_early() -> list[EarlyWorker]:
+    """One, before it is known how many are wanted. Whoever asks for this ends what is left of it (`end_early`)."""
+    _begun.append(EarlyWorker())
+    return _begun
+
+
 def start_early(count: int) -> list[EarlyWorker]:
-    """So many; whoever takes one takes it out of the list."""
-    return [EarlyWorker() for _ in range(count)]
+    """So many, with what has begun; whoever takes one takes it out of the list."""
+    found = [_begun.pop() for _ in range(min(count, len(_begun)))]
+    return [*found, *(EarlyWorker() for _ in range(count - len(found)))]
 
 
 def end_early(left: Sequence[EarlyWorker]) -> None:

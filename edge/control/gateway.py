@@ -16,14 +16,13 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.adapters.config_files import matching
-from edge.adapters.disk_awaited import awaits
 from edge.adapters.systemd import Manager
 from edge.adapters.tls import stamps
+from edge.config.loader import Config, fleet_of
 from edge.control.certificates import watch
-from edge.control.fleet.opening import open_fleet
 from edge.control.instance import (
     WORKERS_FILE,
     CannotStart,
@@ -32,7 +31,6 @@ from edge.control.instance import (
     lock_state,
     orphaned,
 )
-from edge.control.issuing import Issuing
 from edge.control.listeners import Listeners
 from edge.control.opening import Parts, Renewal, Settings, access_of, given_sockets, known, open_listeners, open_tier
 from edge.control.probing import Probing
@@ -44,6 +42,9 @@ from edge.control.succession import Belongings, Upgrading
 from edge.control.supervisor import Running, Supervisor
 from edge.errors import EdgeError
 from edge.frames import Frame, Kind
+
+if TYPE_CHECKING:
+    from edge.control.fleet.member import Fleet
 
 READY_S = 30.0
 WATCH_S = 0.5
@@ -61,7 +62,6 @@ LOUD = (
     "certificate.",
     "fleet.",
     "shared.",
-    "certificate.",
 )
 
 
@@ -83,20 +83,17 @@ async def run_gateway(settings: Settings) -> int:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
     tier = open_tier(config, keeper, supervisor, successor)
     supervisor.reloading = reloading = Reloading(supervisor, listeners)
-    supervisor.fleet = fleet = open_fleet(config, supervisor, keeper)
+    supervisor.fleet = fleet = fleet_of_config(config, supervisor, keeper)
     reloading.started, reloading.ended = manager.reloading, manager.ready
-    supervisor.issuing = issuing = Issuing(supervisor, reloading.lock)
-    reloading.have_files = issuing.have_files
     tier_lock = None if tier is None else tier.lock
     belongings = Belongings(listeners.all, listeners.files, lock.fileno(), tier_lock, manager.handed_over)
     supervisor.upgrading = Upgrading(supervisor, keeper, belongings, reloading.lock)
     gateway = Gateway(supervisor, orphans if successor is None else [], manager)
     supervisor.upgrading.handed_over = gateway.hand_over
     probing = Probing(config, supervisor)
-    reloading.followers += [probing.reload, Renewal(access, supervisor).reload, issuing.reload]
-    parts = Parts(settings, supervisor, access, admin_socket, Recovery(supervisor), issuing, manager, orphans, fleet)
+    reloading.followers += [probing.reload, Renewal(access, supervisor).reload]
+    parts = Parts(settings, supervisor, access, admin_socket, Recovery(supervisor), manager, orphans, fleet)
     try:
-        issuing.have_files(config)
         if successor is None:
             await parts.open_admin()
         if fleet is not None:
@@ -107,12 +104,11 @@ async def run_gateway(settings: Settings) -> int:
         supervisor.start()
         supervisor.recovery = parts.recovery
         reloading.followers.append(parts.recovery.reload)
-        if config.snapshots is not None and config.cache.disk is not None and awaits(Path(config.cache.disk.path)):
+        if config.snapshots is not None and config.cache.disk is not None and bodies_awaited(config.cache.disk.path):
             parts.recovery.start()  # requests may want bodies that a restore left in the repository
         return await gateway.serve(parts)
     finally:
         await parts.recovery.stop()
-        await issuing.stop()
         await probing.stop()
         await supervisor.close()
         if fleet is not None:
@@ -126,6 +122,22 @@ async def run_gateway(settings: Settings) -> int:
             tier.close()
         listeners.close()
         lock.close()
+
+
+def fleet_of_config(config: Config, supervisor: Supervisor, keeper: JournalStateStore) -> Fleet | None:
+    """None where there is no fleet. Raises ConfigError."""
+    if fleet_of(config) is None:
+        return None
+    from edge.control.fleet.opening import open_fleet  # not cheap: a start waits for it
+
+    return open_fleet(config, supervisor, keeper)
+
+
+def bodies_awaited(path: str) -> bool:
+    """Whether a restore left bodies of this tier in the repository."""
+    from edge.adapters.disk_awaited import awaits  # not cheap: a start waits for it
+
+    return awaits(Path(path))
 
 
 class Gateway:

@@ -13,12 +13,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from edge.adapters.disk_keeper import TierKeeper
-from edge.adapters.disk_place import TierError, TierInUse
-from edge.adapters.disk_room import Limits
 from edge.adapters.sockets import adopt, bound_name
 from edge.adapters.systemd import Manager
 from edge.adapters.tls import renewing_context
@@ -28,12 +26,10 @@ from edge.config.sources import Sources
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app, leave, start_admin
 from edge.control.early import EarlyWorker, worker_count
-from edge.control.fleet.member import Fleet
 from edge.control.instance import (
     CannotStart,
     end_orphans,
 )
-from edge.control.issuing import Issuing
 from edge.control.listeners import Bound, CannotListen, HeldListener, Listeners
 from edge.control.recovery import Recovery
 from edge.control.state_store import JournalStateStore
@@ -41,6 +37,10 @@ from edge.control.succession import Successor
 from edge.control.supervisor import Supervisor
 from edge.control.token import token_of
 from edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge.adapters.disk_keeper import TierKeeper
+    from edge.control.fleet.member import Fleet
 
 KNOWN_S = 5.0
 
@@ -66,7 +66,6 @@ class Parts:
         access: Access,
         sock: socket.socket,
         recovery: Recovery,
-        issuing: Issuing,
         manager: Manager,
         orphans: list[int],
         fleet: Fleet | None,
@@ -77,7 +76,6 @@ class Parts:
         self._access = access
         self._socket = sock
         self.recovery = recovery
-        self._issuing = issuing
         self._manager = manager
         self._orphans = orphans
         self._runner: web.AppRunner | None = None
@@ -123,7 +121,6 @@ class Parts:
             self._waiting = asyncio.create_task(self._outlive(successor), name="predecessor")
         if settings.config.snapshots is not None:
             self.recovery.start()
-        self._issuing.start()
         self._manager.ready()
         settings.on_ready()
 
@@ -140,7 +137,6 @@ class Parts:
         """A successor serves."""
         self.leave_admin()
         await self.recovery.stop()
-        await self._issuing.stop()
         if self._fleet is not None:
             await self._fleet.stop(leave=False)  # the successor is the same machine
 
@@ -183,6 +179,10 @@ def open_tier(
     disk = config.cache.disk
     if disk is None:
         return None
+    from edge.adapters.disk_keeper import TierKeeper  # not cheap: a start waits for it
+    from edge.adapters.disk_place import TierError, TierInUse
+    from edge.adapters.disk_room import Limits
+
     try:
         limits, lock = Limits(disk.size, disk.min_free), None if successor is None else successor.tier_lock
         tier = TierKeeper.open(Path(disk.path), limits, supervisor.purge_log, keeper.history, lock)

@@ -27,7 +27,6 @@ from edge.config.types import shown
 from edge.control.preflight_budgets import Machine, budget_findings, nearest_there
 from edge.control.preflight_fleet import fleet_findings
 from edge.control.preflight_rules import rule_findings
-from edge.control.preflight_snapshots import snapshot_findings
 from edge.control.preflight_tls import tls_findings
 from edge.errors import ConfigError
 
@@ -69,7 +68,10 @@ def _findings(config: Config, text: str, machine: Machine) -> Iterator[_Found]:
     yield from _geoip(config)
     yield from (_Found(*each) for each in budget_findings(config, machine))
     yield from _exposure(config)
-    yield from (_Found(*each) for each in snapshot_findings(config, text))
+    if config.snapshots is not None:
+        from edge.control.preflight_snapshots import snapshot_findings  # not cheap: a start waits for it
+
+        yield from (_Found(*each) for each in snapshot_findings(config, text))
     yield from (_Found(*each) for each in fleet_findings(config))
     yield from (_Found(each.path, each.message, False, each.other) for each in idle_keys(config))
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.adapters.session_tickets import TicketSecret
 from edge.cache.purge import Purge, PurgeLog
@@ -26,7 +26,6 @@ from edge.control.admin.errors import NotApplied
 from edge.control.changes import By
 from edge.control.early import worker_count
 from edge.control.events import Events
-from edge.control.fleet.member import Fleet
 from edge.control.hottest import merged
 from edge.control.journal import Revision
 from edge.control.link import Refused
@@ -41,6 +40,9 @@ from edge.control.workers import Child, Hooks, Workers
 from edge.dataplane.worker.vitals import Vitals
 from edge.errors import EdgeError, FleetAway
 from edge.frames import Frame, Kind
+
+if TYPE_CHECKING:
+    from edge.control.fleet.member import Fleet
 
 DECIDE_S = 0.25
 EXPIRE_S = 1.0
@@ -71,18 +73,6 @@ class Reloads(Protocol):
     def status(self) -> dict[str, Any]: ...
 
     async def reload(self, change: Change, given: Revision | None = None, dry_run: bool = False) -> dict[str, Any]: ...
-
-    def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
-
-
-class Issues(Protocol):
-    """Who has certificates got and renewed: see `issuing`."""
-
-    @property
-    def rows(self) -> list[dict[str, Any]]: ...
-
-    def check(self, names: Sequence[str]) -> None: ...
-    async def renew(self, names: Sequence[str]) -> dict[str, Any]: ...
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
 
@@ -149,8 +139,6 @@ class Supervisor:
         self.recovery: Protection | None = None
         self.reloading: Reloads | None = None
         self.upgrading: Upgrades | None = None
-        self.issuing: Issues | None = None
-        self.challenges: dict[str, str] = {}  # what workers answer to a server of certificates, by token
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
         self._tickets = TicketSecret.new(self.started_at)
@@ -294,7 +282,6 @@ class Supervisor:
             "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,
             "tickets": self._tickets.tell(time.time()),
-            "challenges": self.challenges,
             **self.state_body(),
             "fleet": None if self.fleet is None else {"load": self.fleet.load_body(), **self.fleet.standing()},
         }

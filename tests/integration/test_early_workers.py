@@ -55,8 +55,28 @@ def test_they_become_the_workers(tmp_path: Path) -> None:
         assert gateway.stop() == 0
 
 
+def children(pid: int) -> list[int]:
+    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+
+
+def test_one_begins_before_anything_is_known(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gateway.toml")  # whoever reads the configuration waits
+    with subprocess.Popen(
+        [sys.executable, "-m", "edge.cli.begin", "run", "-c", str(tmp_path / "gateway.toml")],
+        *(), cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        with (tmp_path / "gateway.toml").open("w") as pipe:  # it is read now
+            (early,) = children(process.pid)
+            assert b"edge.cli.worker" in Path(f"/proc/{early}/cmdline").read_bytes()
+            pipe.write("nonsense")
+        assert "not valid TOML" in process.communicate()[1]
+    assert (process.returncode, in_session(process.pid)) == (1, [])
+
+
+@pytest.mark.parametrize("module", ["edge.cli.begin", "edge.cli.main"])
 @pytest.mark.parametrize("what", ["in use", "warnings", "bad file"])
-def test_a_start_that_fails_leaves_none(tmp_path: Path, what: str) -> None:
+def test_a_start_that_fails_leaves_none(tmp_path: Path, what: str, module: str) -> None:
     http, admin = free_ports(2)
     text = TOML.replace("@HTTP@", str(http)).replace("@ADMIN@", str(admin)).replace("@STATE@", str(tmp_path / "state"))
     if what == "bad file":
@@ -69,7 +89,7 @@ def test_a_start_that_fails_leaves_none(tmp_path: Path, what: str) -> None:
         if what == "warnings":
             (tmp_path / "state").write_text("no directory")
         with subprocess.Popen(
-            [sys.executable, "-m", "edge.cli.main", "run", "-c", str(tmp_path / "gateway.toml")],
+            [sys.executable, "-m", module, "run", "-c", str(tmp_path / "gateway.toml")],
             *(), cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         ) as process:  # fmt: skip

@@ -256,7 +256,7 @@ def test_another_process_s_sockets_are_left_alone(tmp_path: Path) -> None:
 async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both programs in this process: the old one is `whole`, of the new one there are only the workers' calls."""
     lock, found = os.open(os.devnull, os.O_RDONLY), {"sockets": [], "tier_lock": None}
-    upgrading = Upgrading(whole.supervisor, Freezes(), Belongings(list, lock, None, dict), asyncio.Lock())
+    upgrading = Upgrading(whole.supervisor, Freezes(), Belongings(list, list, lock, None, dict), asyncio.Lock())
 
     async def started(channel: socket.socket) -> Any:
         successor = Successor({**found, "state_lock": lock, "channel": os.dup(channel.fileno())})

@@ -290,9 +290,13 @@ def test_every_command_stands_in_the_table_under_its_module() -> None:
 
 
 COSTLY = {
+    "edge.cli.begin": ("asyncio", "click", "pydantic", "ssl", "edge.config", "edge.errors", "pathlib"),
     "edge.cli.main": ("aiohttp", "rich", "edge.cli.live", "edge.sidecar", "edge.control.gateway", "obstore"),
-    "edge.cli.worker": (
+    "edge.cli.worker_process": (
         "aiohttp",
+        "difflib",
+        "edge.adapters.disk_tier",
+        "mimetypes",
         "rich",
         "redis",
         "aiocache",
@@ -301,7 +305,16 @@ COSTLY = {
         "edge.sidecar",
         "prometheus_client",
     ),
-    "edge.control.gateway": ("rich", "redis", "geoip2", "obstore", "edge.dataplane.worker.worker"),
+    "edge.control.gateway": (
+        "edge.adapters.disk_tier",
+        "edge.control.fleet.member",
+        "edge.recovery",
+        "rich",
+        "redis",
+        "geoip2",
+        "obstore",
+        "edge.dataplane.worker.worker",
+    ),
 }
 
 

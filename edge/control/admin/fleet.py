@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from edge.cache.fleet.machines import SILENT_S, Machine
 from edge.control.admin.errors import NotFound
 from edge.control.admin.json import SUPERVISOR, answer
-from edge.control.fleet.member import Fleet
 from edge.control.fleet.opinions import Opinions
+
+if TYPE_CHECKING:
+    from edge.control.fleet.member import Fleet
 
 
 def routes() -> list[web.RouteDef]:

@@ -6,7 +6,6 @@ asked (strip_prefix, rewrite, request_headers), `delivery` when a head is writte
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -229,5 +228,7 @@ def _bodies(values: RouteRules, tools: Tools) -> Bodies | None:
 
 def content_type(path: str) -> str:
     """Of a file, by its name."""
+    import mimetypes  # not cheap: a start waits for it
+
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

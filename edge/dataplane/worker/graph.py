@@ -96,7 +96,6 @@ class Serving(Drainable, Protocol):
     log: LogSink
     combined: bool
     quick: bool
-    tokens: Mapping[bytes, bytes]
     tracing: Tracing | None
     lasting: Any
 
@@ -127,12 +126,6 @@ def use(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> N
         leave_routes(worker, before.keys(), monotonic())
     _use_rest(worker, graph)
     worker.router, worker.lasting = graph.router, graph.lasting
-
-
-def show_tokens(worker: Serving, tokens: Mapping[bytes, bytes]) -> None:
-    """Answer a server of certificates with these, before any route."""
-    worker.tokens = tokens
-    worker.quick = not tokens and not worker.limits.return_id
 
 
 def _use_pools(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
@@ -169,7 +162,7 @@ def _use_rest(worker: Serving, graph: Graph) -> None:
         for downstream in worker.downstreams:
             downstream.key_host = None  # whether a fast hit may answer is looked at when this is set
     worker.limits, worker.combined = graph.limits, graph.combined
-    show_tokens(worker, worker.tokens)
+    worker.quick = not graph.limits.return_id
     if graph.trusted != worker.trusted:
         worker.trusted = graph.trusted
         for downstream in worker.downstreams:
