@@ -3,7 +3,7 @@ PY ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test bench docs lint clean compiled test-compiled
+.PHONY: setup run test deb bench docs lint clean compiled test-compiled
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# A Debian package in dist/.
+deb: $(STAMP)
+	$(VENV)/bin/python deploy/debian/build.py dist
 
 # The optional compiled build: a wheel in dist/, and the tree that it was made in, which its tests run in.
 compiled: $(STAMP)

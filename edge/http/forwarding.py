@@ -164,7 +164,10 @@ class Networks:
         self._known: dict[str, bool] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Networks) and (other._networks, other._trusts_unix) == (self._networks, self._trusts_unix)
+        return isinstance(other, Networks) and (other._networks, other._trusts_unix) == (
+            self._networks,
+            self._trusts_unix,
+        )
 
     def __hash__(self) -> int:
         return hash((self._networks, self._trusts_unix))

@@ -23,7 +23,7 @@ from kit.ports import LOOPBACK, free_ports
 READY_S = 20.0
 STOP_S = 10.0
 ROOT = Path(__file__).resolve().parents[2]
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class NotReady(Exception):
@@ -172,7 +172,7 @@ class GatewayProcess(Process):
     def admin_status(self, path: str) -> int:
         """The status of a GET on the admin listener; 0 when it does not answer."""
         try:
-            with _DIRECT.open(f"http://{LOOPBACK}:{self.admin_port}{path}", timeout=2) as answer:
+            with DIRECT.open(f"http://{LOOPBACK}:{self.admin_port}{path}", timeout=2) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refused:
             with refused:
