@@ -29,7 +29,8 @@ class Kind(Enum):
 class Case:
     """`mode` is the load script's: plain, unique, cold, cold-unique, zipf or slow. Cached cases are warmed first.
 
-    Over TLS it is h2 or http/1.1, and `h2-paths` for a thousand paths; `streams` are those of one connection at a time.
+    Over TLS (kept connections too) it is h2 or http/1.1, and `h2-paths` for a thousand paths; `streams` are of one
+    connection at a time.
     """
 
     name: str
@@ -59,6 +60,7 @@ CASES = (
     Case("browser", "browser mix, cached", "/c/o/", mode="zipf", cached=True),
     Case("latency", "forward 1 KiB, 1 connection", "/f/1k", Kind.LATENCY, connections=1),
     Case("idle", "2,000 kept connections", "/f/1k", Kind.IDLE),
+    Case("h2-idle", "2,000 idle HTTP/2 connections", "/f/1k", Kind.IDLE, "h2"),
     Case("big", "large body up and down", "/big/", Kind.BIG),
     Case("slow-forward", "50 ms origin, no cache", "/sf/", Kind.SLOW, "slow"),
     Case("slow-cached", "50 ms origin, 90 % cacheable", "/s/", Kind.SLOW, "slow", cached=True),
@@ -99,6 +101,7 @@ TARGETS = (
     Target("cold-1k-unique", "cpu_us", 0.95, "varnish"),
     Target("forward-100k", "rps", 0.8, "haproxy", at_least=True),
     Target("idle", "bytes_each", 2560),
+    Target("h2-idle", "bytes_each", 60_000),
     Target("big", "down_growth_mib", 32),
     Target("big", "up_growth_mib", 32),
     Target("latency", "added_us", 2.0, "nginx"),

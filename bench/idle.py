@@ -2,13 +2,18 @@
 
 One rule: the proxy is warm before it is weighed the first time, so that what it allocates once is not charged to the
 connections. What it set aside for connections at its start (nginx) is not seen; that is its good right.
+HTTP/2 is spoken over TLS, by the `h2` package.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
 import time
+
+import h2.connection
+import h2.events
 
 from bench.measure import resident_bytes
 from bench.processes import LOOPBACK, Refused
@@ -25,14 +30,41 @@ def need_descriptors(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
-async def _hold(port: int, path: str, count: int) -> list[asyncio.StreamWriter]:
+def _secure() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def _ask_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: str, path: str) -> None:
+    """One answered request; everything that the other side said of the connection is acknowledged."""
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    head = [(":method", "GET"), (":scheme", "https"), (":authority", authority), (":path", path)]
+    client.send_headers(1, head, end_stream=True)
+    ended = False
+    while not ended:
+        writer.write(client.data_to_send())
+        data = await reader.read(65536)
+        if not data:
+            raise EOFError("the connection ended")
+        ended = any(isinstance(event, h2.events.StreamEnded) for event in client.receive_data(data))
+    writer.write(client.data_to_send())
+
+
+async def _hold(port: int, path: str, count: int, secure: bool) -> list[asyncio.StreamWriter]:
     """Open `count` connections in batches, one answered request on each."""
     held: list[asyncio.StreamWriter] = []
+    context = _secure() if secure else None
     ask = f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\n\r\n".encode()
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        reader, writer = await asyncio.open_connection(LOOPBACK, port, ssl=context)
         held.append(writer)
+        if secure:
+            await _ask_http2(reader, writer, f"{LOOPBACK}:{port}", path)
+            return
         writer.write(ask)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -49,11 +81,11 @@ async def _release(held: list[asyncio.StreamWriter]) -> None:
     await asyncio.gather(*(writer.wait_closed() for writer in held), return_exceptions=True)
 
 
-async def _weigh(port: int, path: str, pid: int, count: int) -> float:
-    await _release(await _hold(port, path, max(4, count // 50)))  # few: what they leave behind is used again
+async def _weigh(port: int, path: str, pid: int, count: int, secure: bool) -> float:
+    await _release(await _hold(port, path, max(4, count // 50), secure))  # few: what they leave behind is used again
     await asyncio.sleep(SETTLE_S)
     before = resident_bytes(pid)
-    held = await _hold(port, path, count)
+    held = await _hold(port, path, count, secure)
     try:
         await asyncio.sleep(SETTLE_S)
         return max(0, resident_bytes(pid) - before) / count
@@ -61,10 +93,10 @@ async def _weigh(port: int, path: str, pid: int, count: int) -> float:
         await _release(held)
 
 
-def bytes_each(port: int, path: str, pid: int, count: int) -> float:
-    """Resident bytes for each of `count` kept connections."""
+def bytes_each(port: int, path: str, pid: int, count: int, secure: bool = False) -> float:
+    """Resident bytes for each of `count` kept connections; `secure`: HTTP/2 over TLS."""
     try:
-        return asyncio.run(_weigh(port, path, pid, count))
+        return asyncio.run(_weigh(port, path, pid, count, secure))
     except (OSError, EOFError, TimeoutError) as broken:
         raise Refused(f"the kept connections on port {port} broke: {broken!r}") from None
     finally:

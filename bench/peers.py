@@ -136,7 +136,8 @@ path = "{dir}/state"
 access = "{dir}/access.jsonl"
 """
 TIERS, DISK = "tiers", "disk"  # the gateway with memory and disk; with next to no memory before the disk
-GATEWAYS = (GATEWAY, TIERS, DISK)  # the first is the default one
+MEMOLESS = "memoless"  # its worker without the memory of HPACK blocks (`memoless`)
+GATEWAYS = (GATEWAY, TIERS, DISK, MEMOLESS)  # the first is the default one
 SPEAK_TLS = (*GATEWAYS, "nginx")
 CACHED = ("/u/", "/k/", "/c/", "/s/")
 EDGE_POOL = '[pools.{name}]\nejection = false\n[[pools.{name}.backends]]\nurl = "http://127.0.0.1:{port}"\n'
@@ -187,6 +188,10 @@ def _gateway(site: Site, python: str, cache: str = "") -> list[str]:
     return [python, "-m", "edge.cli.main", "run", "-c", _write(site, "gateway.toml", text)]
 
 
+def _memoless(site: Site, python: str) -> list[str]:
+    return [python, "-m", "bench.memoless", _gateway(site, python)[-1]]
+
+
 def _with_disk(memory: str) -> Callable[[Site, str], list[str]]:
     """The gateway with its disk tier, and this much memory before it."""
 
@@ -222,7 +227,7 @@ class Peer:
         """Start it and wait until it forwards."""
         running = Running(self.name, self.command(site, self.path()), site.directory, core)
         try:
-            if self.name in GATEWAYS:
+            if self.name in GATEWAYS and self.name != MEMOLESS:  # that one has no admin API
                 running.wait_for(site.spare_port, "/readyz")
             return running.wait_for(site.port, "/f/1k")
         except BaseException:
@@ -246,6 +251,7 @@ PEERS = {
         Peer(GATEWAY, "python", "", _gateway, ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
         Peer(TIERS, "python", "", _with_disk("256MiB"), ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
         Peer(DISK, "python", "", _with_disk("1KiB"), ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
+        Peer(MEMOLESS, "python", "", _memoless, ("-c", _VERSIONS.format(("uvloop", "aiohttp")))),
         Peer("nginx", "nginx", "nginx", _nginx, ("-v",)),
         Peer("haproxy", "haproxy", "haproxy", _haproxy, ("-v",)),
         Peer("varnish", "varnishd", "varnish", _varnish, ("-V",)),

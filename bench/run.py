@@ -219,8 +219,12 @@ class Bench:
             running.stop()
 
     def _idle(self, case: Case, name: str) -> Figures:
+        secure = case.mode == "h2"
+        if secure and name not in SPEAK_TLS:
+            raise Refused(NO_TLS)
         with self._fresh_peer(name) as (site, running):
-            return {"bytes_each": idle.bytes_each(site.port, case.path, running.pid, self.plan.kept)}
+            port = site.tls_port if secure else site.port
+            return {"bytes_each": idle.bytes_each(port, case.path, running.pid, self.plan.kept, secure)}
 
     def _big(self, name: str) -> Figures:
         if name == "naive":
