@@ -31,7 +31,13 @@ HELP: dict[str, str] = {
     "own": "Fetches that no client asked for: refreshes, prefetches, warm lists",
     "latency": "Seconds from the request's head to the response's end (of a backend: to its head); no tunnels",
     "first_byte": "Seconds from the request's head to the response's head",
+    "protocols": "Requests that ended, by the HTTP and the TLS that they came by",
 }
+# What a request may come by: version of HTTP and of TLS, with a tab between them. Connections have their place in here,
+# those of HTTP/1.0 are requests of their own on connections of HTTP/1.1.
+_HTTP, _TLS = ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0"), ("", "TLSv1.2", "TLSv1.3")
+PROTOCOLS = tuple(f"{version}\t{tls}" for tls in _TLS for version in _HTTP)
+PLACES = {(version.encode(), tls.encode()): PROTOCOLS.index(f"{version}\t{tls}") for version in _HTTP for tls in _TLS}
 
 
 class Histogram:
@@ -110,6 +116,7 @@ class Meter:
     """The numbers of one thing that is measured (a route, a backend)."""
 
     __slots__ = (
+        "asked_by",
         "attempts",
         "bytes_in",
         "bytes_out",
@@ -118,11 +125,12 @@ class Meter:
         "first_byte",
         "first_samples",
         "hit_bytes",
-        "hits",
+        "hits_by",
         "latency",
         "origin_in",
         "origin_out",
         "own",
+        "protocols",
         "reasons",
         "requests",
         "retries",
@@ -133,7 +141,9 @@ class Meter:
 
     def __init__(self, bounds: Sequence[float] = LATENCY_BOUNDS_S) -> None:
         self.requests = 0
-        self.hits = 0  # answered the quick way; `fold` puts them where such requests are counted
+        self.hits_by = [0] * len(PROTOCOLS)  # answered the quick way; `fold` puts them where such requests are counted
+        self.asked_by = [0] * len(PROTOCOLS)  # not told yet; `protocols` is what others told
+        self.protocols: dict[str, int] = {}
         self.hit_bytes = 0
         self.status = [0, 0, 0, 0, 0, 0]  # by class: index 2 counts 2xx; 0 counts aborted without a head
         self.verdicts: dict[str, int] = {}
@@ -157,9 +167,10 @@ class Meter:
         latency = self.latency
         latency.observe_all(self.samples)
         self.first_byte.observe_all(self.first_samples)
-        if self.hits:
-            hits, sent = self.hits, self.hit_bytes
-            self.hits = self.hit_bytes = 0
+        if hits := sum(self.hits_by):
+            sent = self.hit_bytes
+            self.asked_by = [a + b for a, b in zip(self.asked_by, self.hits_by, strict=True)]
+            self.hits_by, self.hit_bytes = [0] * len(PROTOCOLS), 0
             self.requests += hits
             self.status[2] += hits
             self.verdicts["hit"] = self.verdicts.get("hit", 0) + hits
@@ -178,6 +189,7 @@ class Meter:
             verdicts=self.verdicts,
             reasons=self.reasons,
             errors=self.errors,
+            protocols={word: count for word, count in zip(PROTOCOLS, self.asked_by, strict=True) if count},
             latency=self.latency.plain(),
             first_byte=self.first_byte.plain(),
         )
@@ -196,7 +208,7 @@ class Meter:
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + delta[name])
         self.status = [a + b for a, b in zip(self.status, delta["status"], strict=True)]
-        for name in ("verdicts", "reasons", "errors"):
+        for name in ("verdicts", "reasons", "errors", "protocols"):
             own = getattr(self, name)
             for word, count in delta[name].items():
                 own[word] = own.get(word, 0) + count

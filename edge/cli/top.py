@@ -143,6 +143,14 @@ def _table(part: Part, columns: int, many: int) -> RenderableType:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
+def _protocols(counted: list[dict[str, Any]]) -> str:
+    """Which part of all requests since the start came by HTTP/2, and by TLS."""
+    total = sum(each["requests"] for each in counted)
+    modern = sum(each["requests"] for each in counted if each["protocol"] == "HTTP/2.0")
+    secure = sum(each["requests"] for each in counted if each["tls"])
+    return f"{_percent(modern, total)} HTTP/2  {_percent(secure, total)} TLS" if total else ""
+
+
 def _head(seen: Seen, columns: int) -> list[RenderableType]:
     status, rows = seen.status, _rows(seen.series)
     ready = "ready" if status["ready"] else status["readiness"]
@@ -151,6 +159,8 @@ def _head(seen: Seen, columns: int) -> list[RenderableType]:
     line.append("StreamGate Edge ", "bold").append(ready, TONES.get(ready, WARN))
     line.append(f"  up {span(status['uptime_s'])}  {alive}/{len(status['workers'])} workers", DIM)
     line.append(f"  {status['requests']['connections']} connections", DIM)
+    if shares := _protocols(status["requests"]["protocols"]):
+        line.append(f"  {shares}", DIM)
     recent = rows[-RECENT_S:]
     many = len(recent) or 1
     mean = {name: sum(row[name] for row in recent) / many for name in MEANS}

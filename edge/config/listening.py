@@ -20,6 +20,16 @@ class Place(NamedTuple):
     https: HttpsListener | None = None
 
 
+def spoken(listen: Listen, scheme: str) -> list[dict[str, str]]:
+    """Which listeners serve a scheme, and what clients may speak there, the most wanted first."""
+    plain = "HTTP/1.1, HTTP/2 from the first byte on" if listen.h2c else "HTTP/1.1"
+    return [
+        {"listener": name, "protocols": plain if https is None else ", ".join(https.protocols)}
+        for name, _, https in places(listen)
+        if (https is not None) is (scheme == "https")
+    ]
+
+
 def places(listen: Listen) -> list[Place]:
     """All of them, in the order of the file, those without TLS first."""
     entries = [*((each, None) for each in listen.http), *((each.address, each) for each in listen.https)]

@@ -6,13 +6,14 @@ open connections) replace the ones they sent before and go with the worker.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Hashable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from edge.cache.accounting import Accounts, Tally, worth
 from edge.control.series import Series
-from edge.metrics import Meter
+from edge.metrics import PROTOCOLS, Meter
 
 KEEP_GONE_S = 300.0
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -112,11 +113,19 @@ class Totals:
             route["verdicts"], route["reasons"] = dict(meter.verdicts), dict(meter.reasons)
         return {**report, "store": self.store()}
 
+    def protocols(self) -> list[tuple[str, str, int]]:
+        """Requests by version of HTTP and of TLS."""
+        sums: Counter[str] = Counter()
+        for meter in self.routes.values():
+            sums.update(meter.protocols)
+        return [(*word.split("\t"), sums[word]) for word in PROTOCOLS if sums[word]]  # type: ignore[misc]  # of two
+
     def requests_report(self, now: float) -> dict[str, Any]:
         """Requests, statuses, errors and latency by route, pool, backend and region."""
         return {
             "requests_per_s": self.accounts.total.window("1m", now).requests / 60,
             "connections": self.gauge("connections"),
+            "protocols": [dict(zip(("protocol", "tls", "requests"), each, strict=True)) for each in self.protocols()],
             "routes": {
                 name: {**summary(meter), "cache_5m": asdict(worth(self.accounts.routes[name].window("5m", now)))}
                 for name, meter in sorted(self.routes.items())

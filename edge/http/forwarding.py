@@ -84,7 +84,9 @@ def response_lines(fields: Fields, dropped: frozenset[bytes]) -> bytes:
     return b"".join([b"%b: %b\r\n" % line for key, line in fields.keyed() if key not in own])
 
 
-def asserted_lines(client: str, scheme: bytes, host: bytes, loop: bytes, fields: Fields = _NONE) -> bytes:
+def asserted_lines(
+    client: str, scheme: bytes, host: bytes, loop: bytes, fields: Fields = _NONE, received: bytes = b"1.1"
+) -> bytes:
     """The forwarding fields for a client that is not a trusted proxy: whatever it sent is replaced (RFC 7239).
 
     Its Via and CDN-Loop are kept: those lists are there to find loops, assert nothing, and only grow (RFC 9110 7.6.3,
@@ -93,10 +95,11 @@ def asserted_lines(client: str, scheme: bytes, host: bytes, loop: bytes, fields:
     client = "" if client == UNIX else client
     node = b"[%b]" % client.encode() if ":" in client else client.encode() or b"unknown"
     known = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (client.encode(), client.encode()) if client else b""
-    return known + b"Forwarded: %b\r\n" % element_of(node, host, scheme) + _rest(scheme, host, b"", loop, fields)
+    rest = _rest(scheme, host, b"", loop, fields, received)
+    return known + b"Forwarded: %b\r\n" % element_of(node, host, scheme) + rest
 
 
-def appended_lines(fields: Fields, peer: str, told: Told, host: bytes, loop: bytes) -> bytes:
+def appended_lines(fields: Fields, peer: str, told: Told, host: bytes, loop: bytes, received: bytes = b"1.1") -> bytes:
     """The forwarding fields when a trusted proxy sent the request: its lists are kept, ours come last; all agree."""
     before, elements = told.lists
     name, known = (b"unknown", b"") if peer == UNIX else (peer.encode(), peer.encode())
@@ -105,17 +108,18 @@ def appended_lines(fields: Fields, peer: str, told: Told, host: bytes, loop: byt
     return b"%bForwarded: %b\r\n%b" % (
         b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (chain, told.client.encode()) if chain else b"",
         elements + b", " + own if elements else own,
-        _rest(told.scheme, told.host or host, told.port, loop, fields),
+        _rest(told.scheme, told.host or host, told.port, loop, fields, received),
     )
 
 
-def _rest(scheme: bytes, host: bytes, port: bytes, loop: bytes, fields: Fields) -> bytes:
+def _rest(scheme: bytes, host: bytes, port: bytes, loop: bytes, fields: Fields, received: bytes) -> bytes:
+    own = received + b" edge"  # by which version of HTTP the request came (RFC 9110 7.6.3)
     via, loops = fields.joined(b"via"), fields.joined(b"cdn-loop")
     return (b"X-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\nVia: %b\r\nCDN-Loop: %b\r\n") % (
         scheme,
         host,
         port or port_of(host) or DEFAULT_PORTS[scheme],
-        via + b", 1.1 edge" if via else b"1.1 edge",
+        via + b", " + own if via else own,
         loops + b", " + loop if loops else loop,
     )
 

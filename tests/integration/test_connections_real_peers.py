@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,15 @@ def clients(gateway: GatewayProcess) -> list[str]:
 
 
 @pytest.fixture
+def peers() -> Iterator[list[Process]]:
+    """Whatever is put in here ends with the test."""
+    started: list[Process] = []
+    yield started
+    for each in started:
+        each.stop()
+
+
+@pytest.fixture
 def certificate(tmp_path: Path) -> str:
     """The lines of a TLS listener on @PORT@."""
     found = trustme.CA().issue_cert("localhost")
@@ -71,23 +80,22 @@ def certificate(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"])
-def test_haproxy_before_it(how: str, certificate: str, gateway_process: Start, tmp_path: Path) -> None:
+def test_haproxy_before_it(
+    how: str, certificate: str, gateway_process: Start, peers: list[Process], tmp_path: Path
+) -> None:
     secure = free_port()
     gateway = gateway_process(text(certificate.replace("@PORT@", str(secure))))
     here = ("--interface", CLIENT)
-    ended: list[Process] = []
     for port, scheme in ((gateway.http_port, "http"), (secure, "https")):
         place = tmp_path / scheme
         place.mkdir()
         proxy = HaproxyProcess.before(f"127.0.0.1:{port} {how} check check-send-proxy", place)
-        ended.append(proxy)
+        peers.append(proxy)
         url = f"{scheme}://127.0.0.1:{proxy.port}/fixed"
         second = "--http2-prior-knowledge" if scheme == "http" else "--http2"
         assert said("curl", "-sk", *here, "--http1.1", url, url) == "fixedfixed"
         assert said("curl", "-sk", *here, second, url) == "fixed"
     assert clients(gateway) == [CLIENT] * 6, "checks are no requests, and every request is its client's"
-    for each in ended:
-        each.stop()
 
 
 def test_curl_sends_one(gateway_process: Start, certificate: str) -> None:
@@ -106,8 +114,11 @@ def test_curl_sends_one(gateway_process: Start, certificate: str) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
-def test_peers_behind_it_read_what_it_sends(kind: str, version: str, gateway_process: Start, tmp_path: Path) -> None:
+def test_peers_behind_it_read_what_it_sends(
+    kind: str, version: str, gateway_process: Start, peers: list[Process], tmp_path: Path
+) -> None:
     peer = NginxPeer(READER, tmp_path) if kind == "nginx" else HaproxyProcess.behind(tmp_path)
+    peers.append(peer)
     pool = f'proxy_protocol = "{version}"\nhealth = {{ path = "/" }}'
     gateway = gateway_process(text("", f"http://127.0.0.1:{peer.port}", pool))
     url = f"http://127.0.0.1:{gateway.http_port}/"
@@ -117,21 +128,20 @@ def test_peers_behind_it_read_what_it_sends(kind: str, version: str, gateway_pro
         for line in lines:
             told, told_port, own_port = line.split()
             assert (told, told_port) == (address, own_port)
-    peer.stop()
 
 
-def test_nginx_and_curl_by_a_unix_socket(gateway_process: Start, tmp_path: Path) -> None:
+def test_nginx_and_curl_by_a_unix_socket(gateway_process: Start, peers: list[Process], tmp_path: Path) -> None:
     path = tmp_path / "edge.sock"
     listen = 'trusted_proxies = ["unix"]'
     gateway = gateway_process(text(listen).replace('@HTTP@"]', f'@HTTP@", "unix:{path}"]'))
     assert said("curl", "-s", "--unix-socket", str(path), "http://any.example/fixed") == "fixed"
     assert said("curl", "-s", "--http2-prior-knowledge", "--unix-socket", str(path), "http://a/fixed") == "fixed"
     nginx = NginxPeer(UNIX_FRONT, tmp_path, socket=path)
+    peers.append(nginx)
     assert said("curl", "-s", "--interface", CLIENT, f"http://127.0.0.1:{nginx.port}/fixed") == "fixed"
     place = tmp_path / "haproxy"
     place.mkdir()
     haproxy = HaproxyProcess.before(f"unix@{path}", place)
+    peers.append(haproxy)
     assert said("curl", "-s", f"http://127.0.0.1:{haproxy.port}/fixed") == "fixed"
     assert clients(gateway) == ["unix", "unix", CLIENT, "unix"]
-    nginx.stop()
-    haproxy.stop()

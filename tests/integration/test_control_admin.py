@@ -259,6 +259,7 @@ async def test_explain_tells_route_key_and_reason_and_sends_nothing(gateway: Gat
     assert (found["cache"]["verdict"], found["cache"]["reason"]) == ("miss", "cold")
     assert found["cache"]["key"] == "http://a.example/x?q=1"
     assert [row["region"] for row in found["regions"]] == ["eu", "us"]
+    assert [each["protocols"] for each in found["listeners"]] == ["HTTP/1.1"]
     assert not origin.requests
 
 

@@ -417,4 +417,4 @@ async def test_a_hit_with_fixed_lines_is_as_quick_and_as_right_as_any(origin: Sc
     assert seen[1] == seen[2] == seen[3] and sorted(seen[0]) == sorted(seen[1])
     assert (b"X-Set", b"1") in seen[1] and not any(name == b"Server" for name, _ in seen[1])
     assert [value for name, value in seen[1] if name == b"X-More"] == [b"0", b"2"]
-    assert len(origin.requests) == 1 and gateway.worker.router.routes[0].meter.hits == 2
+    assert len(origin.requests) == 1 and gateway.worker.router.routes[0].meter.hits_by == [0, 2, 0, 0, 0, 0, 0, 0, 0]

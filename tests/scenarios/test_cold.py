@@ -86,7 +86,7 @@ class Seen:
             "stored": [_of(each) for each in lab.stored()],
             "markers": sorted((repr(key), why) for key, (_, why) in flights._markers.items()),
             # the quick way's hits are added up on each tick
-            "meter": {**meter.verdicts, "hit": meter.verdicts.get("hit", 0) + meter.hits},
+            "meter": {**meter.verdicts, "hit": meter.verdicts.get("hit", 0) + sum(meter.hits_by)},
             "bytes": lab.store.index.bytes,
             "rest": lab.at_rest,
         }

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from edge.adapters.background_writer import HELD_BYTES
 from edge.adapters.logs import FLUSH_BYTES, AccessLog
+from edge.dataplane.core.downstream import logged
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.route import Route
+from edge.dataplane.worker.access_line import json_line
 from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
 from edge.http.grammar import REQUEST_LINE, Limits, request_block
@@ -141,6 +143,7 @@ def exchange(target: bytes, lines: bytes, combined: bool) -> tuple[Worker, Excha
     line = REQUEST_LINE.fullmatch(b"GET " + target + b" HTTP/1.1")
     assert line is not None
     downstream = SimpleNamespace(worker=worker, peer="192.0.2.1", peer_bytes=b"192.0.2.1", scheme=b"http")
+    downstream.logged = logged(b"192.0.2.1", b"HTTP/1.1", b"TLSv1.3")
     return worker, Exchange(cast(Any, downstream), line[1], line[2], True, request_block(lines, Limits()))
 
 
@@ -151,9 +154,10 @@ def test_a_log_line_is_valid_json_for_any_target(target: str, verdict: str, host
     ended.verdict, ended.status = verdict, 200
     ended.route = Route("site", b"*", b"/", cast(Any, None))
     ended.host = ended.host or b""
-    line = worker.line(ended, 0.0015)
+    line = json_line(worker.log.stamp, ended, 0.0015)
     found = orjson.loads(line)
     assert line.count(b"\n") == 1 and line.endswith(b"}\n")
+    assert (found["client"], found["protocol"], found["tls"]) == ("192.0.2.1", "HTTP/1.1", "TLSv1.3")
     assert (found["target"], found["us"], found["id"], found["route"]) == (target, 1500, "client-id-0001", "site")
 
 

@@ -113,6 +113,6 @@ def test_sums_of_other_bounds_keep_both(old: list[float], new: list[float], adde
 
 
 def test_every_number_is_declared() -> None:
-    assert set(names_of(Meter)) - {"samples", "first_samples", "hits", "hit_bytes"} == set(HELP), (
+    assert set(names_of(Meter)) - {"samples", "first_samples", "hits_by", "hit_bytes", "asked_by"} == set(HELP), (
         "these are only kept until the next fold"
     )

@@ -38,7 +38,14 @@ def seen(many: int) -> Seen:
         "readiness": "starting",
         "uptime_s": 100_000.0,
         "workers": [{"state": "ready"}, {"state": "starting"}],
-        "requests": {"connections": 10_000, "routes": {name: numbers() for name in names}},
+        "requests": {
+            "connections": 10_000,
+            "protocols": [
+                {"protocol": "HTTP/1.1", "tls": "", "requests": 250},
+                {"protocol": "HTTP/2.0", "tls": "TLSv1.3", "requests": 750},
+            ],
+            "routes": {name: numbers() for name in names},
+        },
         "regions": regions,
         "backends": backends,
         "events": [{"id": 1, "time": "2026-11-27T08:00:00.000Z", "kind": "a.b", "fact": name} for name in names],
@@ -72,6 +79,7 @@ def test_it_fits(columns: int, rows: int, many: int) -> None:
     if many and rows >= 24:
         assert "Regions" in text and "Backends" in text
     if many and columns >= 110 and rows == 60:
+        assert "75.0% HTTP/2  75.0% TLS" in text
         assert all(word in text for word in ("Store", "Routes", "Most requested", "Events", "of 40)"[:3]))
 
 

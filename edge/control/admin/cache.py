@@ -11,6 +11,7 @@ from aiohttp import web
 from edge.cache.prefetch import parse_warm_list
 from edge.cache.purge import Purge
 from edge.cache.purge_request import parse_purge
+from edge.config.listening import spoken
 from edge.control.admin.errors import Refusal
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, number, read_body
 from edge.control.admin.steps import in_steps
@@ -115,7 +116,10 @@ async def explain(request: web.Request) -> web.Response:
         raise Refusal(f"method: one of {', '.join(METHODS)}")
     headers = [_header(line) for line in request.query.getall("header", [])]
     asked = {"what": "explain", "url": url, "client": client, "method": method, "headers": headers}
-    return answer(await request.app[SUPERVISOR].workers.ask_one(Kind.ASK, asked))
+    supervisor = request.app[SUPERVISOR]
+    found = await supervisor.workers.ask_one(Kind.ASK, asked)
+    listeners = spoken(supervisor.running.config.listen, url.partition("://")[0].lower())
+    return answer({**found, "listeners": listeners})
 
 
 def _header(line: str) -> list[str]:

@@ -92,6 +92,8 @@ def _counted(totals: Totals, newer: bool, buckets: Buckets) -> Iterator[str]:
         yield _number("edge_backend", name, backends, newer)
     yield _latency("edge_backend_latency_seconds", "latency", backends, first_byte)
     yield from _requests("edge_region", regions, newer)
+    spoken = [((("protocol", version), ("tls", tls)), count) for version, tls, count in totals.protocols()]
+    yield counter("edge_protocol_requests", HELP["protocols"], spoken, newer)
 
 
 def _requests(prefix: str, rows: Rows, newer: bool) -> Iterator[str]:

@@ -148,6 +148,7 @@ _EXPLAIN = obj(
         "regions": arr({"type": "object"}),
         "backends": arr({"type": "object"}),
         "hash": {"type": "object"},
+        "listeners": arr(obj({"listener": STR, "protocols": STR})),
     },
 )
 _MOVED = obj({"name": STR, "before": NUM, "after": NUM})
@@ -222,6 +223,7 @@ _STATUS = obj(
             {
                 "requests_per_s": NUM,
                 "connections": COUNT,
+                "protocols": arr(obj({"protocol": STR, "tls": STR, "requests": COUNT})),
                 "routes": table(obj({**NUMBERS, "cache_5m": obj(WORTH)})),
                 "pools": table(ref("Numbers")),
                 "regions": table(ref("Numbers")),

@@ -61,7 +61,7 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
     age = now - stored.born if now > stored.received_at > stored.born else stored.age(now)
     length = stored.length
     meter = route.meter
-    meter.hits += 1
+    meter.hits_by[downstream.spoken] += 1
     meter.hit_bytes += length
     log = worker.log
     if log.enabled:
@@ -74,7 +74,7 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
                 % (
                     log.stamp,
                     worker.next_id() if block.request_id is None else worker.id_of(downstream, block.request_id),
-                    downstream.peer_bytes,
+                    downstream.logged,
                     route.label,
                     host,
                     quote(target) if b'"' in target or b"\\" in target else target,

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.client.leaving import Leaving, Progress, unsent
 from edge.dataplane.client.reading import Reading
+from edge.dataplane.core.downstream import logged
 from edge.http.forwarding import UNIX
 from edge.http.identity import node_address
 from edge.http.proxy_protocol import Addresses, ClientEnds
+from edge.metrics import PLACES
 
 if TYPE_CHECKING:
     from edge.balance.geo import ClientPlace
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 class Accepted(Reading):
     """A client connection, from accept to its end."""
 
+    version = b"HTTP/1.1"
     many_clients = False  # it is not known whose it is, so no client's limit counts
     __slots__ = (
         "_progress",
@@ -37,12 +40,15 @@ class Accepted(Reading):
         "key_host",
         "key_start",
         "leaving",
+        "logged",
         "paused",
         "peer",
         "peer_bytes",
         "place",
         "raw",
         "scheme",
+        "spoken",
+        "tls",
         "trusted",
         "worker",
     )
@@ -54,6 +60,8 @@ class Accepted(Reading):
         self.addresses: Addresses | None = None  # as a PROXY header told them
         self.peer = ""
         self.peer_bytes = b""
+        self.tls = self.logged = b""  # see `Downstream`
+        self.spoken = PLACES[self.version, b""]
         self.trusted = False
         self.raw: asyncio.Transport | None = None  # the connection below TLS
         self.deadline = inf  # for what is awaited from the client; what it has to take is looked at by `look`
@@ -75,6 +83,7 @@ class Accepted(Reading):
             there = transport.get_extra_info("peername")  # None: it was reset before it was accepted
             self.peer = there[0] if isinstance(there, tuple) else "" if there is None else UNIX
         self.peer_bytes = self.peer.encode()
+        self.logged = logged(self.peer_bytes, self.version, b"")
 
     def was_accepted(self, transport: asyncio.BaseTransport) -> bool:
         """Whether a connection that was just made is one of ours, and has a deadline; else it is refused."""
@@ -91,6 +100,10 @@ class Accepted(Reading):
         self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
         self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
         self.addresses, self.deadline = before.addresses, before.deadline
+        secured = self.transport.get_extra_info("ssl_object")
+        self.tls = b"" if secured is None else secured.version().encode()
+        self.spoken = PLACES[self.version, self.tls]
+        self.logged = logged(self.peer_bytes, self.version, self.tls)
         self.worker.hand_over(before, self)
         self.transport.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
 

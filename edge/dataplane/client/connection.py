@@ -54,7 +54,6 @@ class ClientConnection(Accepted):
     """A client connection. At most one exchange runs on it at any time."""
 
     __slots__ = ("_h2c", "_served", "asked_by", "bound", "exchange", "state", "tunnel")
-    version = b"HTTP/1.1"
 
     def __init__(self, worker: WorkerContext, h2c: bool = False, scheme: bytes = b"http") -> None:
         """`h2c`: a client may begin with HTTP/2's preface."""

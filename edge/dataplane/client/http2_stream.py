@@ -55,6 +55,12 @@ class StreamOwner(Protocol):
     def peer(self) -> str: ...
     @property
     def peer_bytes(self) -> bytes: ...
+    @property
+    def tls(self) -> bytes: ...
+    @property
+    def logged(self) -> bytes: ...
+    @property
+    def spoken(self) -> int: ...
     def client_ends(self, client: str) -> ClientEnds: ...
     @property
     def trusted(self) -> bool: ...
@@ -106,6 +112,21 @@ class Stream(Sending):
     def peer(self) -> str:
         """The address of the other side."""
         return self.connection.peer
+
+    @property
+    def tls(self) -> bytes:
+        """See `Downstream`."""
+        return self.connection.tls
+
+    @property
+    def spoken(self) -> int:
+        """See `Downstream`."""
+        return self.connection.spoken
+
+    @property
+    def logged(self) -> bytes:
+        """See `Downstream`."""
+        return self.connection.logged
 
     def client_ends(self, client: str) -> ClientEnds:
         """See `Accepted`."""

@@ -36,7 +36,21 @@ class Asking(Protocol):
     def trusted(self) -> bool: ...
     @property
     def version(self) -> bytes: ...
+    @property
+    def logged(self) -> bytes: ...  # the client and its protocols, as the JSON line has them
+    @property
+    def spoken(self) -> int: ...  # its protocols as a place in `metrics.PROTOCOLS`
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None: ...
+
+
+def protocol(version: bytes, is_http11: bool) -> bytes:
+    """The version of HTTP by which a request came, on a connection of this version."""
+    return version if is_http11 else b"HTTP/1.0"
+
+
+def logged(client: bytes, version: bytes, tls: bytes) -> bytes:
+    """A client and the protocols that it speaks, as the JSON line has them within `"client":"…"`."""
+    return b'%b","protocol":"%b","tls":"%b' % (client, version, tls)
 
 
 class Output(Protocol):
@@ -70,6 +84,12 @@ class Downstream(Protocol):
     def trusted(self) -> bool: ...
     @property
     def certificate(self) -> ClientCertificate | None: ...  # the client's own, verified
+    @property
+    def tls(self) -> bytes: ...  # the version of TLS; empty without
+    @property
+    def logged(self) -> bytes: ...  # the client and its protocols, as the JSON line has them
+    @property
+    def spoken(self) -> int: ...  # its protocols as a place in `metrics.PROTOCOLS`
     @property
     def asked_by(self) -> tuple[bytes, ...]: ...  # the requests of applications within which this is a subrequest
     @property

@@ -36,7 +36,7 @@ _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's e
 class Exchange:
     """What is known of one request while it runs, and what is written of its response."""
 
-    version = b"HTTP/1.1"  # as logs have it
+    version = b"HTTP/1.1"
     route: Route | None = None
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.balance.backend import Backend
+from edge.dataplane.core.downstream import protocol
 from edge.errors import LoopDetected
 from edge.http.forwarding import OVERRIDES, appended_lines, asserted_lines, is_loop, request_lines
 from edge.http.hopbyhop import dropped_names
@@ -81,17 +82,24 @@ def forwarding_lines(exchange: Exchange) -> bytes:
     """X-Forwarded-*, X-Real-IP, Forwarded, Via, CDN-Loop and X-Client-Cert-* for this client and host."""
     downstream, loop = exchange.downstream, exchange.worker.cdn_id
     host = exchange.host or b""
-    if exchange.block.forwarding:
-        fields, own = exchange.block.fields, _certificate_lines(downstream)
+    if exchange.block.forwarding or not exchange.is_http11:
+        fields, own, received = exchange.block.fields, _certificate_lines(downstream), _received(exchange)
         if exchange.told is not None:
-            return appended_lines(fields, downstream.peer, exchange.told, host, loop) + own
-        return asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop, fields) + own
+            return appended_lines(fields, downstream.peer, exchange.told, host, loop, received) + own
+        client = downstream.peer if exchange.counted else ""
+        return asserted_lines(client, exchange.scheme, host, loop, fields, received) + own
     kept_host, lines = downstream.forward_lines
     if kept_host != host or not lines:
-        lines = asserted_lines(downstream.peer if exchange.counted else "", exchange.scheme, host, loop)
+        client = downstream.peer if exchange.counted else ""
+        lines = asserted_lines(client, exchange.scheme, host, loop, received=_received(exchange))
         lines += _certificate_lines(downstream)
         downstream.forward_lines = (host, lines)
     return lines
+
+
+def _received(exchange: Exchange) -> bytes:
+    """The version of HTTP by which the request came, for Via."""
+    return protocol(exchange.version, exchange.is_http11).removeprefix(b"HTTP/")
 
 
 def _certificate_lines(downstream: Downstream) -> bytes:

@@ -195,8 +195,9 @@ def _requests(runtime: PoolRuntime, backend: Backend, now: float) -> Iterator[di
 def _rows(downstream: Accepted, now: float) -> Iterator[dict[str, Any]]:
     """One client connection; what its request is, when one runs. One with streams is a row for each that runs."""
     found: dict[str, Any] = {"client": downstream.peer, "state": "idle"}
+    if isinstance(downstream, Http2Life | ClientConnection):
+        found |= {"protocol": downstream.version.decode(), "tls": downstream.tls.decode()}
     if isinstance(downstream, Http2Life):
-        found["protocol"] = "h2"
         running = [each for each in downstream.streams.values() if isinstance(each, Stream) and each.exchange]
         for stream in running:
             assert stream.exchange is not None

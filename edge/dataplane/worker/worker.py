@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edge.dataplane.core.downstream import protocol
 from edge.dataplane.core.handshakes import Handshakes
 from edge.dataplane.core.http2 import Http2
 from edge.dataplane.core.limits import WorkerLimits
@@ -27,6 +28,7 @@ from edge.dataplane.core.router import Router
 from edge.dataplane.core.server_tls import ServerTls
 from edge.dataplane.core.turns import Turns
 from edge.dataplane.rules.bandwidth import Paced
+from edge.dataplane.worker.access_line import json_line
 from edge.dataplane.worker.collector import Collector
 from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, use
@@ -56,17 +58,6 @@ ENDED_IN_A_TURN = 16  # connections whose deadline has passed
 LOOKED_AT_IN_A_TURN = 64  # slow ones; responses that are paced
 GEO_TICKS = 20  # how often the GeoIP file is looked at, and listeners' keys of sessions
 NOTHING: Mapping[str, Collection[str]] = {}
-_LINE = (
-    b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"%b","host":"%b","target":"%b","status":%d,'
-    b'"bytes_in":%d,"bytes_out":%d,"us":%d,"upstream_us":%d,"backend":"%b","attempts":%d,"hedge":"%b",'
-    b'"verdict":"%b","reason":"%b","error":"%b"}\n'
-)
-
-
-@lru_cache(maxsize=1024)
-def _word(word: str) -> bytes:
-    """A verdict, reason or error as bytes: there are few, and each log line has three."""
-    return word.encode()
 
 
 class Worker:
@@ -288,6 +279,8 @@ class Worker:
         if route is not None:
             meter = route.meter
             meter.requests += 1
+            spoken = exchange.downstream.spoken
+            meter.asked_by[spoken if exchange.is_http11 else spoken - 1] += 1
             status = exchange.status
             meter.status[status // 100 if status < 600 else 0] += 1
             meter.bytes_out += exchange.bytes_out
@@ -306,38 +299,14 @@ class Worker:
             if exchange.from_store:
                 meter.cache_out += exchange.bytes_out
         if self.log.enabled:
-            self.log.add(self._combined(exchange) if self.combined else self.line(exchange, seconds))
-
-    def line(self, exchange: Exchange, seconds: float) -> bytes:
-        """One JSON object; its keys are documented in edge/README.md. Durations are whole microseconds."""
-        route, upload, target = exchange.route, exchange.upload, exchange.target
-        return _LINE % (
-            self.log.stamp,
-            exchange.request_id or exchange.own_id(),
-            exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes,
-            route.label if route is not None else b"",
-            exchange.method,
-            (exchange.told.host if exchange.told is not None else b"") or exchange.host or b"",
-            quote(target) if b'"' in target or b"\\" in target else target,
-            exchange.status,
-            upload.received if upload is not None else 0,
-            exchange.bytes_out,
-            seconds * 1e6,
-            (exchange.head_at - exchange.started_at) * 1e6 if exchange.head_at else 0,
-            exchange.served_by,
-            exchange.attempts,
-            _word(exchange.hedge) if exchange.hedge else b"",
-            _word(exchange.verdict),
-            _word(exchange.reason),
-            _word(exchange.error) if exchange.error else b"",
-        )
+            self.log.add(self._combined(exchange) if self.combined else json_line(self.log.stamp, exchange, seconds))
 
     def _combined(self, exchange: Exchange) -> bytes:
         client = exchange.client.encode() if exchange.client else exchange.downstream.peer_bytes
         first = b"%b %b %b" % (
             exchange.method,
             quote(exchange.target),
-            exchange.version if exchange.is_http11 else b"HTTP/1.0",
+            protocol(exchange.version, exchange.is_http11),
         )
         return self.combined_line(client, exchange.block, first, (exchange.status, exchange.bytes_out))
 

@@ -40,7 +40,14 @@ export class Overview {
     if (failed) say(this.reload, `The last reload was refused, what ran before runs on: ${reload.problems[0] || ""}`);
     const routes = Object.values(found.requests.routes);
     const total = routes.reduce((sum, each) => sum + each.requests, 0);
-    this.#tile("total", whole(total), `since ${span(found.uptime_s)}`);
+    const part = (wanted) => {
+      const all = found.requests.protocols.reduce((sum, each) => sum + each.requests, 0);
+      const some = found.requests.protocols.filter(wanted).reduce((sum, each) => sum + each.requests, 0);
+      return all ? `${Math.round((100 * some) / all)} %` : "–";
+    };
+    const modern = part((each) => each.protocol === "HTTP/2.0");
+    const secure = part((each) => each.tls !== "");
+    this.#tile("total", whole(total), `since ${span(found.uptime_s)} · ${modern} HTTP/2, ${secure} TLS`);
     const flying = found.backends.reduce((sum, each) => sum + each.in_flight, 0);
     this.#tile("open", whole(found.requests.connections), `${whole(flying)} at backends`);
   }
