@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import Sums, connect
 from edge.adapters.disk_place import Place
-from edge.adapters.disk_room import Limits, NoRoom, Room, blocks
+from edge.adapters.disk_room import STEP, Limits, NoRoom, Room, blocks
 from edge.adapters.disk_rows import insert_rows, purge_rows, remove_rows, use_rows
 from edge.adapters.disk_version import Version
 from edge.cache.body import BodyFile
@@ -28,6 +28,9 @@ from edge.cache.purge import Kind, Purge, base_of
 from edge.cache.stored import Stored
 
 ROW_BYTES = 512  # what a row may add to the index
+FOLD_ROWS = 96
+AHEAD = 2  # segments: where less is left, there is evicted before it has to be
+STEPS_AHEAD = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +98,9 @@ class Changer:
         if durable:  # a purge must outlive a power cut
             self.db.execute("PRAGMA synchronous = FULL")
         self._turn = os.open(place.store / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.room = Room(place, self.db, limits, self._append_main, hot, breathe)
+        self._breathe = breathe
+        self._rows = 0  # since the log was folded in
+        self.room = Room(place, self.db, limits, self._append_main, hot)
         self._version = Version(place, self._ops)
         self._segments: dict[int, list[int]] = {}  # by main: id, fd, bytes, charge
 
@@ -125,6 +130,7 @@ class Changer:
             # A body that is there already may have gone with its last response, for want of room.
             kept = [each for each in wanted if each.body is None or each.temp is not None or self.known(each.body.name)]
             places = self._append(kept)
+            self._breathe()
             with self._transaction() as gone:
                 purge_rows(self.db, self.sums, changes.purges)
                 remove_rows(self.db, changes.removed)
@@ -133,6 +139,8 @@ class Changer:
                 self._drop_temps([each.temp for each in changes.additions if each.temp and each not in kept], gone)
                 use_rows(self.db, changes.used)
                 self._drop_bodies(gone)
+                self._breathe()
+            self._changed(len(kept))
             self.room.shrink()
 
     def purge(self, purge: Purge, at: float, number: int) -> set[tuple[int, int]]:
@@ -202,21 +210,41 @@ class Changer:
 
     def make_room(self, need: int) -> None:
         """Evict until `need` more bytes fit; inside the turn. Raises NoRoom."""
-        while self.room.lacking(need) > 0:
-            with self._transaction() as gone:
-                main = self._segments.get(1, [0])[0]
-                before = {number for (number,) in self.db.execute("SELECT id FROM segments")}
-                self._note_segments()
-                if not self.room.evict(main):
-                    if not main:
-                        raise NoRoom(f"disk cache {self.place.path}: nothing left to evict")
-                    os.close(self._segments.pop(1)[1])  # its own main segment is all that is left
-                    self.room.evict(0)
-                self._note_segments()
-                after = {number for (number,) in self.db.execute("SELECT id FROM segments")}
-                gone.extend(self.place.segment(number) for number in before - after)
-                self._drop_bodies(gone)
-            self.room.shrink()
+        lacking = self.room.lacking(need)
+        if -AHEAD * self.limits.segment < lacking <= 0:
+            for _ in range(STEPS_AHEAD):
+                self._evict_some()
+        while lacking > 0:
+            self._evict_some()
+            lacking = self.room.lacking(need)
+
+    def _evict_some(self) -> None:
+        """One step of making room. Raises NoRoom where there is nothing to evict."""
+        with self._transaction() as gone:
+            self._note_segments()
+            main = self._segments.get(1, [0])[0]
+            victim = self.room.victim(main)
+            if victim is None and main:
+                os.close(self._segments.pop(1)[1])  # its own main segment is all that is left
+                victim = self.room.victim(0)
+            if victim is None:
+                raise NoRoom(f"disk cache {self.place.path}: nothing left to evict")
+            if self.room.evict_some(victim):
+                gone.append(self.place.segment(victim))
+            self._note_segments()
+            self._drop_bodies(gone)
+            self._breathe()
+        self._changed(STEP)
+        self.room.shrink()
+
+    def _changed(self, rows: int) -> None:
+        """Fold the index's log in, often and little each time: it is the longest piece of work without a rest."""
+        self._rows += rows
+        if self._rows >= FOLD_ROWS:
+            self._rows = 0
+            self._breathe()
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._breathe()
 
     # -- inside a turn -------------------------------------------------------------------------------------------------
 
@@ -333,6 +361,7 @@ class Changer:
             place = (segment, at, len(each.record), 0.0, stored.keep_until)
             rows.append((hashed, variant, choice, base, *place, body, tagged, part, seal))
             tags.extend((of(tag), hashed, variant) for tag in stored.tags)
+        self._breathe()
         insert_rows(self.db, rows, tags)
 
     def _place_body(self, body: BodyFile, temp: str | None, gone: list[Path]) -> None:

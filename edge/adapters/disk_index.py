@@ -20,7 +20,7 @@ from edge.adapters.disk_place import Place, TierError
 
 SCHEMA_VERSION = 2
 PAGE_BYTES = 4096
-CHECKPOINT_PAGES = 512  # of the write-ahead log, before it is folded in
+CHECKPOINT_PAGES = 512  # of the write-ahead log, before it is folded in by a commit; `Changer` does it before that
 SCHEMA = """
 CREATE TABLE objects (
     hash INTEGER NOT NULL, variant INTEGER NOT NULL,

@@ -3,7 +3,7 @@
 Records are packed into segments, which come and go whole: new ones on trial, and those that were used in their time
 there on main (S3-FIFO, by segments instead of objects). A segment on trial goes when those hold more than a tenth of
 the budget, else the oldest of main. What was used since it was written is written again on main, up to half of the
-segment, so that each step frees something.
+segment, so that each one that goes frees something. That is done in small steps, from before room is lacking.
 
 One rule: `used` counts files as `du` does, the index and its log included, and never exceeds the budget: room is made,
 committed and freed before anything is written into it.
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge.adapters.disk_index import PAGE_BYTES, Sums
 from edge.adapters.disk_place import Place, TierError
-from edge.adapters.disk_rows import STEP, drop_segment
+from edge.adapters.disk_rows import drop_rows
 from edge.cache.record import key_at
 
 BLOCK = 4096
@@ -27,6 +28,12 @@ FOLDERS_BYTES = 1200 * 1024  # folders, at most 256 of bodies
 MIN_SIZE = 32 * 1024 * 1024
 _MIN_SEGMENT, _MAX_SEGMENT = 256 * 1024, 32 * 1024 * 1024
 VACUUM_PAGES = 512
+STEP = 64  # objects of a segment that are evicted in one transaction
+KEY_WITHIN = 1024  # a record's bytes that have its key, unless that is very long
+_OF_SEGMENT = "FROM objects o LEFT JOIN bodies b ON b.name = o.body WHERE o.segment = ?"
+_BYTES = f"SELECT total(o.length + ifnull(b.bytes, 0)) {_OF_SEGMENT}"
+_LYING = f"SELECT o.hash, o.variant, o.at, o.length, o.stale, o.used, ifnull(b.bytes, 0) {_OF_SEGMENT} LIMIT ?"
+_MOVE = "UPDATE objects SET segment = ?, at = ?, used = 0, seal = ? WHERE hash = ? AND variant = ?"
 _TOTALS = """SELECT (SELECT page_count FROM pragma_page_count), (SELECT value FROM facts WHERE name = 'bodies'),
     (SELECT total((bytes + 4095) / 4096 * 4096) FROM segments), (SELECT total(bytes) FROM temps)"""
 _FREE = "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count"
@@ -43,6 +50,18 @@ class Limits:
     def segment(self) -> int:
         """How large a segment becomes."""
         return max(_MIN_SEGMENT, min(_MAX_SEGMENT, self.size // 512 // BLOCK * BLOCK))
+
+
+class _Lying(NamedTuple):
+    """An object of a segment: its row, where it lies, and the bytes of its body where that is a file."""
+
+    hashed: int
+    variant: int
+    at: int
+    length: int
+    stale: float
+    used: int
+    body: int
 
 
 class NoRoom(TierError):
@@ -64,10 +83,10 @@ class Room:
         limits: Limits,
         copy: Callable[[bytes, int], tuple[int, int]],
         hot: Callable[[bytes], bool],
-        breathe: Callable[[], None],
     ) -> None:
         self._place = place
-        self._breathe = breathe
+        self._rescuing = 0  # the segment that is being evicted
+        self._left = 0  # bytes of it that may yet be written again
         self._db = db
         self._sums = Sums(place.salt)
         self.limits = limits
@@ -96,19 +115,7 @@ class Room:
             raise NoRoom(f"disk cache {self._place.path}: {need} bytes are more than fit")
         return lacking
 
-    def evict(self, keep_open: int) -> bool:
-        """Take one segment's objects away, inside a transaction; False when there is none. Files go after it."""
-        victim = self._victim(keep_open)
-        if victim is None:
-            return False
-        db = self._db
-        self._rescue(victim)
-        dropped = drop_segment(db, victim, self._breathe)
-        db.execute("DELETE FROM segments WHERE id = ?", (victim,))
-        db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (dropped,))
-        return True
-
-    def _victim(self, keep_open: int) -> int | None:
+    def victim(self, keep_open: int) -> int | None:
         """The segment to go; `keep_open`, which is being written on main, never."""
         query = "SELECT main, min(id), total(charge) FROM segments WHERE id <> ? GROUP BY main"
         rows = self._db.execute(query, (keep_open,))
@@ -119,30 +126,45 @@ class Room:
         chosen = main or trial
         return None if chosen is None else int(chosen[0])
 
-    def _rescue(self, victim: int) -> None:
-        """Write what was used again, on main."""
+    def evict_some(self, victim: int) -> bool:
+        """Take some objects of a segment away, inside a transaction; True when it was all, and its file is to go.
+
+        What was used is written again. All that a step does is small, whatever the segment has.
+        """
+        db = self._db
+        rows = [_Lying(*row) for row in db.execute(_LYING, (victim, STEP)).fetchall()]
+        kept = self._rescue(victim, rows) if rows else set()
+        dropped = [row for row in rows if row.at not in kept]
+        drop_rows(db, victim, [(row.hashed, row.at) for row in dropped])
+        db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (len(dropped),))
+        if len(rows) == STEP:
+            return False
+        db.execute("DELETE FROM segments WHERE id = ?", (victim,))
+        return True
+
+    def _rescue(self, victim: int, rows: Sequence[_Lying]) -> set[int]:
+        """Write what was used again, on main, up to half of the segment; where it lay."""
+        if self._rescuing != victim:
+            (total,) = self._db.execute(_BYTES, (victim,)).fetchone()
+            self._rescuing, self._left = victim, int(total) // 2
+        kept: set[int] = set()
         try:
-            data = self._place.segment(victim).read_bytes()
+            file = os.open(self._place.segment(victim), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return  # gone already: nothing to rescue
-        rows = self._db.execute(
-            "SELECT o.hash, o.variant, o.at, o.length, o.stale, o.used, ifnull(b.bytes, 0) FROM objects o "
-            "LEFT JOIN bodies b ON b.name = o.body WHERE o.segment = ?",
-            (victim,),
-        ).fetchall()
-        left = (sum(length + body for _, _, _, length, _, _, body in rows)) // 2
-        for count, (hashed, variant, at, length, stale, used, body) in enumerate(rows):
-            if count % STEP == 0:
-                self._breathe()
-            if length + body > left or not (used or self._hot(key_at(data, at))):
-                continue
-            left -= length + body
-            segment, there = self._copy(data[at : at + length], body)
-            seal = self._sums.seal(hashed, variant, (segment, there, length), stale)
-            self._db.execute(
-                "UPDATE objects SET segment = ?, at = ?, used = 0, seal = ? WHERE hash = ? AND variant = ?",
-                (segment, there, seal, hashed, variant),
-            )
+            return kept  # gone already: nothing to rescue
+        try:
+            for row in rows:
+                size = row.length + row.body
+                if size > self._left or not (row.used or self._hot(key_at(os.pread(file, KEY_WITHIN, row.at), 0))):
+                    continue
+                self._left -= size
+                kept.add(row.at)
+                segment, there = self._copy(os.pread(file, row.length, row.at), row.body)
+                seal = self._sums.seal(row.hashed, row.variant, (segment, there, row.length), row.stale)
+                self._db.execute(_MOVE, (segment, there, seal, row.hashed, row.variant))
+        finally:
+            os.close(file)
+        return kept
 
     def shrink(self) -> None:
         """Give pages of the index back that it does not need, a few at a time; outside a transaction."""

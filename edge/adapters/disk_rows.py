@@ -8,24 +8,28 @@ Each step of a statement lets other threads run and may then wait for them, so m
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from edge.adapters.disk_index import Sums
 from edge.cache.purge import Kind, Purge
 
 AT_ONCE = (64, 16, 4, 1)  # rows in one statement: few sizes, so that each is prepared once
-STEP = 64  # rows that are deleted in one statement where there are many
 COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
 _HASH, _VARIANT, _CHOICE, _PART = 0, 1, 2, 11
 _ONE = "({})".format(", ".join("?" * len(COLUMNS.split(","))))
 _ADD = {count: f"INSERT OR IGNORE INTO objects ({COLUMNS}) VALUES " + ", ".join([_ONE] * count) for count in AT_ONCE}
 _PUT = {count: sql.replace("IGNORE", "REPLACE") for count, sql in _ADD.items()}
+_DROP = {
+    count: "DELETE FROM objects WHERE segment = ? AND hash IN ({0}) AND at IN ({0})".format(", ".join("?" * count))
+    for count in AT_ONCE
+}
 _REMOVE = "DELETE FROM objects WHERE hash = ?1 AND variant = ?2 AND (?3 < 0 OR (segment = ?3 AND at = ?4))"
 _USE = "UPDATE objects SET used = 1 WHERE hash = ? AND variant = ? AND used = 0"
 _TAG = "INSERT OR IGNORE INTO tags VALUES (?, ?, ?)"
 
 Row = tuple[Any, ...]  # of COLUMNS
+T = TypeVar("T")
 
 
 def insert_rows(db: sqlite3.Connection, rows: Sequence[Row], tags: Sequence[tuple[int, int, int]]) -> None:
@@ -50,7 +54,7 @@ def _take_parts(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
             drop_objects(db, "part = 1 AND hash = ? AND choice = ?", (row[_HASH], row[_CHOICE]))
 
 
-def split(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def split(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """In pieces of the sizes that are prepared."""
     at = 0
     for size in AT_ONCE:
@@ -63,6 +67,13 @@ def remove_rows(db: sqlite3.Connection, removed: Sequence[tuple[int, int, int, i
     """Take rows away, as long as they point where they did."""
     if removed:
         count_objects(db, -db.executemany(_REMOVE, removed).rowcount)
+
+
+def drop_rows(db: sqlite3.Connection, segment: int, rows: Sequence[tuple[int, int]]) -> None:
+    """Take rows of a segment away, by their hashes and offsets."""
+    for some in split(rows):
+        hashes, offsets = zip(*some, strict=True)
+        count_objects(db, -db.execute(_DROP[len(some)], (segment, *hashes, *offsets)).rowcount)
 
 
 def use_rows(db: sqlite3.Connection, used: Sequence[tuple[int, int]]) -> None:
@@ -93,16 +104,6 @@ def purge_rows(db: sqlite3.Connection, sums: Sums, purges: Sequence[tuple[Purge,
                 (now, seal, hashed, variant),
             )
     return touched
-
-
-def drop_segment(db: sqlite3.Connection, segment: int, breathe: Callable[[], None]) -> int:
-    """Delete a segment's rows; how many."""
-    some = "(hash, variant) IN (SELECT hash, variant FROM objects WHERE segment = ? LIMIT ?)"
-    dropped = 0
-    while count := drop_objects(db, some, (segment, STEP)):
-        dropped += count
-        breathe()
-    return dropped
 
 
 def drop_objects(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> int:
