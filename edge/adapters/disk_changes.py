@@ -28,7 +28,7 @@ from edge.cache.purge import Kind, Purge, base_of
 from edge.cache.stored import Stored
 
 ROW_BYTES = 512  # what a row may add to the index
-FOLD_ROWS = 96
+FOLD_ROWS = 192
 AHEAD = 2  # segments: where less is left, there is evicted before it has to be
 STEPS_AHEAD = 2
 

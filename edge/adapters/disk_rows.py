@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from edge.adapters.disk_index import Sums
 from edge.cache.purge import Kind, Purge
 
-AT_ONCE = (64, 16, 4, 1)  # rows in one statement: few sizes, so that each is prepared once
+AT_ONCE = (128, 64, 16, 4, 1)  # rows in one statement: few sizes, so that each is prepared once
 COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
 _HASH, _VARIANT, _CHOICE, _PART = 0, 1, 2, 11
 _ONE = "({})".format(", ".join("?" * len(COLUMNS.split(","))))
