@@ -44,6 +44,7 @@ class Kind(Enum):
     READY = "ready"  # pid, addresses: every listener accepts
     COUNTS = "counts"  # what was counted since the last one
     REPORT = "report"  # ejections by live traffic
+    LIMITS = "limits"  # what rate limits counted, where they are the whole fleet's
     EVENT = "event"
     RECOVERY = "recovery"  # the sidecar's report
     INVALIDATED = "invalidated"  # by an unsafe request (RFC 9111 4.4): for the other workers

@@ -65,10 +65,11 @@ class Fleet(Section):
     )
     ack_timeout: Timeout = entry("2s", "How long a purge waits for the other machines")
     keep: AtLeastOne = entry(10_000, "Purges that the stream holds; a machine that misses more validates all it has")
-    share: Many[Literal["states", "health"]] = entry(
+    share: Many[Literal["states", "health", "rate_limits"]] = entry(
         (),
         "What is the whole fleet's beside purges: states (administrative states of regions and backends, and what is "
-        "registered at run time), health (a backend is down when most machines' probes say so)",
+        "registered at run time), health (a backend is down when most machines' probes say so), "
+        "rate_limits (what each machine let through is owed on all of them)",
     )
     key_file: FilePath | None = entry(
         None, "File with a secret that all machines share: what is in the server without its seal is not believed"

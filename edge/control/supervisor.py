@@ -304,6 +304,9 @@ class Supervisor:
         elif frame.kind is Kind.EVENT:
             facts = {key: value for key, value in body.items() if key != "kind"}
             self.events.add(str(body["kind"]), {**facts, "worker": index})
+        elif frame.kind is Kind.LIMITS:
+            if self.fleet is not None and self.fleet.limits is not None:
+                self.fleet.limits.counted(body["rows"])
         elif frame.kind is Kind.INVALIDATED:
             for slot in self.workers.live:
                 if slot.index != index and slot.child is not None:

@@ -32,6 +32,7 @@ class Settings:
     max_blind_s: float = MAX_BLIND_S
     fleet: str = ""
     pool: str = ""
+    route: str = "cache = true"
 
 
 class Machine:
@@ -41,7 +42,7 @@ class Machine:
         self.name = name
         self.directory = directory
         directory.mkdir()
-        toml = gateway_toml(origin_port, pool=settings.pool, route="cache = true")
+        toml = gateway_toml(origin_port, pool=settings.pool, route=settings.route)
         toml = toml.replace("[[pools.origin.backends]]", '[[pools.origin.backends]]\nid = "b"')
         authority = f'ca_file = "{settings.ca_file}"' if settings.ca_file else ""
         self.toml = f"""{toml}

@@ -23,6 +23,7 @@ from edge.cache.fleet.purges import FleetPurge
 from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
 from edge.cache.purge import MAX_LOG, Purge
 from edge.control.fleet.host import Arrived, Companion, FleetHost, FleetServer, FleetSettings
+from edge.control.fleet.limits import Limits
 from edge.control.fleet.opinions import Opinions
 from edge.control.fleet.sending import Sending
 from edge.control.fleet.states import States
@@ -58,12 +59,13 @@ class Fleet:
         self._beat_now = asyncio.Event()
         self.states: States | None = None  # set before `start`, where the fleet shares them
         self.opinions: Opinions | None = None
+        self.limits: Limits | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def companions(self) -> list[Companion]:
         """What is shared besides purges."""
-        return [each for each in (self.states, self.opinions) if each is not None]
+        return [each for each in (self.states, self.opinions, self.limits) if each is not None]
 
     @property
     def in_step(self) -> bool:
@@ -369,6 +371,7 @@ class Fleet:
             "offset_s": self.offset_s,
             "lease_s": max(0.0, follower.blind_at - monotonic()),
             "max_blind_s": self.settings.max_blind_s,
+            "limits": self.limits is not None,
         }
 
     def load_body(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from edge import __version__
 from edge.config.loader import Config, fleet_of
 from edge.control.fleet.believing import SupervisorBeliever
 from edge.control.fleet.host import FleetSettings
+from edge.control.fleet.limits import Limits
 from edge.control.fleet.machine import MachineHost
 from edge.control.fleet.member import Fleet
 from edge.control.fleet.opinions import Opinions
@@ -25,6 +26,7 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     values = fleet_of(config)
     if values is None:
         return None
+    from edge.adapters.fleet_limits import RedisLimitsServer
     from edge.adapters.fleet_server import RedisFleetServer, seal_key  # not cheap: a start waits for it
     from edge.adapters.fleet_states import RedisStatesServer
     from edge.adapters.redis_client import Link
@@ -42,7 +44,8 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     key = "cache.shared" if config.fleet is None else "fleet"
     link = Link.of(key, values.url, values.ca_file, ANSWER_S)
     server = RedisFleetServer(link, values.namespace, values.keep)
-    fleet = Fleet(settings, server, MachineHost(supervisor, store), store.place())
+    host = MachineHost(supervisor, store)
+    fleet = Fleet(settings, server, host, store.place())
     if "states" in values.share:
         there = RedisStatesServer(link, values.namespace)
         fleet.states = States(there, ChangesHost(supervisor, store), fleet.machines, settings.key, fleet.hurry)
@@ -50,4 +53,6 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
     if "health" in values.share:
         believer = SupervisorBeliever(supervisor)
         fleet.opinions = Opinions(settings.identity, fleet.machines, believer, fleet.hurry)
+    if "rate_limits" in values.share:
+        fleet.limits = Limits(RedisLimitsServer(link, values.namespace), host.tell, settings.key)
     return fleet

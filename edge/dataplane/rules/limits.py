@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WAYS = 8  # slots in which a key may be
 SLOT_BYTES = 16
 ALL = "*"  # no client's address
+BYTES = "\0"  # what a field's or cookie's value begins with where it is told as text
 REMEMBERED = 8192  # IPv6 addresses whose network is remembered
 
 
@@ -71,6 +72,11 @@ class RateTable:
         """What it takes of memory, always."""
         return SLOT_BYTES * len(self._keys)
 
+    @property
+    def every_s(self) -> float:
+        """How long one request is owed."""
+        return self._every
+
     def take(self, key: str | bytes, now: float) -> float:
         """It came in time and is counted: seconds until the key owes nothing. Too early: less than 0, the seconds until
         it may come."""
@@ -90,6 +96,19 @@ class RateTable:
             self._keys[at] = mark
         times[at] = due = due + self._every
         return due - now
+
+    def owe(self, key: str | bytes, now: float, seconds: float) -> None:
+        """It owes so much at least, and no more than a whole burst."""
+        wanted = max(self.owed(key, now), min(seconds, self.slack + self._every))
+        self.take(key, now)  # it has a slot then
+        self._put(hash(key) or 1, now + wanted)
+
+    def _put(self, mark: int, due: float) -> None:
+        first = (mark & (self._buckets - 1)) * WAYS
+        try:
+            self._times[self._keys.index(mark, first, first + WAYS)] = due
+        except ValueError:
+            pass  # it gave way to others
 
     def owed(self, key: str | bytes, now: float) -> float:
         """Seconds until this key owes nothing."""
@@ -153,6 +172,11 @@ class SharedTable(RateTable):
             self._memory[8 * at : 8 * at + 8] = raw
         times[at] = due = due + self._every
         return due - now
+
+    def _put(self, mark: int, due: float) -> None:
+        at = self._find(mark.to_bytes(8, "little", signed=True), (mark & (self._buckets - 1)) * WAYS)
+        if at >= 0:
+            self._places[at] = due
 
     def _find(self, raw: bytes, first: int) -> int:
         """The slot of a mark in its bucket; -1: it has none."""
@@ -231,10 +255,11 @@ class RateLimit:
     def __init__(
         self, text: str, per_s: float, burst: int, by: str, slots: int, share: Share = lambda name, size: None
     ) -> None:
-        self._text = f"{text}, burst {burst}, by {by}"
+        self.text = f"{text}, burst {burst}, by {by}"
+        self._others: dict[str | bytes, int] | None = None  # counted since the fleet was told; None: it is not
         self._key = key_by(by)
         slots = slots if by != "route" else WAYS
-        self._table = table_of(per_s, burst, slots, f"{self._text}, {slots} slots", share)
+        self._table = table_of(per_s, burst, slots, f"{self.text}, {slots} slots", share)
         self._slots = slots
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
 
@@ -242,6 +267,8 @@ class RateLimit:
         """Count it. Raises RateLimited."""
         now, key, table = monotonic(), self._key(exchange), self._table
         found = table.take(key, now)
+        if self._others is not None and found > 0:
+            self._others[key] = self._others.get(key, 0) + 1
         owed = found if found > 0 else table.slack - found
         exchange.told_lines = b'RateLimit: "default";r=%d;t=%d\r\n%b' % (table.left(owed), ceil(owed), self._policy)
         if found <= 0:
@@ -250,13 +277,35 @@ class RateLimit:
 
     def take_over(self, lived: RateLimit) -> None:
         """Who owes what goes on being owed."""
-        if (self._text, self._slots) == (lived._text, lived._slots):
-            self._table = lived._table
+        if (self.text, self._slots) == (lived.text, lived._slots):
+            self._table, self._others = lived._table, lived._others
+
+    def count_for_others(self) -> None:
+        """The limit is the whole fleet's: `taken` is asked for often from now on."""
+        if self._others is None:
+            self._others = {}
+
+    def taken(self) -> list[tuple[str, int]]:
+        """How many each key was let through since the last time."""
+        if not self._others:
+            return []
+        found, self._others = self._others, {}
+        return [(key if isinstance(key, str) else BYTES + key.decode("latin-1"), count) for key, count in found.items()]
+
+    @property
+    def every_s(self) -> float:
+        """How long one request is owed."""
+        return self._table.every_s
+
+    def owe(self, key: str, seconds: float, now: float) -> None:
+        """The fleet says that it owes so much."""
+        is_bytes = key.startswith(BYTES)
+        self._table.owe(key.removeprefix(BYTES).encode("latin-1") if is_bytes else key, now, seconds)
 
     def explain(self, asked: Asked) -> str:
         """For people."""
         left = self._table.left(self._table.owed(self._key(asked), monotonic()))
-        return f"{self._text}: {left} left"
+        return f"{self.text}: {left} left"
 
 
 class Concurrency:

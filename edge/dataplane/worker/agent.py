@@ -22,6 +22,7 @@ from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
 from edge.dataplane.caching.others import follow, purged
 from edge.dataplane.caching.purging import Purging
+from edge.dataplane.rules.fleet_limits import counted, follow_limits
 from edge.dataplane.worker.explain import explain
 from edge.dataplane.worker.listener import place_text
 from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
@@ -61,6 +62,7 @@ class Agent:
         self._ejected: dict[str, AbstractSet[str]] = {}
         self._failures: dict[str, dict[str, int]] = {}
         self._ticks = 0
+        self._limits_are_shared = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._does: dict[Kind, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
@@ -111,6 +113,9 @@ class Agent:
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._tell_events()
+        rows = counted(self.worker.router.routes) if self._limits_are_shared else ()
+        if rows:
+            self._send(Frame(Kind.LIMITS, {"rows": rows}))
         self._ticks += 1
         if self._ticks % TICKS_PER_COUNT == 0:
             self._send(Frame(Kind.COUNTS, self._counting.body()))
@@ -266,6 +271,7 @@ class Agent:
     def _fleet(self, body: dict[str, Any]) -> None:
         """Where the machine stands in its fleet."""
         follow(self.worker, body)
+        self._limits_are_shared |= follow_limits(self.worker.router.routes, body)
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """A question of an operator."""

@@ -88,3 +88,15 @@ def test_two_workers_count_together_and_what_nobody_can_owe_is_forgotten() -> No
     one, other = (SharedTable(1, 3, 64, lambda size: memory) for _ in range(2))
     assert [table.take("a", 10.0) > 0 for table in (one, other, one, other)] == [True, True, True, False]
     assert other.take("a", 5000.0) > 0 and one.take("a", 10.0) > 0, "a clock that was set back by a boot"
+
+
+@pytest.mark.parametrize("table", [RateTable(10.0, 5, 64), shared(10.0, 5, 64)], ids=["own", "shared"])
+def test_what_is_owed_elsewhere_is_owed_here_and_never_less_nor_more_than_a_burst(table: RateTable) -> None:
+    assert table.take("a", 100.0) > 0
+    table.owe("a", 100.0, 0.05)
+    assert table.owed("a", 100.0) == pytest.approx(0.1), "it is never less than what was counted here"
+    table.owe("a", 100.0, 0.35)
+    assert table.owed("a", 100.0) == pytest.approx(0.35) and table.left(0.35) == 1
+    table.owe("b", 100.0, 1e9)
+    assert table.owed("b", 100.0) == pytest.approx(0.5) and table.take("b", 100.0) < 0
+    assert table.take("b", 100.11) > 0, "it comes back as if it had asked here"
