@@ -26,7 +26,7 @@ from edge.adapters.unix_sockets import unix_socket
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
 from edge.cache.prefetch import GateRules, Sequence
-from edge.cache.rules import Directives, Rules, SetCookie
+from edge.cache.rules import Directives, Ranges, Rules, SetCookie
 from edge.config.cache import CacheRules
 from edge.config.cache import Prefetch as PrefetchConfig
 from edge.config.listening import places
@@ -36,6 +36,7 @@ from edge.config.routing import Route as RouteConfig
 from edge.config.types import Address, UnixAddress
 from edge.control.membership import region_spec
 from edge.dataplane.caching.prefetch import Prefetcher, Warming
+from edge.dataplane.caching.ranges import RangeRule
 from edge.dataplane.caching.shadow import send_copy
 from edge.dataplane.core.geography import Geography, Places
 from edge.dataplane.core.limits import WorkerLimits
@@ -108,6 +109,8 @@ def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
         members(made, pools)
+        for each in (made, *made.members):
+            each.ranges = RangeRule.of(each)
     return Graph(
         router=Router(routes),
         pools=pools,
@@ -385,6 +388,7 @@ def rules(values: CacheRules) -> Rules:
         stale_if_error_s=values.stale_if_error,
         stale_while_revalidate_s=values.stale_while_revalidate,
         stale_on_outage_s=values.stale_on_outage,
+        override_stale=values.override_stale,
         keep_s=values.keep,
         heuristic_fraction=values.heuristic,
         heuristic_max_s=values.heuristic_max,
@@ -393,6 +397,8 @@ def rules(values: CacheRules) -> Rules:
         vary_limit=values.vary_limit,
         normalise_encoding=None if values.normalise_encoding is None else names(values.normalise_encoding),
         normalise_language=values.normalise_language,
+        ranges=Ranges(values.ranges),
+        slice_bytes=values.slice,
         head_as_get=values.head_as_get,
         targets=names(values.targets),
         collapse_wait_s=values.collapse_wait,

@@ -10,6 +10,8 @@ from edge.cache.rules import Rules
 from edge.http.fields import MAX_MEMBERS, joined_normal
 from edge.http.message import Fields, RequestHead
 
+SLICE = b" slice:"  # in `RequestHead.apart`: all requests with this key ask for one and the same range
+
 
 def key_of(request: RequestHead, rules: Rules) -> bytes:
     """The key of a GET of this request's URI under these rules."""

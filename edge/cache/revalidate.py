@@ -15,8 +15,8 @@ from edge.cache.rules import Rules, SetCookie
 from edge.cache.stored import Plan, Stored, build
 from edge.cache.storing import plan, unkept
 from edge.cache.verdict import Reason
-from edge.http.conditional import CLIENT_OWN
-from edge.http.dates import format_date, parse_date
+from edge.http.conditional import CLIENT_OWN, same_version
+from edge.http.dates import format_date
 from edge.http.fields import one_tag, strong_match, weak_match
 from edge.http.hopbyhop import storable
 from edge.http.message import Fields, Line, RequestHead, ResponseHead
@@ -166,23 +166,10 @@ def combined(stored: Stored, rest: ResponseHead, request: RequestHead, rules: Ru
         return None
     if not two.at_end or two.first != one.last + 1 or one.complete not in (None, two.complete):
         return None
-    if fields.joined(b"content-length") not in (None, b"%d" % len(two)) or not _same_strong_validator(stored, fields):
+    if fields.joined(b"content-length") not in (None, b"%d" % len(two)) or not same_version(stored.head.fields, fields):
         return None
     new = storable(fields).without(frozenset((b"content-range", b"content-length")))
     merged = stored.head.fields.without({*new.names(), b"content-range", b"content-length"}).plus(*new.lines)
     sized = merged.plus((b"Content-Length", b"%d" % (stored.length + len(two))))
     planned = plan(request, ResponseHead(200, b"OK", sized), rules, times, None)
     return None if isinstance(planned, Reason) else replace(planned, key=stored.key)
-
-
-def _same_strong_validator(one: Stored, two: Fields) -> bool:
-    tag = one_tag(two)
-    if one.etag is not None or tag is not None:
-        return one.etag is not None and tag is not None and strong_match(one.etag, tag)
-    first = one.last_modified
-    if first is None or first != two.joined(b"last-modified"):
-        return False
-    modified = parse_date(first, one.received_at)
-    dates = [parse_date(date, one.received_at) for fields in (one.head.fields, two) if (date := fields.joined(b"date"))]
-    # RFC 9110 8.8.2.2: a time is a strong validator only when the response is clearly younger than it.
-    return modified is not None and len(dates) == 2 and all(date is not None and date - modified >= 1 for date in dates)

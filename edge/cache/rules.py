@@ -21,6 +21,14 @@ class SetCookie(Enum):
     STRIP = "strip"
 
 
+class Ranges(Enum):
+    """How a Range is fetched of which nothing is stored."""
+
+    FORWARD = "forward"
+    WHOLE = "whole"
+    SLICE = "slice"
+
+
 class Directives(Enum):
     """Whether request directives (RFC 9111 5.2.1) are honoured or ignored."""
 
@@ -50,6 +58,7 @@ class Rules:
     stale_if_error_s: float = 0.0  # when the origin gave none
     stale_while_revalidate_s: float = 0.0
     stale_on_outage_s: float = 0.0  # outage stretch: region unhealthy or no backend
+    override_stale: bool = False  # these three win over what the origin gave
     keep_s: float = 3600.0  # past freshness and stale windows, for conditional refetch
     heuristic_fraction: float = 0.1
     heuristic_max_s: float = 86400.0
@@ -58,6 +67,8 @@ class Rules:
     vary_limit: int = 64  # variants per URL
     normalise_encoding: tuple[bytes, ...] | None = None  # codings the route serves; None = compare as sent
     normalise_language: bool = True
+    ranges: Ranges = Ranges.FORWARD
+    slice_bytes: int = 1024 * 1024  # of each slice, where there are some
     head_as_get: bool = False  # a HEAD of which nothing is stored is fetched as GET, and fills the store
     targets: tuple[bytes, ...] = (b"cdn-cache-control",)
     collapse_wait_s: float = 5.0

@@ -71,7 +71,8 @@ def plan(request: RequestHead, response: ResponseHead, rules: Rules, times: Time
     stale_ok = not (control.revalidate or (control.no_cache and not overridden))
     # The operator's stale windows are for what is for all; what is kept only to be validated has its own, or none.
     for_all = life.seconds > 0 or control.public
-    swr, sie = control.stale_while_revalidate, control.stale_if_error
+    told = (control.stale_while_revalidate, control.stale_if_error)
+    swr, sie = (None, None) if rules.override_stale else told
     default_swr, default_sie = (rules.stale_while_revalidate_s, rules.stale_if_error_s) if for_all else (0.0, 0.0)
     return Plan(
         key=key_of(request, rules),

@@ -26,6 +26,7 @@ from edge.config.types import (
     Size,
     Text,
     entry,
+    parse_size,
     shown,
 )
 
@@ -61,6 +62,15 @@ def parse_status(value: object) -> int:
     raise ValueError(f'must be a status code such as "404", got {shown(value)}')
 
 
+def parse_slice_size(value: object) -> int:
+    """Not so small that a body is mostly heads, nor so large that it is no slice."""
+    size = parse_size(value)
+    if not 64 * 1024 <= size <= 64 * 1024 * 1024:
+        raise ValueError(f"must be from 64KiB to 64MiB, got {shown(value)}")
+    return size
+
+
+SliceSize = Annotated[int, PlainValidator(parse_slice_size), Kind("size")]
 Status = Annotated[int, PlainValidator(parse_status), Kind("status code")]
 
 
@@ -111,6 +121,7 @@ class CacheRules(Section):
     )
     stale_while_revalidate: Duration = entry("0s", "How long past freshness to answer at once and refresh behind")
     stale_on_outage: Duration = entry("0s", "How long past freshness to answer while no backend is available")
+    override_stale: bool = entry(False, "The three stale windows here win over the origin's own; never must-revalidate")
     keep: Duration = entry("1h", "How long past all of these to keep a response for conditional refetch")
     heuristic: Percent = entry("10%", "Lifetime as a share of the age by Last-Modified, where RFC 9111 4.2.2 allows it")
     heuristic_max: Duration = entry("1d", "Upper bound of a heuristic lifetime")
@@ -123,6 +134,12 @@ class CacheRules(Section):
     )
     normalise_language: bool = entry(True, "Compare Accept-Language by weight, case and order aside")
     head_as_get: bool = entry(False, "Fetch a HEAD of which nothing is stored as GET, so that it fills the cache")
+    ranges: Literal["forward", "whole", "slice"] = entry(
+        "forward",
+        "A Range of which nothing is stored: forwarded, or the whole is fetched and stored, or all is fetched and "
+        "stored in slices",
+    )
+    slice: SliceSize = entry("1MiB", 'Size of each slice, where ranges = "slice"')
     targets: Many[HeaderName] = entry(
         ["cdn-cache-control"], "Targeted fields (RFC 9213); the first valid one rules alone"
     )

@@ -46,6 +46,7 @@ def idle_keys(config: Config) -> Iterator[Problem]:
         ahead = route.cache.prefetch if route.cache is not None else None
         if ahead is not None and not ahead.links and not ahead.next:
             yield from _idle(ahead, ("routes", at, "cache", "prefetch"), GATE, "links is false and next is empty")
+        yield from _slices(config, at)
     for at, listener in enumerate(config.listen.https):
         if not config.listen.http:
             yield from _idle(listener, ("listen", "https", at), ("redirect_http",), "listen.http is empty")
@@ -59,6 +60,14 @@ def idle_keys(config: Config) -> Iterator[Problem]:
         yield from _idle(config.log, ("log",), ("format",), 'access is "off"')
     if config.log.otlp is None:
         yield from _idle(config.log, ("log",), ("sample", "sampled_by"), "otlp is left out")
+
+
+def _slices(config: Config, at: int) -> Iterator[Problem]:
+    cache, here = config.routes[at].cache, ("routes", at, "cache")
+    if cache is not None and cache.ranges != "slice":
+        yield from _idle(cache, here, ("slice",), f'ranges is "{cache.ranges}"')
+    elif cache is not None and cache.slice > cache.max_object:
+        yield Problem((*here, "ranges"), f"stores nothing: slice is larger than max_object ({cache.max_object} bytes)")
 
 
 def _idle(section: Section, path: Path, names: Iterable[str], why: str) -> Iterator[Problem]:

@@ -122,6 +122,19 @@ def range_applies(asked: Fields, stored: Fields) -> bool:
     return date - modified >= 1.0  # RFC 9110 8.8.2.2: else two versions of one second would look the same
 
 
+def same_version(one: Fields, other: Fields) -> bool:
+    """Whether two heads have the same strong validator, so that parts may be combined (RFC 9110 8.8.1)."""
+    tag, tag_of_other = one_tag(one), one_tag(other)
+    if tag is not None or tag_of_other is not None:
+        return tag is not None and tag_of_other is not None and strong_match(tag, tag_of_other)
+    modified, written = _date(one, b"last-modified"), one.joined(b"last-modified")
+    if modified is None or written != other.joined(b"last-modified"):
+        return False
+    dates = [_date(fields, b"date") for fields in (one, other)]
+    # RFC 9110 8.8.2.2: a time is a strong validator only when the response is clearly younger than it.
+    return all(date is not None and date - modified >= 1 for date in dates)
+
+
 def not_modified_fields(stored: Fields) -> Fields:
     """The lines of a 304 (RFC 9110 15.4.5): its list, all targeted cache controls, Last-Modified without an ETag."""
     also = b"" if b"etag" in stored else b"last-modified"

@@ -140,7 +140,7 @@ class Follower:
                 wire = exchange.open(start.status, start.wire, start.length, start.bodiless)
                 exchange.begin(wire, b"", start.dated)
             if exchange.fetched_as and not exchange.ended:  # a HEAD: the body is for the store alone
-                self._has_all()
+                self.has_all()
 
     def _answered_shortly(self, response_start: ResponseStart) -> bool:
         """304 or 412 where the client's conditions say so and ours went to the origin in their place."""
@@ -157,10 +157,10 @@ class Follower:
         exchange = self.exchange
         exchange.status, exchange.mode = status, NO_BODY
         exchange.begin(status_line(status), fields.encode(), b"date" in fields)
-        self._has_all()
+        self.has_all()
         return True
 
-    def _has_all(self) -> None:
+    def has_all(self) -> None:
         """The response is over, whatever comes of the body."""
         fill = self.fill
         self.exchange.follower = self.fill = self.flight = None

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edge.cache.flights import Alone, Flight, Follow, Lead
-from edge.cache.key import key_of
+from edge.cache.key import SLICE, key_of
 from edge.cache.policy import Decision, evaluate, is_for_all
 from edge.cache.rules import Rules
 from edge.cache.selection import comparable
@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 def lookup(exchange: Exchange, route: Route) -> None:
     """Decide, then answer from store, or fetch, or wait for one who does."""
+    if route.ranges is None or not route.ranges.slices(exchange, _lookup):
+        _lookup(exchange, route)
+
+
+def _lookup(exchange: Exchange, route: Route) -> None:
     store, rules = exchange.worker.store, route.rules
     if exchange.block.quick and store is not None and rules is not None and begun(exchange, store, rules, TURNS, judge):
         return
@@ -107,8 +112,16 @@ def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ..
         exchange.fail(OnlyIfCached("nothing stored"))
     elif decision.act is Action.BYPASS and decision.reason is not Reason.METHOD:
         forward_plain(exchange)
-    else:
+    elif not (decision.act is Action.MISS and _fetches_whole(exchange, request)):
         ask(exchange, LookupResult(request, decision, variants), vary_names)
+
+
+def _fetches_whole(exchange: Exchange, request: RequestHead) -> bool:
+    """Whether the whole is fetched for a range of it: not where it is known not to be stored."""
+    ranges, store = exchange.routed.ranges, exchange.worker.store
+    if ranges is None or store is None or store.flights.marker(exchange.key, monotonic()) is not None:
+        return False
+    return ranges.fetches_whole(exchange, request, _lookup)
 
 
 def _may_be_get(exchange: Exchange) -> bool:
@@ -194,7 +207,7 @@ def shareable(request: RequestHead, decision: Decision, rules: Rules) -> bool:
     if request.method != b"GET" or not ONE_CLIENTS.isdisjoint(names):
         return False
     if decision.act is not Action.REVALIDATE:
-        return CLIENT_OWN.isdisjoint(names)
+        return CLIENT_OWN.isdisjoint(names) or SLICE in request.apart
     return decision.stored is None or is_for_all(decision.stored, rules)
 
 

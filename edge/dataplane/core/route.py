@@ -22,7 +22,7 @@ from edge.dataplane.rules.compiled import NO_RULES, RuleSet
 from edge.dataplane.rules.steps import Lasting
 from edge.errors import BadRequest, Denied, MethodNotAllowed, UpstreamError
 from edge.http.forwarding import Networks
-from edge.http.message import Fields
+from edge.http.message import Fields, RequestHead
 from edge.http.paths import below, hides_separator, normal_path
 from edge.http.text import quote_text
 from edge.metrics import Meter
@@ -76,6 +76,14 @@ class RunningPool(Protocol):
     def postpone(self, fetch: Any, now: float) -> bool: ...
     def come_back(self, fetch: Any, due: float) -> bool: ...
     def dequeue(self, fetch: Any) -> None: ...
+
+
+class RangeRule(Protocol):
+    """How ranges are fetched of which nothing is stored (`caching.ranges`). `Any`: an exchange."""
+
+    def slices(self, exchange: Any, usual: Callable[[Any, Any], None]) -> bool: ...
+    def first(self, request: RequestHead) -> RequestHead: ...
+    def fetches_whole(self, exchange: Any, request: RequestHead, usual: Callable[[Any, Any], None]) -> bool: ...
 
 
 class Prefetching(Protocol):
@@ -140,6 +148,7 @@ class Route:
     allow: bytes = b""  # for the field Allow
     anywhere: bool = True  # any region may serve, in the order of the pool's own view
     prefetcher: Prefetching | None = None  # fetches ahead what its pages name
+    ranges: RangeRule | None = None  # None: a range of which nothing is stored is forwarded
     does: RuleSet = NO_RULES  # what it does besides forwarding; the parts that requests ask for:
     match: Match | None = None  # conditions besides host and path
     steps: tuple[Step, ...] = ()  # before the look-up

@@ -15,7 +15,7 @@ from edge.cache import invalidate
 from edge.cache.calls import Later
 from edge.cache.flights import Flight, Flights
 from edge.cache.index import Group, Index, Node, Put
-from edge.cache.key import cache_key
+from edge.cache.key import cache_key, uri_of
 from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
 from edge.cache.removal import Removal
 from edge.cache.rules import Rules
@@ -214,6 +214,10 @@ class Store:
         if flight.since >= purge_log.seq:
             return False
         return purge_log.admit(flight.since, key, flight.tags).verdict is not PurgeState.KEPT
+
+    def outdate(self, key: bytes) -> None:
+        """What is stored for a key's URI contradicts itself: none of it is used any more."""
+        self._invalidate(Purge(Kind.URL, uri_of(key)), self.clock())
 
     def _invalidate(self, purge: Purge, now: float) -> None:
         self.purge(purge, now)

@@ -119,6 +119,10 @@ def _cache(worker: Worker, route: Route, request: RequestHead, now: float) -> di
         return {"verdict": Verdict.BYPASS.value, "reason": "cache = false"}
     key = key_of(request, rules)
     variants = store.variants(key)
+    if route.ranges is not None and not variants:
+        request = route.ranges.first(request)
+        key = key_of(request, rules)
+        variants = store.variants(key)
     decision = evaluate(request, variants, rules, now)
     reason = word(decision.reason, rules.name)
     if decision.reason is Reason.COLD:

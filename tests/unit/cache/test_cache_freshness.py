@@ -194,6 +194,19 @@ def test_stale_windows() -> None:
         assert none.must_revalidate or none.no_cache
 
 
+def test_the_operators_windows_win_where_a_setting_says_so() -> None:
+    own = "Cache-Control: max-age=1, stale-while-revalidate=900, stale-if-error=7"
+    rules = at_home(stale_if_error_s=30.0, stale_while_revalidate_s=5.0, override_stale=True)
+    ruled = stored(own, rules=rules)
+    assert (ruled.swr_s, ruled.sie_s) == (5, 30)
+    none = stored(own, rules=at_home(override_stale=True))
+    assert (none.swr_s, none.sie_s) == (0, 0), "no window is a window too"
+    strict = stored(f"{own}, must-revalidate", rules=rules)
+    assert (strict.swr_s, strict.sie_s) == (0, 0)
+    one_clients = stored("Cache-Control: max-age=0, stale-if-error=7", rules=rules)
+    assert (one_clients.swr_s, one_clients.sie_s) == (0, 0)
+
+
 def test_operators_lifetimes() -> None:
     rules = at_home(default_ttl_s=50.0, status_ttl_s={404: 5.0, 500: 1.0})
     assert lifetime(rules=rules) == 50
