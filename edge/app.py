@@ -145,7 +145,9 @@ def again(config: Config, before: Config, worker: Worker, lasting: Lasting) -> G
 def head_limits(config: Config) -> Limits:
     """Of a request's head."""
     limits = config.limits
-    return Limits(limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line)
+    return Limits(
+        limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line, limits.utf8_targets
+    )
 
 
 def http2_limits(config: Config) -> Http2Limits:

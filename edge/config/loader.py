@@ -151,6 +151,9 @@ class Limits(Section):
     )
     shutdown_grace: Timeout = entry("30s", "How long running requests may take to end when the gateway stops")
     max_request_line: PositiveSize = entry("8KiB", "Request line; longer is 414")
+    utf8_targets: bool = entry(
+        False, "Take raw UTF-8 in a target for its percent-encoding; without it such requests get 400"
+    )
     max_field_line: PositiveSize = entry("8KiB", "One field line; longer is 431")
     max_header: PositiveSize = entry("32KiB", "All fields of a request; more is 431")
     max_fields: AtLeastOne = entry(100, "Field lines of a request; more is 431")

@@ -54,6 +54,7 @@ class Limits:
     fields: int = 100
     head_bytes: int = 32 * 1024
     first_line_bytes: int = 8 * 1024
+    utf8_targets: bool = False  # raw UTF-8 in a target is taken for its percent-encoding
 
 
 class RequestHeaders:

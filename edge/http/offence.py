@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edge.errors import BadRequest, ClientError, TooLarge
 from edge.http.grammar import REQUEST_LINE, Limits, request_line_error
+from edge.http.utf8 import utf8_request_line
 
 
 def offence(data: bytes, limits: Limits) -> ClientError | None:
@@ -31,7 +32,7 @@ def offence(data: bytes, limits: Limits) -> ClientError | None:
     if 0 <= bare < line_end:
         return BadRequest("bare LF")
     line = data[start:line_end]
-    if line and REQUEST_LINE.fullmatch(line) is None:
+    if line and REQUEST_LINE.fullmatch(line) is None and utf8_request_line(line, limits) is None:
         return request_line_error(line, limits)
     end, most = data.find(b"\r\n\r\n", start), start + limits.head_bytes
     whole = end >= 0 and end + 4 <= most

@@ -8,6 +8,8 @@ One rule: with the memory off the same blocks are the same requests. What was cu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edge.http2.frames import ConnectionFault
 from edge.http2.generations import Generations
 from edge.http2.hpack import (
@@ -34,6 +36,7 @@ _LEADING = 6  # fields among which `:path` is looked for: the others are pseudo-
 _COST_BLOCK, _COST_BYTE, _COST_ENTRY = 2600, 5, 8
 _COST_STRING, _COST_TABLE = 200, 400
 
+Mend = Callable[[bytes], bytes | None]
 Block = tuple[Table, int, bytes]  # table before it; where `:path` was cut out, or -1; what is left
 _NO_PATH = -1
 
@@ -41,10 +44,11 @@ _NO_PATH = -1
 class RequestReader:
     """One for a worker."""
 
-    __slots__ = ("_blocks", "_limits", "_paths", "_strings", "_tables", "first_table", "remembers")
+    __slots__ = ("_blocks", "_limits", "_mend", "_paths", "_strings", "_tables", "first_table", "remembers")
 
-    def __init__(self, limits: ListLimits, budget: int = BUDGET_BYTES) -> None:
+    def __init__(self, limits: ListLimits, budget: int = BUDGET_BYTES, mend: Mend | None = None) -> None:
         self._limits = limits
+        self._mend = mend  # makes a `:path` of one that is none, or says that it cannot
         self._blocks: Generations[Block, tuple[RequestFields, Table]] = Generations(budget)
         self._strings: Generations[bytes, bytes] = Generations(STRINGS_BYTES)
         self._paths: Generations[bytes, bytes] = Generations(STRINGS_BYTES)  # proven ones, by their literals
@@ -133,6 +137,8 @@ class RequestReader:
         if path_at is not None:
             size -= len(fields[path_at][1])
             fields = fields[:path_at] + fields[path_at + 1 :]
+        elif self._mend is not None:
+            fields = [_mended(each, self._mend) for each in fields]
         facts = request_fields(fields, path_at is not None)
         facts.size = size
         return facts
@@ -171,3 +177,8 @@ class RequestReader:
             if len(raw) <= STRING_LONGEST:
                 self._strings.keep(raw, hash(raw), found, _COST_STRING + len(raw) + len(found))
         return found
+
+
+def _mended(field: Field, mend: Mend) -> Field:
+    name, value = field
+    return (name, mend(value) or value) if name == b":path" and not value.isascii() else field

@@ -29,6 +29,7 @@ from edge.dataplane.serve import refuse, serve
 from edge.errors import ClientGone, ClientSlow
 from edge.http.grammar import REQUEST_LINE, RequestHeaders, ResponseFacts
 from edge.http.offence import offence
+from edge.http.utf8 import utf8_request_line
 from edge.http2.frames import PREFACE
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class ClientConnection(Accepted):
                 self._partial(data[at:])
                 return
             line_end = data.find(b"\r\n", at)
-            match = REQUEST_LINE.fullmatch(data, at, line_end)
+            match = REQUEST_LINE.fullmatch(data, at, line_end) or utf8_request_line(data[at:line_end], limits)
             if match is None or end + 4 - at > limits.head_bytes or line_end - at > limits.first_line_bytes:
                 if self._h2c and not self._served and PREFACE.startswith(data[: len(PREFACE)]):
                     self._speak_http2(data)
@@ -187,9 +188,7 @@ class ClientConnection(Accepted):
                 at += 2  # one empty line before a request is skipped
                 continue
             raw = data[line_end + 2 : end + 2]
-            block = worker.blocks.get(raw)
-            if block is None:
-                block = worker.blocks.slow(raw)
+            block = worker.blocks.get(raw) or worker.blocks.slow(raw)
             self._served = True
             at = end + 4
             serve(self, match, block)

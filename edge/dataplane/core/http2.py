@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from edge.http.grammar import Limits
+from edge.http.utf8 import percent_encoded
 from edge.http2.frames import DEFAULT_WINDOW as THEIR_WINDOW
 from edge.http2.frames import FRAME_BYTES, Setting, settings, window_update
 from edge.http2.hpack import ListLimits
@@ -33,7 +34,8 @@ class Http2:
 
     def __init__(self, limits: Http2Limits, head: Limits) -> None:
         self.limits = limits
-        self.reader = RequestReader(ListLimits(head.fields, head.head_bytes, limits.header_table))
+        lists = ListLimits(head.fields, head.head_bytes, limits.header_table)
+        self.reader = RequestReader(lists, mend=percent_encoded if head.utf8_targets else None)
         self.coder = HeadCoder()
         self.connections = 0  # accepted since the start
         self.streams = 0  # requests since the start
