@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -216,6 +217,9 @@ async def test_beyond_the_end(files: FileOrigin, edge: StartEdge, raw_client: Co
     assert (found.status, found.get(b"content-range")) == (416, b"bytes */%d" % len(BODY))
     far = await ask(client, "Range: bytes=99999999-")
     assert far.status == 416
+    files.asked.clear()
+    assert (await ask(client)).body.content == BODY
+    assert None not in files.asked, "nobody can stop the slicing by asking for what is not there"
     assert (await ask(client, "Range: bytes=0-4")).body.content == BODY[:5]
 
 
@@ -370,6 +374,21 @@ async def test_any_ranges_in_any_order(
         found = await ask(client, f"Range: bytes={first}-{first + more}")
         assert found.body.content == BODY[first : first + more + 1]
         assert found.status == (206 if first < len(BODY) else 416)
+
+
+async def test_a_sliced_body_is_coded_and_paced_like_any(
+    files: FileOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    files.more = "Content-Type: text/plain"
+    more = '\ncompress = true\nbandwidth = { rate = "1GiB/s" }'
+    client = await raw_client((await gateway_of(files, edge, RULE + more)).port)
+    for _ in range(2):
+        coded = await ask(client, "Accept-Encoding: gzip")
+        assert (coded.status, coded.get(b"content-encoding"), coded.get(b"etag")) == (200, b"gzip", b'W/"one"')
+        assert zlib.decompress(coded.body.content, 31) == BODY
+        part = await ask(client, "Accept-Encoding: gzip", "Range: bytes=65530-65545")
+        assert (part.status, part.body.content) == (206, BODY[65530:65546])
+    assert len(files.asked) == 6
 
 
 # -- the whole for a range ---------------------------------------------------------------------------------------------

@@ -256,8 +256,9 @@ class Assembly:
         turns.later(then)
 
     def _not_sliced(self, part: Part) -> None:
-        """The origin does not slice this: the usual way, now and for a while."""
-        self._rule.avoid(self._key, self._store.clock())
+        """The origin does not slice this: the usual way, and for a while where it was not asked beyond the end."""
+        if part.status != 416 or not self._number:
+            self._rule.avoid(self._key, self._store.clock())
         self._drop(part, self._go_usual)
 
     def _go_usual(self) -> None:
