@@ -25,17 +25,14 @@ from edge.adapters.sockets import bind
 from edge.adapters.unix_sockets import unix_socket
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
-from edge.cache.prefetch import GateRules, Sequence
-from edge.cache.rules import Directives, Ranges, Rules, SetCookie
-from edge.config.cache import CacheRules
-from edge.config.cache import Prefetch as PrefetchConfig
+from edge.cache_rules import prefetcher, rules
 from edge.config.listening import places
 from edge.config.loader import Config
 from edge.config.routing import Retry as RetryConfig
 from edge.config.routing import Route as RouteConfig
 from edge.config.types import Address, UnixAddress
 from edge.control.membership import region_spec
-from edge.dataplane.caching.prefetch import Prefetcher, Warming
+from edge.dataplane.caching.prefetch import Warming
 from edge.dataplane.caching.ranges import RangeRule
 from edge.dataplane.caching.shadow import send_copy
 from edge.dataplane.core.geography import Geography, Places
@@ -51,7 +48,7 @@ from edge.dataplane.upstream.request_head import forwarding_lines
 from edge.dataplane.worker.graph import Graph
 from edge.dataplane.worker.worker import Worker
 from edge.errors import ConfigError
-from edge.http.forwarding import OVERRIDES, Networks
+from edge.http.forwarding import Networks
 from edge.http.grammar import Limits
 from edge.http2.limits import Http2Limits
 from edge.metrics import Meter
@@ -357,51 +354,3 @@ def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
 def retry(values: RetryConfig) -> Retry:
     """A route's further attempts."""
     return Retry(values.attempts, values.deadline, values.statuses, values.hedge, values.same_backend)
-
-
-def prefetcher(worker: Worker, values: PrefetchConfig) -> Prefetcher:
-    """What a route fetches ahead."""
-    gate = GateRules(concurrency=values.concurrency, share=values.share, floor=values.precision_floor)
-    return Prefetcher(worker, values.links, tuple(Sequence(pattern) for pattern in values.next), gate)
-
-
-def rules(values: CacheRules) -> Rules:
-    """A route's `cache` table as the cache reads it."""
-
-    def names(texts: tuple[str, ...]) -> tuple[bytes, ...]:
-        return tuple(text.encode() for text in texts)
-
-    return Rules(
-        name=values.name,
-        default_ttl_s=values.default_ttl,
-        status_ttl_s=dict(values.status_ttl),
-        override_ttl_s=values.override_ttl,
-        bypass_cookies=names(values.bypass.cookies),
-        bypass_headers=names(values.bypass.headers),
-        bypass_paths=names(values.bypass.paths),
-        ignore_query=names(values.ignore_query),
-        only_query=None if values.only_query is None else names(values.only_query),
-        sort_query=values.sort_query,
-        key_headers=names(values.key_headers),
-        key_cookies=names(values.key_cookies),
-        drop_headers=tuple(OVERRIDES) if values.drop_headers is None else names(values.drop_headers),
-        set_cookie=SetCookie(values.set_cookie),
-        request_directives=Directives(values.request_directives),
-        stale_if_error_s=values.stale_if_error,
-        stale_while_revalidate_s=values.stale_while_revalidate,
-        stale_on_outage_s=values.stale_on_outage,
-        override_stale=values.override_stale,
-        keep_s=values.keep,
-        heuristic_fraction=values.heuristic,
-        heuristic_max_s=values.heuristic_max,
-        max_object_bytes=values.max_object,
-        min_uses=values.min_uses,
-        vary_limit=values.vary_limit,
-        normalise_encoding=None if values.normalise_encoding is None else names(values.normalise_encoding),
-        normalise_language=values.normalise_language,
-        ranges=Ranges(values.ranges),
-        slice_bytes=values.slice,
-        head_as_get=values.head_as_get,
-        targets=names(values.targets),
-        collapse_wait_s=values.collapse_wait,
-    )

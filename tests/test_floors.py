@@ -23,7 +23,7 @@ FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
     ("ports",),
     ("dataplane", "adapters"),
     ("control", "sidecar"),
-    ("cli app app_probe applications observing upstreams worker_reload testing __main__",),
+    ("cli app app_probe applications cache_rules observing upstreams worker_reload testing __main__",),
 )
 ROOMS = ("rules", "core", "upstream", "caching", "serve", "client", "worker")  # of the data path, the lowest first
 IMPURE = "asyncio aiohttp uvloop socket ssl time os pathlib random threading logging".split()  # noqa: SIM905
