@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edge.dataplane.rules.asked import Asked
-from edge.dataplane.rules.headers import HeaderEdit, without
+from edge.dataplane.rules.headers import HeaderEdit
 from edge.dataplane.rules.locations import Locations
 from edge.dataplane.rules.shares import Affinity
 
@@ -63,5 +63,5 @@ class Delivery:
         if edit is None:
             return b"%b%b%b\r\n" % (wire, told, lines)
         if edit.gone:
-            wire, lines = edit.kept(wire), without(lines, edit.gone)
+            wire, lines = edit.kept(wire), edit.kept_of_own(lines)
         return b"%b%b%b%b\r\n" % (wire, edit.lines(asked, region), told, lines)

@@ -25,7 +25,7 @@ GATEWAYS = frozenset((b"age", b"cache-status"))  # lines of a hit that are not s
 class HeaderEdit:
     """`set`, `add` and `remove` of one direction."""
 
-    __slots__ = ("_added", "_dressed", "_fixed", "_known", "gone")
+    __slots__ = ("_added", "_dressed", "_fixed", "_known", "_own", "gone")
 
     def __init__(self, to_set: Mapping[str, str], to_add: Mapping[str, str], to_remove: Iterable[str]) -> None:
         lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
@@ -33,6 +33,7 @@ class HeaderEdit:
         self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
         self._dressed: dict[bytes, bytes] = {}
         self._known: dict[bytes, bytes] = {}  # lines that came before, without those that go
+        self._own = (b"", b"")  # the gateway's lines that came last, and what is kept of them: mostly the same ones
         self._added = tuple((name, each) for name, each in lines if each.fixed is None)
 
     def kept(self, lines: bytes) -> bytes:
@@ -42,6 +43,14 @@ class HeaderEdit:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[lines] = found = without(lines, self.gone)
+        return found
+
+    def kept_of_own(self, lines: bytes) -> bytes:
+        """The same for lines that the gateway made for one response."""
+        came, found = self._own
+        if came != lines:
+            found = without(lines, self.gone)
+            self._own = (lines, found)
         return found
 
     @property
