@@ -105,6 +105,7 @@ class Assembly:
         if self._waits:
             self._next()
         elif self._part is not None and not self._part.ended:
+            self._part.downstream.paused = False
             self._part.client_resumed()
 
     def leave(self, error: EdgeError) -> None:
@@ -113,11 +114,6 @@ class Assembly:
         _end(self._part)
 
     # -- the parts' side: `part.Taker` -------------------------------------------------------------------------------
-
-    @property
-    def paused(self) -> bool:
-        """Whether no more is wanted for now."""
-        return not self._over and (self._part is None or self._exchange.downstream.paused)
 
     def part_head(self, part: Part, wire: bytes) -> None:
         """The head of a part: the response begins with the first one's, the others have to fit it."""
@@ -137,19 +133,24 @@ class Assembly:
         else:
             self._pass_on(part, wire, fields)
 
-    def part_data(self, part: Part, data: bytes) -> None:
+    def part_data(self, part: Part, data: bytes | bytearray) -> None:
         """A piece: what the client wants of it."""
         exchange = self._exchange
         if part is not self._part or self._over:
             return
         if self._passes:
             exchange.body(data)
-            return
+        else:
+            self._cut_out(data)
+        part.downstream.paused = exchange.downstream.paused and not self._over
+
+    def _cut_out(self, data: bytes | bytearray) -> None:
+        """What the client wants of a piece goes to it."""
         begin, self._offset = self._offset, self._offset + len(data)
         stop = min(self._offset, self._last + 1)
         if begin <= self._at < stop:
             at, self._at = self._at, stop
-            exchange.body(data if at == begin and stop == self._offset else data[at - begin : stop - begin])
+            self._exchange.body(data if at == begin and stop == self._offset else data[at - begin : stop - begin])
             if self._at > self._last:
                 self._finish()
 
@@ -250,7 +251,7 @@ class Assembly:
 
     def _drop(self, part: Part, then: Callable[[], None]) -> None:
         """Nothing of it is wanted. Not from here: whoever brings it is in the middle of its head."""
-        self._part = None
+        self._part, part.downstream.paused = None, True
         turns = self._exchange.worker.turns
         turns.later(lambda: _end(part))
         turns.later(then)

@@ -25,30 +25,20 @@ if TYPE_CHECKING:
 class Taker(Protocol):
     """Who wants the part."""
 
-    @property
-    def paused(self) -> bool: ...
     def part_head(self, part: Part, wire: bytes) -> None: ...
-    def part_data(self, part: Part, data: bytes) -> None: ...
+    def part_data(self, part: Part, data: bytes | bytearray) -> None: ...
     def part_over(self, part: Part) -> None: ...
 
 
 class PartClient(BackgroundClient):
-    """Nobody's connection, as slow as the taker."""
+    """Nobody's connection."""
 
     def __init__(self, exchange: Exchange, taker: Taker) -> None:
         self._taker = taker
         self.key_host, self.key_start = None, b""  # no fast hit has been here
         super().__init__(exchange.worker, exchange.scheme)
+        self.paused = exchange.downstream.paused  # from then on its taker says so
         self.forward_lines = (exchange.host or b"", forwarding_lines(exchange))
-
-    @property
-    def paused(self) -> bool:
-        """Whether the taker takes no more for now."""
-        return self._taker.paused
-
-    @paused.setter
-    def paused(self, paused: bool) -> None:
-        """It is the taker's."""
 
     def exchange_ended(self, keep: bool) -> None:
         """The part is over."""
@@ -91,7 +81,7 @@ class Part(Exchange):
         for data in chunks:
             self.taker.part_data(self, data)
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes | bytearray) -> None:
         """More of the body."""
         self.bytes_out += len(data)
         self.taker.part_data(self, data)

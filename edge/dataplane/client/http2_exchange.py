@@ -12,6 +12,7 @@ from edge.dataplane.core.body_mode import CHUNKED, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.core.downstream import Downstream
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.core.layout import settle_layout
+from edge.dataplane.core.passing import ended
 from edge.dataplane.core.upload import BodyOwner, Upload
 from edge.errors import EdgeError, ResponseInvalid
 from edge.http.chunked import last_chunk
@@ -148,8 +149,8 @@ class StreamExchange(Exchange):
 
     def end(self, trailers: list[Line] | None = None) -> None:
         """The response is whole."""
-        if self.coder is not None and (rest := self.coder.end()):
-            self.send(rest)
+        if (self.coder is not None or self.pace is not None) and not ended(self, trailers):
+            return
         if self.mode == LENGTH and self.bytes_out != self.expected:
             self.broken(EdgeError("body and length disagree"))
             return

@@ -16,6 +16,7 @@ from edge.dataplane.core.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_S
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Http1Downstream
 from edge.dataplane.core.error_response import error_response, status_line
 from edge.dataplane.core.layout import settle_layout
+from edge.dataplane.core.passing import Pace, ended, passed
 from edge.dataplane.core.route import Route
 from edge.dataplane.core.sources import Delivering, Fetching
 from edge.dataplane.core.traced import Traced
@@ -47,6 +48,7 @@ class Exchange:
     mode = NOT_STARTED
     bytes_out = 0  # body bytes, without framing
     at_once = AT_ONCE_BYTES  # of a stored body; more goes as the client takes it
+    pace: Pace | None = None  # what holds its body back
     from_store = False
     verdict = "bypass"
     reason = ""
@@ -94,8 +96,6 @@ class Exchange:
     def make_upload(self, length: int | None) -> Upload:
         """The reader of the request's body."""
         return Upload(self, length)
-
-    # -- the response, as a fetch or a fill gives it ---------------------------------------------------------------
 
     def interim(self, facts: ResponseFacts) -> None:
         """Pass a 1xx on, unless the client cannot understand it (RFC 9110 15.2)."""
@@ -189,11 +189,11 @@ class Exchange:
             transport.writelines((head, *chunks))
 
     def body(self, data: bytes | bytearray) -> None:
-        """More of the body; the caller heeds `downstream.paused`. What a coder keeps comes with a later piece."""
-        if self.coder is None:
+        """More of the body; the caller heeds `downstream.paused`."""
+        if self.coder is None and self.pace is None:
             self.send(data)
-        elif coded := self.coder.piece(data):
-            self.send(coded)
+        else:
+            passed(self, data)
 
     def send(self, data: bytes | bytearray) -> None:
         """A piece of the body as its client gets it."""
@@ -204,8 +204,8 @@ class Exchange:
 
     def end(self, trailers: list[Line] | None = None) -> None:
         """The response is whole."""
-        if self.coder is not None and (rest := self.coder.end()):
-            self.send(rest)
+        if (self.coder is not None or self.pace is not None) and not ended(self, trailers):
+            return
         if self.mode == CHUNKED:
             self.downstream.transport.write(last_chunk(trailers or []))
         elif self.mode == LENGTH and self.expected is not None and self.bytes_out != self.expected:
@@ -235,8 +235,6 @@ class Exchange:
         """The route, once it is known."""
         assert self.route is not None
         return self.route
-
-    # -- what goes upstream ----------------------------------------------------------------------------------------
 
     @property
     def wants_upgrade(self) -> bool:
@@ -365,11 +363,15 @@ class Exchange:
 
     def client_paused(self) -> None:
         """The client is slow."""
+        if self.pace is not None:
+            self.pace.paused()
         if self.fetch is not None:
             self.fetch.pause()
 
     def client_resumed(self) -> None:
         """The client takes more."""
+        if self.pace is not None and not self.pace.resumed():
+            return
         if self.follower is not None:
             self.follower.resumed()
         elif self.fetch is not None:
@@ -388,9 +390,8 @@ class Exchange:
         self.fetch = None
         if self.upload is not None:
             self.upload.close()
-        if self._at_end:
-            for what in self._at_end:
-                what()
+        for what in self._at_end:
+            what()
         if self.counted:
             self.worker.finished(self)
         self.downstream.exchange_ended(self.keep)

@@ -37,12 +37,12 @@ class Pacing(Running, Protocol):
     """An exchange, as far as it is paced."""
 
     at_once: int
+    pace: Any
 
     @property
     def downstream(self) -> Client: ...
-    def body(self, data: bytes) -> None: ...
+    def send(self, data: bytes | bytearray) -> None: ...
     def end(self, trailers: list[Line] | None = None) -> None: ...
-    def client_paused(self) -> None: ...
     def client_resumed(self) -> None: ...
 
 
@@ -73,52 +73,47 @@ class Bucket:
 
 
 class Paced:
-    """Stands before an exchange's `body` and `end`, and between it and its client's pauses."""
+    """What an exchange's body passes last (`core.passing`)."""
 
-    __slots__ = ("_at", "_body", "_bucket", "_end", "_ending", "_exchange", "_full", "_paused", "_resumed", "_waits")
+    __slots__ = ("_at", "_bucket", "_ending", "_exchange", "_full", "_waits")
 
     def __init__(self, exchange: Pacing, bucket: Bucket) -> None:
         self._exchange = exchange
         self._bucket = bucket
-        self._waits: deque[bytes] = deque()  # pieces that came and may not go yet
+        self._waits: deque[bytes | bytearray] = deque()  # pieces that came and may not go yet
         self._at = 0  # bytes of the first one that went
         self._full = exchange.downstream.paused  # the client takes no more for now
         self._ending: list[Line] | None = None  # trailers: the body is whole, but for what waits
-        self._body, self._end = exchange.body, exchange.end
-        self._paused, self._resumed = exchange.client_paused, exchange.client_resumed
-        exchange.body, exchange.end = self.body, self.end  # type: ignore[method-assign]
-        exchange.client_paused, exchange.client_resumed = self.paused, self.resumed  # type: ignore[method-assign]
-        exchange.at_once = 0
+        exchange.pace, exchange.at_once = self, 0
         exchange.at_end(self._over)
 
-    # -- in place of the exchange's own --------------------------------------------------------------------------------
+    # -- what the exchange asks ----------------------------------------------------------------------------------------
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes | bytearray) -> None:
         """A piece: what the bucket has no bytes for waits."""
-        if self._exchange.ended or not data:
+        if self._exchange.ended:
             return
         self._waits.append(data)
         if len(self._waits) == 1 and not self._full:
             self._send(self._bucket.share(monotonic(), self._bucket.waiting + 1))
 
-    def end(self, trailers: list[Line] | None = None) -> None:
-        """The body is whole, once what waits has gone."""
+    def may_end(self, trailers: list[Line] | None) -> bool:
+        """Whether the body may end; if not, it does once what waits has gone."""
         if self._waits:
             self._ending = trailers or []
-        else:
-            self._end(trailers)
+        return not self._waits
 
     def paused(self) -> None:
         """The client itself is slow."""
         self._full = True
-        self._paused()
 
-    def resumed(self) -> None:
-        """It takes more."""
+    def resumed(self) -> bool:
+        """It takes more: whether of more than waits here."""
         self._full = False
-        if self._waits:
-            self._send(self._bucket.share(monotonic(), self._bucket.waiting + (not self.held)))
-        self._go_on()
+        if not self._waits:
+            return True
+        self._send(self._bucket.share(monotonic(), self._bucket.waiting + (not self.held)))
+        return self._all_gone()
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -131,7 +126,8 @@ class Paced:
         """Its turn on the worker's tick."""
         if self.held and not self._full:
             self._send(self._bucket.turn(monotonic()))
-            self._go_on()
+            if self._all_gone():
+                self._exchange.client_resumed()
 
     def _send(self, most: int) -> None:
         """Send so many bytes of what waits, as far as the client takes them. It is not full before that."""
@@ -141,11 +137,11 @@ class Paced:
             part = self._next(min(most, PIECE_BYTES))
             most -= len(part)
             self._bucket.level -= len(part)
-            self._body(part)
+            self._exchange.send(part)
         self._full = downstream.paused
         self._hold(bool(waits) and not self._full)
 
-    def _next(self, most: int) -> bytes:
+    def _next(self, most: int) -> bytes | bytearray:
         first, at = self._waits[0], self._at
         if len(first) - at <= most:
             self._waits.popleft()
@@ -166,14 +162,14 @@ class Paced:
         if held:
             self._exchange.downstream.paused = True
 
-    def _go_on(self) -> None:
-        """Nothing waits any more: the end, or more of the body."""
+    def _all_gone(self) -> bool:
+        """Whether more of the body is wanted; where nothing waits and it was whole, it ends."""
         if self._waits or self._exchange.ended:
-            return
+            return False
         if self._ending is not None:
-            self._end(self._ending)
-        elif not self._full:
-            self._resumed()
+            self._exchange.end(self._ending)
+            return False
+        return not self._full
 
     def _over(self) -> None:
         """The exchange has ended."""

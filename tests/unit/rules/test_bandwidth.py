@@ -50,6 +50,7 @@ class Response:
     sent: list[tuple[float, bytes]] = field(default_factory=list)
     ended = False
     at_once = 1
+    pace: Any = None
     over: Callable[[], None] = lambda: None
     handed_over: int = 0  # while it was to wait
     at: int = 0
@@ -61,6 +62,9 @@ class Response:
         self.over = what
 
     def body(self, data: bytes) -> None:
+        self.pace.body(data)
+
+    def send(self, data: bytes) -> None:
         assert not self.ended, "a piece after the end"
         self.sent.append((self.clock.now, data))
         self.room -= len(data)
@@ -70,13 +74,18 @@ class Response:
 
     def end(self, trailers: Any = None) -> None:
         assert not self.ended, "a second end"
+        if not self.pace.may_end(trailers):
+            return
         self.ended = True
         self.over()
 
     def client_paused(self) -> None:
         """The backend would be held back."""
+        self.pace.paused()
 
     def client_resumed(self) -> None:
+        if not self.pace.resumed():
+            return
         while self.at < len(self.pieces) and not self.downstream.paused:
             self.at += 1
             self.body(self.pieces[self.at - 1])
@@ -123,9 +132,8 @@ def test_never_faster_and_exactly_whole(
         for number, sizes in enumerate(bodies):
             pieces = [bytes([65 + number]) * size for size in sizes]
             responses.append(response := Response(now, worker, pieces, room=2000))
-            original = response.client_resumed
             rule.apply(response)
-            original()
+            response.client_resumed()
 
         def pass_time(seconds: float) -> None:
             now.now += seconds
@@ -158,9 +166,8 @@ def test_never_faster_and_exactly_whole(
 def test_what_waits_is_one_piece_however_much_is_brought() -> None:
     with clock() as now:
         response = Response(now, SimpleNamespace(paced={}), [b"x" * 1000] * 50)
-        original = response.client_resumed
         Bandwidth(2000, 0, "response").apply(response)
-        original()
+        response.client_resumed()
         assert (response.at, len(response.whole)) == (2, 1000), "the second piece waits, the third was not asked for"
         assert response.downstream.paused
 
@@ -171,9 +178,8 @@ def test_those_who_share_get_alike() -> None:
         rule = Bandwidth(8000, 0, "client")
         responses = [Response(now, worker, [b"x" * 100_000]) for _ in range(4)]
         for response in responses:
-            original = response.client_resumed
             rule.apply(response)
-            original()
+            response.client_resumed()
         before = [len(each.whole) for each in responses]
         for _ in range(20):
             now.now += 0.25
@@ -189,17 +195,15 @@ def test_another_client_has_its_own_and_memory_is_bounded() -> None:
         rule = Bandwidth(1000, 0, "client")
         for number in range(MOST + 10):
             response = Response(now, worker, [b"x" * 500], client=f"2001:db8:0:{number:x}::1")
-            original = response.client_resumed
             rule.apply(response)
-            original()
+            response.client_resumed()
             assert response.ended, "it has its burst"
         assert len(rule._buckets) == MOST
         again = Bandwidth(1000, 0, "client")
         again.take_over(rule)
         late = Response(now, worker, [b"x"], client=f"2001:db8:0:{MOST:x}::2")
-        original = late.client_resumed
         again.apply(late)
-        original()
+        late.client_resumed()
         assert not late.ended, "the same /64 has had it, also before the reload"
 
 
