@@ -211,7 +211,8 @@ def bound(address: Address | UnixAddress, mode: int) -> socket.socket:
 
 def listeners_tls(config: Config, tickets: TicketSecret) -> dict[str, ListenerTls]:
     """TLS of the listeners that have it, from its files as they are now. Raises ConfigError."""
-    return {name: listener_tls(https, tickets, name) for name, _, https in places(config.listen) if https is not None}
+    named = [(name, https) for name, _, https in places(config.listen) if https is not None]
+    return {name: listener_tls(https, config.state.path, tickets, name) for name, https in named}
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:

@@ -40,6 +40,8 @@ class Kind(Enum):
     PREPARE = "prepare"  # number, config, listeners: build the next graph aside
     COMMIT = "commit"  # number, members, view: serve by it; answered when the listeners are as it says
     ABANDON = "abandon"  # what was prepared
+    CHALLENGES = "challenges"  # tokens: what is answered to a server of certificates that asks (ACME)
+    RENEWED = "renewed"  # certificates: read the listeners' files again
     # up
     READY = "ready"  # pid, addresses: every listener accepts
     COUNTS = "counts"  # what was counted since the last one
@@ -47,6 +49,7 @@ class Kind(Enum):
     LIMITS = "limits"  # what rate limits counted, where they are the whole fleet's
     EVENT = "event"
     RECOVERY = "recovery"  # the sidecar's report
+    CERTIFICATES = "certificates"  # rows: how the names stand that the issuer sees to
     INVALIDATED = "invalidated"  # by an unsafe request (RFC 9111 4.4): for the other workers
     PROGRESS = "progress"
     ACK = "ack"  # ok, and the answer or an error

@@ -79,6 +79,15 @@ class WorkerReload:
             listeners_tls(config, self._worker.lasting.tickets),
         )
 
+    async def renew_certificates(self) -> None:
+        """New connections are shown what the files hold now. Raises ConfigError: those before go on being shown."""
+        config = self._config
+        for name, _, https in places(config.listen):
+            listener = self._worker.listeners.get(name)
+            if https is not None and listener is not None and listener.tls is not None:
+                with polite():
+                    await asyncio.to_thread(listener.tls.show, https.pems(config.state.path))
+
     def abandon(self) -> None:
         """Forget what was prepared."""
         found, self._next = self._next, None

@@ -22,7 +22,7 @@ FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
     ("cache", "balance", "recovery"),
     ("ports",),
     ("dataplane", "adapters"),
-    ("control", "sidecar"),
+    ("control", "sidecar", "issuer"),
     ("cli app app_probe applications cache_rules observing upstreams worker_reload testing __main__",),
 )
 ROOMS = ("rules", "core", "upstream", "caching", "serve", "client", "worker")  # of the data path, the lowest first

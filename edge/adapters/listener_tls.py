@@ -124,14 +124,14 @@ class ListenerTls:
         return None
 
 
-def listener_tls(values: HttpsListener, tickets: TicketSecret, name: str) -> ListenerTls:
-    """A listener's TLS, from its files as they are now. Raises ConfigError."""
+def listener_tls(values: HttpsListener, state: str, tickets: TicketSecret, name: str) -> ListenerTls:
+    """A listener's TLS, from its files as they are now, those of ACME in the state directory. Raises ConfigError."""
     settings = TlsSettings(
         protocols=values.protocols,
         client_ca="" if values.client_ca is None else authorities(values.client_ca),
         client_required=values.client_auth == "require",
         refuse_unknown=values.unknown_names == "refuse",
     )
-    found = ListenerTls(settings, [(pair.cert, pair.key) for pair in values.certificates])
+    found = ListenerTls(settings, values.pems(state))
     found.share_sessions(tickets, name, time())
     return found

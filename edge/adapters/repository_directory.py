@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
 
+from edge.adapters.durable_file import sync_folder, written
 from edge.errors import RepositoryFull, RepositoryRefused, RepositoryUnreachable
 from edge.ports import RepositoryFile
 
@@ -114,19 +114,7 @@ class DirectoryRepository:
     def _written(self, data: bytes) -> Path:
         """A durable file without a name that counts."""
         self._make(self._root / TEMPORARY)
-        fresh = self._root / TEMPORARY / token_hex(12)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
-            os.fsync(descriptor)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
-        return fresh
+        return written(self._root / TEMPORARY, data)
 
     def _folder_of(self, name: str) -> Path:
         folder = (self._root / name).parent
@@ -155,12 +143,3 @@ class DirectoryRepository:
             if error.errno in _REFUSED:
                 raise RepositoryRefused(f"{why}: the directory must belong to the user that runs the gateway") from None
             raise RepositoryUnreachable(f"{why}: is the disk there and mounted?") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Names in it are durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

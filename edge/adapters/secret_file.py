@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from time import sleep
 
+from edge.adapters.durable_file import create
+
 SIZE = 32
 TRIES = 50
 
@@ -36,17 +38,5 @@ def _read(path: Path) -> bytes:
 
 def _made(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
-    secret, mine = os.urandom(SIZE), path.with_suffix(f".{os.urandom(8).hex()}")
-    file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, secret)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    try:
-        os.link(mine, path)  # fails where another was first
-    except FileExistsError:
-        return b""
-    finally:
-        os.unlink(mine)
-    return secret
+    secret = os.urandom(SIZE)
+    return secret if create(path, secret) else b""  # another was first

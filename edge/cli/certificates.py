@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from edge.cli.client import admin_options, connect, console, json_option, safe, say, table
+from edge.cli.client import admin_options, connect, console, date, json_option, safe, say, table
+from edge.cli.regions import actor
 
 
 @click.group()
@@ -31,12 +32,36 @@ def list_(config: Path | None, admin: str | None, token_file: Path | None, as_js
             each["issuer"] or None,
             each["days_left"],
             "yes" if each["key_fits"] else each["problem"],
+            None if each["acme"] is None else date(each["acme"]["next_at"]) or "now",
         ]
         for each in found["certificates"]
     ]
-    console().print(table("", ["listener", "certificate", "names", "issuer", "days left", "usable"], rows))
+    columns = ["listener", "certificate", "names", "issuer", "days left", "usable", "asked for next"]
+    console().print(table("", columns, rows))
+    for each in found["certificates"]:
+        acme = each["acme"]
+        if acme is not None and acme["failures"]:
+            failed = f"{', '.join(each['names'])}: failed {acme['failures']} times, {date(acme['failed_at'])}"
+            click.echo(safe(f"{failed}: {acme['error']}"))
     for each in found["uncovered"]:
         click.echo(safe(f"no certificate covers {each['host']} (route {each['route']})"))
+
+
+@certificate.command()
+@admin_options
+@json_option
+@click.argument("names", nargs=-1)
+def renew(
+    config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, names: tuple[str, ...]
+) -> None:
+    """Ask for new certificates now: of these names, or of all that are got by ACME."""
+    way = connect(config, admin, token_file)
+    found = way.call("POST", "/v1/certificates/renew", {"names": list(names), "actor": actor()}, timeout_s=None)
+    if as_json:
+        say(found)
+        return
+    for each in found["renewed"]:
+        click.echo(safe(f"{each['name']}: renewed ({each['directory']})"))
 
 
 COMMANDS: tuple[click.Command, ...] = (certificate,)

@@ -189,12 +189,28 @@ def _presence(raw: Table) -> Iterator[Problem]:
     listen = raw.get("listen")
     if isinstance(listen, dict) and not listen.get("http") and not listen.get("https"):
         yield Problem(("listen",), 'has no address: give http = ["0.0.0.0:8080"] or https')
+    for at, listener in _tables(table(raw, "listen").get("https")):
+        if not listener.get("certificates") and not listener.get("acme"):
+            yield Problem(("listen", "https", at), "has no certificate: give certificates or acme")
     for path, pool in ((("pools", name, "tls"), table(raw, "pools", name, "tls")) for name in table(raw, "pools")):
         if ("cert" in pool) != ("key" in pool):
             yield Problem(path, "needs cert and key together, or neither")
     for place, name, backend in _backends(raw):
         if "app" in backend and "proxy_protocol" in table(raw, "pools", name):
             yield Problem((*place, "app"), "is told the client's address anyway: proxy_protocol is for backends by url")
+
+
+def _accounts(raw: Table) -> Iterator[Problem]:
+    """One account at each directory of certificates."""
+    first: dict[str, tuple[int, Table]] = {}
+    for at, listener in _tables(table(raw, "listen").get("https")):
+        acme = table(listener, "acme")
+        if not isinstance(directory := acme.get("directory"), str):
+            continue
+        other, there = first.setdefault(directory, (at, acme))
+        for key in ("email", "ca"):
+            if acme.get(key) != there.get(key):
+                yield Problem(("listen", "https", at, "acme"), f"{key} is another one than that of https[{other}]")
 
 
 def _idle_rules(raw: Table) -> Iterator[Problem]:
@@ -223,5 +239,6 @@ _CHECKS: tuple[Callable[[Table], Iterator[Problem]], ...] = (
     _fences,
     _duplicates,
     _presence,
+    _accounts,
     _idle_rules,
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator, model_validator
 
+from edge.config.acme import Acme
 from edge.config.cache import Cache
 from edge.config.checks import cross_problems, items, table
 from edge.config.fleet import Fleet
@@ -74,9 +75,8 @@ class HttpsListener(Section):
     protocols: Annotated[Many[Literal["h2", "http/1.1"]], Field(min_length=1)] = entry(
         ["h2", "http/1.1"], "What clients may agree on (ALPN), the most wanted first"
     )
-    certificates: Annotated[Many[Certificate], Field(min_length=1)] = entry(
-        ..., "Chosen by the name that a client asks for"
-    )
+    certificates: Many[Certificate] = entry([], "Chosen by the name that a client asks for; those of acme come after")
+    acme: Acme | None = entry(None, "Certificates that are got and renewed by themselves (extra acme)")
     unknown_names: Literal["default", "refuse"] = entry(
         "default",
         "Clients that ask for a name which no certificate covers, or for none: the first one, or no handshake",
@@ -106,6 +106,12 @@ class HttpsListener(Section):
         if self.redirects_to == 0:
             raise ValueError("redirect_http needs a port to send to: address has none that is known")
         return self
+
+    def pems(self, state: str) -> list[tuple[str, str]]:
+        """The files of every certificate and its key, those of ACME in the state directory."""
+        given = [(pair.cert, pair.key) for pair in self.certificates]
+        named = [] if self.acme is None else [self.acme.pem(state, name) for name in self.acme.names]
+        return given + [(pem, pem) for pem in named]
 
 
 class Listen(Section):

@@ -49,9 +49,9 @@ def looked_at(listener: str, cert: str, key: str) -> CertificateFacts:
 def certificates(config: Config) -> list[CertificateFacts]:
     """All of them, the admin listener's last."""
     found = [
-        looked_at(str(listener.address), pair.cert, pair.key)
+        looked_at(str(listener.address), cert, key)
         for listener in config.listen.https
-        for pair in listener.certificates
+        for cert, key in listener.pems(config.state.path)
     ]
     if config.admin.tls is not None:
         found.append(looked_at("admin", config.admin.tls.cert, config.admin.tls.key))

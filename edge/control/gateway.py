@@ -31,6 +31,7 @@ from edge.control.instance import (
     lock_state,
     orphaned,
 )
+from edge.control.issuing import Issuing
 from edge.control.listeners import Listeners
 from edge.control.opening import Parts, Renewal, Settings, access_of, given_sockets, known, open_listeners, open_tier
 from edge.control.probing import Probing
@@ -62,6 +63,7 @@ LOUD = (
     "certificate.",
     "fleet.",
     "shared.",
+    "certificate.",
 )
 
 
@@ -85,15 +87,18 @@ async def run_gateway(settings: Settings) -> int:
     supervisor.reloading = reloading = Reloading(supervisor, listeners)
     supervisor.fleet = fleet = fleet_of_config(config, supervisor, keeper)
     reloading.started, reloading.ended = manager.reloading, manager.ready
+    supervisor.issuing = issuing = Issuing(supervisor, reloading.lock)
+    reloading.have_files = issuing.have_files
     tier_lock = None if tier is None else tier.lock
     belongings = Belongings(listeners.all, listeners.files, lock.fileno(), tier_lock, manager.handed_over)
     supervisor.upgrading = Upgrading(supervisor, keeper, belongings, reloading.lock)
     gateway = Gateway(supervisor, orphans if successor is None else [], manager)
     supervisor.upgrading.handed_over = gateway.hand_over
     probing = Probing(config, supervisor)
-    reloading.followers += [probing.reload, Renewal(access, supervisor).reload]
-    parts = Parts(settings, supervisor, access, admin_socket, Recovery(supervisor), manager, orphans, fleet)
+    reloading.followers += [probing.reload, Renewal(access, supervisor).reload, issuing.reload]
+    parts = Parts(settings, supervisor, access, admin_socket, Recovery(supervisor), issuing, manager, orphans, fleet)
     try:
+        issuing.have_files(config)
         if successor is None:
             await parts.open_admin()
         if fleet is not None:
@@ -109,6 +114,7 @@ async def run_gateway(settings: Settings) -> int:
         return await gateway.serve(parts)
     finally:
         await parts.recovery.stop()
+        await issuing.stop()
         await probing.stop()
         await supervisor.close()
         if fleet is not None:

@@ -30,6 +30,7 @@ from edge.control.instance import (
     CannotStart,
     end_orphans,
 )
+from edge.control.issuing import Issuing
 from edge.control.listeners import Bound, CannotListen, HeldListener, Listeners
 from edge.control.recovery import Recovery
 from edge.control.state_store import JournalStateStore
@@ -66,6 +67,7 @@ class Parts:
         access: Access,
         sock: socket.socket,
         recovery: Recovery,
+        issuing: Issuing,
         manager: Manager,
         orphans: list[int],
         fleet: Fleet | None,
@@ -76,6 +78,7 @@ class Parts:
         self._access = access
         self._socket = sock
         self.recovery = recovery
+        self._issuing = issuing
         self._manager = manager
         self._orphans = orphans
         self._runner: web.AppRunner | None = None
@@ -121,6 +124,7 @@ class Parts:
             self._waiting = asyncio.create_task(self._outlive(successor), name="predecessor")
         if settings.config.snapshots is not None:
             self.recovery.start()
+        self._issuing.start()
         self._manager.ready()
         settings.on_ready()
 
@@ -137,6 +141,7 @@ class Parts:
         """A successor serves."""
         self.leave_admin()
         await self.recovery.stop()
+        await self._issuing.stop()
         if self._fleet is not None:
             await self._fleet.stop(leave=False)  # the successor is the same machine
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import time
 
-from edge.adapters.tls import authorities
+from edge.adapters.tls import authorities, client_context
+from edge.config.acme import Acme
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
 from edge.control.certificates import WARN_DAYS, CertificateFacts, looked_at, shown_names, uncovered
@@ -32,10 +33,23 @@ def tls_findings(config: Config) -> Iterator[Found]:
         for index, pair in enumerate(listener.certificates):
             found.append(looked_at(str(listener.address), pair.cert, pair.key))
             yield from _judged((*here, "certificates", index), found[-1])
+        if listener.acme is not None:
+            found.append(CertificateFacts(str(listener.address), "", "", names=listener.acme.names))
+            yield from _acme(config, listener.acme, (*here, "acme"))
     if config.listen.https and not any(each.problem for each in found):
         for number, host in uncovered(config, shown_names(found)):
             why = f"no certificate of listen.https covers {host}: clients refuse what they are shown"
             yield ("routes", number, "host"), why, False
+
+
+def _acme(config: Config, values: Acme, path: KeyPath) -> Iterator[Found]:
+    if values.ca is not None:
+        try:
+            client_context(values.ca, None, None, True)
+        except ConfigError as error:
+            yield (*path, "ca"), error.problems[0].removeprefix("tls."), True
+    if not config.listen.http:
+        yield path, "the server asks on port 80 for a proof: give listen.http, and have port 80 lead there", False
 
 
 def _judged(path: KeyPath, facts: CertificateFacts) -> Iterator[Found]:

@@ -7,24 +7,18 @@ told last. A sidecar that cannot work is an event, a metric and a line in the st
 from __future__ import annotations
 
 import asyncio
-import signal
-import socket
-import sys
-from contextlib import suppress
 from dataclasses import asdict, replace
-from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from edge.config.loader import Config
 from edge.control.admin.errors import Refusal, Unavailable
-from edge.control.link import Link, LinkLost, Progress, Refused, connect
+from edge.control.companion import Companion
+from edge.control.link import Link, LinkLost, Progress, Refused
 from edge.control.supervisor import Supervisor
 from edge.frames import Frame, Kind, ack
 
 SIDECAR_MODULE = "edge.cli.sidecar"
-BACKOFF_MIN_S, BACKOFF_MAX_S, STEADY_S = 1.0, 60.0, 30.0
-END_S = 2.0
 GOLDEN_MAX = 200  # golden requests in a point
 
 
@@ -39,52 +33,43 @@ class Recovery:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._link: Link | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._process = Companion(SIDECAR_MODULE, self._config_frame, self._frame, self._died)
         self._work: set[asyncio.Task[None]] = set()
-        self._wanted = True  # there is a [snapshots]
-        self._replaced = False  # ended by a reload
-        self.restarts = 0
         self.status: dict[str, Any] = {}
+
+    @property
+    def restarts(self) -> int:
+        """How many sidecars were replaced."""
+        return self._process.restarts
 
     def start(self) -> None:
         """Keep one running; harmless when one does."""
-        self._keeper = self._keeper or asyncio.create_task(self._keep(), name="sidecar")
+        self._process.start()
 
     async def stop(self) -> None:
         """End it. A job that runs is cut off, which harms no point."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._link is not None:
-            self._link.end("the gateway stops")
-        process = self._process
-        if process is not None and process.returncode is None:
-            try:
-                await asyncio.wait_for(process.wait(), END_S)
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL)
-                await process.wait()
+        await self._process.stop()
 
     def reload(self, config: Config, before: Config) -> None:
         """Another sidecar takes the place of one whose schedule or repository is another; a job then is cut off."""
-        self._wanted = config.snapshots is not None
-        if self._keeper is None and self._wanted:
+        process = self._process
+        process.wanted = config.snapshots is not None
+        if not process.kept and process.wanted:
             self.start()
-        elif self._link is not None and config.snapshots != before.snapshots:
-            self._replaced = True
-            self._link.end("the configuration was loaded again")  # it ends with its link
-        elif self._link is not None:
-            self._link.send(self._config_frame())
+        elif config.snapshots != before.snapshots:
+            process.replace("the configuration was loaded again")
+        elif process.link is not None:
+            process.link.send(self._config_frame())
+        if not process.wanted:
+            self.status = {}
 
     async def ask(self, body: dict[str, Any], on_progress: Progress | None = None) -> dict[str, Any]:
         """The sidecar's answer. Raises RecoveryRefused, Unavailable."""
-        if self._link is None or self._link.closed is not None:
+        link = self._process.link
+        if link is None or link.closed is not None:
             raise Unavailable("the sidecar that takes recovery points is not running just now; its events say why")
         try:
-            found = await self._link.ask(Kind.ASK, body, on_progress)
+            found = await link.ask(Kind.ASK, body, on_progress)
         except (LinkLost, Refused) as error:
             raise Unavailable(f"the sidecar ended meanwhile: {error.detail}") from None
         if "error" in found:
@@ -93,37 +78,8 @@ class Recovery:
 
     # -- the process -----------------------------------------------------------------------------------------------
 
-    async def _keep(self) -> None:
-        backoff_s = BACKOFF_MIN_S
-        while self._wanted:
-            begun = monotonic()
-            self._replaced = False
-            code = await self._live_once()
-            if self._replaced:
-                continue
-            if monotonic() - begun > STEADY_S:
-                backoff_s = BACKOFF_MIN_S
-            self.restarts += 1
-            self._supervisor.events.add("recovery.sidecar_died", {"code": code, "again_in_s": backoff_s})
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
-        self._keeper, self.status = None, {}
-
-    async def _live_once(self) -> int:
-        """One process from start to end; its exit code."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", SIDECAR_MODULE, str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-        link = self._link = await connect(ours, self._frame)
-        link.send(self._config_frame())
-        try:
-            return await process.wait()
-        finally:
-            link.end("the sidecar ended")
+    def _died(self, code: int, again_in_s: float) -> None:
+        self._supervisor.events.add("recovery.sidecar_died", {"code": code, "again_in_s": again_in_s})
 
     def _config_frame(self) -> Frame:
         running = self._supervisor.running
@@ -135,8 +91,8 @@ class Recovery:
             self._supervisor.events.add(str(frame.body["kind"]), facts)
         elif frame.kind is Kind.RECOVERY:
             self.status = frame.body
-        elif frame.kind is Kind.ASK and self._link is not None:
-            task = asyncio.create_task(self._tell_facts(self._link, frame), name="recovery-facts")
+        elif frame.kind is Kind.ASK and self._process.link is not None:
+            task = asyncio.create_task(self._tell_facts(self._process.link, frame), name="recovery-facts")
             self._work.add(task)
             task.add_done_callback(self._work.discard)
 

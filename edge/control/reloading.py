@@ -84,6 +84,7 @@ class Reloading:
         self.followers: list[Callable[[Config, Config], None]] = []
         self.started: Callable[[], None] = lambda: None
         self.ended: Callable[[], None] = lambda: None
+        self.have_files: Callable[[Config], None] = lambda config: None  # what it names and we make; may refuse
         self.outcome = Outcome()
         self.counts = {True: 0, False: 0}
 
@@ -144,6 +145,7 @@ class Reloading:
         if self._all.accepted is None:
             self._all.accept()  # what the gateway has just started with can be gone back to
         wanted = await self._read(given)
+        await asyncio.to_thread(self.have_files, wanted.config)
         config, before = wanted.config, self._all.running.config
         running = Running(config, wanted.sources, time.time())
         other_code = any(slot.code != wanted.code for slot in self._all.workers.holding)

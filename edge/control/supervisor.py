@@ -77,6 +77,18 @@ class Reloads(Protocol):
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
 
 
+class Issues(Protocol):
+    """Who has certificates got and renewed: see `issuing`."""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]: ...
+
+    def check(self, names: Sequence[str]) -> None: ...
+    async def renew(self, names: Sequence[str]) -> dict[str, Any]: ...
+
+    def gauges(self) -> list[tuple[str, str, dict[str, str], float]]: ...
+
+
 class Upgrades(Protocol):
     """Who hands over to a new program: see `succession`."""
 
@@ -139,6 +151,8 @@ class Supervisor:
         self.recovery: Protection | None = None
         self.reloading: Reloads | None = None
         self.upgrading: Upgrades | None = None
+        self.issuing: Issues | None = None
+        self.challenges: dict[str, str] = {}  # what workers answer to a server of certificates, by token
         self.on_failing: Callable[[Key], None] = lambda key: None
         self.on_decided: Callable[[], None] = lambda: None
         self._tickets = TicketSecret.new(self.started_at)
@@ -282,6 +296,7 @@ class Supervisor:
             "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,
             "tickets": self._tickets.tell(time.time()),
+            "challenges": self.challenges,
             **self.state_body(),
             "fleet": None if self.fleet is None else {"load": self.fleet.load_body(), **self.fleet.standing()},
         }

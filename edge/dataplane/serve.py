@@ -25,6 +25,7 @@ from edge.dataplane.core.downstream import Asking
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.core.route import Route
 from edge.dataplane.rules.answers import sent_to_https
+from edge.dataplane.rules.challenge import answer_challenge
 from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
@@ -76,6 +77,8 @@ def serve_fully(
         if worker.tracing is not None:
             worker.tracing.begin(exchange)
         admit(exchange)
+        if worker.tokens and answer_challenge(exchange):
+            return
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
         if route.match is not None:
             exchange.route = route = worker.router.choose(exchange)

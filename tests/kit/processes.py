@@ -148,15 +148,23 @@ class GatewayProcess(Process):
         self.http_port, self.admin_port = free_ports(2)
         self.config = directory / "gateway.toml"
         self.config.write_text(self.fill(toml, directory))
-        command = [sys.executable, "-m", "edge.cli.begin", "run", "-c", str(self.config), *arguments]
-        super().__init__(command, directory, "gateway")
+        self._command = [sys.executable, "-m", "edge.cli.begin", "run", "-c", str(self.config), *arguments]
+        super().__init__(self._command, directory, "gateway")
 
     @classmethod
     def start(cls, toml: str, directory: Path) -> GatewayProcess:
         """Start and wait for `/readyz`."""
         gateway = cls(toml, directory)
-        gateway.wait_ready(lambda: gateway.admin_status("/readyz") == 200)
+        gateway.wait_ready(gateway.is_ready)
         return gateway
+
+    def again(self) -> None:
+        """Start once more after its end, at the same ports and with the same state; ready when it returns."""
+        self.launch(self._command)
+        self.wait_ready(self.is_ready)
+
+    def is_ready(self) -> bool:
+        return self.admin_status("/readyz") == 200
 
     def fill(self, toml: str, directory: Path) -> str:
         """The text with its placeholders replaced."""

@@ -19,7 +19,7 @@ from edge.control.registry import Change
 from edge.control.supervisor import Supervisor
 
 BODY_S: web.AppKey[float] = web.AppKey("body_s", float)  # within which a request's body must be there
-MOMENTS = frozenset(("at", "expires_at", "loaded_at", "since", "started_at", "time"))
+MOMENTS = frozenset(("at", "expires_at", "failed_at", "loaded_at", "next_at", "since", "started_at", "time"))
 DIGITS = 19  # what a number in a query may have: more means nothing here
 TOKEN: web.RequestKey[Token] = web.RequestKey("token", Token)
 SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)

@@ -200,6 +200,13 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: ref("Simulated")},
         body="SimulateBody",
     ),
+    Operation(
+        "POST",
+        "/v1/certificates/renew",
+        "Ask for the certificates of these names now, or of all that are got by ACME; answered when workers show them.",
+        {200: obj({"renewed": arr(obj({"name": STR, "directory": STR}))})},
+        body="RenewBody",
+    ),
     _get("/v1/recovery", "How well the state is kept: targets, what is achieved, alerts.", table(ANY)),
     _get("/v1/snapshots", "Recovery points, the newest first.", listed("points", ref("Point")), query=_PAGED),
     Operation("POST", "/v1/snapshots", "Take a point.", {200: _DONE}, body="SnapshotBody", text=(LINES,)),

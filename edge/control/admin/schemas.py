@@ -380,5 +380,6 @@ SCHEMAS: dict[str, Schema] = {
         {"lose": arr(STR), "down": arr(STR), "slow": table(NUM), "capacity": table(NUM)},
     ),
     "SnapshotBody": obj({}, {"kind": one_of("full", "differential", "incremental"), **_ALSO}),
+    "RenewBody": obj({}, {"names": arr(STR), **_ALSO}),
     "VerifyBody": obj({}, {"read_data": BOOL, **_ALSO}),
 }

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from edge.control.admin.schemas import BOOL, NUM, STR, TIME, arr, maybe, obj
+from edge.control.admin.schemas import BOOL, COUNT, NUM, STR, TIME, arr, maybe, obj
 
+_ACME = obj(
+    {
+        "directory": STR,
+        "self_signed": BOOL,
+        "next_at": maybe(TIME),
+        "failures": COUNT,
+        "failed_at": maybe(TIME),
+        "error": maybe(STR),
+    }
+)
 CERTIFICATES = obj(
     {
         "certificates": arr(
@@ -14,6 +24,7 @@ CERTIFICATES = obj(
                     "expires_at": maybe(TIME),
                     "days_left": maybe(NUM),
                     "key_fits": BOOL,
+                    "acme": maybe(_ACME),
                 }
             )
         ),

@@ -226,6 +226,8 @@ class Shown:
             yield from whole.recovery.gauges()
         if whole.reloading is not None:
             yield from whole.reloading.gauges()
+        if whole.issuing is not None:
+            yield from whole.issuing.gauges()
         if whole.tier is not None:
             for name, value in whole.tier.stats().items():
                 yield f"edge_disk_{name}", f"The disk tier's {name}", {}, float(value)

@@ -137,7 +137,8 @@ class Vitals:
         """Certificates' ends; the files are read again now and then, as they are renewed."""
         if time.monotonic() - self._read_at > CERTIFICATES_S:
             self._read_at = time.monotonic()
-            paths = {pair.cert for each in self._all.running.config.listen.https for pair in each.certificates}
+            config = self._all.running.config
+            paths = {cert for each in config.listen.https for cert, _ in each.pems(config.state.path)}
             found = {str(path): expiry(str(path)) for path in sorted(map(str, paths))}
             self._certificates = {path: at for path, at in found.items() if at is not None}
         return self._certificates

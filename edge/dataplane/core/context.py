@@ -7,6 +7,7 @@ One rule: it is all that they may ask. The worker stands above everything that i
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from edge.dataplane.core.geography import Geography
@@ -48,6 +49,9 @@ class WorkerContext(Protocol):
     def cold(self) -> bool: ...  # and what is not stored the short way
     @property
     def combined(self) -> bool: ...  # the log's format
+
+    @property
+    def tokens(self) -> Mapping[bytes, bytes]: ...  # what a server of certificates is answered
 
     # -- what requests share -------------------------------------------------------------------------------------------
 

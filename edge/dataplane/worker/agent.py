@@ -24,6 +24,7 @@ from edge.dataplane.caching.others import follow, purged
 from edge.dataplane.caching.purging import Purging
 from edge.dataplane.rules.fleet_limits import counted, follow_limits
 from edge.dataplane.worker.explain import explain
+from edge.dataplane.worker.graph import show_tokens
 from edge.dataplane.worker.listener import place_text
 from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
 from edge.errors import BadRequest, ConfigError, EdgeError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 TICKS_PER_COUNT = 4
+LONG = (Kind.PREPARE, Kind.COMMIT, Kind.RENEWED)  # what is not done in one turn of the loop
 
 Send = Callable[[Frame], None]
 
@@ -46,6 +48,7 @@ class Reload(Protocol):
     def abandon(self) -> None: ...
     def swap(self, number: int, kept: Mapping[str, Collection[str]]) -> None: ...
     async def settle(self) -> list[tuple[str, int]]: ...
+    async def renew_certificates(self) -> None: ...
 
 
 class Agent:
@@ -73,6 +76,7 @@ class Agent:
             Kind.DRAIN: self._drain,
             Kind.REOPEN: self._reopen,
             Kind.ABANDON: self._abandon,
+            Kind.CHALLENGES: self._challenges,
         }
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -86,6 +90,7 @@ class Agent:
         self.worker.tell = self._event
         if first.get("fleet") is not None:
             follow(self.worker, first["fleet"])
+        self._challenges({"tokens": first.get("challenges", {})})
         self._members(first["members"])
         self._view(first["view"])
 
@@ -151,9 +156,8 @@ class Agent:
         if frame.kind is Kind.ASK and frame.body.get("what") == "probe":
             self._run(self._probe(frame), "probe")
             return
-        if frame.kind is Kind.PREPARE or frame.kind is Kind.COMMIT:
-            swapped = frame.kind is Kind.PREPARE or self._swap(frame)
-            if swapped:
+        if frame.kind in LONG:
+            if frame.kind is not Kind.COMMIT or self._swap(frame):
                 self._run(self._settle(frame), frame.kind.value)
             return
         do = self._does.get(frame.kind)
@@ -319,10 +323,12 @@ class Agent:
     async def _settle(self, frame: Frame) -> None:
         """The part of a reload that takes a while."""
         assert self._reload is not None
+        found: dict[str, Any] = {}
         try:
             if frame.kind is Kind.PREPARE:
                 await self._reload.prepare(frame.body)
-                found: dict[str, Any] = {}
+            elif frame.kind is Kind.RENEWED:
+                await self._reload.renew_certificates()
             else:
                 found = {"addresses": [place_text(each) for each in await self._reload.settle()]}
             self._answer(ack(frame, found))
@@ -341,6 +347,10 @@ class Agent:
     def _reopen(self, body: dict[str, Any]) -> None:
         """Log rotation."""
         self.worker.log.reopen()
+
+    def _challenges(self, body: dict[str, Any]) -> None:
+        """What a server of certificates is answered."""
+        show_tokens(self.worker, {token.encode(): text.encode() for token, text in body["tokens"].items()})
 
     async def _probe(self, frame: Frame) -> None:
         """How an application is that runs here."""

@@ -96,6 +96,7 @@ class Serving(Drainable, Protocol):
     log: LogSink
     combined: bool
     quick: bool
+    tokens: Mapping[bytes, bytes]
     tracing: Tracing | None
     lasting: Any
 
@@ -126,6 +127,12 @@ def use(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> N
         leave_routes(worker, before.keys(), monotonic())
     _use_rest(worker, graph)
     worker.router, worker.lasting = graph.router, graph.lasting
+
+
+def show_tokens(worker: Serving, tokens: Mapping[bytes, bytes]) -> None:
+    """Answer a server of certificates with these, before any route."""
+    worker.tokens = tokens
+    worker.quick = not tokens and not worker.limits.return_id
 
 
 def _use_pools(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:
@@ -162,7 +169,7 @@ def _use_rest(worker: Serving, graph: Graph) -> None:
         for downstream in worker.downstreams:
             downstream.key_host = None  # whether a fast hit may answer is looked at when this is set
     worker.limits, worker.combined = graph.limits, graph.combined
-    worker.quick = not graph.limits.return_id
+    show_tokens(worker, worker.tokens)
     if graph.trusted != worker.trusted:
         worker.trusted = graph.trusted
         for downstream in worker.downstreams:

@@ -92,6 +92,7 @@ class Worker:
         self.combined = False  # the log's format
         self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
         self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `quick`
+        self.tokens: Mapping[bytes, bytes] = {}  # what a server of certificates is answered (`rules.challenge`)
         self.cold = True  # off to compare: see `cold`
         self.now = time.time()
         self.date_line = b""

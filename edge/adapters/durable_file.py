@@ -1,0 +1,60 @@
+"""Files that are whole or not there, whatever is killed when.
+
+    write beside it ─► fsync ─► rename, or link ─► fsync of the folder
+
+One rule: a name is there only when all of its bytes are durable, and is there for good when the call returns. What a
+kill leaves is a file whose name begins with `.new-`, which nobody reads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from secrets import token_hex
+
+FRESH = ".new-"
+
+
+def written(folder: Path, data: bytes) -> Path:
+    """A durable file, mode 0600, under a name that does not count yet."""
+    fresh = folder / f"{FRESH}{token_hex(12)}"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return fresh
+
+
+def put(path: Path, data: bytes) -> None:
+    """Take the place of what is there. Raises OSError."""
+    os.replace(written(path.parent, data), path)
+    sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Only where nothing is there; False when something is. Raises OSError."""
+    fresh = written(path.parent, data)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(fresh)
+    sync_folder(path.parent)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Names in it are durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
