@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import orjson
 
 from edge.adapters.config_files import sources_of
+from edge.config.acme import FOLDER
 from edge.config.loader import Config, load
 from edge.config.paths import written
 from edge.config.types import Kind, Section
@@ -54,7 +55,7 @@ class LocalState:
         left_out: list[str] = []
         if self._config is not None:
             self._check_text(found)
-            left_out = list(self._add_files(found))
+            left_out = [*self._add_files(found), *self._add_certificates(found)]
         found.add(CONFIG_NAME, orjson.dumps({"name": Path(self._filename).name}))
         for name, value in extra.items():
             found.add(name, value)
@@ -96,6 +97,15 @@ class LocalState:
                 continue
             found.add(f"{FILES}{written(path)}", data)
 
+    def _add_certificates(self, found: Snapshot) -> Iterator[str]:
+        """Those that ACME gave, with their account: a restored machine need not ask for all of them anew."""
+        kept = certificates_in(self._folder)
+        if kept and not self._encrypted:
+            yield f"{FOLDER}: the certificates by ACME are secrets, and the repository is not encrypted"
+            return
+        for name, data in kept.items():
+            found.add(name, data)
+
     def rebuild(
         self, point: Point, table: Table, body: Callable[[Entry], bytes], folder: Path, survivor: Path | None
     ) -> Rebuilt:
@@ -111,6 +121,9 @@ class LocalState:
         for entry_name, entry in table.items():
             if entry_name.startswith(FILES):
                 write_below(home, entry_name.removeprefix(FILES), body(entry) if entry.blob else entry.data)
+        given = {name: body(entry) if entry.blob else entry.data for name, entry in table.items() if is_given(name)}
+        for path, data in {**given, **certificates_in(survivor)}.items():  # those that are there are newer
+            write_below(folder, path, data)
         return Rebuilt(
             history=str(made["history"]),
             sequence=int(made["sequence"]),
@@ -135,6 +148,22 @@ class LocalState:
     def now(self) -> tuple[str, int]:
         """See the port."""
         return position(self._folder / JOURNAL_FILE)
+
+
+def is_given(name: str) -> bool:
+    """Whether an entry is a certificate by ACME, or its account."""
+    return name.startswith(f"{FOLDER}/")
+
+
+def certificates_in(state: Path | None) -> dict[str, bytes]:
+    """Certificates by ACME and their accounts in a state directory, by their names below it."""
+    found: dict[str, bytes] = {}
+    if state is None:
+        return found
+    for path in sorted(state.glob(f"{FOLDER}/*/*")):
+        if path.suffix in (".pem", ".json") and path.is_file():
+            found[path.relative_to(state).as_posix()] = path.read_bytes()
+    return found
 
 
 def accepted(folder: Path, rebuilt: Rebuilt) -> list[str]:

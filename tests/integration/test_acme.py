@@ -25,7 +25,7 @@ from cryptography import x509
 from kit.acme import Pebble
 from kit.ports import LOOPBACK, free_port
 from kit.processes import GatewayProcess
-from reloading import edge, get, reload, until
+from reloading import api, edge, get, reload, until
 
 A, B, C = "a.edge.test", "b.edge.test", "c.edge.test"
 WAIT_S = 25.0
@@ -165,15 +165,17 @@ def events(gateway: GatewayProcess, kind: str) -> list[dict[str, Any]]:
     return [event for event in found if event["kind"] == kind]
 
 
-def issuer_of(gateway: GatewayProcess) -> int:
-    """The process id of the issuer; 0 while there is none."""
-    for pid in gateway.children:
+def issuers(gateway: GatewayProcess) -> list[int]:
+    """The process ids of the issuers, of a successor's too."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            if b"edge.cli.issuer" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                return pid
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            if b"edge.cli.issuer" in words and os.getsid(int(place.name)) == gateway.pid:
+                found.append(int(place.name))
         except OSError:
             continue
-    return 0
+    return found
 
 
 def kept(gateway: GatewayProcess) -> Path:
@@ -275,10 +277,10 @@ async def test_a_kill_half_way_costs_no_more_than_another_attempt(
     validator.to = gateway.http_port
     await asyncio.wait_for(validator.begun.wait(), WAIT_S)  # the order is made, and the server looks
     account = (kept(gateway) / "account.json").read_bytes()
-    before = issuer_of(gateway)
+    before = issuers(gateway)
     if victim == "issuer":
-        os.kill(before, signal.SIGKILL)
-        await until(lambda: issuer_of(gateway) not in (0, before))
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: issuers(gateway) not in ([], before))
         assert events(gateway, "certificate.issuer_died")[0]["code"] == -signal.SIGKILL
     else:
         await asyncio.to_thread(gateway.kill)
@@ -305,7 +307,24 @@ async def test_a_reload_with_other_names_touches_no_other_certificate(gateway_pr
     await site.issued(C)
     assert site.serial(B) == serial
     await reload(gateway, site.toml(C).replace("[[listen.https]]", "#").replace("address = ", "#").replace("acme", "#"))
-    await until(lambda: not issuer_of(gateway))  # nothing is left to be issued
+    await until(lambda: not issuers(gateway))  # nothing is left to be issued
+
+
+async def test_an_upgrade_hands_the_issuing_over(gateway_process: Start, site: Site) -> None:
+    await asyncio.to_thread(site.pebble.start)
+    gateway = await started(gateway_process, site.toml(A))
+    await site.issued(A)
+    before, serial, account = issuers(gateway), site.serial(A), (kept(gateway) / "account.json").read_bytes()
+    status, found = await api(gateway, "POST", "/v1/upgrade")
+    assert status == 200, found
+    await until(lambda: not gateway.running)  # the old program
+    assert site.serial(A) == serial
+    run = await edge(gateway, "certificate", "renew")
+    assert (run.returncode, run.stdout) == (0, f"{A}: renewed ({site.pebble.url})\n"), run
+    after = issuers(gateway)
+    assert len(after) == 1 and after != before
+    site.trusted(A)
+    assert site.serial(A) != serial and (kept(gateway) / "account.json").read_bytes() == account
 
 
 async def test_a_damaged_file_is_replaced_and_the_gateway_starts(gateway_process: Start, site: Site) -> None:

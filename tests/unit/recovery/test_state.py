@@ -89,6 +89,25 @@ def test_an_encrypted_point_has_all_but_its_own_key(machine: Machine) -> None:
     assert names == {"site.pem", "site.key", "geo.mmdb", "admin.token"} and found.left_out == ()
 
 
+def test_certificates_by_acme_come_back_in_their_place_and_those_that_are_there_count(machine: Machine) -> None:
+    home, names = machine.state / "acme" / "letsencrypt", ("account.json", "a.test.pem", "a.test.attempts", ".new-1")
+    home.mkdir(parents=True)
+    for name in names:
+        (home / name).write_text(f"old {name}")
+    plain = machine.local(encrypted=False).capture({})
+    assert not any(name.startswith("acme/") for name in plain.table)
+    assert any(line.startswith("acme: ") and "not encrypted" in line for line in plain.left_out)
+    machine.captured = machine.local().capture({})  # type: ignore[attr-defined]
+    folder, _ = rebuilt(machine, None, "elsewhere")
+    found = {path.name: path for path in (folder / "acme" / "letsencrypt").iterdir()}
+    assert sorted(found) == ["a.test.pem", "account.json"]
+    assert found["a.test.pem"].read_text() == "old a.test.pem"
+    assert {path.stat().st_mode & 0o777 for path in found.values()} == {0o600}
+    (home / "a.test.pem").write_text("renewed since")
+    folder, _ = rebuilt(machine, machine.state)
+    assert (folder / "acme" / "letsencrypt" / "a.test.pem").read_text() == "renewed since"
+
+
 def test_a_password_in_the_configuration_is_never_in_the_clear(machine: Machine) -> None:
     with Journal.open(machine.state / JOURNAL_FILE) as journal:
         journal.record_revision(machine.text + "# redis://user:secret@host/0\n")
