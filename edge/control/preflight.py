@@ -174,13 +174,14 @@ def _exposure(config: Config) -> Iterator[_Found]:
             f"{config.admin.listen} is not on loopback and has no TLS: tokens cross the network in clear text",
             fatal=False,
         )
-    for at, network in enumerate(config.listen.trusted_proxies):
-        if not isinstance(network, str) and network.prefixlen == 0:
-            yield _Found(
-                ("listen", "trusted_proxies", at),
-                f"{shown(str(network))} believes everybody's X-Forwarded-For: any client can pass for another",
-                fatal=False,
-            )
+    for key, said in (("trusted_proxies", "X-Forwarded-For"), ("proxy_protocol", "PROXY header")):
+        for at, network in enumerate(getattr(config.listen, key)):
+            if not isinstance(network, str) and network.prefixlen == 0:
+                yield _Found(
+                    ("listen", key, at),
+                    f"{shown(str(network))} believes everybody's {said}: any client can pass for another",
+                    fatal=False,
+                )
     path = Path(config.state.path)
     if path.is_dir() and path.stat().st_mode & stat.S_IWOTH:
         yield _Found(("state", "path"), f"{path} can be written by everybody", fatal=False)

@@ -241,6 +241,22 @@ async def test_a_restart_on_a_given_socket_loses_nothing(tmp_path: Path, origin:
         assert load.failed == []
 
 
+async def test_a_unix_socket_that_was_given_stays_its_manager_s(tmp_path: Path, origin: EchoServer) -> None:
+    path = str(tmp_path / "given.sock")
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(path)
+        given.listen(16)
+        text = toml(origin.port, listen=f', "unix:{path}"').replace("any.example", "*")
+        with managed(text, tmp_path, {}, given) as gateway:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"one")
+            writer.close()
+            gateway.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(gateway.wait) == 0
+        assert os.stat(path)
+
+
 def test_another_process_s_sockets_are_left_alone(tmp_path: Path) -> None:
     """LISTEN_PID names somebody else: the variables are not for us."""
     code = (

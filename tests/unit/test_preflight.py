@@ -164,6 +164,7 @@ CHOSEN = {"more": "[limits]\nconnections = 2000"}
         ({"machine": Machine(8 * 2**30, 4063), "pool": "max_in_flight = 0", **CHOSEN}, "may need 4064 open files"),
         ({"more": '[cache]\nmemory = "16MiB"'}, "cache.max_object: is more than cache.memory"),
         ({"listen": 'trusted_proxies = ["0.0.0.0/0"]'}, "listen.trusted_proxies[0]: "),
+        ({"listen": 'proxy_protocol = ["unix", "::/0"]'}, "listen.proxy_protocol[1]: "),
         ({"more": '[geoip]\ndatabase = "@DIR@/none.mmdb"'}, "geoip.database: GeoIP database"),
         ({"more": '[geoip]\ndatabase = "@DIR@/text"'}, "geoip.database: GeoIP database"),
         ({"more": '[geoip]\ndatabase = "@DIR@/pipe"'}, "geoip.database: GeoIP database"),
