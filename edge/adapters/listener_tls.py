@@ -43,25 +43,24 @@ class TlsSettings:
 class Certificates:
     """Contexts by the names that their certificates cover. Of several for one name, the first has it."""
 
-    __slots__ = ("_by_name", "_first", "_refuses")
+    __slots__ = ("_by_name", "_else", "names")
 
     def __init__(self, settings: TlsSettings, pairs: Sequence[Pair]) -> None:
         """Raises ConfigError naming the file that cannot be used."""
-        self._refuses = settings.refuse_unknown
-        self._first: ssl.SSLContext | None = None
+        self.names: dict[ssl.SSLContext, frozenset[bytes]] = {}  # not of the one for names that none covers
         self._by_name: dict[str, ssl.SSLContext] = {}
+        self._else = None if settings.refuse_unknown or not pairs else loaded(settings.context(), *pairs[0])
         for cert, key in pairs:
-            context = loaded(settings.context(), cert, key)
-            self._first = self._first or context
-            for name in names_of(cert):
+            context, names = loaded(settings.context(), cert, key), names_of(cert)
+            self.names[context] = frozenset(name.encode() for name in names)
+            for name in names:
                 self._by_name.setdefault(name, context)
 
     def find(self, name: str | None) -> ssl.SSLContext | None:
         """The context for the name that a client asks for; None where the handshake is to be refused."""
         wanted = (name or "").lower().rstrip(".")
         by_name = self._by_name
-        found = by_name.get(wanted) or by_name.get("*." + wanted.partition(".")[2])
-        return None if found is None and self._refuses else found or self._first
+        return by_name.get(wanted) or by_name.get("*." + wanted.partition(".")[2]) or self._else
 
 
 class ListenerTls:
@@ -89,6 +88,10 @@ class ListenerTls:
     def requires_certificates(self) -> bool:
         """See `dataplane.core.server_tls`."""
         return self.asks_for_certificates and self._settings.client_required
+
+    def names(self, context: Any) -> frozenset[bytes] | None:
+        """See `dataplane.core.server_tls`."""
+        return self._certificates.names.get(context)
 
     def show(self, pairs: Sequence[Pair]) -> None:
         """See `dataplane.core.server_tls`."""

@@ -20,6 +20,7 @@ from typing import Protocol
 from edge.dataplane.caching.fast_hit import try_fast_hit
 from edge.dataplane.caching.lookup import lookup
 from edge.dataplane.caching.purging import obey
+from edge.dataplane.core.certificate import covers
 from edge.dataplane.core.context import WorkerContext
 from edge.dataplane.core.downstream import Asking
 from edge.dataplane.core.exchange import Exchange
@@ -147,6 +148,9 @@ def admit(exchange: Exchange) -> None:
         exchange.host = b""
     if block.forwarding:
         identify(exchange)
+    names, downstream = exchange.downstream.shown_names, exchange.downstream
+    if names is not None and exchange.host and not downstream.trusted and not covers(names, exchange.host):
+        raise BadRequest("the certificate of this connection is not for this host", 421)
     if exchange.method in NEVER_METHODS:
         found = worker.router.get(exchange.host, exchange.target)
         raise MethodNotAllowed(found.allow if found is not None else b"")

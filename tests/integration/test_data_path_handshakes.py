@@ -185,7 +185,7 @@ async def test_a_handshake_may_come_byte_by_byte(
             if not client.wire.buffer:
                 await client.wire.more()
             incoming.write(client.wire.take(len(client.wire.buffer)))
-    inside.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    inside.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     await client.send(outgoing.read())
     said = b""
     while not said:

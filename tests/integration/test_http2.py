@@ -325,9 +325,9 @@ async def test_alpn_chooses(protocols: str, origin: ScriptedOrigin, edge: StartE
         assert agreed is None
         await client.close()
         return
-    answer = await client.get(b"/", scheme=b"https")
+    answer = await client.get(b"/", host=b"a.test", scheme=b"https")
     assert (agreed, answer.status, answer.body) == ("h2", 200, b"ok")
-    assert (await client.get(b"/", scheme=b"http")).status == 421
+    assert (await client.get(b"/", host=b"a.test", scheme=b"http")).status == 421
     assert dict(origin.requests[0].fields)[b"X-Forwarded-Proto"] == b"https"
     await client.close()
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
 import trustme
 from inprocess import Gateway, StartEdge, edge_toml
+from kit.client import RawClient
+from kit.http2 import Http2Client, request_head
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.tls import Files, issue, s_client
+from kit.wire import Wire
 
 from edge.errors import ConfigError
 
@@ -125,3 +130,67 @@ async def test_protocols_are_agreed_on_under_every_name(
     seen = await s_client(gateway.port, *options, name=name)
     assert (seen.version, seen.protocol) == (version, agreed)
     assert dict(gateway.worker.handshakes.versions) == {version: 1}
+
+
+@pytest.mark.parametrize("route", ["cache = false", ""], ids=["forwarded", "stored"])
+@pytest.mark.parametrize(
+    ("name", "host", "status"),
+    [
+        ("www.example.com", "www.example.com", 200),
+        ("www.example.com", "WWW.example.com:8443", 200),
+        ("www.example.com", "alias.example.com", 200),
+        ("www.example.com", "shop.example.com", 421),
+        ("www.example.com", "first.test", 421),
+        ("www.example.com", "10.0.0.1", 421),
+        ("shop.example.com", "other.example.com", 200),
+        ("shop.example.com", "www.example.com", 200),
+        ("shop.example.com", "a.b.example.com", 421),
+        ("unknown.test", "unknown.test", 200),
+        ("unknown.test", "www.example.com", 200),
+        ("", "www.example.com", 200),
+    ],
+)
+async def test_a_host_that_the_certificate_is_not_for_is_misdirected(
+    name: str,
+    host: str,
+    status: int,
+    route: str,
+    authority: trustme.CA,
+    tmp_path: Path,
+    origin: ScriptedOrigin,
+    edge: StartEdge,
+) -> None:
+    """Where the client asked for a name that we have; stored or not."""
+    several = [("first.test",), ("www.example.com", "alias.example.com"), ("*.example.com",)]
+    certificates = [issue(authority, tmp_path, *names) for names in several]
+    origin.default = (b"HTTP/1.1 200 OK\r\nCache-Control: public, max-age=60\r\nContent-Length: 2\r\n\r\nok",)
+    gateway = await edge(edge_toml(origin.port, listen=listener(*certificates), route=route))
+    for _ in range(2):
+        await s_client(gateway.port, name="", host=host)
+        assert (await s_client(gateway.port, name=name, host=host)).statuses == [status]
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+async def test_after_a_host_of_its_own_a_connection_is_misdirected_too(
+    protocol: str, authority: trustme.CA, tmp_path: Path, origin: ScriptedOrigin, edge: StartEdge
+) -> None:
+    """Also where the quick way remembers the host, and by a trusted proxy never."""
+    origin.default = (b"HTTP/1.1 200 OK\r\nCache-Control: public, max-age=60\r\nContent-Length: 2\r\n\r\nok",)
+    lines = listener(issue(authority, tmp_path, "a.test"))
+    for trusted in ("", f'trusted_proxies = ["{LOOPBACK}/32"]\n'):
+        gateway = await edge(edge_toml(origin.port, listen=trusted + lines, route=""))
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        context.set_alpn_protocols([protocol])
+        hosts = [b"a.test", b"a.test", b"b.test", b"b.test", b"a.test"]
+        if protocol == "h2":
+            client = await Http2Client.connect(gateway.port, context)
+            heads = [request_head(host=host, scheme=b"https") for host in hosts]
+            found = [(await client.answer(client.ask(head))).status for head in heads]
+            await client.close()
+        else:
+            loop = asyncio.get_running_loop()
+            _, wire = await loop.create_connection(Wire, LOOPBACK, gateway.port, ssl=context, server_hostname="a.test")
+            found = [(await RawClient(wire).get("/", host=host.decode())).status for host in hosts]
+            await wire.close()
+        assert found == ([200] * 5 if trusted else [200, 200, 421, 421, 200])

@@ -100,9 +100,9 @@ class Seen:
 GET = b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
 
 
-async def s_client(port: int, *options: str, host: str = "a.test", name: str | None = None) -> Seen:
-    """A handshake, and one request on it. `name` is asked for by SNI; None: the host, empty: no name."""
-    asked = host if name is None else name
+async def s_client(port: int, *options: str, name: str = "a.test", host: str = "") -> Seen:
+    """A handshake, and one request on it. `name` is asked for by SNI, empty: none; `host` where it is another one."""
+    asked, host = name, host or name or "a.test"
     by_name = ("-servername", asked) if asked else ("-noservername",)
     process = await asyncio.create_subprocess_exec(
         *("openssl", "s_client", "-connect", f"{LOOPBACK}:{port}", "-ign_eof", *by_name, *options),

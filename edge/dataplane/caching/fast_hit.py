@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge.cache.key import cache_key
 from edge.dataplane.caching.tiers import from_disk
+from edge.dataplane.core.certificate import covers
 from edge.http.grammar import RequestHeaders
 from edge.http.text import quote
 
@@ -40,6 +41,8 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
         key = downstream.key_start + target
     else:
         if worker.limits.https_port is not None and downstream.scheme == b"http":
+            return False
+        if downstream.shown_names is not None and not covers(downstream.shown_names, host):
             return False
         authority = host.removesuffix(b":80" if downstream.scheme == b"http" else b":443")
         downstream.key_host, downstream.key_start = host, b"%b://%b" % (downstream.scheme, authority)

@@ -56,6 +56,7 @@ class BackgroundClient:
         self.place = None
         self.bound: Bound | None = None
         self.certificate: ClientCertificate | None = None
+        self.shown_names: frozenset[bytes] | None = None
         self.is_gone = True  # it holds no backend connection
         self.deadline = 0.0
         self.forward_lines = (b"", b"")

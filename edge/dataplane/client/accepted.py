@@ -47,6 +47,7 @@ class Accepted(Reading):
         "place",
         "raw",
         "scheme",
+        "shown_names",
         "spoken",
         "tls",
         "trusted",
@@ -68,6 +69,7 @@ class Accepted(Reading):
         self.paused = False  # the client does not take what we write
         self.leaving: Leaving | None = None  # after the last answer
         self.certificate: ClientCertificate | None = None  # verified, and not yet over when the connection was made
+        self.shown_names: frozenset[bytes] | None = None  # what ours covers, where it was asked for by name (SNI)
         self.place: ClientPlace | None = None  # where the peer is, once somebody asked
         self.forward_lines: tuple[bytes, bytes] = (b"", b"")  # (host, the asserted lines for it): see forwarding
         self.key_host: bytes | None = None  # the Host that `key_start` was made for, as an object
@@ -99,7 +101,7 @@ class Accepted(Reading):
         """Be the same connection from here on, in another protocol."""
         self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
         self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
-        self.addresses, self.deadline = before.addresses, before.deadline
+        self.addresses, self.deadline, self.shown_names = before.addresses, before.deadline, before.shown_names
         secured = self.transport.get_extra_info("ssl_object")
         self.tls = b"" if secured is None else secured.version().encode()
         self.spoken = PLACES[self.version, self.tls]

@@ -173,6 +173,7 @@ class Handshake(Accepted):
         self.worker.handshakes.done(self, bool(connection.session_reused), connection.version() or "")
         limits = self.worker.limits
         self.raw, self.transport = self.transport, secured
+        self.shown_names = self._tls.names(connection.context)
         secured.set_write_buffer_limits(limits.buffer_high, limits.buffer_low)
         if connection.selected_alpn_protocol() == "h2":
             Http2Connection.take_over(self, self.take_buffer())

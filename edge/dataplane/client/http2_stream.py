@@ -40,6 +40,8 @@ class StreamOwner(Protocol):
     @property
     def certificate(self) -> ClientCertificate | None: ...
     @property
+    def shown_names(self) -> frozenset[bytes] | None: ...
+    @property
     def key_host(self) -> bytes | None: ...
     @property
     def key_start(self) -> bytes: ...
@@ -141,6 +143,11 @@ class Stream(Sending):
     def trusted(self) -> bool:
         """Whether the other side is a trusted proxy."""
         return self.connection.trusted
+
+    @property
+    def shown_names(self) -> frozenset[bytes] | None:
+        """What our certificate covers."""
+        return self.connection.shown_names
 
     @property
     def certificate(self) -> ClientCertificate | None:

@@ -1,6 +1,6 @@
-"""The certificate of a client, which its handshake proved: what rules and backends are told of it.
+"""Certificates of a connection: the client's, which its handshake proved, and the hosts that ours covers.
 
-One rule: it is there only where the listener's `client_ca` verified it, and counts until it ends.
+One rule: a client's is there only where the listener's `client_ca` verified it, and counts until it ends.
 """
 
 from __future__ import annotations
@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge.http.credentials import CERTIFICATE_NAMES, CERTIFICATE_WORDS
+from edge.http.forwarding import port_of
 from edge.http.message import Fields, Line
+
+
+def covers(names: frozenset[bytes], host: bytes) -> bool:
+    """Whether a certificate of these names is good for a Host: by its name, or as one label under a wildcard."""
+    port = port_of(host)
+    name = host.removesuffix(b":" + port) if port else host
+    return name in names or b"*." + name.partition(b".")[2] in names
 
 
 @dataclass(frozen=True, slots=True)

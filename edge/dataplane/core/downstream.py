@@ -40,6 +40,8 @@ class Asking(Protocol):
     def logged(self) -> bytes: ...  # the client and its protocols, as the JSON line has them
     @property
     def spoken(self) -> int: ...  # its protocols as a place in `metrics.PROTOCOLS`
+    @property
+    def shown_names(self) -> frozenset[bytes] | None: ...  # what our certificate covers, where it was asked for by name
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None: ...
 
 
@@ -82,6 +84,8 @@ class Downstream(Protocol):
     def peer_bytes(self) -> bytes: ...
     @property
     def trusted(self) -> bool: ...
+    @property
+    def shown_names(self) -> frozenset[bytes] | None: ...  # what our certificate covers, where it was asked for by name
     @property
     def certificate(self) -> ClientCertificate | None: ...  # the client's own, verified
     @property

@@ -24,6 +24,10 @@ class ServerTls(Protocol):
     def requires_certificates(self) -> bool:
         """Whether no client is served without one."""
 
+    def names(self, context: Any) -> frozenset[bytes] | None:
+        """What the certificate covers that a handshake chose for the name which it asked for; None where it asked for
+        none, or for one that nothing covers."""
+
     def show(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Show other certificates, as paths of (chain, key), from the next handshake on; the first is for clients that
         ask for a name which none covers. Connections that are open, and their sessions, stay. Reads files, and may be
