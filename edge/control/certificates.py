@@ -6,17 +6,18 @@ One rule: a file is looked at as a worker would load it, so that what is told he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from time import time
 
-from edge.adapters.tls import expiry, issuer_of, names_of, server_context
+from edge.adapters.tls import Pair, expiry, issuer_of, names_of, server_context, stamps
 from edge.config.loader import Config
 from edge.control.events import Events
 from edge.errors import ConfigError
 
 DAY_S = 86400.0
 LOOK_S = 600.0  # how often their ends are looked at
+FILES_S = 2.0  # and whether the files are others
 WARN_DAYS = (14, 7, 3, 1, 0)  # before the end, when it is told
 
 
@@ -100,11 +101,47 @@ class Ends:
                 yield {"certificate": each.cert, "days": round(left, 1), "evidence": told}
 
 
-async def watch(config: Callable[[], Config], events: Events) -> None:
-    """Tell of certificates that are about to end, for as long as the gateway runs."""
-    ends = Ends()
+class Replaced:
+    """Sees when the files that an operator named are others than those that are shown. Taken on are they when they have
+    been the same for two looks, and all of them are good: one that is not leaves the old ones where they are."""
+
+    def __init__(self) -> None:
+        self._shown: dict[Pair, object] = {}
+        self._seen: dict[Pair, object] = {}
+        self._refused: dict[Pair, object] = {}
+
+    def look(self, config: Config) -> list[CertificateFacts] | None:
+        """None: nothing is new. Else what is new, or, where some of it has a problem, that alone, and once."""
+        pairs = [(pair.cert, pair.key) for listener in config.listen.https for pair in listener.certificates]
+        before, self._seen = self._seen, {pair: stamps(*pair) for pair in pairs}
+        self._shown = {pair: self._shown.get(pair, found) for pair, found in self._seen.items()}
+        changed = [pair for pair, found in self._seen.items() if found != self._shown[pair]]
+        if not changed or self._seen != before or self._seen == self._refused:
+            return None
+        new = [looked_at("", *pair) for pair in changed]
+        wrong = [each for each in new if each.problem]
+        if wrong:
+            self._refused = self._seen
+        else:
+            self._shown = self._seen
+        return wrong or new
+
+
+async def watch(config: Callable[[], Config], events: Events, show: Callable[[], Awaitable[None]]) -> None:
+    """For as long as the gateway runs: tell of certificates that are about to end, and have renewed ones shown."""
+    ends, files, next_at = Ends(), Replaced(), 0.0
     while True:
-        found = await asyncio.to_thread(certificates, config())
-        for facts in ends.due(found, time()):
-            events.add("certificate.ending", facts)
-        await asyncio.sleep(LOOK_S)
+        if time() >= next_at:
+            next_at = time() + LOOK_S
+            for facts in ends.due(await asyncio.to_thread(certificates, config()), time()):
+                events.add("certificate.ending", facts)
+        found = await asyncio.to_thread(files.look, config())
+        for each in found or ():
+            told = {
+                "certificate": each.cert,
+                "evidence": each.problem or f"ends in {each.days_left(time()) or 0:.0f} days",
+            }
+            events.add("certificate.unusable" if each.problem else "certificate.renewed", told)
+        if found and not found[0].problem:
+            await show()
+        await asyncio.sleep(FILES_S)

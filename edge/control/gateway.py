@@ -175,7 +175,9 @@ class Gateway:
             end_orphans(self._orphans)
             self._supervisor.accept()
             await parts.begin()
-            self._do(watch(lambda: self._supervisor.running.config, self._supervisor.events), "certificates")
+            supervisor, issuing = self._supervisor, self._supervisor.issuing
+            if issuing is not None:
+                self._do(watch(lambda: supervisor.running.config, supervisor.events, issuing.renewed), "certificates")
             await stopping
         if self.succeeded:
             await parts.hand_over()

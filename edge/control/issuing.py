@@ -131,7 +131,7 @@ class Issuing:
             facts = {key: value for key, value in frame.body.items() if key != "kind"}
             self._all.events.add(str(frame.body["kind"]), facts)
             if frame.body["kind"] == "certificate.issued":
-                self._do(self._renewed())
+                self._do(self.renewed())
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="certificates")
@@ -150,7 +150,7 @@ class Issuing:
         if link is not None:
             link.send(answer)
 
-    async def _renewed(self) -> None:
+    async def renewed(self) -> None:
         """Every worker shows what the files hold now."""
         async with self._lock:
             try:

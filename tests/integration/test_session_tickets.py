@@ -14,7 +14,7 @@ import trustme
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 from kit.processes import GatewayProcess
-from kit.tls import issue, s_client
+from kit.tls import Files, issue, s_client
 from reloading import api, edge
 
 from edge.adapters import session_tickets
@@ -96,6 +96,31 @@ async def test_every_worker_resumes_before_and_after_a_reload_and_a_restart(
         while len(now := await busy_workers(gateway)) < 2 or before[0] in now:  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.05)
     assert await resumed(gateway.https_port, version, session) == TRIES
+
+
+async def test_replaced_files_are_shown_by_every_worker_without_a_reload(gateway: Secure, tmp_path: Path) -> None:
+    """And broken ones are not."""
+    files, other = Files(tmp_path / "a.test.pem", tmp_path / "a.test.key"), issue(trustme.CA(), tmp_path, "new.test")
+
+    async def shown() -> set[str]:
+        return {each.subject for each in await asyncio.gather(*(s_client(gateway.https_port) for _ in range(TRIES)))}
+
+    async def told(kind: str) -> int:
+        _, found = await api(gateway, "GET", "/v1/events?follow=0")
+        return sum(event["kind"] == kind for event in found["events"])
+
+    assert await shown() == {"a.test"}
+    for ours, theirs, kind, names in (
+        (files.cert, other.cert, "certificate.unusable", {"a.test"}),
+        (files.key, other.key, "certificate.renewed", {"new.test"}),
+    ):
+        ours.write_bytes(theirs.read_bytes())
+        async with asyncio.timeout(20):
+            while not await told(kind):  # noqa: ASYNC110 (another process)
+                await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            while await shown() != names:  # the event comes before the workers have done it
+                pass
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from kit.tls import Files, issue
 
 from edge.config.loader import Config, load_text
 from edge.control.admin.certificates import shown
-from edge.control.certificates import DAY_S, CertificateFacts, Ends, certificates, uncovered
+from edge.control.certificates import DAY_S, CertificateFacts, Ends, Replaced, certificates, uncovered
 
 FILE = """
 [listen]
@@ -102,3 +102,30 @@ def test_an_end_is_told_once_for_each_step_and_anew_after_a_renewal() -> None:
 def test_a_file_that_cannot_be_read_is_a_problem_and_no_error() -> None:
     (found,) = certificates(config('{ cert = "none.pem", key = "none.key" }', "*"))[:1]
     assert "No such file" in found.problem and found.ends_at is None
+
+
+def test_replaced_files_are_taken_on_when_all_of_them_are_good(tmp_path: Path) -> None:
+    authority, files = trustme.CA(), Replaced()
+    one, two = issue(authority, tmp_path, "a.test"), issue(authority, tmp_path, "b.test")
+    other = issue(authority, tmp_path, "c.test")
+    here = config(f"{one.toml}, {two.toml}", "*")
+
+    def looks(times: int) -> list[list[tuple[str, bool]] | None]:
+        found = [files.look(here) for _ in range(times)]
+        return [None if each is None else [(facts.cert, not facts.problem) for facts in each] for each in found]
+
+    assert looks(3) == [None, None, None], "what a start has read is no news"
+    one.cert.write_bytes(other.cert.read_bytes())
+    assert looks(4) == [None, [(str(one.cert), False)], None, None], "half of it is there: told once"
+    two.cert.touch()
+    one.key.write_bytes(other.key.read_bytes())
+    assert looks(3) == [None, [(str(one.cert), True), (str(two.cert), True)], None]
+    one.key.unlink()
+    assert looks(3) == [None, [(str(one.cert), False)], None]
+
+
+def test_a_listener_that_comes_by_a_reload_is_no_news(tmp_path: Path) -> None:
+    authority, files = trustme.CA(), Replaced()
+    one, two = issue(authority, tmp_path, "a.test"), issue(authority, tmp_path, "b.test")
+    assert files.look(config(one.toml, "*")) is None
+    assert [files.look(config(f"{one.toml}, {two.toml}", "*")) for _ in range(3)] == [None, None, None]
