@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Protocol
 import orjson
 
 from edge.control.admin.errors import Refusal, Unavailable
+from edge.control.detached import Detached
 from edge.control.link import Link, LinkLost, Refused, connect
 from edge.control.listeners import Bound
 from edge.control.registry import Change
@@ -120,7 +121,7 @@ class Upgrading:
         self._belongings = belongings
         self._one = lock
         self.handed_over: Callable[[int], None] = lambda pid: None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Detached | None = None
         self._link: Link | None = None
         self._work: set[asyncio.Task[None]] = set()
 
@@ -166,10 +167,11 @@ class Upgrading:
             raise
         if said == READY:
             self._link = await connect(ours, self._passed_on)  # its end tells the new program that this one has ended
+            process.close()
             return process.pid
         ours.close()
         await self.end()
-        why = said.decode(errors="replace") or f"it ended with {process.returncode}"
+        why = said.decode(errors="replace") or "it ended before it said why"
         raise NotUpgraded(f"the new program did not start: {why}")
 
     def _passed_on(self, frame: Frame) -> None:
@@ -188,7 +190,7 @@ class Upgrading:
         else:
             self._link.send(ack(frame))
 
-    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+    async def _spawn(self, theirs: socket.socket) -> Detached:
         have = self._belongings
         sockets = [(name, each.fileno()) for name, each in have.sockets()]
         given = {
@@ -200,25 +202,24 @@ class Upgrading:
         }
         locks = [each for each in (have.state_lock, have.tier_lock) if each is not None]
         try:
-            return await asyncio.create_subprocess_exec(
-                *sys.orig_argv,
-                pass_fds=[theirs.fileno(), *(number for _, number in sockets), *locks],
-                env={**os.environ, **have.environment(), VARIABLE: orjson.dumps(given).decode()},
-                stdin=asyncio.subprocess.DEVNULL,
+            return await Detached.start(
+                sys.orig_argv,
+                [theirs.fileno(), *(number for _, number in sockets), *locks],
+                {**os.environ, **have.environment(), VARIABLE: orjson.dumps(given).decode()},
             )
         except OSError as error:
             raise NotUpgraded(f"{sys.orig_argv[0]}: {error.strerror}") from None
 
     async def end(self) -> None:
         """End a new program that did not become ready."""
-        process = self._process
-        if process is None or process.returncode is not None:
+        process, self._process = self._process, None
+        if process is None:
             return
         try:
-            process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.wait(), 5.0)
-        except ProcessLookupError:
-            pass  # it has ended
+            if process.send_signal(signal.SIGTERM):
+                await asyncio.wait_for(process.wait(), 5.0)
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            if process.send_signal(signal.SIGKILL):
+                await process.wait()
+        finally:
+            process.close()

@@ -46,6 +46,10 @@ def main_pid(gateway: GatewayProcess, told: int) -> None:
     assert os.getpgid(told) == gateway.pid
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origin: EchoServer) -> None:
     gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
     old = gateway.children
@@ -67,6 +71,22 @@ async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origi
     _, shown = await api(gateway, "GET", "/v1/status")
     assert (shown["pid"], shown["ready"]) == (found["pid"], True)
     assert (await api(gateway, "POST", "/v1/purge", {"all": True}))[0] == 200  # the journal is the new one's
+    os.kill(found["pid"], signal.SIGTERM)
+    await until(lambda: not process_tree(found["pid"]), 20)
+
+
+async def test_the_new_program_is_the_service_manager_s_child_when_it_hears_of_it(
+    gateway_process: Start, origin: EchoServer
+) -> None:
+    """systemd waits at a stop for its own children alone: any other main process it kills at once."""
+    text = toml(origin.port).replace("[listen]", '[limits]\nshutdown_grace = "9s"\n[listen]')
+    gateway = await asyncio.to_thread(gateway_process, text)
+    socket = await WebSocket.connect(gateway.http_port, "/")  # the old program stays for it
+    _, found = await api(gateway, "POST", "/v1/upgrade")
+    assert gateway.running
+    assert parent_of(found["pid"]) not in (gateway.pid, *gateway.children)
+    main_pid(gateway, found["pid"])
+    socket.close()
     os.kill(found["pid"], signal.SIGTERM)
     await until(lambda: not process_tree(found["pid"]), 20)
 
@@ -277,7 +297,7 @@ async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, mo
     async def started(channel: socket.socket) -> Any:
         successor = Successor({**found, "state_lock": lock, "channel": os.dup(channel.fileno())})
         assert successor.ready()
-        return SimpleNamespace(pid=4711, returncode=None, successor=successor)
+        return SimpleNamespace(pid=4711, close=lambda: None, successor=successor)
 
     monkeypatch.setattr(upgrading, "_spawn", started)
     assert (await asyncio.wait_for(upgrading.upgrade(Change("test")), 5))["pid"] == 4711
