@@ -30,7 +30,6 @@ from edge.cache.stored import Stored
 ROW_BYTES = 512  # what a row may add to the index
 FOLD_ROWS = 192
 AHEAD = 2  # segments: where less is left, there is evicted before it has to be
-STEPS_AHEAD = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +99,7 @@ class Changer:
         self._turn = os.open(place.store / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._breathe = breathe
         self._rows = 0  # since the log was folded in
-        self.room = Room(place, self.db, limits, self._append_main, hot)
+        self.room = Room(place, self.db, limits, self._append_main, hot, breathe)
         self._version = Version(place, self._ops)
         self._segments: dict[int, list[int]] = {}  # by main: id, fd, bytes, charge
 
@@ -212,8 +211,7 @@ class Changer:
         """Evict until `need` more bytes fit; inside the turn. Raises NoRoom."""
         lacking = self.room.lacking(need)
         if -AHEAD * self.limits.segment < lacking <= 0:
-            for _ in range(STEPS_AHEAD):
-                self._evict_some()
+            self._evict_some()
         while lacking > 0:
             self._evict_some()
             lacking = self.room.lacking(need)

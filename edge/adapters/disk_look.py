@@ -40,12 +40,12 @@ class Read(NamedTuple):
 class Remembered:
     """A key's rows and the outlines of their records, as of a version of the index."""
 
-    __slots__ = ("bytes", "outlines", "rows", "told", "version")
+    __slots__ = ("bodies", "bytes", "rows", "told", "version")
 
     def __init__(self, version: bytes | None, rows: tuple[Row, ...], outlines: tuple[Outline, ...]) -> None:
         self.version = version
         self.rows = rows
-        self.outlines = outlines
+        self.bodies = tuple((row, each, row.at + each.at) for row, each in zip(rows, outlines, strict=True))
         self.bytes = sum(_EACH_BYTES + len(each.stored.key) + len(each.stored.wire) for each in outlines)
         self.told = False  # the writer knows that it is used
 
@@ -56,9 +56,8 @@ class Looker:
     def __init__(self, place: Place, sums: Sums, busy_s: float = 5.0, remembers: bool = False) -> None:
         self.db = connect(place, busy_s)
         self.segments = Segments(place)
-        self._version = Version(place)
+        self._version = Version(place) if remembers else None
         self._sums = sums
-        self._remembers = remembers
         self._known: OrderedDict[bytes, Remembered] = OrderedDict()
         self._bytes = 0
         self._seen: set[int] = set()
@@ -69,7 +68,8 @@ class Looker:
         """Let go."""
         self._known.clear()
         self.segments.close()
-        self._version.close()
+        if self._version is not None:
+            self._version.close()
         self.db.close()
 
     def remembered(self, key: bytes) -> Remembered | None:
@@ -78,7 +78,7 @@ class Looker:
 
     def read(self, key: bytes, hashed: int, asker: Asker | None, wait: bool) -> Read:
         """The records of a key. `asker`: bodies are awaited after a restore. Raises Cold, sqlite3.Error."""
-        if not self._remembers or asker is not None:
+        if self._version is None or asker is not None:
             return self._whole(key, hashed, self.rows(hashed), asker, wait, False)
         known = self._known.get(key)
         again = known is not None or hashed in self._seen
@@ -126,17 +126,18 @@ class Looker:
 
     def _bodies(self, key: bytes, known: Remembered, wait: bool) -> Read:
         """The records of rows that are as they were."""
-        found = Read([], [], [])
-        for row, outline in zip(known.rows, known.outlines, strict=True):
+        rows: list[tuple[Row, Kept]] = []
+        damaged: list[tuple[Row, str]] = []
+        read = self.segments.read
+        for row, outline, at in known.bodies:
             try:
-                body = self.segments.read(row.segment, row.at + outline.at, outline.length, wait)
-                found.rows.append((row, outline.with_body(body)))
+                rows.append((row, outline.with_body(read(row.segment, at, outline.length, wait))))
             except FileNotFoundError:
                 self._forget(key)
             except (Damaged, OSError) as error:
                 self._forget(key)
-                found.damaged.append((row, str(error)))
-        return found
+                damaged.append((row, str(error)))
+        return Read(rows, damaged, [])
 
     def _remember(self, key: bytes, version: bytes | None, rows: tuple[Row, ...], found: Read) -> None:
         if not rows or len(found.rows) != len(rows):

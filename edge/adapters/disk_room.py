@@ -28,7 +28,7 @@ FOLDERS_BYTES = 1200 * 1024  # folders, at most 256 of bodies
 MIN_SIZE = 32 * 1024 * 1024
 _MIN_SEGMENT, _MAX_SEGMENT = 256 * 1024, 32 * 1024 * 1024
 VACUUM_PAGES = 512
-STEP = 64  # objects of a segment that are evicted in one transaction
+STEP = 128  # objects of a segment that are evicted in one transaction
 KEY_WITHIN = 1024  # a record's bytes that have its key, unless that is very long
 _OF_SEGMENT = "FROM objects o LEFT JOIN bodies b ON b.name = o.body WHERE o.segment = ?"
 _BYTES = f"SELECT total(o.length + ifnull(b.bytes, 0)) {_OF_SEGMENT}"
@@ -64,6 +64,14 @@ class _Lying(NamedTuple):
     body: int
 
 
+def _read(file: int, length: int, at: int) -> bytes:
+    """Bytes of a segment; none where they cannot be read: what is damaged goes like the rest."""
+    try:
+        return os.pread(file, length, at)
+    except OSError:
+        return b""
+
+
 class NoRoom(TierError):
     """Larger than the tier, or the filesystem is at its floor."""
 
@@ -83,8 +91,10 @@ class Room:
         limits: Limits,
         copy: Callable[[bytes, int], tuple[int, int]],
         hot: Callable[[bytes], bool],
+        breathe: Callable[[], None],
     ) -> None:
         self._place = place
+        self._breathe = breathe
         self._rescuing = 0  # the segment that is being evicted
         self._left = 0  # bytes of it that may yet be written again
         self._db = db
@@ -134,6 +144,7 @@ class Room:
         db = self._db
         rows = [_Lying(*row) for row in db.execute(_LYING, (victim, STEP)).fetchall()]
         kept = self._rescue(victim, rows) if rows else set()
+        self._breathe()
         dropped = [row for row in rows if row.at not in kept]
         drop_rows(db, victim, [(row.hashed, row.at) for row in dropped])
         db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (len(dropped),))
@@ -155,11 +166,14 @@ class Room:
         try:
             for row in rows:
                 size = row.length + row.body
-                if size > self._left or not (row.used or self._hot(key_at(os.pread(file, KEY_WITHIN, row.at), 0))):
+                if size > self._left or not (row.used or self._hot(key_at(_read(file, KEY_WITHIN, row.at), 0))):
                     continue
+                record = _read(file, row.length, row.at)
+                if len(record) < row.length:
+                    continue  # cut, or the disk does not give it: nothing to keep
                 self._left -= size
                 kept.add(row.at)
-                segment, there = self._copy(os.pread(file, row.length, row.at), row.body)
+                segment, there = self._copy(record, row.body)
                 seal = self._sums.seal(row.hashed, row.variant, (segment, there, row.length), row.stale)
                 self._db.execute(_MOVE, (segment, there, seal, row.hashed, row.variant))
         finally:
