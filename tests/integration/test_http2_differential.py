@@ -1,7 +1,7 @@
 """The same requests over HTTP/1.1, over HTTP/2, and over HTTP/2 with nothing remembered: one meaning, one outcome.
 
 One rule: answers, what the origin saw and log lines (what the store had to say among them) are the same, but for what
-each protocol has of its own: framing, fields of the connection, the clock and ids.
+each protocol has of its own: its name, framing, fields of the connection, the clock and ids.
 """
 
 from __future__ import annotations
@@ -190,17 +190,19 @@ async def over_http2(client: Http2Client, asked: Asked, scheme: bytes) -> Seen:
 
 
 def line_of(line: dict[str, Any]) -> dict[str, Any]:
-    """A log line without times, ids and how much of a refused body was read."""
-    own = {"time", "id", "us", "upstream_us", "backend", "bytes_in", "age_s"}
+    """A log line without times, ids, the protocol's name and how much of a refused body was read."""
+    own = {"time", "id", "us", "upstream_us", "backend", "bytes_in", "age_s", "protocol"}
     return {key: value for key, value in line.items() if key not in own}
 
 
 def received(origin: ScriptedOrigin) -> list[Any]:
-    """What the origin saw, without ids and what tells the length of a body."""
+    """What the origin saw, without ids, our protocol in Via, and what tells the length of a body."""
     out = []
     for request in origin.requests:
         fields = sorted(
-            (n.lower(), v) for n, v in request.fields if n.lower() not in (b"x-request-id", b"traceparent", b"cdn-loop")
+            (n.lower(), v.removesuffix(b"2.0 edge").removesuffix(b"1.1 edge"))
+            for n, v in request.fields
+            if n.lower() not in (b"x-request-id", b"traceparent", b"cdn-loop")
         )
         body = request.body.content if request.body is not None else b""
         out.append((request.method, request.target, fields, body))
