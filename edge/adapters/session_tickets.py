@@ -6,7 +6,7 @@ One rule: a ticket opens nothing but sessions of its own listener under the same
 before a step can be found out after it. Secrets live in memory alone: the supervisor makes the first, workers get it
 when they start, and all of them step by the clock.
 
-Python's ssl has no call that sets a context's ticket keys (3.14 neither), so OpenSSL's own is made, by ctypes in the
+Python's ssl has no call that sets a context's ticket keys, so OpenSSL's own is made, by ctypes in the
 library that ssl itself is linked to. What it is given is the handle that stands first in CPython's context object;
 before anything is written, OpenSSL has to tell through it the very options that Python tells. Where any of that is not
 so, `share` says False: then each worker has keys of its own, and a client resumes at the worker that it left.
