@@ -13,11 +13,14 @@ import asyncio
 import socket
 from typing import cast
 
-from edge.adapters.backend_link import BackendLink
+from edge.adapters.backend_link import BackendLink, Peer
 from edge.adapters.dialing import dial
+from edge.adapters.names import Names
 from edge.adapters.upstream_connection import UpstreamConnection
+from edge.http.grammar import Limits, ResponseFacts
+from edge.http.memo import Memo
 from edge.http.proxy_protocol import OWN, Version, header_of
-from edge.ports import Connector
+from edge.ports import Connector, Timeouts
 
 
 class AnnouncedConnection(UpstreamConnection):
@@ -36,8 +39,10 @@ class AnnouncingLink(BackendLink):
 
     __slots__ = ("_kept",)
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # those of any link
+    def __init__(
+        self, peer: Peer, timeouts: Timeouts, limits: Limits, memo: Memo[ResponseFacts], names: Names | None = None
+    ) -> None:
+        super().__init__(peer, timeouts, limits, memo, names)
         self._kept: dict[bytes, list[AnnouncedConnection]] = {}  # idle ones, by what they said
 
     def take(self, waiter: Connector | None = None) -> UpstreamConnection | None:

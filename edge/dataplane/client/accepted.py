@@ -93,7 +93,7 @@ class Accepted(Reading):
         if not self.peer or not self.worker.admit_connection(self):
             self.transport.abort()  # early: a full gateway spends nothing on it
             return False
-        if self.deadline is inf:
+        if self.deadline == inf:
             self.deadline = monotonic() + self.worker.limits.header_timeout
         return True
 
@@ -172,8 +172,9 @@ class Accepted(Reading):
         """Bytes came."""
         raise NotImplementedError
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> bool:
         """No more come. Unless this says True, the connection closes."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended."""

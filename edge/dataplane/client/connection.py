@@ -221,7 +221,7 @@ class ClientConnection(Accepted):
         if error is not None and not (self._h2c and not self._served and PREFACE.startswith(data)):
             refuse(self, error)
             return
-        if not self._buffer and (self._served or self.deadline is inf):
+        if not self._buffer and (self._served or self.deadline == inf):
             self.deadline = monotonic() + self.worker.limits.header_timeout
         self._served = False  # the deadline runs from the first byte, not from the last
         self._buffer = data
@@ -338,7 +338,7 @@ class ClientConnection(Accepted):
         if not left and not self.paused:
             self.worker.slow.discard(self)
             self._progress = None
-            if self.deadline is inf and self.exchange is None and self.tunnel is None:
+            if self.deadline == inf and self.exchange is None and self.tunnel is None:
                 self.deadline = self.worker.idle_deadline
         elif self._progress is None:
             self._progress = Progress(left, now, self.worker.limits.write_timeout)

@@ -138,7 +138,7 @@ class Http2Connection(Http2Life):
         finally:
             self._busy = False
         self.flush()
-        if not self.streams and self._head_until is inf and self._settled and self.leaving is None and not self._going:
+        if not self.streams and self._head_until == inf and self._settled and self.leaving is None and not self._going:
             self.deadline = self.worker.idle_deadline
 
     def _preface(self, data: bytes) -> bool:

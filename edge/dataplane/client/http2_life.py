@@ -295,7 +295,7 @@ class Http2Life(Accepted):
 
     def await_rest(self) -> None:
         """A head, or another frame, is not whole: it has to be in time, which runs from its first byte."""
-        if self._head_until is inf:
+        if self._head_until == inf:
             self._head_until = monotonic() + self.worker.limits.header_timeout
             self.deadline = min(self.deadline, self._head_until)
 
@@ -310,7 +310,7 @@ class Http2Life(Accepted):
             return
         if self._goodbye_at <= now:
             self._say_last()
-        if not self.streams and not self._going and self._head_until is inf:
+        if not self.streams and not self._going and self._head_until == inf:
             self._idle()
             return
         for stream in list(self.streams.values()):
@@ -341,7 +341,7 @@ class Http2Life(Accepted):
         if not left and not self.output.queued:
             self.worker.slow.discard(self)
             self._progress = None
-            if self.deadline is inf and not self.streams:
+            if self.deadline == inf and not self.streams:
                 self.deadline = self.worker.idle_deadline
         elif self._progress is None or not left:
             self._progress = Progress(left, now, self.worker.limits.write_timeout)

@@ -13,23 +13,19 @@ import asyncio
 import os
 from base64 import b64encode
 from collections.abc import Collection
-from hashlib import sha1
 from math import inf
 from typing import TYPE_CHECKING
 
-from edge.dataplane.client.http2_exchange import StreamExchange
 from edge.dataplane.client.http2_stream import LOW, Stream, StreamOwner
+from edge.dataplane.client.http2_tunnel_exchange import TunnelExchange
 from edge.dataplane.client.tunnel import Tunnel
-from edge.dataplane.core.body_mode import CHUNKED
-from edge.errors import ResponseInvalid
-from edge.http.grammar import Limits, RequestHeaders, ResponseFacts, request_block
+from edge.http.grammar import Limits, RequestHeaders, request_block
 from edge.http2.request_fields import RequestFields
 
 if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
 
 WEBSOCKET = b"websocket"
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 
 def upgrade_headers(facts: RequestFields, limits: Limits) -> tuple[RequestHeaders, bytes]:
@@ -141,38 +137,3 @@ class TunnelStream(Stream):
         super().abort(reset)
         if tunnel is not None:
             tunnel.client_gone()
-
-
-class TunnelExchange(StreamExchange):
-    """The exchange of an extended CONNECT."""
-
-    must_switch = True
-
-    def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """What the backend said to the upgrade."""
-        if facts.status == 101:
-            self._switched(facts, body)
-        elif facts.status < 300:
-            self.fail(ResponseInvalid("did not switch to the protocol that was asked for"))
-        else:
-            super().head(facts, length, body, done)
-
-    def _switched(self, facts: ResponseFacts, first: bytes) -> None:
-        stream = self.stream
-        assert isinstance(stream, TunnelStream)
-        wanted = b64encode(sha1(stream.key + _GUID, usedforsecurity=False).digest())
-        if facts.upgrade != self.block.upgrade or facts.fields.get_all(b"sec-websocket-accept") != (wanted,):
-            self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
-            return
-        fetch, coder = self.fetch, self.worker.http2.coder
-        assert fetch is not None
-        self.status = 101  # in the log, as of any tunnel
-        self.mode = CHUNKED
-        lines = b"".join(
-            [b"%b: %b\r\n" % line for line in facts.fields if line[0].lower() == b"sec-websocket-protocol"]
-        )
-        stream.head(coder.head(b"HTTP/1.1 200 OK\r\n") + coder.lines(lines + self.own_lines(False)), False)
-        self.bytes_out = len(first)
-        if first:
-            stream.body((first,), False)
-        Tunnel(self, stream, fetch, first)
