@@ -48,7 +48,6 @@ class Exchange:
     mode = NOT_STARTED
     bytes_out = 0  # body bytes, without framing
     at_once = AT_ONCE_BYTES  # of a stored body; more goes as the client takes it
-    pace: Pace | None = None  # what holds its body back
     from_store = False
     verdict = "bypass"
     reason = ""
@@ -83,6 +82,7 @@ class Exchange:
         self.fetch: Fetching | None = None
         self.follower: Delivering | None = None  # where it stands in a fill that it shares
         self.coder: Coder | None = None  # what its body goes through
+        self.pace: Pace | None = None  # what holds its body back
         self.worker = downstream.worker
         self.method = method
         self.target = target
