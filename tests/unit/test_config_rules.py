@@ -91,10 +91,10 @@ WRONG = [
         "concurrency = { per_clients = 1 }",
         ':5:17 routes[0].concurrency.per_clients: unknown key, did you mean "per_client"?',
     ),
-    ("auth = {}", ":5:1 routes[0].auth: must have one of basic, jwt and forward, got none"),
+    ("auth = {}", ":5:1 routes[0].auth: must have one of basic, jwt, forward and client_certificate, got none"),
     (
         'auth = { basic = "a", forward = "http://b" }',
-        ":5:1 routes[0].auth: must have one of basic, jwt and forward, got",
+        ":5:1 routes[0].auth: must have one of basic, jwt, forward and client_certificate, got",
     ),
     ('auth = { forward = "ftp://b" }', ":5:10 routes[0].auth.forward: must be a URL such as"),
     ('auth = { forward = "http://u:p@b/" }', ":5:10 routes[0].auth.forward: must be a URL such as"),
