@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from base64 import b64encode
 from pathlib import Path
+from threading import Event
 from time import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml, until
 from kit.client import RawClient, Response
 from kit.origin import Pause, ScriptedOrigin, Step
 
+from edge.dataplane.rules.passwords import PasswordFile
 from edge.errors import ConfigError
 
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
@@ -125,13 +127,22 @@ async def test_argon2_hashes_count_too(tmp_path: Path, origin: ScriptedOrigin, p
 
 
 async def test_a_client_that_leaves_while_its_password_is_checked(
-    passwords: Path, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+    passwords: Path, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    began, goes_on, check = Event(), Event(), PasswordFile.check
+
+    def slow(file: PasswordFile, name: bytes, password: bytes) -> bool:
+        began.set()
+        return goes_on.wait(5) and check(file, name, password)
+
+    monkeypatch.setattr(PasswordFile, "check", slow)
     gateway = await edge(edge_toml(origin.port, route=f'cache = false\nauth = {{ basic = "{passwords}" }}'))
     client = await raw_client(gateway.port)
     await client.send(f"GET / HTTP/1.1\r\nHost: a\r\n{basic('alice', 'secret')}\r\n\r\n".encode())
+    await until(began.is_set)
     client.reset()
     await until(lambda: gateway.requests == 1)
+    goes_on.set()
     other = await raw_client(gateway.port)
     assert (await ask(other, "/", basic("alice", "secret"))).status == 200
     assert len(origin.requests) == 1
