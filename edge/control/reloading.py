@@ -106,14 +106,8 @@ class Reloading:
         """For `/metrics`."""
         return [
             ("edge_config_last_reload_ok", "0 when the last reload was refused", {}, float(self.outcome.ok)),
-            (
-                "edge_config_loaded_at_seconds",
-                "When the running configuration was loaded, epoch seconds",
-                {},
-                self._all.running.loaded_at,
-            ),
             *(
-                ("edge_config_reloads", "Reloads by how they ended", {"result": word}, float(self.counts[ok]))
+                ("edge_config_reloads_total", "Reloads by how they ended", {"result": word}, float(self.counts[ok]))
                 for ok, word in ((True, "accepted"), (False, "refused"))
             ),
         ]
