@@ -151,7 +151,7 @@ class Site:
             for url in ("http://www.example.com/a", "http://x.example.net/static/b?c=d", "http://nobody.example.org/")
         }
         for found in explained.values():
-            found.pop("listener", None)  # its port is another one at each start
+            found.pop("listeners", None)  # its port is another one at each start
             for backend in found.get("backends", []):
                 backend.pop("score")
         return {
