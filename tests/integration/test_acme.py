@@ -232,14 +232,14 @@ async def test_a_certificate_is_renewed_at_two_thirds_of_its_life(gateway_proces
         reader, writer = await asyncio.open_connection(
             LOOPBACK, site.port, ssl=ssl._create_unverified_context(), server_hostname=A
         )
-        writer.write(b"GET / HTTP/1.1\r\nHost: any\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % A.encode())
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 302")
         await until(lambda: site.serial(A) != first.serial_number, 40.0)
         second = site.shown(A)
         waited = (second.not_valid_before_utc - first.not_valid_before_utc).total_seconds()
         assert waited >= life_s * 2 / 3 - 1
         site.trusted(A)
-        writer.write(b"GET / HTTP/1.1\r\nHost: any\r\n\r\n")  # the connection from before lives on
+        writer.write(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % A.encode())  # the connection from before lives on
         assert (await reader.readline()).startswith(b"HTTP/1.1 302")
         writer.close()
         assert len(events(gateway, "certificate.issued")) == 2
