@@ -48,8 +48,12 @@ class Origin:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.port = 0
+        self.running: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.running[task] = writer
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 target = head.split(b" ")[1].decode()
@@ -73,6 +77,9 @@ async def origin() -> AsyncIterator[Origin]:
     made.port = server.sockets[0].getsockname()[1]
     yield made
     server.close()
+    for writer in made.running.values():
+        writer.transport.abort()
+    await asyncio.gather(*made.running)
 
 
 def get(port: int, target: str) -> tuple[str, bytes]:
