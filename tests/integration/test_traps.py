@@ -24,6 +24,8 @@ LOG_KEYS = [
     "time",
     "id",
     "client",
+    "protocol",
+    "tls",
     "route",
     "method",
     "host",
