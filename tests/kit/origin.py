@@ -89,7 +89,7 @@ class ScriptedOrigin:
         self._next: deque[Script] = deque()
         self._pauses: dict[str, asyncio.Event] = {}
         self._changed = asyncio.Event()  # set, and replaced, at each count
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Wire] = {}
         self._on_accept: Script = ()
         self._numbers = 0
         self._server: asyncio.Server | None = None
@@ -110,9 +110,11 @@ class ScriptedOrigin:
         if self._server is None:
             return
         self._server.close()
-        running = set(self._tasks)
-        for task in running:
+        running = dict(self._tasks)
+        for task, wire in running.items():
             task.cancel()
+            if wire.transport is not None:
+                wire.transport.abort()  # a task that is cancelled before its first step closes nothing
         await asyncio.gather(*running, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
@@ -185,8 +187,8 @@ class ScriptedOrigin:
         task = asyncio.get_running_loop().create_task(
             self._connection(wire, self._numbers), name=f"origin-{self.port}-{self._numbers}"
         )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = wire
+        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
     async def _connection(self, wire: Wire, number: int) -> None:
         self._count("connections")
