@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from edge.adapters.disk_changes import Changer, Changes
@@ -153,11 +154,9 @@ class Notes:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-        try:
+        with suppress(FileNotFoundError):  # another one was quicker
             if not self.path.stat().st_size:
                 self.path.unlink()
-        except FileNotFoundError:
-            pass
 
 
 def noted(place: Place) -> Iterator[tuple[Path, list[tuple[Purge, float]]]]:

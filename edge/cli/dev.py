@@ -222,7 +222,7 @@ def dev(target: str, config: Path | None, listen: str | None) -> None:
                 ready = session.start()
                 _say(f"{names} changed: " + ("new code serves" if ready else "not taken, the code before it serves on"))
     except KeyboardInterrupt:
-        pass
+        pass  # Ctrl-C is how a session ends
     finally:
         session.end()
 

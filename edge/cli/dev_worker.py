@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,8 @@ class TerminalLog:
 
 def show(text: str) -> None:
     """A line on the terminal, which may be gone."""
-    try:
+    with suppress(OSError):
         print(safe(text), file=sys.stderr, flush=True)
-    except OSError:
-        pass
 
 
 def show_event(kind: str, facts: dict[str, Any]) -> None:

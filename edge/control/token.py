@@ -17,7 +17,7 @@ def token_of(path: Path) -> str:
     try:
         return _made(path)
     except FileExistsError:
-        pass
+        pass  # it is read below
     except OSError as error:
         raise ConfigError([f"{path}: cannot make the admin token: {error.strerror}"]) from None
     try:

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from kit.builds import IS_COMPILED
 from kit.nginx import NginxProcess
 from kit.origin import ScriptedOrigin
 from kit.ports import free_port
 from kit.processes import GatewayProcess, gateway_toml
 from subject import Subject
+
+collect_ignore = [] if IS_COMPILED else ["test_builds.py"]  # it compares the compiled build with the source
 
 LIMITS = 'max_body = "64KiB"\nheader_timeout = "2s"'
 POOL = 'timeouts = { connect = "1s", first_byte = "1s", head = "2s", body = "1s" }'

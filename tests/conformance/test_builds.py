@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from kit.builds import IS_COMPILED
 from request_corpus import CASES
 from test_differential import _run
@@ -33,7 +32,6 @@ def transcript() -> list[str]:
     return [repr((data, asyncio.run(_run([data], [len(data) // 2], True)))) for data in streams]
 
 
-@pytest.mark.skipif(not IS_COMPILED, reason="there is one build here: the source")
 def test_the_source_gives_the_same_answers() -> None:
     source = ROOT.parent.parent  # the compiled build is tested in `build/compiled` of the tree that it was made from
     paths = os.pathsep.join(str(source / each) for each in ("", "tests", "tests/conformance"))

@@ -6,6 +6,7 @@ One rule: only what both protocols have stands here; what bytes mean is for thos
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from math import inf
 from time import monotonic
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
 
 
-class Accepted(Reading):
+class Accepted(Reading, ABC):
     """A client connection, from accept to its end."""
 
     version = b"HTTP/1.1"
@@ -141,44 +142,44 @@ class Accepted(Reading):
 
     # -- what the worker asks ------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def expire(self, now: float) -> None:
         """The deadline passed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self, now: float) -> None:
         """On each tick while the client is slow, or leaves."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def asking(self) -> Iterable[Exchange]:
         """The requests that run on it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drain(self, now: float) -> None:
         """It is to end, what runs before that. Called again and again until it has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self, reset: bool = False) -> None:
         """End at once."""
-        raise NotImplementedError
 
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        raise NotImplementedError
 
     def eof_received(self) -> bool:
         """No more come. Unless this says True, the connection closes."""
         return False
 
+    @abstractmethod
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended."""
-        raise NotImplementedError
 
     def pause_writing(self) -> None:
         """The client takes less than is written."""
