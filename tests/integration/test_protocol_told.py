@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,10 @@ async def asked(wire: Wire, protocol: str, tls: str, *extra: tuple[bytes, bytes]
     return response.status
 
 
-@pytest.mark.parametrize("tls", ["", "TLSv1.2", "TLSv1.3"])
-@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1", "HTTP/2.0"])
-@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+WAYS = list(product(("HTTP/1.0", "HTTP/1.1", "HTTP/2.0"), ("", "TLSv1.2", "TLSv1.3"), (True, False)))
+
+
+@pytest.mark.parametrize(("protocol", "tls", "quick"), WAYS)
 async def test_the_log_says_it(
     protocol: str, tls: str, quick: bool, listen: str, origin: ScriptedOrigin, edge: StartEdge
 ) -> None:
@@ -80,9 +82,7 @@ async def test_the_log_says_it(
     assert len({tuple(line) for line in lines}) == 1, "the same keys in the same order"
 
 
-@pytest.mark.parametrize("tls", ["", "TLSv1.2", "TLSv1.3"])
-@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1", "HTTP/2.0"])
-@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize(("protocol", "tls", "quick"), WAYS)
 async def test_requests_are_counted_by_it(
     protocol: str, tls: str, quick: bool, listen: str, origin: ScriptedOrigin, edge: StartEdge
 ) -> None:
