@@ -165,9 +165,8 @@ class Accepted(Reading, ABC):
 
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
+        """It is there. Who takes a connection over from another one is not told."""
 
     @abstractmethod
     def data_received(self, data: bytes) -> None:
