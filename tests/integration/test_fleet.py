@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.fleet import HOST, MAX_BLIND_S, Machine, Machines
+from kit.fleet import HOST, MAX_BLIND_S, WAIT_S, Machine, Machines
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, until
 from kit.redis import RedisProcess
@@ -120,8 +120,12 @@ def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) 
     world.origin.now = "newest"
     world.relay(cut).mend()
     seen = set()
-    while not world.in_step(cut):
+
+    def caught_up() -> bool:
         seen.add(cut.get("/cut"))
+        return world.in_step(cut)
+
+    until(caught_up, WAIT_S)
     assert seen <= {b"newest"}, "nothing older on its way back"
     assert not cut.fleet["blind"] and cut.get("/cut") == b"newest"
     assert cut.fleet["position"] == other.fleet["position"]
