@@ -1,7 +1,8 @@
 """`python -m bench.disaster [objects]`: a machine is lost under traffic and comes back: RPO, RTO, hit rate, purges.
 
-    origin ◄─ gateway (disk tier, points every 10 s) ◄─ Zipf traffic ─► full point under steady load (p99 of hits)
-    purge ─► kill -9 of everything, rm -rf of the state ─► edge restore ─► edge run ─► the same traffic
+    origin ◄─ gateway (disk tier) ◄─ Zipf traffic ─► full points under steady load, nothing scheduled (p99 of hits)
+    started again, points every 10 s ─► purge ─► kill -9 of everything, rm -rf of the state
+    edge restore ─► edge run ─► the same traffic
 
 The origin counts what it is asked, and answers 304 to a validator that it knows. One line of JSON at the end.
 """
@@ -25,10 +26,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.steady import Sample, SteadyLoad
+from edge.cli.client import connect
 from edge.cli.second import spare_ports
 
 REQUESTS, BYTES = 6000, 60_000
-ROUNDS = 5  # of the load without and with a full point
+SETTLE_S = 3  # the file system is still busy with what was removed
+ROUNDS = 7  # of the load without and with a full point
 OBJECTS = int(sys.argv[1]) if len(sys.argv) > 1 else 2000  # 17,500 are about 1 GiB
 TOML = """
 listen = {{ http = ["127.0.0.1:{http}"], workers = 1 }}
@@ -38,7 +41,7 @@ log = {{ access = "off" }}
 cache = {{ memory = "64MiB", disk = {{ path = "{home}/var/cache", size = "2GiB" }} }}
 pools.web.backends = [{{ url = "http://127.0.0.1:{origin}" }}]
 routes = [{{ pool = "web" }}]
-snapshots = {{ repository = "file:{home}/points", full = "1d", incremental = "10s", jitter = "0s", verify = "7d" }}
+snapshots = {{ repository = "file:{home}/points", full = "1d", incremental = "{every}", jitter = "0s", verify = "7d" }}
 """
 
 
@@ -80,8 +83,14 @@ class Machine:
     def __init__(self, home: Path, origin: int) -> None:
         self.home = home
         self.http, self.admin = spare_ports(2)
-        (home / "edge.toml").write_text(TOML.format(home=home, http=self.http, admin=self.admin, origin=origin))
+        self._origin = origin
+        self.configure("1d")
         self._environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+
+    def configure(self, every: str) -> None:
+        """An incremental point so often."""
+        text = TOML.format(home=self.home, http=self.http, admin=self.admin, origin=self._origin, every=every)
+        (self.home / "edge.toml").write_text(text)
 
     def start(self) -> subprocess.Popen[bytes]:
         with (self.home / "gateway.log").open("ab") as log:
@@ -101,6 +110,12 @@ class Machine:
         )  # fmt: skip
         assert found.returncode == 0, arguments
         return found.stdout
+
+    def take(self) -> None:
+        """A full point, asked of the gateway without a command's process, whose start would take a core away."""
+        for line in connect(self.home / "edge.toml", None, None).lines("POST", "/v1/snapshots", {"kind": "full"}):
+            last = json.loads(line)
+        assert last["finished"] is True, last
 
     def filled(self) -> None:
         """Wait until every body has followed the restore."""
@@ -152,11 +167,12 @@ async def under_load(machine: Machine) -> dict[str, Any]:
     for _ in range(ROUNDS):
         shutil.rmtree(machine.home / "points", ignore_errors=True)  # so that every body is copied
         os.sync()
+        await asyncio.sleep(SETTLE_S)
         without.append(p99(await SteadyLoad(machine.http, 1000, 6).run(lambda at: None)))
         load = SteadyLoad(machine.http, 1000, 16)
         running = asyncio.create_task(load.run(lambda at: None))
         begun = time.monotonic()
-        await asyncio.to_thread(machine.edge, "snapshot", "take")
+        await asyncio.to_thread(machine.take)
         took = time.monotonic() - begun
         during.append(p99([sample for sample in await running if sample.at <= took]))
     ratio = round(statistics.median(during) / statistics.median(without), 2)
@@ -177,6 +193,10 @@ async def main() -> None:
         rows["filled"] = await asyncio.to_thread(machine.traffic)
         rows["before"] = await asyncio.to_thread(machine.traffic)
         rows["p99_of_hits"] = await under_load(machine)
+        running[-1].terminate()
+        running[-1].wait()
+        machine.configure("10s")
+        running.append(await asyncio.to_thread(machine.start))
         await asyncio.to_thread(machine.edge, "purge", "--url", "http://site.example/1")
         await asyncio.sleep(13)  # a point by schedule
         rows["points"] = len(json.loads(await asyncio.to_thread(machine.edge, "snapshot", "list", "--json"))["points"])
