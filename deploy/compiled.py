@@ -1,6 +1,7 @@
 """The optional compiled build: the hot modules of `edge` made into extension modules by mypyc.
 
-    python deploy/compiled.py DIRECTORY     a copy of the tree in which the modules below are compiled
+    python deploy/compiled.py DIRECTORY     a copy of the tree in which the modules below are compiled; what follows
+                                            is the C compiler's level of optimization, else 3
     make compiled                           a wheel that carries them (this file is hatchling's build hook for it)
     make test-compiled                      the tests, in the copy that the wheel was made from
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +45,7 @@ MODULES = (
 )
 # What stays Python in these packages, and why.
 LEFT_OUT = {
-    **dict.fromkeys(
-        (
-            "edge/dataplane/core/exchange.py",
-            "edge/dataplane/client/http2_exchange.py",
-            "edge/dataplane/client/http2_tunnel_exchange.py",
-            "edge/dataplane/caching/part.py",  # an exchange
-            "edge/dataplane/caching/refresh.py",  # what `part` inherits from
-        ),
-        "rules of a route (bandwidth, error pages) put methods of their own on an exchange",
-    ),
     "edge/dataplane/client/onward.py": "has an asynchronous generator; only applications use it",
-    "edge/dataplane/core/upload.py": "a class beside the exchange of HTTP/2 inherits from it",
     "edge/http2/huffman.py": "its states are lists with more to them, which mypyc cannot make",
 }
 _SLOTS = re.compile(r"^(@dataclass\(.*?)(?:, )?slots=True(?:, )?(.*\))$", re.MULTILINE)
@@ -97,7 +88,7 @@ def without_slots(text: str) -> str:
     return found
 
 
-def compile_tree(root: Path, target: Path) -> list[Path]:
+def compile_tree(root: Path, target: Path, level: str = "3") -> list[Path]:
     """Compile a copy of `root` in `target`; the extension modules that are there then."""
     target.mkdir(parents=True, exist_ok=True)
     mirror(root, target)
@@ -106,25 +97,40 @@ def compile_tree(root: Path, target: Path) -> list[Path]:
     before = os.getcwd()
     os.chdir(target)
     try:
-        _compile(modules(root))
+        _compile(modules(root), level)
     finally:
         os.chdir(before)
     return sorted(target.glob("*.so")) + sorted((target / "edge").rglob("*.so"))
 
 
-def _compile(paths: list[str]) -> None:
+def _compile(paths: list[str], level: str) -> None:
     from mypyc.build import mypycify
     from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    class OnAllCores(build_ext):
+        """One library has all the modules, and `parallel` is for many libraries: here its files are, too."""
+
+        def build_extensions(self) -> None:
+            compile_files = self.compiler.compile
+
+            def at_once(sources: list[str], **options: Any) -> list[str]:
+                with ThreadPoolExecutor(os.cpu_count()) as pool:
+                    made = pool.map(lambda source: compile_files([source], **options), sources)
+                    return [each for objects in made for each in objects]
+
+            self.compiler.compile = at_once
+            super().build_extensions()
 
     extensions = mypycify(
         ["--config-file", str(ROOT / "pyproject.toml"), *paths],
         group_name=GROUP,
+        opt_level=level,
         multi_file=True,
         debug_level="0",
         target_dir="c",
     )
-    made = Distribution({"name": GROUP, "ext_modules": extensions})
-    build = made.get_command_obj("build_ext")
+    build = OnAllCores(Distribution({"name": GROUP, "ext_modules": extensions}))
     build.inplace, build.parallel = True, os.cpu_count()
     build.ensure_finalized()
     build.run()
@@ -144,5 +150,5 @@ class CompiledHook(BuildHookInterface[Any]):
 
 
 if __name__ == "__main__":
-    for made in compile_tree(ROOT, Path(sys.argv[1]).resolve()):
+    for made in compile_tree(ROOT, Path(sys.argv[1]).resolve(), *sys.argv[2:]):
         print(made)

@@ -21,6 +21,7 @@ from edge.http.grammar import RequestHeaders
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
+    from edge.balance.geo import ClientPlace
     from edge.dataplane.core.bound import Bound
     from edge.dataplane.core.certificate import ClientCertificate
     from edge.dataplane.core.context import WorkerContext
@@ -53,7 +54,7 @@ class BackgroundClient:
         self.paused = False
         self.asked_by: tuple[bytes, ...] = ()
         self.trusted = False
-        self.place = None
+        self.place: ClientPlace | None = None
         self.bound: Bound | None = None
         self.certificate: ClientCertificate | None = None
         self.shown_names: frozenset[bytes] | None = None

@@ -6,12 +6,12 @@ One rule: the fetch goes on to its end whatever the client gets instead, so that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edge.dataplane.rules.compression import Compression, Receiving
 from edge.dataplane.rules.headers import without
 from edge.http.grammar import Framing, ResponseFacts
-from edge.http.message import Fields, Line
+from edge.http.message import Fields
 
 _OF_THE_BODY = (
     b"accept-ranges",
@@ -35,6 +35,23 @@ class Page(NamedTuple):
 
     content_type: bytes
     body: bytes
+
+
+class _Dropped:
+    """Stands where a coder would: nobody is to see this body."""
+
+    __slots__ = ()
+
+    def piece(self, data: bytes | bytearray) -> bytes:
+        """It goes nowhere."""
+        return b""
+
+    def end(self) -> bytes:
+        """Nothing was kept of it."""
+        return b""
+
+
+_DROPPED = _Dropped()
 
 
 class Bodies:
@@ -84,19 +101,11 @@ class Bodies:
         else:
             exchange.begin(exchange.open(status, head[0], length, bodiless), b"", head[2])
 
-    def _instead(self, exchange: Any, status: int, head: tuple[bytes, Fields, bool], page: Page) -> None:
+    def _instead(self, exchange: Receiving, status: int, head: tuple[bytes, Fields, bool], page: Page) -> None:
         """The page; what the origin sends is read and dropped."""
-        size, end = len(page.body), exchange.end
-        wire = without(head[0], _OF_THE_BODY)
+        size, wire = len(page.body), without(head[0], _OF_THE_BODY)
         wire += b"Content-Type: %b\r\nContent-Length: %d\r\n" % (page.content_type, size)
         exchange.begin(exchange.open(status, wire, size, False), b"", head[2])
         if page.body and exchange.method != b"HEAD":
             exchange.body(page.body)
-
-        def dropped(data: bytes) -> None:
-            """Nobody is to see it."""
-
-        def ended(trailers: list[Line] | None = None) -> None:
-            end()
-
-        exchange.body, exchange.end = dropped, ended
+        exchange.coder = _DROPPED
