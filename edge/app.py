@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -175,7 +175,7 @@ def open_disk(store: Store, config: Config) -> None:
         store.events.append({"kind": "disk.unusable", "evidence": text})
 
 
-Sockets = Mapping[str, socket.socket]  # by address, as the configuration writes it
+Sockets = Mapping[str, Sequence[socket.socket]]  # by address, as the configuration writes it
 
 
 async def listen(worker: Worker, config: Config, sockets: Sockets | None = None) -> list[tuple[str, int]]:
@@ -192,9 +192,12 @@ async def open_listeners(
     wanted = places(config.listen)
     for name, address, _ in wanted:
         listener, tls = worker.listeners.get(name), secure.get(name)
+        given, backlog = sockets.get(name, ()), config.listen.backlog
         if listener is None:
-            sock = sockets.get(name) or bound(address, config.listen.socket_mode)
-            listener = await worker.listen(sock, tls, config.listen.backlog, config.listen.h2c, name)
+            given = given or [bound(address, config.listen.socket_mode)]
+            listener = await worker.listen(given, tls, backlog, config.listen.h2c, name)
+        elif given:
+            await listener.accept_on(given, backlog)
         listener.tls, listener.h2c = tls.after(listener.tls) if tls is not None else None, config.listen.h2c
         listener.senders = Networks(config.listen.proxy_protocol) if config.listen.proxy_protocol else None
     found = [worker.listeners[each.name].bound for each in wanted]

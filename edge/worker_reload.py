@@ -13,7 +13,7 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,11 +42,11 @@ class Next:
     config: Config
     graph: Graph
     secure: dict[str, ListenerTls]
-    sockets: dict[str, socket.socket]
+    sockets: dict[str, list[socket.socket]]
 
 
 class WorkerReload:
-    """One worker's. `take` gives the sockets of new listeners, which came before the frame that names them."""
+    """One worker's. `take` gives the sockets of listeners, which came before the frame that names them."""
 
     def __init__(
         self, worker: Worker, config: Config, take: Callable[[int], list[socket.socket]] | None = None
@@ -61,13 +61,12 @@ class WorkerReload:
         """Build what the frame holds. Raises ConfigError, OSError."""
         self.abandon()
         names = body.get("listeners", [])
-        sockets = dict(zip(names, self._take(len(names)), strict=True)) if self._take is not None else {}
+        sockets = by_name(names, self._take(len(names)) if self._take is not None else [])
         try:
             with polite():
                 config, graph, secure = await asyncio.to_thread(self._build, body["config"])
         except BaseException:
-            for sock in sockets.values():
-                sock.close()
+            close_all(sockets)
             raise
         self._next = Next(body["number"], config, graph, secure, sockets)
 
@@ -92,8 +91,7 @@ class WorkerReload:
         """Forget what was prepared."""
         found, self._next = self._next, None
         if found is not None:
-            for sock in found.sockets.values():
-                sock.close()
+            close_all(found.sockets)
             if found.graph.log is not None:
                 found.graph.log.close()
             tracing = found.graph.tracing
@@ -117,6 +115,20 @@ class WorkerReload:
         for name in [name for name in self._worker.listeners if name not in wanted]:
             await self._worker.close_listener(name)
         return bound
+
+
+def by_name(names: Sequence[str], sockets: Sequence[socket.socket]) -> dict[str, list[socket.socket]]:
+    """The sockets of each listener; a name stands once for each of its sockets. None: the worker binds for itself."""
+    found: dict[str, list[socket.socket]] = {}
+    for name, sock in zip(names, sockets, strict=bool(sockets)):
+        found.setdefault(name, []).append(sock)
+    return found
+
+
+def close_all(sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+    """They are not needed."""
+    for sock in (sock for found in sockets.values() for sock in found):
+        sock.close()
 
 
 @contextmanager

@@ -81,6 +81,14 @@ def lock_tier(path: Path) -> int:
     return lock
 
 
+def locks(lock: int, path: Path) -> bool:
+    """Whether this is the lock of that directory."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(path / LOCK))
+    except OSError:
+        return False
+
+
 def prepare(path: Path, history: str = "") -> Place:
     """Make the directory, or find it as it was left. `history` names the journal whose purges it follows.
 

@@ -26,6 +26,7 @@ from edge.cli.client import (
     table,
     text,
 )
+from edge.cli.reload import not_in_force
 from edge.cli.top import span
 
 
@@ -44,6 +45,8 @@ def status(config: Path | None, admin: str | None, token_file: Path | None, as_j
     out.print(f"configuration {found['config']['file']} ({found['config']['hash'][:12]}), state in {found['state']}")
     if found["reload"] and not found["reload"]["ok"]:
         out.print("the last reload was refused: " + "; ".join(found["reload"]["problems"]), soft_wrap=True)
+    for line in not_in_force(found["reload"]["needs"] if found["reload"] else {}):
+        out.print(text(line), soft_wrap=True)
     out.print()
     for each in _status_tables(found):
         out.print(each)
@@ -110,7 +113,10 @@ def explain(
     if as_json:
         say(found)
         return
+    needs = found.pop("needs", {})
     _tree(console(), found)
+    for line in not_in_force(needs):
+        click.echo(safe(f"the configuration file says more than runs: {line}"), err=True)
 
 
 def _tree(out: Console, found: dict[str, Any], indent: str = "") -> None:

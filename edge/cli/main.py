@@ -21,7 +21,7 @@ from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
 from edge.adapters.config_files import sources_of, why_unread
 from edge.cli.build_kind import build_kind
-from edge.cli.client import DEFAULT_CONFIG, Failed, console, is_utf8, json_option, safe, say, table
+from edge.cli.client import DEFAULT_CONFIG, Failed, connect, console, is_utf8, json_option, safe, say, table
 from edge.config.loader import Config, config_hash, describe, load
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge.control.succession import Successor
 
 OLDEST_UVLOOP = (0, 23)
+ASKED_S = 5.0
 SUCCESSION = "EDGE_SUCCESSION"  # `control.succession`: this process is to take over from another one
 FIRST = ("run", "check", "demo", "worker")
 # What is in which module of this package: read when it is asked for, since a start waits for every module.
@@ -179,15 +180,18 @@ def _run(path: Path, successor: Successor | None) -> None:
 def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
     """Check a configuration file and what it names on this machine: every mistake at once, with line and column."""
     if keys:
-        found = [key._asdict() for key in describe()]
+        from edge.control.comparing import taken_on_by  # not cheap, and not needed for other commands
+
+        found = [{**key._asdict(), "taken_on_by": taken_on_by(key.key)} for key in describe()]
         if as_json:
             say(found)
         else:
-            console().print(table("", ["key", "type", "default", "help"], [list(key.values()) for key in found]))
+            columns = ["key", "type", "default", "help", "taken on by"]
+            console().print(table("", columns, [list(key.values()) for key in found]))
         return
     try:
         config, sources = read_config(path)
-        notes = looked_at(config, sources, strict)
+        notes = [*looked_at(config, sources, strict), *beside_what_runs(path)]
     except ConfigError as error:
         if as_json:
             say({"ok": False, "problems": error.problems})
@@ -200,6 +204,19 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
         click.echo(safe(f"{line} (warning)"), err=True)
     counts = f"{len(config.routes)} routes, {len(config.pools)} pools, {len(config.regions)} regions"
     click.echo(f"{path}: ok ({counts})")
+
+
+def beside_what_runs(path: Path) -> list[str]:
+    """What a reload would not put in force, where a gateway runs by this file; nothing where that cannot be asked."""
+    from edge.cli.reload import not_in_force
+
+    try:
+        gateway = connect(path, None, None)
+        if Path(gateway.call("GET", "/v1/status", timeout_s=ASKED_S)["config"]["file"]).samefile(path):
+            return not_in_force(gateway.call("POST", "/v1/reload", {"dry_run": True}, timeout_s=ASKED_S)["needs"])
+    except (Failed, OSError, KeyError):
+        pass  # none runs, or it is another one's
+    return []
 
 
 @main.command("demo")

@@ -39,9 +39,8 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(f"  and {len(changes) - MOST_SHOWN} more")
     for line in found["warnings"]:
         click.echo(safe(f"{line} (warning)"), err=True)
-    if found["not_applied"]:
-        keys = ", ".join(found["not_applied"])
-        click.echo(safe(f"not applied, needs `edge upgrade` or a restart: {keys}"), err=True)
+    for line in not_in_force(found["needs"]):
+        click.echo(safe(line), err=True)
     if "forecast" in found:
         _show_forecast(found["forecast"])
     count = f"{len(changes)} key{'' if len(changes) == 1 else 's'}"
@@ -49,6 +48,12 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(f"{verb}: {count}, revision {found['revision']}, in {found['took_ms']:g} ms")
     else:
         click.echo(f"{verb}: {count}")
+
+
+def not_in_force(needs: dict[str, list[str]]) -> list[str]:
+    """What the file says and a reload did not take on, and what does."""
+    ways = {"upgrade": "`edge upgrade`", "restart": "a restart"}
+    return [f"not in force until {ways[way]}: {', '.join(keys)}" for way, keys in needs.items()]
 
 
 def _show_forecast(found: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from edge.dataplane.worker.agent import Agent
 from edge.dataplane.worker.listener import place_text
 from edge.errors import ConfigError
 from edge.frames import Frame, Kind
-from edge.worker_reload import WorkerReload
+from edge.worker_reload import WorkerReload, by_name
 
 EXIT_CONFIG = 3  # the supervisor tells a worker that cannot start from one that crashed
 
@@ -78,7 +78,7 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     def take(count: int) -> list[socket.socket]:
         return receive_sockets(channel, count)
 
-    sockets = dict(zip(body["listeners"], take(len(body["listeners"])), strict=True))
+    sockets = by_name(body["listeners"], take(len(body["listeners"])))
     worker = build(
         config, filename=body["filename"], disk=body.get("disk", True), tickets=TicketSecret.told(body["tickets"])
     )

@@ -11,7 +11,8 @@ from time import monotonic
 
 from edge.control.link import LinkLost, Refused
 from edge.control.probes import Answer, ProbeKind, ProbeTarget, judged
-from edge.control.workers import Slot, State, Workers
+from edge.control.slots import Slot, State
+from edge.control.workers import Workers
 from edge.frames import Kind
 
 LOOK_S = 0.1

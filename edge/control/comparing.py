@@ -3,12 +3,12 @@
     routes by their name, backends by their id, the rest by key            routes[/api].cache.default_ttl
 
 One rule: a key is taken on by a reload only where this file says so; what it does not name keeps its running value
-until the gateway is upgraded or restarted, and is named in the answer.
+until the gateway is upgraded or restarted, and is named in the answer, with which of the two it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from edge.control.admin.views import plain
 # Whole tables, or some keys of one.
 TAKEN: dict[str, frozenset[str] | None] = {
     "listen": frozenset(
-        ("http", "https", "h2c", "http2", "backlog", "socket_mode", "trusted_proxies", "proxy_protocol", "cdn_id")
+        (
+            *("http", "https", "h2c", "http2", "workers", "backlog", "socket_mode"),
+            *("trusted_proxies", "proxy_protocol", "cdn_id"),
+        )
     ),
     "limits": None,
     "admin": frozenset(("token_file", "tokens", "hosts", "metrics_open", "reload_on_change")),
@@ -29,12 +32,31 @@ TAKEN: dict[str, frozenset[str] | None] = {
     "pools": None,
     "routes": None,
     "snapshots": None,
-    "log": frozenset(("access", "format", "otlp", "sample", "sampled_by")),
+    "log": frozenset(("access", "format", "level", "otlp", "sample", "sampled_by")),
     "metrics": None,
     "include": None,
     "python_path": None,
 }
+RESTART = frozenset(("state",))  # tables that an upgrade keeps as well: the journal and its lock are handed over
 _NAMES = {"routes": "name", "backends": "id", "tokens": "name"}
+
+
+def taken_on_by(key: str) -> str:
+    """What it takes until a change of a key is in force: "reload", "upgrade" or "restart"."""
+    table, _, rest = key.partition(".")
+    table = table.partition("[")[0]
+    taken = TAKEN.get(table, frozenset())
+    if taken is None or (taken and (not rest or rest.replace("[", ".").partition(".")[0] in taken)):
+        return "reload"
+    return "restart" if table in RESTART else "upgrade"
+
+
+def needs(keys: Sequence[str]) -> dict[str, list[str]]:
+    """What takes on which of these keys, that a reload did not."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(taken_on_by(key), []).append(key)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

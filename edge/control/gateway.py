@@ -10,9 +10,7 @@ supervisor left behind (it was killed) serve on until the new ones listen, then 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -23,6 +21,7 @@ from edge.adapters.systemd import Manager
 from edge.adapters.tls import stamps
 from edge.config.loader import Config, fleet_of
 from edge.control.certificates import watch
+from edge.control.echoing import Echo
 from edge.control.instance import (
     WORKERS_FILE,
     CannotStart,
@@ -30,6 +29,7 @@ from edge.control.instance import (
     end_orphans,
     lock_state,
     orphaned,
+    same_state,
 )
 from edge.control.issuing import Issuing
 from edge.control.listeners import Listeners
@@ -49,29 +49,13 @@ if TYPE_CHECKING:
 
 READY_S = 30.0
 WATCH_S = 0.5
-LOUD = (
-    "disk.",
-    "worker.",
-    "app.",
-    "gateway.",
-    "bug",
-    "region.",
-    "backend.",
-    "ejected",
-    "panic",
-    "recovery.",
-    "certificate.",
-    "fleet.",
-    "shared.",
-    "certificate.",
-)
 
 
 async def run_gateway(settings: Settings) -> int:
     """Run until told to end; the exit code."""
     config, successor = settings.config, settings.successor
     state, manager = Path(config.state.path), Manager()
-    lock = lock_state(state) if successor is None else os.fdopen(successor.state_lock, "ab")
+    lock = lock_state(state) if successor is None else same_state(state, successor.state_lock)
     orphans = orphaned(state)
     listeners = Listeners(given_sockets(manager, successor))
     opened, admin_socket = open_listeners(listeners, config, bool(orphans))
@@ -80,6 +64,7 @@ async def run_gateway(settings: Settings) -> int:
     keeper = JournalStateStore.open(state)
     running = Running(config, settings.sources, time.time())
     roll = WorkerPidFile(state / WORKERS_FILE, orphans, settings.early)
+    echo = Echo(config)
     supervisor = Supervisor(running, keeper, roll.spawn, echo, listeners)
     for line in keeper.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
@@ -95,7 +80,7 @@ async def run_gateway(settings: Settings) -> int:
     gateway = Gateway(supervisor, orphans if successor is None else [], manager)
     supervisor.upgrading.handed_over = gateway.hand_over
     probing = Probing(config, supervisor)
-    reloading.followers += [probing.reload, Renewal(access, supervisor).reload, issuing.reload]
+    reloading.followers += [echo.reload, probing.reload, Renewal(access, supervisor).reload, issuing.reload]
     parts = Parts(settings, supervisor, access, admin_socket, Recovery(supervisor), issuing, manager, orphans, fleet)
     try:
         issuing.have_files(config)
@@ -290,14 +275,3 @@ def why_not_ready(supervisor: Supervisor) -> str | None:
         if event["kind"] == "worker.cannot_start":
             return f"the workers cannot start: {event['evidence']}"
     return None
-
-
-def echo(event: dict[str, Any]) -> None:
-    """Events that an operator should find in the process's own output."""
-    kind = str(event["kind"])
-    looked = kind in ("backend.health", "region.health")
-    first_look = looked and event.get("was") == "unknown" and event.get("is") == "healthy"
-    if kind.startswith(LOUD) and not first_look:
-        facts = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("id", "time", "kind"))
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
-        print(f"{stamp} {kind} {facts}", file=sys.stderr, flush=True)

@@ -15,7 +15,8 @@ from typing import IO
 import orjson
 
 from edge.control.early import WORKER_MODULE, EarlyWorker
-from edge.control.workers import Child, spawn_process
+from edge.control.slots import Child
+from edge.control.worker_process import spawn_process
 from edge.errors import EdgeError
 
 WORKERS_FILE = "workers.json"
@@ -38,6 +39,19 @@ def lock_state(state: Path) -> IO[bytes]:
     except OSError:
         lock.close()
         raise CannotStart(f"{state}: another gateway runs with this state directory") from None
+    return lock
+
+
+def same_state(state: Path, held: int) -> IO[bytes]:
+    """The lock that the program before hands over. Raises CannotStart when it is another directory's."""
+    lock = os.fdopen(held, "ab")
+    try:
+        same = os.path.samestat(os.fstat(held), os.stat(state / LOCK_FILE))
+    except OSError:
+        same = False
+    if not same:
+        lock.close()
+        raise CannotStart(f"{state}: the gateway that runs has another state directory; another one needs a restart")
     return lock
 
 

@@ -1,6 +1,7 @@
 """The listening sockets: held by the supervisor, handed to its workers, given on to a successor.
 
     configuration ─► places ─► a socket for each worker (SO_REUSEPORT), or one that all share (given by systemd; Unix)
+    fewer workers   ─► the sockets of those that went are everybody's
 
 One rule: a socket that still has a place in the configuration is never closed, whatever becomes of the worker that
 accepts on it: what has connected to it waits for the next one. The workers call listen(2), so that nobody is let in
@@ -31,16 +32,30 @@ class CannotListen(EdgeError):
 
 @dataclass(slots=True)
 class HeldListener:
-    """One address. `shared`: all workers accept on its one socket. `file` is of a Unix socket that is ours."""
+    """One address. `shared`: all workers accept on all its sockets. `file` is of a Unix socket that is ours."""
 
     address: Address | UnixAddress
     sockets: list[socket.socket] = field(default_factory=list)
+    workers: int = 1  # so many of the sockets are one worker's own, the others are everybody's
     shared: bool = False
     file: SocketFile | None = None
 
-    def of(self, index: int) -> socket.socket:
-        """The socket of a worker; the one that takes over from another has its number plus theirs."""
-        return self.sockets[0 if self.shared else index % len(self.sockets)]
+    def of(self, place: int) -> list[socket.socket]:
+        """The sockets of a worker; one whose place is no more has another's until it has ended."""
+        own = [] if self.shared else [self.sockets[place % self.workers]]
+        return [*own, *self.sockets[0 if self.shared else self.workers :]]
+
+    def among(self, workers: int) -> HeldListener:
+        """The same for so many workers. Raises OSError."""
+        address, first, sockets = self.address, self.sockets[0], list(self.sockets)
+        if not isinstance(address, UnixAddress) and first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            try:
+                while len(sockets) < workers:
+                    sockets.append(bind(address.host, first.getsockname()[1]))
+            except OSError:
+                close_all(sockets[len(self.sockets) :])
+                raise
+        return HeldListener(address, sockets, workers, self.shared or len(sockets) < workers, self.file)
 
     def close(self) -> None:
         """Let go; who was handed one accepts on what waits."""
@@ -50,6 +65,37 @@ class HeldListener:
         for each in self.sockets:
             each.close()
         self.sockets.clear()
+
+
+@dataclass(slots=True)
+class Opened:
+    """Listeners that are new, or for another number of workers than `before`, by name."""
+
+    held: dict[str, HeldListener] = field(default_factory=dict)
+    before: dict[str, HeldListener] = field(default_factory=dict)
+
+    def of(self, place: int) -> list[Bound]:
+        """What a worker will accept on there."""
+        return bound_at(self.held, place)
+
+    def close(self) -> None:
+        """It comes to nothing."""
+        for name, each in self.held.items():
+            if name in self.before:
+                close_all(each.sockets[len(self.before[name].sockets) :])
+            else:
+                each.close()
+
+
+def bound_at(listeners: Mapping[str, HeldListener], place: int) -> list[Bound]:
+    """What a worker accepts on; a name stands once for each socket."""
+    return [(name, sock) for name, each in listeners.items() for sock in each.of(place)]
+
+
+def close_all(sockets: Iterable[socket.socket]) -> None:
+    """Those that nobody was handed."""
+    for each in sockets:
+        each.close()
 
 
 class Listeners:
@@ -63,44 +109,37 @@ class Listeners:
             self._given.setdefault(name, []).append(each)
 
     def open(
-        self, name: str, address: Address | UnixAddress, count: int, beside: bool = False, mode: int = 0o660
+        self, name: str, address: Address | UnixAddress, workers: int, beside: bool = False, mode: int = 0o660
     ) -> HeldListener:
         """Have an address, for so many workers; it is in use once it is `added`. Raises CannotListen.
 
         `beside`: workers that an earlier supervisor left behind still accept there.
         """
-        given = self._given.pop(name, [])
-        found = HeldListener(address, given[:count])
-        for each in given[count:]:
-            each.close()
-        if given and not given[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-            found.shared = len(found.sockets) < count
-            return found
+        found = HeldListener(address, self._given.pop(name, []))
         try:
-            if isinstance(address, UnixAddress):
+            if not found.sockets and isinstance(address, UnixAddress):
                 found.sockets.append(unix_socket(Path(address.path), beside, mode))
-                found.shared, found.file = True, SocketFile(address.path)
-                return found
-            if not given:
+                found.file = SocketFile(address.path)
+            elif not found.sockets and isinstance(address, Address):
                 check_free(address.host, address.port, beside)
-            while len(found.sockets) < count:
-                port = found.sockets[0].getsockname()[1] if found.sockets else address.port
-                found.sockets.append(bind(address.host, port))
+                found.sockets.append(bind(address.host, address.port))
+            return found.among(workers)
         except OSError as error:
             found.close()
             raise CannotListen(f"{address}: cannot listen: {error.strerror or error}") from None
-        return found
 
-    def open_all(self, listen: Listen, count: int, beside: bool = False) -> dict[str, HeldListener]:
-        """Those that are not open yet, all or none. Raises CannotListen."""
-        opened: dict[str, HeldListener] = {}
+    def open_all(self, listen: Listen, workers: int, beside: bool = False) -> Opened:
+        """What is not open yet for so many workers, all or nothing. Raises CannotListen."""
+        opened = Opened()
         try:
             for name, address, _ in places(listen):
-                if name not in self.found:
-                    opened[name] = self.open(name, address, count, beside, listen.socket_mode)
+                there = self.found.get(name)
+                if there is None:
+                    opened.held[name] = self.open(name, address, workers, beside, listen.socket_mode)
+                elif there.workers != workers:
+                    opened.before[name], opened.held[name] = there, _among(name, there, workers)
         except CannotListen:
-            for each in opened.values():
-                each.close()
+            opened.close()
             raise
         return opened
 
@@ -120,9 +159,16 @@ class Listeners:
         except OSError as error:
             raise CannotListen(f"{address}: cannot listen: {error.strerror}") from None
 
-    def add(self, opened: Mapping[str, HeldListener]) -> None:
+    def add(self, opened: Opened) -> None:
         """In use from now on."""
-        self.found.update(opened)
+        self.found.update(opened.held)
+
+    def undo(self, opened: Opened) -> None:
+        """They are not wanted after all."""
+        for name in opened.held.keys() - opened.before.keys():
+            del self.found[name]
+        self.found.update(opened.before)
+        opened.close()
 
     def keep(self, listen: Listen) -> None:
         """Close all others; of these the kernel holds so many connections until they are accepted."""
@@ -130,15 +176,16 @@ class Listeners:
         for name in wanted & self.found.keys():
             held = self.found[name]
             for sock in held.sockets:
-                sock.listen(listen.backlog)
+                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # or its worker has yet to come
+                    sock.listen(listen.backlog)
             if held.file is not None:
                 held.file.allow(listen.socket_mode)
         for name in [name for name in self.found if name not in wanted]:
             self.found.pop(name).close()
 
-    def of(self, index: int) -> list[Bound]:
+    def of(self, place: int) -> list[Bound]:
         """What a worker accepts on."""
-        return [(name, each.of(index)) for name, each in self.found.items()]
+        return bound_at(self.found, place)
 
     def all(self) -> list[Bound]:
         """Every socket, for a successor."""
@@ -167,7 +214,13 @@ class Listeners:
         """Let go of everything, also of what was given and has no place."""
         for listener in self.found.values():
             listener.close()
-        for each in (*self.alone.values(), *(sock for given in self._given.values() for sock in given)):
-            each.close()
+        close_all((*self.alone.values(), *(sock for given in self._given.values() for sock in given)))
         self.alone.clear()
         self._given.clear()
+
+
+def _among(name: str, held: HeldListener, workers: int) -> HeldListener:
+    try:
+        return held.among(workers)
+    except OSError as error:
+        raise CannotListen(f"{name}: cannot listen: {error.strerror or error}") from None

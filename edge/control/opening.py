@@ -8,6 +8,7 @@ One rule: what cannot be had is told in one clear line (`CannotStart`), before a
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from edge.control.instance import (
     end_orphans,
 )
 from edge.control.issuing import Issuing
-from edge.control.listeners import Bound, CannotListen, HeldListener, Listeners
+from edge.control.listeners import Bound, CannotListen, Listeners, Opened
 from edge.control.recovery import Recovery
 from edge.control.state_store import JournalStateStore
 from edge.control.succession import Successor
@@ -158,7 +159,7 @@ def given_sockets(manager: Manager, successor: Successor | None) -> list[Bound]:
     return found
 
 
-def open_listeners(listeners: Listeners, config: Config, beside: bool) -> tuple[dict[str, HeldListener], socket.socket]:
+def open_listeners(listeners: Listeners, config: Config, beside: bool) -> tuple[Opened, socket.socket]:
     """Every address, in the supervisor's hands, and the admin API's. Raises CannotStart. `beside`: orphans of ours
     share theirs."""
     try:
@@ -181,15 +182,20 @@ def open_tier(
     config: Config, keeper: JournalStateStore, supervisor: Supervisor, successor: Successor | None
 ) -> TierKeeper | None:
     """The disk tier, in step with the journal; without it requests are served on. Raises CannotStart: in use."""
-    disk = config.cache.disk
+    disk, lock = config.cache.disk, None if successor is None else successor.tier_lock
     if disk is None:
+        if lock is not None:
+            os.close(lock)
         return None
     from edge.adapters.disk_keeper import TierKeeper  # not cheap: a start waits for it
-    from edge.adapters.disk_place import TierError, TierInUse
+    from edge.adapters.disk_place import TierError, TierInUse, locks
     from edge.adapters.disk_room import Limits
 
     try:
-        limits, lock = Limits(disk.size, disk.min_free), None if successor is None else successor.tier_lock
+        limits = Limits(disk.size, disk.min_free)
+        if lock is not None and not locks(lock, Path(disk.path)):
+            os.close(lock)  # of another tier, which is its workers' until they have ended
+            lock = None
         tier = TierKeeper.open(Path(disk.path), limits, supervisor.purge_log, keeper.history, lock)
     except TierInUse as error:
         keeper.close()

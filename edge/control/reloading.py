@@ -1,7 +1,8 @@
 """A reload: another configuration, checked, built in every worker, then served by all of them at once.
 
     read ─► check ─► open new listeners ─► PREPARE in every worker ─► apply here ─► COMMIT in every worker ─► answer
-                └─ applications or their code are other ones: new workers take over, the ones before them drain
+                ├─ applications or their code are other ones: new workers take over, the ones before them drain
+                └─ another number of workers: after COMMIT some are started, or those that are too many drain
       └── a mistake, an address in use, a worker that cannot build it: nothing has changed, and the answer says why
 
 One rule: before the first COMMIT nothing that serves is touched; after it there is no way back, so that a worker that
@@ -22,16 +23,17 @@ from edge.adapters.config_files import sources_of, why_unread
 from edge.config.loader import Config, load
 from edge.config.sources import Sources
 from edge.control.admin.errors import Refusal, Unavailable
-from edge.control.comparing import Difference, differences, pinned, starts_anew
+from edge.control.comparing import Difference, differences, needs, pinned, starts_anew
+from edge.control.early import worker_count
 from edge.control.forecast import forecast
 from edge.control.journal import Revision
 from edge.control.link import Refused
-from edge.control.listeners import CannotListen, Listeners
+from edge.control.listeners import CannotListen, Listeners, Opened
 from edge.control.packing import pack
 from edge.control.preflight import preflight
 from edge.control.registry import Change
+from edge.control.slots import Slot
 from edge.control.supervisor import Running, Supervisor
-from edge.control.workers import Slot
 from edge.errors import ConfigError, EdgeError
 from edge.frames import Frame, Kind
 
@@ -98,6 +100,7 @@ class Reloading:
             "actor": last.actor,
             "problems": last.problems,
             "not_applied": last.not_applied,
+            "needs": needs(last.not_applied),
             "accepted": self.counts[True],
             "refused": self.counts[False],
         }
@@ -144,19 +147,14 @@ class Reloading:
         running = Running(config, wanted.sources, time.time())
         other_code = any(slot.code != wanted.code for slot in self._all.workers.holding)
         renewed = other_code or starts_anew(config, before)
-        if renewed:
-            await self._renew(running, change)
-        else:
-            await self._prepare(config)
-            try:
-                self._all.take_on(running, change)
-            except EdgeError:
-                self._all.workers.send_all(Frame(Kind.ABANDON))
-                raise
+        opened = self._open(config)
+        await (self._renew if renewed else self._prepare)(running, change, opened)
         for follow in self.followers:
             follow(config, before)
         if not renewed:
             await self._commit()
+            await self._all.workers.resize(worker_count(config), SETTLE_S, before.limits.shutdown_grace)
+        self._all.routing.workers = len(self._all.workers.holding)
         if self._listeners is not None:
             self._listeners.keep(config.listen)
         revision = self._all.accept()
@@ -180,51 +178,52 @@ class Reloading:
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, config: Config) -> None:
-        """Every worker has built it, and has the sockets of new listeners; or none keeps anything of it."""
-        workers, listeners = self._all.workers, self._listeners
-        self._number += 1
-        opened = {}
-        if listeners is not None:
-            try:
-                opened = listeners.open_all(config.listen, len(workers.holding))
-            except CannotListen as error:
-                raise NotAccepted([error.detail]) from None
-        body = {"number": self._number, "config": pack(config), "listeners": list(opened)}
+    def _open(self, config: Config) -> Opened:
+        """The sockets that it needs beside what is open. Raises NotAccepted."""
+        if self._listeners is None:
+            return Opened()
+        try:
+            return self._listeners.open_all(config.listen, worker_count(config))
+        except CannotListen as error:
+            raise NotAccepted([error.detail]) from None
 
-        def hand(slot: Slot) -> None:
+    async def _prepare(self, running: Running, change: Change, opened: Opened) -> None:
+        """Every worker has built it, and has the sockets that will be its own; or none keeps anything of it."""
+        workers = self._all.workers
+        self._number += 1
+        body = {"number": self._number, "config": pack(running.config)}
+
+        def hand(slot: Slot) -> dict[str, Any]:
             assert slot.child is not None
-            if opened:
-                slot.child.hand([each.of(slot.index) for each in opened.values()])
+            bound = opened.of(slot.place)
+            slot.child.hand([sock for _, sock in bound])
+            return {"listeners": [name for name, _ in bound]}
 
         try:
             await workers.tell(Kind.PREPARE, body, PREPARE_S, hand)
-        except Refused as error:
+            self._all.take_on(running, change)
+        except EdgeError as error:
             workers.send_all(Frame(Kind.ABANDON))
-            for each in opened.values():
-                each.close()
-            raise NotAccepted([error.detail]) from None
-        if listeners is not None:
-            listeners.add(opened)
+            opened.close()
+            raise NotAccepted([error.detail]) if isinstance(error, Refused) else error from None
+        if self._listeners is not None:
+            self._listeners.add(opened)
 
-    async def _renew(self, running: Running, change: Change) -> None:
+    async def _renew(self, running: Running, change: Change, opened: Opened) -> None:
         """New workers take over (code and stores of another kind are for a start), or those that run serve on."""
         whole, listeners = self._all, self._listeners
-        before, opened = whole.running, {}
+        before = whole.running
         if listeners is not None:
-            try:
-                opened = listeners.open_all(running.config.listen, len(whole.workers.holding))
-            except CannotListen as error:
-                raise NotAccepted([error.detail]) from None
             listeners.add(opened)
         try:
             whole.take_on(running, change)
-            await whole.workers.renew(PREPARE_S, before.config.limits.shutdown_grace)
+            grace_s = before.config.limits.shutdown_grace
+            await whole.workers.renew(worker_count(running.config), PREPARE_S, grace_s)
         except EdgeError as error:
             if whole.running is running:
                 whole.take_on(before, change)
             if listeners is not None:
-                listeners.keep(before.config.listen)
+                listeners.undo(opened)
             raise NotAccepted([error.detail]) if isinstance(error, Refused) else error from None
 
     async def _commit(self) -> None:
@@ -265,5 +264,6 @@ def _shown(wanted: Wanted) -> dict[str, Any]:
     return {
         "changes": [each.as_dict() for each in wanted.changes],
         "not_applied": wanted.not_applied,
+        "needs": needs(wanted.not_applied),
         "warnings": wanted.warnings,
     }

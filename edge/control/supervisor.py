@@ -35,8 +35,9 @@ from edge.control.packing import pack
 from edge.control.purging import Order, PurgeStore, Purging, Tier
 from edge.control.registry import Change, Registry, StateStore
 from edge.control.routing import Routing
+from edge.control.slots import Child, Hooks, Slot
 from edge.control.totals import Totals
-from edge.control.workers import Child, Hooks, Workers
+from edge.control.workers import Workers
 from edge.dataplane.worker.vitals import Vitals
 from edge.errors import EdgeError, FleetAway
 from edge.frames import Frame, Kind
@@ -286,13 +287,13 @@ class Supervisor:
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
-    def _first(self, index: int) -> tuple[Frame, Sequence[socket.socket]]:
+    def _first(self, slot: Slot) -> tuple[Frame, Sequence[socket.socket]]:
         """All that a new worker must know, and the sockets that it accepts on."""
-        bound = self.listeners.of(index) if self.listeners is not None else []
+        bound = self.listeners.of(slot.place) if self.listeners is not None else []
         body = {
             "config": pack(self.running.config),
             "filename": self.running.filename,
-            "worker": index,
+            "worker": slot.index,
             "listeners": [name for name, _ in bound],
             "purge_log": self.purge_log.to_dict(),
             "disk": self.tier is not None,

@@ -3,6 +3,7 @@
     STARTING ─ first frame sent ─► (builds) ─ READY frame ─► READY ─ DRAIN ─► DRAINING ─► gone
         └──────────────── dies at any time ──► backoff ──► STARTING, unless the gateway stops
     renew: a second worker for each place ─► all READY ─► those before them DRAIN         (new code of applications)
+    resize: workers for new places; those of places that are no more DRAIN
 
 One rule: a worker that is alive has applied all that was told before `tell` returned. The first frame carries the state
 of its moment and the link keeps the order, so a worker that starts meanwhile misses nothing; one that does not answer
@@ -13,17 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from itertools import count
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
-from edge.adapters.sockets import send_sockets
-from edge.control.early import WORKER_MODULE, EarlyWorker, environment
-from edge.control.link import Link, LinkLost, Progress, Refused, connect
+from edge.control.link import Link, LinkLost, Progress, Refused
+from edge.control.slots import Child, Hooks, Slot, State
 from edge.frames import Frame, Kind
 
 ANSWER_S = 5.0  # how long a worker may take to apply what it is told
@@ -33,64 +30,11 @@ DYING_S = 0.1  # a process that ends closes its link a moment before it is gone
 STEADY_S = 10.0  # a worker that lived this long did not fail at its start
 
 
-class State(Enum):
-    """Where a worker's life stands."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    GONE = "gone"
-
-
-class Child(Protocol):
-    """A started worker, as a process or inside this one."""
-
-    pid: int
-    link: Link
-
-    async def wait(self) -> int:
-        """Wait for its end; the exit code."""
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal; harmless when it is gone."""
-
-    def hand(self, sockets: Sequence[socket.socket]) -> None:
-        """Listening sockets, which the next frame names. Raises OSError when it is gone."""
-
-
-@dataclass(slots=True)
-class Hooks:
-    """What the supervisor wants to hear. `first` gives a new worker's first frame and the sockets that it names."""
-
-    first: Callable[[int], tuple[Frame, Sequence[socket.socket]]]
-    frame: Callable[[int, Frame], None]
-    event: Callable[[str, dict[str, Any]], None]
-    gone: Callable[[int], None] = lambda index: None
-
-
-@dataclass(slots=True)
-class Slot:
-    """One of the N places, and who holds it now."""
-
-    index: int
-    child: Child | None = None
-    state: State = State.GONE
-    started_at: float = 0.0
-    restarts: int = 0
-    over: asyncio.Event = field(default_factory=asyncio.Event)  # of the child that holds it now
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    code: str = ""  # which code of applications it runs (`applications`)
-    trial: bool = False  # it takes over only if it starts at once
-    retired: bool = False  # it drains, and nobody follows
-    settled: asyncio.Event = field(default_factory=asyncio.Event)  # it is ready, or has ended
-    last_words: str = ""  # why it could not start
-
-
 class Workers:
     """All workers of one gateway."""
 
-    def __init__(self, spawn: Callable[[int], Awaitable[Child]], count: int, hooks: Hooks) -> None:
-        self.slots = [Slot(index) for index in range(count)]
+    def __init__(self, spawn: Callable[[int], Awaitable[Child]], number: int, hooks: Hooks) -> None:
+        self.slots = [Slot(index, index) for index in range(number)]
         self._stop = asyncio.Event()
         self._spawn = spawn
         self._hooks = hooks
@@ -110,8 +54,8 @@ class Workers:
 
     @property
     def ready(self) -> bool:
-        """Whether every worker listens."""
-        return all(slot.state is State.READY for slot in self.holding)
+        """Whether every worker listens, those that join others excepted."""
+        return all(slot.state is State.READY for slot in self.holding if not slot.joining)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -129,36 +73,59 @@ class Workers:
             return False
         return True
 
-    async def renew(self, timeout_s: float, grace_s: float) -> None:
-        """A new worker in every place; those before them end their requests when all new ones listen.
+    async def renew(self, number: int, timeout_s: float, grace_s: float) -> None:
+        """New workers, so many, in all places; those before them end their requests when all new ones listen.
 
         Raises Refused when one of them does not start: then none takes over, and those before serve on.
         """
         before = self.holding
-        fresh = [Slot(slot.index + len(before), trial=True) for slot in before]
-        self.slots = [*self.slots, *fresh]
-        keepers = [asyncio.create_task(self._keep(slot), name=f"worker-{slot.index}") for slot in fresh]
-        self._keepers += keepers
-        try:
-            async with asyncio.timeout(timeout_s):
-                for slot in fresh:
-                    await slot.settled.wait()
-        except TimeoutError:
-            pass  # who is not ready now has failed
+        keepers = self._join(range(number), trial=True)
+        fresh = [slot for slot in self.slots if slot.trial]
+        await _settled(fresh, timeout_s)  # who is not ready then has failed
         failed = next((slot for slot in fresh if slot.state is not State.READY), None)
         for slot in fresh if failed is not None else before:
-            slot.retired = True
-            if slot.child is not None and failed is not None:
-                slot.child.signal(signal.SIGKILL)
-            elif slot.child is not None:
-                slot.state = State.DRAINING
-                slot.child.link.send(Frame(Kind.DRAIN, {"grace_s": grace_s}))
-                asyncio.get_running_loop().call_later(grace_s + 2.0, slot.child.signal, signal.SIGKILL)
+            self._retire(slot, None if failed is not None else grace_s)
         for slot in fresh:
-            slot.trial = False
+            slot.trial = slot.joining = False
         if failed is not None:
             await asyncio.gather(*keepers)
             raise Refused(failed.last_words or f"the new worker was not ready within {timeout_s:g} s")
+
+    async def resize(self, number: int, timeout_s: float, grace_s: float) -> None:
+        """So many workers: those that are too many end their requests; new ones are started, and awaited so long."""
+        for slot in self.holding:
+            if slot.place >= number:
+                self._retire(slot, grace_s)
+        there = {slot.place for slot in self.holding}
+        self._join([place for place in range(number) if place not in there])
+        fresh = [slot for slot in self.slots if slot.joining]
+        await _settled(fresh, timeout_s)
+        for slot in fresh:
+            slot.joining = False
+
+    def _join(self, places: Iterable[int], trial: bool = False) -> list[asyncio.Task[None]]:
+        """Start workers beside those that serve, with numbers that nobody has."""
+        free = (index for index in count() if all(slot.index != index for slot in self.slots))
+        keepers = []
+        for place in places:
+            slot = Slot(next(free), place, trial=trial, joining=True)
+            self.slots = [*self.slots, slot]
+            keepers.append(asyncio.create_task(self._keep(slot), name=f"worker-{slot.index}"))
+        self._keepers += keepers
+        return keepers
+
+    @staticmethod
+    def _retire(slot: Slot, grace_s: float | None) -> None:
+        """Nobody follows it: it ends its requests within the grace time, or at once."""
+        slot.retired, child = True, slot.child
+        if child is None:
+            return
+        if grace_s is None:
+            child.signal(signal.SIGKILL)
+            return
+        slot.state = State.DRAINING
+        child.link.send(Frame(Kind.DRAIN, {"grace_s": grace_s}))
+        asyncio.get_running_loop().call_later(grace_s + 2.0, child.signal, signal.SIGKILL)
 
     async def drain(self, grace_s: float) -> None:
         """Let every worker end its exchanges, then end; after the grace time and a margin they are killed."""
@@ -197,22 +164,21 @@ class Workers:
         kind: Kind,
         body: dict[str, Any],
         timeout_s: float = ANSWER_S,
-        before: Callable[[Slot], None] | None = None,
+        besides: Callable[[Slot], dict[str, Any]] | None = None,
     ) -> list[dict[str, Any]]:
         """Tell every worker and wait until each has done it. Raises Refused when one could not.
 
-        `before` is called for each, such as to hand it sockets that the frame names; OSError: it is gone.
+        `besides` gives what is one's own, such as the names of sockets that it hands over; OSError: it is gone.
         """
         told = self.holding if kind is Kind.PREPARE else self.slots  # who drains serves by what it has
         slots = [slot for slot in told if slot.child is not None]
         asked = []
         for slot in slots:
             try:
-                if before is not None:
-                    before(slot)
+                own = besides(slot) if besides is not None else {}
             except OSError:
                 continue  # its successor starts from the new state
-            asked.append(self.ask(slot, kind, body, timeout_s))
+            asked.append(self.ask(slot, kind, {**body, **own}, timeout_s))
         if kind is Kind.PURGE and self.elsewhere is not None:
             asked.append(self.elsewhere(kind, body))
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -286,7 +252,7 @@ class Workers:
         slot.child, slot.state, slot.over = child, State.STARTING, asyncio.Event()
         child.link.on_frame = lambda frame: self._frame(slot, frame)
         child.link.on_closed = lambda reason: self._cut_off(slot, child, reason)
-        first, sockets = self._hooks.first(slot.index)
+        first, sockets = self._hooks.first(slot)
         try:
             child.hand(sockets)
             child.link.send(first)
@@ -341,44 +307,11 @@ async def _read_out(link: Link) -> None:
         pass  # a child of its own holds the socket open; nothing more is to come
 
 
-class ProcessChild:
-    """A worker as a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process | EarlyWorker, link: Link, channel: socket.socket) -> None:
-        self.pid = process.pid
-        self.link = link
-        self._process = process
-        self._channel = channel
-
-    async def wait(self) -> int:
-        try:
-            return await self._process.wait()
-        finally:
-            self._channel.close()
-
-    def hand(self, sockets: Sequence[socket.socket]) -> None:
-        send_sockets(self._channel, sockets)
-
-    def signal(self, number: signal.Signals) -> None:
-        try:
-            self._process.send_signal(number)
-        except ProcessLookupError:
-            pass  # it is gone already
-
-
-async def spawn_process(index: int, early: list[EarlyWorker]) -> Child:
-    """Start a worker with one end of a socketpair, or take one that was started early."""
-    if early:
-        taken = early.pop(0)
-        return ProcessChild(taken, await connect(taken.link), taken.channel)
-    ours, theirs = socket.socketpair()
-    channel, other = socket.socketpair()
-    channel.setblocking(False)
-    with theirs, other:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(other.fileno())),
-            pass_fds=[theirs.fileno(), other.fileno()],
-            env=environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-    return ProcessChild(process, await connect(ours), channel)
+async def _settled(slots: list[Slot], timeout_s: float) -> None:
+    """Until each is ready or has ended once, or the time is over."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            for slot in slots:
+                await slot.settled.wait()
+    except TimeoutError:
+        pass  # the slots tell

@@ -13,7 +13,7 @@ from edge.cache.purge import Kind as PurgeKind
 from edge.cache.purge import Purge
 from edge.control.link import LinkLost, Refused, pair
 from edge.control.registry import Change
-from edge.control.workers import State
+from edge.control.slots import State
 from edge.frames import Frame, Kind, ack
 
 TOML = """

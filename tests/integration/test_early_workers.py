@@ -17,7 +17,7 @@ from kit.processes import ROOT, GatewayProcess
 from edge.app import build
 from edge.config.loader import load_text
 from edge.control.early import EarlyWorker, end_early, start_early
-from edge.control.workers import ProcessChild, spawn_process
+from edge.control.worker_process import ProcessChild, spawn_process
 from edge.frames import Frame, Kind
 
 TOML = """

@@ -235,15 +235,19 @@ async def test_what_cannot_be_applied_is_named_and_keeps_its_value(
 ) -> None:
     text = toml(origins[0].port)
     gateway = await asyncio.to_thread(gateway_process, text)
-    other = text.replace('@STATE@"\n[log]', '@STATE@/elsewhere"\n[log]').replace("workers = 1", "workers = 2")
+    other = text.replace('@STATE@"\n[log]', '@STATE@/elsewhere"\n[log]')
+    other += '[cache.disk]\npath = "@STATE@/tier"\nsize = "64MiB"\n'
     found = await reload(gateway, other.replace(str(origins[0].port), str(origins[1].port)))
-    assert sorted(found["not_applied"]) == ["listen.workers", "state.path"]
+    needs = {"upgrade": ["cache.disk"], "restart": ["state.path"]}
+    assert (sorted(found["not_applied"]), found["needs"]) == (["cache.disk", "state.path"], needs)
     assert await get(gateway.http_port) == (200, b"two")
     _, shown = await api(gateway, "GET", "/v1/config")
-    assert (shown["config"]["listen"]["workers"], shown["config"]["state"]["path"]) == (
-        1,
-        str(gateway.directory / "state"),
-    )
+    assert shown["config"]["state"]["path"] == str(gateway.directory / "state")
+    for command in (["status"], ["explain", f"http://{LOOPBACK}/"], ["check"], ["reload", "--dry-run"]):
+        told = await edge(gateway, *command)
+        lines = " ".join((told.stdout + told.stderr).split())
+        assert "not in force until `edge upgrade`: cache.disk" in lines, command
+        assert "not in force until a restart: state.path" in lines, command
 
 
 async def test_new_workers_take_over_where_the_store_is_another_one(

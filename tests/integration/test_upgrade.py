@@ -23,6 +23,7 @@ from kit.processes import ROOT, GatewayProcess, Process, process_tree
 from kit.reloads import EchoServer, Load, WebSocket
 from reloading import GOING_AWAY, api, edge, get, toml, until
 
+from edge.adapters.disk_place import TierInUse, lock_tier
 from edge.cache.purge import Kind as PurgeKind
 from edge.cache.purge import Purge
 from edge.control.registry import Change
@@ -110,6 +111,29 @@ async def test_a_new_program_that_cannot_start_leaves_the_old_one(gateway_proces
     assert load.failed == []
     gateway.rewrite(good)
     assert (await api(gateway, "POST", "/v1/reload"))[0] == 200
+
+
+async def test_an_upgrade_keeps_the_state_directory_and_takes_on_another_disk_tier(
+    gateway_process: Start, origin: EchoServer
+) -> None:
+    def text(tier: str, state: str = "@STATE@") -> str:
+        found = toml(origin.port, more=f'[cache.disk]\npath = "@STATE@/{tier}"\nsize = "64MiB"\n')
+        return found.replace('path = "@STATE@"\n', f'path = "{state}"\n')
+
+    gateway = await asyncio.to_thread(gateway_process, text("one"))
+    gateway.rewrite(text("one", "@STATE@/elsewhere"))
+    status, found = await api(gateway, "POST", "/v1/upgrade")
+    assert (status, "needs a restart" in found["detail"]) == (500, True), found
+    assert (gateway.running, await get(gateway.http_port)) == (True, (200, b"one"))
+    gateway.rewrite(text("two"))
+    status, found = await api(gateway, "POST", "/v1/upgrade")
+    assert status == 200, found
+    await until(lambda: not gateway.running, 20)
+    assert await get(gateway.http_port) == (200, b"one")
+    state = gateway.directory / "state"
+    with pytest.raises(TierInUse):
+        lock_tier(state / "two")
+    os.close(lock_tier(state / "one"))
 
 
 async def test_sigusr2_upgrades_and_what_was_drained_stays_drained(gateway_process: Start, origin: EchoServer) -> None:

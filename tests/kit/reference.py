@@ -12,8 +12,10 @@ from pathlib import Path
 from edge.config.keys import Key
 from edge.config.loader import describe
 from edge.control.admin.openapi import OPERATIONS, Operation
+from edge.control.comparing import taken_on_by
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+WAYS = {"reload": "", "upgrade": "`edge upgrade`", "restart": "restart"}
 MADE = "<!-- made by `make docs` from the program's own tables; do not edit -->"
 
 
@@ -28,16 +30,18 @@ def configuration() -> str:
         '`"250ms"`, `"5s"`, `"1m30s"`, `"1d"`; sizes `"64KiB"`, `"10GiB"`, `"1kB"` (1000); shares `"20%"`.',
         "An unknown key is an error that names the nearest one.",
         "[config.example.toml](../config.example.toml) shows each key once; `edge check --keys` prints this list.",
+        "`edge reload` takes on every key but those with another word in the last column.",
     ]
     for part, found in groupby(describe(), lambda key: key.key.split(".")[0].removesuffix("[]")):
-        lines += ["", f"## {part}", "", "| key | type | default | |", "|---|---|---|---|"]
+        lines += ["", f"## {part}", "", "| key | type | default | | |", "|---|---|---|---|---|"]
         lines += [_row(key) for key in found]
     return "\n".join(lines) + "\n"
 
 
 def _row(key: Key) -> str:
     default = key.default if key.default in ("", "required") else f"`{key.default}`"
-    cells = (f"`{key.key}`", key.type, default, key.help)
+    way = WAYS[taken_on_by(key.key)]
+    cells = (f"`{key.key}`", key.type, default, key.help, way)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -119,7 +119,9 @@ async def explain(request: web.Request) -> web.Response:
     supervisor = request.app[SUPERVISOR]
     found = await supervisor.workers.ask_one(Kind.ASK, asked)
     listeners = spoken(supervisor.running.config.listen, url.partition("://")[0].lower())
-    return answer({**found, "listeners": listeners})
+    last = None if supervisor.reloading is None else supervisor.reloading.status
+    needs = {"needs": last["needs"]} if last and last["needs"] else {}
+    return answer({**found, "listeners": listeners, **needs})
 
 
 def _header(line: str) -> list[str]:

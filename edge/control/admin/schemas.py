@@ -136,9 +136,11 @@ _POOL = {
     "backends": arr(ref("Backend")),
     "numbers": ref("Numbers"),
 }
+_NEEDS = obj({}, {"upgrade": arr(STR), "restart": arr(STR)})  # keys of the file that are not in force
 _EXPLAIN = obj(
     {"url": STR, "method": STR, "client": maybe(STR), "route": maybe(ANY)},
     {
+        "needs": _NEEDS,
         "verdict": STR,
         "status": INT,
         "reason": STR,
@@ -177,6 +179,7 @@ _LAST_RELOAD = obj(
         "actor": STR,
         "problems": arr(STR),
         "not_applied": arr(STR),
+        "needs": _NEEDS,
         "accepted": COUNT,
         "refused": COUNT,
     }
@@ -187,6 +190,7 @@ _RELOADED = obj(
         "applied": BOOL,
         "changes": arr(obj({"key": STR, "was": ANY, "is": ANY})),
         "not_applied": arr(STR),
+        "needs": _NEEDS,
         "warnings": arr(STR),
     },
     {

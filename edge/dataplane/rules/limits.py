@@ -186,6 +186,12 @@ class SharedTable(RateTable):
             at = find(raw, at + 1, end)
         return at >> 3
 
+    def go_on_from(self, alone: RateTable) -> None:
+        """What the only worker so far knows, in a table of as many slots."""
+        places = 8 * len(self._places)
+        self._memory[:places] = alone._keys.tobytes()
+        self._memory[places : 2 * places] = alone._times.tobytes()
+
     def owed(self, key: str | bytes, now: float) -> float:
         """As `RateTable.owed`."""
         mark = hash(key) or 1
@@ -277,8 +283,13 @@ class RateLimit:
 
     def take_over(self, lived: RateLimit) -> None:
         """Who owes what goes on being owed."""
-        if (self.text, self._slots) == (lived.text, lived._slots):
-            self._table, self._others = lived._table, lived._others
+        if (self.text, self._slots) != (lived.text, lived._slots):
+            return
+        self._others = lived._others
+        if isinstance(self._table, SharedTable) and not isinstance(lived._table, SharedTable):
+            self._table.go_on_from(lived._table)  # other workers come
+        else:
+            self._table = lived._table
 
     def count_for_others(self) -> None:
         """The limit is the whole fleet's: `taken` is asked for often from now on."""

@@ -1,4 +1,4 @@
-"""One listening socket of a worker: what its new connections are, and how it goes.
+"""One listener of a worker: on which sockets it accepts, what its new connections are, and how it goes.
 
 One rule: connections that the kernel has taken in are served, also when the listener goes: what waits is accepted
 before the socket is let go. Where the supervisor or a successor holds the same socket, the rest waits for them.
@@ -7,7 +7,9 @@ before the socket is let go. Where the supervisor or a successor holds the same 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge.dataplane.client.accepted import Accepted
@@ -31,7 +33,7 @@ class Listener:
     """`tls`, `h2c` and `senders` (of PROXY headers) are for the connections to come. `name` is the address as the
     configuration writes it."""
 
-    __slots__ = ("_server", "_sockname", "bound", "h2c", "name", "senders", "tls", "worker")
+    __slots__ = ("_servers", "_sockname", "bound", "h2c", "name", "senders", "tls", "worker")
 
     def __init__(self, worker: WorkerContext, name: str, tls: ServerTls | None, h2c: bool = False) -> None:
         self.worker = worker
@@ -41,17 +43,26 @@ class Listener:
         self.senders: Networks | None = None  # None: nobody sends them
         self.bound: tuple[str, int] = ("", 0)  # of a Unix socket its name, and no port
         self._sockname: object = None
-        self._server: asyncio.Server | None = None
+        self._servers: dict[int, asyncio.Server] = {}  # by the socket's number in the kernel, of all that are one
 
-    async def open(self, sock: socket.socket, backlog: int) -> None:
-        """Accept; the server calls listen(2) itself, so it must be told the backlog."""
+    async def accept_on(self, sockets: Sequence[socket.socket], backlog: int) -> None:
+        """Accept on these, which are all of one address, and on no others any more."""
+        wanted = {os.fstat(each.fileno()).st_ino: each for each in sockets}
+        for number, sock in wanted.items():
+            if number in self._servers:
+                sock.close()
+            else:
+                self._servers[number] = await self._open(sock, backlog)
+        await self._leave(self._servers.keys() - wanted.keys())
+
+    async def _open(self, sock: socket.socket, backlog: int) -> asyncio.Server:
+        """The server calls listen(2) itself, so it must be told the backlog."""
         loop, self._sockname = asyncio.get_running_loop(), sock.getsockname()
         if sock.family == socket.AF_UNIX:
             self.bound = self.name, 0
-            self._server = await loop.create_unix_server(self._accepted, sock=sock, backlog=backlog)
-        else:
-            self.bound = sock.getsockname()[:2]
-            self._server = await loop.create_server(self._accepted, sock=sock, backlog=backlog)
+            return await loop.create_unix_server(self._accepted, sock=sock, backlog=backlog)
+        self.bound = sock.getsockname()[:2]
+        return await loop.create_server(self._accepted, sock=sock, backlog=backlog)
 
     def _accepted(self) -> Any:  # a protocol by its methods
         if self.senders is None:
@@ -65,14 +76,21 @@ class Listener:
 
     async def leave(self) -> None:
         """Accept what waits, then no more."""
-        await asyncio.sleep(0)  # one turn of the loop accepts whatever is there
-        self.close()
+        await self._leave(self._servers.keys())
+
+    async def _leave(self, numbers: Collection[int]) -> None:
+        gone = [self._servers[each] for each in numbers]
+        if gone:
+            await asyncio.sleep(0)  # one turn of the loop accepts whatever is there
+        self._servers = {number: each for number, each in self._servers.items() if number not in numbers}
+        for each in gone:
+            each.close()
 
     def close(self) -> None:
         """Accept no more."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for each in self._servers.values():
+            each.close()
+        self._servers.clear()
 
     def has(self, downstream: Accepted) -> bool:
         """Whether a connection came in here."""

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
@@ -131,15 +131,15 @@ class Worker:
 
     async def listen(
         self,
-        sock: socket.socket,
+        sockets: socket.socket | Sequence[socket.socket],
         tls: ServerTls | None = None,
         backlog: int = 1024,
         h2c: bool = False,
         name: str = "",
     ) -> Listener:
-        """Accept on a bound socket."""
+        """Accept on a bound socket, or on several of one address."""
         listener = Listener(self, name, tls, h2c)
-        await listener.open(sock, backlog)
+        await listener.accept_on([sockets] if isinstance(sockets, socket.socket) else sockets, backlog)
         self.listeners[name or str(listener.bound)] = listener
         if self._timer is None:
             self._tick()
