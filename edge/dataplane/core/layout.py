@@ -11,7 +11,7 @@ from __future__ import annotations
 _USUAL = (  # in the order of a request's life
     *("downstream", "worker", "method", "target", "is_http11", "block", "host", "scheme", "keep", "started_at"),
     *("route", "key", "found", "verdict", "follower", "fetch", "attempts", "served_by", "request_id", "reason"),
-    *("cache_status", "head_at", "status", "mode", "expected", "bytes_out", "ended", "from_store"),
+    *("cache_status", "head_at", "status", "mode", "expected", "bytes_out", "ended"),
     *("coder", "pace"),
 )
 
