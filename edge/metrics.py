@@ -1,13 +1,15 @@
 """Counters on the request path and their declaration: name, kind, help text, each once.
 
-One rule: adding is an attribute's `+=`; nothing is looked up, locked or formatted on a request. A worker sends what was
-added since the last time (`Meter.delta`); the control plane sums the deltas of all workers, so that a worker's death
-loses at most one second of counts and nothing twice.
+One rule: adding is an attribute's `+=` or a list's `append`, counted four times a second by `Meter.fold`; nothing is
+looked up, locked or formatted on a request. A worker sends what was added since the last time (`Meter.delta`); the
+control plane sums the deltas of all workers, so that a worker's death loses at most one second of counts and nothing
+twice.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,6 +114,9 @@ class Histogram:
         return None
 
 
+Outcome = tuple[int, str, str, str, int]  # status, verdict, reason, error (both may be empty), place in PROTOCOLS
+
+
 class Meter:
     """The numbers of one thing that is measured (a route, a backend)."""
 
@@ -124,11 +129,13 @@ class Meter:
         "errors",
         "first_byte",
         "first_samples",
+        "heads",
         "hit_bytes",
         "hits_by",
         "latency",
         "origin_in",
         "origin_out",
+        "outcomes",
         "own",
         "protocols",
         "reasons",
@@ -142,6 +149,8 @@ class Meter:
     def __init__(self, bounds: Sequence[float] = LATENCY_BOUNDS_S) -> None:
         self.requests = 0
         self.hits_by = [0] * len(PROTOCOLS)  # answered the quick way; `fold` puts them where such requests are counted
+        self.outcomes: list[Outcome] = []  # how requests ended, not yet in the numbers below
+        self.heads: list[int] = []  # statuses of a backend's responses, not yet in the numbers below
         self.asked_by = [0] * len(PROTOCOLS)  # not told yet; `protocols` is what others told
         self.protocols: dict[str, int] = {}
         self.hit_bytes = 0
@@ -163,10 +172,16 @@ class Meter:
         self.first_samples: list[float] = []
 
     def fold(self) -> None:
-        """Put samples and quick hits where they are counted (four times a second, by the worker's timer)."""
+        """Put samples, outcomes and quick hits where they are counted (four times a second, by the worker's timer)."""
         latency = self.latency
         latency.observe_all(self.samples)
         self.first_byte.observe_all(self.first_samples)
+        if self.outcomes:
+            self._count_outcomes()
+        if self.heads:
+            for status, count in Counter(self.heads).items():
+                self._count_status(status, count)
+            self.heads.clear()
         if hits := sum(self.hits_by):
             sent = self.hit_bytes
             self.asked_by = [a + b for a, b in zip(self.asked_by, self.hits_by, strict=True)]
@@ -179,6 +194,22 @@ class Meter:
             for each in (latency, self.first_byte):
                 each.counts[0] += hits  # microseconds: reading the clock twice for each would be a good part of them
                 each.total += hits
+
+    def _count_outcomes(self) -> None:
+        for each, count in Counter(self.outcomes).items():
+            status, verdict, reason, error, place = each
+            self._count_status(status, count)
+            self.asked_by[place] += count
+            self.verdicts[verdict] = self.verdicts.get(verdict, 0) + count
+            if reason:
+                self.reasons[reason] = self.reasons.get(reason, 0) + count
+            if error:
+                self.errors[error] = self.errors.get(error, 0) + count
+        self.outcomes.clear()
+
+    def _count_status(self, status: int, count: int) -> None:
+        self.requests += count
+        self.status[status // 100 if status < 600 else 0] += count
 
     def delta(self) -> dict[str, Any]:
         """Everything counted since the last call, as plain JSON values; the meter starts again at zero."""

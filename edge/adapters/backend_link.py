@@ -131,7 +131,9 @@ class BackendLink:
         while self.idle:
             connection = self.idle.pop()
             if not connection.transport.is_closing():
-                return self.reuse(connection)
+                connection.reused = True  # as `reuse`, which would be one more call for each request
+                connection.deadline = inf
+                return connection
         return None
 
     @staticmethod

@@ -46,6 +46,8 @@ class Client(Protocol):
     def worker(self) -> WorkerContext: ...
     @property
     def asked_by(self) -> tuple[bytes, ...]: ...
+    @property
+    def shown_names(self) -> frozenset[bytes] | None: ...
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange: ...
 
 
@@ -56,28 +58,32 @@ class QuickClient(Client, Asking, Protocol):
 def serve(downstream: QuickClient, line: re.Match[bytes], block: RequestHeaders) -> None:
     """One request of HTTP/1 whose head the grammar proved. Everything that can go wrong has become an answer when it
     returns."""
-    worker, target, route = downstream.worker, line[2], None
-    if block.quick and worker.quick and target[0] == SLASH and line[3] != b"0" and not block.close:
+    worker, route = downstream.worker, None
+    method, target, minor = line.groups()
+    is_http11 = minor != b"0"
+    if block.quick and worker.quick and is_http11 and not block.close and target[0] == SLASH:
         try:
             route = worker.router.get(block.host, target)
-            if route is not None and line[1] == b"GET" and try_fast_hit(downstream, route, target, block):
+            if route is not None and method == b"GET" and try_fast_hit(downstream, route, target, block):
                 return
         except Exception as error:
-            fail(downstream.begin_exchange(line[1], target, True, block), error)
+            fail(downstream.begin_exchange(method, target, True, block), error)
             return
-    serve_fully(downstream, line[1], target, line[3] != b"0", block, route)
+    serve_fully(downstream, method, target, is_http11, block, route)
 
 
 def serve_fully(
     downstream: Client, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders, route: Route | None
 ) -> None:
-    """One request, of whatever protocol, that no fast hit answered; `route` where that is known."""
+    """One request, of whatever protocol, that no fast hit answered; `route` where it is known and the request quick."""
     exchange = downstream.begin_exchange(method, target, is_http11, block)
     worker = exchange.worker
     try:
         if worker.tracing is not None:
             worker.tracing.begin(exchange)
-        admit(exchange)
+        unproven = route is None or method not in USUAL or target[0] != SLASH or block.host is None or block.forwarding
+        if unproven or downstream.shown_names is not None or worker.stopping:  # else `admit` would find nothing
+            admit(exchange)
         if worker.tokens and answer_challenge(exchange):
             return
         exchange.route = route = route or worker.router.find(exchange.host, exchange.target)
@@ -90,7 +96,7 @@ def serve_fully(
             route.check_path(exchange.target)
         if not block.plain:
             limit(exchange, route)
-        if exchange.method not in USUAL or route.looks:
+        if method not in USUAL or route.looks:
             route.check_asker(bool(downstream.asked_by))
             route.check_method(exchange.method, exchange.client_text())
             if exchange.method == b"PURGE" and route.rules is not None:
@@ -98,6 +104,8 @@ def serve_fully(
                 return
         if route.steps:
             run(exchange, route.steps, enter)
+        elif route.rules is None:
+            forward(exchange)  # as `enter` would: one call fewer for each request that is only passed on
         else:
             enter(exchange)
     except Exception as error:

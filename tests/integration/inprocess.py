@@ -117,7 +117,7 @@ class Gateway:
     @property
     def requests(self) -> int:
         """Exchanges that ended on a route."""
-        return sum(route.meter.requests for route in self.worker.router.routes)
+        return sum(route.meter.requests + len(route.meter.outcomes) for route in self.worker.router.routes)
 
     async def log(self, count: int) -> list[dict[str, Any]]:
         """The first `count` access log lines (or more), once they are there."""

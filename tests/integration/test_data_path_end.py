@@ -215,6 +215,7 @@ async def test_counters_and_log_agree(origin: ScriptedOrigin, proxy: Proxy) -> N
         await client.get(target)
     lines = await gateway.log(3)
     meter = gateway.worker.router.routes[0].meter
+    await gateway.on_loop(meter.fold)
     assert (meter.requests, meter.status[2], meter.status[5]) == (3, 2, 1)
     assert meter.bytes_out == sum(line["bytes_out"] for line in lines)
     assert meter.errors == {"http_protocol_error": 1}

@@ -78,6 +78,7 @@ class Seen:
     def facts(self) -> dict[str, Any]:
         """All of it, less what is another one each time."""
         lab, flights, meter = self.lab, self.lab.store.flights, self.lab.worker.router.routes[0].meter
+        meter.fold()
         return {
             "answers": self.answers,
             "looked": self.looked,
@@ -85,8 +86,7 @@ class Seen:
             "asked": [(each.method, each.target) for each in lab.asked],
             "stored": [_of(each) for each in lab.stored()],
             "markers": sorted((repr(key), why) for key, (_, why) in flights._markers.items()),
-            # the quick way's hits are added up on each tick
-            "meter": {**meter.verdicts, "hit": meter.verdicts.get("hit", 0) + sum(meter.hits_by)},
+            "meter": {"hit": 0, **meter.verdicts},
             "bytes": lab.store.index.bytes,
             "rest": lab.at_rest,
         }

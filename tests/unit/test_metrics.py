@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.slots import names_of
 
-from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
+from edge.metrics import HELP, LATENCY_BOUNDS_S, PROTOCOLS, Histogram, Meter
 
 SECONDS = st.floats(0, 100, allow_nan=False)
+OUTCOMES = st.tuples(
+    st.sampled_from((0, 200, 304, 599, 600)),
+    st.sampled_from(("hit", "miss")),
+    st.sampled_from(("", "cold")),
+    st.sampled_from(("", "connection_refused")),
+    st.integers(0, len(PROTOCOLS) - 1),
+)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("requests"), st.integers(0, 5)),
@@ -19,6 +26,8 @@ STEPS = st.lists(
         st.tuples(st.just("status"), st.integers(0, 5)),
         st.tuples(st.just("reasons"), st.sampled_from(("a", "b"))),
         st.tuples(st.just("sample"), SECONDS),
+        st.tuples(st.just("outcomes"), OUTCOMES),
+        st.tuples(st.just("heads"), st.integers(0, 999)),
         st.tuples(st.just("send"), st.none()),
     ),
     max_size=30,
@@ -33,6 +42,8 @@ def do(meter: Meter, what: str, value: Any) -> None:
         meter.status[value] += 1
     elif what == "reasons":
         meter.reasons[value] = meter.reasons.get(value, 0) + 1
+    elif what in ("outcomes", "heads"):
+        getattr(meter, what).append(value)
     elif what == "sample":
         meter.samples.append(value)
         meter.first_samples.append(value / 2)
@@ -43,6 +54,8 @@ def do(meter: Meter, what: str, value: Any) -> None:
 def shown(meter: Meter) -> object:
     meter.fold()
     numbers = {name: getattr(meter, name) for name in names_of(Meter) if name not in _HISTOGRAMS}
+    told = zip(PROTOCOLS, numbers.pop("asked_by"), strict=True)  # which the control plane has as words
+    numbers["protocols"] = {**numbers["protocols"], **{word: count for word, count in told if count}}
     both = [getattr(meter, name) for name in _HISTOGRAMS]
     return numbers, [(each.counts, each.total, round(each.total_s, 6)) for each in both]
 
@@ -113,6 +126,18 @@ def test_sums_of_other_bounds_keep_both(old: list[float], new: list[float], adde
 
 
 def test_every_number_is_declared() -> None:
-    assert set(names_of(Meter)) - {"samples", "first_samples", "hits_by", "hit_bytes", "asked_by"} == set(HELP), (
-        "these are only kept until the next fold"
-    )
+    until_the_next_fold = {"samples", "first_samples", "hits_by", "hit_bytes", "asked_by", "outcomes", "heads"}
+    assert set(names_of(Meter)) - until_the_next_fold == set(HELP)
+
+
+def test_outcomes_are_counted_in_each_number_that_tells_of_them() -> None:
+    meter = Meter()
+    meter.outcomes += [(200, "miss", "cold", "", 1), (200, "miss", "cold", "", 1), (502, "bypass", "", "refused", 2)]
+    meter.outcomes.append((0, "bypass", "", "", 0))  # ended without a head
+    meter.heads += [200, 503, 999]
+    meter.fold()
+    assert (meter.requests, meter.status) == (7, [2, 0, 3, 0, 0, 2])
+    assert (meter.verdicts, meter.reasons, meter.errors) == ({"miss": 2, "bypass": 2}, {"cold": 2}, {"refused": 1})
+    assert meter.asked_by[:3] == [1, 2, 1]
+    meter.fold()
+    assert meter.requests == 7

@@ -117,22 +117,20 @@ class Exchange:
             return
         if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
-            head = self.whole(facts.wire, facts.has_date)
+            bare = route is None or route.delivery is None  # `whole` would be one more call for each request
+            head = facts.wire + self.own_lines(facts.has_date) if bare else self.whole(facts.wire, facts.has_date)
         else:
             bodiless = facts.framing is Framing.NONE
             head = self.whole(self.open(facts.status, facts.wire, length, bodiless), facts.has_date)
         transport = self.downstream.transport
-        if not body:
-            transport.write(head)
+        self.bytes_out = len(body)
+        if body and self.mode == CHUNKED:
+            body = chunk(body)
+        if len(body) < WRITE_TOGETHER:
+            transport.write(head + body)
         else:
-            self.bytes_out = len(body)
-            if self.mode == CHUNKED:
-                body = chunk(body)
-            if len(body) < WRITE_TOGETHER:
-                transport.write(head + body)
-            else:
-                transport.write(head)
-                transport.write(body)
+            transport.write(head)
+            transport.write(body)
         if done:
             self.finish()
 
@@ -214,7 +212,7 @@ class Exchange:
         self.finish()
 
     def data(self, data: bytes) -> None:
-        """A fetch's body piece for this exchange alone: written, and the backend held back if the client is slow."""
+        """A fetch's body piece for this exchange alone; a slow client holds the backend back."""
         self.body(data)
         if self.downstream.paused and self.fetch is not None:
             self.fetch.pause()

@@ -122,7 +122,7 @@ class Fetch:
         if connection is None:
             link.connect(self, self.route.timeouts.connect)
         else:
-            self._send(connection, backend)
+            self._send(connection, backend, now)
 
     @property
     def client(self) -> ClientEnds:
@@ -135,13 +135,13 @@ class Fetch:
         if self.canceled or self.backend is None:
             connection.link.give_back(connection)
         else:
-            self._send(connection, self.backend)
+            self._send(connection, self.backend, monotonic())
 
-    def _send(self, connection: Connection, backend: Backend) -> None:
+    def _send(self, connection: Connection, backend: Backend, now: float) -> None:
         exchange = self.exchange
         upload = exchange.upload
         self.connection = connection
-        self.began_at = monotonic()
+        self.began_at = now
         framing = b"" if upload is None else upload.framing
         head = request_head(exchange, backend, self.lines, framing, self.traced)
         upgrade = exchange.block.upgrade is not None and exchange.wants_upgrade
@@ -179,8 +179,7 @@ class Fetch:
         else:
             backend.answered(seconds, now)
             self._settles_at = now + SETTLED_S
-        meter.requests += 1
-        meter.status[status // 100 if status < 600 else 0] += 1
+        meter.heads.append(status)
         meter.samples.append(seconds)
         self.route.waits.append(seconds)
         if bad and status in self.route.retry.statuses and self._asked_again(facts, backend, done, now):
@@ -371,5 +370,7 @@ class Fetch:
 
 def forward(exchange: Exchange) -> None:
     """A request that the cache has no part in."""
-    exchange.fetch = fetch = Fetch(exchange, exchange, client_lines(exchange))
+    route = exchange.route
+    lines = exchange.block.forward if route is not None and route.rules is None else client_lines(exchange)
+    exchange.fetch = fetch = Fetch(exchange, exchange, lines)
     fetch.attempt()

@@ -142,8 +142,7 @@ class Hedge:
         if facts.status in GATEWAY_FAILURES:
             if self.traced is not None:
                 self.traced.answered(facts.status)
-            self.link.meter.requests += 1
-            self.link.meter.status[5] += 1
+            self.link.meter.heads.append(facts.status)
             self._lose(now, cancel=not done)
             return
         backend = fetch.backend

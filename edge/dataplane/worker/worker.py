@@ -278,23 +278,14 @@ class Worker:
         route = exchange.route
         seconds = monotonic() - exchange.started_at
         if route is not None:
-            meter = route.meter
-            meter.requests += 1
-            spoken = exchange.downstream.spoken
-            meter.asked_by[spoken if exchange.is_http11 else spoken - 1] += 1
-            status = exchange.status
-            meter.status[status // 100 if status < 600 else 0] += 1
+            meter, status, spoken = route.meter, exchange.status, exchange.downstream.spoken
+            place = spoken if exchange.is_http11 else spoken - 1
+            meter.outcomes.append((status, exchange.verdict, exchange.reason, exchange.error, place))
             meter.bytes_out += exchange.bytes_out
             head_at = exchange.head_at
             meter.first_samples.append(head_at - exchange.started_at if head_at else seconds)
             if status != 101:  # how long people talk says nothing of how quick anything is
                 meter.samples.append(seconds)
-            verdict = exchange.verdict
-            meter.verdicts[verdict] = meter.verdicts.get(verdict, 0) + 1
-            if exchange.reason:
-                meter.reasons[exchange.reason] = meter.reasons.get(exchange.reason, 0) + 1
-            if exchange.error:
-                meter.errors[exchange.error] = meter.errors.get(exchange.error, 0) + 1
             if exchange.upload is not None:
                 meter.bytes_in += exchange.upload.received
             if exchange.from_store:
