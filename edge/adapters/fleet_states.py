@@ -20,6 +20,7 @@ local old = redis.call('HGET', KEYS[1], ARGV[1])
 local number = old and tonumber(string.match(old, '^(%d+)|')) or 0
 if ARGV[3] ~= '' and number >= tonumber(ARGV[3]) then return 0 end
 redis.call('HSETNX', KEYS[1], '#name', ARGV[4])
+if ARGV[5] ~= '' then redis.call('HDEL', KEYS[1], ARGV[5]) end
 local n = redis.call('HINCRBY', KEYS[1], '#number', 1)
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', n) .. '|' .. ARGV[2])
 return n
@@ -45,10 +46,10 @@ class RedisStatesServer:
             lambda: {field.decode(): _numbered(raw) for field, raw in list(found.items())[:MOST_FIELDS]}
         )
 
-    async def set_state(self, field: str, value: bytes, newer_than: int | None) -> int:
+    async def set_state(self, field: str, value: bytes, newer_than: int | None, instead_of: str = "") -> int:
         """As `StatesServer.set_state`."""
         bound = "" if newer_than is None else str(newer_than)
-        return int(await self._scripts.run(_SET, field, value, bound, token_hex(8)))
+        return int(await self._scripts.run(_SET, field, value, bound, token_hex(8), instead_of))
 
     async def close(self) -> None:
         """Let go."""

@@ -5,14 +5,15 @@
 One rule: of two changes of one thing the one with the higher number is in force, on every machine. A change that was
 made while the server was away gets its number when it is back; if others changed the same thing meanwhile, that is
 told. What is known is kept in the journal, so that a server that lost it, or a primary that lacks the last of it, gets
-it back.
+it back. What was registered and is removed has no state any more: one that is registered again under the name begins
+anew everywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -23,6 +24,7 @@ from edge.errors import EdgeError
 
 MAX_BYTES = 16 * 1024
 REMOVED = "removed"
+ACTIVE = "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class SharedChange:
     def field(self) -> str:
         """What it is a change of: the last one of a field counts."""
         return f"{self.aspect}:{self.kind}:{self.name}"
+
+    @property
+    def ends(self) -> str:
+        """The field that is no more with this change: the state of what is removed. Empty for any other change."""
+        return f"state:{self.kind}:{self.name}" if self.value == REMOVED and self.aspect == "registration" else ""
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -70,8 +77,9 @@ class StatesServer(Protocol):
     async def states(self) -> tuple[str, dict[str, tuple[int, bytes]]]:
         """The name of this collection (another one: it was lost), and every field's number and value."""
 
-    async def set_state(self, field: str, value: bytes, newer_than: int | None) -> int:
-        """Give a field a value; its number, or 0. With `newer_than`, only if what is there has a lower number."""
+    async def set_state(self, field: str, value: bytes, newer_than: int | None, instead_of: str = "") -> int:
+        """Give a field a value; its number, or 0. With `newer_than`, only if what is there has a lower number.
+        The field `instead_of` goes with it."""
 
     async def close(self) -> None:
         """Let go."""
@@ -127,8 +135,12 @@ class States:
 
     def changed(self, change: SharedChange) -> None:
         """Somebody changed this here; durable when it returns. Raises EdgeError."""
-        self._owed.pop(change.field, None)
+        before = self._owed.pop(change.field, None)
+        self._forget(change.ends)
         self._owed[change.field] = change
+        if before is not None and before.ends and not change.ends:  # the others never hear that it was away
+            begins = replace(change, aspect="state", value=ACTIVE)
+            self._owed[begins.field] = begins
         self._keep()
         self._wake.set()
 
@@ -168,9 +180,13 @@ class States:
         """Send what is owed, carry out what is newer. Raises FleetAway, and EdgeError where the journal refuses."""
         name, found = await self._server.states()
         sent = await self._give_back(name, found)
+        self._owe_states(found)
         for field, change in list(self._owed.items()):
             before = found.get(field)
-            number = await self._server.set_state(field, self._dumps(change), None)
+            if before is not None and self._loads(field, before[1]) == change:
+                number = before[0]  # it was sent, and the journal did not come to know
+            else:
+                number = await self._server.set_state(field, self._dumps(change), None, change.ends)
             self._tell_conflict(change, before)
             self._known[field] = (number, change)
             if self._owed.get(field) is change:
@@ -189,12 +205,44 @@ class States:
             there = found.get(field, (0, b""))[0]
             if there and (name != self._name or there >= number):
                 continue
+            if not there and self._was_removed(change, number, name, found):
+                continue
             bound = number if name == self._name else 1
-            got = await self._server.set_state(field, self._dumps(change), bound)
+            got = await self._server.set_state(field, self._dumps(change), bound, change.ends)
             if got:
                 self._known[field] = (got, change)
                 given = True
         return given
+
+    def _owe_states(self, found: Mapping[str, tuple[int, bytes]]) -> None:
+        """Of what was changed here while others removed it: a registration begins anew there, and gets the state that
+        it has here; a state has nothing any more that it is of."""
+        for change in list(self._owed.values()):
+            registration, state = (f"{aspect}:{change.kind}:{change.name}" for aspect in ("registration", "state"))
+            there = self._loads(registration, found[registration][1]) if registration in found else None
+            if there is None or not there.ends or change.ends:
+                continue
+            if registration not in self._owed:
+                del self._owed[state]
+                self._tell_conflict(change, found[registration])
+            elif state in self._known and state not in found:
+                self._owed.setdefault(state, self._known[state][1])
+
+    def _was_removed(
+        self, change: SharedChange, number: int, name: str, found: Mapping[str, tuple[int, bytes]]
+    ) -> bool:
+        """Whether a state is missing in the server because what had it was removed, not because the server lost it."""
+        field = f"registration:{change.kind}:{change.name}"
+        if change.aspect != "state" or field not in found:
+            return False
+        later, value = found[field]
+        registration = self._loads(field, value)
+        return (name == self._name and later > number) or (registration is not None and registration.value == REMOVED)
+
+    def _forget(self, field: str) -> None:
+        """What had this state is removed."""
+        self._known.pop(field, None)
+        self._owed.pop(field, None)
 
     async def _take(self, name: str, found: Mapping[str, tuple[int, bytes]]) -> None:
         newer = [
@@ -204,8 +252,13 @@ class States:
         ]
         if not newer and name == self._name:
             return
+        ended = [
+            change
+            for field, (number, change) in self._known.items()
+            if field not in found and self._was_removed(change, number, name, found)
+        ]
         self._name = name
-        for number, field, value in sorted(newer):
+        for number, field, value in sorted(newer, key=_in_order):
             change = self._loads(field, value)
             if change is None:
                 if self._unreadable.get(field) != value:
@@ -214,14 +267,22 @@ class States:
                 continue
             before = self._known.get(field)
             self._known[field] = (number, change)
+            self._forget(change.ends)
             if (before is not None and before[1] == change) or field in self._owed:
                 continue  # known, or changed here meanwhile: that comes later
-            try:
-                await self._host.carry_out(change)
-            except EdgeError as error:
-                facts = {"what": field, "machine": change.machine, "evidence": error.detail}
-                self._host.event("fleet.not_carried_out", facts)
+            await self._carry_out(change)
+        for change in ended:
+            if change.field in self._known and change.field not in self._owed:  # registered again meanwhile
+                self._forget(change.field)
+                await self._carry_out(replace(change, value=ACTIVE))
         self._keep()
+
+    async def _carry_out(self, change: SharedChange) -> None:
+        try:
+            await self._host.carry_out(change)
+        except EdgeError as error:
+            facts = {"what": change.field, "machine": change.machine, "evidence": error.detail}
+            self._host.event("fleet.not_carried_out", facts)
 
     def _is_news(self, field: str, number: int, value: bytes) -> bool:
         """A server that went back gives numbers again."""
@@ -251,3 +312,9 @@ class States:
         known = {field: [number, change.plain()] for field, (number, change) in self._known.items()}
         owed = {field: change.plain() for field, change in self._owed.items()}
         self._host.keep_states({"name": self._name, "known": known, "owed": owed})
+
+
+def _in_order(news: tuple[int, str, bytes]) -> tuple[bool, int]:
+    """What is registered first, then its state, whichever was changed last."""
+    number, field, _ = news
+    return field.startswith("state:"), number

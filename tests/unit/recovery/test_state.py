@@ -131,6 +131,16 @@ def test_a_rebuilt_journal_is_the_old_one_with_a_history_of_its_own(machine: Mac
     assert key.read_text() == "this is site.key" and key.stat().st_mode & 0o77 == 0
 
 
+def test_what_was_still_to_be_sent_to_the_fleet_is_not_in_a_point(machine: Machine) -> None:
+    """It has been sent since, and others may have changed it: a machine that is restored asks the fleet instead."""
+    with Journal.open(machine.state / JOURNAL_FILE) as journal:
+        journal.save_fleet({"place": ["history", 7, "mark"], "states": {"name": "c", "owed": {"state:region:eu": {}}}})
+    machine.captured = machine.local().capture({})  # type: ignore[attr-defined]
+    folder, _ = rebuilt(machine, machine.state)
+    with Journal.open(folder / JOURNAL_FILE) as journal:
+        assert journal.fleet() == {}
+
+
 def test_later_purges_are_replayed_with_their_numbers(machine: Machine) -> None:
     machine.captured = machine.local().capture({})  # type: ignore[attr-defined]
     machine.purge(3)
