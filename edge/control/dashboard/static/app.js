@@ -40,6 +40,7 @@ let paused = false;
 let listening = null;
 let polledAt = 0;
 let hasFleet = false;
+let hasPoints = false; // the configuration has [snapshots]
 let shares = {}; // the last rows' requests by region
 
 // -- asking ---------------------------------------------------------------------------------------------------------
@@ -58,6 +59,7 @@ async function numbers() {
   regions.set(whole.regions, flows(shares, step));
   backends.set(status.backends, polledAt ? (now - polledAt) / 1000 : 0);
   recovery.status(status.recovery);
+  hasPoints = status.recovery !== null;
   polledAt = now;
   anew = false;
   return a + b + c;
@@ -83,11 +85,7 @@ async function stores() {
 }
 
 async function points() {
-  try {
-    recovery.points(await get("/v1/snapshots"));
-  } catch (error) {
-    if (error.status !== 409) throw error; // 409: no [snapshots]
-  }
+  if (hasPoints) recovery.points(await get("/v1/snapshots"));
 }
 
 function every(least, ask) {
@@ -154,7 +152,9 @@ async function begin(why) {
     if (given === null) continue;
     setToken(given.token.trim());
     try {
-      hasFleet = (await get("/v1/status")).fleet;
+      const status = await get("/v1/status");
+      hasFleet = status.fleet;
+      hasPoints = status.recovery !== null;
       at("fleet-link").hidden = !hasFleet;
       break;
     } catch (error) {
