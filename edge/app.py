@@ -81,6 +81,7 @@ def build(
     worker.store = store = Store(config.cache.memory, config.cache.eviction, variant_limit(config))
     store.use_turns(worker.turns.later)
     store.warmer = Warming(worker).run
+    store.went_blind = lambda: worker.hold(False)
     if disk:
         open_disk(store, config)
     if config.cache.shared is not None:

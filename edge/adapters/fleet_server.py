@@ -34,6 +34,11 @@ _RUN = """
 local said = redis.pcall('INFO', 'server')
 local run = type(said) == 'string' and string.match(said, 'run_id:(%w+)') or ''
 """
+_REACHED = """
+redis.call('HSET', KEYS[2], '', '')
+redis.call('HDEL', KEYS[2], '')
+return 1
+"""
 _BEAT = (
     _RUN
     + """
@@ -95,6 +100,11 @@ class RedisFleetServer:
         tagged = "{" + namespace + "}"
         self._scripts = Scripts(link, (f"{tagged}:head", f"{tagged}:machines", f"{tagged}:purges"))
         self._keep = keep
+
+    async def reached(self) -> None:
+        """It answers, takes what is written as a beat is, and is the primary. Nobody hears of it."""
+        await self._scripts.run(_REACHED)
+        await self._scripts.confirmed()
 
     async def beat(self, identity: str, told: dict[str, Any]) -> Beat:
         """Register or renew this machine (nothing is written without an identity); what the server says, which was

@@ -7,7 +7,7 @@ goes wrong has one word or line for it (`why_of`), never the URL's password.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import asyncio as redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -27,12 +27,24 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from edge.adapters.redis_primary import BySentinels, BySlot, NoPrimary, PrimaryPool
 from edge.adapters.tls import client_context
+from edge.adapters.word_file import secret_in
+from edge.config.fleet import SecretFile, Server
 from edge.config.redis_url import RedisAddress, Way, parse_redis_url
 from edge.errors import ConfigError
 
 ERRORS = (RedisError, RedisClusterException, OSError, EOFError, ValueError)  # ValueError: an answer that is none
 MOST_CONNECTIONS = 8
 LEAST_ANSWER_S = 1.0  # of a sentinel, or of a node that is asked who has a slot
+
+
+class Login(NamedTuple):
+    """Who we are to sentinels."""
+
+    username: str | None = None
+    password: str | None = None
+
+
+NOBODY = Login()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +54,21 @@ class Link:
     address: RedisAddress
     ca_file: str | None
     connect_s: float
+    sentinels: Login = NOBODY
 
     @classmethod
-    def of(cls, key: str, url: str, ca_file: str | None, connect_s: float) -> Link:
+    def of(cls, key: str, server: Server, connect_s: float) -> Link:
         """Of what stands in the configuration at `key`. Raises ConfigError."""
-        if ca_file is not None:
+        if server.ca_file is not None:
             try:
-                client_context(ca_file, None, None, verify=True)
+                client_context(server.ca_file, None, None, verify=True)
             except ConfigError as error:
                 raise ConfigError([f"{key}.ca_file: {error.problems[0].removeprefix('tls.ca ')}"]) from None
-        return cls(parse_redis_url(url), ca_file, connect_s)
+        secret = server.sentinel_password
+        if isinstance(secret, SecretFile):
+            secret = secret_in(f"{key}.sentinel_password.file", secret.file)
+        login = Login(server.sentinel_user, secret)
+        return cls(parse_redis_url(server.url), server.ca_file, connect_s, login)
 
     def client(self, near: str) -> redis.Redis:
         """A client of the one server that has the name `near`; nothing is connected yet."""
@@ -85,9 +102,9 @@ class Link:
         }
 
     def _asking(self) -> dict[str, Any]:
-        """Of those who are asked where the primary is: sentinels have no users of the server's."""
+        """Of those who are asked where the primary is: sentinels have users of their own."""
         if self.address.way is Way.SENTINEL:
-            return {"ssl": self.address.tls, **self._bounds(LEAST_ANSWER_S)}
+            return {"ssl": self.address.tls, **self.sentinels._asdict(), **self._bounds(LEAST_ANSWER_S)}
         return {"ssl": self.address.tls, **self._options(), **self._bounds(LEAST_ANSWER_S)}
 
     def _bounds(self, answer_s: float | None) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from redis import asyncio as redis
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.crc import key_slot
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import AuthenticationError, ConnectionError, NoPermissionError, RedisError
 
 Where = tuple[str, int]
+REFUSED: Where = ("", 0)  # instead of a name
 
 
 class NoPrimary(ConnectionError):
@@ -48,14 +49,18 @@ class BySentinels:
         for task in pending:
             task.add_done_callback(self._asking.discard)
         named: Counter[Where] = Counter()
+        refused = 0
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            named.update(found for found in (task.result() for task in done) if found is not None)
+            answers = [task.result() for task in done]
+            named.update(found for found in answers if found is not None and found is not REFUSED)
+            refused += answers.count(REFUSED)
             for where, count in named.items():
                 if count * 2 > len(self._sentinels):
                     return where  # who is slower ends by its own deadline
         most = max(named.values(), default=0)
-        raise NoPrimary(f"{most} of {len(self._sentinels)} sentinels name the same primary")
+        said = f"{most} of {len(self._sentinels)} sentinels name the same primary"
+        raise NoPrimary(f"{said}; {refused} refuse the user or password" if refused else said)
 
     async def close(self) -> None:
         """Let go."""
@@ -127,5 +132,7 @@ async def _named_by(sentinel: redis.Redis, name: str) -> Where | None:
         asked = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)  # type: ignore[no-untyped-call]
         found = await asked
         return (found[0].decode(), int(found[1])) if found else None
+    except (AuthenticationError, NoPermissionError):
+        return REFUSED
     except (RedisError, OSError, ValueError, IndexError, AttributeError):
         return None

@@ -351,5 +351,5 @@ def shared_tier(config: Config) -> SharedTier:
     values, fleet = config.cache.shared, fleet_of(config)
     assert values is not None and fleet is not None
     key = seal_key(fleet.key_file)
-    link = Link.of("cache.shared", values.url, values.ca_file, values.timeout)
+    link = Link.of("cache.shared", values, values.timeout)
     return SharedTier(link, values.namespace, values.timeout, values.max_object, FleetView(), key, values.lease)

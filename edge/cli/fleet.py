@@ -50,6 +50,8 @@ def standing(found: dict[str, Any]) -> str:
     if found["in_step"]:
         return f"in step at purge {found['position']}"
     known = "everything stored is validated before use" if found["blind"] else "what is stored is used still"
+    if found["catching_up"]:
+        known = "requests wait until what was missed is applied"
     return f"not in step ({found['trouble'] or 'joining'}); {known}"
 
 

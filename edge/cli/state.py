@@ -73,7 +73,7 @@ class LocalState:
     def _check_text(self, found: Snapshot) -> None:
         if not self._encrypted and any(PASSWORD.search(text) for text in found.texts):
             raise SecretInTheClear(
-                "the configuration holds a password in a URL, and the repository is not encrypted: give "
+                "the configuration holds a password, and the repository is not encrypted: give "
                 "snapshots.encryption_key_file, or take the password from the environment"
             )
 

@@ -6,11 +6,11 @@ One rule: a URL may hold a password, so it is never echoed.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, ValidationInfo, model_validator
 
-from edge.config.paths import FilePath
+from edge.config.paths import FilePath, parse_path
 from edge.config.redis_url import EXAMPLES, parse_redis_url
 from edge.config.types import AtLeastOne, Duration, Kind, Many, PositiveSize, Section, Text, Timeout, entry
 
@@ -30,12 +30,28 @@ def parse_word(value: object) -> str:
     return value
 
 
+class SecretFile(Section):
+    """A secret that stands in a file."""
+
+    file: FilePath = entry(..., "File with the secret and nothing else in it")
+
+
+def parse_secret(value: object, info: ValidationInfo) -> str | SecretFile:
+    """A text, or a table that names a file. It is never echoed."""
+    if isinstance(value, str) and value:
+        return str(value)
+    if isinstance(value, dict) and value.keys() == {"file"}:
+        return SecretFile.model_construct(file=parse_path(value["file"], info))
+    raise ValueError("must be a text that is not empty, or { file = path }")
+
+
+Secret = Annotated[str | SecretFile, PlainValidator(parse_secret), Kind("text or { file = path }")]
 RedisUrl = Annotated[str, PlainValidator(parse_url), Kind("redis URL")]
 Word = Annotated[str, PlainValidator(parse_word), Kind("word")]
 
 
-class SharedTier(Section):
-    """`cache.shared`."""
+class Server(Section):
+    """A server that machines share, and how it is reached."""
 
     url: RedisUrl = entry(
         ...,
@@ -43,6 +59,24 @@ class SharedTier(Section):
         "redis+sentinel://host,host,host/name and redis+cluster://host,host too (rediss+… with TLS)",
     )
     ca_file: FilePath | None = entry(None, "Certificates of authorities to trust for rediss://, beside the system's")
+    sentinel_user: Text | None = entry(
+        None, "ACL user of the sentinels; left out, sentinel_password is their requirepass. The URL's is the server's"
+    )
+    sentinel_password: Secret | None = entry(
+        None,
+        "What the sentinels ask for: a text, better as ${NAME}, or { file = path } of a file with nothing else in it",
+    )
+
+    @model_validator(mode="after")
+    def _whole_login(self) -> Self:
+        if self.sentinel_user is not None and self.sentinel_password is None:
+            raise ValueError("sentinel_user needs sentinel_password")
+        return self
+
+
+class SharedTier(Server):
+    """`cache.shared`."""
+
     timeout: Timeout = entry("50ms", "How long a look-up may take before it counts as a miss")
     lease: Duration = entry(
         "100ms",
@@ -52,16 +86,20 @@ class SharedTier(Section):
     namespace: Word = entry("edge", "What the names of keys begin with; gateways of one namespace share")
 
 
-class Fleet(Section):
+class Fleet(Server):
     """`[fleet]`."""
 
     url: RedisUrl = entry(..., "Server that has the purge stream, as cache.shared.url")
-    ca_file: FilePath | None = entry(None, "As cache.shared.ca_file")
     name: Text | None = entry(None, "This machine's name for people; left out: the host's name")
     region: Text | None = entry(None, "Where it is, for people")
     namespace: Word = entry("edge", "What the names of keys begin with; machines of one namespace are one fleet")
     max_blind: Timeout = entry(
         "30s", "How long after the last word of the purge stream stored responses may be used without validation"
+    )
+    catch_up: Timeout = entry(
+        "1s",
+        "How long requests wait while a machine that was cut off reads what it missed; after that, stored responses "
+        "are validated",
     )
     ack_timeout: Timeout = entry("2s", "How long a purge waits for the other machines")
     keep: AtLeastOne = entry(10_000, "Purges that the stream holds; a machine that misses more validates all it has")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import TypeAdapter
 
 from edge.config.positions import Path, Problem
-from edge.config.redis_url import parse_redis_url
+from edge.config.redis_url import Way, parse_redis_url
 from edge.config.rule_checks import dead_rules
 from edge.config.types import Section
 
@@ -54,8 +54,18 @@ def idle_keys(config: Config) -> Iterator[Problem]:
             yield Problem(("listen", "https", at, "redirect_http"), "has no effect: plain HTTP is sent to the first")
     yield from dead_rules(config)
     for path, shared in ((("cache", "shared"), config.cache.shared), (("fleet",), config.fleet)):
-        if shared is not None and not parse_redis_url(shared.url).tls:
+        if shared is None:
+            continue
+        address = parse_redis_url(shared.url)
+        if not address.tls:
             yield from _idle(shared, path, ("ca_file",), "url is not rediss://")
+        if address.way is not Way.SENTINEL:
+            yield from _idle(
+                shared,
+                path,
+                ("sentinel_user", "sentinel_password"),
+                "url is not redis+sentinel://",
+            )
     if config.log.access == "off":
         yield from _idle(config.log, ("log",), ("format",), 'access is "off"')
     if config.log.otlp is None:

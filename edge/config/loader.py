@@ -16,7 +16,7 @@ from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, fie
 from edge.config.acme import Acme
 from edge.config.cache import Cache
 from edge.config.checks import cross_problems, items, table
-from edge.config.fleet import Fleet
+from edge.config.fleet import Fleet, Server
 from edge.config.http2 import Http2
 from edge.config.keys import Key, keys_of, problems_of
 from edge.config.log import Log
@@ -274,7 +274,8 @@ def fleet_of(config: Config) -> Fleet | None:
     stream too where no other is named."""
     shared = config.cache.shared
     if config.fleet is None and shared is not None:
-        return Fleet(url=shared.url, ca_file=shared.ca_file, namespace=shared.namespace)
+        same = {name: getattr(shared, name) for name in (*Server.model_fields, "namespace")}
+        return Fleet(**same)
     return config.fleet
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edge.config.fleet import Server
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
 from edge.errors import ConfigError
@@ -19,17 +20,16 @@ def fleet_findings(config: Config) -> Iterator[Finding]:
     from edge.adapters.fleet_server import seal_key  # not cheap, and few need it
     from edge.adapters.redis_client import Link
 
-    places: list[tuple[KeyPath, str, str | None]] = []
-    if shared is not None:
-        places.append((("cache", "shared", "ca_file"), shared.url, shared.ca_file))
+    places: list[tuple[KeyPath, Server | None]] = [(("cache", "shared"), shared), (("fleet",), fleet)]
     if fleet is not None:
-        places.append((("fleet", "ca_file"), fleet.url, fleet.ca_file))
         try:
             seal_key(fleet.key_file)
         except ConfigError as error:
             yield ("fleet", "key_file"), error.problems[0].removeprefix("fleet.key_file: "), True
-    for path, url, ca_file in places:
+    for path, server in places:
         try:
-            Link.of("", url, ca_file, 0.0)
+            if server is not None:
+                Link.of("", server, 0.0)
         except ConfigError as error:
-            yield path, error.problems[0].removeprefix(".ca_file: "), True
+            key, _, why = error.problems[0].partition(": ")
+            yield (*path, *key.removeprefix(".").split(".")), why, True

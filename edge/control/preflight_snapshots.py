@@ -21,7 +21,7 @@ from edge.recovery.runbook import read_runbook
 from edge.recovery.schedule import next_due
 
 Finding = tuple[KeyPath, str, bool]  # key, what is wrong, whether nothing works
-PASSWORD = re.compile(r"://[^/\s\"'@]*:[^/\s\"'@$]+@")
+PASSWORD = re.compile(r"://[^/\s\"'@]*:[^/\s\"'@$]+@|_password\s*=\s*[\"']+[^\s\"'$]")
 
 
 def snapshot_findings(config: Config, text: str) -> Iterator[Finding]:
@@ -38,7 +38,7 @@ def snapshot_findings(config: Config, text: str) -> Iterator[Finding]:
         if find_spec("cryptography") is None:
             yield ("snapshots", "encryption_key_file"), "needs a package: pip install 'streamgate[crypto]'", True
     elif PASSWORD.search(text):
-        yield ("snapshots",), "the file holds a password in a URL: give encryption_key_file, or no point is taken", True
+        yield ("snapshots",), "the file holds a password: give encryption_key_file, or no point is taken", True
     if values.repository.startswith("s3:") and find_spec("obstore") is None:
         yield ("snapshots", "repository"), "needs a package: pip install 'streamgate[s3]'", True
     yield from _place(config, values.repository)

@@ -15,6 +15,7 @@ wait returns, and a callback of the upstream or of the client takes the exchange
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Protocol
 
 from edge.dataplane.caching.fast_hit import try_fast_hit
@@ -126,6 +127,8 @@ def enter(exchange: Exchange) -> None:
     alone = downstream.bound is not None  # what it gets may be its own by its connection alone (`binding`)
     if route.rules is None or alone or downstream.worker.router.is_doubtful(route, exchange.host, exchange.target):
         forward(exchange)
+    elif downstream.worker.holding is not None:
+        downstream.worker.holding.wait(exchange, partial(lookup, exchange, route))
     else:
         lookup(exchange, route)
 

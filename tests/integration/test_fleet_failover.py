@@ -94,6 +94,45 @@ def test_without_most_of_the_sentinels_nobody_is_in_step(guarded: tuple[Sentinel
     assert world.all_get("/alone") == {b"served on"}
 
 
+LOGINS = {
+    "a password of the environment": 'sentinel_password = "${OF_SENTINELS}"',
+    "a user, from a file": 'sentinel_user = "edge"\nsentinel_password = { file = "FILE" }',
+}
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
+    group = SentinelGroup(tmp_path_factory.mktemp("asking"), "required")
+    yield group
+    group.kill()
+
+
+@pytest.mark.parametrize("login", LOGINS.values(), ids=LOGINS)
+def test_sentinels_that_ask_who_we_are(
+    asking: SentinelGroup, login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_SENTINELS", "required")
+    (tmp_path / "word").write_text("its-own\n")
+    world = Machines(tmp_path, [], Settings(login.replace("FILE", f"{tmp_path}/word")))
+    try:
+        machine = world.add(asking.url)
+        until(lambda: world.in_step(machine))
+        machine.get("/kept")
+        until(lambda: asking.primary.say("EXISTS", stored_name("/kept")) == b":1\r\n")
+    finally:
+        world.close()
+
+
+def test_sentinels_that_refuse_us_are_named(asking: SentinelGroup, tmp_path: Path) -> None:
+    world = Machines(tmp_path, [], Settings('sentinel_password = "guessed"'))
+    try:
+        machine = world.add(asking.url)
+        until(lambda: machine.fleet["trouble"].endswith("3 refuse the user or password"))
+        assert "guessed" not in str(machine.call("GET", "/v1/config")) + machine.gateway.log()
+    finally:
+        world.close()
+
+
 def test_a_cluster_of_three_and_the_failover_of_the_streams_shard(tmp_path: Path) -> None:
     group = ClusterGroup(tmp_path)
     world = Machines(tmp_path, [group.url] * 2)
@@ -139,7 +178,7 @@ def test_tls_with_a_user_and_an_authority_of_our_own(tmp_path: Path) -> None:
     server = RedisProcess.start(tmp_path, *options)
     secret = quote("p@ss:/word", safe="")
     url = f"rediss://edge:{secret}@{LOOPBACK}:{tls}/0"
-    world = Machines(tmp_path, [url] * 2, Settings(ca_file=str(tmp_path / "ca.pem")))
+    world = Machines(tmp_path, [url] * 2, Settings(f'ca_file = "{tmp_path}/ca.pem"'))
     try:
         world.wait_sure()
         world.origin.now = "sealed"

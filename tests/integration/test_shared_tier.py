@@ -24,6 +24,7 @@ from edge.cache.fleet.breaker import FAILURES
 from edge.cache.fleet.stream import Place
 from edge.cache.purge import Kind, Purge
 from edge.config.loader import load_text
+from edge.config.redis_url import parse_redis_url
 from edge.dataplane.caching.others import follow, purged
 from edge.dataplane.caching.purging import Purging
 from edge.errors import FleetAway, HistoryChanged
@@ -88,7 +89,14 @@ async def open_pair(server: RedisProcess, extra: str = "", rules: str = "", url:
     assert not any(lab.worker.bugs for lab in labs), "a worker caught an exception: see standard error"
 
 
-STEP = {"in_step": True, "line": ["history", "run", "", 0], "blind": False, "offset_s": 0.0, "lease_s": 3600.0}
+STEP = {
+    "in_step": True,
+    "catching_up": False,
+    "blind": False,
+    "line": ["history", "run", "", 0],
+    "offset_s": 0.0,
+    "lease_s": 3600.0,
+}
 
 
 @pytest.fixture
@@ -336,7 +344,7 @@ async def test_the_server_is_asked_once_for_many_requests(pair: Pair) -> None:
 
 async def test_what_one_process_of_the_server_says_is_not_taken_for_anothers(server: RedisProcess) -> None:
     """After a failover some connections lead to the old primary: what is read and written names the run."""
-    stream = RedisFleetServer(Link.of("fleet", server.url, None, 1.0), "runs", 100)
+    stream = RedisFleetServer(Link(parse_redis_url(server.url), None, 1.0), "runs", 100)
     try:
         await stream.begin("", "history")
         run = (await stream.beat("", {})).head.run

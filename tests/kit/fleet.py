@@ -28,7 +28,7 @@ WAIT_S = 20.0
 class Settings:
     """What differs between tests: further lines of `[fleet]` and of the pool, whose backend is named `b`."""
 
-    ca_file: str = ""
+    server: str = ""  # of [cache.shared] too
     max_blind_s: float = MAX_BLIND_S
     fleet: str = ""
     pool: str = ""
@@ -44,19 +44,18 @@ class Machine:
         directory.mkdir()
         toml = gateway_toml(origin_port, pool=settings.pool, route=settings.route)
         toml = toml.replace("[[pools.origin.backends]]", '[[pools.origin.backends]]\nid = "b"')
-        authority = f'ca_file = "{settings.ca_file}"' if settings.ca_file else ""
         self.toml = f"""{toml}
 [cache]
 disk = {{ path = "{directory}/cache", size = "64MiB", min_free = "0B" }}
 [cache.shared]
 url = "{url}"
 timeout = "250ms"
-{authority}
+{settings.server}
 [fleet]
 url = "{url}"
 name = "{self.name}"
 max_blind = "{settings.max_blind_s:g}s"
-{authority}
+{settings.server}
 {settings.fleet}
 """
         self.gateway = GatewayProcess(self.toml, directory)

@@ -57,13 +57,15 @@ class RedisProcess(Process):
         self.signal(signal.SIGCONT)
 
 
-def say(port: int, *words: str | bytes) -> bytes:
+def say(port: int, *words: str | bytes, password: str = "") -> bytes:
     """One command to who listens there; its answer as it comes, up to 64 KiB."""
-    raw = [word.encode() if isinstance(word, str) else word for word in words]
     with socket.create_connection((LOOPBACK, port), 2) as sock:
         sock.settimeout(2)
-        sock.sendall(b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw))
-        return sock.recv(65536)
+        for command in (("AUTH", password), words) if password else (words,):
+            raw = [word.encode() if isinstance(word, str) else word for word in command]
+            sock.sendall(b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw))
+            answer = sock.recv(65536)
+        return answer
 
 
 def program() -> str:

@@ -16,44 +16,50 @@ from kit.redis import RedisProcess, program, say
 
 NAME = "main"
 DOWN_AFTER_MS = 600
+USER = "user edge on >its-own ~* &* -@all +auth +ping +hello +client +sentinel"
 
 
 class SentinelProcess(Process):
     """One sentinel of a primary."""
 
-    def __init__(self, directory: Path, primary_port: int) -> None:
-        self.port = free_port()
+    def __init__(self, directory: Path, primary_port: int, password: str) -> None:
+        self.port, self.password = free_port(), password
+        guards = (f"requirepass {password}", f"sentinel sentinel-pass {password}", USER) if password else ()
         file = directory / f"sentinel-{self.port}.conf"
         lines = [
             f"port {self.port}", f"bind {LOOPBACK}", f"dir {directory}",
             f"sentinel monitor {NAME} {LOOPBACK} {primary_port} 2",
             f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}",
-            f"sentinel failover-timeout {NAME} 3000",
+            f"sentinel failover-timeout {NAME} 3000", *guards,
         ]  # fmt: skip
         file.write_text("\n".join(lines) + "\n")
         super().__init__([program(), str(file), "--sentinel"], directory, f"sentinel-{self.port}")
 
+    def say(self, *words: str) -> bytes:
+        """One command of it."""
+        return say(self.port, "SENTINEL", *words, password=self.password)
+
     @property
     def primary_port(self) -> int:
         """Of the primary that it names."""
-        parts = say(self.port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME).split(b"\r\n")
+        parts = self.say("GET-MASTER-ADDR-BY-NAME", NAME).split(b"\r\n")
         return int(parts[4]) if len(parts) > 4 else 0
 
     def counts(self, what: bytes) -> int:
         """What it knows of the primary: `num-slaves`, `num-other-sentinels`."""
-        parts = say(self.port, "SENTINEL", "MASTER", NAME).split(b"\r\n")
+        parts = self.say("MASTER", NAME).split(b"\r\n")
         return int(parts[parts.index(what) + 2]) if what in parts else -1
 
 
 class SentinelGroup:
-    """A primary, two replicas and three sentinels."""
+    """A primary, two replicas and three sentinels, which may ask for a password (of the user `edge`, for another)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, password: str = "") -> None:
         self.servers = [RedisProcess.start(directory)]
         primary = self.servers[0].port
         slow = ("--repl-diskless-sync-delay", "0")
         self.servers += [RedisProcess.start(directory, "--replicaof", f"{LOOPBACK} {primary}", *slow) for _ in range(2)]
-        self.sentinels = [SentinelProcess(directory, primary) for _ in range(3)]
+        self.sentinels = [SentinelProcess(directory, primary, password) for _ in range(3)]
         until(self._know_each_other)
 
     @property

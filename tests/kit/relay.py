@@ -21,7 +21,8 @@ class Relay:
         self._listener = socket.create_server((LOOPBACK, 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         self._pairs: dict[socket.socket, socket.socket] = {}
-        self._is_cut = self._is_held = self._closed = False
+        self._is_cut = self.is_held = self._closed = False
+        self._holds_at = b""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -31,11 +32,16 @@ class Relay:
 
     def hold(self) -> None:
         """Let nothing through, and end nothing."""
-        self._is_held = True
+        self.is_held = True
+
+    def hold_at(self, words: bytes) -> None:
+        """Hold from when somebody asks for this, which is let through by `mend`."""
+        self._holds_at = words
 
     def mend(self) -> None:
         """As before."""
-        self._is_cut = self._is_held = False
+        self._holds_at = b""
+        self._is_cut = self.is_held = False
 
     def close(self) -> None:
         """End everything."""
@@ -46,7 +52,7 @@ class Relay:
         while not self._closed:
             if self._is_cut:
                 self._end_all()
-            watched = [self._listener] if self._is_held else [self._listener, *self._pairs]
+            watched = [self._listener] if self.is_held else [self._listener, *self._pairs]
             ready, _, _ = select.select(watched, [], [], 0.01)
             for sock in ready:
                 if sock is self._listener:
@@ -70,6 +76,9 @@ class Relay:
     def _pass_on(self, sock: socket.socket) -> None:
         peer = self._pairs[sock]
         try:
+            if self._holds_at and self._holds_at in sock.recv(262144, socket.MSG_PEEK):
+                self.is_held = True
+                return
             data = sock.recv(262144)
             if data:
                 peer.sendall(data)

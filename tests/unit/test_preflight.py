@@ -248,6 +248,9 @@ def test_an_application_is_tried_elsewhere(body: str, wanted: str, tmp_path: Pat
     assert len(broken) == 1 and broken[0].startswith(f"{file}:14:1 pools.web.backends[0].app:") and wanted in broken[0]
 
 
+SENTINELS = "[fleet]\nurl = 'redis+sentinel://h/main'\n"
+
+
 @pytest.mark.parametrize(
     ("more", "said", "fatal"),
     [
@@ -256,7 +259,8 @@ def test_an_application_is_tried_elsewhere(body: str, wanted: str, tmp_path: Pat
         ("encryption_key_file = '@DIR@/short'", "must hold 32 bytes", True),
         ("runbooks = '@DIR@/none'", "is no directory", True),
         ("runbooks = '@DIR@/books'", "steps[0].do: must be one of", True),
-        ("# redis://user:secret@host", "holds a password in a URL", True),
+        ("# redis://user:secret@host", "holds a password:", True),
+        ("# sentinel_password = 'secret'", "holds a password:", True),
         ("incremental = '1h'", "targets.rpo is 900 s, and points are up to 3630 s apart", False),
         ("", "inside state.path", False),
     ],
@@ -296,6 +300,8 @@ def test_hooks_are_looked_at_with_their_place(tmp_path: Path) -> None:
     [
         ('[cache]\nshared = { url = "rediss://h", ca_file = "@DIR@/text" }', "cache.shared.ca_file", "text"),
         ('[fleet]\nurl = "rediss://h"\nca_file = "@DIR@/none.pem"', "fleet.ca_file", "No such file"),
+        (f"{SENTINELS}sentinel_password = {{ file = '@DIR@/none' }}", "fleet.sentinel_password.file", "No such file"),
+        (f"{SENTINELS}sentinel_password = {{ file = '@DIR@/good.pem' }}", "fleet.sentinel_password.file", "one word"),
         ('[fleet]\nurl = "redis://h"\nkey_file = "@DIR@/none"', "fleet.key_file", "No such file"),
         ('[fleet]\nurl = "redis://h"\nkey_file = "@DIR@/pipe"', "fleet.key_file", "not a regular file"),
         ('[fleet]\nurl = "redis://h"\nkey_file = "@DIR@/text"', "fleet.key_file", "16 bytes at least"),
@@ -310,3 +316,6 @@ def test_what_a_fleet_needs_is_opened(pems: Path, more: str, key: str, said: str
 def test_an_authority_for_a_server_without_tls_has_no_effect(pems: Path) -> None:
     more = f'[fleet]\nurl = "redis://h"\nca_file = "{pems}/good.pem"'
     assert any("fleet.ca_file: has no effect" in line for line in look(pems, more=more).warnings)
+    more = '[fleet]\nurl = "redis://h"\nsentinel_user = "u"\nsentinel_password = "p"'
+    idle = [line for line in look(pems, more=more).warnings if "url is not redis+sentinel://" in line]
+    assert len(idle) == 2

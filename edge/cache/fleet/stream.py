@@ -3,7 +3,9 @@
     never joined ─┐
     cut off ──────┴► head of the stream ─► the same history, nothing missing ─► apply what was missed ─► in step
                                        └─► anything else ─► distrust all that is stored ─► in step, from there
-    not in step for `max_blind` ─► blind: distrust all that is stored, and what is stored meanwhile, until in step
+    the server answers again ─► catching up: nothing that is stored is used, until in step
+    not in step for `max_blind`, or catching up for `catch_up` ─► blind: distrust all that is stored, and what is stored
+    meanwhile, until in step
 
 One rule: where a purge may have been missed, what is stored is distrusted: validated before each use, or not used. The
 rules stand in README.md beside this file as a table. Pure: the caller talks to the server and carries purges out.
@@ -68,9 +70,10 @@ class Lost(Exception):
 class Follower:
     """One machine's standing. `place` is what survived a restart; times are of a monotonic clock."""
 
-    def __init__(self, place: Place | None, max_blind_s: float, now: float) -> None:
+    def __init__(self, place: Place | None, max_blind_s: float, now: float, catch_up_s: float = 1.0) -> None:
         self.place = place
         self.max_blind_s = max_blind_s
+        self.catch_up_s = catch_up_s
         self.blind = False
         self.in_step = False
         self.run = ""  # the process of the server in which our place is known to be right
@@ -80,11 +83,28 @@ class Follower:
         self._asked: tuple[float, int] | None = None  # a head that was asked for then, and its position
         self._there = 0  # the server's position when it was asked last
         self._loaded = False  # all that the stream holds was read once in this process
+        self._back_at: float | None = None  # the server answers again since then, and not all of it is applied
+        self._missed = False  # it is known that there is more than was applied
 
     # -- the link ------------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
-        """The server cannot be reached."""
+        """The server cannot be reached. Who knows that something was missed goes on catching up, until it is blind."""
+        self._unverify()
+        if not self._missed:
+            self._back_at = None
+
+    def back(self, now: float) -> None:
+        """The server answers again."""
+        if self._back_at is None and not self.blind:
+            self._back_at = now
+
+    @property
+    def catching_up(self) -> bool:
+        """Nothing that is stored may be used now: others see this machine again, and count on what it has applied."""
+        return self._back_at is not None and not self.blind
+
+    def _unverify(self) -> None:
         self.in_step = self._verified = False
         self._asked = None
         self._there = 0
@@ -92,7 +112,7 @@ class Follower:
     def on_head(self, head: Head, sent_at: float) -> Todo:
         """The server's answer to what was sent at `sent_at`, which had registered this machine before."""
         if head.run != self.head.run:
-            self.cut()  # whatever was verified was verified with another process
+            self._unverify()  # whatever was verified was verified with another process
         place, self._there, self.head = self.place, head.position, head
         if place is not None and place.history == head.history:
             gone_back = head.position < place.position or (head.position == place.position and head.mark != place.mark)
@@ -105,6 +125,7 @@ class Follower:
         if head.same_run and (self._asked is None or self._asked[1] <= place.position):
             self._asked = (sent_at, head.position)
         if not self._loaded:
+            self._missed = True
             return Todo.READ
         if head.position == place.position:
             self._verified = True
@@ -112,6 +133,7 @@ class Follower:
             self.run = head.run
         self._settle()
         if head.position != place.position or not self._verified:
+            self._missed = True
             return Todo.READ
         return Todo.NOTHING if head.same_run else Todo.CERTIFY
 
@@ -122,6 +144,7 @@ class Follower:
 
     def _out(self, todo: Todo) -> Todo:
         self.in_step = self._verified = False
+        self._missed = True
         return todo
 
     def join(self, head: Head, sent_at: float, retained: Sequence[Entry]) -> tuple[int, list[Entry]]:
@@ -193,7 +216,8 @@ class Follower:
     @property
     def blind_at(self) -> float:
         """When it becomes blind if nothing is heard."""
-        return self._known_at + self.max_blind_s
+        at = self._known_at + self.max_blind_s
+        return at if self._back_at is None else min(at, self._back_at + self.catch_up_s)
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +242,8 @@ class Follower:
             return
         self._known_at = max(self._known_at, asked[0])
         self.in_step = True
-        self.blind = False
+        self.blind = self._missed = False
+        self._back_at = None
 
 
 def _whole_from(known: Sequence[Entry]) -> int:

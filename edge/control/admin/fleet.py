@@ -39,6 +39,7 @@ def shown(fleet: Fleet) -> dict[str, Any]:
         "id": fleet.settings.identity,
         "in_step": fleet.in_step,
         "blind": follower.blind,
+        "catching_up": follower.catching_up,
         "trouble": fleet.trouble,
         "history": "" if place is None else place.history,
         "run": follower.run,

@@ -7,7 +7,7 @@ from edge.control.admin.schemas import BOOL, COUNT, INT, NUM, STR, arr, maybe, o
 FLEET = obj(
     {
         **dict.fromkeys(("name", "id", "trouble", "history", "run"), STR),
-        **dict.fromkeys(("in_step", "blind", "sure"), BOOL),
+        **dict.fromkeys(("in_step", "blind", "catching_up", "sure"), BOOL),
         **dict.fromkeys(("position", "lag"), COUNT),
         **dict.fromkeys(("clock_offset_s", "max_blind_s"), NUM),
         "states": maybe(obj(dict.fromkeys(("number", "owed"), COUNT))),

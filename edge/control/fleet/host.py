@@ -22,6 +22,7 @@ class FleetSettings:
     version: str
     max_blind_s: float
     ack_timeout_s: float
+    catch_up_s: float = 1.0
     key: bytes = b""  # of seals
 
 
@@ -45,6 +46,9 @@ class Unsent:
 
 class FleetServer(Protocol):
     """The server that machines share. Every call is bounded in time and raises FleetAway."""
+
+    async def reached(self) -> None:
+        """It answers, and takes what is written. Nobody hears of it."""
 
     async def beat(self, identity: str, told: dict[str, Any]) -> Beat:
         """Register or renew a machine (nothing is written without an identity); what the server says."""
@@ -106,6 +110,9 @@ class FleetHost(Protocol):
 
     def tell(self, body: dict[str, Any]) -> None:
         """Tell every worker where the fleet stands."""
+
+    async def told(self, body: dict[str, Any]) -> None:
+        """As `tell`, and every worker acts on it. Raises EdgeError."""
 
     def facts(self) -> dict[str, Any]:
         """What others are told of this machine."""

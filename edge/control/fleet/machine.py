@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edge.cache.fleet.stream import Place
 from edge.cache.purge import Kind as PurgeKind
 from edge.cache.purge import Purge
+from edge.control.admin.errors import NotApplied
 from edge.control.fleet.host import Arrived, Unsent
+from edge.control.link import Refused
 from edge.control.purging import Order
 from edge.control.registry import Change
 from edge.frames import Frame, Kind
@@ -56,6 +58,13 @@ class MachineHost:
     def tell(self, body: dict[str, Any]) -> None:
         """As `FleetHost.tell`."""
         self._supervisor.workers.send_all(Frame(Kind.FLEET, body))
+
+    async def told(self, body: dict[str, Any]) -> None:
+        """As `FleetHost.told`."""
+        try:
+            await self._supervisor.workers.tell(Kind.FLEET, body)
+        except Refused as error:
+            raise NotApplied(f"a worker does not hold requests back: {error.detail}") from None
 
     def facts(self) -> dict[str, Any]:
         """As `FleetHost.facts`."""

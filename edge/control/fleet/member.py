@@ -1,18 +1,19 @@
 """This machine in its fleet: it follows the purge stream, says how far it is, and waits for the others.
 
     start ─► beat (registers) ─► what was missed ─► own purges that were not sent ─► in step ─► read, apply, beat …
-      ▲                                                                               │ server away, entries missing
-      └───────────────────────────── again, a little later ◄──────────────────────────┘
+               ▲                                                                      │ server away, entries missing
+               └── requests are held back ◄── the server answers ◄── again and again ◄┘
+
+Before the others hear of a machine again, every worker of it holds back what would be looked up, until all that was
+missed is applied. Without the server the machine serves on, purges for itself, and sends that when the server is back.
 
 One rule: a position is told only after everything up to it is durable and in every worker. Who may believe what stands
-in `cache.fleet` (README there); this file talks, applies and tells. Without the server the machine serves on, purges
-for itself, and sends that when the server is back.
+in `cache.fleet` (README there); this file talks, applies and tells.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from secrets import token_hex
 from time import monotonic, time
@@ -21,16 +22,18 @@ from typing import Any
 from edge.cache.fleet.machines import Machines
 from edge.cache.fleet.purges import FleetPurge
 from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
-from edge.cache.purge import MAX_LOG, Purge
+from edge.cache.purge import Purge
 from edge.control.fleet.host import Arrived, Companion, FleetHost, FleetServer, FleetSettings
 from edge.control.fleet.limits import Limits
 from edge.control.fleet.opinions import Opinions
+from edge.control.fleet.recent import Recent
 from edge.control.fleet.sending import Sending
 from edge.control.fleet.states import States
 from edge.errors import EdgeError, FleetAway
 
 BEAT_S = 1.0
-AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 2.0
+AGAIN_MIN_S, AGAIN_MAX_S = 0.02, 0.1  # between looks whether the server is back: so long may what was purged be served
+AGAIN_BLIND_S = 2.0  # as AGAIN_MAX_S, where everything is validated
 START_S = 3.0  # how long a start waits for the server
 SKEW_S = 2.0  # between the server's clock and ours: told
 
@@ -42,19 +45,17 @@ class Fleet:
         self.settings = settings
         self.machines = Machines(settings.max_blind_s)
         self.sending = Sending(settings, server, self.machines, host)
-        self.follower = Follower(place, settings.max_blind_s, monotonic())
+        self.follower = Follower(place, settings.max_blind_s, monotonic(), settings.catch_up_s)
         self.offset_s = 0.0
         self.lag = 0  # entries that are in the stream and not applied here
         self.trouble = ""  # why it is not in step
         self._server = server
         self._host = host
         self._kept = place
-        self._is_loaded = False
         self._joined = False  # in step, and what was purged here alone is in the stream
         self._may_ack = False  # workers of an earlier run may still serve
         self._owed = False  # everything has to be distrusted, and could not be yet
-        self._recent: deque[tuple[int, dict[str, Any], float]] = deque(maxlen=MAX_LOG)  # for workers that start
-        self._whole = 0
+        self._recent = Recent()
         self._skewed = self._stopped = False
         self._beat_now = asyncio.Event()
         self.states: States | None = None  # set before `start`, where the fleet shares them
@@ -121,6 +122,7 @@ class Fleet:
         while True:
             try:
                 if not self.in_step:
+                    await self._hold_back()
                     await self._come_in_step()
                 again_s = AGAIN_MIN_S
                 await self._follow()
@@ -129,7 +131,14 @@ class Fleet:
                     self._host.event("bug", {"where": "fleet", "error": f"{type(error).__name__}: {error}"})
                 self._cut(error)
             await asyncio.sleep(again_s)
-            again_s = min(AGAIN_MAX_S, again_s * 2)
+            again_s = min(AGAIN_BLIND_S if self.follower.blind else AGAIN_MAX_S, again_s * 2)
+
+    async def _hold_back(self) -> None:
+        """Nothing that is stored is used from before the others hear of this machine again. Raises EdgeError."""
+        await self._server.reached()
+        self.follower.back(monotonic())
+        if self.follower.catching_up:
+            await self._host.told(self.standing())
 
     def _cut(self, error: BaseException) -> None:
         was, self._joined = self._joined, False
@@ -169,6 +178,7 @@ class Fleet:
                 await self._server.certify(follower.place, head.run)
             elif not sent:
                 assert follower.place is not None
+                self._tell()  # requests need not wait for what is sent
                 sent = not await self.sending.send_unsent(follower.place, head.run)
         self.trouble = ""
         self._joined = True
@@ -186,7 +196,7 @@ class Fleet:
     async def _catch_up(self) -> int:
         """Read and apply what follows; how many entries. Raises Lost."""
         follower = self.follower
-        if not self._is_loaded:
+        if not self._recent.is_loaded:
             whole, known, after = follower.on_load(await self._server.read_all(follower.head.run))
             self._load(whole, known)
         else:
@@ -196,19 +206,10 @@ class Fleet:
 
     def _load(self, whole: int, known: Sequence[Entry]) -> None:
         """What the workers have to know of the stream to judge what others stored."""
-        self._whole = whole
-        self._recent.clear()
-        self._is_loaded = True
+        self._recent.begin(whole)
         for entry in known:
-            self._remember(entry, FleetPurge.loads(entry.payload, self.settings.key))
+            self._recent.add(entry, FleetPurge.loads(entry.payload, self.settings.key))
         self._host.tell({"load": self.load_body()})
-
-    def _remember(self, entry: Entry, asked: FleetPurge) -> None:
-        if self._recent and self._recent[-1][0] >= entry.position:
-            return  # it was recorded before, and could not be told to the workers
-        if len(self._recent) == self._recent.maxlen:
-            self._whole = self._recent[0][0]
-        self._recent.append((entry.position, asked.purge.to_dict(), time()))
 
     # -- following -----------------------------------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class Fleet:
         place = self.follower.place
         assert place is not None
         after = Place(place.history, entries[-1].position, entries[-1].mark)
-        answers = await self._host.apply(arrived, after, lambda each: self._remember(each.entry, each.asked))
+        answers = await self._host.apply(arrived, after, lambda each: self._recent.add(each.entry, each.asked))
         self._kept = after
         self.follower.applied(entries)
         for each, answer in zip(arrived, answers, strict=True):
@@ -336,8 +337,10 @@ class Fleet:
                 self._host.event("bug", {"where": "fleet-time", "error": f"{type(error).__name__}: {error}"})
 
     async def _look_at_time(self) -> None:
+        late = self.follower.catching_up
         if self.follower.on_time(monotonic()):
-            self._host.event("fleet.blind", {"evidence": self.trouble, "max_blind_s": self.settings.max_blind_s})
+            evidence = "not caught up in time" if late else self.trouble
+            self._host.event("fleet.blind", {"evidence": evidence, "max_blind_s": self.settings.max_blind_s})
             self._tell()  # first of all: each worker distrusts by itself, whatever the disk says
             try:
                 await self._distrust("cut off from the fleet's purges")
@@ -367,6 +370,7 @@ class Fleet:
         return {
             "in_step": self.in_step,
             "line": [history, follower.run, head.before, head.certified],
+            "catching_up": follower.catching_up,
             "blind": follower.blind,
             "offset_s": self.offset_s,
             "lease_s": max(0.0, follower.blind_at - monotonic()),
@@ -376,12 +380,4 @@ class Fleet:
 
     def load_body(self) -> dict[str, Any]:
         """What the stream holds, for a worker that starts."""
-        place = self.follower.place
-        if place is None:
-            return {"whole": 0, "position": 0, "purges": []}
-        position = self._recent[-1][0] if self._recent else place.position
-        return {
-            "whole": self._whole,
-            "position": position,
-            "purges": list(self._recent),
-        }
+        return self._recent.body(self.follower.place)

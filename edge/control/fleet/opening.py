@@ -39,10 +39,11 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
         version=__version__,
         max_blind_s=values.max_blind,
         ack_timeout_s=values.ack_timeout,
+        catch_up_s=values.catch_up,
         key=seal_key(values.key_file),
     )
     key = "cache.shared" if config.fleet is None else "fleet"
-    link = Link.of(key, values.url, values.ca_file, ANSWER_S)
+    link = Link.of(key, values, ANSWER_S)
     server = RedisFleetServer(link, values.namespace, values.keep)
     host = MachineHost(supervisor, store)
     fleet = Fleet(settings, server, host, store.place())

@@ -107,6 +107,7 @@ def follow(worker: WorkerContext, body: dict[str, Any]) -> None:
         store.go_blind()
     elif body["in_step"]:
         store.blind = False
+    worker.hold(body["catching_up"] and not store.blind)
     if store.shared is not None:
         store.shared.view.stands(body["in_step"], *body["line"])
         store.shared.view.offset_s = body["offset_s"]

@@ -17,6 +17,7 @@ from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.router import Router
 from edge.dataplane.core.store import Store
 from edge.dataplane.core.turns import Turns
+from edge.dataplane.rules.holding import Holding
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestHeaders
 from edge.http.memo import Memo
@@ -57,6 +58,9 @@ class WorkerContext(Protocol):
 
     @property
     def router(self) -> Router: ...
+    @property
+    def holding(self) -> Holding | None: ...  # where look-ups wait
+    def hold(self, is_held: bool) -> None: ...
     @property
     def store(self) -> Store | None: ...
     @property

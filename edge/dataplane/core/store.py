@@ -54,6 +54,7 @@ class Store:
         self.shared: SharedTier | None = None
         self.shared_hits = 0  # requests that were answered by what another machine had stored
         self.blind = False  # purges of other machines may be missed: what is stored is validated before each use
+        self.went_blind: Callable[[], None] = lambda: None
         self.may_be_blind_at: float | None = None  # when, if the control plane says nothing more; monotonic
         self.disk_hits = 0  # requests that were answered by what the disk had and memory had not
         self.share = budget_bytes // MEMORY_SHARE  # a larger response does not go through memory where there is a disk
@@ -233,6 +234,7 @@ class Store:
             self.purge(Purge(Kind.ALL, soft=True, distrust=True), self.clock())
         if self.shared is not None:
             self.shared.view.in_step = False
+        self.went_blind()
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.route import Route
 from edge.dataplane.core.router import Router
 from edge.dataplane.core.store import Store
+from edge.dataplane.rules.holding import Holding
 from edge.dataplane.upstream.pool import PoolRuntime
 from edge.dataplane.worker.draining import Drainable, leave_routes
 from edge.dataplane.worker.tracing import Tracing
@@ -97,6 +98,7 @@ class Serving(Drainable, Protocol):
     combined: bool
     quick: bool
     tokens: Mapping[bytes, bytes]
+    holding: Holding | None
     tracing: Tracing | None
     lasting: Any
 
@@ -132,7 +134,22 @@ def use(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> N
 def show_tokens(worker: Serving, tokens: Mapping[bytes, bytes]) -> None:
     """Answer a server of certificates with these, before any route."""
     worker.tokens = tokens
-    worker.quick = not tokens and not worker.limits.return_id
+    _look_at_quick(worker)
+
+
+def hold(worker: Serving, is_held: bool) -> None:
+    """Let everything wait that would be looked up in the store, or let it go on."""
+    before = worker.holding
+    if is_held == (before is not None):
+        return
+    worker.holding = Holding() if is_held else None
+    _look_at_quick(worker)
+    if before is not None:
+        before.end()
+
+
+def _look_at_quick(worker: Serving) -> None:
+    worker.quick = not worker.tokens and not worker.limits.return_id and worker.holding is None
 
 
 def _use_pools(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]]) -> None:

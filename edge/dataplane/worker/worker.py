@@ -28,10 +28,11 @@ from edge.dataplane.core.router import Router
 from edge.dataplane.core.server_tls import ServerTls
 from edge.dataplane.core.turns import Turns
 from edge.dataplane.rules.bandwidth import Paced
+from edge.dataplane.rules.holding import Holding
 from edge.dataplane.worker.access_line import json_line
 from edge.dataplane.worker.collector import Collector
 from edge.dataplane.worker.draining import drain, look_after
-from edge.dataplane.worker.graph import Graph, Retired, use
+from edge.dataplane.worker.graph import Graph, Retired, hold, use
 from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.listener import Listener
 from edge.dataplane.worker.vitals import Vitals
@@ -93,6 +94,7 @@ class Worker:
         self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
         self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `quick`
         self.tokens: Mapping[bytes, bytes] = {}  # what a server of certificates is answered (`rules.challenge`)
+        self.holding: Holding | None = None  # while the machine catches up with its fleet
         self.cold = True  # off to compare: see `cold`
         self.now = time.time()
         self.date_line = b""
@@ -122,6 +124,10 @@ class Worker:
     def use(self, graph: Graph, kept: Mapping[str, Collection[str]] = NOTHING) -> None:
         """Serve with this graph from the next request on; `kept` are pools' backends of run time."""
         use(self, graph, kept)
+
+    def hold(self, is_held: bool) -> None:
+        """Let what would be looked up wait, or go on."""
+        hold(self, is_held)
 
     def read_heads(self, limits: Limits, http2: Http2Limits) -> None:
         """Read request heads under these limits."""
