@@ -25,7 +25,9 @@ from edge import __version__
 from edge.spans import Span, SpanCounts
 
 WAITING = 4096  # spans, the batch that is being sent included
+WAITING_BYTES = 8 * 1024 * 1024  # the same: clients choose how long URLs and agents are
 BATCH = 512
+SPAN_BYTES, PAIR_BYTES = 1024, 512  # of a span without its texts; of a pair of a tracestate at its longest
 EVERY_MS = 1000
 POST_S = 5.0  # one batch, its repetitions included
 SETTLE_S = 2.0
@@ -50,16 +52,20 @@ class OtlpSink:
         self._resource = Resource.create(
             {"service.name": service, "service.version": __version__, "service.instance.id": instance}
         )
-        self._given = 0
+        self._given = self._given_bytes = 0
         self._closing: Thread | None = None
 
     def give(self, span: Span) -> None:
         """Take a span that has ended."""
-        if self._closing is not None or self._given - self._exporter.done >= WAITING:
+        waiting = self._given - self._exporter.done
+        full = waiting >= WAITING or self._given_bytes - self._exporter.done_bytes >= WAITING_BYTES
+        if full or self._closing is not None:
             self._counts.dropped += 1
             return
+        readable = self._readable(span)
         self._given += 1
-        self._processor.on_end(self._readable(span))
+        self._given_bytes += size_of(readable)
+        self._processor.on_end(readable)
 
     def _readable(self, span: Span) -> ReadableSpan:
         state = TraceState.from_header([span.state]) if span.state else None
@@ -89,6 +95,14 @@ class OtlpSink:
             self._closing.join(SETTLE_S)
 
 
+def size_of(span: ReadableSpan) -> int:
+    """About how many bytes a span takes that waits."""
+    texts = sum(len(value) for value in (span.attributes or {}).values() if isinstance(value, str))
+    context = span.get_span_context()
+    state = context.trace_state if context is not None else ()
+    return SPAN_BYTES + 2 * texts + PAIR_BYTES * len(state)
+
+
 class Counted(SpanExporter):
     """The library's exporter, with its outcome counted."""
 
@@ -98,12 +112,13 @@ class Counted(SpanExporter):
         self._counts = counts
         self._tell = tell
         self._works = True
-        self.done = 0  # spans that wait no more
+        self.done = self.done_bytes = 0  # spans that wait no more
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch, in the library's thread."""
         result = self._inner.export(spans)
         self.done += len(spans)
+        self.done_bytes += sum(map(size_of, spans))
         if result is SpanExportResult.SUCCESS:
             self._counts.sent += len(spans)
             self._works = True

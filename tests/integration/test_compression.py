@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from random import randbytes
 
 import brotli
 import pytest
@@ -116,6 +117,23 @@ async def test_what_stays_as_it_is(
         found = await ask(client, "br, gzip")
         assert found.body.content == reply.partition(b"\r\n\r\n")[2]
         assert (found.get(b"etag"), found.get(b"vary")) == (b'"a"', vary)
+
+
+async def test_where_nothing_is_gained_it_goes_as_it_came(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    """A stored body that a coding makes larger. What is remembered of it is among what is stored, and goes with it."""
+    body = randbytes(1500)
+    origin.default = (answer(body),)
+    gateway, client = await proxy(route="compress = true\npurge_methods = true")
+    coded = gateway.worker.router.routes[0].coded
+    assert coded is not None
+    for _ in range(3):
+        await ask(client, "br")
+        for _ in range(2):
+            found = await ask(client, "br")
+            assert (found.get(b"content-encoding"), found.get(b"vary")) == (None, b"Accept-Encoding")
+            assert (found.body.content, found.get(b"etag")) == (body, b'"a"')
+        await ask(client, None, method="PURGE")
+    assert not coded._plain
 
 
 async def test_ranges_are_of_what_the_origin_sent(origin: ScriptedOrigin, proxy: Proxy) -> None:

@@ -34,7 +34,7 @@ class RangeRule:
 
     def __init__(self, route: Route, rules: Rules) -> None:
         self.size = rules.slice_bytes if rules.ranges is Ranges.SLICE else 0
-        self.avoided: dict[bytes, float] = {}  # keys that are not sliced, until when
+        self.avoided: dict[int, float] = {}  # hashes of keys that are not sliced, until when
         self._whole = route
         self._parts: Route | None = None
 
@@ -59,10 +59,11 @@ class RangeRule:
 
     def avoid(self, key: bytes, now: float) -> None:
         """Do not slice it for a while; the oldest gives way."""
-        self.avoided.pop(key, None)
+        mark = hash(key)  # a client chooses how long its URLs are
+        self.avoided.pop(mark, None)
         if len(self.avoided) >= MOST_AVOIDED:
             del self.avoided[next(iter(self.avoided))]
-        self.avoided[key] = now + AVOIDED_S
+        self.avoided[mark] = now + AVOIDED_S
 
     def slices(self, exchange: Exchange, usual: Usual) -> bool:
         """Answer a request from slices; False: it is not one for that."""
@@ -77,7 +78,9 @@ class RangeRule:
             return False
         key = key_of(request, rules)
         found = store.index.peek(key)
-        if self.avoided.get(key, 0.0) > store.clock() or any(one.complete for one in (found.variants if found else ())):
+        if self.avoided.get(hash(key), 0.0) > store.clock() or any(
+            one.complete for one in (found.variants if found else ())
+        ):
             return False
         first = specs[0][0] if specs is not None else None
         Assembly(exchange, request, self, key, usual).ask((first or 0) // self.size)

@@ -63,7 +63,7 @@ class Progress:
 
     def stalled(self, left: int, now: float) -> bool:
         """Whether no byte was taken for too long."""
-        if left < self._left:
+        if left < self._left or not left:  # who has everything is not slow, whatever it waits for
             self._until = now + self._patience_s
         self._left = left
         return left > 0 and now >= self._until

@@ -33,14 +33,14 @@ class CodedForms:
 
     def __init__(self, rule: Compression) -> None:
         self.rule = rule
-        self._plain: dict[bytes, float] = {}  # key and variant → received_at
+        self._plain: dict[int, float] = {}  # hash of key and variant → received_at
         self._pending: dict[bytes, list[tuple[Waiting, Serve, Stored]]] = {}
 
     def fast(self, store: Store, stored: Stored, fields: Fields) -> Stored | None:
         """For a plain GET of a response that answers anyone: what to send, None when that takes more."""
         coding = self.rule.choose(fields.joined(b"accept-encoding"))
         key = stored.key
-        if self._plain.get(key) == stored.received_at:
+        if self._plain.get(hash(key)) == stored.received_at:
             return stored
         if coding is None:
             return None
@@ -57,7 +57,7 @@ class CodedForms:
         """The form of a stored response for this request; None: `serve` is called with it later."""
         store = exchange.worker.store
         assert store is not None
-        mark = stored.key if not stored.vary else b"%b %b" % (stored.key, stored.variant)
+        mark = hash(stored.key if not stored.vary else b"%b %b" % (stored.key, stored.variant))
         if self._plain.get(mark) == stored.received_at:
             return stored
         coding = self.rule.wanted(exchange)
@@ -121,12 +121,15 @@ class CodedForms:
             step.resume()
 
     def _keep(self, store: Store, stored: Stored, key: bytes, coding: str, body: bytes) -> Stored:
-        """The coded form, also put beside what it was made from."""
-        if len(body) >= stored.length:  # nothing gained
-            self._plain[key] = stored.received_at
-        head = coded_head(stored.wire, stored.head.fields, coding)
-        made = changed(stored, head + b"Content-Length: %d\r\n" % len(body))
-        made.key, made.chunks, made.length, made.file = key, (body,), len(body), None
+        """The coded form, also put beside what it was made from. With nothing gained it is the body as it came."""
+        fields = stored.head.fields
+        if len(body) >= stored.length and stored.file is None:
+            made = changed(stored, varied(stored.wire, fields))
+        else:
+            head = coded_head(stored.wire, fields, coding)
+            made = changed(stored, head + b"Content-Length: %d\r\n" % len(body))
+            made.chunks, made.length, made.file = (body,), len(body), None
+        made.key = key
         made.vary, made.etag, made.part = (), None, None
         made.simple = False
         made.size_bytes = charge(made)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.codings import Coder, stream, whole
@@ -23,6 +23,7 @@ from edge.http.message import Fields
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
 NO_CONTENT = frozenset((204, 205, 206, 304))
 NOT_OF_THE_CODED = (
     b"accept-ranges",
@@ -33,6 +34,7 @@ NOT_OF_THE_CODED = (
     b"repr-digest",
 )
 REMEMBERED = 1024  # values of Accept-Encoding and Content-Type
+LONGEST = 256  # bytes of such a value; longer ones are read each time
 QUICK_LEVEL = 5  # above it, whole bodies are coded in a thread
 RUNNING = 256  # bodies that are coded as they come, in each worker; more go as they are
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
@@ -83,10 +85,7 @@ class Compression:
         try:
             return self._choices[accept]
         except KeyError:
-            if len(self._choices) >= REMEMBERED:
-                self._choices.clear()
-            self._choices[accept] = found = self._best(weights(accept))
-            return found
+            return remember(self._choices, accept, self._best(weights(accept)))
 
     def _best(self, given: dict[bytes, float]) -> str | None:
         others = given.get(b"*", 0.0)
@@ -113,10 +112,9 @@ class Compression:
     def _fits(self, content_type: bytes) -> bool:
         known = self._fitting.get(content_type)
         if known is None:
-            if len(self._fitting) >= REMEMBERED:
-                self._fitting.clear()
             text = content_type.partition(b";")[0].strip().lower().decode("latin-1")
-            known = self._fitting[content_type] = any(fnmatchcase(text, each) for each in self._types)
+            known = any(fnmatchcase(text, each) for each in self._types)
+            remember(self._fitting, content_type, known)
         return known
 
     # -- responses as they come ----------------------------------------------------------------------------------------
@@ -172,6 +170,15 @@ class Compression:
         """For people."""
         coding = self.choose(asked.block.fields.joined(b"accept-encoding"))
         return f"{coding or 'no coding'} for this Accept-Encoding, of {', '.join(self.codings)}"
+
+
+def remember(known: dict[bytes, T], value: bytes, found: T) -> T:
+    """Keep what was worked out of a value, within bounds: others choose what the values are, and how long."""
+    if len(value) <= LONGEST:
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known[value] = found
+    return found
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edge.dataplane.rules.template import Template
+from edge.http.memo import Memo
 from edge.http.message import Fields
 from edge.http.text import quote
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
 
 
-REMEMBERED = 512
-DRESSED = 4096  # heads of stored responses
+KNOWN_BYTES = 4 * 1024 * 1024  # of lines that came before
+DRESSED_BYTES = 8 * 1024 * 1024  # of heads of stored responses
 GATEWAYS = frozenset((b"age", b"cache-status"))  # lines of a hit that are not stored
 
 
@@ -31,19 +32,15 @@ class HeaderEdit:
         lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
         self.gone = tuple(sorted({name.lower().encode() for name in (*to_set, *to_remove)}))
         self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
-        self._dressed: dict[bytes, bytes] = {}
-        self._known: dict[bytes, bytes] = {}  # lines that came before, without those that go
+        self._dressed = Memo(lambda wire: without(wire, self.gone) + self._fixed, DRESSED_BYTES)
+        self._known = Memo(lambda lines: without(lines, self.gone), KNOWN_BYTES)
         self._own = (b"", b"")  # the gateway's lines that came last, and what is kept of them: mostly the same ones
         self._added = tuple((name, each) for name, each in lines if each.fixed is None)
 
     def kept(self, lines: bytes) -> bytes:
         """Lines without those that are set or removed. Clients and origins send the same ones again and again."""
         found = self._known.get(lines)
-        if found is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[lines] = found = without(lines, self.gone)
-        return found
+        return self._known.slow(lines) if found is None else found
 
     def kept_of_own(self, lines: bytes) -> bytes:
         """The same for lines that the gateway made for one response."""
@@ -73,11 +70,7 @@ class HeaderEdit:
     def dressed(self, wire: bytes) -> bytes:
         """A stored head with fixed lines set, added and removed; remembered, for it is written again and again."""
         found = self._dressed.get(wire)
-        if found is None:
-            if len(self._dressed) >= DRESSED:
-                self._dressed.clear()
-            self._dressed[wire] = found = without(wire, self.gone) + self._fixed
-        return found
+        return self._dressed.slow(wire) if found is None else found
 
     def lines(self, asked: Asked, region: bytes = b"") -> bytes:
         """The lines that are set and added. A value that turns out empty makes no line."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable
+from hashlib import blake2b
 from ipaddress import ip_address, ip_network
 from math import ceil
 from time import monotonic
@@ -29,6 +30,7 @@ SLOT_BYTES = 16
 ALL = "*"  # no client's address
 BYTES = "\0"  # what a field's or cookie's value begins with where it is told as text
 REMEMBERED = 8192  # IPv6 addresses whose network is remembered
+LONGEST_KEY = 64  # bytes of a field's or cookie's value; of a longer one its digest is what is counted
 
 
 class RateLimited(Denied):
@@ -220,11 +222,16 @@ def key_by(by: str) -> Key:
         return lambda asked: ""
     if kind == "header":
         field = name.lower().encode()
-        return lambda asked: asked.block.fields.joined(field) or client_key(asked.client_text())
+        return lambda asked: _short(asked.block.fields.joined(field)) or client_key(asked.client_text())
     if kind == "cookie":
         cookie = name.encode()
-        return lambda asked: cookies(asked.block.fields).get(cookie) or client_key(asked.client_text())
+        return lambda asked: _short(cookies(asked.block.fields).get(cookie)) or client_key(asked.client_text())
     return lambda asked: client_key(asked.client_text())
+
+
+def _short(value: bytes | None) -> bytes | None:
+    """A value that tables can hold by the thousand: clients choose how long theirs is."""
+    return value if value is None or len(value) <= LONGEST_KEY else blake2b(value, digest_size=16).digest()
 
 
 _networks: dict[str, str] = {}

@@ -32,18 +32,18 @@ class Locations:
     def __init__(self, prefix: str | None, host: str | None, keeps_host: bool) -> None:
         self._prefix = b"" if prefix is None else prefix.encode().rstrip(b"/")
         self._host = None if host is None else Template(host)
-        self._plain: set[bytes] = set()  # heads that came before and name no place
+        self._plain: set[int] = set()  # hashes of heads that came before and name no place
         self._mapped = host is not None or not keeps_host
 
     def head(self, exchange: Any, wire: bytes) -> bytes:
         """An origin's head with its places as the client knows them."""
-        if wire in self._plain:
+        if hash(wire) in self._plain:
             return wire
         low = wire.lower()
         if not any(field in low for field in _FIELDS):
             if len(self._plain) >= REMEMBERED:
                 self._plain.clear()
-            self._plain.add(wire)
+            self._plain.add(hash(wire))
             return wire
         hosts = self._hosts(exchange)
         wire = _PLACE.sub(lambda found: found[1] + self._place(exchange, found[2].strip(b" \t"), hosts), wire)
