@@ -36,7 +36,8 @@ class FileOrigin:
         self.knows_ranges = True
         self.more = ""
         self.status = 0  # where it is not what was asked for
-        self.shorter = 0  # bytes that a part has less than it says
+        self.shorter = self.longer = 0  # bytes that a part has less, or more, than it says
+        self.chunked = False  # parts
         self.asked: list[str | None] = []
         self.conditions: list[str | None] = []
         self.gate: asyncio.Event | None = None  # the second half of each answer waits for it
@@ -91,8 +92,11 @@ class FileOrigin:
         last = min(int(last_text), total - 1) if first_text and last_text else total - 1
         if first >= total:
             return 416, [f"Content-Range: bytes */{total}", "Content-Length: 0"], b""
-        part = self.body[first : last + 1 - self.shorter]
-        return 206, [*lines, f"Content-Range: bytes {first}-{last}/{total}", f"Content-Length: {len(part)}"], part
+        part = self.body[first : last + 1 - self.shorter] + b"!" * self.longer
+        lines.append(f"Content-Range: bytes {first}-{last}/{total}")
+        if self.chunked:
+            return 206, [*lines, "Transfer-Encoding: chunked"], b"%x\r\n%b\r\n0\r\n\r\n" % (len(part), part)
+        return 206, [*lines, f"Content-Length: {len(part)}"], part
 
 
 @pytest_asyncio.fixture
@@ -223,7 +227,10 @@ async def test_beyond_the_end(files: FileOrigin, edge: StartEdge, raw_client: Co
     assert (await ask(client, "Range: bytes=0-4")).body.content == BODY[:5]
 
 
-@pytest.mark.parametrize("change", ["etag", "length", "no validator", "coding", "short", "status"])
+@pytest.mark.parametrize(
+    "change",
+    ["etag", "length", "no validator", "coding", "short", "short, chunked", "long", "long, chunked", "status"],
+)
 async def test_a_change_in_the_middle_cuts_the_response_and_the_next_one_is_whole(
     change: str, files: FileOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
@@ -238,21 +245,51 @@ async def test_a_change_in_the_middle_cuts_the_response_and_the_next_one_is_whol
         files.etag = files.modified = None
     elif change == "coding":
         files.more = "Content-Encoding: gzip"
-    elif change == "short":
+    elif change.startswith("short"):
         files.shorter = 1
+    elif change.startswith("long"):
+        files.longer = 100
     else:
         files.status = 500
+    files.chunked = change.endswith("chunked")
     await client.send(b"GET /f HTTP/1.1\r\nHost: a\r\n\r\n")
     cut = await client.read_response()
     assert cut is not None and not cut.complete
-    assert cut.body.content == BODY[: 3 * SLICE - 1 if change == "short" else 2 * SLICE]
-    files.shorter = files.status = 0
+    assert cut.body.content == BODY[: len(cut.body.content)], "what came is of the first version"
+    assert 2 * SLICE <= len(cut.body.content) < 3 * SLICE or change == "long, chunked"
+    files.shorter = files.longer = files.status = 0
     again = await raw_client(gateway.port)
     found = await ask(again)
     assert found.status == 200 and found.complete
-    if change != "status" and change != "short":
+    if change != "status":
         assert found.body.content == files.body, "nothing of the old version is left"
     await until(lambda: gateway.in_flight == 0)
+
+
+@pytest.mark.parametrize("line", ["", "Range: bytes=70000-140000"])
+@pytest.mark.parametrize(("shorter", "longer"), [(1, 0), (0, 100)])
+async def test_parts_that_tell_another_length_are_not_put_together(
+    shorter: int, longer: int, line: str, files: FileOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    files.shorter, files.longer = shorter, longer
+    client = await raw_client((await gateway_of(files, edge)).port)
+    found = await ask(client, *([line] if line else []))
+    if not line:
+        assert (found.status, found.body.content) == (200, BODY), "it is fetched whole"
+    else:
+        assert found.get(b"content-range") == b"bytes 70000-140000/%d" % len(BODY)
+        assert len(found.body.content) == 70001 - shorter + longer, "as its origin sent it"
+
+
+async def test_a_first_part_that_is_longer_than_it_says_cuts_the_response(
+    files: FileOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    files.longer, files.chunked = 100, True
+    client = await raw_client((await gateway_of(files, edge)).port)
+    await client.send(b"GET /f HTTP/1.1\r\nHost: a\r\n\r\n")
+    cut = await client.read_response()
+    assert cut is not None and not cut.complete
+    assert cut.body.content == BODY[: len(cut.body.content)]
 
 
 async def test_an_origin_without_ranges_is_asked_as_usual(

@@ -72,7 +72,7 @@ class Assembly:
         self._like: Fields | None = None  # the first slice's lines, which the others have to fit
         self._total = 0  # bytes of the whole
         self._at, self._last = 0, -1  # what the client is still to get
-        self._offset = 0  # of the part's next byte in the whole
+        self._offset, self._stop = 0, 0  # of the part's next byte in the whole, and of the one behind its last
         self._passes = False  # the part is passed on as it came
         self._waits = False  # for the client, before the next slice
         self._over = False
@@ -125,7 +125,7 @@ class Assembly:
             if span is None or span.complete != self._total or not _fit(self._like, fields):
                 self._contradicted(part)
             else:
-                self._offset = span.first
+                self._offset, self._stop = span.first, span.last + 1
         elif span is not None:
             self._begin(part, fields, span)
         elif self._rule.size and part.status in (200, 206, 416):
@@ -140,6 +140,9 @@ class Assembly:
             return
         if self._passes:
             exchange.body(data)
+        elif self._offset + len(data) > self._stop:
+            self._contradicted(part)
+            return
         else:
             self._cut_out(data)
         part.downstream.paused = exchange.downstream.paused and not self._over
@@ -159,6 +162,8 @@ class Assembly:
         if part is not self._part or self._over:
             return
         if part.failure is not None:
+            if not self._exchange.begun:
+                self._exchange.cache_status, self._exchange.reason = part.cache_status, part.reason
             self._failed(part.failure)
         elif self._passes:
             self._finish()
@@ -182,7 +187,8 @@ class Assembly:
         if span is None or span.complete is None:
             return None
         fits = span.first == first and span.last == min(first + size, span.complete) - 1
-        return span if fits else None
+        length = fields.joined(b"content-length")
+        return span if fits and length in (None, b"%d" % len(span)) else None
 
     def _begin(self, part: Part, fields: Fields, span: Span) -> None:
         """The client's own conditions and range, as a whole stored response answers them."""
@@ -196,7 +202,8 @@ class Assembly:
         if content and not (span.first <= first and last <= span.last) and not same_version(whole, whole):
             self._not_sliced(part)
             return
-        self._like, self._total, self._offset = fields, total, span.first
+        self._like, self._total = fields, total
+        self._offset, self._stop = span.first, span.last + 1
         self._take_facts(part)
         if content:
             self._at, self._last = first, last
