@@ -17,6 +17,7 @@ from edge.errors import ConnectionLost, ResponseIncomplete, ResponseInvalid, Res
 from edge.http.chunked import ChunkedReader
 from edge.http.grammar import Framing, ResponseFacts
 from edge.http.message import Line
+from edge.http.offence import check_beginning
 from edge.ports import ResponseSink, Timeouts
 
 _NO_TRAILERS: list[Line] = []
@@ -252,8 +253,7 @@ class UpstreamConnection:
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0 or end > link.limits.head_bytes:
-                if len(data) > link.limits.head_bytes:
-                    raise ResponseInvalid("response head too large")
+                check_beginning(data, link.limits)
                 self._buffer = data
                 if not self._uploading:
                     self.deadline = self._sent_at + self.timeouts.head

@@ -1,4 +1,4 @@
-"""Why bytes are no request head: the first offence in the order of the stream, wherever the stream was cut.
+"""Why bytes are no head: of a request the first offence in the order of the stream, wherever the stream was cut.
 
 One rule: the answer to a stream is that of its first byte that no later byte can mend. So a head that comes at once is
 refused as one that comes byte by byte, and nothing waits that can never become a head.
@@ -6,9 +6,11 @@ refused as one that comes byte by byte, and nothing waits that can never become 
 
 from __future__ import annotations
 
-from edge.errors import BadRequest, ClientError, TooLarge
+from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
 from edge.http.grammar import REQUEST_LINE, Limits, request_line_error
 from edge.http.utf8 import utf8_request_line
+
+_ANSWER = b"HTTP/1."
 
 
 def offence(data: bytes, limits: Limits) -> ClientError | None:
@@ -39,6 +41,17 @@ def offence(data: bytes, limits: Limits) -> ClientError | None:
     if 0 <= bare < (end if whole else most):
         return BadRequest("bare LF")
     return None if whole or len(data) <= most else TooLarge("header section too large", 431)
+
+
+def check_beginning(data: bytes, limits: Limits) -> None:
+    """Raise ResponseInvalid for what came of an answer's head and can never become one: nobody waits for the rest."""
+    if len(data) > limits.head_bytes:
+        raise ResponseInvalid("response head too large")
+    if not (data.startswith(_ANSWER) or _ANSWER.startswith(data)):
+        raise ResponseInvalid("malformed status line")
+    bare = _bare_lf(data, 0)
+    if bare >= 0:
+        raise ResponseInvalid("malformed field line" if data.find(b"\r\n", 0, bare) >= 0 else "malformed status line")
 
 
 def _bare_lf(data: bytes, start: int) -> int:

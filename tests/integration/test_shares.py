@@ -116,6 +116,22 @@ async def test_a_shadow_gets_the_same_requests(origins: StartOrigins, edge: Star
     assert gateway.requests == 1, "nobody's requests are not counted"
 
 
+async def test_what_asks_for_another_protocol_has_no_copy(
+    origins: StartOrigins, edge: StartEdge, raw_client: Connect
+) -> None:
+    switched = b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    gateway, main, shadow = await mirrored("100%", origins, edge)
+    main.default, shadow.default = (switched, b"hello", Step.CLOSE), (switched, b"nobody's")
+    client = await raw_client(gateway.port)
+    lines = "Host: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    await client.send(f"GET /ws HTTP/1.1\r\n{lines}\r\n".encode())
+    answer = await client.read_head()
+    assert answer is not None and answer.status == 101
+    await until(lambda: gateway.in_flight == 0)
+    assert gateway.worker.bugs == 0
+    assert not shadow.requests
+
+
 async def test_a_share_of_them(origins: StartOrigins, edge: StartEdge, raw_client: Connect) -> None:
     gateway, _, shadow = await mirrored("25%", origins, edge)
     client = await raw_client(gateway.port)

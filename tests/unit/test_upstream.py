@@ -262,6 +262,18 @@ def test_a_head_past_its_limit_is_refused_at_any_split(text: bytes) -> None:
         assert wired.sink.calls == [("failed", "ResponseInvalid")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [b"HTTP/1.1 200 OK\nX: v\n\n", b"HTTP/1.1 200 OK\r\nX: v\nY: w", b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/2 200", b"\r\n"],
+)
+def test_what_can_never_become_a_head_is_refused_before_its_end(text: bytes) -> None:
+    for parts in ([text], [text[:7], text[7:]], [text[i : i + 1] for i in range(len(text))]):
+        wired = Wired()
+        wired.feed(*parts)
+        assert wired.sink.calls == [("failed", "ResponseInvalid")]
+        assert wired.transport.aborted
+
+
 def test_the_idle_hint_is_passed_on() -> None:
     wired = Wired()
     wired.feed(b"HTTP/1.1 204 N\r\nKeep-Alive: timeout=7\r\n\r\n")

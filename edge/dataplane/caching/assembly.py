@@ -187,8 +187,8 @@ class Assembly:
         if span is None or span.complete is None:
             return None
         fits = span.first == first and span.last == min(first + size, span.complete) - 1
-        length = fields.joined(b"content-length")
-        return span if fits and length in (None, b"%d" % len(span)) else None
+        told = fields.joined(b"content-length")
+        return span if fits and told in (None, b"%d" % len(span)) else None
 
     def _begin(self, part: Part, fields: Fields, span: Span) -> None:
         """The client's own conditions and range, as a whole stored response answers them."""

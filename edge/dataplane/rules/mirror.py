@@ -43,6 +43,8 @@ class Mirror:
         if self._at >= self._share:
             return
         upload = exchange.upload
+        if exchange.wants_upgrade:
+            return  # what comes after it belongs to two; a copy would be a second one that speaks
         if self._running >= MOST or (upload is not None and (upload.length or 0) > self._max_body):
             self.skipped += 1
             return
