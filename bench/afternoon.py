@@ -20,8 +20,8 @@ from time import monotonic
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from kit.fleet import HOST, Machine, Machines, Settings
-from kit.processes import until
 from kit.redis_many import SentinelGroup
+from kit.waiting import until_blocking
 
 SETTINGS = Settings(max_blind_s=8.0, fleet='share = ["states", "health"]')
 
@@ -105,7 +105,7 @@ class Afternoon:
 
     def _until(self, words: str, fact: Callable[[], bool]) -> None:
         began = monotonic()
-        until(fact, 60)
+        until_blocking(fact, 60)
         print(f"{words}: after {monotonic() - began:.1f} s")
 
     @staticmethod

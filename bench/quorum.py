@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from kit.fleet import Machines, Settings
-from kit.processes import until
 from kit.redis import RedisProcess
 from kit.relay import Relay
+from kit.waiting import until_blocking
 
 PROBES = 'health = { path = "/", interval = "300ms", timeout = "200ms", fall = 2, rise = 1 }'
 SETTINGS = Settings(max_blind_s=30.0, fleet='share = ["health"]', pool=PROBES)
@@ -56,11 +56,11 @@ class Disagreeing(Machines):
 
     def round(self) -> float:
         """Seconds."""
-        until(self.agreed, 30)
+        until_blocking(self.agreed, 30)
         began = time.time()
         for way in self.ways[:2]:
             way.cut()
-        until(lambda: self.all_say("unhealthy"), 30)
+        until_blocking(lambda: self.all_say("unhealthy"), 30)
         took = self.first_said(2, began) - max(self.first_said(0, began), self.first_said(1, began))
         for way in self.ways:
             way.mend()

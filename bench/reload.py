@@ -20,21 +20,10 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import EchoServer, Load, WebSocket
 
-BASE = """
-[listen]
-http = ["127.0.0.1:@HTTP@"]
-workers = 2
-[admin]
-listen = "127.0.0.1:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
-"""
+BASE = gateway_head(2)
 
 
 def small(port: int, number: int) -> str:

@@ -18,14 +18,14 @@ import uvloop
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 from edge.app import build, listen
 from edge.config.loader import load_text
 from edge.dataplane.worker.worker import Worker
 
 T = TypeVar("T")
-WAIT_S = 5.0
-LOOK_S = 0.005
+APPS = Path(__file__).parent / "apps"
 
 
 class LoopThread:
@@ -129,32 +129,37 @@ class Gateway:
         def lines() -> list[bytes]:
             return self._log.read_bytes().splitlines() if self._log.exists() else []
 
-        async with asyncio.timeout(WAIT_S):
-            while len(found := lines()) < count:
-                await self.on_loop(self.worker.log.flush)
-                await asyncio.sleep(LOOK_S)
-        return found
+        async def enough() -> bool:
+            await self.on_loop(self.worker.log.flush)
+            return len(lines()) >= count
 
-
-async def until(fact: Callable[[], object], wait_s: float = WAIT_S) -> None:
-    """Wait for a counter of the other loop to have its figure; the failure shows the fact's code."""
-    try:
-        async with asyncio.timeout(wait_s):
-            while not fact():  # noqa: ASYNC110 (the counters live on another loop)
-                await asyncio.sleep(LOOK_S)
-    except TimeoutError:
-        raise AssertionError(f"never came true: {_where(fact)}") from None
-
-
-def _where(fact: Callable[[], object]) -> str:
-    code = getattr(fact, "__code__", None)
-    return repr(fact) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+        await until(enough)
+        return lines()
 
 
 StartEdge = Callable[[str], Awaitable[Gateway]]
 StartOrigins = Callable[[], Awaitable[ScriptedOrigin]]
 Connect = Callable[[int], Awaitable[RawClient]]
 Proxy = Callable[..., Awaitable[tuple[Gateway, RawClient]]]
+
+
+def app_toml(backend: str, *, pool: str = "", route: str = "") -> str:
+    """A configuration with one application, or hooks, of the folder `apps`. Texts are lines of their tables."""
+    return f"""
+python_path = ["{APPS}"]
+[listen]
+http = ["{LOOPBACK}:0"]
+[log]
+access = "@LOG@"
+[pools.site]
+{pool}
+[[pools.site.backends]]
+{backend}
+[[routes]]
+name = "site"
+pool = "site"
+{route}
+"""
 
 
 def edge_toml(

@@ -8,30 +8,21 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess
+from kit.processes import ROOT, GatewayProcess, gateway_head
 
 GOING_AWAY = (0x88, b"\x03\xe9")
 
 
-def toml(port: int, *, workers: int = 1, route: str = "", pool: str = "", more: str = "", listen: str = "") -> str:
+def toml(
+    port: int, *, workers: int = 1, route: str = "", pool: str = "", more: str = "", addresses: Sequence[str] = ()
+) -> str:
     """A gateway before one origin."""
-    return f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@"{listen}]
-workers = {workers}
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
+    return f"""{gateway_head(workers, addresses=addresses)}
 [pools.web]
 {pool}
 [[pools.web.backends]]
@@ -77,13 +68,6 @@ async def reload(gateway: GatewayProcess, text: str) -> dict[str, Any]:
     assert status == 200, found
     assert found["applied"]
     return dict(found)
-
-
-async def until(condition: Callable[[], bool], wait_s: float = 10.0) -> None:
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.01)
 
 
 async def get(port: int, path: str = "/", host: str = "any.example") -> tuple[int, bytes]:

@@ -24,8 +24,9 @@ from aiohttp import ClientSession, web
 from cryptography import x509
 from kit.acme import Pebble
 from kit.ports import LOOPBACK, free_port
-from kit.processes import GatewayProcess
-from reloading import api, edge, get, reload, until
+from kit.processes import GatewayProcess, gateway_head
+from kit.waiting import until
+from reloading import api, edge, get, reload
 
 A, B, C = "a.edge.test", "b.edge.test", "c.edge.test"
 WAIT_S = 25.0
@@ -41,20 +42,10 @@ class Site:
 
     def toml(self, *names: str, workers: int = 2) -> str:
         """A configuration; plain HTTP is where the server validates too."""
-        return f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@", "{LOOPBACK}:{self.pebble.http_port}"]
-workers = {workers}
+        return f"""{gateway_head(workers, addresses=[f"{LOOPBACK}:{self.pebble.http_port}"])}
 [[listen.https]]
 address = "{LOOPBACK}:{self.port}"
 acme = {{ directory = "{self.pebble.url}", names = {json.dumps(names)}, ca = "{self.pebble.ca}" }}
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
 [pools.nowhere]
 [[pools.nowhere.backends]]
 url = "http://{LOOPBACK}:9"

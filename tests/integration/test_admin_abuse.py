@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
-from kit.control import Whole, until
+from kit.control import Whole
+from kit.waiting import until
 
 from edge.control.access import Access, Role, Token, Unauthenticated
 from edge.control.admin.application import DOORS, admin_app, start_admin
@@ -294,9 +295,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.looks = 0
 
     def __call__(self) -> float:
+        self.looks += 1
         return self.now
+
+    async def sweep(self) -> None:
+        """Let a whole sweep of the listener look at it: each reads it once."""
+        looks = self.looks
+        await until(lambda: self.looks >= looks + 2)
 
 
 @pytest_asyncio.fixture
@@ -336,7 +344,8 @@ async def test_silent_and_half_open_connections_end(doors: tuple[Doors, int, Clo
     writer.write(sent)
     await until(lambda: len(found) == 1)
     clock.now += 9
-    await asyncio.sleep(0.03)
+    await clock.sweep()
+    assert len(found) == 1
     clock.now += 1.5
     await asyncio.wait_for(ended(reader), 5)
     await until(lambda: len(found) == 0)
@@ -410,9 +419,9 @@ async def test_who_takes_nothing_of_its_answer_is_let_go(
         return any(door.transport and door.transport.get_write_buffer_size() for door in found._open.values())
 
     await until(waits)
-    await asyncio.sleep(0.05)
+    await clock.sweep()
     clock.now += 29
-    await asyncio.sleep(0.05)
+    await clock.sweep()
     assert len(found) == 1
     clock.now += 2
     await until(lambda: len(found) == 0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
-from kit.control import Whole
+from kit.control import TWO_WORKERS, Whole
 from kit.origin import ScriptedOrigin
 
 from edge.control.access import Access, Role, Token
@@ -18,12 +18,9 @@ from edge.control.dashboard import assets
 from edge.control.events import KEPT, Events
 
 TOKEN = "t" * 40
-TOML = """
-[listen]
-http = ["127.0.0.1:0"]
-workers = 2
-[log]
-access = "off"
+TOML = (
+    TWO_WORKERS
+    + """
 [regions.eu]
 [regions.us]
 [regions.as]
@@ -35,6 +32,7 @@ region = "eu"
 pool = "web"
 [routes.cache]
 """
+)
 
 
 class Api:

@@ -6,36 +6,22 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import WSMsgType, web
-from inprocess import Gateway, StartEdge
+from inprocess import APPS, Gateway, StartEdge, app_toml
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about aiohttp's newer ways
-APPS = Path(__file__).parent / "apps"
 sys.path.insert(0, str(APPS))
 
 import public  # noqa: E402
 
 # What a gateway adds or decides for its own connection; and the day's time.
 UNLIKE = {"date", "cache-status", "age", "connection", "keep-alive", "via", "x-request-id", "proxy-status"}
-TOML = f"""
-python_path = ["{APPS}"]
-[listen]
-http = ["127.0.0.1:0"]
-[log]
-access = "@LOG@"
-[pools.site]
-[[pools.site.backends]]
-app = "public:make"
-[[routes]]
-name = "site"
-pool = "site"
-"""
+TOML = app_toml('app = "public:make"')
 
 
 class Ports(NamedTuple):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from inprocess import Gateway, StartEdge, until
+from inprocess import APPS, Gateway, StartEdge, app_toml
+from kit.waiting import until
 
-APPS = Path(__file__).parent / "apps"
 sys.path.insert(0, str(APPS))
 
-import faulty  # noqa: E402
+import faulty
 
 CUT = 0
 QUICK = 'timeouts = { first_byte = "300ms", head = "300ms", body = "300ms" }'
@@ -62,22 +61,7 @@ TABLE = [
 
 
 def toml(pool: str = "", backend: str = "") -> str:
-    return f"""
-python_path = ["{APPS}"]
-[listen]
-http = ["127.0.0.1:0"]
-[log]
-access = "@LOG@"
-[pools.site]
-{pool}
-[[pools.site.backends]]
-app = "faulty:app"
-{backend}
-[[routes]]
-name = "site"
-pool = "site"
-cache = false
-"""
+    return app_toml(f'app = "faulty:app"\n{backend}', pool=pool, route="cache = false")
 
 
 @pytest_asyncio.fixture

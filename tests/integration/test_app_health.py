@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import EchoServer
+from kit.waiting import until
 from test_reload import api, get
 
 Start = Callable[[str], GatewayProcess]
@@ -53,16 +54,7 @@ def site() -> Iterator[Path]:
 def toml(site: Path, port: int) -> str:
     return f"""
 python_path = ["{site}"]
-[listen]
-http = ["{LOOPBACK}:@HTTP@"]
-workers = 2
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
+{gateway_head(2)}
 [regions.first]
 tier = 0
 [regions.second]
@@ -102,21 +94,23 @@ async def health_of(gateway: GatewayProcess) -> tuple[str, str]:
 
 
 async def until_health(gateway: GatewayProcess, wanted: str, wait_s: float = 20.0) -> str:
+    """Wait for a state of the application; the evidence."""
     found = ("", "")
-    try:
-        async with asyncio.timeout(wait_s):
-            while found[0] != wanted:
-                found = await health_of(gateway)
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"{found}, never {wanted}: {gateway.log()[-2000:]}") from None
+
+    async def has_it() -> bool:
+        nonlocal found
+        found = await health_of(gateway)
+        return found[0] == wanted
+
+    await until(has_it, wait_s, look_s=0.05, said=lambda: f"{found}, not {wanted}: {gateway.log()[-2000:]}")
     return found[1]
 
 
 async def until_answer(gateway: GatewayProcess, wanted: bytes) -> None:
-    async with asyncio.timeout(10):
-        while await get(gateway.http_port) != (200, wanted):  # noqa: ASYNC110 (another process)
-            await asyncio.sleep(0.02)
+    async def has_it() -> bool:
+        return await get(gateway.http_port) == (200, wanted)
+
+    await until(has_it)
 
 
 async def test_a_sick_application_gives_way_and_returns(gateway_process: Start, site: Path) -> None:

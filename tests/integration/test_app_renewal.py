@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import Load
-from test_reload import api, get, until
+from kit.waiting import until
+from test_reload import api, get
 
 Start = Callable[[str], GatewayProcess]
 CODE = """
@@ -48,16 +48,7 @@ def site() -> Iterator[Path]:
 def toml(site: Path, workers: int = 2, route: str = "", app: str = "site_of_test:app") -> str:
     return f"""
 python_path = ["{site}"]
-[listen]
-http = ["{LOOPBACK}:@HTTP@"]
-workers = {workers}
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
+{gateway_head(workers)}
 [pools.site]
 [[pools.site.backends]]
 app = "{app}"
@@ -85,10 +76,11 @@ async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process:
     asking = asyncio.create_task(load.run(16))
     await until(lambda: load.bodies[b"one"] > 50)
     slow = asyncio.create_task(get(gateway.http_port, "/?wait=3"))
-    for _ in range(200):  # until the slow one is at the old code
-        if any(each["state"] == "fetching" and each["age_s"] > 0.3 for each in await clients_of(gateway)):
-            break
-        await asyncio.sleep(0.05)  # the API has a rate limit
+
+    async def at_the_old_code() -> bool:
+        return any(each["state"] == "fetching" and each["age_s"] > 0.3 for each in await clients_of(gateway))
+
+    await until(at_the_old_code, look_s=0.05)  # the API has a rate limit
     (site / "helper_of_site.py").write_text("WORD = 'second'\n")  # what it imports counts as well
     status, found = await api(gateway, "POST", "/v1/reload")
     assert (status, found["applied"]) == (200, True), found
@@ -99,12 +91,13 @@ async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process:
     await asking
     assert load.failed == []
     assert await get(gateway.http_port) == (200, b"second")
-    for _ in range(200):
+
+    async def two() -> Any:
         now = await workers_of(gateway)
-        if len(now) == 2:
-            break
-        await asyncio.sleep(0.05)
-    assert len(now) == 2 and {each["state"] for each in now} == {"ready"}
+        return now if len(now) == 2 else None
+
+    now = await until(two, look_s=0.05)
+    assert {each["state"] for each in now} == {"ready"}
     assert not before & {each["pid"] for each in now}
     assert "worker.died" not in gateway.log()
 

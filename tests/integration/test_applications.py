@@ -13,7 +13,8 @@ import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from inprocess import Gateway, StartEdge, until
+from inprocess import APPS, Gateway, StartEdge, app_toml
+from kit.waiting import until
 
 from edge.config.loader import load_text
 from edge.control.admin.exposition import exposition
@@ -21,28 +22,13 @@ from edge.control.totals import Totals
 from edge.dataplane.worker.report import Counting
 from edge.errors import ConfigError
 
-APPS = Path(__file__).parent / "apps"
 sys.path.insert(0, str(APPS))
 
-import site_under_test  # noqa: E402
+import site_under_test
 
 
 def toml(app: str = "site_under_test:app", route: str = "", pool: str = "") -> str:
-    return f"""
-python_path = ["{APPS}"]
-[listen]
-http = ["127.0.0.1:0"]
-[log]
-access = "@LOG@"
-[pools.site]
-{pool}
-[[pools.site.backends]]
-app = "{app}"
-[[routes]]
-name = "site"
-pool = "site"
-{route}
-"""
+    return app_toml(f'app = "{app}"', pool=pool, route=route)
 
 
 Ask = Callable[..., Awaitable[tuple[int, str]]]

@@ -16,9 +16,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.origin import Pause, ScriptedOrigin, Step
+from kit.waiting import until
 
 from edge.dataplane.rules.passwords import PasswordFile
 from edge.errors import ConfigError

@@ -7,10 +7,11 @@ import zlib
 from pathlib import Path
 
 import pytest
-from inprocess import Connect, Gateway, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, Proxy, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.http2 import Http2Client, request_head
 from kit.origin import Repeat, ScriptedOrigin
+from kit.waiting import until
 
 from edge.adapters.disk_tier import DiskTier
 from edge.dataplane.rules import bandwidth

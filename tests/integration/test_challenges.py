@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 
 import pytest_asyncio
-from kit.control import Whole, until
+from kit.control import TWO_WORKERS, Whole
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.waiting import until
 from reloading import get
 
 from edge.control.journal import Revision
@@ -20,12 +21,9 @@ from edge.frames import Kind
 
 PLACE = "/.well-known/acme-challenge/"
 TOKEN, TEXT = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJyPCt92wr", b"evaGxfADs6pSRb2LAv9IZf17Dt3juxGJyPCt92wr.print"
-TOML = """
-[listen]
-http = ["127.0.0.1:0"]
-workers = 2
-[log]
-access = "off"
+TOML = (
+    TWO_WORKERS
+    + """
 [pools.web]
 [[pools.web.backends]]
 url = "http://127.0.0.1:@PORT@"
@@ -38,6 +36,7 @@ host = "closed.example"
 pool = "web"
 deny = ["0.0.0.0/0"]
 """
+)
 
 
 @pytest_asyncio.fixture

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.http2 import Http2Client, request_head
 from kit.origin import OK, Pause, ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.tls import Files, issue, issue_client, s_client
+from kit.waiting import until
 
 from edge.dataplane.client.certificate import distinguished
 

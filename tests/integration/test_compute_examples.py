@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from inprocess import Gateway, StartEdge, until
+from inprocess import Gateway, StartEdge
+from kit.waiting import until
 
 from edge.config.loader import load_text
 

@@ -10,8 +10,9 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from kit.control import InProcess, Whole, until
+from kit.control import TWO_WORKERS, InProcess, Whole
 from kit.origin import ScriptedOrigin
+from kit.waiting import until
 
 from edge.balance.health import Admin
 from edge.control.access import Access, Role, Token
@@ -21,23 +22,15 @@ from edge.frames import Kind
 
 TOKEN = "t" * 40
 OTHERS = (Token("r" * 40, Role.READ, "grafana"), Token("p" * 40, Role.PURGE, "deploy"))
-TOML = """
-[listen]
-http = ["127.0.0.1:0"]
-workers = 2
-[log]
-access = "off"
+TOML = (
+    TWO_WORKERS
+    + """
 [regions.eu]
 [regions.us]
 tier = 1
 countries = ["US"]
 [pools.web]
-[[pools.web.backends]]
-url = "http://127.0.0.1:@ORIGIN@"
-region = "eu"
-[[pools.web.backends]]
-url = "http://127.0.0.1:9"
-region = "us"
+backends = [{ url = "http://127.0.0.1:@ORIGIN@", region = "eu" }, { url = "http://127.0.0.1:9", region = "us" }]
 [[routes]]
 name = "all"
 pool = "web"
@@ -47,6 +40,7 @@ host = "fenced.example"
 pool = "web"
 geo = { require = ["us"] }
 """
+)
 
 
 class Gateway:

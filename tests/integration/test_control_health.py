@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from time import monotonic
+from typing import Self
 
 import pytest_asyncio
-from kit.control import Whole, until
+from kit.control import Whole
 from kit.origin import ScriptedOrigin
+from kit.waiting import until
 
 from edge.balance.health import Admin, Health
 from edge.control.admin.views import Shown
@@ -53,12 +55,13 @@ class Probed:
         self.whole = Whole(toml)
         self.probing = Probing(self.whole.supervisor.running.config, self.whole.supervisor)
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         await self.whole.start()
         self.probing.start()
         await until(lambda: {self.health("one"), self.health("two")} == {Health.HEALTHY})
+        return self
 
-    async def stop(self) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.probing.stop()
         await self.whole.supervisor.close()
 
@@ -82,9 +85,7 @@ async def two() -> AsyncIterator[ScriptedOrigin]:
 
 
 async def test_a_region_that_stops_answering_loses_its_traffic(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    probed = Probed(origin, two, "100ms")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "100ms") as probed:
         await until(lambda: probed.shares() == {"eu": 100.0})
         await origin.stop()
         await until(lambda: probed.shares() == {"us": 100.0})
@@ -100,14 +101,10 @@ async def test_a_region_that_stops_answering_loses_its_traffic(origin: ScriptedO
         event = told[0]
         assert event["backend"] == "one"
         assert event["evidence"].endswith(": connection refused")
-    finally:
-        await probed.stop()
 
 
 async def test_a_failed_request_brings_the_next_probe_forward(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    probed = Probed(origin, two, "10m")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "10m") as probed:
         await origin.stop()
         worker = probed.whole.children[0].worker
         assert worker is not None
@@ -116,32 +113,24 @@ async def test_a_failed_request_brings_the_next_probe_forward(origin: ScriptedOr
         backend.failures += 1  # as one failed attempt counts it
         await until(lambda: probed.health("one") is Health.UNHEALTHY)
         assert probed.health("two") is Health.HEALTHY
-    finally:
-        await probed.stop()
 
 
 async def test_a_registered_backend_is_probed_and_a_removed_one_forgotten(
     origin: ScriptedOrigin, two: ScriptedOrigin
 ) -> None:
-    probed = Probed(origin, two, "100ms")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "100ms") as probed:
         registry = probed.whole.supervisor.registry
         body = {"url": f"http://localhost:{two.port}", "region": "eu"}
         await registry.put_backend("web", "three", body, Change("test"))
         await until(lambda: probed.health("three") is Health.HEALTHY)
         await registry.remove_backend(("web", "three"), Change("test"))
         assert ("web", "three") not in probed.whole.supervisor.routing.membership.backends
-    finally:
-        await probed.stop()
 
 
 async def test_a_backend_that_every_worker_ejected_is_out_of_its_regions_health(
     origin: ScriptedOrigin, two: ScriptedOrigin
 ) -> None:
-    probed = Probed(origin, two, "10m")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "10m") as probed:
         worker = probed.whole.children[0].worker
         assert worker is not None
         backend = worker.pools["web"].pool.get("one")
@@ -149,16 +138,12 @@ async def test_a_backend_that_every_worker_ejected_is_out_of_its_regions_health(
         backend.eject(monotonic())
         await until(lambda: probed.shares() == {"us": 100.0})
         assert probed.whole.supervisor.routing.pools["web"].health["eu"].available == 0
-    finally:
-        await probed.stop()
 
 
 async def test_with_nobody_left_probes_are_quick_and_the_first_to_return_serves(
     origin: ScriptedOrigin, two: ScriptedOrigin
 ) -> None:
-    probed = Probed(origin, two, "100ms", down="10m")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "100ms", down="10m") as probed:
         await two.stop()
         await until(lambda: probed.health("two") is Health.UNHEALTHY)
         await origin.stop()
@@ -166,14 +151,10 @@ async def test_with_nobody_left_probes_are_quick_and_the_first_to_return_serves(
         await two.start()  # asked ten minutes later, were there anybody else
         await until(lambda: probed.shares() == {"us": 100.0})
         assert probed.health("one") is Health.UNHEALTHY
-    finally:
-        await probed.stop()
 
 
 async def test_an_ejection_ends_with_the_outage_that_probes_saw(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    probed = Probed(origin, two, "100ms")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "100ms") as probed:
         worker = probed.whole.children[0].worker
         assert worker is not None
         backend = worker.pools["web"].pool.get("one")
@@ -191,14 +172,10 @@ async def test_an_ejection_ends_with_the_outage_that_probes_saw(origin: Scripted
         shown = Shown(probed.whole.supervisor)
         assert 10.0 <= shown.pool("web")["regions"]["eu"]["ramping"] < 100.0
         assert shown.region("eu")["ramping"]["web"] == shown.status()["regions"][0]["ramping"]
-    finally:
-        await probed.stop()
 
 
 async def test_what_operators_change_is_told(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    probed = Probed(origin, two, "100ms")
-    await probed.start()
-    try:
+    async with Probed(origin, two, "100ms") as probed:
         registry, change = probed.whole.supervisor.registry, Change("me", "night shift")
         await registry.put_region("ap", {"tier": 1}, change)
         await registry.put_backend("web", "three", {"url": f"http://localhost:{two.port}", "region": "ap"}, change)
@@ -222,5 +199,3 @@ async def test_what_operators_change_is_told(origin: ScriptedOrigin, two: Script
             ("region.removed", None),
         ]
         assert {each["reason"] for each in told} == {"night shift"}
-    finally:
-        await probed.stop()

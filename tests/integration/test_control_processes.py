@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 from kit.processes import ROOT, GatewayProcess, NotReady, Process, gateway_toml, process_tree
+from kit.waiting import until_blocking
 
 Start = Callable[[str], GatewayProcess]
 
@@ -25,13 +25,6 @@ def edge(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     command = [sys.executable, "-m", "edge.cli.main", *arguments]
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=30)
-
-
-def until(condition: Callable[[], bool], wait_s: float = 15.0) -> None:
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 def get(port: int, path: str = "/") -> int:
@@ -66,8 +59,8 @@ def test_a_worker_killed_is_replaced(gateway_process: Start) -> None:
     before = gateway.children
     assert len(before) == 2
     os.kill(before[0], signal.SIGKILL)
-    until(lambda: len(gateway.children) == 2 and before[0] not in gateway.children)
-    until(lambda: gateway.admin_status("/readyz") == 200)
+    until_blocking(lambda: len(gateway.children) == 2 and before[0] not in gateway.children)
+    until_blocking(lambda: gateway.admin_status("/readyz") == 200)
     assert get(gateway.http_port) == 502
 
 
@@ -84,13 +77,13 @@ def test_hangup_is_survived_and_usr1_reopens_the_log(gateway_process: Start) -> 
     gateway = gateway_process(toml().replace('access = "off"', 'access = "@STATE@/access.jsonl"'))
     log = gateway.directory / "state" / "access.jsonl"
     get(gateway.http_port)
-    until(lambda: log.exists() and log.stat().st_size > 0)
+    until_blocking(lambda: log.exists() and log.stat().st_size > 0)
     log.rename(log.with_suffix(".1"))
     gateway.signal(signal.SIGHUP)
     gateway.signal(signal.SIGUSR1)
-    until(log.exists)
+    until_blocking(log.exists)
     get(gateway.http_port, "/after")
-    until(lambda: b"/after" in log.read_bytes())
+    until_blocking(lambda: b"/after" in log.read_bytes())
     assert gateway.running
 
 
@@ -129,7 +122,7 @@ def test_workers_serve_on_without_a_supervisor_and_the_next_one_takes_over(gatew
     assert get(gateway.http_port) == 502
     second = Successor(gateway)
     try:
-        until(lambda: not process_tree(worker))
+        until_blocking(lambda: not process_tree(worker))
         assert get(gateway.http_port) == 502
     finally:
         second.stop()

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from kit.control import Whole, until
+from kit.control import TWO_WORKERS, Whole
+from kit.waiting import until
 
 from edge.cache.purge import Kind as PurgeKind
 from edge.cache.purge import Purge
@@ -16,18 +17,16 @@ from edge.control.registry import Change
 from edge.control.slots import State
 from edge.frames import Frame, Kind, ack
 
-TOML = """
-[listen]
-http = ["127.0.0.1:0"]
-workers = 2
-[log]
-access = "off"
+TOML = (
+    TWO_WORKERS
+    + """
 [pools.web]
 [[pools.web.backends]]
 url = "http://127.0.0.1:9"
 [[routes]]
 pool = "web"
 """
+)
 OPERATOR = Change("test")
 ALL = Purge(PurgeKind.ALL)
 

@@ -21,7 +21,7 @@ from kit.browser import Browser
 from kit.fleet import Machines, Settings
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, gateway_head
 from kit.redis import RedisProcess
 
 pytestmark = [
@@ -29,17 +29,7 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 
-TOML = f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@"]
-workers = 1
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "@STATE@/access.jsonl"
+TOML = f"""{gateway_head(1, log="@STATE@/access.jsonl")}
 [snapshots]
 repository = "file:@STATE@/points"
 [regions.eu]

@@ -11,11 +11,12 @@ from time import monotonic
 import pytest
 import pytest_asyncio
 import trustme
-from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.message import Malformed
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import free_port
+from kit.waiting import until
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
 

@@ -6,9 +6,10 @@ from collections import Counter
 from time import monotonic
 
 import pytest
-from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient
 from kit.origin import OK, Pause, ScriptedOrigin
+from kit.waiting import until
 
 from edge.dataplane.worker.explain import explain
 

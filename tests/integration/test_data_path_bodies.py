@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 from deaf import DeafOrigin
-from inprocess import Connect, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.client import RawClient, Response
 from kit.message import Framing
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin, Step
+from kit.waiting import until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 PIECE = bytes(range(256)) * 256  # 64 KiB

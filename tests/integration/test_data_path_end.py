@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import orjson
 import pytest
-from inprocess import Connect, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin, Step
 from kit.processes import GatewayProcess, gateway_toml, resident_bytes
+from kit.waiting import until
 
 StartGateway = Callable[[str], GatewayProcess]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import trustme
-from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import OK, ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.waiting import until
 from kit.wire import Wire
 
 SECURE = ssl.create_default_context()

@@ -8,10 +8,11 @@ from __future__ import annotations
 from time import monotonic
 
 import pytest
-from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import free_port
+from kit.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"

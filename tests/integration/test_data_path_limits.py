@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from deaf import DeafOrigin
-from inprocess import Connect, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin, Step
+from kit.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

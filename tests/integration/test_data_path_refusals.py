@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from inprocess import Connect, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.origin import Repeat, ScriptedOrigin
+from kit.waiting import until
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
 SIZED = b"Content-Length: %d\r\n\r\n%b" % (len(HIDDEN), HIDDEN)

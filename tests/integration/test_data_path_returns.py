@@ -9,10 +9,11 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 from edge.balance.health import Health
 from edge.config.loader import load_text

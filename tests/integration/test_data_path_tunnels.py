@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from inprocess import Connect, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin, Step
+from kit.waiting import until
 
 ASK = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: %b\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from click.testing import CliRunner
 from kit.ports import free_port
+from kit.waiting import until, until_blocking
 
 from edge.cli.main import main
 from edge.config.loader import load_text
@@ -47,14 +48,11 @@ class Dev:
 
     async def answers(self, text: str, path: str = "/") -> None:
         """Wait until it does."""
-        found: object = None
-        try:
-            async with asyncio.timeout(WAIT_S):
-                while found != text:
-                    found = await self.ask(path)
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(f"{found!r}, not {text!r}; it said: {self.said}") from None
+
+        async def does() -> bool:
+            return await self.ask(path) == text
+
+        await until(does, WAIT_S, look_s=0.05, said=lambda: f"not {text!r}; it said: {self.said}")
 
     async def ask(self, path: str = "/") -> str | None:
         try:
@@ -65,12 +63,7 @@ class Dev:
 
     async def says(self, text: str) -> None:
         """Wait until it has."""
-        try:
-            async with asyncio.timeout(WAIT_S):
-                while text not in self.said:  # noqa: ASYNC110 (another process's file)
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(f"never said {text!r}: {self.said}") from None
+        await until(lambda: text in self.said, WAIT_S, look_s=0.05, said=lambda: f"{text!r} is not in: {self.said}")
 
     def write(self, text: str) -> None:
         (self.folder / "page.py").write_text(text)
@@ -152,13 +145,11 @@ def test_its_worker_goes_with_it(folder: Path) -> None:
     assert len(children) == 1
     dev.process.kill()
     dev.process.wait()
-    for _ in range(200):
-        if not Path(f"/proc/{children[0]}").exists() or _state(children[0]) == "Z":
-            break
-        asyncio.run(asyncio.sleep(0.05))
-    else:
+    try:
+        until_blocking(lambda: not Path(f"/proc/{children[0]}").exists() or _state(children[0]) == "Z", look_s=0.05)
+    except AssertionError:
         os.kill(int(children[0]), signal.SIGKILL)
-        raise AssertionError("the worker outlived `edge dev`")
+        raise
 
 
 def _state(pid: str) -> str:

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess, NotReady, until
+from kit.processes import GatewayProcess, NotReady
+from kit.waiting import until_blocking
 
 OBJECTS = 200
 TOML = f"""
@@ -110,10 +110,11 @@ def admin(gateway: GatewayProcess, method: str, path: str, body: Any = None) -> 
 
 def all_written(gateway: GatewayProcess, count: int) -> None:
     """Until the tier holds so many responses."""
-    deadline = time.monotonic() + 10
-    while (found := admin(gateway, "GET", "/v1/cache")["disk"]["objects"]) != count:
-        assert time.monotonic() < deadline, f"{found} of {count}"
-        time.sleep(0.05)
+
+    def written() -> int:
+        return int(admin(gateway, "GET", "/v1/cache")["disk"]["objects"])
+
+    until_blocking(lambda: written() == count, look_s=0.05, said=lambda: f"{written()} of {count}")
 
 
 def targets() -> list[str]:
@@ -141,7 +142,9 @@ def _shared_and_killed(toml: str, path: Path, origin: Origin) -> None:
         assert admin(gateway, "POST", "/v1/purge", {"url": "http://a.test/small/1"})["count"] == 1
         assert admin(gateway, "POST", "/v1/purge", {"url": "http://a.test/small/1"})["count"] == 0
         admin(gateway, "POST", "/v1/purge", {"prefix": "a.test/large"})
-        until(lambda: admin(gateway, "GET", "/v1/cache")["disk"]["hit_share"])  # workers tell counts once a second
+        until_blocking(
+            lambda: admin(gateway, "GET", "/v1/cache")["disk"]["hit_share"]
+        )  # workers tell counts once a second
         shown = admin(gateway, "GET", "/v1/cache")["disk"]
         assert shown["budget_bytes"] == 64 << 20 and 0 < shown["bytes"] <= shown["budget_bytes"]
         assert shown["errors"] == shown["dropped"] == 0 and 0 < shown["hit_share"] < 1
@@ -160,10 +163,7 @@ def _shared_and_killed(toml: str, path: Path, origin: Origin) -> None:
         get(gateway.http_port, "/late")
         all_written(gateway, OBJECTS + 1)
         os.kill(next(child for child in gateway.children if _is_worker(child)), signal.SIGKILL)
-        deadline = time.monotonic() + 15
-        while gateway.admin_status("/readyz") != 200 or len([c for c in gateway.children if _is_worker(c)]) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until_blocking(lambda: gateway.admin_status("/readyz") == 200 and sum(map(_is_worker, gateway.children)) > 1)
         for _ in range(12):
             assert "hit" in get(gateway.http_port, "/late")[0]
         assert gateway.stop() == 0

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from kit.fleet import HOST, MAX_BLIND_S, WAIT_S, Machine, Machines
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess, until
+from kit.processes import GatewayProcess
 from kit.redis import RedisProcess
 from kit.relay import Relay
+from kit.waiting import until_blocking
 
 from edge.adapters.shared_tier import name_of
 
@@ -85,7 +86,7 @@ def test_an_unsafe_request_on_one_machine_is_known_to_the_others_soon(world: Wor
     world.origin.now = "after"
     before = world.machines[0].fleet["position"]
     world.machines[2].get("/form", "POST")
-    until(lambda: all(machine.fleet["position"] > before for machine in world.machines))
+    until_blocking(lambda: all(machine.fleet["position"] > before for machine in world.machines))
     assert world.all_get("/form") == {b"after"}
 
 
@@ -94,10 +95,10 @@ def test_what_one_machine_fetched_the_others_take_from_it(world: World) -> None:
     first, second, _ = world.machines
     name = f"edge:{name_of(f'http://{HOST}/once'.encode(), b'')}"
     first.get("/once")
-    until(lambda: world.server.say("EXISTS", name) == b":1\r\n")
+    until_blocking(lambda: world.server.say("EXISTS", name) == b":1\r\n")
     asked = world.origin.asked
     assert second.get("/once") == b"once" and world.origin.asked == asked
-    until(lambda: second.fleet["shared"]["hits"] > 0)  # counts come once a second
+    until_blocking(lambda: second.fleet["shared"]["hits"] > 0)  # counts come once a second
 
 
 def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) -> None:
@@ -106,13 +107,13 @@ def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) 
     world.origin.now = "old"
     world.all_get("/cut")
     world.relay(cut).cut()
-    until(lambda: not cut.fleet["in_step"])
+    until_blocking(lambda: not cut.fleet["in_step"])
     assert cut.get("/cut") == b"old"
     world.origin.now = "new"
     found = other.purge(url=f"http://{HOST}/cut")
     assert (found["machines"]["applied"], found["machines"]["late"]) == (2, ["edge-0"])
     other.purge(items=[{"tag": f"t{number}"} for number in range(999)])
-    until(lambda: cut.fleet["blind"], MAX_BLIND_S + 5)
+    until_blocking(lambda: cut.fleet["blind"], MAX_BLIND_S + 5)
     assert cut.get("/cut") == b"new", "blind: the origin was asked"
     world.origin.now = "newer"
     assert cut.get("/cut") == b"newer", "and is asked for what was stored while blind"
@@ -125,7 +126,7 @@ def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) 
         seen.add(cut.get("/cut"))
         return world.in_step(cut)
 
-    until(caught_up, WAIT_S)
+    until_blocking(caught_up, WAIT_S)
     assert seen <= {b"newest"}, "nothing older on its way back"
     assert not cut.fleet["blind"] and cut.get("/cut") == b"newest"
     assert cut.fleet["position"] == other.fleet["position"]
@@ -136,21 +137,21 @@ def test_back_before_it_is_blind_a_machine_has_applied_all_that_it_missed(world:
     world.origin.now = "old"
     world.all_get("/short")
     world.relay(cut).cut()
-    until(lambda: not cut.fleet["in_step"])
+    until_blocking(lambda: not cut.fleet["in_step"])
     world.origin.now = "new"
     other.purge(url=f"http://{HOST}/short")
     world.relay(cut).mend()
-    until(lambda: world.in_step(cut))
+    until_blocking(lambda: world.in_step(cut))
     assert cut.get("/short") == b"new"
 
 
 def test_a_link_that_carries_nothing_is_a_link_that_is_cut(world: World) -> None:
     cut = world.machines[2]
     world.relay(cut).hold()
-    until(lambda: cut.fleet["trouble"] == "no answer in time")
+    until_blocking(lambda: cut.fleet["trouble"] == "no answer in time")
     assert not cut.fleet["in_step"]
     world.relay(cut).mend()
-    until(lambda: world.in_step(cut))
+    until_blocking(lambda: world.in_step(cut))
 
 
 def stored(machine: Machine) -> int:
@@ -164,14 +165,14 @@ def test_what_was_purged_while_a_machine_was_away_is_not_served_from_its_disk(wo
     world.origin.now = "old"
     before = stored(away)
     world.all_get("/away")
-    until(lambda: stored(away) > before)
+    until_blocking(lambda: stored(away) > before)
     away.gateway.stop()
     world.origin.now = "new"
     assert other.purge(url=f"http://{HOST}/away")["machines"] == {**ALL_OF_THEM, "applied": 2, "of": 2}, "it has left"
     away.gateway = GatewayProcess(away.toml, away.directory)
     away.wait_ready()
     assert away.get("/away") == b"new"
-    until(lambda: world.in_step(away))
+    until_blocking(lambda: world.in_step(away))
 
 
 def test_a_start_without_the_server_believes_nothing_of_what_it_has(world: World) -> None:
@@ -179,14 +180,14 @@ def test_a_start_without_the_server_believes_nothing_of_what_it_has(world: World
     world.origin.now = "old"
     before = stored(machine)
     world.all_get("/lonely")
-    until(lambda: stored(machine) > before)
+    until_blocking(lambda: stored(machine) > before)
     world.relay(machine).cut()
     machine.restart(lambda gateway: gateway.kill())
     world.origin.now = "new"
     assert machine.get("/lonely") == b"new"
     assert machine.fleet["blind"]
     world.relay(machine).mend()
-    until(lambda: world.in_step(machine))
+    until_blocking(lambda: world.in_step(machine))
 
 
 def test_purges_without_the_server_are_in_force_here_and_sent_when_it_is_back(world: World) -> None:
@@ -194,14 +195,14 @@ def test_purges_without_the_server_are_in_force_here_and_sent_when_it_is_back(wo
     world.origin.now = "old"
     world.all_get("/later")
     world.relay(machine).cut()
-    until(lambda: not machine.fleet["in_step"])
+    until_blocking(lambda: not machine.fleet["in_step"])
     world.origin.now = "new"
     found = machine.purge(url=f"http://{HOST}/later")
     assert found["machines"]["sent"] is False and found["machines"]["applied"] == 1
     assert machine.get("/later") == b"new" and other.get("/later") == b"old"
     world.relay(machine).mend()
-    until(lambda: world.in_step(machine))
-    until(lambda: other.get("/later") == b"new")
+    until_blocking(lambda: world.in_step(machine))
+    until_blocking(lambda: other.get("/later") == b"new")
 
 
 def test_an_entry_that_cannot_be_read_distrusts_everything(world: World) -> None:
@@ -210,7 +211,7 @@ def test_an_entry_that_cannot_be_read_distrusts_everything(world: World) -> None
     position = world.machines[0].fleet["position"]
     world.server.say("HSET", "{edge}:head", "position", str(position + 1), "mark", "evil")
     world.server.say("XADD", "{edge}:purges", f"{position + 1}-0", "mark", "evil", "purge", "\x00garbage")
-    until(lambda: all(machine.fleet["position"] == position + 1 for machine in world.machines))
+    until_blocking(lambda: all(machine.fleet["position"] == position + 1 for machine in world.machines))
     world.origin.now = "new"
     assert world.all_get("/garbled") == {b"new"}
     assert world.machines[0].told("fleet.garbled")
@@ -221,7 +222,9 @@ def test_a_server_that_loses_everything_makes_everybody_validate(world: World) -
     world.all_get("/lost")
     history = world.machines[0].fleet["history"]
     world.server.say("FLUSHALL")
-    until(lambda: all(machine.fleet["history"] != history and machine.fleet["in_step"] for machine in world.machines))
+    until_blocking(
+        lambda: all(machine.fleet["history"] != history and machine.fleet["in_step"] for machine in world.machines)
+    )
     world.origin.now = "new"
     assert world.all_get("/lost") == {b"new"}
     found = world.machines[0].purge(all=True)["machines"]
@@ -233,9 +236,9 @@ def test_another_process_of_the_server_is_found_out(world: World) -> None:
     world.origin.now = "old"
     world.all_get("/killed")
     world.server.kill()
-    until(lambda: not any(machine.fleet["in_step"] for machine in world.machines))
+    until_blocking(lambda: not any(machine.fleet["in_step"] for machine in world.machines))
     assert world.all_get("/killed") == {b"old"}
     world.server = world.server.again()
-    until(lambda: all(world.in_step(machine) for machine in world.machines))
+    until_blocking(lambda: all(world.in_step(machine) for machine in world.machines))
     world.origin.now = "new"
     assert world.all_get("/killed") == {b"new"}

@@ -13,9 +13,9 @@ import pytest
 import trustme
 from kit.fleet import HOST, Machine, Machines, Settings
 from kit.ports import LOOPBACK, free_port
-from kit.processes import until
 from kit.redis import RedisProcess
 from kit.redis_many import ClusterGroup, SentinelGroup
+from kit.waiting import until_blocking
 
 from edge.adapters.shared_tier import name_of
 
@@ -53,15 +53,15 @@ def test_a_failover_that_loses_nothing_keeps_what_is_stored(guarded: tuple[Senti
     first.get("/kept")
     first.get("/purged")
     assert purged(first, "/purged")
-    until(lambda: all(each.say("EXISTS", stored_name("/kept")) == b":1\r\n" for each in group.servers))
+    until_blocking(lambda: all(each.say("EXISTS", stored_name("/kept")) == b":1\r\n" for each in group.servers))
     history, run, asked = first.fleet["history"], first.fleet["run"], world.origin.asked
     group.fail_over()
-    until(lambda: in_step(world, run))
+    until_blocking(lambda: in_step(world, run))
     assert first.fleet["history"] == history, "all that was acknowledged is there"
     world.origin.now = "two"
     assert second.get("/kept") == b"one" and world.origin.asked == asked, "the new primary has the values too"
     assert world.all_get("/purged") == {b"two"}
-    until(lambda: purged(second, "/kept"))
+    until_blocking(lambda: purged(second, "/kept"))
     assert world.all_get("/kept") == {b"two"}
 
 
@@ -76,10 +76,10 @@ def test_a_new_primary_that_lost_acknowledged_purges_is_found_out(guarded: tuple
     world.origin.now = "new"
     assert purged(second, "/lost")
     group.fail_over()
-    until(lambda: in_step(world, run))
+    until_blocking(lambda: in_step(world, run))
     assert first.fleet["history"] != history, "the stream is another one"
     assert world.all_get("/lost") == {b"new"} and world.all_get("/other") == {b"new"}
-    until(lambda: purged(first, "/lost"))
+    until_blocking(lambda: purged(first, "/lost"))
 
 
 def test_without_most_of_the_sentinels_nobody_is_in_step(guarded: tuple[SentinelGroup, Machines]) -> None:
@@ -87,9 +87,9 @@ def test_without_most_of_the_sentinels_nobody_is_in_step(guarded: tuple[Sentinel
     group, world = guarded
     for each in group.sentinels[:2]:
         each.kill()
-    until(lambda: not any(each.fleet["in_step"] for each in world.machines))
+    until_blocking(lambda: not any(each.fleet["in_step"] for each in world.machines))
     assert "sentinels" in world.machines[0].fleet["trouble"]
-    until(lambda: all(each.fleet["blind"] for each in world.machines), 40)
+    until_blocking(lambda: all(each.fleet["blind"] for each in world.machines), 40)
     world.origin.now = "served on"
     assert world.all_get("/alone") == {b"served on"}
 
@@ -146,7 +146,7 @@ def test_a_cluster_of_three_and_the_failover_of_the_streams_shard(tmp_path: Path
         for target in targets:
             first.get(target)
         names = [stored_name(target) for target in targets]
-        until(lambda: all(group.owner(name).say("EXISTS", name) == b":1\r\n" for name in names))
+        until_blocking(lambda: all(group.owner(name).say("EXISTS", name) == b":1\r\n" for name in names))
         assert len({group.owner(name).port for name in names}) == 3, "values are on all of them"
         asked = world.origin.asked
         assert {second.get(target) for target in targets} == {b"one"} and world.origin.asked == asked
@@ -155,7 +155,7 @@ def test_a_cluster_of_three_and_the_failover_of_the_streams_shard(tmp_path: Path
         assert world.all_get(targets[0]) == {b"two"}
         run = first.fleet["run"]
         owner.kill()
-        until(lambda: in_step(world, run), 40)
+        until_blocking(lambda: in_step(world, run), 40)
         world.wait_sure()
         world.origin.now = "three"
         assert second.purge(url=f"http://{HOST}{targets[1]}")["machines"] == ALL
@@ -184,7 +184,7 @@ def test_tls_with_a_user_and_an_authority_of_our_own(tmp_path: Path) -> None:
         world.origin.now = "sealed"
         first, second = world.machines
         first.get("/tls")
-        until(lambda: server.say("EXISTS", stored_name("/tls")) == b":1\r\n")
+        until_blocking(lambda: server.say("EXISTS", stored_name("/tls")) == b":1\r\n")
         asked = world.origin.asked
         assert second.get("/tls") == b"sealed" and world.origin.asked == asked
         assert first.purge(all=True)["machines"] == ALL
@@ -203,7 +203,7 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not_used(tmp_path: Pat
     world = Machines(tmp_path, [])
     machine = world.add(f"rediss://{LOOPBACK}:{tls}/0")
     try:
-        until(lambda: "certificate" in machine.fleet["trouble"])
+        until_blocking(lambda: "certificate" in machine.fleet["trouble"])
         assert not machine.fleet["in_step"]
         world.origin.now = "served on"
         assert machine.get("/") == b"served on"

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 from kit.fleet import HOST, Machine, Machines, Settings
 from kit.ports import LOOPBACK
-from kit.processes import until
 from kit.redis import RedisProcess
+from kit.waiting import until_blocking
 
 BURST = 6
 SETTINGS = Settings(
@@ -54,9 +54,9 @@ def test_what_one_machine_let_through_is_owed_on_the_other(world: Machines, serv
     (first, second), who = world.machines, "one"
     assert [status(first, who) for _ in range(BURST)] == [200] * BURST
     assert status(first, who) == 429
-    until(lambda: server.say("KEYS", "{edge}:limit:*") != b"*0\r\n")
+    until_blocking(lambda: server.say("KEYS", "{edge}:limit:*") != b"*0\r\n")
     assert status(second, who) == 200, "it has not heard of this key yet"
-    until(lambda: " 0 left" in left(second, who))
+    until_blocking(lambda: " 0 left" in left(second, who))
     assert status(second, who) == 429
     assert status(second, who + "else") == 200
     assert b"X-Who" not in server.say("KEYS", "*") and b"one" not in server.say("KEYS", "{edge}:limit:*")
@@ -65,5 +65,5 @@ def test_what_one_machine_let_through_is_owed_on_the_other(world: Machines, serv
 def test_without_the_server_each_machine_limits_by_itself(world: Machines, server: RedisProcess) -> None:
     server.kill()
     for machine in world.machines:
-        until(lambda machine=machine: not machine.fleet["in_step"])  # type: ignore[misc]
+        until_blocking(lambda machine=machine: not machine.fleet["in_step"])  # type: ignore[misc]
         assert [status(machine, "alone") for _ in range(BURST + 1)] == [200] * BURST + [429]

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from inprocess import Gateway, StartEdge
+from inprocess import APPS, Gateway, StartEdge, app_toml
 from kit.http2 import Http2Client
 
 from edge.errors import ConfigError
 
-APPS = Path(__file__).parent / "apps"
 sys.path.insert(0, str(APPS))
 
-import hooks_under_test as under_test  # noqa: E402
+import hooks_under_test as under_test
 
 asked: list[tuple[str, dict[str, str]]] = []
 
@@ -53,21 +51,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 def toml(port: int, *hooks: str, route: str = "") -> str:
     names = ", ".join(f'"hooks_under_test:{name}"' for name in hooks)
-    return f"""
-python_path = ["{APPS}"]
-[listen]
-http = ["127.0.0.1:0"]
-[log]
-access = "@LOG@"
-[pools.site]
-[[pools.site.backends]]
-url = "http://127.0.0.1:{port}"
-[[routes]]
-name = "site"
-pool = "site"
-hooks = [{names}]
-{route}
-"""
+    return app_toml(f'url = "http://127.0.0.1:{port}"', route=f"hooks = [{names}]\n{route}")
 
 
 async def ask(

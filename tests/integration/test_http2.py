@@ -15,10 +15,11 @@ import pytest_asyncio
 import trustme
 from deaf import DeafOrigin
 from hyperframe.frame import GoAwayFrame, PingFrame
-from inprocess import Gateway, StartEdge, edge_toml, until
+from inprocess import Gateway, StartEdge, edge_toml
 from kit.http2 import FrameClient, Http2Client, read_some, request_head
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import free_port
+from kit.waiting import until
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -9,10 +9,11 @@ from collections import Counter
 
 import pytest
 from hyperframe.frame import HeadersFrame, PingFrame
-from inprocess import Gateway, StartEdge, edge_toml, until
+from inprocess import Gateway, StartEdge, edge_toml
 from kit.http2 import PREFACE, FrameClient, Http2Client
 from kit.http2_corpus import BEFORE_SETTINGS, Row, Wanted, table
 from kit.origin import OK, ScriptedOrigin, Step
+from kit.waiting import until
 
 ROWS = table()
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import pytest_asyncio
 from hyperframe.frame import DataFrame, HeadersFrame
-from inprocess import Gateway, StartEdge, edge_toml, until
+from inprocess import Gateway, StartEdge, edge_toml
 from kit.http2 import FrameClient, Http2Client
 from kit.http2_corpus import (
     CONTINUATION,
@@ -31,6 +31,7 @@ from kit.http2_corpus import (
     window,
 )
 from kit.origin import OK, Pause, ScriptedOrigin, Step
+from kit.waiting import until
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 MANY = 5000

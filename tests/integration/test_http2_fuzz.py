@@ -9,10 +9,11 @@ import random
 
 import pytest
 from hyperframe.frame import SettingsFrame
-from inprocess import Gateway, StartEdge, edge_toml, until
+from inprocess import Gateway, StartEdge, edge_toml
 from kit.http2 import PREFACE, FrameClient, Http2Client
 from kit.http2_corpus import DATA, HEADERS, SOUND, Lines, asks, frame, literal, posts, rst, setting, table, window
 from kit.origin import OK, ScriptedOrigin, Step
+from kit.waiting import until
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 ROWS = [data for _, _, data in table() if len(data) < 3000]

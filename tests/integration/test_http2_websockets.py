@@ -12,10 +12,11 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from hyperframe.frame import HeadersFrame, SettingsFrame
-from inprocess import StartEdge, edge_toml, until
+from inprocess import StartEdge, edge_toml
 from kit.http2 import FrameClient, Http2Client
 from kit.http2_corpus import DATA, END, Lines, frame, literal
 from kit.origin import OK, ScriptedOrigin, Step
+from kit.waiting import until
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 CONNECT: Lines = [

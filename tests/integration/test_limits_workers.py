@@ -7,19 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, gateway_head
 
-TOML = f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@"]
-workers = 2
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "@STATE@/access.log"
+TOML = f"""{gateway_head(2, log="@STATE@/access.log")}
 [pools.web]
 backends = [{{ url = "http://{LOOPBACK}:1" }}]
 [[routes]]

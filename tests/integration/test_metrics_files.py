@@ -13,8 +13,9 @@ from typing import Any
 import pytest_asyncio
 import trustme
 from kit.client import RawClient
-from kit.control import Whole, until
+from kit.control import Whole
 from kit.origin import ScriptedOrigin
+from kit.waiting import until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 

@@ -21,7 +21,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from jsonschema import Draft202012Validator
-from kit.control import Whole
+from kit.control import TWO_WORKERS, Whole
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_ports
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -31,21 +31,15 @@ from edge.control.admin.application import admin_app, start_admin
 from edge.control.admin.openapi import OPERATIONS, Operation, document
 
 TOKEN = "t" * 40
-TOML = """
-[listen]
-http = ["127.0.0.1:0"]
-workers = 2
+TOML = (
+    TWO_WORKERS
+    + """
 [regions.eu]
 [regions.us]
 [cache]
 disk = { path = "@STATE@/cache", size = "64MiB" }
 [pools.web]
-[[pools.web.backends]]
-url = "http://127.0.0.1:@ORIGIN@"
-region = "eu"
-[[pools.web.backends]]
-url = "http://127.0.0.1:9"
-region = "us"
+backends = [{ url = "http://127.0.0.1:@ORIGIN@", region = "eu" }, { url = "http://127.0.0.1:9", region = "us" }]
 [[routes]]
 name = "all"
 pool = "web"
@@ -56,9 +50,8 @@ host = "rules.example"
 pool = "web"
 deny = ["192.0.2.0/24"]
 redirect = { to = "https://{host}{uri}", status = 308 }
-[log]
-access = "off"
 """
+)
 KNOWN = {
     "name": ["eu", "us", "gone", "ne w", "é", "a/b", "x" * 300],
     "pool": ["web", "none"],

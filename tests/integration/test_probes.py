@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 import trustme
 import uvloop
-from kit.control import until
 from kit.origin import OK, Action, Pause, Repeat, ScriptedOrigin, Step
 from kit.ports import LOOPBACK, free_port
+from kit.waiting import until
 
 from edge.control.probes import BODY_BYTES, Answer, NextDelay, OnResult, ProbeKind, Prober, ProbeTarget, probe
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import trustme
-from inprocess import StartEdge, edge_toml, until
+from inprocess import StartEdge, edge_toml
 from kit.client import RawClient
 from kit.http2 import Http2Client, request_head
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.waiting import until
 from kit.wire import Wire
 
 from edge.dataplane.worker.report import connections

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from inprocess import Connect, StartEdge, edge_toml, until
+from inprocess import Connect, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.http2 import Http2Client, request_head
 from kit.origin import OK, Pause, ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 from edge.config.loader import load_text
 from edge.control.probes import ProbeKind, ProbeTarget, probe

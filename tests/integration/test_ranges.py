@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient, Response
 from kit.http2 import Http2Client, request_head
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 from edge.cache.purge import Kind, Purge
 from edge.dataplane.worker.explain import explain

@@ -11,26 +11,19 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, Process
+from kit.processes import ROOT, GatewayProcess, Process, gateway_head
 from kit.repository import BUCKET, S3Server
+from kit.waiting import until_blocking
 
-TOML = """
-[listen]
-http = ["127.0.0.1:@HTTP@"]
-[admin]
-listen = "127.0.0.1:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
+TOML = (
+    gateway_head()
+    + """
 [snapshots]
 repository = "@REPOSITORY@"
 incremental = "@INTERVAL@"
@@ -55,16 +48,7 @@ path = "/static"
 pool = "web"
 name = "static"
 """
-WAIT_S = 20.0
-
-
-def until(condition: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
-    """Poll until the condition holds; what it gave."""
-    deadline = time.monotonic() + wait_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
-    return found
+)
 
 
 class Site:
@@ -185,7 +169,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def first_point(site: Site) -> dict[str, Any]:
     """The one that the sidecar takes at its start."""
-    points: list[dict[str, Any]] = until(
+    points: list[dict[str, Any]] = until_blocking(
         lambda: (site.config.exists() and (site.home / "points/points").is_dir()) and site.points()
     )
     return points[0]
@@ -210,7 +194,7 @@ def test_a_lost_machine_comes_back_as_it_was(site: Site) -> None:
     assert site.api("GET", "/v1/cache")[1]["epoch"] >= epoch
     audit = site.api("GET", "/v1/audit")[1]["audit"]
     assert [each["action"] for each in audit].count("state.restored") == 1
-    newer = until(lambda: [each for each in site.points() if each["id"] > point])
+    newer = until_blocking(lambda: [each for each in site.points() if each["id"] > point])
     assert newer[0]["kind"] == "full" and newer[0]["history"] != listed[0]["history"]
 
 
@@ -272,14 +256,14 @@ def test_the_admin_api(site: Site) -> None:
     assert site.api("POST", f"/v1/snapshots/{taken['id']}/release")[0] == 200
     assert site.api("POST", "/v1/snapshots/nothing/hold")[0] == 404
     assert site.api("POST", "/v1/snapshots", {"kind": "half"})[0] == 400
-    report = until(lambda: site.api("GET", "/v1/recovery")[1].get("report"))
+    report = until_blocking(lambda: site.api("GET", "/v1/recovery")[1].get("report"))
     assert report["points"] == 2 and report["rpo"]["target_s"] == 900.0
     metrics = site.api("GET", "/metrics")[1]
     assert "edge_recovery_points 2.0" in metrics
     sidecar = next(pid for pid in gateway.children if b"edge.cli.sidecar" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(sidecar, signal.SIGKILL)
-    until(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
-    until(lambda: site.api("GET", "/v1/snapshots")[0] == 200)
+    until_blocking(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
+    until_blocking(lambda: site.api("GET", "/v1/snapshots")[0] == 200)
     assert gateway.stop() == 0
     assert not Path(f"/proc/{sidecar}").exists()
 
@@ -289,18 +273,18 @@ def test_points_are_taken_by_schedule_and_alert_when_they_cannot_be(tmp_path: Pa
     gateway = site.start()
     try:
         first_point(site)
-        until(lambda: len(site.points()) >= 2)
+        until_blocking(lambda: len(site.points()) >= 2)
         assert site.points()[0]["kind"] == "incremental"
         (tmp_path / "points").rename(tmp_path / "gone")
         (tmp_path / "points").write_text("no directory")
         site.edge("purge", "--tag", "x")
-        until(lambda: "recovery.failed" in gateway.log(), 40)
-        until(lambda: site.api("GET", "/v1/recovery")[1]["failures"] > 0)
+        until_blocking(lambda: "recovery.failed" in gateway.log(), 40)
+        until_blocking(lambda: site.api("GET", "/v1/recovery")[1]["failures"] > 0)
         assert site.get("www.example.com", "/a")[0] == 504  # requests are served as before
-        until(lambda: "RPO missed" in gateway.log(), 40)
+        until_blocking(lambda: "RPO missed" in gateway.log(), 40)
         (tmp_path / "points").unlink()
         (tmp_path / "gone").rename(tmp_path / "points")
-        until(lambda: "recovery.alert_over" in gateway.log(), 50)
+        until_blocking(lambda: "recovery.alert_over" in gateway.log(), 50)
     finally:
         gateway.kill()
 
@@ -313,7 +297,9 @@ def test_from_an_object_store_encrypted(tmp_path: Path, s3: S3Server) -> None:
     site = Site(tmp_path, f"s3://{BUCKET}/gateway", more)
     try:
         site.start()
-        until(lambda: site.api("GET", "/v1/snapshots")[0] == 200 and site.api("GET", "/v1/snapshots")[1]["points"])
+        until_blocking(
+            lambda: site.api("GET", "/v1/snapshots")[0] == 200 and site.api("GET", "/v1/snapshots")[1]["points"]
+        )
         site.edge("region", "drain", "us")
         point = site.edge("snapshot", "take").strip()
         before = site.answers()
@@ -371,7 +357,7 @@ def test_runbooks_against_a_gateway(site: Site) -> None:
         [sys.executable, "-m", "edge.cli.main", "runbook", "run", "bad-config", "-c", str(site.config)],
         *(), cwd=site.home, env=dict(os.environ, PYTHONPATH=str(ROOT)),
     )  # fmt: skip
-    until(lambda: site.config.read_text() == good)
+    until_blocking(lambda: site.config.read_text() == good)
     restarted = Process([sys.executable, "-m", "edge.cli.main", "run", "-c", str(site.config)], site.home, "again")
     try:
         assert running.wait(40) == 0
@@ -425,7 +411,7 @@ def test_cached_responses_come_back_and_purged_ones_do_not(tmp_path: Path, pages
             assert site.fetch(f"/{number}")[0] == 200
         assert site.fetch("/3")[1].startswith("edge; hit")
         site.edge("purge", "--url", "http://www.example.com/3")
-        point = until(lambda: site.taken_with(19))
+        point = until_blocking(lambda: site.taken_with(19))
         found = json.loads(site.edge("drill", "--json", "--point", point))
         assert found["passed"], found["problems"]
         site.edge("purge", "--url", "http://www.example.com/4")

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from kit.ports import LOOPBACK
 from kit.repository import BUCKET, S3Server
+from kit.waiting import until_blocking
 
-from tests.integration.test_recovery_gateway import Site, first_point, until
+from tests.integration.test_recovery_gateway import Site, first_point
 
 PAGES = 24
 SLOW = 'bandwidth = "32KiB"'  # a minute and more for all bodies
@@ -74,7 +75,7 @@ def lose_the_cache(site: Site) -> dict[str, Any]:
         first_point(site)
     for number in range(PAGES):
         assert site.fetch(f"/{number}")[0] == 200
-    until(lambda: site.taken_with(PAGES))
+    until_blocking(lambda: site.taken_with(PAGES))
     assert site.gateway is not None
     site.gateway.kill()
     shutil.rmtree(site.state / "cache")
@@ -110,15 +111,15 @@ def test_requests_are_served_of_bodies_that_have_not_come(site: Site) -> None:
     asked = Origin.asked
     assert all(served(site, number) for number in range(8))
     assert (site.state / "cache/store/awaited").exists()
-    filling = until(lambda: site.api("GET", "/v1/recovery")[1].get("filling"))
+    filling = until_blocking(lambda: site.api("GET", "/v1/recovery")[1].get("filling"))
     assert 0 < filling["left"] <= PAGES and filling["asked"] >= 8
     os.kill(sidecar(site), signal.SIGKILL)
-    until(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
-    assert until(lambda: served(site, 8))  # another one has come
+    until_blocking(lambda: site.api("GET", "/v1/recovery")[1].get("sidecar_restarts") == 1)
+    assert until_blocking(lambda: served(site, 8))  # another one has come
     assert Origin.asked <= asked + 1
     site.gateway.kill()  # type: ignore[union-attr]
     start(site)
-    until(lambda: not (site.state / "cache/store/awaited").exists())
+    until_blocking(lambda: not (site.state / "cache/store/awaited").exists())
     before = Origin.asked
     assert all(served(site, number) for number in range(PAGES))
     assert Origin.asked == before
@@ -136,7 +137,7 @@ def test_a_purge_holds_for_what_has_not_come(site: Site) -> None:
     assert Origin.asked == asked + 2
     site.gateway.stop()  # type: ignore[union-attr]
     start(site)
-    until(lambda: not (site.state / "cache/store/awaited").exists())
+    until_blocking(lambda: not (site.state / "cache/store/awaited").exists())
     assert served(site, 4) and served(site, 5)  # as they were fetched again
     assert all(served(site, number) for number in range(PAGES))
 
@@ -170,6 +171,6 @@ def test_bodies_come_from_an_object_store_encrypted_and_survive_its_outage(site:
     assert site.body("/9") == page("/9") and Origin.asked == asked + 1  # a miss as any other
     site.gateway.stop()  # type: ignore[union-attr]
     start(site)
-    until(lambda: "recovery.failed" in site.gateway.log())  # type: ignore[union-attr]
+    until_blocking(lambda: "recovery.failed" in site.gateway.log())  # type: ignore[union-attr]
     assert (site.state / "cache/store/awaited").exists()  # it goes on when the store is back
     assert served(site, 9)

@@ -14,7 +14,8 @@ import pytest
 from kit.ports import LOOPBACK, free_port, free_ports
 from kit.processes import GatewayProcess, Process
 from kit.reloads import EchoServer, Load, WebSocket
-from reloading import GOING_AWAY, api, edge, get, reload, toml, until
+from kit.waiting import until
+from reloading import GOING_AWAY, api, edge, get, reload, toml
 
 Start = Callable[[str], GatewayProcess]
 
@@ -123,7 +124,7 @@ async def test_listeners_come_and_go_and_those_that_stay_are_not_touched(
     gateway = await asyncio.to_thread(gateway_process, toml(origins[0].port, workers=2))
     other = free_port()
     kept = await websocket(gateway.http_port)
-    await reload(gateway, toml(origins[0].port, workers=2, listen=f', "{LOOPBACK}:{other}"'))
+    await reload(gateway, toml(origins[0].port, workers=2, addresses=[f"{LOOPBACK}:{other}"]))
     assert [await get(port) for port in (gateway.http_port, other) * 3] == [(200, b"one")] * 6
     load = Load(other)
     asking = asyncio.create_task(load.run(4))
@@ -219,10 +220,11 @@ async def test_run_time_states_and_registrations_survive(gateway_process: Start,
 
     name = f"{LOOPBACK}:{origins[1].port}"
     expected = {"one": ("draining", "healthy", "file"), name: ("active", "healthy", "runtime")}
-    for _ in range(200):
-        if await backends() == expected:
-            break
-        await asyncio.sleep(0.05)
+
+    async def as_expected() -> bool:
+        return await backends() == expected
+
+    await until(as_expected, look_s=0.05)
     await reload(gateway, text.replace('"3s"', '"4s"'))
     assert await backends() == expected  # at once: no probe has to find out again
     assert [await get(gateway.http_port) for _ in range(4)] == [(200, b"two")] * 4

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import trustme
-from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml
 from kit.control import Whole
-from kit.control import until as on_this_loop
 from kit.origin import OK, Pause, ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 from edge.config.loader import load_text
 from edge.control.journal import Revision
@@ -221,7 +221,7 @@ async def test_a_worker_that_cannot_build_it_leaves_all_as_they_were(
     await asyncio.sleep(0)
     assert queues(whole) == [5, 5]
     first: Any = whole.children[0].agent
-    await on_this_loop(lambda: first._reload._next is None)  # what the other one had built is forgotten
+    await until(lambda: first._reload._next is None)  # what the other one had built is forgotten
     assert whole.supervisor.running.config.pools["web"].queue == 5
     assert not whole.reloading.outcome.ok
     monkeypatch.undo()
@@ -240,7 +240,7 @@ async def test_a_worker_that_does_not_follow_is_replaced_by_one_that_starts_with
 
     monkeypatch.setattr(agent._reload, "prepare", forgets)
     await whole.reloading.reload(Change("test"), Revision(0, 0.0, "", whole_toml(origin.port, 9)))
-    await on_this_loop(lambda: whole.supervisor.workers.ready and len(whole.children) == 3)
+    await until(lambda: whole.supervisor.workers.ready and len(whole.children) == 3)
     assert [child.worker.pools["web"].settings.queue_size for child in whole.children[1:] if child.worker] == [9, 9]
     assert "worker.not_reloaded" in [event["kind"] for event in whole.supervisor.events.recent]
 

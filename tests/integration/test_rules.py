@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.origin import ScriptedOrigin, Step
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nServer: org\r\nContent-Length: 2\r\n\r\nok"
 TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin, Step
+from kit.waiting import until
 
 from edge.app import again
 from edge.config.loader import load_text

@@ -7,14 +7,16 @@ import os
 import signal
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, gateway_head
 from kit.tls import Files, issue, s_client
+from kit.waiting import until
 from reloading import api, edge
 
 from edge.adapters import session_tickets
@@ -37,21 +39,10 @@ def gateway(tmp_path: Path, origin: ScriptedOrigin) -> Iterator[Secure]:
     folder = tmp_path / "gateway"
     folder.mkdir()
     started = Secure.start(
-        f"""
-        [listen]
-        http = ["{LOOPBACK}:@HTTP@"]
-        workers = 2
+        f"""{gateway_head(2)}
         [[listen.https]]
         address = "{LOOPBACK}:{port}"
         certificates = [{issue(trustme.CA(), tmp_path, "a.test").toml}]
-        [admin]
-        listen = "{LOOPBACK}:@ADMIN@"
-        token_file = "@STATE@/admin.token"
-        metrics_open = true
-        [state]
-        path = "@STATE@"
-        [log]
-        access = "off"
         [pools.web]
         [[pools.web.backends]]
         url = "{origin.url}"
@@ -92,9 +83,12 @@ async def test_every_worker_resumes_before_and_after_a_reload_and_a_restart(
     assert await resumed(gateway.https_port, version, session) == TRIES
     before = await busy_workers(gateway)
     os.kill(before[0], signal.SIGKILL)
-    async with asyncio.timeout(10):
-        while len(now := await busy_workers(gateway)) < 2 or before[0] in now:  # noqa: ASYNC110 (another process)
-            await asyncio.sleep(0.05)
+
+    async def replaced() -> bool:
+        now = await busy_workers(gateway)
+        return len(now) >= 2 and before[0] not in now
+
+    await until(replaced, look_s=0.05)
     assert await resumed(gateway.https_port, version, session) == TRIES
 
 
@@ -105,9 +99,12 @@ async def test_replaced_files_are_shown_by_every_worker_without_a_reload(gateway
     async def shown() -> set[str]:
         return {each.subject for each in await asyncio.gather(*(s_client(gateway.https_port) for _ in range(TRIES)))}
 
-    async def told(kind: str) -> int:
+    async def told(kind: str) -> bool:
         _, found = await api(gateway, "GET", "/v1/events?follow=0")
-        return sum(event["kind"] == kind for event in found["events"])
+        return any(event["kind"] == kind for event in found["events"])
+
+    async def all_show(names: set[str]) -> bool:
+        return await shown() == names
 
     assert await shown() == {"a.test"}
     for ours, theirs, kind, names in (
@@ -115,12 +112,8 @@ async def test_replaced_files_are_shown_by_every_worker_without_a_reload(gateway
         (files.key, other.key, "certificate.renewed", {"new.test"}),
     ):
         ours.write_bytes(theirs.read_bytes())
-        async with asyncio.timeout(20):
-            while not await told(kind):  # noqa: ASYNC110 (another process)
-                await asyncio.sleep(0.1)
-        async with asyncio.timeout(10):
-            while await shown() != names:  # the event comes before the workers have done it
-                pass
+        await until(partial(told, kind), 20, look_s=0.1)
+        await until(partial(all_show, names))  # the event comes before the workers have done it
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

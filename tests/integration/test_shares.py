@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inprocess import Connect, Gateway, Proxy, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Gateway, Proxy, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.http2 import Http2Client, request_head
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import LOOPBACK
+from kit.waiting import until
 
 from edge.dataplane.rules.mirror import Mirror
 from edge.dataplane.worker.explain import explain

@@ -30,15 +30,16 @@ async def test_a_coroutine_is_stored_and_logged() -> None:
 
 
 async def test_it_shares_the_loop_and_objects_of_the_test(edge_gateway: Start) -> None:
-    go_on = asyncio.Event()
+    arrived, go_on = asyncio.Event(), asyncio.Event()
 
     async def waits(request: web.Request) -> web.Response:
+        arrived.set()
         await go_on.wait()
         return web.Response(text="done")
 
     found = await edge_gateway(waits, route="cache = false")
     asked = asyncio.ensure_future(found.get("/"))
-    await asyncio.sleep(0)
+    await arrived.wait()
     assert not asked.done()
     go_on.set()
     async with await asked as answer:

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.http2 import Http2Client
 from kit.origin import ScriptedOrigin, Step
+from kit.waiting import until
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 

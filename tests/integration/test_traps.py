@@ -13,8 +13,9 @@ from time import time
 from typing import Any
 
 import pytest
-from inprocess import Connect, Proxy, StartEdge, edge_toml, until
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin
+from kit.waiting import until
 
 from edge.cache.purge_request import parse_purge
 

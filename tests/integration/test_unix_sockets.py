@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import trustme
-from inprocess import Connect, StartEdge, edge_toml, until
+from inprocess import Connect, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.http2 import Http2Client, request_head
 from kit.origin import OK, ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, NotReady
+from kit.waiting import until
 from reloading import api, reload, toml
 from reloading import edge as command
 
@@ -162,8 +163,7 @@ def dead(path: Path) -> bool:
 
 def unix_toml(port: int, *paths: Path, workers: int = 1) -> str:
     """A gateway that listens on sockets, too."""
-    listen = "".join(f', "unix:{path}"' for path in paths)
-    return toml(port, workers=workers, listen=listen).replace("any.example", "*")
+    return toml(port, workers=workers, addresses=[f"unix:{path}" for path in paths]).replace("any.example", "*")
 
 
 async def test_the_file_is_made_with_its_mode_and_removed_at_the_end(
@@ -296,13 +296,11 @@ async def test_probes_and_commands_know_sockets(gateway_process: Start, tmp_path
     assert [(each["url"], each["health"]) for each in found["backends"]] == [(url, "healthy")]
     await app.stop()
 
-    async def health() -> str:
+    async def unhealthy() -> bool:
         _, found = await api(gateway, "GET", "/v1/pools/web/backends")
-        return str(found["backends"][0]["health"])
+        return bool(found["backends"][0]["health"] == "unhealthy")
 
-    async with asyncio.timeout(20):
-        while await health() != "unhealthy":  # noqa: ASYNC110 (the gateway is another process)
-            await asyncio.sleep(0.1)
+    await until(unhealthy, 20, look_s=0.1)
     added = await command(gateway, "backend", "add", "web", f"unix:{tmp_path / 'more.sock'}", "--region", "default")
     assert added.returncode == 0, added.stderr
     _, found = await api(gateway, "GET", "/v1/pools/web/backends")

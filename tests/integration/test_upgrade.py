@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from kit.control import Whole
-from kit.control import until as on_this_loop
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess, Process, process_tree
 from kit.reloads import EchoServer, Load, WebSocket
-from reloading import GOING_AWAY, api, edge, get, toml, until
+from kit.waiting import until
+from reloading import GOING_AWAY, api, edge, get, toml
 
 from edge.adapters.disk_place import TierInUse, lock_tier
 from edge.cache.purge import Kind as PurgeKind
@@ -290,7 +290,7 @@ async def test_a_unix_socket_that_was_given_stays_its_manager_s(tmp_path: Path, 
     with socket.socket(socket.AF_UNIX) as given:
         given.bind(path)
         given.listen(16)
-        text = toml(origin.port, listen=f', "unix:{path}"').replace("any.example", "*")
+        text = toml(origin.port, addresses=[f"unix:{path}"]).replace("any.example", "*")
         with managed(text, tmp_path, {}, given) as gateway:
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -329,7 +329,7 @@ async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, mo
     successor: Successor = process.successor
     new = Workers(lambda index: asyncio.Future(), 0, whole.supervisor.workers._hooks)
     outliving = asyncio.create_task(successor.outlive(new))
-    await on_this_loop(lambda: new.elsewhere is not None)
+    await until(lambda: new.elsewhere is not None)
     agents = [child.frames for child in whole.children]
     await new.tell(Kind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 1})
     assert all(frames[-1].kind is Kind.PURGE for frames in agents)  # done when `tell` returns

@@ -13,11 +13,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
+
+from kit.waiting import until
 
 READY_S = 30.0
 WAIT_S = 20.0
@@ -71,10 +72,13 @@ class Browser:
         self._process.wait(10)
 
     async def _connect(self) -> None:
-        port_file, deadline = self._home / "DevToolsActivePort", time.monotonic() + READY_S
-        while not (port_file.exists() and port_file.read_text().count("\n")):
-            assert time.monotonic() < deadline and self._process.poll() is None, "chromium did not start"
-            await asyncio.sleep(0.05)
+        port_file = self._home / "DevToolsActivePort"
+
+        def started() -> bool:
+            assert self._process.poll() is None, "chromium did not start"
+            return port_file.exists() and "\n" in port_file.read_text()
+
+        await until(started, READY_S, look_s=0.05)
         port = int(port_file.read_text().split("\n")[0])
         self._session = ClientSession()
         async with self._session.get(f"http://127.0.0.1:{port}/json/list") as response:
@@ -145,11 +149,7 @@ class Browser:
 
     async def until(self, script: str, wait_s: float = WAIT_S) -> Any:
         """Poll until an expression is true; its value."""
-        deadline = time.monotonic() + wait_s
-        while not (found := await self.eval(script)):
-            assert time.monotonic() < deadline, f"never true: {script}; {self.troubles}"
-            await asyncio.sleep(0.05)
-        return found
+        return await until(lambda: self.eval(script), wait_s, look_s=0.05, said=lambda: f"{script}; {self.troubles}")
 
     async def text(self, selector: str) -> str:
         """The text of an element."""

@@ -6,7 +6,6 @@ origin was asked; `Lab.clock` is the cache's wall clock, moved by `Lab.later`, a
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from edge.cache.stored import Stored
 from edge.config.loader import load_text
 from edge.dataplane.core.store import Store
 from edge.dataplane.worker.worker import Worker
+from kit import waiting
 from kit.client import RawClient, Response
 from kit.origin import Action, Received, ScriptedOrigin
 from kit.ports import LOOPBACK
@@ -207,13 +207,8 @@ async def open_lab(rules: str = "", memory: str = "64MiB", route: str = "", disk
 
 
 async def until(fact: Callable[[], object], wait_s: float = WAIT_S) -> None:
-    """Wait for a counter of this loop to have its figure."""
-    end = asyncio.get_running_loop().time() + wait_s
-    while asyncio.get_running_loop().time() < end:
-        if fact():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError(f"never came true: line {fact.__code__.co_firstlineno}")
+    """Wait for a fact of this loop, where all of the lab is: looked at in each turn."""
+    await waiting.until(fact, wait_s, look_s=0)
 
 
 def from_store(response: Response) -> bool:

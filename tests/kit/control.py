@@ -9,8 +9,7 @@ import asyncio
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edge.app import build, listen
@@ -33,14 +32,13 @@ from edge.frames import Frame, Kind
 from edge.worker_reload import WorkerReload
 
 WAIT_S = 5.0
-
-
-async def until(condition: Callable[[], object], wait_s: float = WAIT_S) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.005)
+TWO_WORKERS = """
+[log]
+access = "off"
+[listen]
+http = ["127.0.0.1:0"]
+workers = 2
+"""
 
 
 class InProcess:

@@ -17,7 +17,8 @@ from threading import Thread
 from typing import Any
 
 from kit.ports import LOOPBACK
-from kit.processes import GatewayProcess, gateway_toml, until
+from kit.processes import GatewayProcess, gateway_toml
+from kit.waiting import until_blocking
 
 HOST = "site.example"
 MAX_BLIND_S = 2.0
@@ -123,7 +124,7 @@ class Machines:
         self._directory, self._settings = directory, settings
         for url in urls:
             self.add(url)
-        until(lambda: all(self.in_step(machine) for machine in self.machines))
+        until_blocking(lambda: all(self.in_step(machine) for machine in self.machines))
 
     def add(self, url: str) -> Machine:
         """One more, ready."""
@@ -145,7 +146,7 @@ class Machines:
 
     def wait_sure(self) -> None:
         """Until "applied on N of N" is certain."""
-        until(lambda: all(machine.fleet["sure"] for machine in self.machines))
+        until_blocking(lambda: all(machine.fleet["sure"] for machine in self.machines))
 
     def all_get(self, target: str) -> set[bytes]:
         """What each of them answers."""

@@ -12,13 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.ports import LOOPBACK, free_ports
+from kit.waiting import until_blocking
 
 READY_S = 20.0
 STOP_S = 10.0
@@ -28,14 +28,6 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class NotReady(Exception):
     """The process ended, or its time ran out, before it was ready."""
-
-
-def until(fact: Callable[[], object], wait_s: float = READY_S) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + wait_s
-    while not fact():
-        assert time.monotonic() < deadline, f"never came true: line {fact.__code__.co_firstlineno}"
-        time.sleep(0.02)
 
 
 def process_tree(pid: int) -> list[int]:
@@ -105,14 +97,16 @@ class Process:
 
     def wait_ready(self, ready: Callable[[], bool], wait_s: float = READY_S) -> None:
         """Poll until `ready()`; raises `NotReady` with the output when it ends or takes too long."""
-        deadline = time.monotonic() + wait_s
-        while not ready():
-            if not self.running or time.monotonic() > deadline:
-                state = "is not ready" if self.running else f"ended with {self._child.returncode}"
-                log = self.log()[-3000:]
-                self.kill()
-                raise NotReady(f"{self.name} {state}:\n{log}")
-            time.sleep(0.02)
+        try:
+            until_blocking(lambda: ready() or not self.running, wait_s)
+            if self.running:
+                return
+            state = f"ended with {self._child.returncode}"
+        except AssertionError:
+            state = "is not ready"
+        log = self.log()[-3000:]
+        self.kill()
+        raise NotReady(f"{self.name} {state}:\n{log}")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the first process."""
@@ -189,26 +183,29 @@ class GatewayProcess(Process):
             return 0
 
 
-def gateway_toml(origin_port: int, *, limits: str = "", pool: str = "", route: str = "cache = false") -> str:
-    """A configuration with one origin: extra lines for `[limits]`, the pool and the route may be given."""
+def gateway_head(workers: int = 1, *, log: str = "off", addresses: Sequence[str] = ()) -> str:
+    """What the configuration of a gateway process begins with; `[listen]` is last, for more of its lines."""
+    http = ", ".join(f'"{each}"' for each in (f"{LOOPBACK}:@HTTP@", *addresses))
     return f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@"]
-workers = 1
-trusted_proxies = []
-
-[limits]
-{limits}
-
 [admin]
 listen = "{LOOPBACK}:@ADMIN@"
 token_file = "@STATE@/admin.token"
-
 [state]
 path = "@STATE@"
-
 [log]
-access = "off"
+access = "{log}"
+[listen]
+http = [{http}]
+workers = {workers}
+"""
+
+
+def gateway_toml(origin_port: int, *, limits: str = "", pool: str = "", route: str = "cache = false") -> str:
+    """A configuration with one origin: extra lines for `[limits]`, the pool and the route may be given."""
+    return f"""{gateway_head()}
+trusted_proxies = []
+[limits]
+{limits}
 
 [pools.origin]
 ejection = false

@@ -11,8 +11,9 @@ import subprocess
 from pathlib import Path
 
 from kit.ports import LOOPBACK, free_port
-from kit.processes import Process, until
+from kit.processes import Process
 from kit.redis import RedisProcess, program, say
+from kit.waiting import until_blocking
 
 NAME = "main"
 DOWN_AFTER_MS = 600
@@ -60,7 +61,7 @@ class SentinelGroup:
         slow = ("--repl-diskless-sync-delay", "0")
         self.servers += [RedisProcess.start(directory, "--replicaof", f"{LOOPBACK} {primary}", *slow) for _ in range(2)]
         self.sentinels = [SentinelProcess(directory, primary, password) for _ in range(3)]
-        until(self._know_each_other)
+        until_blocking(self._know_each_other)
 
     @property
     def url(self) -> str:
@@ -95,8 +96,8 @@ class SentinelGroup:
         old.kill()
         for each in replicas:
             each.go_on()
-        until(lambda: all(each.primary_port != old.port for each in self.sentinels))
-        until(lambda: b"role:master" in self.primary.say("INFO", "replication"))
+        until_blocking(lambda: all(each.primary_port != old.port for each in self.sentinels))
+        until_blocking(lambda: b"role:master" in self.primary.say("INFO", "replication"))
 
     def kill(self) -> None:
         for each in (*self.sentinels, *self.servers):
@@ -119,7 +120,7 @@ class ClusterGroup:
         self.nodes = [self._node() for _ in range(3)]
         addresses = [f"{LOOPBACK}:{each.port}" for each in self.nodes]
         self._cli("--cluster", "create", *addresses, "--cluster-yes")
-        until(lambda: all(b"cluster_state:ok" in each.say("CLUSTER", "INFO") for each in self.nodes))
+        until_blocking(lambda: all(b"cluster_state:ok" in each.say("CLUSTER", "INFO") for each in self.nodes))
 
     @property
     def url(self) -> str:
@@ -138,7 +139,7 @@ class ClusterGroup:
         identity = of.say("CLUSTER", "MYID").split(b"\r\n")[1].decode()
         also = ("--cluster-slave", "--cluster-master-id", identity)
         self._cli("--cluster", "add-node", f"{LOOPBACK}:{made.port}", f"{LOOPBACK}:{of.port}", *also)
-        until(lambda: b"master_link_status:up" in made.say("INFO", "replication"))
+        until_blocking(lambda: b"master_link_status:up" in made.say("INFO", "replication"))
         self.nodes.append(made)
         return made
 

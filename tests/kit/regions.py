@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from kit.client import RawClient
 from kit.message import Malformed
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, Process
+from kit.processes import ROOT, GatewayProcess, Process, gateway_head
+from kit.waiting import until
 
 WAIT_S = 12.0
 NAMES = ("eu-1", "eu-2", "us-1", "us-2")
@@ -79,19 +79,9 @@ class Regions:
             f'[[pools.web.backends]]\nurl = "{origin.url}"\nid = "{name}"\nregion = "{name[:2]}"\n'
             for name, origin in self.origins.items()
         )
-        return f"""
-[listen]
-http = ["{LOOPBACK}:@HTTP@"]
-workers = {workers}
+        return f"""{gateway_head(workers)}
 [limits]
 shutdown_grace = "2s"
-[admin]
-listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/admin.token"
-[state]
-path = "@STATE@"
-[log]
-access = "off"
 {head}
 [regions.eu]
 tier = 0
@@ -171,10 +161,14 @@ pool = "web"
 
     async def until(self, condition: Callable[[Any], bool], wait_s: float = WAIT_S) -> Any:
         """Ask for the pool until the condition holds of it."""
-        deadline = time.monotonic() + wait_s
-        while not condition(found := await self.pool()):
-            assert time.monotonic() < deadline, f"did not come true: {json.dumps(found, indent=1)}"
-            await asyncio.sleep(0.03)
+        found: Any = None
+
+        async def holds() -> bool:
+            nonlocal found
+            found = await self.pool()
+            return condition(found)
+
+        await until(holds, wait_s, look_s=0.03, said=lambda: json.dumps(found, indent=1))
         return found
 
     async def until_share(self, region: str, percent: float = 100) -> None:

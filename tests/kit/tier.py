@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import sleep
 
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE, Limits
@@ -18,6 +17,7 @@ from edge.cache.stored import Plan, Stored, build
 from edge.cache.verdict import Source
 from edge.http.message import Fields
 from edge.http.ranges import Part
+from kit.waiting import until_blocking
 
 NOW = 1_800_000_000.0
 SMALL = Limits(MIN_SIZE)
@@ -130,8 +130,7 @@ def stuck(store: DiskTier) -> Iterator[None]:
     fcntl.flock(turn, fcntl.LOCK_EX)
     try:
         store.forget(Purge(Kind.TAG, b"nothing has this"), NOW)
-        while not store.writer.taken:
-            sleep(0.001)
+        until_blocking(lambda: store.writer.taken, look_s=0.001)
         yield
     finally:
         os.close(turn)

@@ -213,7 +213,7 @@ async def test_a_body_that_outgrows_the_store_begins_at_its_beginning_for_all(
             lab.origin.release("go")
             await until(lambda: counted.waiting)
             reading = asyncio.gather(*(whole(client, large) for client in clients))
-            await asyncio.sleep(0.05)  # the body comes while those who are due have not heard of it
+            await lab.origin.wait_for("responses", 1)  # the body comes while those who are due have not heard of it
             while not reading.done():
                 if counted.waiting:
                     counted.turn()

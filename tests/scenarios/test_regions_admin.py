@@ -10,6 +10,7 @@ from typing import Any
 from kit.client import RawClient
 from kit.origin import Pause
 from kit.regions import Load, Regions, answer_of, spread
+from kit.waiting import until
 
 
 def state_of(found: Any, name: str) -> str:
@@ -87,11 +88,12 @@ async def test_a_killed_worker_is_replaced_and_follows_the_operator(regions: Reg
     async with Load(regions.gateway.http_port) as load:
         await load.more(20)
         os.kill(before[0]["pid"], signal.SIGKILL)
-        while True:
-            workers = (await regions.api("GET", "/v1/status")).body["workers"]
-            if workers[0]["pid"] not in (None, before[0]["pid"]) and workers[0]["state"] == "ready":
-                break
-            await asyncio.sleep(0.03)
+
+        async def replaced() -> bool:
+            worker = (await regions.api("GET", "/v1/status")).body["workers"][0]
+            return worker["pid"] not in (None, before[0]["pid"]) and worker["state"] == "ready"
+
+        await until(replaced, look_s=0.03)
         assert {body for _, body in await load.more(60)} <= {"us-1", "us-2"}
     # Only requests that the dead worker held may have been cut.
     assert len(load.failed) <= 4
@@ -107,13 +109,14 @@ async def test_the_sum_of_in_flight_is_the_number_of_open_records(regions: Regio
     try:
         for client in clients:
             await client.send(b"POST /held HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nok")
-        while True:
+
+        async def all_wait() -> list[Any] | None:
             found = (await regions.api("GET", "/v1/connections")).body
-            records = found["requests"]
+            records: list[Any] = found["requests"]
             assert sum(each["in_flight"] for each in found["backends"]) == len(records), found
-            if [each["state"] for each in records] == ["waiting"] * held:
-                break
-            await asyncio.sleep(0.02)
+            return records if [each["state"] for each in records] == ["waiting"] * held else None
+
+        records = await until(all_wait, look_s=0.02)
         facts = {(each["path"], each["route"], each["region"], each["bytes_in"]) for each in records}
         assert facts == {("/held", "all", "eu", 2)}
         for origin in regions.origins.values():

@@ -1,10 +1,12 @@
-"""A transport, a link and a sink that only remember: for tests of one connection, with no loop and no socket."""
+"""A transport, a link, a sink and a waiter that only remember: for tests of one connection or link."""
 
 from __future__ import annotations
 
+import asyncio
 from math import inf
-from typing import Any
+from typing import Any, cast
 
+from edge.adapters.backend_link import BackendLink
 from edge.adapters.upstream_connection import UpstreamConnection
 from edge.errors import UpstreamError
 from edge.http.grammar import Limits, ResponseFacts, response_head
@@ -168,3 +170,28 @@ class Wired:
     @property
     def no_deadline(self) -> bool:
         return self.connection.deadline == inf
+
+
+class Waiter:
+    """Hears of one connection or of one failure."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.connection: Any = None
+        self.error: UpstreamError | None = None
+
+    def on_connected(self, connection: Any) -> None:
+        self.connection = connection
+        self.told.set()
+
+    def on_failed(self, error: UpstreamError) -> None:
+        self.error = error
+        self.told.set()
+
+
+async def connected(owner: BackendLink, timeout: float = 5.0) -> Waiter:
+    """Ask the link for a connection, and wait for it or the failure."""
+    waiter = Waiter()
+    owner.connect(cast(Any, waiter), timeout)
+    await asyncio.wait_for(waiter.told.wait(), 5)
+    return waiter

@@ -10,14 +10,14 @@ from time import monotonic
 from typing import Any, cast
 
 import pytest
-from fakes import FakeTransport
+from fakes import FakeTransport, connected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.adapters.backend_link import IDLE_MARGIN_S, BackendLink, Peer, response_memo
 from edge.adapters.names import NameUnresolved
 from edge.adapters.upstream_connection import UpstreamConnection
-from edge.errors import ConnectFailed, ConnectTimeout, UpstreamError
+from edge.errors import ConnectFailed, ConnectTimeout
 from edge.http.grammar import Limits
 from edge.ports import Timeouts
 
@@ -33,30 +33,6 @@ def connection(owner: BackendLink) -> UpstreamConnection:
     made.connection_made(cast(Any, FakeTransport()))
     owner.connections.add(made)
     return made
-
-
-class Waiter:
-    """Hears of one connection or of one failure."""
-
-    def __init__(self) -> None:
-        self.told = asyncio.Event()
-        self.connection: Any = None
-        self.error: UpstreamError | None = None
-
-    def on_connected(self, connection: Any) -> None:
-        self.connection = connection
-        self.told.set()
-
-    def on_failed(self, error: UpstreamError) -> None:
-        self.error = error
-        self.told.set()
-
-
-async def connected(owner: BackendLink, timeout: float = 5.0) -> Waiter:
-    waiter = Waiter()
-    owner.connect(cast(Any, waiter), timeout)
-    await asyncio.wait_for(waiter.told.wait(), 5)
-    return waiter
 
 
 def test_the_newest_kept_connection_is_taken_first_and_is_marked_reused() -> None:

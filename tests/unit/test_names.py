@@ -7,14 +7,15 @@ import socket
 from collections.abc import AsyncIterator
 from math import inf
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from fakes import connected
 
 from edge.adapters.backend_link import BackendLink, Peer, response_memo
 from edge.adapters.names import FAILED_S, Address, Name, Names, NameUnresolved
-from edge.errors import ConnectFailed, UpstreamError
+from edge.errors import ConnectFailed
 from edge.http.grammar import Limits
 from edge.ports import Timeouts
 
@@ -37,28 +38,6 @@ class Resolver:
         if found is None:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return [(V4, address) for address in found]
-
-
-class Waiter:
-    def __init__(self) -> None:
-        self.told = asyncio.Event()
-        self.connection: Any = None
-        self.error: UpstreamError | None = None
-
-    def on_connected(self, connection: Any) -> None:
-        self.connection = connection
-        self.told.set()
-
-    def on_failed(self, error: UpstreamError) -> None:
-        self.error = error
-        self.told.set()
-
-
-async def connected(owner: BackendLink, timeout: float = 5.0) -> Waiter:
-    waiter = Waiter()
-    owner.connect(cast(Any, waiter), timeout)
-    await asyncio.wait_for(waiter.told.wait(), 5)
-    return waiter
 
 
 def age(name: Name, seconds: float) -> None:
