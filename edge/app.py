@@ -97,7 +97,7 @@ def build(
 
 
 def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
-    """What a worker serves by; nothing that serves already is touched. Raises ConfigError."""
+    """Build the routes, pools and limits of a configuration, without touching what serves now. Raises ConfigError."""
     pools = pool_runtimes(config, worker.turns, lasting)
     nowhere = lasting.nowhere
     tools = tools_of(config, worker)
@@ -126,7 +126,7 @@ def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
 
 
 def again(config: Config, before: Config, worker: Worker, lasting: Lasting) -> Graph:
-    """The graph of a reload; what `before` says in the same way is taken over. Raises ConfigError, OSError."""
+    """Build the graph of a reload, reusing what `before` configured in the same way. Raises ConfigError, OSError."""
     places, memo = lasting.places, lasting.memo
     if config.geoip != before.geoip:
         places = geo_reader(config)
@@ -141,7 +141,7 @@ def again(config: Config, before: Config, worker: Worker, lasting: Lasting) -> G
 
 
 def head_limits(config: Config) -> Limits:
-    """Of a request's head."""
+    """The limits of a request's head: lines, fields, bytes."""
     limits = config.limits
     return Limits(
         limits.max_field_line, limits.max_fields, limits.max_header, limits.max_request_line, limits.utf8_targets
@@ -149,17 +149,17 @@ def head_limits(config: Config) -> Limits:
 
 
 def http2_limits(config: Config) -> Http2Limits:
-    """Of HTTP/2 connections."""
+    """The limits of HTTP/2 connections."""
     return Http2Limits(**config.listen.http2.model_dump())
 
 
 def variant_limit(config: Config) -> int:
-    """How many variants of a URL the store keeps at most."""
+    """How many variants of one URL the store may keep."""
     return MAX_PARTS + max((each.cache.vary_limit for each in config.routes if each.cache is not None), default=0)
 
 
 def open_disk(store: Store, config: Config) -> None:
-    """Give the store its second tier; when that cannot be, requests are served without it, and it is told."""
+    """Give the store its disk tier. Where that fails, an event tells it and requests are served without the tier."""
     disk = config.cache.disk
     if disk is None:
         return
@@ -180,7 +180,10 @@ Sockets = Mapping[str, Sequence[socket.socket]]  # by address, as the configurat
 
 
 async def listen(worker: Worker, config: Config, sockets: Sockets | None = None) -> list[tuple[str, int]]:
-    """Accept on the sockets that the supervisor holds, or on own ones; the addresses that are bound."""
+    """Start the applications and open the listeners, on the supervisor's sockets or on new ones.
+
+    Returns the bound addresses, as (host, port). Raises ConfigError, OSError.
+    """
     if worker.applications is not None:
         await worker.applications.start()
     return await open_listeners(worker, config, listeners_tls(config, worker.lasting.tickets), sockets or {})
@@ -189,7 +192,10 @@ async def listen(worker: Worker, config: Config, sockets: Sockets | None = None)
 async def open_listeners(
     worker: Worker, config: Config, secure: Mapping[str, ListenerTls], sockets: Sockets
 ) -> list[tuple[str, int]]:
-    """Accept where the configuration says: on what is open already, with these certificates, or on a new socket."""
+    """Make the worker listen where the configuration says; listeners that are open already stay as they are.
+
+    `secure` has the TLS of each listener by its name. Returns the bound addresses. Raises OSError.
+    """
     wanted = places(config.listen)
     for name, address, _ in wanted:
         listener, tls = worker.listeners.get(name), secure.get(name)
@@ -207,20 +213,20 @@ async def open_listeners(
 
 
 def bound(address: Address | UnixAddress, mode: int) -> socket.socket:
-    """A socket of the worker's own."""
+    """Bind a new socket to an address; `mode` is the file mode of a Unix socket. Raises OSError."""
     if isinstance(address, UnixAddress):
         return unix_socket(Path(address.path), mode=mode)
     return bind(address.host, address.port)
 
 
 def listeners_tls(config: Config, tickets: TicketSecret) -> dict[str, ListenerTls]:
-    """TLS of the listeners that have it, from its files as they are now. Raises ConfigError."""
+    """Read the certificates of the TLS listeners, by listener name. Raises ConfigError."""
     named = [(name, https) for name, _, https in places(config.listen) if https is not None]
     return {name: listener_tls(https, config.state.path, tickets, name) for name, https in named}
 
 
 def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:
-    """This gateway's name in CDN-Loop: the same in all its workers, another one in every other gateway."""
+    """This gateway's name in CDN-Loop: the same in all of its workers, different in every other gateway."""
     if config.listen.cdn_id is not None:
         return config.listen.cdn_id.lower().encode()
     place = f"{socket.gethostname()} {bound} {config.admin.listen} {config.state.path}"
@@ -228,7 +234,7 @@ def cdn_id(config: Config, bound: list[tuple[str, int]]) -> bytes:
 
 
 def geo_reader(config: Config) -> GeoReader:
-    """The database; that it is missing is only worth a warning where some route asks for places."""
+    """Open the GeoIP database. A missing one is a warning only where a route or pool uses places."""
     asked = any(pool.balance == "geo" for pool in config.pools.values()) or any(
         route.geo is not None and route.geo.prefer for route in config.routes
     )
@@ -236,14 +242,14 @@ def geo_reader(config: Config) -> GeoReader:
 
 
 def geography(config: Config, places: Places) -> Geography:
-    """The regions as places see them."""
+    """The regions with their countries, coordinates and networks, for choosing by the client's place."""
     specs = [region_spec(name, region) for name, region in config.regions.items()]
     overrides = [(str(network), name) for name, region in config.regions.items() for network in region.cidrs]
     return Geography(GeoMap(specs, overrides), places, bool(overrides))
 
 
 def worker_limits(config: Config) -> WorkerLimits:
-    """The client side's limits."""
+    """The limits of the client side, from `[limits]` and `[listen]`."""
     limits = config.limits
     return WorkerLimits(
         header_timeout=limits.header_timeout,
@@ -271,14 +277,14 @@ def worker_limits(config: Config) -> WorkerLimits:
 
 
 def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_GIVEN) -> Applications | None:
-    """The applications that backends name, and routes' hooks; None when there are none. Raises ConfigError."""
+    """Import the applications and hooks that the configuration names; None when it names none. Raises ConfigError."""
     if not named(config) and not hooked(config):
         return None
     return Applications(config, filename, response_limits(config), heads(config), given)
 
 
 def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Applications | None = None) -> Route:
-    """One route; `pool` has no backends where it names none. Raises ConfigError."""
+    """Build one route. Where it names no pool, `pool` is one without backends. Raises ConfigError."""
     geo, does = values.geo, rules_of(values, tools)
     if values.hooks and applications is not None:
         does = applications.with_hooks(values.hooks, does)
@@ -304,7 +310,7 @@ def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Ap
 
 
 def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
-    """What a route does besides forwarding. Raises ConfigError for a file that cannot be used."""
+    """Compile a route's rules. Raises ConfigError, also for a file of theirs that cannot be read."""
     share = tools.share
     try:
         return compile_rules(values, tools._replace(share=lambda name, size: share(f"{values.name} {name}", size)))
@@ -315,7 +321,7 @@ def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
 
 
 def tools_of(config: Config, worker: Worker) -> Tools:
-    """What rules need of the world."""
+    """The functions by which rules reach the outside: files, services, shared memory."""
 
     def share(name: str, size: int) -> mmap | None:
         alone = config.listen.workers == 1
@@ -333,7 +339,7 @@ def tools_of(config: Config, worker: Worker) -> Tools:
 
 
 def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
-    """The route before the other pools that its rules name."""
+    """Make a copy of the route for each further pool that its `split` or `mirror` names."""
     does = replace(made.does, steps=(), match=None)
     for step in made.steps:
         if isinstance(step, Split):
@@ -357,5 +363,5 @@ def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
 
 
 def retry(values: RetryConfig) -> Retry:
-    """A route's further attempts."""
+    """A route's retry settings."""
     return Retry(values.attempts, values.deadline, values.statuses, values.hedge, values.same_backend)

@@ -45,7 +45,7 @@ class Tally:
     origin_own: int = 0  # of these, what no client asked for, and repeated attempts
 
     def add(self, other: Tally) -> None:
-        """Sum another one in."""
+        """Add another tally to this one."""
         for name in _NAMES:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -60,7 +60,9 @@ class Tally:
 
     @classmethod
     def from_meter(cls, delta: Mapping[str, Any]) -> Tally:
-        """From what `metrics.Meter.delta` says of a route; requests without a verdict are outside the cache's reach."""
+        """The tally of one `metrics.Meter.delta`. Requests without a verdict never reached the cache and do not
+        count.
+        """
         verdicts: Mapping[str, int] = delta["verdicts"]
         return cls(
             requests=delta["requests"],
@@ -91,7 +93,7 @@ class Worth:
 
 
 def worth(tally: Tally) -> Worth:
-    """What a tally says, by the formulas of the module's docstring."""
+    """A tally's ratios and saved bytes, by the formulas in the module's docstring."""
     return Worth(
         _ratio(tally.hits, tally.eligible),
         _ratio(tally.cache_out, tally.client_out),
@@ -177,7 +179,7 @@ class Account:
         self._origin_in = _Samples()
 
     def add(self, tally: Tally, now: float) -> None:
-        """Count what a worker sent."""
+        """Count what a worker reported."""
         self.lifetime.add(tally)
         self._seconds.add(tally, now)
         self._minutes.add(tally, now)
@@ -230,12 +232,12 @@ class Accounts:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """What is worth keeping over a restart: lifetimes."""
+        """What is kept over a restart: the lifetime counts."""
         return {name: account.lifetime.to_dict() for name, account in self.routes.items()}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Mapping[str, int]]) -> Accounts:
-        """Lifetimes as `to_dict` gave them, windows empty."""
+        """The inverse of `to_dict`; windows begin empty."""
         accounts = cls()
         for name, counts in found.items():
             account = accounts.routes[name] = Account()

@@ -24,18 +24,18 @@ class BodyFile:
     sums: bytes
 
     def checks(self, piece: int, data: bytes | bytearray) -> bool:
-        """Whether these are the bytes of a piece, counted from 0."""
+        """Whether `data` has the checksum of this piece; pieces count from 0."""
         at = piece * _SUM_BYTES
         told = int.from_bytes(self.sums[at : at + _SUM_BYTES], "big")
         return len(data) == self.size_of(piece) and crc32(data) == told
 
     def size_of(self, piece: int) -> int:
-        """How long a piece is: the last one may be shorter."""
+        """The length of a piece in bytes: the last one may be shorter."""
         return min(PIECE_BYTES, self.length - piece * PIECE_BYTES)
 
 
 def sums_of(data: bytes) -> bytes:
-    """The sums of a whole body."""
+    """The CRC-32 of each piece of a whole body, four bytes each."""
     view = memoryview(data)
     return b"".join(
         crc32(view[at : at + PIECE_BYTES]).to_bytes(_SUM_BYTES, "big") for at in range(0, len(data), PIECE_BYTES)

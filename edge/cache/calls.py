@@ -18,7 +18,7 @@ Later = Callable[[Callable[[], None]], object]
 
 
 class _Group(Generic[P]):
-    """Parties that are to be told the same, by id(); `about` is for whoever made the group."""
+    """Parties that are told the same, by id(). `about` is opaque here and given back by `drop`."""
 
     __slots__ = ("about", "parties", "tell")
 
@@ -29,7 +29,7 @@ class _Group(Generic[P]):
 
 
 class Calls(Generic[P]):
-    """Those that are due. `later` calls something in a later turn; without it nothing waits for one."""
+    """The calls that are due. `later` schedules one for a later turn of the loop; without it all are made at once."""
 
     def __init__(self) -> None:
         self.later: Later | None = None
@@ -43,14 +43,16 @@ class Calls(Generic[P]):
         return len(self._due)
 
     def add(self, parties: dict[int, P], tell: Callable[[P], object], about: Any = None) -> None:
-        """Have these told with the next `run`; who was told is taken out of `parties` before."""
+        """Have `tell` called for each of these parties with the next `run`. They are removed from `parties` before
+        their call.
+        """
         if parties:
             group = _Group(parties, tell, about)
             self._groups.append(group)
             self._due.update(dict.fromkeys(parties, group))
 
     def drop(self, party: P) -> Any:
-        """A party has left; what the call that it was to get was about, None where it was to get none."""
+        """Cancel the call to a party that has left. Returns the call's `about`, or None if none was due."""
         group = self._due.pop(id(party), None)
         if group is None:
             return None
@@ -58,7 +60,7 @@ class Calls(Generic[P]):
         return group.about
 
     def run(self) -> None:
-        """Make the calls that are due, unless one that is under way or a later turn does so."""
+        """Make the calls that are due, unless a running call or a scheduled turn will do so."""
         if self._calling or self._goes_on:
             return
         self._calling = True

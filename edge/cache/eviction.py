@@ -53,7 +53,7 @@ class Fingerprints:
 
     @property
     def memory_bytes(self) -> int:
-        """What the table takes, for good."""
+        """The size of the table, which never changes."""
         return 8 * len(self._marks)
 
     def _find(self, mark: int) -> int:
@@ -114,7 +114,7 @@ class Ghost:
 
     @property
     def memory_bytes(self) -> int:
-        """What the table takes."""
+        """The size of its table."""
         return self._table.memory_bytes
 
     def __contains__(self, mark: int) -> bool:
@@ -125,12 +125,12 @@ class Ghost:
         return len(self._table)
 
     def add(self, mark: int, cost: int) -> None:
-        """A key left small."""
+        """Remember a key that was evicted from small."""
         self._passed += cost
         self._table.put(mark, (self._passed // self._unit) & _MASK32)
 
     def forget(self, mark: int) -> None:
-        """A key came back."""
+        """Forget a key that was stored again."""
         self._table.forget(mark)
 
 
@@ -146,22 +146,22 @@ class Policy(Protocol):
     fixed_bytes: int  # the policy's own memory, charged to the budget
 
     def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
-        """Take a new node; `into` is where its predecessor stood when it replaces one."""
+        """Take a new node. When it replaces another one, `into` is the queue that the old one was in."""
 
     def touch(self, node: Node[Any]) -> None:
-        """A hit on a node whose `freq` is at the cap."""
+        """Take note of a hit on a node whose `freq` is at the cap already."""
 
     def victim(self) -> Node[Any] | None:
         """The node to evict next, still linked; None when there is none."""
 
     def evicted(self, node: Node[Any], mark: int) -> None:
-        """A victim is about to be unlinked for want of space."""
+        """Take note that a victim is about to be unlinked to make room."""
 
     def resize(self, budget_bytes: int) -> None:
-        """Another budget from now on."""
+        """Use another budget from now on."""
 
     def ghosts(self) -> int:
-        """Keys remembered without their objects."""
+        """How many keys are remembered of responses that were evicted."""
 
 
 class Fifo:
@@ -198,7 +198,7 @@ class Fifo:
 
 
 class Lru(Fifo):
-    """Longest unused first: the one policy that moves a node at a hit."""
+    """Least recently used first: the one policy that moves a node at a hit."""
 
     moves = True
 
@@ -209,10 +209,10 @@ class Lru(Fifo):
 
 
 class Lfu:
-    """Least hits first, the oldest of those; hits are counted up to `cap`.
+    """Least frequently used first, the oldest of those; hits are counted up to `cap`.
 
     A node stands on the level of the hits it had when it was last looked at; a search that finds one with more moves it
-    up, which its hits since have paid for.
+    up, which its hits since have earned.
     """
 
     cap = 63
@@ -304,16 +304,16 @@ class S3Fifo:
         return main.first or small.first
 
     def evicted(self, node: Node[Any], mark: int) -> None:
-        """What leaves small is remembered; what leaves main had its chance."""
+        """Remember a key that leaves small; one that leaves main is forgotten."""
         if node.chain is self.small:
             self._ghost.add(mark, node.cost)
 
     def resize(self, budget_bytes: int) -> None:
-        """Small keeps its share; what is remembered of the evicted stays as it was made."""
+        """Small keeps its share of the budget; the table of evicted keys keeps its size."""
         self._small_bytes = budget_bytes // 10
 
     def ghosts(self) -> int:
-        """Fingerprints held."""
+        """How many evicted keys are remembered."""
         return len(self._ghost)
 
 

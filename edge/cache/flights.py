@@ -46,7 +46,7 @@ LIMITS = 200  # waits whose end is looked at in one go
 
 
 class Outcome(Enum):
-    """How the leader's fetch ended, or turned out to be storable."""
+    """How the fetch of a flight ended, or that it turned out to be storable."""
 
     STORABLE = "storable"
     STORED = "stored"
@@ -56,7 +56,7 @@ class Outcome(Enum):
 
 
 class Why(Enum):
-    """Why a party goes alone."""
+    """Why a request fetches alone, without sharing."""
 
     UNCACHEABLE = "uncacheable-memory"
     TOO_LARGE = "size"
@@ -65,7 +65,7 @@ class Why(Enum):
 
 
 class FlightMember(Protocol):
-    """A request that leads or follows. Of the three calls a follower gets exactly one, unless it leaves first."""
+    """A request that leads or follows. A follower gets exactly one of the three calls, unless it leaves first."""
 
     def on_attach(self, flight: Flight) -> None:
         """The response is storable: take it from the flight's stream (`flight.stream`)."""
@@ -78,17 +78,17 @@ class FlightMember(Protocol):
 
 
 class Lone(Protocol):
-    """A fetch that nobody follows yet, and that has no flight therefore."""
+    """A fetch that nobody follows yet. It has no flight until a second request asks for the same."""
 
     def share(self) -> object:
-        """Somebody else asks for the same: call `Flights.share`."""
+        """A second request wants the same response: make this fetch a flight, by `Flights.share`."""
 
 
 Accepts = Callable[["FlightMember", bool], bool]  # whether it is for this one; True: who asked after the head came
 
 
 class Flight:
-    """One fetch that others may share. `stream` is what followers attach to: set by whoever fills, opaque here."""
+    """One fetch that several requests share. `stream` is what followers attach to; whoever fills sets it."""
 
     __slots__ = (
         "accepts",
@@ -127,27 +127,27 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """Fetch; others may follow."""
+    """This request fetches; others may follow it."""
 
     flight: Flight
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """Wait for a callback; or, when `flight.filling`, take the stream now (no callback comes)."""
+    """Wait for a callback. When `flight.filling` is set, take the stream now instead: no callback comes."""
 
     flight: Flight
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Fetch without regard to others."""
+    """Fetch without sharing."""
 
     why: Why
 
 
 class Flights:
-    """The table of one worker. `now` in seconds, any clock, the same one throughout."""
+    """All flights of one worker. `now` is in seconds of any one clock."""
 
     def __init__(self, marker_ttl_s: float = MARKER_TTL_S, max_markers: int = MAX_MARKERS) -> None:
         self.marker_ttl_s = marker_ttl_s
@@ -163,11 +163,14 @@ class Flights:
         self._later: Later | None = None
 
     def use_turns(self, later: Later) -> None:
-        """Spread what is too much for one turn of the loop over later ones, which `later` gives."""
+        """Spread long work over several turns of the event loop, which `later` schedules."""
         self._later = self._calls.later = later
 
     def join(self, key: Hashable, me: FlightMember, now: float, wait_s: float = WAIT_S) -> Lead | Follow | Alone:
-        """A request that found nothing usable. A background refresh that gets Follow has nothing to do and leaves."""
+        """Decide whether a request that found nothing usable leads, follows or goes alone.
+
+        A background refresh that would follow has nothing left to do and ends.
+        """
         flight = self.find(key)
         if flight is None:
             marker = self._markers.get(hash(key))
@@ -188,7 +191,9 @@ class Flights:
         return Follow(flight)
 
     def may_go(self, key: Hashable, now: float) -> Why | bool:
-        """Whether a lone fetch may begin (`go`); False: somebody fetches it; else why nobody may follow."""
+        """True when a lone fetch may begin (`go`), False when somebody fetches the key already, otherwise why its
+        requests are not shared.
+        """
         if key in self._flights or key in self._lone:
             return False
         marker = self._markers.get(hash(key))
@@ -215,7 +220,9 @@ class Flights:
             self._mark(key, _ALONE[outcome], now)
 
     def storable(self, flight: Flight, stream: object, accepts: Accepts | None = None) -> None:
-        """The leader's head may be stored and `stream` will carry the body; `accepts` tells whom its Vary matches."""
+        """The response of a flight may be stored and `stream` will carry its body. `accepts` tells which followers
+        its Vary matches.
+        """
         if flight.over:
             return
         flight.filling, flight.stream, flight.accepts = True, stream, accepts
@@ -233,7 +240,7 @@ class Flights:
         self._clear(flight)
 
     def end(self, flight: Flight, outcome: Outcome, now: float) -> None:
-        """The fetch ended otherwise than by turning out storable, which is `storable`. Again or too late: ignored."""
+        """The fetch of a flight ended without a storable response. A second or late call does nothing."""
         if flight.over:
             return
         if outcome is Outcome.FAILED and not flight.filling and flight.waiting:
@@ -247,7 +254,9 @@ class Flights:
         self._calls.run()
 
     def answered(self, flight: Flight, give: Callable[[FlightMember], bool]) -> None:
-        """It ended with something that answers whoever waits: `give` does so, or says that it is not for that one."""
+        """The fetch ended with a response for those who wait: `give` is called for each, and returns False where it
+        is not for that one.
+        """
         if flight.over:
             return
         self._close(flight)
@@ -256,9 +265,10 @@ class Flights:
         self._calls.run()
 
     def leave(self, flight: Flight, me: FlightMember) -> bool:
-        """A party's client has gone, or it has all it wanted. Whether anybody is left: if not, the fetch may stop.
+        """A request has left the flight, because its client is gone or it has all it wanted. Returns whether anybody is
+        left; if not, the fetch may stop.
 
-        Not for a party that leads and goes on: its fetch ends by `end`.
+        Not for a request that leads and goes on: its fetch ends by `end`.
         """
         if flight.leader is me:
             flight.leader = None
@@ -278,19 +288,21 @@ class Flights:
             self._close(flight)
 
     def find(self, key: Hashable) -> Flight | None:
-        """The flight that a request with this key would join; a lone fetch becomes one."""
+        """The flight that a request for this key would join, or None. A lone fetch becomes a flight."""
         lone = self._lone.get(key)
         if lone is not None:
             lone.share()
         return self._flights.get(key)
 
     def detach(self, flight: Flight) -> None:
-        """Nobody joins it any more (what it fetches was purged); who is in it stays, and the next request leads."""
+        """Let nobody join this flight any more, because a purge named its key. Its members stay, and the next
+        request leads.
+        """
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
     def tick(self, now: float) -> None:
-        """Send alone whose wait has reached its limit; to be called a few times a second."""
+        """Let requests go alone whose wait has reached its limit. To be called a few times a second."""
         limits, slow, looked = self._limits, dict[int, FlightMember](), 0
         while limits and limits[0][0] <= now and (looked < LIMITS or self._later is None):
             _, _, flight, party = heappop(limits)
@@ -303,12 +315,12 @@ class Flights:
             self._later(partial(self.tick, now))
 
     def marker(self, key: Hashable, now: float) -> Why | None:
-        """Why requests for a key go alone at present."""
+        """Why requests for a key are not shared at present; None when they are."""
         found = self._markers.get(hash(key))
         return found[1] if found is not None and now < found[0] else None
 
     def forget(self, key: Hashable) -> None:
-        """A request that went alone found the response storable: coalesce again."""
+        """A request that went alone got a storable response: share the key's requests again."""
         self._markers.pop(hash(key), None)
 
     def __len__(self) -> int:

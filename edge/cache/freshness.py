@@ -29,7 +29,7 @@ HEURISTIC = frozenset((200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 50
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When the request was sent on and when the response's head came, in seconds since the epoch."""
+    """When the request was sent to the origin and when the response's head came; epoch seconds."""
 
     requested_at: float
     received_at: float
@@ -37,19 +37,19 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """Seconds of freshness, and where they come from. `explicit` is what makes any status storable."""
+    """How long a response is fresh, in seconds, and what says so."""
 
     seconds: float
     source: Source
 
     @property
     def explicit(self) -> bool:
-        """Whether someone said it, rather than a guess or nobody."""
+        """Whether the origin or the operator said so, not a heuristic: then any status may be stored."""
         return self.source not in (Source.HEURISTIC, Source.NONE)
 
 
 def policy(fields: Fields, rules: Rules) -> CacheControl:
-    """The directives that count: the first targeted field that is valid and not empty, or else Cache-Control."""
+    """The directives that count: the first targeted field that is valid and not empty, otherwise Cache-Control."""
     for name in rules.targets:
         value = fields.joined(name)
         if value is not None and (members := parse_dictionary(value)):
@@ -73,7 +73,7 @@ def _targeted(members: dict[bytes, Item]) -> CacheControl:
 
 
 def lifetime(control: CacheControl, head: ResponseHead, rules: Rules, received_at: float) -> Lifetime:
-    """The first of: operator's override, s-maxage, max-age, Expires - Date, operator's default, a heuristic."""
+    """The first of: the operator's override, s-maxage, max-age, Expires - Date, the operator's default, a heuristic."""
     fields = head.fields
     if overrides(head, rules) and rules.override_ttl_s is not None:
         return Lifetime(rules.override_ttl_s, Source.OVERRIDE)
@@ -94,7 +94,9 @@ def lifetime(control: CacheControl, head: ResponseHead, rules: Rules, received_a
 
 
 def overrides(head: ResponseHead, rules: Rules) -> bool:
-    """Whether the operator's override_ttl holds: not for a 500 and the like, which nobody means to keep for hours."""
+    """Whether the operator's override_ttl applies. It does not for 5xx and the like, which nobody means to keep for
+    hours.
+    """
     return rules.override_ttl_s is not None and head.status in HEURISTIC
 
 
@@ -111,20 +113,22 @@ def _heuristic(control: CacheControl, head: ResponseHead, rules: Rules, received
 
 
 def date_value(fields: Fields, received_at: float) -> float:
-    """Date, or the time of receipt where it is missing or invalid."""
+    """The value of Date in epoch seconds; the time of receipt where it is missing or invalid."""
     value = fields.joined(b"date")
     date = parse_date(value, received_at) if value is not None else None
     return received_at if date is None else date
 
 
 def initial_age(fields: Fields, times: Times) -> float:
-    """The age at receipt (RFC 9111 4.2.3): the larger of the apparent one and Age plus the time the response took."""
+    """The age at receipt in seconds (RFC 9111 4.2.3): the larger of the apparent age and Age plus the response
+    delay.
+    """
     date = date_value(fields, times.received_at)
     return age_at(date, age_value(fields) or 0, times.requested_at, times.received_at)
 
 
 def age_at(date: float, told: int, requested_at: float, received_at: float) -> float:
-    """The same of the two fields' values: Date, and the Age that was `told`."""
+    """The same from the values of Date and Age (`told`)."""
     # Date has whole seconds: without the floor a response made in the last moment of a second would seem a second old.
     apparent = float(int(max(0.0, received_at - date)))
     return max(apparent, told + max(0.0, received_at - requested_at))

@@ -31,7 +31,7 @@ SWEEP_STEPS = 4  # nodes looked at with each put while a stamp is being carried 
 
 
 class Put(Enum):
-    """What became of a response that was offered."""
+    """What the index did with a response that it was offered."""
 
     STORED = "stored"
     REPLACED = "replaced"
@@ -44,12 +44,12 @@ class Put(Enum):
 
     @property
     def ok(self) -> bool:
-        """It is in the index."""
+        """Whether the response is in the index."""
         return self is Put.STORED or self is Put.REPLACED
 
 
 def supersedes(new: Entry, old: Entry) -> bool:
-    """Whether `new` makes `old`, of the same key, useless: the same variant, and the same part or the whole of it."""
+    """Whether `new` replaces `old` of the same key: it is the same variant, and the same part or the whole of it."""
     return new.vary == old.vary and (new.part is None or new.part == old.part)
 
 
@@ -80,7 +80,7 @@ class Index(Generic[E]):
     # Looking up
 
     def get(self, key: bytes) -> Node[E] | Group[E] | None:
-        """What is stored for a key, hit counted; with several variants, tell which one served by `used`."""
+        """The node or group of a key, with the hit counted. Of a group, report the variant that served by `used`."""
         found = self._found.get(key)
         if found is None:
             return None
@@ -95,7 +95,7 @@ class Index(Generic[E]):
         return found
 
     def peek(self, key: bytes) -> Node[E] | Group[E] | None:
-        """As `get`, without counting a hit (for `explain`): a key's responses after every stamp was carried out."""
+        """As `get`, for `explain`: counts no hit, and returns only responses that every purge was applied to."""
         for node in self._table.nodes(key):
             if node.seq < self.purge_log.last_stamp:
                 self._check(node)
@@ -105,12 +105,12 @@ class Index(Generic[E]):
         return found
 
     def is_hot(self, key: bytes) -> bool:
-        """Whether a key is stored and was hit; changes nothing, so that another thread may ask."""
+        """Whether a key is stored and was hit. Changes nothing, so another thread may ask."""
         found = self._found.get(key)
         return found is not None and found.freq > 0
 
     def used(self, found: Node[E] | Group[E], stored: E) -> None:
-        """The variant of a group that served; nothing for a node, whose hit `get` has counted."""
+        """Count a hit on the variant of a group that served. Does nothing for a node, whose hit `get` has counted."""
         if isinstance(found, Node):
             return
         for node in found.nodes:
@@ -121,7 +121,7 @@ class Index(Generic[E]):
                     self._touch(node)
 
     def absence(self, key: bytes) -> RemovalReason:
-        """Why a key is missing, as far as is remembered; COLD when nothing is."""
+        """Why a key is missing, as far as that is remembered; COLD otherwise."""
         return self._table.absence(key)
 
     def _check(self, node: Node[E]) -> bool:
@@ -179,7 +179,7 @@ class Index(Generic[E]):
         return self._place(stored, old, fate, now)
 
     def replace(self, old: E, new: E, now: float, seq: int) -> Put:
-        """Put `new` (a validated head, the same body) in the place of `old`; the validation started at `seq`."""
+        """Store `new`, a validated head with the same body, in the place of `old`. The validation started at `seq`."""
         fate = self.purge_log.admit(seq, new.key, new.tags)
         if fate.verdict is PurgeState.GONE:
             return Put.PURGED
@@ -192,7 +192,7 @@ class Index(Generic[E]):
         return self._place(new, node, fate, now)
 
     def enough_uses(self, key: bytes, min_uses: int) -> bool:
-        """Count one use of a key that is not stored; whether it was used often enough to be.
+        """Count one use of a key that is not stored. Returns whether it was used often enough to be.
 
         A fill may ask before it buffers anything, and then put with `min_uses=1`.
         """
@@ -244,7 +244,7 @@ class Index(Generic[E]):
         return Put.REPLACED if old is not None else Put.STORED
 
     def reserve(self, count: int, now: float) -> bool:
-        """Set bytes of a fill in progress aside, evicting for them; False when fills would hold over half of it."""
+        """Reserve bytes for a running fill, evicting for them. False when fills would hold over half of the budget."""
         table = self._table
         if 2 * (table.reserved + count) > table.budget or not table.make_room(count, now):
             return False
@@ -252,21 +252,21 @@ class Index(Generic[E]):
         return True
 
     def hold(self, count: int, now: float) -> None:
-        """Set bytes aside that were reserved until a moment ago and are needed still."""
+        """Reserve bytes again that were released a moment ago and are still needed."""
         self._table.reserved += count
         self._table.make_room(0, now)
 
     def sends(self, stored: E, now: float) -> None:
-        """Somebody is sent its body, until `sent`: it counts for as long, also when it is not stored any more."""
+        """A body is being sent: it counts against the budget until `sent`, even when it is no longer stored."""
         self._table.sends(stored)
         self._table.make_room(0, now)
 
     def sent(self, stored: E) -> None:
-        """It was sent, or its client has gone."""
+        """A body was sent, or its client has gone."""
         self._table.sent(stored)
 
     def release(self, count: int) -> None:
-        """Give reserved bytes back: the fill ended, or is put next."""
+        """Give reserved bytes back: the fill has ended, or its response is put next."""
         self._table.reserved -= count
 
     # Removing
@@ -308,11 +308,11 @@ class Index(Generic[E]):
 
     @property
     def removing(self) -> bool:
-        """Purges by url or tag are not yet at their end."""
+        """Whether purges by URL or tag still have responses to free."""
         return bool(self._removals)
 
     def remove_some(self) -> None:
-        """Go on with one of them, by a step."""
+        """Free some of the responses that purges named; one step of the work."""
         if self._removals:
             self._go_on(self._removals.first(), self.step)
 
@@ -339,25 +339,27 @@ class Index(Generic[E]):
             removal.over()
 
     def remove(self, key: bytes) -> int:
-        """Drop every variant of a key; how many there were. Not a purge: a fill in progress may store it again."""
+        """Drop every variant of a key; returns how many. Not a purge: a running fill may store it again."""
         nodes = self._table.nodes(key)
         for node in nodes:
             self._table.drop(node, RemovalReason.REMOVED)
         return len(nodes)
 
     def discard(self, stored: E) -> bool:
-        """Drop one stored response, if it is still the one stored."""
+        """Drop this stored response, if it is still the one in the index."""
         node = self._table.node_of(stored)
         if node is not None:
             self._table.drop(node, RemovalReason.REMOVED)
         return node is not None
 
     def resize(self, budget_bytes: int, steps: int, now: float) -> bool:
-        """Towards another budget, with so many evictions at most; whether it is reached. A later call goes on."""
+        """Move towards another budget, with at most `steps` evictions. Returns whether it is reached; a later call
+        goes on.
+        """
         return self._table.resize(budget_bytes, steps, now)
 
     def sweep(self, steps: int, now: float) -> int:
-        """Look at some nodes for what is expired or purged by a stamp, and free that; how many were freed."""
+        """Look at up to `steps` nodes and free those that expired or were purged; returns how many."""
         freed = 0
         for _ in range(steps):
             node = self._table.expired(now)
@@ -376,7 +378,7 @@ class Index(Generic[E]):
 
     @property
     def bytes(self) -> int:
-        """Bytes charged now, tables included and reserved ones not."""
+        """Bytes charged to the budget now: tables included, reserved bytes not."""
         return self._table.bytes
 
     def __len__(self) -> int:
@@ -389,7 +391,7 @@ class Index(Generic[E]):
             yield from found.variants
 
     def stats(self) -> Stats:
-        """The numbers now."""
+        """The current counts and sizes."""
         return self._table.stats()
 
     def __repr__(self) -> str:

@@ -16,9 +16,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def targets(request: RequestHead, response: ResponseHead) -> tuple[bytes, ...]:
-    """The URIs to invalidate, each as authority and target without the scheme (which is the request's); () for none.
+    """The URIs that the answer to an unsafe request makes invalid, as authority and target without the scheme, which is
+    the request's. All of their variants go.
 
-    All variants of each go, before the answer is passed on or, for POST, stored.
+    To be called before the answer is passed on or, for POST, stored.
     """
     if not _invalidates(request, response):
         return ()
@@ -32,7 +33,7 @@ def targets(request: RequestHead, response: ResponseHead) -> tuple[bytes, ...]:
 
 
 def groups(request: RequestHead, response: ResponseHead) -> frozenset[bytes]:
-    """The tags that Cache-Group-Invalidation names, in the form bound to this origin (RFC 9875 3)."""
+    """The tags that Cache-Group-Invalidation names, bound to this origin (RFC 9875 3)."""
     value = response.fields.joined(b"cache-group-invalidation")
     if value is None or not _invalidates(request, response):
         return frozenset()
@@ -48,7 +49,7 @@ def _invalidates(request: RequestHead, response: ResponseHead) -> bool:
 
 
 def origin_tag(request: RequestHead, group: bytes) -> bytes:
-    """A group's name bound to its origin. The space keeps it apart from all tags that are split at spaces."""
+    """A group's name bound to its origin. The space in it keeps it apart from tags, which are split at spaces."""
     return b"%b://%b %b" % (request.scheme, request.authority, group)
 
 

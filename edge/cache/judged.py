@@ -29,7 +29,9 @@ _IMF_LENGTH = 29  # Only a longer form (RFC 850) has a year of two digits, whose
 
 
 class Judged:
-    """`reason`: never stored, and why. `plan`, later `model`: stored with new times. Neither: ask `storing`."""
+    """What the cache may do with responses of one head. With `reason`: never store. With `plan` (later `model`):
+    store, with new times. With neither: ask `storing`.
+    """
 
     __slots__ = ("_age", "_date", "model", "next", "plan", "reason", "rules", "status_line", "word")
 
@@ -45,12 +47,12 @@ class Judged:
         self._age = 0
 
     def refuse(self, reason: Reason) -> None:
-        """It is never stored."""
+        """Never store it, for this reason."""
         self.reason, self.word = reason, word(reason, self.rules.name)
         self.status_line = line(forwarded(Forward.URI_MISS, detail=self.word))
 
     def accept(self, plan: Plan, fields: Fields) -> None:
-        """It is stored, with times of its own each time."""
+        """Store it, with its own times each time."""
         self.plan = plan
         self._date = date_value(fields, plan.received_at)
         self._age = age_value(fields) or 0
@@ -93,7 +95,7 @@ class Judged:
 
 
 def judged(facts: ResponseFacts, rules: Rules, now: float) -> Judged:
-    """The judgement of a head under these rules."""
+    """The judgement of a head under these rules, worked out once."""
     first: Judged | None = facts.judged
     found, count = first, 0
     while found is not None:

@@ -26,7 +26,7 @@ class Names:
         return name in self._exact or any(_fits(name, parts) for parts in self._globs)
 
     def meet(self, names: Iterable[bytes]) -> bool:
-        """Whether any of these names is one of mine."""
+        """Whether any of these names is in the list."""
         return any(name in self for name in names) if self._globs else not self._exact.isdisjoint(names)
 
 

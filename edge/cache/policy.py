@@ -47,7 +47,7 @@ COLD = Decision(Action.MISS, Reason.COLD)
 
 
 def evaluate(request: RequestHead, variants: Sequence[Stored], rules: Rules, now: float) -> Decision:
-    """What to do with a request whose key has these stored variants, most often none or one."""
+    """Decide what to do with a request whose key has these stored variants (mostly none or one)."""
     method = request.method
     fields = request.fields
     if method != b"GET" and method != b"HEAD":
@@ -74,7 +74,7 @@ def _directives(fields: Fields, rules: Rules) -> CacheControl:
 
 
 def is_bypassed(request: RequestHead, rules: Rules) -> bool:
-    """Whether the operator keeps such requests away from the cache, both ways."""
+    """Whether the operator's rules keep such a request away from the cache, for look-up and storing."""
     fields = request.fields
     if any(name in fields for name in rules.bypass_headers):
         return True
@@ -183,8 +183,9 @@ def _validate(method: bytes, stored: Stored, reason: Reason) -> Decision:
 
 
 def is_for_all(response: Stored | Plan, rules: Rules) -> bool:
-    """Whether who asks later, or at the same time, may be given it without asking the origin: the origin said that it
-    stays good for a while, or that it is public. What is kept only to be validated is its first client's (SECURITY 22).
+    """Whether other requests may be answered with it without asking the origin: the origin said that it stays good
+    for a while, or that it is public. What is kept only to be validated belongs to its first client (SECURITY
+    22).
     """
     if response.no_cache:
         return False
@@ -218,5 +219,5 @@ def may_serve_stale(stored: Stored, request: RequestHead, rules: Rules, now: flo
 
 
 def displaces(stored: Stored, now: float) -> bool:
-    """Whether a newer response that may not be stored takes away the stored one: only when that is no longer fresh."""
+    """Whether a newer response that may not be stored removes the stored one: only when that is no longer fresh."""
     return not stored.is_fresh(now)

@@ -135,7 +135,7 @@ class Sequence:
         self._found = re.compile(rf"({before})([0-9]{{1,{_MAX_NUMBER_DIGITS}}})({after})\Z".encode())
 
     def next(self, target: bytes) -> bytes | None:
-        """The target after this one, its number as wide as before; None when the pattern does not match."""
+        """The target after this one, with the number as wide as before; None when the pattern does not match."""
         found = self._found.match(target)
         if found is None:
             return None
@@ -185,12 +185,12 @@ class Gate:
 
     @property
     def precision(self) -> float | None:
-        """Used / settled over the latest outcomes; None while there are too few to judge."""
+        """The share of settled prefetches that were used, over the latest ones; None while there are too few."""
         outcomes = self._outcomes
         return sum(outcomes) / len(outcomes) if len(outcomes) >= self.rules.sample else None
 
     def may_start(self, now: float, load: float, failing_over: bool = False) -> Refusal | None:
-        """None: start one, and tell by `started`. `load` is 0 to 1."""
+        """None when a prefetch may start (then call `started`), otherwise the reason. `load` is 0 to 1."""
         refusal = self._refusal(now, load, failing_over)
         if refusal is not None:
             self.refused[refusal] += 1
@@ -210,32 +210,34 @@ class Gate:
         return Refusal.SHARE if own + 1 > self.rules.share * (total + 1) else None
 
     def origin_request(self, now: float, count: int = 1) -> None:
-        """Requests that were sent to origins for clients."""
+        """Count requests that were sent to origins for clients."""
         self._count(now, count, 0)
 
     def started(self, now: float) -> None:
-        """A prefetch was sent."""
+        """Count a prefetch that was sent."""
         self.running += 1
         self._count(now, 1, 1)
 
     def ended(self, stored: bool) -> None:
-        """A prefetch ended; one that stored nothing was for nothing, and is settled by that."""
+        """A prefetch ended. One that stored nothing counts as wasted."""
         self.running -= 1
         self.fetched += 1
         if not stored:
             self._outcomes.append(False)
 
     def used(self) -> None:
-        """The first client was answered by a prefetched response."""
+        """A client was answered by a prefetched response for the first time."""
         self.hits += 1
         self._outcomes.append(True)
 
     def wasted(self) -> None:
-        """A prefetched response went unused."""
+        """A prefetched response was never used."""
         self._outcomes.append(False)
 
     def judge(self, now: float) -> bool:
-        """Switch off if precision is below the floor; whether it is off. After the rest it is judged afresh."""
+        """Switch prefetching off if its precision is below the floor. Returns whether it is off; after the rest it
+        is tried again.
+        """
         precision = self.precision
         if precision is not None and precision < self.rules.floor:
             self._off_until = now + self.rules.rest_s
@@ -243,7 +245,7 @@ class Gate:
         return now < self._off_until
 
     def why_off(self, now: float) -> str | None:
-        """One line for people while prefetch has switched itself off."""
+        """One line for people while prefetching has switched itself off."""
         if now >= self._off_until:
             return None
         return f"precision below {self.rules.floor:.0%}; off for {self._off_until - now:.0f} s more"

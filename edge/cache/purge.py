@@ -39,7 +39,7 @@ _KEY = re.compile(rb"(https?)://([^/? ]*)([^? ]*)")
 
 
 class Kind(Enum):
-    """What a purge names."""
+    """What a purge names its responses by."""
 
     URL = "url"
     TAG = "tag"
@@ -73,7 +73,7 @@ class Purge:
 
 
 class PurgeState(Enum):
-    """What purges left of a response."""
+    """The state in which purges leave a response."""
 
     KEPT = "kept"
     STALE = "stale"
@@ -81,7 +81,7 @@ class PurgeState(Enum):
 
 
 class Purgeable(Protocol):
-    """What a purge may leave something of."""
+    """A response that a purge may mark as stale or to be validated."""
 
     def expired(self, now: float) -> Self:
         """A copy that is stale from `now` on."""
@@ -94,14 +94,14 @@ R = TypeVar("R", bound=Purgeable)
 
 
 class PurgeOutcome(NamedTuple):
-    """A verdict; `at` (epoch seconds) is when a STALE one stopped being fresh."""
+    """The state in which purges leave a response; `at` (epoch seconds) is when a STALE one stopped being fresh."""
 
     verdict: PurgeState
     at: float = 0.0
     distrust: bool = False
 
     def left_of(self, response: R) -> R | None:
-        """What is left of a response."""
+        """The response in that state: itself, a marked copy, or None."""
         if self.verdict is PurgeState.KEPT:
             return response
         if self.verdict is PurgeState.GONE:
@@ -122,7 +122,7 @@ class Stamp(NamedTuple):
     distrust: int = 0
 
     def join(self, other: Stamp) -> Stamp:
-        """What either of them touches."""
+        """The later ones of both stamps."""
         return Stamp(
             max(self.hard, other.hard),
             max(self.soft, other.soft),
@@ -135,7 +135,7 @@ Target = tuple[Kind, bytes]
 
 
 class PurgeLog:
-    """The sequence, the stamps and the log of one worker; `to_dict` is what must survive a restart."""
+    """The purge sequence of one worker, and its recent purges; `to_dict` is what must survive a restart."""
 
     __slots__ = ("_all", "_depth", "_log", "_log_bytes", "_stamps", "floor", "last_stamp", "seq")
 
@@ -150,20 +150,20 @@ class PurgeLog:
         self._depth = 0  # segments in the longest prefix stamped
 
     def now_seq(self) -> int:
-        """To be taken when a fill starts, before its request is sent."""
+        """The current sequence number. To be taken when a fill starts, before its request is sent."""
         return self.seq
 
     def record(self, purge: Purge, now: float, number: int | None = None) -> int:
-        """Give a purge its place in the sequence.
+        """Give a purge the next place in the sequence.
 
-        `number` is the journal's, ascending over all workers; local ones (unsafe methods) go between two of those.
+        `number` is the journal's, ascending over all workers; local purges (by unsafe methods) go between two of those.
         """
         self.seq = max(self.seq + 1, (number or 0) << 32)
         self._set(purge, now)
         return self.seq
 
     def record_at(self, purges: Iterable[Purge], now: float, number: int) -> None:
-        """As `record`, where one purge has several names here: all of them get the same number."""
+        """As `record`, for one purge with several names here: all get the same number."""
         self.seq = max(self.seq + 1, number << 32)
         for purge in purges:
             self._set(purge, now)
@@ -201,7 +201,7 @@ class PurgeLog:
             self.floor = max(self.floor, evicted.hard, evicted.soft)
 
     def admit(self, seq: int, key: bytes, tags: Iterable[bytes]) -> PurgeOutcome:
-        """What is left of a response whose fill started at `seq`, and which no index held since."""
+        """What purges leave of a response whose fill started at `seq` and which was in no index since."""
         if seq >= self.seq:
             return KEPT
         if seq < self.floor:
@@ -213,7 +213,7 @@ class PurgeLog:
         return _fate(found.join(self._stamp_of(key)), seq)
 
     def stamped(self, seq: int, key: bytes) -> PurgeOutcome:
-        """What stamps since `seq` left of a response that the index holds."""
+        """What purges by prefix, host or all since `seq` leave of a response that is in the index."""
         return KEPT if seq >= self.last_stamp else _fate(self._stamp_of(key), seq)
 
     def settled(self, number: int, key: bytes, tags: Iterable[bytes]) -> PurgeOutcome:
@@ -231,7 +231,7 @@ class PurgeLog:
         return _fate(Stamp(found.hard >> 32, found.soft >> 32, found.soft_at, found.distrust >> 32), number)
 
     def logged(self, after: int) -> Iterator[tuple[Purge, float]]:
-        """The purges by URL and tag, with their times, whose number is higher: what a tier may not have seen yet."""
+        """The purges by URL and tag with a higher number, and their times: what a tier may not have seen yet."""
         for (kind, value), stamp in self._log.items():
             if stamp.soft >> 32 > after:
                 yield Purge(kind, value, soft=True), stamp.soft_at
@@ -304,7 +304,7 @@ def _fate(stamp: Stamp, seq: int) -> PurgeOutcome:
 
 
 def host_and_path(key: bytes) -> tuple[bytes, bytes]:
-    """Authority (without the scheme's default port) and path of a cache key; empty ones when it is no URL."""
+    """Authority (without the scheme's default port) and path of a cache key; empty when it is not a URL."""
     found = _KEY.match(key)
     if found is None:
         return b"", b""
@@ -312,7 +312,7 @@ def host_and_path(key: bytes) -> tuple[bytes, bytes]:
 
 
 def base_of(key: bytes) -> bytes:
-    """A key without the additions that rules made to it (header and cookie values)."""
+    """A cache key without what rules added to it (header and cookie values)."""
     return key.partition(b" ")[0]
 
 

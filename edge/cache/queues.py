@@ -72,13 +72,13 @@ class EvictionQueue:
         self.bytes += node.cost
 
     def unlink(self, node: Node[Any]) -> None:
-        """Take a node of this chain out."""
+        """Remove a node of this queue."""
         node.prev.next, node.next.prev = node.next, node.prev
         node.prev = node.next = node.chain = None
         self.bytes -= node.cost
 
     def to_tail(self, node: Node[Any]) -> None:
-        """Move a node of this chain to the tail."""
+        """Move a node of this queue to its tail."""
         edge = self.edge
         if node.next is edge:
             return
@@ -96,9 +96,9 @@ class EvictionQueue:
 
 
 class Wheel:
-    """Nodes by the time when they are of no more use, in buckets of GRAIN_S seconds; O(1) in and out.
+    """Nodes by the time from which they are of no use, in buckets of GRAIN_S seconds; O(1) in and out.
 
-    A bucket comes due when all of it has expired, so nothing that is still usable is ever taken.
+    A bucket comes due when all of it has expired, so nothing usable is ever taken.
     """
 
     __slots__ = ("_buckets", "_heap")

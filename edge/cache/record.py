@@ -35,18 +35,18 @@ _LENGTH = struct.Struct(">i")
 
 
 class Damaged(Exception):
-    """These bytes are no whole record of this format, or not the one that was looked for."""
+    """The bytes are not a whole record of this format, or not the record that was asked for."""
 
 
 class Kept(NamedTuple):
-    """What a record held. `number` is the journal's number of the last purge when the response was fetched."""
+    """A decoded record. `number` is the journal's number of the last purge when the response was fetched."""
 
     stored: Stored
     number: int
 
 
 class Outline(NamedTuple):
-    """What is remembered of a record that was whole: all but the body, and the sums that the body has to fit."""
+    """A record that was read whole, without its body: what later reads of the body are checked against."""
 
     stored: Stored  # without its body
     number: int
@@ -56,14 +56,14 @@ class Outline(NamedTuple):
     whole: int  # the record's own
 
     def with_body(self, body: bytes) -> Kept:
-        """What the record held. Raises Damaged where this is not its body."""
+        """The decoded record with this body. Raises Damaged where the body does not fit."""
         if len(body) != self.length or crc32(body, self.before) != self.whole:
             raise Damaged("checksum does not fit")
         return Kept(self.stored.with_chunks((body,) if body else ()), self.number)
 
 
 def outlined(kept: Kept, record: bytes) -> Outline:
-    """What to remember of a record and what `decode` gave for it."""
+    """The outline of a record, given its bytes and what `decode` returned for it."""
     stored = kept.stored
     length = stored.length if stored.file is None else 0
     at = len(record) - length
@@ -103,7 +103,7 @@ def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
 
 
 def decode(data: bytes, key: bytes | None = None) -> Kept:
-    """What a record holds. Raises Damaged; also where it is whole but not of `key`."""
+    """Decode a record. Raises Damaged, also where it is whole but of another key than `key`."""
     if len(data) < _HEAD_BYTES or data[:4] != MAGIC:
         raise Damaged("no record of this format")
     if crc32(memoryview(data)[_SUMMED:]) != int.from_bytes(data[4:8], "big"):
@@ -154,7 +154,7 @@ def decode(data: bytes, key: bytes | None = None) -> Kept:
 
 
 def holding(record: bytes, body: bytes) -> bytes:
-    """The record of a response that names its body in a file, as one that has the body in it. It must be whole."""
+    """A record whose body is in a file, as a record with the body in it. It must be whole."""
     fixed = list(_FIXED.unpack_from(record))
     end = len(record) - fixed[_FILE_LENGTH]
     fixed[_BODY_LENGTH], fixed[_FILE_LENGTH] = len(body), 0
@@ -163,7 +163,7 @@ def holding(record: bytes, body: bytes) -> bytes:
 
 
 def distrusted(record: bytes, number: int, distrust: bool) -> bytes:
-    """The record with a purge number of at most `number`; with `distrust` to be validated before each use."""
+    """The record with a purge number of at most `number`; with `distrust`, to be validated before each use."""
     fixed = list(_FIXED.unpack_from(record))
     flags = (fixed[_FLAGS] | _NO_CACHE) & ~_SIMPLE if distrust else fixed[_FLAGS]
     if fixed[_NUMBER] <= number and flags == fixed[_FLAGS]:
@@ -174,7 +174,7 @@ def distrusted(record: bytes, number: int, distrust: bool) -> bytes:
 
 
 def key_at(data: bytes, at: int) -> bytes:
-    """The key of the record that begins there, unchecked: good enough to ask whether it is in use."""
+    """The key of the record that begins there. It is not verified: good enough to ask whether the key is in use."""
     length = int.from_bytes(data[at + _KEY_LENGTH_AT : at + _KEY_LENGTH_AT + 4], "big")
     return data[at + _HEAD_BYTES : at + _HEAD_BYTES + length]
 

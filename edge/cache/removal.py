@@ -21,7 +21,9 @@ STEP = 200  # members that are looked at in one go
 
 
 class Removal(Generic[E]):
-    """One purge, from when it is in force until all that it named is gone. `touched` hears of each that counts."""
+    """One purge from when it is in force until all that it named is freed. `touched` is called for each response
+    that counts.
+    """
 
     __slots__ = ("_done", "at", "count", "keys", "nodes", "purge", "seq", "touched")
 
@@ -39,30 +41,30 @@ class Removal(Generic[E]):
 
     @property
     def left(self) -> int:
-        """Members that were not looked at yet."""
+        """How many responses it has not looked at yet."""
         return len(self.nodes) + len(self.keys)
 
     def counts(self, stored: E) -> None:
-        """Something of use was touched."""
+        """Count a response that was still of use."""
         self.count += 1
         self.touched(stored)
 
     def then(self, call: Callable[[], None]) -> None:
-        """Call this when all is gone: now, or later."""
+        """Call this when all is freed; at once if it is already."""
         if self.left:
             self._done.append(call)
         else:
             call()
 
     def over(self) -> None:
-        """All is gone."""
+        """Whether all is freed."""
         done, self._done = self._done, []
         for call in done:
             call()
 
 
 class Removals(Generic[E]):
-    """Those that are under way, the oldest first."""
+    """The removals that are under way, the oldest first."""
 
     __slots__ = ("_of",)
 
@@ -73,15 +75,15 @@ class Removals(Generic[E]):
         return bool(self._of)
 
     def add(self, removal: Removal[E]) -> None:
-        """One more."""
+        """Begin one more."""
         self._of.setdefault((removal.purge.kind, removal.purge.value), []).append(removal)
 
     def first(self) -> Removal[E]:
-        """One to go on with."""
+        """The oldest one."""
         return next(iter(self._of.values()))[0]
 
     def end(self, removal: Removal[E]) -> None:
-        """It is over."""
+        """One is over."""
         target = (removal.purge.kind, removal.purge.value)
         left = [each for each in self._of[target] if each is not removal]
         if left:
@@ -90,7 +92,7 @@ class Removals(Generic[E]):
             del self._of[target]
 
     def naming(self, key: bytes, tags: Iterable[bytes], after: int) -> list[Removal[Any]]:
-        """Those that name a response which was last checked at `after`, the oldest first."""
+        """The removals that name a response, if they began after it was last checked (`after`); the oldest first."""
         targets: list[Target] = [(Kind.URL, base_of(key)), *((Kind.TAG, tag) for tag in tags)]
         found = [each for target in targets for each in self._of.get(target, ()) if each.seq > after]
         return sorted(found, key=lambda each: each.seq) if len(found) > 1 else found

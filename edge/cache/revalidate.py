@@ -57,7 +57,9 @@ def rest_fields(request_fields: Fields, stored: Stored) -> Fields:
 
 
 def selected(candidates: Sequence[Stored], head304: ResponseHead) -> Stored | None:
-    """The one that a 304 validates: by its ETag, or the only candidate; None: ask again without conditions."""
+    """The stored response that a 304 validates: the one with its ETag, or the only candidate. None: ask again
+    without conditions.
+    """
     tag = one_tag(head304.fields)
     if tag is None:
         return candidates[0] if len(candidates) == 1 else None
@@ -84,7 +86,7 @@ def updated(stored: Stored, head304: ResponseHead, request: RequestHead, rules: 
 
 
 def for_one(fresh: Stored, head: ResponseHead, rules: Rules) -> bytes:
-    """The lines of a validating head that only the one who asked gets, such as a cookie that is not stored."""
+    """The lines of a validating head for the client that asked only, such as a cookie that is not stored."""
     limited = b'="' in fresh.wire  # no-cache="…", private="…"
     if not limited and not (rules.set_cookie is SetCookie.STRIP and b"set-cookie" in head.fields):
         return b""
@@ -117,7 +119,7 @@ def _rewritten(stored: Stored, head: ResponseHead) -> bytes:
 
 
 class HeadEffect(Enum):
-    """What an answered HEAD does to the stored GET."""
+    """What the answer to a HEAD does to the stored GET response."""
 
     UPDATED = "updated"
     STALE = "stale"
@@ -126,7 +128,7 @@ class HeadEffect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HeadOutcome:
-    """`stored` is what to put in the old one's place, and after UPDATED what to answer the HEAD from."""
+    """The effect, and what to store instead of the old response; after UPDATED the HEAD is answered from it."""
 
     effect: HeadEffect
     stored: Stored

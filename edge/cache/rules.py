@@ -22,7 +22,7 @@ class SetCookie(Enum):
 
 
 class Ranges(Enum):
-    """How a Range is fetched of which nothing is stored."""
+    """What to do with a Range request when nothing is stored."""
 
     FORWARD = "forward"
     WHOLE = "whole"

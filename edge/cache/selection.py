@@ -40,7 +40,7 @@ def comparable(name: bytes, fields: Fields, rules: Rules) -> bytes | None:
 
 
 def selecting(response: Fields, request: Fields, rules: Rules) -> Selecting | None:
-    """What a response's Vary names, as the request had it; None when no later request can match."""
+    """The request's values of the fields in the response's Vary; None when no later request can match (`Vary: *`)."""
     names = vary_names(response)
     if names is None or not CLIENT_BOUND.isdisjoint(names):
         return None
@@ -56,7 +56,7 @@ def content_language(response: Fields, vary: Selecting) -> bytes | None:
 
 
 def matching(fields: Fields, variants: Sequence[Stored], rules: Rules) -> list[Stored]:
-    """The variants that this request selects; those that only speak its language when no other does."""
+    """The variants that this request selects; where there is none, those whose language it accepts."""
     if len(variants) == 1 and not variants[0].vary:
         return [variants[0]]
     found: list[Stored] = []

@@ -52,7 +52,7 @@ LATER = {
 
 
 class Commands(click.Group):
-    """Commands in the order in which they are of use, and errors as one line."""
+    """The command group: loads a command's module when it is asked for, and turns every error into one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(dict.fromkeys((*FIRST, *LATER)))
@@ -87,7 +87,7 @@ class Commands(click.Group):
 
 
 def place_of(error: BaseException) -> str:
-    """Where an exception was raised, for a report."""
+    """File and line where an exception was raised, for a bug report."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def read_config(path: Path) -> tuple[Config, Sources]:
-    """The configuration and its texts. Raises ConfigError; Failed when there is no such file."""
+    """Read and check the configuration. Raises ConfigError for mistakes in it, Failed when it cannot be read."""
     try:
         sources = sources_of(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -116,8 +116,10 @@ def read_config(path: Path) -> tuple[Config, Sources]:
 
 
 def looked_at(config: Config, sources: Sources, strict: bool = False) -> list[str]:
-    """Warnings about a checked configuration on this machine. Raises ConfigError: what cannot work here, and with
-    `strict` the warnings too."""
+    """Check what the configuration names on this machine (files, ports, certificates) and return the warnings.
+
+    Raises ConfigError for what cannot work here; with `strict` for warnings too.
+    """
     from edge.control.preflight import preflight  # not needed, and not cheap, for other commands
 
     found = preflight(config, sources)

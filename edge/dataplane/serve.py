@@ -41,7 +41,7 @@ USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTI
 
 
 class Client(Protocol):
-    """Whoever sent a request, before an exchange stands for it."""
+    """The connection or stream that sent a request, before there is an exchange for it."""
 
     @property
     def worker(self) -> WorkerContext: ...
@@ -53,12 +53,11 @@ class Client(Protocol):
 
 
 class QuickClient(Client, Asking, Protocol):
-    """The same on a connection that fast hits are written to directly."""
+    """A client connection that fast hits can be written to directly."""
 
 
 def serve(downstream: QuickClient, line: re.Match[bytes], block: RequestHeaders) -> None:
-    """One request of HTTP/1 whose head the grammar proved. Everything that can go wrong has become an answer when it
-    returns."""
+    """Serve one HTTP/1 request with a valid head. Never raises: every error becomes an answer."""
     worker, route = downstream.worker, None
     method, target, minor = line.groups()
     is_http11 = minor != b"0"
@@ -81,7 +80,9 @@ def serve(downstream: QuickClient, line: re.Match[bytes], block: RequestHeaders)
 def serve_fully(
     downstream: Client, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders, route: Route | None
 ) -> None:
-    """One request, of whatever protocol, that no fast hit answered; `route` where it is known and the request quick."""
+    """Serve one request, of any protocol, that no fast hit answered; `route` where it is known and the request
+    quick.
+    """
     exchange = downstream.begin_exchange(method, target, is_http11, block)
     worker = exchange.worker
     try:
@@ -119,7 +120,7 @@ def serve_fully(
 
 
 def fail(exchange: Exchange, error: Exception) -> None:
-    """Answer what a stage let out. What is no outcome is a bug: answered, counted, its traceback told."""
+    """Answer an exception of a stage. Anything but an EdgeError is a bug: 500, counted, with its traceback logged."""
     if not isinstance(error, EdgeError):
         exchange.worker.report_bug(error)
         error = EdgeError("internal error")
@@ -127,7 +128,7 @@ def fail(exchange: Exchange, error: Exception) -> None:
 
 
 def enter(exchange: Exchange) -> None:
-    """Stage 4: to the cache, where the route has one and the request may share."""
+    """Stage 4: look in the cache if the route has one and the response may be shared, else forward."""
     route, downstream = exchange.routed, exchange.downstream
     alone = downstream.bound is not None  # what it gets may be its own by its connection alone (`binding`)
     if route.rules is None or alone or downstream.worker.router.is_doubtful(route, exchange.host, exchange.target):
@@ -139,10 +140,10 @@ def enter(exchange: Exchange) -> None:
 
 
 def admit(exchange: Exchange) -> None:
-    """Stage 1: what the head alone decides. Raises ClientError; such a request reaches no backend.
+    """Stage 1: refuse what the head alone decides. Raises ClientError; such a request reaches no backend.
 
-    The body is owned first: whatever is refused after that ends the connection unless the body was read to its end, so
-    that no byte of it is ever taken for a request (SECURITY 20).
+    The body's reader is made first: whatever is refused after that ends the connection unless the body was read to its
+    end, so that no byte of it is ever taken for a request (SECURITY 20).
     """
     block = exchange.block
     if block.error is not None:
@@ -173,8 +174,10 @@ def admit(exchange: Exchange) -> None:
 
 
 def limit(exchange: Exchange, route: Route) -> None:
-    """Refuse a declared body over the route's limit before a byte of it is read; a chunked one is counted. Refuse a
-    protocol that the route does not tunnel, where the client could not tell another answer from its beginning."""
+    """Refuse a declared body over the route's limit before a byte of it is read; a chunked one is counted as it comes.
+
+    Also refuses, with 501, a protocol switch that the route does not allow and that the client could not do without.
+    """
     if exchange.must_switch and not exchange.wants_upgrade:
         raise BadRequest("a protocol that is not tunnelled here", 501)
     if exchange.upload is not None:
@@ -201,7 +204,7 @@ def _other_form(exchange: Exchange, target: bytes) -> None:
 
 
 def refuse(downstream: Client, error: ClientError) -> None:
-    """Answer bytes that are no request: the error, then the end of the connection."""
+    """Answer bytes that are not a valid request with the error, and end the connection."""
     exchange = downstream.begin_exchange(b"-", b"-", True, downstream.worker.no_block)
     exchange.keep = False
     exchange.fail(error)

@@ -7,7 +7,7 @@ from edge.ports import Connection
 
 
 class Bound:
-    """What a client connection holds, to be ended when it goes."""
+    """A backend connection that belongs to one client connection and ends with it."""
 
     __slots__ = ("backend", "client", "connection")
 
@@ -17,5 +17,5 @@ class Bound:
         self.client = client
 
     def end(self) -> None:
-        """Its client is gone, or is another one now."""
+        """End it: the client has gone, or its identity has changed."""
         self.connection.link.let_go(self.connection)

@@ -13,7 +13,7 @@ from edge.http.message import Fields, Line
 
 
 def covers(names: frozenset[bytes], host: bytes) -> bool:
-    """Whether a certificate of these names is good for a Host: by its name, or as one label under a wildcard."""
+    """Whether a certificate with these names is valid for a Host: an exact name, or one label under a wildcard."""
     port = port_of(host)
     name = host.removesuffix(b":" + port) if port else host
     return name in names or b"*." + name.partition(b".")[2] in names
@@ -29,10 +29,10 @@ class ClientCertificate:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """What a backend is told."""
+        """The field lines that tell a backend about the certificate."""
         subject, fingerprint = CERTIFICATE_WORDS
         return (subject, self.subject), (fingerprint, self.fingerprint)
 
     def seen(self, fields: Fields) -> Fields:
-        """A request's fields as its backend gets them."""
+        """A request's fields with those lines added and what the client sent under these names removed."""
         return fields.without(CERTIFICATE_NAMES).plus(*self.lines)

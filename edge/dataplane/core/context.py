@@ -25,14 +25,14 @@ from edge.ports import LogSink
 
 
 class Tracer(Protocol):
-    """Who decides which requests are traced (`worker.tracing`)."""
+    """Decides which requests are traced, and starts their spans (`worker.tracing`)."""
 
     def picks(self, downstream: Any, block: RequestHeaders) -> bool: ...
     def begin(self, exchange: Any) -> None: ...
 
 
 class WorkerContext(Protocol):
-    """One worker, from below."""
+    """The worker, as far as requests and connections may use it."""
 
     # -- what is configured --------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ WRITE_TOGETHER = 16 * 1024  # up to here one copy is cheaper than a second buffe
 
 
 class Asking(Protocol):
-    """Who asks, as far as a fast hit looks."""
+    """The part of a client connection that a fast hit needs."""
 
     scheme: bytes
     key_host: bytes | None  # the Host that `key_start` was made for, as an object
@@ -46,24 +46,24 @@ class Asking(Protocol):
 
 
 def protocol(version: bytes, is_http11: bool) -> bytes:
-    """The version of HTTP by which a request came, on a connection of this version."""
+    """The HTTP version for the log: that of the connection, unless the request said HTTP/1.0."""
     return version if is_http11 else b"HTTP/1.0"
 
 
 def logged(client: bytes, version: bytes, tls: bytes) -> bytes:
-    """A client and the protocols that it speaks, as the JSON line has them within `"client":"…"`."""
+    """A client with its HTTP and TLS versions, as the access log's JSON line has them from `"client":"` on."""
     return b'%b","protocol":"%b","tls":"%b' % (client, version, tls)
 
 
 class Output(Protocol):
-    """Where the bytes of an HTTP/1.1 response go."""
+    """What an HTTP/1.1 response is written to: a transport, or what stands in for one."""
 
     def write(self, data: bytes | bytearray) -> None: ...
     def writelines(self, pieces: Iterable[bytes]) -> None: ...
 
 
 class Downstream(Protocol):
-    """Who asks, as an exchange sees it."""
+    """The client side of one exchange."""
 
     scheme: bytes
     bound: Bound | None  # a backend connection that carries this client's identity
@@ -108,7 +108,7 @@ class Downstream(Protocol):
 
 
 class Http1Downstream(Downstream, Protocol):
-    """The same, where the response is written as bytes. `switch`: a backend has changed the protocol (101)."""
+    """A client side that takes HTTP/1.1 bytes. `switch`: a backend has changed the protocol (101)."""
 
     @property
     def transport(self) -> Output: ...

@@ -18,12 +18,12 @@ _LINES: dict[int, bytes] = {code: b"HTTP/1.1 %d %b\r\n" % (code, phrase) for cod
 
 
 def status_line(status: int) -> bytes:
-    """The first line of an answer of ours, with the registered reason."""
+    """The HTTP/1.1 status line of a response that the gateway makes itself."""
     return _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
 def error_response(error: EdgeError, date_line: bytes) -> tuple[bytes, bytes]:
-    """(field lines without framing, body) of an error's answer."""
+    """(field lines without framing, body) of the response to an error."""
     body = b"%d %b\n%b" % (error.status, REASONS.get(error.status, b"Error"), getattr(error, "page", b""))
     detail = _NOT_QUOTABLE.sub(b"?", error.detail.encode("ascii", "replace"))
     extra = getattr(error, "lines", b"")

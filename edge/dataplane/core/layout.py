@@ -17,7 +17,7 @@ _USUAL = (  # in the order of a request's life
 
 
 def settle_layout(kind: type) -> None:
-    """Give the usual attributes of a class of exchanges their places."""
+    """Set the usual attributes once on a spare object, so that CPython gives them fixed places in all of them."""
     if not kind.__dictoffset__:
         return  # a compiled class has fixed places for all of them
     pattern: object = object.__new__(kind)

@@ -12,7 +12,7 @@ from edge.http.message import Line
 
 
 class Pace(Protocol):
-    """What holds a body back (`rules.bandwidth`)."""
+    """Limits the rate of one response's body (`rules.bandwidth`)."""
 
     def body(self, data: bytes | bytearray) -> None: ...
     def may_end(self, trailers: list[Line] | None) -> bool: ...
@@ -21,7 +21,7 @@ class Pace(Protocol):
 
 
 class Outgoing(Protocol):
-    """An exchange, as far as this goes."""
+    """The exchange, as far as this file uses it."""
 
     coder: Coder | None
     pace: Pace | None
@@ -30,14 +30,14 @@ class Outgoing(Protocol):
 
 
 def passed(exchange: Outgoing, data: bytes | bytearray) -> None:
-    """A piece of the body; what a coder keeps comes with a later one."""
+    """Send a piece of the body through the coder and the pace. A coder may keep bytes for a later piece."""
     if exchange.coder is not None:
         data = exchange.coder.piece(data)
     _sent(exchange, data)
 
 
 def ended(exchange: Outgoing, trailers: list[Line] | None) -> bool:
-    """Whether the end may be written now; else it is asked for again when it may."""
+    """Whether the end may be written now. If not, the pace asks again when it may."""
     coder, exchange.coder = exchange.coder, None
     if coder is not None:
         _sent(exchange, coder.end())

@@ -42,7 +42,7 @@ NOBODY = Networks()
 
 
 class HashRule(Protocol):
-    """What consistent hashing looks at (`upstream.hashing`)."""
+    """Gives the value that consistent hashing uses (`upstream.hashing`)."""
 
     on: str
 
@@ -51,7 +51,7 @@ class HashRule(Protocol):
 
 
 class RunningPool(Protocol):
-    """A pool as a worker runs it (`upstream.pool`), seen by who asks it for a backend. `Any`: an exchange, a fetch."""
+    """A pool as a worker runs it (`upstream.pool`). `Any`: an exchange, a fetch."""
 
     name: str
     pool: Pool
@@ -79,7 +79,7 @@ class RunningPool(Protocol):
 
 
 class RangeRule(Protocol):
-    """How ranges are fetched of which nothing is stored (`caching.ranges`). `Any`: an exchange."""
+    """How ranges are fetched of a response that is not stored (`caching.ranges`). `Any`: an exchange."""
 
     def slices(self, exchange: Any, usual: Callable[[Any, Any], None]) -> bool: ...
     def first(self, request: RequestHead) -> RequestHead: ...
@@ -87,7 +87,7 @@ class RangeRule(Protocol):
 
 
 class Prefetching(Protocol):
-    """What fetches ahead (`caching.prefetch`). `Any`: an exchange."""
+    """A route's prefetching (`caching.prefetch`). `Any`: an exchange."""
 
     def origin_asked(self, now: float) -> None: ...
     def served(self, exchange: Any, stored: Stored) -> None: ...
@@ -162,7 +162,7 @@ class Route:
     apart: bytes = b""  # what keeps its stored responses from those of other routes for the same URI
 
     def fold(self, now: float) -> None:
-        """Put what was noted since the last time where it is counted (four times a second)."""
+        """Add the counts of the last quarter of a second to the meter; called four times a second."""
         self.meter.fold()
         if self.waits:
             self.usual.observe(sum(self.waits) / len(self.waits), now)
@@ -174,7 +174,7 @@ class Route:
                 member.fold(now)
 
     def take_over(self, lived: Route) -> None:
-        """Go on where the route of this name was before a reload."""
+        """Continue with the counters and run-time state of the same route before a reload."""
         alike = [each for each in self.members if each.waits is self.waits]
         lived.meter.count_by(self.meter.latency.bounds)
         self.meter, self.usual, self.waits = lived.meter, lived.usual, lived.waits
@@ -197,12 +197,12 @@ class Route:
 
     @property
     def fence(self) -> frozenset[str] | None:
-        """The only regions that may ever serve; None = all."""
+        """The only regions that may ever serve; None means all."""
         return self.wish.require
 
     @property
     def prefer(self) -> tuple[str, ...]:
-        """Regions to try first."""
+        """The regions to try first."""
         return self.wish.prefer
 
     def covers(self, path: bytes) -> bool:
@@ -210,17 +210,19 @@ class Route:
         return below(path, self.path)
 
     def check_path(self, target: bytes) -> None:
-        """Raises BadRequest for a path that servers would understand in different ways."""
+        """Raises BadRequest for a path that different servers would read differently."""
         if not self.encoded_slashes and hides_separator(target):
             raise BadRequest("encoded slash, backslash or NUL in the path")
 
     def check_asker(self, is_subrequest: bool) -> None:
-        """Raises NoRoute where only subrequests are served."""
+        """Raises NoRoute for a client's request on a route that is for subrequests only."""
         if self.internal and not is_subrequest:
             raise NoRoute("no route for this path")
 
     def check_method(self, method: bytes, client: str) -> None:
-        """Raises MethodNotAllowed for a method that is not the route's, and for purges of who may not."""
+        """Raises MethodNotAllowed for a method that the route does not list, and for PURGE from an address that may
+        not purge.
+        """
         purges = method in PURGE_METHODS and (method != b"PURGE" or client not in self.purgers)
         if purges or (self.methods and method not in self.methods and method != b"PURGE"):
             raise MethodNotAllowed(self.allow)

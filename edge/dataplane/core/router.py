@@ -44,7 +44,7 @@ class Router:
         return found
 
     def choose(self, asked: Asked) -> Route:
-        """The route of a request where several stand at its path. Raises NoRoute."""
+        """The matching route where several share one host and path. Raises NoRoute."""
         path = normal_path(asked.target) if asked.target != b"*" else b"/"
         for route in self._known.get(asked.host) or self._remember(asked.host):
             if route.covers(path) and (route.match is None or route.match.fits(asked)):
@@ -57,13 +57,13 @@ class Router:
         return [route for route in self._known.get(host) or self._remember(host) if route.covers(path)]
 
     def is_doubtful(self, route: Route, host: bytes | None, target: bytes) -> bool:
-        """Whether an origin that does not decode a separator would see another route's path: nothing to be stored."""
+        """Whether an origin that does not decode `%2F` would see the path of another route: then nothing is stored."""
         if not route.encoded_slashes or not hides_separator(target):
             return False
         return self.get(host, literal_path(target)) is not route
 
     def get(self, host: bytes | None, target: bytes) -> Route | None:
-        """The first route for a host and path, None when there is none; if it has a `match`, `choose` decides."""
+        """The first route for a host and path, or None. Where it has a `match`, `choose` decides between several."""
         routes = self._known.get(host)
         if routes is None:
             routes = self._remember(host)

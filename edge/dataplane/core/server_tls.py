@@ -25,17 +25,20 @@ class ServerTls(Protocol):
         """Whether no client is served without one."""
 
     def names(self, context: Any) -> frozenset[bytes] | None:
-        """What the certificate covers that a handshake chose for the name which it asked for; None where it asked for
-        none, or for one that nothing covers."""
+        """The names that the certificate covers which was chosen in this handshake. None where the client asked for
+        no name, or for one that no certificate covers.
+        """
 
     def show(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Show other certificates, as paths of (chain, key), from the next handshake on; the first is for clients that
-        ask for a name which none covers. Connections that are open, and their sessions, stay. Reads files, and may be
-        called from a thread. Raises ConfigError: then those before are shown on."""
+        """Use other certificates, given as paths of (chain, key), from the next handshake on. The first is for
+        clients that ask for a name which none covers. Open connections and their sessions stay. Reads files, so
+        it may run in a thread. Raises ConfigError, and then the old ones stay in use.
+        """
 
     def tick(self, now: float) -> None:
-        """Every few seconds; `now` in epoch seconds."""
+        """Do what is due; called every few seconds with `now` in epoch seconds."""
 
     def after(self, lived: Any) -> ServerTls:
-        """The one to go on with where `lived` served the listener until now: that one, with the certificates of this
-        one, unless more than certificates is different. So sessions outlive a reload."""
+        """The object to go on with after a reload. It is `lived`, with this one's certificates, unless other
+        settings changed too; so TLS sessions outlive a reload.
+        """

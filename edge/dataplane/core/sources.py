@@ -16,7 +16,7 @@ from edge.ports import Connection
 
 
 class Fetching(Protocol):
-    """A response that is had from a backend."""
+    """A fetch from a backend, as its exchange sees it."""
 
     @property
     def route(self) -> Route: ...
@@ -29,7 +29,7 @@ class Fetching(Protocol):
 
 
 class Delivering(Protocol):
-    """What hears when the client takes more, and when it goes."""
+    """What serves a stored or shared body: it is told when the client takes more, and when it leaves."""
 
     def resumed(self) -> None: ...
     def leave(self, error: EdgeError) -> None: ...

@@ -36,7 +36,7 @@ Warmer = Callable[[list[str], Progress], Awaitable[dict[str, Any]]]
 
 
 class Store:
-    """Stored responses of one worker. `announce` is told of invalidations, so that other workers follow."""
+    """The cache of one worker. `announce` is called for each invalidation, so that other workers follow."""
 
     def __init__(self, budget_bytes: int, eviction: str, variant_limit: int = 64 + MAX_PARTS) -> None:
         self._budget = budget_bytes
@@ -70,49 +70,49 @@ class Store:
 
     @property
     def purge_log(self) -> PurgeLog:
-        """The purge sequence."""
+        """The log of purges that responses are checked against."""
         return self.index.purge_log
 
     def restore_purge_log(self, found: Mapping[str, Any]) -> None:
-        """Begin with the purges of earlier runs; before anything is stored."""
+        """Start with the purges of earlier runs. To be called before anything is stored."""
         self.index = self._new_index(PurgeLog.from_dict(found))
 
     def use_turns(self, later: Later) -> None:
-        """Spread what is too much for one turn of the loop over later ones."""
+        """Spread long work over several turns of the event loop, which `later` schedules."""
         self.later = later
         self.flights.use_turns(later)
 
     def resize(self, budget_bytes: int, variant_limit: int) -> None:
-        """Another budget: a larger one at once, a smaller one within the next ticks."""
+        """Set another budget. A larger one holds at once, a smaller one is reached within the next ticks."""
         self._budget, self._resized = budget_bytes, False
         self._variant_limit = self.index.variant_limit = variant_limit
         self.share = budget_bytes // MEMORY_SHARE
 
     def use_disk(self, disk: DiskTier) -> None:
-        """Have a second tier."""
+        """Add the disk tier."""
         self.disk = disk
         disk.purge_log = lambda: self.index.purge_log
 
     def use_shared(self, shared: SharedTier) -> None:
-        """Have a tier that machines share."""
+        """Add the tier that machines share."""
         self.shared = shared
         shared.purges, shared.clock = lambda: self.index.purge_log, lambda: self.clock()
 
     def is_hot(self, key: bytes) -> bool:
-        """Whether memory has it and it was used since: the disk keeps it too. Asked from a thread."""
+        """Whether memory has the key and it was used since it was stored; then the disk keeps it too. Thread-safe."""
         return self.index.is_hot(key)
 
     def get(self, key: bytes) -> Node[Stored] | Group[Stored] | None:
-        """What is stored for a key."""
+        """What memory holds for a key: a node, a group of variants, or None."""
         return self.index.get(key)
 
     def absence(self, key: bytes) -> str:
-        """Why nothing is stored for a key, in a word."""
+        """Why nothing is stored for a key, as a word for `Cache-Status`."""
         word = self.index.absence(key).value
         return word if word in ("evicted", "purged") else "cold"
 
     def variants(self, key: bytes) -> tuple[Stored, ...]:
-        """What both tiers have for a key, without counting a hit; of the disk, what is at hand without waiting."""
+        """What memory and disk hold for a key, without counting a hit; of the disk only what needs no waiting."""
         found = self.index.peek(key)
         memory: tuple[Stored, ...] = found.variants if found is not None else ()
         disk = self.disk.look(key) if self.disk is not None else None
@@ -129,7 +129,7 @@ class Store:
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def put(self, stored: Stored, seq: int, now: float) -> None:
-        """Keep a whole response whose fill started at `seq`, in every tier."""
+        """Store a whole response in every tier. `seq` is the purge sequence number from when its fill began."""
         if self.blind:
             stored = stored.distrusted()
         if stored.part is not None:
@@ -151,7 +151,7 @@ class Store:
                 self.discard(one)
 
     def replace(self, old: Stored, new: Stored, seq: int, now: float) -> None:
-        """Keep a validated head, with the same body, in the place of the old one."""
+        """Store a revalidated response in the place of the old one, with the same body."""
         if self.blind:
             new = new.distrusted()
         found = self.index.replace(old, new, now, seq)
@@ -166,7 +166,7 @@ class Store:
         self.disk.put(new, seq)
 
     def discard(self, stored: Stored) -> None:
-        """Drop one response."""
+        """Remove one response."""
         self.index.discard(stored)
         if self.disk is not None:
             self.disk.remove(stored)
@@ -180,7 +180,7 @@ class Store:
         number: int | None = None,
         touched: Callable[[Stored], None] = lambda stored: None,
     ) -> Removal[Stored] | None:
-        """Put a purge in force (see `Index.purge`)."""
+        """Put a purge in force; see `Index.purge`."""
         if self.disk is None:
             removal = self.index.purge(purge, now, number, touched)
         else:
@@ -201,7 +201,7 @@ class Store:
         self._remove_later()
 
     def invalidate(self, request: RequestHead, response: ResponseHead, rules: Rules, now: float) -> None:
-        """What an unsafe request's answer makes invalid (RFC 9111 4.4, 9875)."""
+        """Remove what the answer to an unsafe request makes invalid (RFC 9111 4.4, 9875)."""
         for uri in invalidate.targets(request, response):
             authority, slash, rest = uri.partition(b"/")
             key = cache_key(request.scheme, authority, slash + rest, rules, _NO_FIELDS)
@@ -210,14 +210,14 @@ class Store:
             self._invalidate(Purge(Kind.TAG, tag), now)
 
     def purged_since(self, flight: Flight, key: bytes) -> bool:
-        """Whether what a flight fetches was purged since it began: nobody new may share it."""
+        """Whether a purge named the key after this flight began: then no new request may join it."""
         purge_log = self.index.purge_log
         if flight.since >= purge_log.seq:
             return False
         return purge_log.admit(flight.since, key, flight.tags).verdict is not PurgeState.KEPT
 
     def outdate(self, key: bytes) -> None:
-        """What is stored for a key's URI contradicts itself: none of it is used any more."""
+        """Stop using all that is stored for a key's URI, because its parts contradict each other."""
         self._invalidate(Purge(Kind.URL, uri_of(key)), self.clock())
 
     def _invalidate(self, purge: Purge, now: float) -> None:
@@ -228,7 +228,7 @@ class Store:
             self.announce(purge)
 
     def go_blind(self) -> None:
-        """Purges of other machines may be missed from now on: everything is validated before it is used."""
+        """From now on purges of other machines may be missed: everything stored is validated before its next use."""
         if not self.blind:
             self.blind = True
             self.purge(Purge(Kind.ALL, soft=True, distrust=True), self.clock())
@@ -239,7 +239,7 @@ class Store:
     # -- the rest --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Four times a second: end waits, free what is expired or purged. `now` is the worker's monotonic clock."""
+        """Four times a second: end waits that are over, free what expired or was purged. `now` is monotonic seconds."""
         if self._ticked_at is not None:
             self.late_s = max(0.0, now - self._ticked_at - TICK_S)
         self._ticked_at = now
@@ -259,7 +259,7 @@ class Store:
             self.shared.tick()
 
     async def warm(self, urls: list[str], progress: Progress) -> dict[str, Any]:
-        """Fetch URLs into the store; what came of it."""
+        """Fetch URLs into the store; returns how many were fetched, stored and failed."""
         if self.warmer is None:
             return {"fetched": 0, "stored": 0, "failed": len(urls)}
         return await self.warmer(urls, progress)
@@ -287,7 +287,7 @@ class Store:
         return {**stats, "shared_hits": self.shared_hits}
 
     def take_events(self) -> list[dict[str, Any]]:
-        """What an operator should hear of the tiers, since the last time."""
+        """The tiers' events for the operator since the last call."""
         found, self.events = self.events, []
         for tier in (self.disk, self.shared):
             found += tier.events() if tier is not None else []
@@ -305,17 +305,17 @@ _NO_FIELDS = Fields()
 
 
 def newer_of(memory: Sequence[Stored], disk: Sequence[Stored]) -> tuple[Stored, ...]:
-    """What the disk has and memory has not, or older."""
+    """The responses of the disk that memory does not have, or has in an older version."""
     known = {one.variant: one.received_at for one in memory}
     return tuple(one for one in disk if known.get(one.variant, -1.0) < one.received_at)
 
 
 def together(memory: Sequence[Stored], newer: Sequence[Stored]) -> tuple[Stored, ...]:
-    """Both, one of each variant, the newest first."""
+    """Both lists as one, with one response of each variant, the newest first."""
     by_variant = {one.variant: one for one in (*memory, *newer)}
     return tuple(sorted(by_variant.values(), key=lambda one: -one.received_at))
 
 
 def trusted(store: Store, found: tuple[Stored, ...] | None) -> tuple[Stored, ...] | None:
-    """What may be believed of what a tier has: while purges of other machines may be missed, it is validated first."""
+    """What a tier found, marked for validation while purges of other machines may have been missed."""
     return tuple(one.distrusted() for one in found) if store.blind and found else found

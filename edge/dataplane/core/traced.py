@@ -15,12 +15,12 @@ from edge.spans import Span, SpanSink
 
 
 def new_id() -> int:
-    """A span's."""
+    """A new span id."""
     return getrandbits(64) or 1
 
 
 class Traced:
-    """What belongs to one request."""
+    """The spans of one traced request."""
 
     __slots__ = ("_sink", "method", "span")
 
@@ -30,7 +30,7 @@ class Traced:
         self.span = Span(method, True, trace_id, new_id(), parent_id, state, time_ns())
 
     def attempt(self, pool: str, backend: Backend, number: int) -> Attempt:
-        """An attempt at this backend begins."""
+        """Start the span of an attempt at this backend."""
         own = self.span
         span = Span(self.method, False, own.trace_id, new_id(), own.span_id, own.state, time_ns())
         span.attributes = {
@@ -46,13 +46,13 @@ class Traced:
         return Attempt(self._sink, span, f"{backend.scheme}://{backend.authority.decode('latin-1')}")
 
     def end(self) -> None:
-        """The request has ended, and all is told of it."""
+        """The request has ended: close its span."""
         self.span.end_ns = max(time_ns(), self.span.start_ns)
         self._sink.give(self.span)
 
 
 class Attempt:
-    """One attempt."""
+    """The span of one attempt at a backend."""
 
     __slots__ = ("_origin", "_sink", "_span")
 
@@ -62,19 +62,19 @@ class Attempt:
         self._origin = origin
 
     def sent(self, target: bytes) -> bytes:
-        """The request goes out, with these lines."""
+        """The request is being sent to this target; returns the field lines to add to it."""
         span = self._span
         span.attributes["url.full"] = self._origin + target.decode("latin-1")
         return context_lines(span.trace_id, span.span_id, span.state)
 
     def answered(self, status: int) -> None:
-        """A head came."""
+        """The response's head came."""
         self._span.attributes["http.response.status_code"] = status
         if status >= 400:
             self._fail(str(status))
 
     def failed(self, error: UpstreamError) -> None:
-        """None came, or what came broke off."""
+        """No head came, or the response broke off."""
         self._fail(error.proxy_status)
 
     def _fail(self, why: str) -> None:
@@ -82,6 +82,6 @@ class Attempt:
         self._span.failed = True
 
     def end(self) -> None:
-        """Its backend is free."""
+        """The backend was given back: close the span."""
         self._span.end_ns = max(time_ns(), self._span.start_ns)
         self._sink.give(self._span)

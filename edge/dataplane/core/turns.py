@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Turns:
-    """The queue of one worker; `report` hears of what a part of the work lets out."""
+    """The queue of one worker. `report` is called with exceptions that a part of the work raised."""
 
     def __init__(self, report: Callable[[BaseException], None]) -> None:
         self._queue: deque[Go] = deque()
@@ -31,14 +31,14 @@ class Turns:
         return len(self._queue)
 
     def later(self, go: Go) -> None:
-        """Call this in a later turn, after what waits already."""
+        """Call this in a later turn of the loop, after what is queued already."""
         self._queue.append(go)
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.run)
 
     def each(self, items: Iterable[T], act: Callable[[T], object], most: int) -> None:
-        """Do something with each of them, `most` in a turn, the first ones now. Things may change meanwhile."""
+        """Call `act` for each item, at most `most` in one turn of the loop; the first ones at once."""
         self._some(deque(items), act, most)
 
     def _some(self, left: deque[T], act: Callable[[T], object], most: int) -> None:
@@ -51,7 +51,7 @@ class Turns:
             self.later(partial(self._some, left, act, most))
 
     def run(self) -> None:
-        """One turn's share of the work."""
+        """Do one turn's share of the queue."""
         queue, until = self._queue, monotonic() + TURN_S
         while queue:
             try:

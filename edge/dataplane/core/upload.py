@@ -20,7 +20,7 @@ from edge.ports import Connection
 
 
 class BodyOwner(Protocol):
-    """The exchange of the request."""
+    """The exchange that an upload belongs to."""
 
     @property
     def worker(self) -> WorkerContext: ...
@@ -76,7 +76,7 @@ class Upload:
         return b"Transfer-Encoding: chunked\r\n" if self.length is None else b"Content-Length: %d\r\n" % self.length
 
     def feed(self, data: bytes) -> bytes:
-        """Bytes from the client; returns those that follow the body. A bad body fails the exchange."""
+        """Take bytes from the client and return those that follow the body. A malformed body fails the exchange."""
         exchange = self._exchange
         try:
             pieces, rest = self._decode(data)
@@ -103,7 +103,9 @@ class Upload:
         return rest
 
     def copy_to(self, tee: Callable[[bytes, bool], None]) -> None:
-        """Have somebody see the body too, before any attempt: each piece as it comes, and whether it was the last."""
+        """Give each piece of the body to `tee` as well, with whether it is the last. To be called before any
+        attempt.
+        """
         if self._kept or self.done:
             tee(b"".join(self._kept), self.done)
         if not self.done:
@@ -111,7 +113,7 @@ class Upload:
 
     @property
     def more(self) -> bool:
-        """Whether there is more to read in what came already, now that the backend takes it."""
+        """Whether bytes that were received already are still to be read, now that the backend takes them."""
         return self._reader is not None and self._reader.more and not self._stopped
 
     def _decode(self, data: bytes) -> tuple[list[bytes], bytes]:
@@ -158,7 +160,7 @@ class Upload:
             exchange.upload_late(now)
 
     def attach(self, connection: Connection) -> None:
-        """Send what is kept, then pass on what comes."""
+        """Send what was kept of the body to this connection, then pass on what comes."""
         self._connection = connection
         connection.upload_begins()
         if not self.done:
@@ -171,17 +173,17 @@ class Upload:
             self._complete(connection)
 
     def detach(self) -> None:
-        """The attempt is over; what comes now is held for the next one."""
+        """The attempt is over: keep what comes for the next one."""
         self._connection = None
 
     def stop(self) -> None:
-        """The backend is slower than the client."""
+        """Stop reading from the client: the backend is slower."""
         self._stopped = True
         self._exchange.downstream.deadline = inf  # the wait is not the client's fault
         self._exchange.downstream.stop_reading()
 
     def go(self) -> None:
-        """Take bytes from the client again."""
+        """Read from the client again."""
         if not self.done:
             self._exchange.downstream.deadline = monotonic() + self._exchange.worker.limits.body_timeout
         if self._stopped:
@@ -191,7 +193,7 @@ class Upload:
             self._exchange.downstream.start_reading()
 
     def close(self) -> None:
-        """The exchange ended."""
+        """The exchange has ended: drop what is kept."""
         self._connection = self._tee = None
         self._kept.clear()
 
