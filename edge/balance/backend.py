@@ -19,7 +19,7 @@ UNLIMITED = 1 << 60
 
 
 class Outcome(Enum):
-    """How one attempt ended, seen from the backend."""
+    """How one attempt at a backend ended."""
 
     SUCCESS = "success"
     GATEWAY_FAILURE = "gateway-failure"  # could not connect, connection lost, timed out, invalid, 502-504
@@ -28,7 +28,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BackendSpec:
-    """What the configuration, or a registration, says of a backend."""
+    """A backend as the configuration or a registration describes it."""
 
     id: str
     pool: str
@@ -41,21 +41,21 @@ class BackendSpec:
     max_in_flight: int | None = None
 
     def same_address(self, other: BackendSpec) -> bool:
-        """Whether live state may be carried over: what answers there is the same."""
+        """Whether both have the same address, so that live state may be carried over."""
         return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
 
 
 class Owner(Protocol):
-    """The pool, as a backend sees it."""
+    """The pool, as its backends see it."""
 
     def changed(self) -> None:
-        """Who is a candidate may have changed."""
+        """The set of candidates may have changed."""
 
     def suspect(self, backend: Backend, evidence: str, now: float) -> None:
-        """Live traffic says that the backend is an outlier; eject it if the pool can do without."""
+        """Live traffic shows the backend to be an outlier: eject it if the pool can do without it."""
 
     def readmitted(self, backend: Backend, evidence: str, now: float) -> None:
-        """An ejection is over for good: a trial went well, or probes that had confirmed it found the backend well."""
+        """An ejection is over: a trial request succeeded, or probes found the backend healthy again."""
 
 
 class Backend:
@@ -108,7 +108,7 @@ class Backend:
         self.respec(spec)
 
     def respec(self, spec: BackendSpec) -> None:
-        """Take on a new configuration; live state stays."""
+        """Use another configuration; live state stays."""
         self.spec = spec
         self.id, self.pool, self.scheme = spec.id, spec.pool, spec.scheme
         self.host, self.port, self.authority = spec.host, spec.port, spec.authority
@@ -117,7 +117,7 @@ class Backend:
         self.limit = self.own_limit  # 1 while half open; the pool keeps it
 
     def belong(self, owner: Owner | None, ejection: EjectionSettings | None) -> None:
-        """Join a pool (or leave one); counts of live failures begin anew when the settings differ."""
+        """Join a pool, or leave it (None). Counts of live failures begin anew when the ejection settings differ."""
         self._owner = owner
         settings = ejection or EjectionSettings()
         if self._outlier.settings != settings:
@@ -125,33 +125,33 @@ class Backend:
 
     @property
     def own_limit(self) -> int:
-        """Requests in flight at most, as configured."""
+        """The configured limit of requests in flight."""
         return UNLIMITED if self.max_in_flight is None else self.max_in_flight
 
     # -- questions -------------------------------------------------------------------------------------------------
 
     def is_in(self, now: float) -> bool:
-        """Whether a new request may be sent here, apart from being full: active, not unhealthy, not ejected."""
+        """Whether new requests may be sent here when it has room: active, not unhealthy, not ejected."""
         return self.admin is Admin.ACTIVE and self.health is not Health.UNHEALTHY and now >= self.ejected_until
 
     def available(self, now: float) -> bool:
-        """The one question that decides whether a new request may be sent here."""
+        """Whether a new request may be sent here now: `is_in`, and with room."""
         return self.is_in(now) and self.in_flight < self.limit
 
     # -- requests --------------------------------------------------------------------------------------------------
 
     def take(self, now: float) -> None:
-        """A request was assigned; counted at selection, before any connect."""
+        """Count a request that was assigned; at selection, before any connect."""
         self.in_flight += 1
         self.taken += 1
 
     def give_back(self, now: float) -> None:
-        """That request ended, however it ended."""
+        """That request has ended, however it ended."""
         assert self.in_flight > 0, f"backend {self.id} was given back more often than taken"
         self.in_flight -= 1
 
     def observe(self, outcome: Outcome, latency_s: float, now: float) -> None:
-        """Learn from one attempt; `latency_s` runs from request sent to response head (or to the failure)."""
+        """Take the result of one attempt; `latency_s` runs from request sent to response head, or to the failure."""
         if outcome is Outcome.SUCCESS:
             self.latency.observe(latency_s, now)
             self.successes += 1  # as `succeeded`, which would be one more call for each request
@@ -170,11 +170,11 @@ class Backend:
             self.neutrals += 1
 
     def answered(self, latency_s: float, now: float) -> None:
-        """A good head came, its body is on its way: only when that is whole has the backend `succeeded`."""
+        """A good head came and its body is on its way; only a whole body counts as a success (`succeeded`)."""
         self.latency.observe(latency_s, now)
 
     def succeeded(self, now: float) -> None:
-        """An attempt went well to its end."""
+        """An attempt succeeded to its end."""
         self.successes += 1
         self._outlier.on_success(now)
         if self.half_open:
@@ -183,8 +183,9 @@ class Backend:
     # -- changes of state ------------------------------------------------------------------------------------------
 
     def set_health(self, health: Health, now: float) -> None:
-        """What probes found. Coming back from unhealthy starts slowly, and ends an ejection: what live traffic saw,
-        probes have confirmed, and they say now that it is over."""
+        """Take what probes found. A backend that was unhealthy starts slowly, and its ejection ends: the probes say
+        that what live traffic saw is over.
+        """
         if health is self.health:
             return
         back = health is Health.HEALTHY and self.health is Health.UNHEALTHY
@@ -198,7 +199,7 @@ class Backend:
         self._tell()
 
     def set_admin(self, admin: Admin, now: float) -> None:
-        """What the operator wants. Coming back from a drain starts slowly."""
+        """Take what the operator wants. A backend that was drained starts slowly."""
         if admin is self.admin:
             return
         if admin is Admin.ACTIVE:
@@ -207,7 +208,7 @@ class Backend:
         self._tell()
 
     def eject(self, now: float) -> float:
-        """Out until the returned time; the pool has checked that it may."""
+        """Eject it, and return until when (monotonic seconds). The pool has checked that it may."""
         in_service_s = now - self.returned_at if self.returned_at > NEVER else 0.0
         self.ejected_until = now + self._outlier.next_time_s(in_service_s)
         self.half_open = False
@@ -217,11 +218,11 @@ class Backend:
         return self.ejected_until
 
     def spare(self) -> None:
-        """The pool cannot do without this outlier: count again from nothing."""
+        """The pool cannot do without this outlier: start counting its failures anew."""
         self._outlier.reset()
 
     def try_again(self) -> None:
-        """The ejection is over: on trial."""
+        """The ejection time is over: send one request at a time as a trial."""
         self.ejected_until = NEVER
         self.half_open = True
         self._outlier.reset()

@@ -30,7 +30,7 @@ from edge.balance.regions import (
 
 
 class Phase(Enum):
-    """Where a switched pool stands."""
+    """The state of a pool with `failover = "switch"`."""
 
     OK = "ok"
     SUSPECT = "suspect"
@@ -41,7 +41,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PoolRegions:
-    """The regions that one pool may use, in configured order, and how it fails over."""
+    """The regions of one pool, in configured order, and how it fails over."""
 
     regions: tuple[RegionSpec, ...]
     settings: FailoverSettings = field(default_factory=FailoverSettings)
@@ -49,7 +49,7 @@ class PoolRegions:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What must be remembered of one region."""
+    """What is remembered of one region between decisions."""
 
     good: bool
     since: float  # of `good`; minus infinity when it has been so from the start
@@ -59,7 +59,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class FailoverState:
-    """Everything that the next decision needs to know of the ones before."""
+    """What is remembered of one pool between decisions."""
 
     phase: Phase = Phase.OK
     serving: str | None = None
@@ -86,7 +86,10 @@ def decide(
     state: FailoverState,
     now: float,
 ) -> Decision:
-    """The view for now, the state for the next time, and what is worth telling. Regions without health are left out."""
+    """Decide which regions serve. Returns the view for now, the state for the next decision, and events.
+
+    Regions without health are left out.
+    """
     events: list[Event] = []
     settings = spec.settings
     present = [region for region in spec.regions if region.name in health]
@@ -125,7 +128,7 @@ def decide(
 
 
 def ask_failback(state: FailoverState) -> FailoverState:
-    """The operator wants the better region back: ends a freeze, and is what failback = "manual" waits for."""
+    """The operator asks for the better region: ends a freeze, and what `failback = "manual"` waits for."""
     return replace(state, failback_asked=True, frozen=False, switches=())
 
 
@@ -198,7 +201,7 @@ def _levels(
 
 
 def ramping(name: str, state: FailoverState, settings: FailoverSettings, now: float) -> float | None:
-    """How far a region is on its way back, 0 to 1; None when it is not on the way."""
+    """How far a region has returned, 0 to 1; None when it is not returning."""
     if settings.mode is Mode.SWITCH:
         returns = state.phase is Phase.RAMP and state.ramp_to == name
         return _ramp(state.ramp_from, settings, now) if returns else None

@@ -23,7 +23,7 @@ MEMO_LIMIT = 8192  # places; then it starts anew
 
 
 class Unknown(Enum):
-    """Why a client's place is not known."""
+    """Why a client's place is unknown."""
 
     PRIVATE = "private"
     NOT_FOUND = "not-found"
@@ -32,7 +32,7 @@ class Unknown(Enum):
 
 
 class ClientPlace(NamedTuple):
-    """What the database says of an address; empty strings and None where it says nothing."""
+    """The database's entry for an address; empty strings and None where it has nothing."""
 
     country: str = ""  # ISO 3166-1
     subdivision: str = ""  # ISO 3166-2, such as US-CA
@@ -43,7 +43,7 @@ class ClientPlace(NamedTuple):
 
 
 class Level(Enum):
-    """What found the first region."""
+    """Which rule chose the first region."""
 
     PREFER = "prefer"
     OVERRIDE = "override"
@@ -57,7 +57,9 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GeoDecision:
-    """All regions that the fence allows, best first; `level` found the first one; `unknown` is the place's own."""
+    """The regions in order, best first, without those outside the fence; which rule chose the first, and why the
+    place is unknown.
+    """
 
     order: tuple[str, ...]
     level: Level
@@ -75,7 +77,7 @@ NO_GEO_POLICY = GeoPolicy()
 
 
 class GeoMap:
-    """The regions' side, for one configuration (a reload makes a new one)."""
+    """The regions' places, networks and coordinates in one configuration. A reload makes a new one."""
 
     __slots__ = (
         "_by_continent",
@@ -105,7 +107,7 @@ class GeoMap:
     def decide(
         self, place: ClientPlace, ip: IPv4Address | IPv6Address | None = None, wish: GeoPolicy = NO_GEO_POLICY
     ) -> GeoDecision:
-        """The order for a client. `ip` is only looked at when there are overrides."""
+        """The order of regions for a client. `ip` is only looked at when there are overrides."""
         override = self._override(ip) if self._networks and ip is not None else ""
         key = (place, override, wish)
         found = self._memo.get(key)

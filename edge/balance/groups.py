@@ -19,7 +19,7 @@ START_STEPS = 10  # slow start goes up in tenths
 
 
 class Ask(NamedTuple):
-    """What one request wants of a pool, off the fast way."""
+    """What one request asks of a pool, where it does not take the fast way."""
 
     hint: int
     tried: Sequence[Backend]
@@ -28,7 +28,7 @@ class Ask(NamedTuple):
 
 
 class Group:
-    """One region's members, and the candidates among them."""
+    """The members of a pool in one region, and the candidates among them."""
 
     __slots__ = ("candidates", "members", "policy", "region")
 
@@ -40,11 +40,13 @@ class Group:
 
     @property
     def weight(self) -> float:
-        """Of all members together."""
+        """The weight of all members together."""
         return float(sum(backend.weight for backend in self.members))
 
     def refresh(self, now: float, ignore_health: bool) -> float:
-        """Work out the candidates. Answers when time alone may change them. Ejections that are over become trials."""
+        """Work out the candidates. Returns whether time alone may change them. Ejections that are over become
+        trials.
+        """
         next_at = FOREVER
         known: list[Backend] = []
         unknown: list[Backend] = []
@@ -64,7 +66,7 @@ class Group:
         return next_at
 
     def forgive(self) -> None:
-        """Everybody is ejected, so nobody is an outlier: candidates by probes and admin alone."""
+        """All are ejected, so none is an outlier: choose candidates by probes and admin state alone."""
         self.candidates = [
             backend
             for backend in self.members
@@ -72,18 +74,20 @@ class Group:
         ]
 
     def free(self, ask: Ask) -> list[Backend]:
-        """Candidates that have room and were not tried; the very list of candidates if that is all of them."""
+        """The candidates that have room and were not tried. Returns the list of candidates itself if that is all of
+        them.
+        """
         free = [
             backend for backend in self.candidates if backend.in_flight < backend.limit and backend not in ask.tried
         ]
         return self.candidates if len(free) == len(self.candidates) else free
 
     def has_full(self) -> bool:
-        """Whether a candidate is kept out by its limit only."""
+        """Whether a candidate is kept out only because its limit is reached."""
         return any(backend.in_flight >= backend.limit for backend in self.candidates)
 
     def whoever(self, ask: Ask) -> list[Backend]:
-        """Fail-open: every active member with room, whatever its health."""
+        """Every active member with room, whatever its health: for when nothing better is left (fail-open)."""
         return [
             backend
             for backend in self.members
@@ -91,7 +95,7 @@ class Group:
         ]
 
     def region_health(self, now: float) -> RegionHealth:
-        """Available and total weight; what nobody has probed yet gets the benefit of the doubt."""
+        """Available and total weight. Backends that were not probed yet count as healthy."""
         available = sum(backend.weight for backend in self.members if backend.is_in(now))
         costs = [backend.latency.cost(now) for backend in self.members if backend.latency.known]
         latency_s = sum(costs) / len(costs) if costs else None
@@ -100,9 +104,9 @@ class Group:
 
 
 def share_out(backends: Sequence[Backend], now: float, slow_start_s: float) -> float:
-    """Set each candidate's share and limit. Answers when that changes by time alone.
+    """Set each candidate's share and limit. Returns whether they change by time alone.
 
-    On trial means one request at a time, unless there are only such candidates.
+    A backend on trial gets one request at a time, unless there are only such candidates.
     """
     next_at = FOREVER
     only_trials = all(backend.half_open for backend in backends)
@@ -118,7 +122,7 @@ def share_out(backends: Sequence[Backend], now: float, slow_start_s: float) -> f
 
 
 def rows(backends: Iterable[Backend], now: float) -> list[dict[str, Any]]:
-    """One row for each backend, plain values for status."""
+    """One row of plain values for each backend, for status."""
     return [
         {
             "id": backend.id,

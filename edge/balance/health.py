@@ -22,7 +22,7 @@ NEVER = float("-inf")
 
 
 class Health(Enum):
-    """What is known of a backend or of a region; DEGRADED is only for regions."""
+    """The health of a backend or of a region; DEGRADED is only for regions."""
 
     UNKNOWN = "unknown"
     HEALTHY = "healthy"
@@ -31,7 +31,7 @@ class Health(Enum):
 
 
 class Admin(Enum):
-    """What the operator wants of a backend or of a region. Independent of health."""
+    """What the operator wants of a backend or region. Independent of health."""
 
     ACTIVE = "active"
     DRAINING = "draining"
@@ -40,7 +40,7 @@ class Admin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something an operator should be able to read later: what happened to whom, when, and on what evidence."""
+    """Something for the operator to read later: what happened to what, when, and on what evidence."""
 
     kind: str
     subject: str
@@ -50,7 +50,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A backend's health changed."""
+    """A change of a backend's health."""
 
     old: Health
     new: Health
@@ -73,7 +73,7 @@ class ProbeSettings:
 
 
 class ProbeState:
-    """One backend as its probes see it."""
+    """One backend's health as its probes see it."""
 
     __slots__ = ("_clean", "_failures", "_good_run", "_interleaved", "_need", "health", "hurried", "settings")
 
@@ -88,9 +88,9 @@ class ProbeState:
         self._need = settings.rise
 
     def on_result(self, ok: bool, now: float, needed: bool = False) -> Change | None:
-        """Take one probe's result; the change of health that it causes, if any.
+        """Take one probe's result. Returns the change of health that it causes, if any.
 
-        `needed`: its pool has nobody else, so that a backend which flapped is taken back after `rise` successes too.
+        `needed`: its pool has no other backend, so one that flapped is taken back after `rise` successes too.
         """
         self.hurried = False
         return self._on_success(needed) if ok else self._on_failure()
@@ -128,12 +128,12 @@ class ProbeState:
         return Change(old, health, evidence)
 
     def hurry(self) -> None:
-        """Live traffic saw this backend fail: the next probe is due at the pace of a transition."""
+        """A live request failed here: make the next probe due at the pace of a transition."""
         self.hurried = True
 
     @property
     def in_transition(self) -> bool:
-        """Whether the next result may matter soon."""
+        """Whether one of the next results may change its health."""
         if self.health is Health.UNHEALTHY:
             return self._good_run > 0
         return self._failures > 0 or self.health is Health.UNKNOWN or self.hurried
@@ -156,7 +156,7 @@ class ProbeState:
 
 @dataclass(frozen=True, slots=True)
 class EjectionSettings:
-    """When live failures take a backend out (Envoy's outlier detection); durations in seconds."""
+    """When live failures eject a backend (as Envoy's outlier detection); durations in seconds."""
 
     consecutive: int = 5
     time_s: float = 5.0
@@ -182,20 +182,20 @@ class Outlier:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was counted (the backend was ejected, or came back)."""
+        """Forget what was counted, because the backend was ejected or came back."""
         self.consecutive = 0
         self._good = self._bad = self._good_before = self._bad_before = 0
         self._half_ends = NEVER
 
     def on_success(self, now: float) -> None:
-        """The backend answered, and not with a gateway failure."""
+        """Count an answer that is not a gateway failure."""
         self.consecutive = 0
         if now >= self._half_ends:
             self._turn(now)
         self._good += 1
 
     def on_failure(self, now: float) -> str | None:
-        """The backend failed by its own fault; the evidence if it is an outlier now."""
+        """Count a failure of the backend's own. Returns the evidence if it is an outlier now."""
         settings = self.settings
         self.consecutive += 1
         if now >= self._half_ends:
@@ -219,7 +219,9 @@ class Outlier:
         self._half_ends = now + half
 
     def next_time_s(self, in_service_s: float) -> float:
-        """For how long to eject now: doubles with each repeat up to the cap; service without trouble undoes repeats."""
+        """How long to eject now: doubles with each repeat up to the cap; time in service without trouble undoes
+        repeats.
+        """
         settings = self.settings
         self.repeats = max(0, self.repeats - int(min(in_service_s / settings.forget_s, self.repeats)))
         time_s = min(settings.max_time_s, settings.time_s * 2.0 ** min(self.repeats, 30))

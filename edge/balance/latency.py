@@ -26,7 +26,7 @@ class PeakEwma:
         self.known = False
 
     def observe(self, sample_s: float, now: float) -> None:
-        """Take one attempt's time from request sent to response head."""
+        """Take one attempt's seconds from request sent to response head."""
         if not self.known:
             self._value, self.known = sample_s, True
         else:
@@ -36,11 +36,11 @@ class PeakEwma:
         self._at = now
 
     def fail(self, sample_s: float, now: float) -> None:
-        """Take one failed attempt."""
+        """Take the seconds of a failed attempt."""
         self.observe(sample_s if sample_s > FAILURE_S else FAILURE_S, now)
 
     def seed(self, sample_s: float, now: float) -> None:
-        """Take a probe's time, only while no live sample is known."""
+        """Take a probe's seconds; only while there is no live sample."""
         if not self.known:
             self.observe(sample_s, now)
 
@@ -81,7 +81,7 @@ class PreferenceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Which region of a tier is preferred, who challenges it, and since when."""
+    """The preferred region of a tier, its challenger, and since when."""
 
     region: str | None = None
     challenger: str | None = None
@@ -95,7 +95,7 @@ def prefer(
     now: float,
     settings: PreferenceSettings = PreferenceSettings(),
 ) -> Preference:
-    """The preference among eligible regions with known latency (seconds); without one so far the fastest."""
+    """The preference among eligible regions with known latency (seconds). Without one so far, the fastest."""
     known = [name for name in regions if name in latencies]
     if not known:
         return before if before.region in regions else Preference()

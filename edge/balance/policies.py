@@ -27,13 +27,13 @@ _FIBONACCI = 0x9E3779B97F4A7C15
 
 
 class Policy(Protocol):
-    """What the pool needs."""
+    """A balancing policy, as the pool uses it."""
 
     def settle(self, candidates: Sequence[Backend]) -> None:
-        """This list (the very object) is what `pick` gets from now on, most of the time."""
+        """Prepare for this list of candidates, the object that `pick` mostly gets from now on."""
 
     def pick(self, candidates: Sequence[Backend], hint: int, now: float) -> Backend:
-        """One of the candidates, of which there is at least one. `hint` is what consistent hashing looks at."""
+        """Choose one of at least one candidates. `hint` is the value that consistent hashing looks at."""
 
 
 def smooth(candidates: Sequence[Backend]) -> Backend:
@@ -178,7 +178,7 @@ class Random:
         self._bounds: list[int] = []
 
     def settle(self, candidates: Sequence[Backend]) -> None:
-        """Sum the weights up."""
+        """Add the weights up."""
         self._settled = candidates
         self._bounds = _bounds(candidates)
 
@@ -195,8 +195,9 @@ def _bounds(candidates: Sequence[Backend]) -> list[int]:
 
 
 class Hash:
-    """Consistent hashing on a ring of all members. Who is away is passed over, so only its own keys move, to its
-    neighbours, and they come back with it. Slow start does not apply: a key has one home."""
+    """Consistent hashing on a ring of all members. A member that is out is passed over: only its own keys move, to
+    its neighbours, and they return with it. Slow start does not apply, as each key has one home.
+    """
 
     __slots__ = ("_allowed", "_owners", "_points", "_settled")
 
@@ -214,7 +215,7 @@ class Hash:
         self._allowed: frozenset[Backend] = frozenset()
 
     def settle(self, candidates: Sequence[Backend]) -> None:
-        """Keep a set of them."""
+        """Keep the candidates as a set."""
         self._settled = candidates
         self._allowed = frozenset(candidates)
 
@@ -230,7 +231,7 @@ class Hash:
 
 
 def spread(hint: int) -> int:
-    """Neighbouring hints far apart, over 64 bits."""
+    """A 64-bit number that is far apart for neighbouring hints."""
     mixed = (hint * _FIBONACCI) & _MASK
     return ((mixed ^ (mixed >> 32)) * _FIBONACCI) & _MASK
 

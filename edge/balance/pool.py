@@ -34,7 +34,7 @@ _REGION_SALT = 0x5DEECE66D  # so that a key's region and its place on the ring h
 
 
 class Verdict(Enum):
-    """How the last pick that left the fast way ended."""
+    """The result of the last pick that left the fast way."""
 
     PICKED = "picked"
     FULL = "full"  # somebody is available, but at the limit: wait
@@ -88,9 +88,9 @@ class Pool:
         regions: Sequence[str] | None = None,
         fence: frozenset[str] | None = None,
     ) -> Backend | None:
-        """A backend that may take one more request, none of `tried`; None says why in `verdict`.
+        """Choose a backend for one more request, none of `tried`. None when there is none; `verdict` says why.
 
-        `regions` is an order to use instead of the shares (geo). Nothing outside `fence` is ever given.
+        `regions` is an order to use instead of the shares (geo). Nothing outside `fence` is ever returned.
         """
         if self._dirty or now >= self._next_at:
             self._refresh(now)
@@ -178,7 +178,7 @@ class Pool:
         return None
 
     def is_full(self, now: float, fence: frozenset[str] | None = None, regions: Sequence[str] | None = None) -> bool:
-        """Whether a backend that may serve is kept from it by its limit only, so that waiting makes sense."""
+        """Whether some backend that may serve is kept from it only by its limit, so that waiting makes sense."""
         if self._dirty or now >= self._next_at:
             self._refresh(now)
         anybody = False
@@ -191,11 +191,11 @@ class Pool:
     # -- what changes ----------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Who is a candidate may have changed (`backend.Owner`)."""
+        """The set of candidates may have changed (`backend.Owner`)."""
         self._dirty = True
 
     def suspect(self, backend: Backend, evidence: str, now: float) -> None:
-        """An outlier: eject it, unless too many are out already or nobody else is in (`backend.Owner`)."""
+        """Eject an outlier, unless too many are out already or nothing else is in (`backend.Owner`)."""
         settings = self.settings.ejection
         if settings is None:
             return
@@ -213,31 +213,31 @@ class Pool:
         self._events.append(Event("ejected", backend.id, f"{evidence}; for {until - now:g} s", now))
 
     def readmitted(self, backend: Backend, evidence: str, now: float) -> None:
-        """An ejection is over for good (`backend.Owner`)."""
+        """An ejection is over (`backend.Owner`)."""
         self._events.append(Event("readmitted", backend.id, evidence, now))
         self._dirty = True
 
     def apply(self, view: RoutingView | None) -> None:
-        """Use a view from the next pick on. Running requests go on where they are."""
+        """Use a view from the next pick on. Running requests stay where they are."""
         if view != self.view:
             self.view = view
             self._dirty = True
 
     def apply_health(self, healths: Mapping[str, Health], now: float) -> None:
-        """Take over what the prober found, by backend id; unknown ids are ignored."""
+        """Take the prober's results by backend id. Unknown ids are ignored."""
         for backend_id, health in healths.items():
             if backend_id in self._backends:
                 self._backends[backend_id].set_health(health, now)
 
     def add(self, backend: Backend, now: float | None = None) -> None:
-        """A backend joins at run time; with `now` it starts slowly."""
+        """Add a backend at run time; with `now` it starts slowly."""
         if now is not None:
             backend.slow_from = now
         self._join(backend)
         self._regroup()
 
     def remove(self, backend_id: str) -> Backend | None:
-        """A backend leaves: no new requests. Who holds it still gives it back."""
+        """Remove a backend: it gets no new requests. Requests that use it still give it back."""
         backend = self._backends.pop(backend_id, None)
         if backend is not None:
             backend.belong(None, self.settings.ejection)
@@ -245,9 +245,9 @@ class Pool:
         return backend
 
     def renew(self, fresh: Pool, kept: Iterable[str] = ()) -> None:
-        """A reload: be what `fresh` was made as; who is the same by id and address lives on with the new values.
+        """Take over the values of `fresh` at a reload. Backends with the same id and address keep their live state.
 
-        `kept` are members beside the file's. The fresh pool is not to be used any more.
+        `kept` are members beside those of the file. `fresh` must not be used any more.
         """
         before, self._backends = self._backends, {}
         self.policy, self.settings = fresh.policy, fresh.settings
@@ -272,7 +272,7 @@ class Pool:
                 made.belong(None, self.settings.ejection)  # it refers to nobody, so that it is freed at once
 
     def take_events(self) -> list[Event]:
-        """What happened since the last call."""
+        """The events since the last call."""
         events = list(self._events)
         self._events.clear()
         return events
@@ -285,11 +285,11 @@ class Pool:
         return list(self._backends.values())
 
     def get(self, backend_id: str) -> Backend | None:
-        """The member of that id."""
+        """The member with this id, or None."""
         return self._backends.get(backend_id)
 
     def region_health(self, now: float) -> dict[str, RegionHealth]:
-        """Each region of the pool, for `failover.decide`."""
+        """The health of each region of the pool, for `failover.decide`."""
         return {group.region: group.region_health(now) for group in self._groups.values()}
 
     def table(self, now: float) -> list[dict[str, Any]]:

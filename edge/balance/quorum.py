@@ -13,7 +13,7 @@ from edge.balance.health import Health
 
 
 class Word(NamedTuple):
-    """What is to be believed, and how many say what; our own word is counted."""
+    """The health to believe, and how many machines say what; our own word is counted."""
 
     health: Health
     up: int
@@ -21,7 +21,7 @@ class Word(NamedTuple):
 
 
 def quorum(own: Health, others: Iterable[Health]) -> Word:
-    """The word on one backend. Who knows nothing is not counted."""
+    """The health of a backend by the word of all machines. Machines that do not know it are not counted."""
     words = [own, *others]
     up, down = words.count(Health.HEALTHY), words.count(Health.UNHEALTHY)
     if up == down:

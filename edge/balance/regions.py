@@ -61,7 +61,7 @@ class RegionHealth:
         return self.available / self.total if self.total > 0 else 0.0
 
     def verdict(self, healthy_min: float) -> Health:
-        """In one word."""
+        """Its health in one word: unhealthy below a fraction of `healthy_min`, degraded below all of its weight."""
         if self.unknown:
             return Health.UNKNOWN
         if self.fraction < healthy_min or not self.available:
@@ -207,7 +207,7 @@ def _within(level: Sequence[Standing], load: float, over: float, panics: bool) -
 
 @dataclass(frozen=True, slots=True)
 class RouteNeed:
-    """What a route needs: regions in which its pool has backends, and its residency fence (None: none)."""
+    """The regions in which a route's pool has backends, and its residency fence (None: no fence)."""
 
     name: str
     regions: frozenset[str]

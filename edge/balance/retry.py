@@ -15,7 +15,7 @@ from edge.http.grammar import IDEMPOTENT
 
 
 class NoRetry(Enum):
-    """Why not."""
+    """Why an attempt is not repeated."""
 
     HEAD_PASSED = "head-passed"  # the client has seen a response
     NOT_REPEATABLE = "not-repeatable"  # this kind of failure never is
@@ -47,18 +47,18 @@ class RetryBudget:
         self.retrying = 0
 
     def renew(self, ratio: float, minimum: int) -> None:
-        """Other settings from now on."""
+        """Use other settings from now on."""
         self._ratio = ratio
         self._minimum = minimum
 
     def began(self, retry: bool) -> None:
-        """An attempt begins."""
+        """Count an attempt that begins."""
         self.active += 1
         if retry:
             self.retrying += 1
 
     def ended(self, retry: bool) -> None:
-        """It ended."""
+        """Count an attempt that ended."""
         assert self.active > 0, "an attempt ended twice"
         self.active -= 1
         if retry:
@@ -72,7 +72,7 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What is known of a request whose last attempt failed."""
+    """A request whose last attempt failed."""
 
     error: EdgeError
     method: bytes
@@ -84,7 +84,7 @@ class Failed:
 
 
 def may_retry(failed: Failed, retries: int, budget: RetryBudget, now: float) -> NoRetry | None:
-    """None: yes. Otherwise the first reason that stands against it."""
+    """None when the request may be sent again, otherwise the first reason against it."""
     if failed.head_passed:
         return NoRetry.HEAD_PASSED
     repeat = failed.error.repeat

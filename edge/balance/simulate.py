@@ -33,7 +33,7 @@ class BackendNow:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The live view of one pool, as plain values."""
+    """The live state of one pool, as plain values."""
 
     policy: str
     regions: PoolRegions
@@ -47,7 +47,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What to suppose, all at once. `capacity` is the part (0 to 1) of a region's weight that is left."""
+    """The changes to suppose, all at once. `capacity` is the part (0 to 1) of a region's weight that is left."""
 
     lost_regions: frozenset[str] = frozenset()
     lost_backends: frozenset[str] = frozenset()
@@ -67,7 +67,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """Before and after, and the routes that only the hypothesis leaves without a region inside their fence."""
+    """Shares before and after, and the routes that only the hypothesis leaves without a region inside their fence."""
 
     before: Shares
     after: Shares
@@ -76,7 +76,7 @@ class Simulation:
 
 
 def simulate(snapshot: Snapshot, what: Hypothesis, requests: int = 2000) -> Simulation:
-    """Rehearse a hypothesis."""
+    """Work out the shares before and after a hypothesis, by sending requests through a copy of the pool."""
     after = suppose(snapshot, what)
     before_view, state, _ = decide(
         snapshot.regions, snapshot.admin, _health(snapshot, Hypothesis()), snapshot.state, snapshot.now
@@ -91,7 +91,7 @@ def simulate(snapshot: Snapshot, what: Hypothesis, requests: int = 2000) -> Simu
 
 
 def suppose(snapshot: Snapshot, what: Hypothesis) -> Snapshot:
-    """The snapshot as the hypothesis would have it; capacity is left to the regions' health."""
+    """The snapshot with the hypothesis applied, except `capacity`, which changes the regions' health."""
     latencies = what.latencies_s or {}
     backends = tuple(
         replace(

@@ -52,7 +52,7 @@ _PACK_RECORD = struct.Struct(">32sQI")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a body lies."""
+    """Where a body lies in the repository."""
 
     pack: bytes
     offset: int
@@ -62,7 +62,7 @@ class Place:
 
 @dataclass(slots=True)
 class Index:
-    """What index files hold together."""
+    """What the index files of a point hold together."""
 
     change: Delta = field(default_factory=Delta)
     places: dict[bytes, Place] = field(default_factory=dict)
@@ -72,12 +72,12 @@ class Index:
 
 
 def head(letter: bytes) -> bytes:
-    """How a file of this kind begins."""
+    """The first bytes of a file of this kind."""
     return MAGIC + bytes([VERSION]) + letter
 
 
 def check_head(data: bytes, letter: bytes, name: str) -> None:
-    """Raises ChecksumMismatch, or RepositoryNewer."""
+    """Check them. Raises ChecksumMismatch, or RepositoryNewer for a format from a later version."""
     if len(data) < HEAD_BYTES or not data.startswith(MAGIC):
         raise ChecksumMismatch(f"{name} is no file of a recovery point, or was cut: verify the point")
     if data[len(MAGIC)] > VERSION:
@@ -87,7 +87,7 @@ def check_head(data: bytes, letter: bytes, name: str) -> None:
 
 
 def sealed_file(letter: bytes, payload: bytes, sealer: Sealer) -> bytes:
-    """A whole file of one piece."""
+    """A whole file of one piece, sealed."""
     return head(letter) + sealer.seal(payload, head(letter))
 
 
@@ -98,7 +98,7 @@ def opened_file(letter: bytes, data: bytes, sealer: Sealer, name: str, most: int
 
 
 def hash_of(data: bytes) -> str:
-    """What names a file."""
+    """The SHA-256 that names a file."""
     return sha256(data).hexdigest()
 
 
@@ -109,7 +109,7 @@ def check_hash(data: bytes, wanted: str, name: str) -> None:
 
 
 def config_file(values: Mapping[str, Any]) -> bytes:
-    """The repository's own file."""
+    """The bytes of the repository's own file."""
     line = orjson.dumps(dict(values), option=orjson.OPT_SORT_KEYS) + b"\n"
     return line + sha256(line).hexdigest().encode() + b"\n"
 
@@ -212,7 +212,7 @@ def point_id(taken_at: float, kind: PointKind, data: bytes) -> str:
 
 
 def manifest(point: Point) -> bytes:
-    """The manifest's payload; id, hash and evidence are not in it."""
+    """The manifest's payload. Id, hash and evidence are not in it."""
     values = {name: getattr(point, name) for name in _PLAIN}
     values |= {name: list(getattr(point, name)) for name in ("needs", "left_out")}
     values |= {name: [[each.name, each.size] for each in getattr(point, name)] for name in ("index", "packs")}
@@ -249,12 +249,12 @@ def read_manifest(name: str, data: bytes, sealer: Sealer) -> Point:
 
 
 def evidence_payload(at: float, what: str, facts: Mapping[str, Any]) -> bytes:
-    """One thing that was found out or wanted: verified, drilled, corrupt, hold, release."""
+    """A record about a point: verified, drilled, corrupt, hold or release."""
     return orjson.dumps({"at": at, "what": what, "facts": dict(facts)}, option=orjson.OPT_SORT_KEYS)
 
 
 def evidence_of(records: Iterable[Mapping[str, Any]]) -> Evidence:
-    """What all records of a point say together; a later one counts over an earlier one of its kind."""
+    """The evidence of all records of a point; a later record replaces an earlier one of its kind."""
     values: dict[str, Any] = {}
     for record in sorted(records, key=lambda each: float(each["at"])):
         what, at, facts = record["what"], float(record["at"]), record["facts"]

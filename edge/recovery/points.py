@@ -20,7 +20,7 @@ from edge.errors import ChainBroken, NoRecoveryPoint
 
 
 class PointKind(Enum):
-    """What a point holds of its instant."""
+    """How much of the state a point holds."""
 
     FULL = "full"
     DIFFERENTIAL = "differential"
@@ -28,7 +28,7 @@ class PointKind(Enum):
 
 
 class Status(Enum):
-    """What is known of a point. One without a manifest does not exist and has none."""
+    """The state of a point, as far as it was checked. A point without a manifest does not exist."""
 
     COMPLETE = "complete"
     CORRUPT = "corrupt"
@@ -85,16 +85,16 @@ class Point:
 
     @property
     def status(self) -> Status:
-        """As far as anybody looked."""
+        """Its state, as far as it was checked."""
         return Status.CORRUPT if self.evidence.corrupt else Status.COMPLETE
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """All that its manifest names."""
+        """All files that its manifest names."""
         return (*self.index, *self.packs)
 
     def with_evidence(self, evidence: Evidence) -> Point:
-        """The same point, with what is known of it."""
+        """The same point with this evidence."""
         return replace(self, evidence=evidence)
 
 
@@ -135,7 +135,7 @@ def _check_links(chain: list[Point]) -> None:
 
 
 def needed(points: Mapping[str, Point], kept: Iterable[str]) -> set[str]:
-    """Kept points with all that they need, as far as it is there."""
+    """The kept points with all that they need, as far as it is there."""
     found: set[str] = set()
     for name in kept:
         found.add(name)
@@ -144,7 +144,7 @@ def needed(points: Mapping[str, Point], kept: Iterable[str]) -> set[str]:
 
 
 def is_sound(points: Mapping[str, Point], point: Point) -> bool:
-    """Whether nothing is known against the point or against what it needs."""
+    """Whether neither the point nor any point that it needs is known to be damaged."""
     try:
         return all(link.status is Status.COMPLETE for link in closure(points, point.id))
     except (ChainBroken, NoRecoveryPoint):
@@ -152,7 +152,7 @@ def is_sound(points: Mapping[str, Point], point: Point) -> bool:
 
 
 def newest_first(points: Iterable[Point]) -> list[Point]:
-    """By time, then by id: an order that everybody agrees on."""
+    """Sorted by time, newest first, then by id, so that all machines agree on the order."""
     return sorted(points, key=lambda point: (point.taken_at, point.id), reverse=True)
 
 

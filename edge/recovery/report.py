@@ -26,7 +26,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All times are seconds; None = there is none."""
+    """How protected the state is. Times in seconds; None where there is none."""
 
     points: int
     corrupt: int
@@ -41,7 +41,7 @@ class Report:
 
 
 def report(points: Mapping[str, Point], unsaved_at: float | None, targets: Targets, now: float) -> Report:
-    """`unsaved_at`: when the first change was made that the newest sound point does not hold."""
+    """Work it out. `unsaved_at`: when the first change was made that the newest sound point does not hold."""
     sound = [point for point in newest_first(points.values()) if is_sound(points, point)]
     drilled = [each for each in sound if each.evidence.drilled_at is not None]
     verified = [each.evidence.verified_at for each in sound if each.evidence.verified_at is not None]
@@ -88,7 +88,7 @@ def _alerts(found: Report) -> list[str]:
 
 
 def report_view(found: Report) -> dict[str, object]:
-    """Plain values."""
+    """As plain values."""
     return {
         "points": found.points,
         "corrupt": found.corrupt,

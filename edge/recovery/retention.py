@@ -40,7 +40,7 @@ class KeepRules:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of one point, and every reason for it."""
+    """Whether one point stays, and every reason for it."""
 
     point: Point
     keep: bool

@@ -31,7 +31,7 @@ from edge.errors import RunbookFailed
 
 
 class Deed(Enum):
-    """What a step does."""
+    """The kinds of steps."""
 
     CHECK = "check"
     DRAIN = "drain"
@@ -70,7 +70,7 @@ _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A question about the world; `what` is one of CHECKS."""
+    """A condition that is checked; `what` is one of CHECKS."""
 
     what: str
     value: Any
@@ -83,7 +83,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `when`: what must be so before it is begun; else the run ends there and changes nothing."""
+    """One step. `when`: the condition for beginning it; if it does not hold, the run ends there and changes nothing."""
 
     name: str
     deed: Deed

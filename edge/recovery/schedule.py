@@ -21,7 +21,9 @@ STRONGEST_FIRST = (PointKind.FULL, PointKind.DIFFERENTIAL, PointKind.INCREMENTAL
 
 
 def next_due(schedule: Schedule, last: float | None, now: float, zone: tzinfo) -> float:
-    """When it is due next (epoch seconds); a time that is not after `now` means now. `last` None: it never ran."""
+    """When it is due next, in epoch seconds; a time that is not after `now` means at once. `last` None: it never
+    ran.
+    """
     if last is None or last > now + SLACK_S:
         return now
     last = min(last, now)

@@ -36,19 +36,19 @@ _RAW, _ZSTD = b"\x00", b"\x01"
 
 
 class Sealer(Protocol):
-    """What a repository does to each piece."""
+    """How a repository compresses, encrypts and verifies each piece."""
 
     encrypted: bool
 
     def seal(self, piece: bytes, about: bytes) -> bytes:
-        """As it is stored."""
+        """The bytes to store for a piece. `about` is authenticated with it."""
 
     def unseal(self, sealed: bytes, about: bytes, size: int) -> bytes:
-        """As it was; `size` is the most it may be. Raises ChecksumMismatch."""
+        """The piece that was sealed, of at most `size` bytes. Raises ChecksumMismatch."""
 
 
 class PlainSealer:
-    """Compression alone: integrity is the hash's, which whoever reads compares."""
+    """Compression only. Integrity is by the file's hash, which the reader compares."""
 
     encrypted = False
 
@@ -71,12 +71,12 @@ class AesSealer:
         self._random = random
 
     def seal(self, piece: bytes, about: bytes) -> bytes:
-        """Under a fresh nonce."""
+        """Compress and encrypt under a fresh nonce."""
         nonce = self._random(NONCE_BYTES)
         return nonce + bytes(self._cipher.encrypt(nonce, packed(piece), about))
 
     def unseal(self, sealed: bytes, about: bytes, size: int) -> bytes:
-        """Authenticated, then decompressed."""
+        """Authenticate, decrypt and decompress. Raises ChecksumMismatch."""
         from cryptography.exceptions import InvalidTag
 
         if len(sealed) < NONCE_BYTES + TAG_BYTES:
@@ -99,7 +99,7 @@ def _cipher(key: bytes) -> Any:
 
 
 def packed(piece: bytes) -> bytes:
-    """Compressed where that pays."""
+    """The piece, compressed where that makes it smaller."""
     sample = piece[:_SAMPLE_BYTES]
     if len(zstd.compress(sample, LEVEL)) > len(sample) * _WORTH:
         return _RAW + piece
@@ -132,5 +132,5 @@ def derived(key: bytes, salt: bytes, purpose: bytes) -> bytes:
 
 
 def key_check(key: bytes, salt: bytes) -> str:
-    """Tells whether a key is the repository's, and nothing about the key."""
+    """A value that tells whether a key is the repository's, and nothing else about the key."""
     return sha256(derived(key, salt, b"edge recovery: check")).hexdigest()

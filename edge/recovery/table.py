@@ -20,7 +20,7 @@ BLOB_ID_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing. `blob` is the SHA-256 of a body of `size` bytes; empty when there is none."""
+    """One entry of a point. `blob` is the SHA-256 of a body of `size` bytes, empty without a body."""
 
     data: bytes = b""
     blob: bytes = b""
@@ -32,7 +32,7 @@ Table = dict[str, Entry]
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What makes one table of another: entries that are new or other, and names that are gone (sorted)."""
+    """The difference of two tables: entries that are new or changed, and names that are gone (sorted)."""
 
     put: Mapping[str, Entry] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
@@ -42,20 +42,22 @@ class Delta:
 
 
 def delta(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> Delta:
-    """`apply(old, delta(old, new)) == new`."""
+    """The change from `old` to `new`: `apply(old, delta(old, new))` gives `new`."""
     put = {name: entry for name, entry in new.items() if old.get(name) != entry}
     return Delta(put, tuple(sorted(name for name in old if name not in new)))
 
 
 def apply(table: Table, change: Delta) -> None:
-    """Change a table in place. A name that is to go and is not there does no harm: the digest judges."""
+    """Apply a change to a table in place. Removing a name that is not there does nothing: the digest is checked
+    after.
+    """
     for name in change.removed:
         table.pop(name, None)
     table.update(change.put)
 
 
 def digest(table: Mapping[str, Entry]) -> str:
-    """Of the whole table, whatever the order in which it was made."""
+    """The SHA-256 of the whole table, the same in whatever order it was made."""
     whole = sha256()
     for name in sorted(table):
         entry, key = table[name], name.encode()
@@ -65,5 +67,5 @@ def digest(table: Mapping[str, Entry]) -> str:
 
 
 def blobs(entries: Iterable[Entry]) -> dict[bytes, int]:
-    """The bodies that entries speak of, each once, with their sizes."""
+    """The bodies that entries name, each once, with their sizes."""
     return {entry.blob: entry.size for entry in entries if entry.blob}
