@@ -54,7 +54,7 @@ from edge.http2.limits import Http2Limits
 from edge.metrics import Meter
 from edge.observing import tracing, warner
 from edge.ports import LogSink
-from edge.upstreams import Lasting, heads, pool_runtimes, response_limits, timeouts
+from edge.upstreams import Lasting, head_memo, pool_runtimes, response_limits, timeouts
 
 
 def build(
@@ -75,7 +75,7 @@ def build(
     http2 = http2_limits(config)
     trusted = Networks(config.listen.trusted_proxies)
     worker = Worker(worker_limits(config), head_limits(config), log, trusted, http2)
-    applications = loaded(config, filename, given)
+    applications = load_applications(config, filename, given)
     if applications is not None:
         applications.worker, worker.applications = worker, applications
     worker.store = store = Store(config.cache.memory, config.cache.eviction, variant_limit(config))
@@ -89,24 +89,26 @@ def build(
 
         store.use_shared(shared_tier(config))
     tickets = tickets or TicketSecret.new(worker.now)
-    lasting = Lasting(applications, places or geo_reader(config), heads(config), tickets)
-    made = graph(config, worker, lasting)
+    lasting = Lasting(applications, places or geo_reader(config), head_memo(config), tickets)
+    made = build_graph(config, worker, lasting)
     made.tracing = tracing(config, worker)
     worker.use(made)
     return worker
 
 
-def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
+def build_graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
     """Build the routes, pools and limits of a configuration, without touching what serves now. Raises ConfigError."""
     pools = pool_runtimes(config, worker.turns, lasting)
     nowhere = lasting.nowhere
-    tools = tools_of(config, worker)
-    routes = [route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes]
+    tools = rule_tools(config, worker)
+    routes = [
+        build_route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes
+    ]
     for made, values in zip(routes, config.routes, strict=True):
         made.meter.count_by(config.metrics.bounds)
         if values.cache is not None and (values.cache.prefetch.links or values.cache.prefetch.next):
             made.prefetcher = prefetcher(worker, values.cache.prefetch)
-        members(made, pools)
+        make_members(made, pools)
         for each in (made, *made.members):
             each.ranges = RangeRule.of(each)
     return Graph(
@@ -117,7 +119,7 @@ def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
         head=head_limits(config),
         http2=http2_limits(config),
         trusted=Networks(config.listen.trusted_proxies),
-        geography=geography(config, lasting.places),
+        geography=build_geography(config, lasting.places),
         combined=config.log.format == "combined",
         memory_bytes=config.cache.memory,
         variants=variant_limit(config),
@@ -125,14 +127,14 @@ def graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
     )
 
 
-def again(config: Config, before: Config, worker: Worker, lasting: Lasting) -> Graph:
+def reloaded_graph(config: Config, before: Config, worker: Worker, lasting: Lasting) -> Graph:
     """Build the graph of a reload, reusing what `before` configured in the same way. Raises ConfigError, OSError."""
     places, memo = lasting.places, lasting.memo
     if config.geoip != before.geoip:
         places = geo_reader(config)
     if config.limits != before.limits:
-        memo = heads(config)
-    made = graph(config, worker, replace(lasting, places=places, memo=memo))
+        memo = head_memo(config)
+    made = build_graph(config, worker, replace(lasting, places=places, memo=memo))
     if config.log.access != before.log.access:
         made.log = AccessLog(config.log.access)
     traces = [(each.log.otlp, each.log.sample, each.log.sampled_by) for each in (config, before)]
@@ -201,7 +203,7 @@ async def open_listeners(
         listener, tls = worker.listeners.get(name), secure.get(name)
         given, backlog = sockets.get(name, ()), config.listen.backlog
         if listener is None:
-            given = given or [bound(address, config.listen.socket_mode)]
+            given = given or [open_socket(address, config.listen.socket_mode)]
             listener = await worker.listen(given, tls, backlog, config.listen.h2c, name)
         elif given:
             await listener.accept_on(given, backlog)
@@ -212,7 +214,7 @@ async def open_listeners(
     return found
 
 
-def bound(address: Address | UnixAddress, mode: int) -> socket.socket:
+def open_socket(address: Address | UnixAddress, mode: int) -> socket.socket:
     """Bind a new socket to an address; `mode` is the file mode of a Unix socket. Raises OSError."""
     if isinstance(address, UnixAddress):
         return unix_socket(Path(address.path), mode=mode)
@@ -241,7 +243,7 @@ def geo_reader(config: Config) -> GeoReader:
     return GeoReader(config.geoip.database) if asked else GeoReader(config.geoip.database, lambda said: None)
 
 
-def geography(config: Config, places: Places) -> Geography:
+def build_geography(config: Config, places: Places) -> Geography:
     """The regions with their countries, coordinates and networks, for choosing by the client's place."""
     specs = [region_spec(name, region) for name, region in config.regions.items()]
     overrides = [(str(network), name) for name, region in config.regions.items() for network in region.cidrs]
@@ -276,16 +278,20 @@ def worker_limits(config: Config) -> WorkerLimits:
     )
 
 
-def loaded(config: Config, filename: str, given: Mapping[str, object] = NOTHING_GIVEN) -> Applications | None:
+def load_applications(
+    config: Config, filename: str, given: Mapping[str, object] = NOTHING_GIVEN
+) -> Applications | None:
     """Import the applications and hooks that the configuration names; None when it names none. Raises ConfigError."""
     if not named(config) and not hooked(config):
         return None
-    return Applications(config, filename, response_limits(config), heads(config), given)
+    return Applications(config, filename, response_limits(config), head_memo(config), given)
 
 
-def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Applications | None = None) -> Route:
+def build_route(
+    values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Applications | None = None
+) -> Route:
     """Build one route. Where it names no pool, `pool` is one without backends. Raises ConfigError."""
-    geo, does = values.geo, rules_of(values, tools)
+    geo, does = values.geo, compile_route_rules(values, tools)
     if values.hooks and applications is not None:
         does = applications.with_hooks(values.hooks, does)
     return Route(
@@ -301,7 +307,7 @@ def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Ap
         internal=values.internal,
         methods=frozenset(method.encode() for method in values.methods),
         timeouts=timeouts(values.timeouts),
-        retry=retry(values.retry),
+        retry=retry_settings(values.retry),
         upgrades=frozenset(each.encode() for each in values.upgrade),
         wish=GeoPolicy(geo.prefer, frozenset(geo.require) or None) if geo is not None else NO_GEO_POLICY,
         by_place=pool.pool.policy == "geo" or (geo is not None and bool(geo.prefer)),
@@ -309,7 +315,7 @@ def route(values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Ap
     )
 
 
-def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
+def compile_route_rules(values: RouteConfig, tools: Tools) -> RuleSet:
     """Compile a route's rules. Raises ConfigError, also for a file of theirs that cannot be read."""
     share = tools.share
     try:
@@ -320,7 +326,7 @@ def rules_of(values: RouteConfig, tools: Tools) -> RuleSet:
         raise ConfigError([f"route {values.name}: {error}"]) from None
 
 
-def tools_of(config: Config, worker: Worker) -> Tools:
+def rule_tools(config: Config, worker: Worker) -> Tools:
     """The functions by which rules reach the outside: files, services, shared memory."""
 
     def share(name: str, size: int) -> mmap | None:
@@ -338,7 +344,7 @@ def tools_of(config: Config, worker: Worker) -> Tools:
     )
 
 
-def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
+def make_members(made: Route, pools: dict[str, PoolRuntime]) -> None:
     """Make a copy of the route for each further pool that its `split` or `mirror` names."""
     does = replace(made.does, steps=(), match=None)
     for step in made.steps:
@@ -362,6 +368,6 @@ def members(made: Route, pools: dict[str, PoolRuntime]) -> None:
             made.members += (shadow,)
 
 
-def retry(values: RetryConfig) -> Retry:
+def retry_settings(values: RetryConfig) -> Retry:
     """A route's retry settings."""
     return Retry(values.attempts, values.deadline, values.statuses, values.hedge, values.same_backend)

@@ -95,7 +95,7 @@ def ejection(pool: PoolConfig) -> EjectionSettings | None:
     )
 
 
-def heads(config: Config) -> Memo[ResponseFacts]:
+def head_memo(config: Config) -> Memo[ResponseFacts]:
     """A memo of response heads. A backend's X-Request-Id gives way where the gateway tells its own."""
     left_out = frozenset((b"x-request-id",)) if config.limits.return_request_id else frozenset()
     return response_memo(response_limits(config), left_out)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.adapters.listener_tls import ListenerTls
-from edge.app import again, listeners_tls, open_listeners
+from edge.app import listeners_tls, open_listeners, reloaded_graph
 from edge.config.listening import places
 from edge.config.loader import Config
 from edge.control.packing import unpack
@@ -74,7 +74,7 @@ class WorkerReload:
         config = unpack(packed)
         return (
             config,
-            again(config, self._config, self._worker, self._worker.lasting),
+            reloaded_graph(config, self._config, self._worker, self._worker.lasting),
             listeners_tls(config, self._worker.lasting.tickets),
         )
 

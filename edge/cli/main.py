@@ -1,4 +1,4 @@
-"""The command `edge`: what starts things (`run`, `check`, `demo`, the hidden `worker`); the rest is in `cli_*`.
+"""The command `edge`: `run`, `check`, `demo` and the hidden `worker`. The other commands have files of their own.
 
 One rule: a failure is one clear line on standard error and a non-zero exit code: 1 when it failed, 2 when it was asked
 for wrongly. A missing configuration file is an error, never a start with defaults.
@@ -115,7 +115,7 @@ def read_config(path: Path) -> tuple[Config, Sources]:
     return load(sources), sources
 
 
-def looked_at(config: Config, sources: Sources, strict: bool = False) -> list[str]:
+def preflight_warnings(config: Config, sources: Sources, strict: bool = False) -> list[str]:
     """Check what the configuration names on this machine (files, ports, certificates) and return the warnings.
 
     Raises ConfigError for what cannot work here; with `strict` for warnings too.
@@ -164,7 +164,7 @@ def _run(path: Path, successor: Successor | None) -> None:
         from edge.control.gateway import run_gateway  # reading these takes as long as a worker takes to come up
         from edge.control.opening import Settings
 
-        for line in looked_at(config, sources):
+        for line in preflight_warnings(config, sources):
             click.echo(safe(f"edge: {line}"), err=True)
         gc.enable()  # `begin` had it rest
         with quiet_stderr():
@@ -193,7 +193,7 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
         return
     try:
         config, sources = read_config(path)
-        notes = [*looked_at(config, sources, strict), *beside_what_runs(path)]
+        notes = [*preflight_warnings(config, sources, strict), *beside_what_runs(path)]
     except ConfigError as error:
         if as_json:
             say({"ok": False, "problems": error.problems})

@@ -7,7 +7,7 @@ from kit.client import RawClient
 from kit.origin import ScriptedOrigin, Step
 from kit.waiting import until
 
-from edge.app import again
+from edge.app import reloaded_graph
 from edge.config.loader import load_text
 
 
@@ -21,7 +21,7 @@ async def reload(gateway: Gateway, before: str, after: str) -> None:
 
     def use() -> None:
         text, other = load_text(before, "f"), load_text(after, "f")
-        worker.use(again(other, text, worker, worker.lasting))
+        worker.use(reloaded_graph(other, text, worker, worker.lasting))
 
     await gateway.on_loop(use)
 
