@@ -12,14 +12,15 @@ from edge.cli.regions import actor
 
 @click.group()
 def certificate() -> None:
-    """Certificates of the TLS listeners."""
+    """List and renew the certificates of TLS listeners."""
 
 
 @certificate.command("list")
 @admin_options
 @json_option
 def list_(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Every certificate as its files are now: names, days left, whether the key fits; hosts of routes without one."""
+    """List the certificates of the TLS listeners. Names, days left, whether the key fits; and hosts of routes
+    that none covers."""
     found = connect(config, admin, token_file).get("/v1/certificates")
     if as_json:
         say(found)
@@ -54,7 +55,7 @@ def list_(config: Path | None, admin: str | None, token_file: Path | None, as_js
 def renew(
     config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, names: tuple[str, ...]
 ) -> None:
-    """Ask for new certificates now: of these names, or of all that are got by ACME."""
+    """Ask for new certificates now (ACME). Of these names, or of all."""
     way = connect(config, admin, token_file)
     found = way.call("POST", "/v1/certificates/renew", {"names": list(names), "actor": actor()}, timeout_s=None)
     if as_json:

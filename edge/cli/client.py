@@ -235,6 +235,11 @@ def _admin_table(text: str, filename: str) -> AdminTable | None:
 def _token(path: Path) -> str:
     try:
         token = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise Failed(
+            f"{path}: there is no admin token: a gateway writes it at its first start. Does one run here? "
+            "-c FILE names its configuration, --token-file the token"
+        ) from None
     except OSError as error:
         raise Failed(f"{path}: cannot read the admin token: {error.strerror}; --token-file names another") from None
     except UnicodeDecodeError:
@@ -326,6 +331,11 @@ def date(at: str | None) -> str | None:
 def facts_of(event: dict[str, Any]) -> str:
     """What an event says beside its kind and time."""
     return ", ".join(f"{key} {text(value)}" for key, value in event.items() if key not in ("id", "time", "kind"))
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things: `1 pool`, `2 pools`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def percent(ratio: float | None) -> str | None:

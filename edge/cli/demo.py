@@ -7,6 +7,7 @@ input closes, so they end with the demo whatever happens to it.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -40,7 +41,8 @@ def origin(name: str, region: str) -> web.Application:
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def where(request: web.Request) -> web.Response:
-        return web.json_response({"origin": name, "region": region}, headers={"Cache-Control": "no-store"})
+        text = json.dumps({"origin": name, "region": region}) + "\n"
+        return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def clock(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})

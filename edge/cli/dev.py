@@ -203,7 +203,7 @@ def told(sources: Sources) -> dict[str, Any]:
 )
 @click.option("--listen", help=f"Address and port; left out: the configuration's, or {LISTEN}.")
 def dev(target: str, config: Path | None, listen: str | None) -> None:
-    """Run a gateway around an application, with new code as soon as it is saved, until Ctrl-C."""
+    """Run an application with live reload, until Ctrl-C. A gateway around it takes new code as soon as it is saved."""
     app, config, asked = wanted(target, config, listen)
     session = Session(app, config, asked)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))

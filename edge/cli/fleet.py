@@ -14,7 +14,7 @@ from edge.cli.client import admin_options, connect, console, json_option, safe, 
 @admin_options
 @json_option
 def fleet(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Machines that serve together: who is in step with the purge stream, and how far behind the others are."""
+    """Show the machines of the fleet. Who has applied all purges, and how far behind the others are."""
     found = connect(config, admin, token_file).get("/v1/fleet")
     if as_json:
         say(found)

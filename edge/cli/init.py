@@ -86,7 +86,7 @@ async def test_the_page_is_stored() -> None:
 @click.option("--app", "with_app", is_flag=True, help="An application in Python as well, with its test.")
 @click.option("--backend", metavar="URL", help="What to send requests to; left out: http://127.0.0.1:9000.")
 def init(directory: Path, with_app: bool, backend: str | None) -> None:
-    """Write a first configuration, and with --app a first application."""
+    """Write a first configuration. With --app also a first application and its test."""
     if with_app and backend is not None:
         raise click.UsageError("--app is a backend of its own: it goes without --backend")
     url = backend or "http://127.0.0.1:9000"
@@ -111,7 +111,11 @@ def init(directory: Path, with_app: bool, backend: str | None) -> None:
     except OSError as error:
         raise Failed(f"{error.filename}: {error.strerror}") from None
     place = "" if directory == Path(".") else f"cd {directory} && "
-    click.echo(safe(f"\nNext: {place}{'edge dev app.py' if with_app else 'edge check && edge run'}"))
+    if with_app:
+        click.echo(safe(f"\nNext: {place}edge dev app.py"))
+    else:
+        first = "" if backend else f"put your backend's address in the place of {url}, then: "
+        click.echo(safe(f"\nNext: {first}{place}edge check && edge run"))
 
 
 COMMANDS = (init,)

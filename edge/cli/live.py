@@ -34,7 +34,7 @@ from edge.cli.top import span
 @admin_options
 @json_option
 def status(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """What the gateway is and does."""
+    """Show workers, backends, regions and routes."""
     found = connect(config, admin, token_file).get("/v1/status")
     if as_json:
         say(found)
@@ -102,12 +102,13 @@ def _status_tables(found: dict[str, Any]) -> list[Any]:
 @json_option
 @click.option("--client", metavar="IP", help="As if this address asked.")
 @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A request header; may be repeated.")
-@click.option("-X", "--method", default="GET", show_default=True)
+@click.option("-X", "--method", default="GET", show_default=True, help="The request's method.")
 def explain(
     url: str, config: Path | None, admin: str | None, token_file: Path | None, as_json: bool,
     client: str | None, header: tuple[str, ...], method: str,
 ) -> None:  # fmt: skip
-    """What would become of a request: route, key, verdict and reason, regions, backends. Sends nothing."""
+    """Show how a request would be decided, without sending it. Route, cache key and verdict with its reason, regions
+    and backends."""
     query = {"url": url, "client": client, "header": list(header) or None, "method": method}
     found = connect(config, admin, token_file).get("/v1/explain", query)
     if as_json:
@@ -144,7 +145,7 @@ def simulate(
     config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, lose: tuple[str, ...],
     down: tuple[str, ...], slow: tuple[str, ...], capacity: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Rehearse a loss against the live view: shares before and after. Touches nothing."""
+    """Show the shares of traffic after a loss. Supposes it of the live state, and changes nothing."""
     asked = {
         "lose": list(lose),
         "down": list(down),
@@ -182,7 +183,7 @@ def _share(value: float | None) -> str | None:
 @admin_options
 @json_option
 def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Fetch the URLs of FILE (one a line, - is standard input) into the cache."""
+    """Fetch a list of URLs into the cache. FILE has one a line; - is standard input."""
     try:
         urls = [line.strip() for line in file if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError as error:

@@ -30,7 +30,7 @@ from edge.cli.reload import CONFIG_COMMANDS
 @json_option
 @click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 def events(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, follow: bool) -> None:
-    """What happened lately, the oldest first; a line for each."""
+    """Show recent events, one a line, the oldest first."""
     gateway = connect(config, admin, token_file)
     if follow:
         for event in _followed(gateway):
@@ -59,9 +59,9 @@ def _line(event: dict[str, Any]) -> str:
 @click.command()
 @admin_options
 @json_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="So many, the newest.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
 def audit(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, limit: int) -> None:
-    """Who changed what, newest first."""
+    """Show who changed what, the newest first."""
     found = connect(config, admin, token_file).get("/v1/audit", {"limit": limit})
     if as_json:
         say(found)
@@ -77,7 +77,7 @@ def audit(config: Path | None, admin: str | None, token_file: Path | None, as_js
 @admin_options
 @json_option
 def connections(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Open client connections, and what each backend holds."""
+    """Show open client connections and requests at backends."""
     found = connect(config, admin, token_file).get("/v1/connections")
     if as_json:
         say(found)
@@ -102,14 +102,14 @@ def connections(config: Path | None, admin: str | None, token_file: Path | None,
 
 @click.group("config")
 def config_group() -> None:
-    """The configuration: show, history, diff, rollback."""
+    """Show, compare and roll back configurations."""
 
 
 @config_group.command("show")
 @admin_options
 @json_option
 def config_show(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """The running configuration with its defaults, secrets hidden; a key on each line."""
+    """Show the running configuration. Defaults included, secrets hidden; one key a line."""
     found = connect(config, admin, token_file).get("/v1/config")
     if as_json:
         say(found)
@@ -137,14 +137,14 @@ def _flat(value: Any, prefix: str = "") -> Any:
 
 @click.group()
 def cache() -> None:
-    """The stores: show, top."""
+    """Show hit rates, what is stored, and what is asked for most."""
 
 
 @cache.command("show")
 @admin_options
 @json_option
 def cache_show(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Hit rates, offload and bytes by window and route; what the stores hold."""
+    """Show hit rates and what is stored. Hit rate, offload and bytes by time window and route."""
     found = connect(config, admin, token_file).get("/v1/cache")
     if as_json:
         say(found)
@@ -168,9 +168,9 @@ def cache_show(config: Path | None, admin: str | None, token_file: Path | None, 
 @cache.command("top")
 @admin_options
 @json_option
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="So many.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many at most.")
 def cache_top(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, limit: int) -> None:
-    """What is asked for most, by a sample of the access log of the last minute."""
+    """Show what is asked for most. From a sample of the last minute of the access log."""
     found = connect(config, admin, token_file).get("/v1/cache/top", {"limit": limit})
     if as_json:
         say(found)

@@ -21,7 +21,7 @@ from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
 from edge.adapters.config_files import sources_of, why_unread
 from edge.cli.build_kind import build_kind
-from edge.cli.client import DEFAULT_CONFIG, Failed, connect, console, is_utf8, json_option, safe, say, table
+from edge.cli.client import DEFAULT_CONFIG, Failed, connect, console, counted, is_utf8, json_option, safe, say, table
 from edge.config.loader import Config, config_hash, describe, load
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError
@@ -62,6 +62,19 @@ class Commands(click.Group):
             for command in import_module(f"edge.cli.{LATER[cmd_name]}").COMMANDS:
                 self.add_command(command)
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from difflib import get_close_matches  # a start does not wait for it
+
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not near:
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}, did you mean {near[0]!r}?", ctx) from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for argument in args:
@@ -110,6 +123,8 @@ def read_config(path: Path) -> tuple[Config, Sources]:
     """Read and check the configuration. Raises ConfigError for mistakes in it, Failed when it cannot be read."""
     try:
         sources = sources_of(path)
+    except FileNotFoundError as error:
+        raise Failed(f"{path}: {why_unread(error)}; `edge init` writes a first one, -c FILE names another") from None
     except (OSError, UnicodeDecodeError) as error:
         raise Failed(f"{path}: {why_unread(error)}") from None
     return load(sources), sources
@@ -137,7 +152,7 @@ config_option = click.option(
 @main.command()
 @config_option
 def run(path: Path) -> None:
-    """Start the gateway: a supervisor and its workers, until SIGTERM or Ctrl-C."""
+    """Start the gateway. It runs until SIGTERM or Ctrl-C: a supervisor and its workers."""
     successor = None
     if SUCCESSION in os.environ:
         from edge.control.succession import Successor
@@ -180,7 +195,8 @@ def _run(path: Path, successor: Successor | None) -> None:
 @click.option("--keys", is_flag=True, help="List every key with type, default and help; reads no file.")
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
 def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
-    """Check a configuration file and what it names on this machine: every mistake at once, with line and column."""
+    """Check a configuration file. Names every mistake at once, with line and column,
+    and what the file names that cannot be used on this machine."""
     if keys:
         from edge.control.comparing import taken_on_by  # not cheap, and not needed for other commands
 
@@ -204,7 +220,10 @@ def check(path: Path, as_json: bool, keys: bool, strict: bool) -> None:
         return
     for line in notes:
         click.echo(safe(f"{line} (warning)"), err=True)
-    counts = f"{len(config.routes)} routes, {len(config.pools)} pools, {len(config.regions)} regions"
+    counts = ", ".join(
+        counted(len(found), word)
+        for found, word in ((config.routes, "route"), (config.pools, "pool"), (config.regions, "region"))
+    )
     click.echo(f"{path}: ok ({counts})")
 
 
@@ -222,9 +241,12 @@ def beside_what_runs(path: Path) -> list[str]:
 
 
 @main.command("demo")
-@click.option("--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True)
+@click.option(
+    "--directory", type=click.Path(path_type=Path), default="var/demo", show_default=True,
+    help="Where its configuration, state and log are written.",
+)  # fmt: skip
 def demo_command(directory: Path) -> None:
-    """Two regions of sample origins and a gateway before them, until Ctrl-C."""
+    """Run a demo: a gateway before two regions of sample origins. Ctrl-C ends it."""
     from edge.cli import demo  # not cheap, and not needed for other commands
     from edge.control.gateway import run_gateway
     from edge.control.opening import Settings
@@ -239,7 +261,8 @@ def demo_command(directory: Path) -> None:
         path = directory / "demo.toml"
         path.write_text(demo.demo_toml(origins.ports, directory), encoding="utf-8")
         config, sources = read_config(path)
-        settings = Settings(config, sources, on_ready=lambda: click.echo(demo.greeting(path)))
+        stays = "the demo cannot be upgraded while it runs: end it and start it again"
+        settings = Settings(config, sources, on_ready=lambda: click.echo(demo.greeting(path)), stays=stays)
         with quiet_stderr():
             code = uvloop.run(run_gateway(settings))
     except RuntimeError as error:

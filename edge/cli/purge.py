@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edge.cli.client import Admin, Failed, admin_options, connect, is_utf8, json_option, safe, say
+from edge.cli.client import Admin, Failed, admin_options, connect, counted, is_utf8, json_option, safe, say
 from edge.cli.fleet import told
 from edge.cli.regions import actor
 
@@ -39,7 +39,7 @@ def purge(
     tag: tuple[str, ...], prefix: tuple[str, ...], host: tuple[str, ...], everything: bool, file: Any, soft: bool,
     reason: str,
 ) -> None:  # fmt: skip
-    """Make stored responses unusable at once, in every worker, and on every machine of a fleet."""
+    """Remove stored responses, or mark them stale. In every worker, and on every machine of a fleet."""
     named = zip(KINDS, (url, tag, prefix, host), strict=True)
     items: list[dict[str, Any]] = [{kind: value} for kind, values in named for value in values]
     items += _read(file) if file is not None else []
@@ -73,7 +73,7 @@ def _many(gateway: Admin, items: list[dict[str, Any]], more: dict[str, Any]) -> 
 
 
 def _told(found: dict[str, Any], soft: bool) -> None:
-    count = "" if found["count"] is None else f", {found['count']} stored responses"
+    count = "" if found["count"] is None else f", {counted(found['count'], 'stored response')}"
     what = " ".join(part for part in (found["kind"], found["value"], "(soft)" if soft else "") if part)
     click.echo(safe(f"purge {found['id']}: {what}{count}"))
 

@@ -48,12 +48,12 @@ def _part(name: str) -> str:
 
 @click.group()
 def region() -> None:
-    """Regions: list, add, remove, activate, drain, deactivate, failback."""
+    """List, add, drain, activate and remove regions."""
 
 
 @click.group()
 def backend() -> None:
-    """Backends: list, add, remove, activate, drain, deactivate."""
+    """List, add, drain, activate and remove backends."""
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def backend() -> None:
 @admin_options
 @json_option
 def region_list(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """All regions, with their two states and their shares in each pool."""
+    """List the regions: admin state, health, share in each pool."""
     found = connect(config, admin, token_file).get("/v1/regions")
     if as_json:
         say(found)
@@ -86,14 +86,14 @@ def region_list(config: Path | None, admin: str | None, token_file: Path | None,
 @admin_options
 @json_option
 @change_options
-@click.option("--tier", type=int, default=0, show_default=True)
-@click.option("--weight", type=int, default=100, show_default=True)
-@click.option("--location", nargs=2, type=float, metavar="LAT LON")
-@click.option("--country", "countries", multiple=True)
-@click.option("--continent", "continents", multiple=True)
+@click.option("--tier", type=int, default=0, show_default=True, help="Lower tiers serve first.")
+@click.option("--weight", type=int, default=100, show_default=True, help="Its share within the tier.")
+@click.option("--location", nargs=2, type=float, metavar="LAT LON", help="Where it is, in degrees.")
+@click.option("--country", "countries", multiple=True, help="A country it serves, such as DE; may be repeated.")
+@click.option("--continent", "continents", multiple=True, help="A continent, such as EU; may be repeated.")
 @click.option("--last-resort", is_flag=True, help="May serve although inactive when nothing else can.")
 def region_add(name: str, **given: Any) -> None:
-    """Register a region, or change one that was registered at run time."""
+    """Register a region at run time, or change one."""
     body = {key: given[key] for key in ("tier", "weight", "countries", "continents", "last_resort")}
     body["location"] = list(given["location"]) if given["location"] else None
     _send(given, "PUT", f"/v1/regions/{_part(name)}", body, f"region {name} registered")
@@ -121,9 +121,9 @@ def _region_state(word: str, state: str, help_text: str) -> click.Command:
     return command
 
 
-_region_state("activate", "active", "Let a region serve again.")
-_region_state("drain", "draining", "No new requests; running ones end.")
-_region_state("deactivate", "inactive", "No requests at all, even during failover.")
+_region_state("activate", "active", "Let a region serve again after a drain or deactivation.")
+_region_state("drain", "draining", "Send a region no new requests; running ones end.")
+_region_state("deactivate", "inactive", "Send a region no requests, even during failover.")
 
 
 @region.command("failback")
@@ -132,7 +132,7 @@ _region_state("deactivate", "inactive", "No requests at all, even during failove
 @json_option
 @click.option("--reason", default="", help="Why; for the audit.")
 def region_failback(name: str, **given: Any) -> None:
-    """Let pools that switched away from a region come back to it now (failback = "manual", or frozen)."""
+    """Move pools back to a region now. For pools that switched away and have failback = "manual", or are frozen."""
     given |= {"expires": None, "force": False}
     _send(given, "POST", f"/v1/regions/{_part(name)}/failback", {}, f"pools may come back to region {name}")
 
@@ -147,7 +147,7 @@ def region_failback(name: str, **given: Any) -> None:
 def backend_list(
     pool: str | None, config: Path | None, admin: str | None, token_file: Path | None, as_json: bool
 ) -> None:
-    """The backends of a pool, or of all."""
+    """List the backends of one pool, or of all."""
     found = connect(config, admin, token_file).get("/v1/pools")
     pools = [each for each in found["pools"] if pool in (None, each["name"])]
     if pool is not None and not pools:
@@ -182,10 +182,10 @@ def backend_list(
 @change_options
 @click.option("--id", "identity", help="Left out: host and port.")
 @click.option("--region", help="Its region.")
-@click.option("--weight", type=int, default=1, show_default=True)
-@click.option("--max-in-flight", type=int)
+@click.option("--weight", type=int, default=1, show_default=True, help="Its share within the pool.")
+@click.option("--max-in-flight", type=int, help="Requests at once at most.")
 def backend_add(pool: str, url: str, **given: Any) -> None:
-    """Register a backend, or change one that was registered at run time."""
+    """Register a backend at run time, or change one."""
     body = {"url": url, **{key: given[key] for key in ("region", "weight", "max_in_flight") if given[key] is not None}}
     path = f"/v1/pools/{_part(pool)}/backends" + (f"/{_part(given['identity'])}" if given["identity"] else "")
     _send(given, "PUT", path, body, f"backend {given['identity'] or url} registered in {pool}")
@@ -216,9 +216,9 @@ def _backend_state(word: str, state: str, help_text: str) -> click.Command:
     return command
 
 
-_backend_state("activate", "active", "Let a backend serve again.")
-_backend_state("drain", "draining", "No new requests; running ones end.")
-_backend_state("deactivate", "inactive", "No requests at all.")
+_backend_state("activate", "active", "Let a backend serve again after a drain or deactivation.")
+_backend_state("drain", "draining", "Send a backend no new requests; running ones end.")
+_backend_state("deactivate", "inactive", "Send a backend no requests at all.")
 
 
 def _send(given: dict[str, Any], method: str, path: str, body: dict[str, Any], done: str) -> None:

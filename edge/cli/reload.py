@@ -22,7 +22,7 @@ MOST_SHOWN, WIDEST = 40, 160
 @json_option
 @click.option("--dry-run", is_flag=True, help="Change nothing; tell what would change, and where traffic would go.")
 def reload(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, dry_run: bool) -> None:
-    """Take on the configuration file as it is now, without a request or a stream being lost."""
+    """Reload the configuration file. No request or connection is lost; a mistake changes nothing."""
     found = connect(config, admin, token_file).call("POST", "/v1/reload", {"dry_run": dry_run})
     if as_json:
         say(found)
@@ -79,9 +79,9 @@ def _value(value: Any) -> str:
 @click.command("history")
 @admin_options
 @json_option
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
 def history(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, limit: int) -> None:
-    """Configurations that were accepted, the newest first."""
+    """List the accepted configurations, the newest first."""
     found = connect(config, admin, token_file).get("/v1/config/history", {"limit": limit})
     if as_json:
         say(found)
@@ -101,7 +101,7 @@ def history(config: Path | None, admin: str | None, token_file: Path | None, as_
 def diff(
     config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, old: int | None, new: int | None
 ) -> None:
-    """What differs between two revisions; left out: the running one and the one before it."""
+    """Compare two revisions. Without arguments: the running one and the one before it."""
     found = connect(config, admin, token_file).get("/v1/config/diff", {"from": old, "to": new})
     if as_json:
         say(found)
@@ -118,7 +118,8 @@ def diff(
 def rollback(
     config: Path | None, admin: str | None, token_file: Path | None, as_json: bool, revision: int | None, dry_run: bool
 ) -> None:
-    """Take on a revision that was accepted before (left out: the one before), and write it into the file."""
+    """Go back to an earlier revision. Without REVISION: the one before. It is also written
+    into the configuration file."""
     gateway = connect(config, admin, token_file)
     found = gateway.call("POST", "/v1/config/rollback", {"revision": revision, "dry_run": dry_run})
     if as_json:
@@ -136,7 +137,8 @@ def rollback(
 @admin_options
 @json_option
 def upgrade(config: Path | None, admin: str | None, token_file: Path | None, as_json: bool) -> None:
-    """Start the program that is installed now on the same sockets; the one that runs drains when that is ready."""
+    """Replace the running program without closing its sockets. The newly installed program starts, then the old one
+    ends its requests."""
     found = connect(config, admin, token_file).call("POST", "/v1/upgrade", {}, timeout_s=UPGRADE_S)
     if as_json:
         say(found)

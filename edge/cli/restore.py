@@ -38,7 +38,7 @@ from edge.sidecar.take import Work
 def restore_command(
     asked: Asked, point: str | None, at: str | None, to: Path | None, whole: bool, as_json: bool
 ) -> None:
-    """Restore the state from a point; what was there before is kept beside it. The gateway must not run.
+    """Restore the state from a recovery point. The gateway must not run; what was there before is kept beside it.
 
     Cached bodies follow while the gateway serves where [snapshots] names the repository; else they are written first.
     """
@@ -173,7 +173,7 @@ def _tell(found: Restored, problems: list[str]) -> None:
 @json_option
 @repository_options
 def drill_command(asked: Asked, point: str | None, as_json: bool) -> None:
-    """Prove that a point restores: a second gateway boots from it, and damaged copies are refused."""
+    """Prove that a point can be restored. A second gateway boots from it; damaged copies must be refused."""
     from edge.cli.drill import run_drill  # not cheap, and not needed for other commands
 
     work = asked.work()

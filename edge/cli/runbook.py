@@ -293,7 +293,7 @@ def _asked(way: Way, path: str, authority: str = "") -> tuple[int, str]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def runbook() -> None:
-    """Recovery procedures: typed steps, rehearsed or carried out."""
+    """List, rehearse and carry out recovery procedures."""
 
 
 def _folder(asked: Asked) -> Path | None:
@@ -305,7 +305,7 @@ def _folder(asked: Asked) -> Path | None:
 @json_option
 @repository_options
 def list_command(asked: Asked, as_json: bool) -> None:
-    """The runbooks that there are."""
+    """List the runbooks."""
     found = books(_folder(asked))
     if as_json:
         rows = [
@@ -335,7 +335,7 @@ def list_command(asked: Asked, as_json: bool) -> None:
 @click.option("--resume", is_flag=True, help="Go on with the last run that did not come to its end.")
 @repository_options
 def run_command(asked: Asked, name: str, settings: tuple[str, ...], dry_run: bool, resume: bool) -> None:
-    """Carry out a runbook, step by step; non-zero when one does not end well."""
+    """Carry out a runbook, step by step. Ends with a non-zero code when a step fails."""
     found = books(_folder(asked))
     if name not in found:
         raise Failed(f"there is no runbook {name}; known: {', '.join(found)}")

@@ -29,15 +29,18 @@ from edge.sidecar.verify import Part, Verified, verify
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def snapshot() -> None:
-    """Recovery points: take, look at, verify, expire."""
+    """Take, list, verify and expire recovery points."""
 
 
 @snapshot.command("take")
-@click.option("--kind", type=click.Choice([kind.value for kind in PointKind]), default="full", show_default=True)
+@click.option(
+    "--kind", type=click.Choice([kind.value for kind in PointKind]), default="full", show_default=True,
+    help="What it holds: all, what changed since the last full one, or since the last of any kind.",
+)  # fmt: skip
 @json_option
 @repository_options
 def take_command(asked: Asked, kind: str, as_json: bool) -> None:
-    """Take a point now; prints its id."""
+    """Take a point now and print its id."""
     if asked.config is None and not asked.remote:
         raise Failed(f"{asked.path}: no such file: the state to take is the one that a configuration names")
     lock = None if asked.config is None else own_state(asked.config)
@@ -76,7 +79,7 @@ def _by_gateway(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
 @json_option
 @repository_options
 def list_command(asked: Asked, as_json: bool) -> None:
-    """All points, newest first."""
+    """List all points, the newest first."""
     if asked.remote:
         points = connect(None, asked.admin, asked.token_file).get("/v1/snapshots")["points"]
     else:
@@ -103,7 +106,7 @@ def list_command(asked: Asked, as_json: bool) -> None:
 @json_option
 @repository_options
 def show_command(asked: Asked, point: str, as_json: bool) -> None:
-    """One point, with its files and what it needs."""
+    """Show one point, its files and the points that it needs."""
     points = asked.work().vault.points()
     found = named(points, point)
     view = {**point_view(found), "files": files_view(found)}
@@ -131,7 +134,8 @@ def _part(text: str | None) -> Part | None:
 @json_option
 @repository_options
 def verify_command(asked: Asked, point: str | None, read_data: str | None, load: bool, as_json: bool) -> None:
-    """Verify a point and what it needs, or all points; non-zero when a byte is wrong."""
+    """Verify points byte by byte. One point with what it needs, or all; ends with a non-zero code when
+    a byte is wrong."""
     work = asked.work()
     wanted = None if point is None else [named(work.vault.points(), point).id]
     found = verify(work, wanted, _part(read_data))
@@ -192,7 +196,7 @@ def hold_command(asked: Asked, point: str, reason: str) -> None:
 @click.argument("point")
 @repository_options
 def release_command(asked: Asked, point: str) -> None:
-    """Let the rules decide about a held point again."""
+    """End the hold of a point: the keep rules apply again."""
     _noted(asked, point, "release", {})
 
 

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 @click.option("--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds.")
 @click.option("--count", type=click.IntRange(1), help="End after so many refreshes.")
 def top(config: Path | None, admin: str | None, token_file: Path | None, interval: float, count: int | None) -> None:
-    """A live view, until Ctrl-C."""
+    """Show traffic, regions and backends live, until Ctrl-C."""
     gateway = connect(config, admin, token_file)
 
     def look() -> Seen:

@@ -77,6 +77,7 @@ async def run_gateway(settings: Settings) -> int:
     tier_lock = None if tier is None else tier.lock
     belongings = Belongings(listeners.all, listeners.files, lock.fileno(), tier_lock, manager.handed_over)
     supervisor.upgrading = Upgrading(supervisor, keeper, belongings, reloading.lock)
+    supervisor.upgrading.refused = settings.stays
     gateway = Gateway(supervisor, orphans if successor is None else [], manager)
     supervisor.upgrading.handed_over = gateway.hand_over
     probing = Probing(config, supervisor)

@@ -56,6 +56,7 @@ class Settings:
     successor: Successor | None = None  # a program before this one hands over
     on_ready: Callable[[], None] = field(default=lambda: None)
     early: list[EarlyWorker] = field(default_factory=list)  # workers whose processes run already
+    stays: str = ""  # why this program cannot be upgraded while it runs
 
 
 class Parts:

@@ -121,12 +121,15 @@ class Upgrading:
         self._belongings = belongings
         self._one = lock
         self.handed_over: Callable[[int], None] = lambda pid: None
+        self.refused = ""  # why this program cannot be replaced while it runs
         self._process: Detached | None = None
         self._link: Link | None = None
         self._work: set[asyncio.Task[None]] = set()
 
     async def upgrade(self, change: Change) -> dict[str, Any]:
         """Start the program that is installed now, and hand over to it. Raises NotUpgraded, Unavailable."""
+        if self.refused:
+            raise NotUpgraded(self.refused)
         async with self._one:
             if self._all.stopping:
                 raise Unavailable("the gateway stops")

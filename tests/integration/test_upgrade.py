@@ -27,7 +27,7 @@ from edge.adapters.disk_place import TierInUse, lock_tier
 from edge.cache.purge import Kind as PurgeKind
 from edge.cache.purge import Purge
 from edge.control.registry import Change
-from edge.control.succession import Belongings, Successor, Upgrading
+from edge.control.succession import Belongings, NotUpgraded, Successor, Upgrading
 from edge.control.workers import Workers
 from edge.frames import Kind
 
@@ -339,6 +339,15 @@ async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, mo
     assert new.elsewhere is None
     await new.tell(Kind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 2})  # nobody is waited for
     os.close(lock)
+
+
+async def test_a_program_that_cannot_be_replaced_says_so_and_starts_nothing(whole: Whole) -> None:
+    upgrading = Upgrading(whole.supervisor, Freezes(), Belongings(list, list, 0, None, dict), asyncio.Lock())
+    upgrading.refused = "the demo cannot be upgraded"
+    with pytest.raises(NotUpgraded, match="the demo cannot be upgraded"):
+        await upgrading.upgrade(Change("test"))
+    assert upgrading._process is None
+    assert not [each for each in whole.supervisor.events.recent if each["kind"].startswith("gateway.upgrad")]
 
 
 class Freezes:

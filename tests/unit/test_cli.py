@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def good(tmp_path: Path) -> Path:
 def test_check_of_a_good_file(tmp_path: Path) -> None:
     result = run("check", "-c", str(good(tmp_path)))
     assert result.exit_code == 0
-    assert "ok (1 routes, 1 pools, 1 regions)" in result.stdout
+    assert "ok (1 route, 1 pool, 1 region)" in result.stdout
 
 
 def test_check_looks_at_the_machine_and_strict_makes_warnings_errors(tmp_path: Path) -> None:
@@ -99,7 +100,9 @@ def test_check_as_json(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error(command: str) -> None:
     result = run(command, "-c", "nowhere.toml")
     assert result.exit_code == 1
-    assert result.stderr == "edge: nowhere.toml: No such file or directory\n"
+    assert result.stderr == (
+        "edge: nowhere.toml: No such file or directory; `edge init` writes a first one, -c FILE names another\n"
+    )
 
 
 def test_keys_lists_each_key_with_its_help() -> None:
@@ -122,7 +125,7 @@ def test_no_gateway_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_no_token_is_one_line() -> None:
     result = run("status")
     assert result.exit_code == 1
-    assert "var/admin.token: cannot read the admin token" in result.stderr
+    assert "var/admin.token: there is no admin token" in result.stderr
 
 
 def test_the_configuration_file_tells_address_and_token(tmp_path: Path) -> None:
@@ -270,6 +273,37 @@ def test_a_table_without_rows() -> None:
 
 def test_the_module_has_no_token_on_its_command_line() -> None:
     assert not any(option == "--token" for option in run("status", "--help").stdout.split()), cli_client.__doc__
+
+
+def commands(command: click.Command = main, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """All commands that people use, with their names."""
+    yield names, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None and not inner.hidden:
+                yield from commands(inner, *names, name)
+
+
+def test_every_list_of_commands_shows_whole_sentences() -> None:
+    for names, command in commands():
+        if isinstance(command, click.Group):
+            listed = run(*names, "--help").stdout.partition("Commands:\n")[2].splitlines()
+            assert listed
+            assert not [line for line in listed if not line.endswith(".") or line.endswith("...")], names
+
+
+def test_every_option_is_explained() -> None:
+    options = [(*names, each) for names, command in commands() for each in command.params]
+    assert not [each for each in options if isinstance(each[-1], click.Option) and not each[-1].help]
+
+
+def test_a_mistyped_command_is_guessed() -> None:
+    result = run("stauts")
+    assert result.exit_code == 2
+    assert "did you mean 'status'?" in result.stderr
+    assert "did you mean" not in run("xyz").stderr
 
 
 def test_every_command_stands_in_the_table_under_its_module() -> None:

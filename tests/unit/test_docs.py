@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from kit.reference import outdated
 
+from edge.cache.flights import Why
+from edge.cache.verdict import Reason
+from edge.http.cache_status import Forward
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [page for page in ROOT.rglob("*.md") if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)]
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
@@ -21,3 +25,10 @@ def test_the_reference_is_what_the_program_says() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     missing = [link for link, _ in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_every_word_of_cache_status_is_explained() -> None:
+    page = (ROOT / "docs/caching.md").read_text(encoding="utf-8")
+    words = {each.value for kind in (Reason, Why) for each in kind} - {"rule", "fresh"}  # rule:<name>; a hit's
+    words |= {f"fwd={each.value.decode()}" for each in Forward} - {"fwd=miss"}  # a word of RFC 9211 that is not used
+    assert not {word for word in words if not re.search(f"`(detail=)?{word}`", page)}

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from edge.dataplane.worker.worker import Worker
 
 
+OUT_OF_SERVICE = "drained or deactivated: no requests"
+OUTSIDE_FENCE = "outside the route's fence: never"
+
+
 def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
     """`body`: url, and optionally client, method, headers (list of [name, value]). Raises BadRequest."""
     url = body["url"]
@@ -174,18 +178,27 @@ def _regions(route: Route, order: tuple[str, ...] | None) -> list[dict[str, Any]
     for name in (*used, *(name for name in view.last_resort if name not in used)):
         fenced = route.fence is not None and name not in route.fence
         rows.append({"region": name, "share": view.shares.get(name, 0.0), "reason": _reason(view, name, fenced, order)})
+    told = {row["region"] for row in rows}
+    for name in sorted({backend.region for backend in pool.backends} - told):
+        reason = OUT_OF_SERVICE if _is_out(view, name) else OUTSIDE_FENCE  # the client's order is within the fence
+        rows.append({"region": name, "share": 0.0, "reason": reason})
     return rows
+
+
+def _is_out(view: RoutingView, region: str) -> bool:
+    """Whether an operator has taken the region out of service."""
+    return region not in view.order and region not in view.last_resort
 
 
 def _reason(view: RoutingView, name: str, fenced: bool, order: tuple[str, ...] | None) -> str:
     if fenced:
-        return "outside the route's fence: never"
+        return OUTSIDE_FENCE
     if name in view.panic:
         return "panic: health ignored"
     if name in view.last_resort:
         return "last resort"
     if name not in view.healthy:
-        return "unhealthy: after the others"
+        return "unhealthy: after the others" if view.healthy else "unhealthy, as all regions are"
     if order is not None:
         return "suits the client's place"
     return "serves its share" if name in view.shares else "spare"
@@ -194,7 +207,7 @@ def _reason(view: RoutingView, name: str, fenced: bool, order: tuple[str, ...] |
 def _backends(runtime: RunningPool) -> list[dict[str, Any]]:
     """Every backend with what its policy looks at."""
     now = monotonic()
-    policy = runtime.pool.policy
+    policy, view = runtime.pool.policy, runtime.pool.view
     rows = []
     for backend in runtime.pool.backends:
         score = None
@@ -202,12 +215,14 @@ def _backends(runtime: RunningPool) -> list[dict[str, Any]]:
             score = (backend.in_flight + 1) / backend.share
         elif policy == "latency":
             score = latency_score(backend, now)
+        out = view is not None and _is_out(view, backend.region)
+        why = _why(backend.admin.value, backend.health.value, backend.ejected_until - now)
         rows.append(
             {
                 "backend": backend.id,
                 "region": backend.region,
-                "available": backend.available(now),
-                "why": _why(backend.admin.value, backend.health.value, backend.ejected_until - now),
+                "available": backend.available(now) and not out,
+                "why": "region out of service" if out else why,
                 "in_flight": backend.in_flight,
                 "weight": backend.weight,
                 "policy": policy,

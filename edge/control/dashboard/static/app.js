@@ -148,7 +148,7 @@ async function begin(why) {
   listening = null;
   overview.lost("locked");
   for (;;) {
-    const given = await ask("Token", why || "The admin API's bearer token. It stays in this page's memory alone.", [{ name: "token", label: "Token", type: "password", required: true }], "Open");
+    const given = await ask("Token", why || "The admin API's token: the text of the file that admin.token_file names, var/admin.token by default. It stays in this page's memory alone.", [{ name: "token", label: "Token", type: "password", required: true }], "Open");
     if (given === null) continue;
     setToken(given.token.trim());
     try {

@@ -21,7 +21,7 @@ export class Cache {
       { title: "URL", text: (row) => row.url },
       { title: "Route", text: (row) => row.route },
       { title: "Requests/s", num: true, text: (row) => count(row.requests_per_s) },
-      { title: "Part", num: true, text: (row) => percent(row.share) },
+      { title: "Share", num: true, text: (row) => percent(row.share) },
       { title: "From the store", num: true, text: (row) => percent(row.hit_rate) },
       { title: "Bytes/s", num: true, text: (row) => `${bytes(row.bytes_per_s)}` },
     ], "Nothing has been asked for lately, or the access log, from which this is sampled, is off.");

@@ -35,7 +35,9 @@ export function bytes(value) {
 
 /** Bits per second, as links are sold. */
 export function bits(bytesPerSecond) {
-  return bytesPerSecond === null || bytesPerSecond === undefined ? "–" : `${count(bytesPerSecond * 8)}bit/s`;
+  if (bytesPerSecond === null || bytesPerSecond === undefined) return "–";
+  const text = count(bytesPerSecond * 8);
+  return /\d$/.test(text) ? `${text} bit/s` : `${text}bit/s`;
 }
 
 export function percent(part, digits = 1) {
