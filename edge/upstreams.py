@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from ssl import SSLContext
 
 from edge.adapters.announcing_link import AnnouncingLink
@@ -20,7 +21,7 @@ from edge.balance.backend import Backend
 from edge.balance.health import EjectionSettings
 from edge.balance.pool import BalanceSettings, Pool
 from edge.config.loader import Config
-from edge.config.routing import APP_SCHEME, PoolTimeouts
+from edge.config.routing import APP_SCHEME, PoolTimeouts, UpstreamTls
 from edge.config.routing import Pool as PoolConfig
 from edge.config.routing import Timeouts as TimeoutsConfig
 from edge.control.membership import backend_spec
@@ -34,7 +35,7 @@ from edge.ports import Link, Timeouts
 
 
 def no_pool() -> PoolRuntime:
-    """For routes that name none: nobody is ever picked."""
+    """A pool without backends, for routes that name none."""
     return PoolRuntime(Pool("", [], "round-robin", BalanceSettings(), seeded()), PoolSettings(), _no_link)
 
 
@@ -44,7 +45,7 @@ def _no_link(backend: Backend) -> Link:
 
 @dataclass(slots=True)
 class Lasting:
-    """What a later graph of a worker takes over where its settings are the same."""
+    """What the graph of a reload takes over from the one before, where the settings are the same."""
 
     applications: Applications | None
     places: Places
@@ -55,14 +56,14 @@ class Lasting:
 
 
 def response_limits(config: Config) -> Limits:
-    """Of a backend's head. A field line may be as long as the head: origins set long policies and cookies."""
+    """The limits of a backend's head. A field line may be as long as all of it: origins set long policies."""
     limits = config.limits
     return Limits(limits.max_response_header, limits.max_response_fields, limits.max_response_header)
 
 
 def pool_runtimes(config: Config, turns: Turns, lasting: Lasting) -> dict[str, PoolRuntime]:
-    """All pools; their fallbacks are tied when they are used."""
-    make = link_maker(config, turns, lasting)
+    """The pools by name, with their backends and links. Fallback pools are looked up when they are used."""
+    maker = LinkMaker(config, turns, lasting)
     runtimes = {}
     for name, pool in config.pools.items():
         backends = [
@@ -73,14 +74,14 @@ def pool_runtimes(config: Config, turns: Turns, lasting: Lasting) -> dict[str, P
         runtimes[name] = PoolRuntime(
             pure,
             PoolSettings(pool.queue, pool.retry.budget, pool.retry.min),
-            make(pool),
+            maker.for_pool(pool),
             HashOn(pool.hash.on) if pool.balance == "hash" else None,
         )
     return runtimes
 
 
 def ejection(pool: PoolConfig) -> EjectionSettings | None:
-    """How live failures take a backend of this pool out; None when they do not."""
+    """The ejection settings of a pool; None when it has none."""
     rule = pool.ejection
     if rule is None:
         return None
@@ -101,52 +102,51 @@ def head_memo(config: Config) -> Memo[ResponseFacts]:
     return response_memo(response_limits(config), left_out)
 
 
-def link_maker(config: Config, turns: Turns, lasting: Lasting) -> Callable[[PoolConfig], Callable[[Backend], Link]]:
-    """For each pool, how a backend of it is connected to; response heads are remembered for all of them together."""
-    limits = config.limits
-    head = response_limits(config)
-    applications, memo = lasting.applications, lasting.memo
-    names, bounds = Names(), config.metrics.bounds
+class LinkMaker:
+    """Makes the connections' owner (link) of each backend; names and remembered response heads serve all pools."""
 
-    def for_pool(pool: PoolConfig) -> Callable[[Backend], Link]:
-        tls = pool.tls
-        limits_of = {each.id: each.time_limit for each in pool.backends}
-        known: list[SSLContext] = []  # made once, when there is an https backend: it takes tens of milliseconds
+    def __init__(self, config: Config, turns: Turns, lasting: Lasting) -> None:
+        self._limits = config.limits
+        self._head = response_limits(config)
+        self._bounds = config.metrics.bounds
+        self._turns = turns
+        self._lasting = lasting
+        self._names = Names()
 
-        def context() -> SSLContext:
-            if not known:
-                key = (tls.ca, tls.cert, tls.key, tls.verify, stamps(tls.ca, tls.cert, tls.key))
-                if key not in lasting.contexts:
-                    lasting.contexts[key] = client_context(tls.ca, tls.cert, tls.key, tls.verify)
-                known.append(lasting.contexts[key])
-            return known[0]
-
+    def for_pool(self, pool: PoolConfig) -> Callable[[Backend], Link]:
+        """Makes the links of one pool, also for backends that come later. Raises ConfigError for a bad TLS file."""
+        context = cache(partial(self._context, pool.tls))  # takes tens of milliseconds: only with an https backend
         if any(each.address.scheme == "https" for each in pool.backends):
             context()  # a bad file is told at the start
+        return partial(self._link, pool, context)
 
-        def make(backend: Backend) -> Link:
-            if backend.scheme == APP_SCHEME:
-                assert applications is not None  # the configuration names it
-                link = applications.backend_link(backend.host, timeouts(pool.timeouts), limits_of[backend.id])
-                return dressed(link, backend)
-            secure = context() if backend.scheme == "https" else None
-            announced = pool.proxy_protocol or ""
-            peer = Peer(backend.host, backend.port, secure, tls.server_name, pool.resolve, pool.lifetime, announced)
-            kind = AnnouncingLink if announced else BackendLink
-            return dressed(kind(peer, timeouts(pool.timeouts), head, memo, names), backend)
+    def _context(self, tls: UpstreamTls) -> SSLContext:
+        known, key = self._lasting.contexts, (tls.ca, tls.cert, tls.key, tls.verify, stamps(tls.ca, tls.cert, tls.key))
+        if key not in known:
+            known[key] = client_context(tls.ca, tls.cert, tls.key, tls.verify)
+        return known[key]
 
-        def dressed(link: BackendLink, backend: Backend) -> BackendLink:
-            link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
-            link.later = turns.later
-            link.meter.count_by(bounds)
-            link.interim_max = limits.max_interim
-            link.chunk_line_bytes = limits.max_chunk_line
-            link.trailer_bytes = limits.max_trailers
-            return link
+    def _link(self, pool: PoolConfig, context: Callable[[], SSLContext], backend: Backend) -> Link:
+        if backend.scheme == APP_SCHEME:
+            assert self._lasting.applications is not None  # the configuration names it
+            limit = next(each.time_limit for each in pool.backends if each.id == backend.id)
+            app = self._lasting.applications.backend_link(backend.host, timeouts(pool.timeouts), limit)
+            return self._set_up(app, backend)
+        secure = context() if backend.scheme == "https" else None
+        announced = pool.proxy_protocol or ""
+        peer = Peer(backend.host, backend.port, secure, pool.tls.server_name, pool.resolve, pool.lifetime, announced)
+        kind = AnnouncingLink if announced else BackendLink
+        link = kind(peer, timeouts(pool.timeouts), self._head, self._lasting.memo, self._names)
+        return self._set_up(link, backend)
 
-        return make
-
-    return for_pool
+    def _set_up(self, link: BackendLink, backend: Backend) -> BackendLink:
+        link.label = b'%b","region":"%b' % (backend.id.encode(), backend.region.encode())
+        link.later = self._turns.later
+        link.meter.count_by(self._bounds)
+        link.interim_max = self._limits.max_interim
+        link.chunk_line_bytes = self._limits.max_chunk_line
+        link.trailer_bytes = self._limits.max_trailers
+        return link
 
 
 def timeouts(values: TimeoutsConfig) -> Timeouts:

@@ -55,45 +55,52 @@ _QUIET.propagate = False
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0, rate: int = RATE) -> web.Application:
-    """The whole API. `rate`: requests a second of one token, or of one address without a known one."""
-    pace = Pace(rate, 2 * rate)
+class Guard:
+    """Who may ask comes first, then the endpoint; whatever either raises becomes one clear line."""
 
-    def admit(request: web.Request) -> None:
-        """Raises Denied or TooMany. Whoever floods without a token does not use up what a token may."""
-        asker = address_key(request.remote)
-        try:
-            token = access.check(request.method, request.path, request.headers)
-            if token is not None:
-                request[TOKEN] = token
-                asker = f"{token.name} {asker}"
-        finally:
-            if wait := pace.wait(asker):
-                raise TooMany(wait) from None
+    def __init__(self, supervisor: Supervisor, access: Access, rate: int) -> None:
+        self._supervisor = supervisor
+        self._access = access
+        self._pace = Pace(rate, 2 * rate)
 
     @web.middleware
-    async def guard(request: web.Request, handler: Endpoint) -> web.StreamResponse:
-        """Who may ask first, then the endpoint; whatever either raises becomes one clear line."""
+    async def answer(self, request: web.Request, handler: Endpoint) -> web.StreamResponse:
+        """Answer one request, count it, and say how long it took."""
         doors = request.app.get(DOORS)
         if doors is not None:
             doors.begin(request.transport)
         began = perf_counter()
         try:
             try:
-                admit(request)
+                self._admit(request)
                 answered = await handler(request)
             except Exception as error:
                 answered = refused(request, error)
         finally:
             if doors is not None:
                 doors.end(request.transport)
-        counts = supervisor.admin_answers
+        counts = self._supervisor.admin_answers
         counts[answered.status] = counts.get(answered.status, 0) + 1
         if not answered.prepared:
             answered.headers["Server-Timing"] = f"app;dur={(perf_counter() - began) * 1000:.2f}"
         return answered
 
-    app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
+    def _admit(self, request: web.Request) -> None:
+        """Raises Denied or TooMany. Whoever floods without a token does not use up what a token may."""
+        asker = address_key(request.remote)
+        try:
+            token = self._access.check(request.method, request.path, request.headers)
+            if token is not None:
+                request[TOKEN] = token
+                asker = f"{token.name} {asker}"
+        finally:
+            if wait := self._pace.wait(asker):
+                raise TooMany(wait) from None
+
+
+def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0, rate: int = RATE) -> web.Application:
+    """The whole API. `rate`: requests a second of one token, or of one address without a known one."""
+    app = web.Application(middlewares=[Guard(supervisor, access, rate).answer], client_max_size=MAX_BODY_BYTES)
     app[SUPERVISOR] = supervisor
     app[BODY_S] = body_s
     app[VITALS] = Vitals(supervisor)

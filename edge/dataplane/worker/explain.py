@@ -1,4 +1,4 @@
-"""`edge explain`: what would become of a request, stage by stage, without sending anything.
+"""`edge explain`: how a request would be decided, stage by stage, without sending it.
 
 One rule: it asks the very functions that the request path asks (router, key, store, pool), and changes nothing: no pick
 is counted, no flight begun, no use of a stored response noted.
@@ -34,7 +34,46 @@ OUTSIDE_FENCE = "outside the route's fence: never"
 
 
 def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
-    """`body`: url, and optionally client, method, headers (list of [name, value]). Raises BadRequest."""
+    """How a request would be decided, as plain values for the admin API.
+
+    `body`: url, and optionally client, method, headers (list of [name, value]). Raises BadRequest.
+    """
+    asked = _asked(worker, body)
+    client = body.get("client")
+    told: dict[str, Any] = {"url": body["url"], "method": asked.method.decode(), "client": client}
+    try:
+        route = _route_of(worker, asked)
+    except ClientError as error:
+        return {**told, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
+    told["route"] = _route(route)
+    rules = _rules(worker, route, asked)
+    if rules:
+        told["rules"] = rules
+    apart = route.apart
+    for step in route.steps:
+        if isinstance(step, Split) and (home := step.home(asked)) is not None:
+            route, apart = home[0], apart + home[1]
+            told["route"]["pool"] = route.pool.name
+    fields = asked.block.fields
+    request = RequestHead(asked.method, asked.scheme, asked.authority, asked.target, fields, apart=apart)
+    told["cache"] = _cache(worker, route, request, time())
+    order: tuple[str, ...] | None = None
+    if client is not None and worker.geography is not None:
+        place = worker.geography.places.place(client)
+        decision = worker.geography.decide_for(client, place, route.wish)
+        told["place"] = {**_place(place), "found_by": decision.level.value, "order": list(decision.order)}
+        order = decision.order if route.by_place else None
+    told["regions"] = _regions(route, order)
+    told["backends"] = _backends(route.pool)
+    hash_on = route.pool.hash_on
+    if hash_on is not None:
+        has_value = hash_on.value(asked.target, str(client or ""), fields)
+        told["hash"] = {"on": hash_on.on, "home": "by its value" if has_value else "none: any backend, by chance"}
+    return told
+
+
+def _asked(worker: Worker, body: dict[str, Any]) -> Imagined:
+    """The request that is asked about. Raises BadRequest."""
     url = body["url"]
     try:
         parts = urlsplit(url)
@@ -42,52 +81,33 @@ def explain(worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
         raise BadRequest(f"{url[:100]!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.netloc or not url.isascii():
         raise BadRequest(f"{url[:100]!r}: expected http(s)://host/path in ASCII")
-    host = parts.netloc.lower().encode()
+    method, host = str(body.get("method", "GET")).encode(), parts.netloc.lower().encode()
     target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
-    method = str(body.get("method", "GET"))
     lines = [(name.encode(), value.encode()) for name, value in body.get("headers", [])]
-    block = asking(method.encode(), host, target, lines, worker.head)
-    asked = Imagined(method.encode(), parts.scheme.encode(), host, target, block)
+    asked = Imagined(method, parts.scheme.encode(), host, target, asking(method, host, target, lines, worker.head))
     asked.client = str(body.get("client") or "")
     if asked.client and worker.geography is not None:
         asked.place = worker.geography.places.place(asked.client).country or ""
-    found: dict[str, Any] = {"url": url, "method": method, "client": body.get("client")}
-    try:
-        route = worker.router.find(host, target)
-        if route.match is not None:
-            route = worker.router.choose(asked)
-        route.check_path(target)
-        route.check_method(method.encode(), str(body.get("client") or ""))
-    except ClientError as error:
-        return {**found, "route": None, "verdict": "error", "status": error.status, "reason": error.detail}
-    found["route"] = _route(route)
+    return asked
+
+
+def _route_of(worker: Worker, asked: Imagined) -> Route:
+    """The route that would serve the request. Raises ClientError."""
+    route = worker.router.find(asked.host, asked.target)
+    if route.match is not None:
+        route = worker.router.choose(asked)
+    route.check_path(asked.target)
+    route.check_method(asked.method, asked.client)
+    return route
+
+
+def _rules(worker: Worker, route: Route, asked: Imagined) -> list[dict[str, Any]]:
+    """What each rule would do with the request, in their order."""
     rules = route.does.explain(asked)
     port = worker.limits.https_port
     if port is not None and (location := https_location(asked, port)) is not None:
         rules.insert(0, {"rule": "redirect_http", "does": f"308 to {location.decode('latin-1')}"})
-    if rules:
-        found["rules"] = rules
-    apart = route.apart
-    for step in route.steps:
-        if isinstance(step, Split) and (own := step.home(asked)) is not None:
-            route, apart = own[0], apart + own[1]
-            found["route"]["pool"] = route.pool.name
-    request = RequestHead(asked.method, asked.scheme, asked.authority, target, block.fields, apart=apart)
-    found["cache"] = _cache(worker, route, request, time())
-    client = body.get("client")
-    order: tuple[str, ...] | None = None
-    if client is not None and worker.geography is not None:
-        place = worker.geography.places.place(client)
-        decision = worker.geography.decide_for(client, place, route.wish)
-        found["place"] = {**_place(place), "found_by": decision.level.value, "order": list(decision.order)}
-        order = decision.order if route.by_place else None
-    found["regions"] = _regions(route, order)
-    found["backends"] = _backends(route.pool)
-    hash_on = route.pool.hash_on
-    if hash_on is not None:
-        home = hash_on.value(target, str(client or ""), block.fields)
-        found["hash"] = {"on": hash_on.on, "home": "by its value" if home else "none: any backend, by chance"}
-    return found
+    return rules
 
 
 def _place(place: ClientPlace) -> dict[str, Any]:
