@@ -60,9 +60,9 @@ class AcmeServer:
             account = Account(json.dumps(key.to_json()))
             keep(account)
         self._account = account
-        self._door = _Door()
+        self._transport = _Transport()
         self._net = ClientNetwork(key, alg=ES256, user_agent=f"streamgate-edge/{__version__}", timeout=TIMEOUT_S)
-        self._net.session.mount("https://", self._door)
+        self._net.session.mount("https://", self._transport)
         if values.ca is not None:
             self._net.verify_ssl = values.ca  # type: ignore[assignment]  # requests takes a file as well
         if self._account.uri:
@@ -157,11 +157,13 @@ class AcmeServer:
         except NotUsable as error:
             raise AcmeFailed(f"what came is not usable: {error}", refused=True) from None
         except errors.ValidationError as error:
-            raise AcmeFailed(_unproved(error), True, self._door.wait_s) from None
+            raise AcmeFailed(_unproved(error), True, self._transport.wait_s) from None
         except errors.IssuanceError as error:
-            raise AcmeFailed(f"the server said {_problem(error.error)}", True, self._door.wait_s) from None
+            raise AcmeFailed(f"the server said {_problem(error.error)}", True, self._transport.wait_s) from None
         except messages.Error as error:
-            raise AcmeFailed(f"the server said {_problem(error)}", self._door.refused, self._door.wait_s) from None
+            raise AcmeFailed(
+                f"the server said {_problem(error)}", self._transport.refused, self._transport.wait_s
+            ) from None
         except errors.ARIError as error:
             cause = error.__cause__
             said = _problem(cause) if isinstance(cause, messages.Error) else type(cause or error).__name__
@@ -169,15 +171,15 @@ class AcmeServer:
         except errors.TimeoutError:
             raise AcmeFailed(f"the order was not done within {ORDER_S:g} s") from None
         except requests.RequestException as error:
-            raise AcmeFailed(_unreached(error), wait_s=self._door.wait_s) from None
+            raise AcmeFailed(_unreached(error), wait_s=self._transport.wait_s) from None
         except OSError as error:  # the CA's file, the account's
             raise AcmeFailed(str(error)) from None
         except Exception as error:  # garbage: each library raises what it likes
             text = f"the server's answer is not ACME: {type(error).__name__}: {error}"
-            raise AcmeFailed(text, wait_s=self._door.wait_s) from None
+            raise AcmeFailed(text, wait_s=self._transport.wait_s) from None
 
 
-class _Door(HTTPAdapter):
+class _Transport(HTTPAdapter):
     """Answers of bounded size; and what the last one said of asking again."""
 
     def __init__(self) -> None:

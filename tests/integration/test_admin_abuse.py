@@ -19,8 +19,8 @@ from kit.control import Whole
 from kit.waiting import until
 
 from edge.control.access import Access, Role, Token, Unauthenticated
-from edge.control.admin.application import DOORS, admin_app, start_admin
-from edge.control.door import Doors
+from edge.control.admin.application import CONNECTIONS, admin_app, start_admin
+from edge.control.admin_connections import AdminConnections
 
 TOKEN = "t" * 40
 TOML = """
@@ -308,16 +308,16 @@ class Clock:
 
 
 @pytest_asyncio.fixture
-async def doors(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Doors, int, Clock]]:
+async def connections(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[AdminConnections, int, Clock]]:
     """An admin listener with room for eight, whose clock stands still."""
-    monkeypatch.setattr("edge.control.door.SWEEP_S", 0.01)
+    monkeypatch.setattr("edge.control.admin_connections.SWEEP_S", 0.01)
     whole = Whole(TOML)
     await whole.start()
     app = admin_app(whole.supervisor, Access(TOKENS))
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     runner = await start_admin(app, "127.0.0.1", port, 8, 10.0, listener)
-    found, clock = app[DOORS], Clock()
+    found, clock = app[CONNECTIONS], Clock()
     found._clock = clock
     yield found, port, clock
     await runner.cleanup()
@@ -338,8 +338,10 @@ async def status_of(streams: Streams) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: ", b"\x16\x03\x01"])
-async def test_silent_and_half_open_connections_end(doors: tuple[Doors, int, Clock], sent: bytes) -> None:
-    found, port, clock = doors
+async def test_silent_and_half_open_connections_end(
+    connections: tuple[AdminConnections, int, Clock], sent: bytes
+) -> None:
+    found, port, clock = connections
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     await until(lambda: len(found) == 1)
@@ -360,26 +362,28 @@ async def ended(reader: asyncio.StreamReader) -> None:
         pass
 
 
-async def test_a_half_open_connection_ends_after_an_answer_too(doors: tuple[Doors, int, Clock]) -> None:
-    found, port, clock = doors
+async def test_a_half_open_connection_ends_after_an_answer_too(
+    connections: tuple[AdminConnections, int, Clock],
+) -> None:
+    found, port, clock = connections
     streams = await asyncio.open_connection("127.0.0.1", port)
     streams[1].write(ASK)
     assert b" 200 " in await status_of(streams)
     clock.now += 55
     streams[1].write(ASK[:20])
-    await until(lambda: not any(door.fresh for door in found._open.values()))
+    await until(lambda: not any(each.fresh for each in found._open.values()))
     clock.now += 9
     streams[1].write(ASK[20:])
     assert b" 200 " in await status_of(streams)
     streams[1].write(ASK[:20])
-    await until(lambda: not any(door.fresh for door in found._open.values()))
+    await until(lambda: not any(each.fresh for each in found._open.values()))
     clock.now += 10.5
     await asyncio.wait_for(ended(streams[0]), 5)
     streams[1].close()
 
 
-async def test_an_idle_connection_ends(doors: tuple[Doors, int, Clock]) -> None:
-    _, port, clock = doors
+async def test_an_idle_connection_ends(connections: tuple[AdminConnections, int, Clock]) -> None:
+    _, port, clock = connections
     streams = await asyncio.open_connection("127.0.0.1", port)
     streams[1].write(ASK)
     assert b" 200 " in await status_of(streams)
@@ -388,8 +392,8 @@ async def test_an_idle_connection_ends(doors: tuple[Doors, int, Clock]) -> None:
     streams[1].close()
 
 
-async def test_silent_connections_lock_nobody_out(doors: tuple[Doors, int, Clock]) -> None:
-    found, port, _ = doors
+async def test_silent_connections_lock_nobody_out(connections: tuple[AdminConnections, int, Clock]) -> None:
+    found, port, _ = connections
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
     try:
         await until(lambda: found.refused == 32)
@@ -405,18 +409,18 @@ async def test_silent_connections_lock_nobody_out(doors: tuple[Doors, int, Clock
 
 
 async def test_who_takes_nothing_of_its_answer_is_let_go(
-    doors: tuple[Doors, int, Clock], monkeypatch: pytest.MonkeyPatch
+    connections: tuple[AdminConnections, int, Clock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, port, clock = doors
+    found, port, clock = connections
     quiet = socket.socket()
     quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     quiet.connect(("127.0.0.1", port))
     quiet.setblocking(False)
-    monkeypatch.setattr("edge.control.admin.application.Shown.status", lambda shown: {"much": "x" * 20_000_000})
+    monkeypatch.setattr("edge.control.admin.application.Views.status", lambda shown: {"much": "x" * 20_000_000})
     await asyncio.get_running_loop().sock_sendall(quiet, ASK)
 
     def waits() -> bool:
-        return any(door.transport and door.transport.get_write_buffer_size() for door in found._open.values())
+        return any(each.transport and each.transport.get_write_buffer_size() for each in found._open.values())
 
     await until(waits)
     await clock.sweep()

@@ -12,7 +12,7 @@ from kit.origin import ScriptedOrigin
 from kit.waiting import until
 
 from edge.balance.health import Admin, Health
-from edge.control.admin.views import Shown
+from edge.control.admin.views import Views
 from edge.control.probing import Probing
 from edge.control.registry import Change
 
@@ -169,7 +169,7 @@ async def test_an_ejection_ends_with_the_outage_that_probes_saw(origin: Scripted
         await until(lambda: probed.shares().get("eu", 0.0) > 0)
         kinds = [event["kind"] for event in probed.whole.supervisor.events.recent]
         assert "readmitted" in kinds and "region.ramp" in kinds
-        shown = Shown(probed.whole.supervisor)
+        shown = Views(probed.whole.supervisor)
         assert 10.0 <= shown.pool("web")["regions"]["eu"]["ramping"] < 100.0
         assert shown.region("eu")["ramping"]["web"] == shown.status()["regions"][0]["ramping"]
 

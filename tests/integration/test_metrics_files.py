@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from edge.control.admin.exposition import content_type, exposition
 from edge.control.admin.metric_text import END, OPEN_TYPE, counter, gauge, histogram
-from edge.control.admin.views import Shown
+from edge.control.admin.views import Views
 from edge.control.admin.vitals import Vitals
 from edge.metrics import LATENCY_BOUNDS_S
 
@@ -66,7 +66,7 @@ async def whole(origin: ScriptedOrigin, tmp_path: Path) -> AsyncIterator[Whole]:
 def text_of(whole: Whole, accept: str = "") -> str:
     """What a scrape gets."""
     vitals = Vitals(whole.supervisor)
-    shown = Shown(whole.supervisor)
+    shown = Views(whole.supervisor)
     wanted = content_type(accept)
     return exposition(whole.supervisor.totals, lambda: [*shown.gauges(), *vitals.gauges()], wanted).decode()
 

@@ -37,9 +37,9 @@ from edge.control.admin.exposition import content_type, families
 from edge.control.admin.handler import handler_of
 from edge.control.admin.json import BODY_S, SUPERVISOR, TOKEN, answer, problem
 from edge.control.admin.pace import Pace, address_key
-from edge.control.admin.views import Shown
+from edge.control.admin.views import Views
 from edge.control.admin.vitals import Vitals
-from edge.control.door import Doors
+from edge.control.admin_connections import AdminConnections
 from edge.control.link import LinkLost, Refused
 from edge.control.supervisor import Supervisor
 from edge.errors import EdgeError
@@ -47,7 +47,7 @@ from edge.errors import EdgeError
 MAX_BODY_BYTES = 8 * 1024 * 1024  # a warm list is the largest thing that anyone sends
 TURN_S = 0.002  # after which making a scrape's text lets others go on
 RATE = 200  # requests a second of one asker, twice as many at once
-DOORS: web.AppKey[Doors] = web.AppKey("doors", Doors)
+CONNECTIONS: web.AppKey[AdminConnections] = web.AppKey("connections", AdminConnections)
 VITALS: web.AppKey[Vitals] = web.AppKey("vitals", Vitals)
 _QUIET = logging.getLogger("edge.admin")  # aiohttp's tracebacks of what clients send; what is ours is an event
 _QUIET.addHandler(logging.NullHandler())
@@ -66,9 +66,9 @@ class Guard:
     @web.middleware
     async def answer(self, request: web.Request, handler: Endpoint) -> web.StreamResponse:
         """Answer one request, count it, and say how long it took."""
-        doors = request.app.get(DOORS)
-        if doors is not None:
-            doors.begin(request.transport)
+        connections = request.app.get(CONNECTIONS)
+        if connections is not None:
+            connections.begin(request.transport)
         began = perf_counter()
         try:
             try:
@@ -77,8 +77,8 @@ class Guard:
             except Exception as error:
                 answered = refused(request, error)
         finally:
-            if doors is not None:
-                doors.end(request.transport)
+            if connections is not None:
+                connections.end(request.transport)
         counts = self._supervisor.admin_answers
         counts[answered.status] = counts.get(answered.status, 0) + 1
         if not answered.prepared:
@@ -163,13 +163,13 @@ async def start_admin(
     `succeeds`: the program before this one may listen there still. Raises OSError when something cannot be had.
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_QUIET)
-    app[DOORS] = doors = Doors(lambda: _handler(runner), most, head_s)
+    app[CONNECTIONS] = connections = AdminConnections(lambda: _handler(runner), most, head_s)
     app.on_shutdown.append(_shut)
     await runner.setup()
     try:
-        await doors.listen(host, port, sock, tls)
+        await connections.listen(host, port, sock, tls)
         if path is not None:
-            await doors.listen_unix(path, succeeds)
+            await connections.listen_unix(path, succeeds)
     except OSError:
         await runner.cleanup()
         raise
@@ -178,7 +178,7 @@ async def start_admin(
 
 def leave(runner: web.AppRunner) -> None:
     """Accept no more; who asks already is answered."""
-    runner.app[DOORS].leave_listener()
+    runner.app[CONNECTIONS].leave_listener()
 
 
 def _handler(runner: web.AppRunner) -> asyncio.Protocol:
@@ -187,7 +187,7 @@ def _handler(runner: web.AppRunner) -> asyncio.Protocol:
 
 
 async def _shut(app: web.Application) -> None:
-    app[DOORS].close()
+    app[CONNECTIONS].close()
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ async def readyz(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     """Prometheus text, or OpenMetrics for whoever asks for it."""
     supervisor = request.app[SUPERVISOR]
-    shown, vitals = Shown(supervisor), request.app[VITALS]
+    shown, vitals = Views(supervisor), request.app[VITALS]
     wanted = content_type(request.headers.get("Accept", ""))
     counted = supervisor.running.config.metrics
     parts, began = [], perf_counter()
@@ -222,12 +222,12 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """What the gateway is and does."""
-    return answer(Shown(request.app[SUPERVISOR]).status())
+    return answer(Views(request.app[SUPERVISOR]).status())
 
 
 async def config(request: web.Request) -> web.Response:
     """The running configuration, secrets hidden."""
-    return answer(Shown(request.app[SUPERVISOR]).config())
+    return answer(Views(request.app[SUPERVISOR]).config())
 
 
 def _line_for(request: web.Request, error: web.HTTPException) -> str:

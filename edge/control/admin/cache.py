@@ -15,7 +15,7 @@ from edge.config.listening import spoken
 from edge.control.admin.errors import Refusal
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, number, read_body
 from edge.control.admin.steps import in_steps
-from edge.control.admin.views import Shown
+from edge.control.admin.views import Views
 from edge.errors import BadRequest
 from edge.frames import Kind
 
@@ -38,7 +38,7 @@ def routes() -> list[web.RouteDef]:
 
 async def cache(request: web.Request) -> web.Response:
     """Hit rates, offload and bandwidth by window and route; what the stores hold."""
-    return answer(Shown(request.app[SUPERVISOR]).cache())
+    return answer(Views(request.app[SUPERVISOR]).cache())
 
 
 async def purge(request: web.Request) -> web.Response:

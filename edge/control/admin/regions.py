@@ -11,7 +11,7 @@ from edge.control.admin.errors import Refusal
 from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, body_of, change_of
 from edge.control.admin.paging import page
 from edge.control.admin.request_values import text_of
-from edge.control.admin.views import Shown
+from edge.control.admin.views import Views
 from edge.control.registry import BACKEND_KEYS, REGION_KEYS
 from edge.control.rehearse import rehearse
 
@@ -52,12 +52,12 @@ def _state(body: dict[str, Any]) -> Admin:
 
 async def regions(request: web.Request) -> web.Response:
     """All regions."""
-    return page(request, "regions", Shown(request.app[SUPERVISOR]).regions(), lambda row: row["name"])
+    return page(request, "regions", Views(request.app[SUPERVISOR]).regions(), lambda row: row["name"])
 
 
 async def one_region(request: web.Request) -> web.Response:
     """One."""
-    return answer(Shown(request.app[SUPERVISOR]).region(request.match_info["name"]))
+    return answer(Views(request.app[SUPERVISOR]).region(request.match_info["name"]))
 
 
 async def put_region(request: web.Request) -> web.Response:
@@ -65,7 +65,7 @@ async def put_region(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     body = await body_of(request, (*REGION_KEYS, *CHANGE_KEYS))
     created = await request.app[SUPERVISOR].registry.put_region(name, body, change_of(request, body))
-    return answer(Shown(request.app[SUPERVISOR]).region(name), 201 if created else 200)
+    return answer(Views(request.app[SUPERVISOR]).region(name), 201 if created else 200)
 
 
 async def delete_region(request: web.Request) -> web.Response:
@@ -80,7 +80,7 @@ async def region_state(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     body = await body_of(request, ("state", *CHANGE_KEYS))
     await request.app[SUPERVISOR].registry.set_region_state(name, _state(body), change_of(request, body))
-    return answer(Shown(request.app[SUPERVISOR]).region(name))
+    return answer(Views(request.app[SUPERVISOR]).region(name))
 
 
 async def failback(request: web.Request) -> web.Response:
@@ -95,23 +95,23 @@ async def failback(request: web.Request) -> web.Response:
 
 async def pools(request: web.Request) -> web.Response:
     """All pools with their backends."""
-    return page(request, "pools", Shown(request.app[SUPERVISOR]).pools(), lambda row: row["name"])
+    return page(request, "pools", Views(request.app[SUPERVISOR]).pools(), lambda row: row["name"])
 
 
 async def one_pool(request: web.Request) -> web.Response:
     """One."""
-    return answer(Shown(request.app[SUPERVISOR]).pool(request.match_info["pool"]))
+    return answer(Views(request.app[SUPERVISOR]).pool(request.match_info["pool"]))
 
 
 async def backends(request: web.Request) -> web.Response:
     """A pool's backends."""
-    rows = Shown(request.app[SUPERVISOR]).pool(request.match_info["pool"])["backends"]
+    rows = Views(request.app[SUPERVISOR]).pool(request.match_info["pool"])["backends"]
     return page(request, "backends", rows, lambda row: row["id"])
 
 
 async def one_backend(request: web.Request) -> web.Response:
     """One."""
-    return answer(Shown(request.app[SUPERVISOR]).backend(request.match_info["pool"], request.match_info["id"]))
+    return answer(Views(request.app[SUPERVISOR]).backend(request.match_info["pool"], request.match_info["id"]))
 
 
 async def put_backend(request: web.Request) -> web.Response:
@@ -121,7 +121,7 @@ async def put_backend(request: web.Request) -> web.Response:
     identity, created = await request.app[SUPERVISOR].registry.put_backend(
         pool, identity, body, change_of(request, body)
     )
-    return answer(Shown(request.app[SUPERVISOR]).backend(pool, identity), 201 if created else 200)
+    return answer(Views(request.app[SUPERVISOR]).backend(pool, identity), 201 if created else 200)
 
 
 async def delete_backend(request: web.Request) -> web.Response:
@@ -136,7 +136,7 @@ async def backend_state(request: web.Request) -> web.Response:
     pool, identity = request.match_info["pool"], request.match_info["id"]
     body = await body_of(request, ("state", *CHANGE_KEYS))
     await request.app[SUPERVISOR].registry.set_backend_state((pool, identity), _state(body), change_of(request, body))
-    return answer(Shown(request.app[SUPERVISOR]).backend(pool, identity))
+    return answer(Views(request.app[SUPERVISOR]).backend(pool, identity))
 
 
 async def simulate(request: web.Request) -> web.Response:

@@ -30,7 +30,7 @@ NO_NUMBERS = summary(Meter())
 Gauge = tuple[str, str, dict[str, str], float]
 
 
-class Shown:
+class Views:
     """The read side of one supervisor."""
 
     def __init__(self, supervisor: Supervisor) -> None:

@@ -1,7 +1,7 @@
 """The TLS handshakes of a worker: how many may run, for whom, and how they ended.
 
-One rule: a bound holds before a handshake is paid for, and never shuts the door: one address has a share, and when all
-places are taken, whoever has held one longest goes.
+One rule: a bound holds before a handshake is paid for, and never shuts everybody out: one address has a share, and
+when all places are taken, whoever has held one longest goes.
 """
 
 from __future__ import annotations

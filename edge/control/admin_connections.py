@@ -1,8 +1,8 @@
-"""The admin listener's door: how many connections there are, and how long each may take.
+"""The connections of the admin listener: how many there may be, and how long each may take.
 
     accepted ─► head within `head_s` ─► being answered ─► idle, at most `idle_s` ─► next head …
 
-One rule: whoever is silent, slow or takes nothing of its answer is let go, and when the house is full, the one that has
+One rule: whoever is silent, slow or takes nothing of its answer is let go, and when there is no room, the one that has
 waited longest without being answered makes room: silent connections cannot lock an operator out. Bytes go straight to
 aiohttp's own handler; this only looks at the clock, once a second for all connections together.
 """
@@ -24,8 +24,8 @@ from edge.adapters.unix_sockets import unix_socket
 SWEEP_S = 1.0
 
 
-class Doors:
-    """All connections of one listener. `serve` makes the protocol that answers one."""
+class AdminConnections:
+    """All connections of one listener. `serve` makes the aiohttp protocol that answers one of them."""
 
     def __init__(
         self,
@@ -42,59 +42,59 @@ class Doors:
         self._idle_s = idle_s
         self._write_s = write_s
         self._clock = clock
-        self._open: dict[asyncio.BaseTransport, Door] = {}
+        self._open: dict[asyncio.BaseTransport, AdminConnection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._servers: list[asyncio.AbstractServer] = []
         self._paths: dict[Path, int] = {}
         self.refused = 0
 
-    def __call__(self) -> Door:
+    def __call__(self) -> AdminConnection:
         """A protocol for one connection."""
-        return Door(self, self._serve())
+        return AdminConnection(self, self._serve())
 
     def __len__(self) -> int:
         return len(self._open)
 
     @property
     def now(self) -> float:
-        """Seconds."""
+        """The clock's seconds."""
         return self._clock()
 
-    def enter(self, door: Door, transport: asyncio.Transport) -> bool:
-        """Whether there is room, made if need be."""
+    def enter(self, connection: AdminConnection, transport: asyncio.Transport) -> bool:
+        """Take a connection in, making room if need be. False when there is none."""
         if len(self._open) >= self._most:
             self.refused += 1
             waiting = [each for each in self._open.values() if not each.answering]
             if not waiting:
                 return False
             self._let_go(min(waiting, key=lambda each: (each.served, each.since)))
-        self._open[transport] = door
-        door.deadline = self.now + self._head_s
+        self._open[transport] = connection
+        connection.deadline = self.now + self._head_s
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return True
 
     def leave(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is gone."""
+        """A connection has ended."""
         self._open.pop(transport, None)
 
     def begin(self, transport: asyncio.BaseTransport | None) -> None:
-        """A whole head is there and is being answered."""
-        door = self._open.get(transport) if transport is not None else None
-        if door is not None:
-            door.answering, door.deadline = True, None
+        """A whole request head came and is being answered."""
+        connection = self._open.get(transport) if transport is not None else None
+        if connection is not None:
+            connection.answering, connection.deadline = True, None
 
     def end(self, transport: asyncio.BaseTransport | None) -> None:
         """It was answered; the next head may come."""
-        door = self._open.get(transport) if transport is not None else None
-        if door is not None:
-            door.answering, door.served, door.fresh = False, True, True
-            door.deadline = self.now + self._idle_s
+        connection = self._open.get(transport) if transport is not None else None
+        if connection is not None:
+            connection.answering, connection.served, connection.fresh = False, True, True
+            connection.deadline = self.now + self._idle_s
 
-    def came(self, door: Door) -> None:
-        """The first bytes of a further request."""
-        door.fresh = False
-        door.deadline = self.now + self._head_s
+    def came(self, connection: AdminConnection) -> None:
+        """The first bytes of another request came."""
+        connection.fresh = False
+        connection.deadline = self.now + self._head_s
 
     async def listen(
         self, host: str, port: int, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
@@ -114,7 +114,7 @@ class Doors:
         self._paths[path] = os.stat(path).st_ino
 
     def leave_listener(self) -> None:
-        """Accept no more; who is here is answered."""
+        """Stop accepting; connections that are open are still answered."""
         for server in self._servers:
             server.close()
         for path, number in self._paths.items():
@@ -124,32 +124,32 @@ class Doors:
         self._servers, self._paths = [], {}
 
     def close(self) -> None:
-        """Accept and look no more."""
+        """Stop accepting, and stop the timer."""
         self.leave_listener()
         if self._timer is not None:
             self._timer.cancel()
 
     def _sweep(self) -> None:
         now = self.now
-        for door in list(self._open.values()):
-            if (door.deadline is not None and now >= door.deadline) or door.stuck(now, self._write_s):
-                self._let_go(door)
+        for connection in list(self._open.values()):
+            if (connection.deadline is not None and now >= connection.deadline) or connection.stuck(now, self._write_s):
+                self._let_go(connection)
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._open else None
 
-    def _let_go(self, door: Door) -> None:
-        if door.transport is not None:
-            self.leave(door.transport)
-            door.transport.abort()
+    def _let_go(self, connection: AdminConnection) -> None:
+        if connection.transport is not None:
+            self.leave(connection.transport)
+            connection.transport.abort()
 
 
-class Door(asyncio.Protocol):
-    """One connection."""
+class AdminConnection(asyncio.Protocol):
+    """One connection: looks at the bytes' times and passes them on to aiohttp's protocol."""
 
-    def __init__(self, doors: Doors, inner: asyncio.Protocol) -> None:
-        self._doors = doors
+    def __init__(self, connections: AdminConnections, inner: asyncio.Protocol) -> None:
+        self._connections = connections
         self._inner = inner
         self.transport: asyncio.Transport | None = None
-        self.since = doors.now
+        self.since = connections.now
         self.deadline: float | None = None
         self.answering = False
         self.served = False
@@ -158,7 +158,7 @@ class Door(asyncio.Protocol):
         self._moved = self.since
 
     def stuck(self, now: float, write_s: float) -> bool:
-        """Whether the client takes nothing of what is to be sent."""
+        """Whether the client has taken nothing of its answer for `write_s` seconds."""
         unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
         if not unsent or not self._unsent or unsent < self._unsent:
             self._moved = now
@@ -167,7 +167,7 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
-        if not self._doors.enter(self, stream):
+        if not self._connections.enter(self, stream):
             stream.abort()
             return
         self.transport = stream
@@ -177,7 +177,7 @@ class Door(asyncio.Protocol):
         if self.transport is None:
             return
         if self.fresh:
-            self._doors.came(self)
+            self._connections.came(self)
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -185,7 +185,7 @@ class Door(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.transport is not None:
-            self._doors.leave(self.transport)
+            self._connections.leave(self.transport)
             self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
