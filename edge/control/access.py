@@ -24,7 +24,7 @@ from edge.errors import Denied
 
 
 class Role(Enum):
-    """What a token allows."""
+    """What a token's bearer may do."""
 
     READ = "read"
     PURGE = "purge"
@@ -33,7 +33,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token; `name` stands in the audit for whoever used it."""
+    """One token; `name` stands in the audit for its bearer."""
 
     secret: str
     role: Role = Role.ADMIN
@@ -41,13 +41,13 @@ class Token:
 
 
 class Unauthenticated(Denied):
-    """No token, or an unknown one."""
+    """The request has no token, or an unknown one."""
 
     status = 401
 
 
 class Misdirected(Denied):
-    """Asked for by a name that is not ours."""
+    """The request's Host is not one of the admin listener's names."""
 
     status = 421
 
@@ -60,7 +60,7 @@ _PURGE = {("POST", "/v1/purge"), ("POST", "/v1/warm")}
 
 
 class Access:
-    """The tokens and the names of one admin API."""
+    """The tokens and host names of one admin API."""
 
     def __init__(self, tokens: Iterable[Token], hosts: Iterable[str] = (), opened: Iterable[str] = ()) -> None:
         self._tokens = tuple(tokens)
@@ -68,11 +68,11 @@ class Access:
         self._opened = frozenset(opened)
 
     def renew(self, other: Access) -> None:
-        """A reload: the tokens and names of another one count from now on."""
+        """Use the tokens and names of another one from now on, at a reload."""
         self._tokens, self._hosts, self._opened = other._tokens, other._hosts, other._opened
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> Token | None:
-        """The token of a request that may go on; None where none is needed. Raises Denied."""
+        """The token of a request that may go on, or None where none is needed. Raises Denied."""
         if path in ("/healthz", "/readyz"):
             return None  # probes ask by any name, and learn one word
         self._check_host(headers.get("Host"))
@@ -114,7 +114,7 @@ def _check_origin(headers: Mapping[str, str]) -> None:
 
 
 def permits(role: Role, method: str, path: str) -> bool:
-    """Whether a role allows an endpoint."""
+    """Whether a role may use an endpoint."""
     if role is not Role.ADMIN and path.startswith(_SECRET):
         return False
     if role is Role.ADMIN or method in _SAFE or (method, path) in _READ:

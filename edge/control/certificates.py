@@ -79,13 +79,15 @@ def shown_names(found: list[CertificateFacts]) -> set[str]:
 
 
 class Ends:
-    """Tells of certificates that are about to end: once for each of WARN_DAYS, and again for one that follows."""
+    """Events for certificates that are about to end: one on each of WARN_DAYS, and anew for a certificate that
+    replaces it.
+    """
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, float], int] = {}
 
     def due(self, found: list[CertificateFacts], now: float) -> Iterator[dict[str, object]]:
-        """The facts of the events that are to be told now."""
+        """The events to tell now."""
         known, self._told = self._told, {}
         for each in found:
             left = each.days_left(now)
@@ -111,7 +113,7 @@ class Replaced:
         self._refused: dict[Pair, object] = {}
 
     def look(self, config: Config) -> list[CertificateFacts] | None:
-        """None: nothing is new. Else what is new, or, where some of it has a problem, that alone, and once."""
+        """None when nothing changed. Otherwise the new certificates; if some have a problem only those, and once."""
         pairs = [(pair.cert, pair.key) for listener in config.listen.https for pair in listener.certificates]
         before, self._seen = self._seen, {pair: stamps(*pair) for pair in pairs}
         self._shown = {pair: self._shown.get(pair, found) for pair, found in self._seen.items()}

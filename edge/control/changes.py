@@ -13,7 +13,7 @@ from edge.control.membership import BackendEntry, Membership, RegionEntry
 
 
 class By(NamedTuple):
-    """Who wanted it, and why."""
+    """The actor of a change and the reason given."""
 
     actor: str
     reason: str
@@ -23,7 +23,7 @@ Told = tuple[str, dict[str, Any]]  # kind and facts
 
 
 def changes(old: Membership, new: Membership, by: By | None = None) -> Iterator[Told]:
-    """Each region and backend that came, left, or is not what it was."""
+    """An event for each region and backend that was added, removed or changed."""
     for name in _names(old.regions, new.regions):
         yield from _told("region", {"region": name}, old.regions.get(name), new.regions.get(name), by)
     for key in _names(old.backends, new.backends):

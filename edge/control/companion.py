@@ -22,7 +22,9 @@ END_S = 2.0
 
 
 class Companion:
-    """`first` makes the frame that each begins with; `died` is told the exit code and the pause before the next."""
+    """Keeps a process running beside the gateway. `first` makes the first frame for each process; `died` gets the
+    exit code and the pause before the next one.
+    """
 
     def __init__(
         self,
@@ -41,21 +43,21 @@ class Companion:
 
     @property
     def kept(self) -> bool:
-        """Whether one runs, or is about to."""
+        """Whether a process runs, or is about to."""
         return self._keeper is not None
 
     def start(self) -> None:
-        """Keep one running; harmless when one does."""
+        """Keep one running. Does nothing when one does."""
         self._keeper = self._keeper or asyncio.create_task(self._keep(), name=self._module)
 
     def replace(self, reason: str) -> None:
-        """Another one takes its place at once; what it does now is cut off."""
+        """End the process, whatever it does now, and start another one at once."""
         if self.link is not None:
             self._replaced = True
             self.link.end(reason)  # it ends with its link
 
     async def stop(self) -> None:
-        """End it. What it does now is cut off."""
+        """End it, whatever it does now."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

@@ -61,7 +61,7 @@ def needs(keys: Sequence[str]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key."""
+    """A key that differs between two configurations."""
 
     key: str
     was: Any
@@ -73,7 +73,7 @@ class Difference:
 
 
 def differences(before: Config, after: Config) -> list[Difference]:
-    """Every key that is not the same, in the order of the file; secrets are hidden."""
+    """Every key that differs, in the order of the file. Secrets are hidden."""
     return [] if before == after else list(_compared(plain(before), plain(after), ""))
 
 

@@ -16,7 +16,7 @@ _START = '"$@" </dev/null & echo $! >&0'  # the shell's standard input is a pipe
 
 
 class Detached:
-    """Such a program."""
+    """A program that was started as nobody's child."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -62,7 +62,7 @@ class Detached:
             loop.remove_reader(self._handle)
 
     def close(self) -> None:
-        """It is not looked after any more."""
+        """Stop watching it."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1

@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
 
 
 class EarlyWorker:
-    """One of them, and our ends of its link and of the channel for sockets."""
+    """A worker process that runs already, and our ends of its link and of the channel for sockets."""
 
     def __init__(self) -> None:
         self.link, theirs = socket.socketpair()
@@ -72,7 +72,7 @@ class EarlyWorker:
         self._process.send_signal(number)
 
     def end(self) -> None:
-        """It is not needed."""
+        """End it: it is not needed."""
         self._process.kill()
         self._process.wait()
         self.link.close()

@@ -19,7 +19,7 @@ LONGEST = 2000  # characters of one fact
 
 
 class Events:
-    """The ring. `clock` gives epoch seconds."""
+    """The ring of recent events, and its listeners. `clock` gives epoch seconds."""
 
     def __init__(self, clock: Callable[[], float], echo: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -31,7 +31,7 @@ class Events:
         self.closed = False
 
     def add(self, kind: str, facts: dict[str, Any] | None = None) -> None:
-        """Something happened."""
+        """Add an event and pass it to the listeners."""
         self._count += 1
         self.counts[kind] = self.counts.get(kind, 0) + 1
         event = {**_clipped(facts or {}), "id": self._count, "time": self._clock(), "kind": kind}
@@ -43,7 +43,7 @@ class Events:
 
     @property
     def full(self) -> bool:
-        """Whether no further listener is taken."""
+        """Whether no more listeners are accepted."""
         return len(self._listeners) >= LISTENERS_MAX
 
     @property
@@ -52,7 +52,7 @@ class Events:
         return len(self._listeners)
 
     def listen(self, after: int = 0) -> Listener:
-        """The kept events after an id, then new ones as they come. Whoever listens must `leave`."""
+        """The kept events after an id, then new ones as they come. The caller must `leave`."""
         listener = Listener(self)
         if after > self._count:
             after = 0  # of a clock that was set back: all there is, rather than silence
@@ -65,18 +65,18 @@ class Events:
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """No more for this one."""
+        """Stop a listener."""
         self._listeners.discard(listener)
 
     def close(self) -> None:
-        """The gateway stops: whoever listens is told to leave."""
+        """The gateway stops: end all listeners."""
         self.closed = True
         for listener in self._listeners:
             listener.wake()
 
 
 class Listener:
-    """One who listens."""
+    """One listener's queue of events."""
 
     def __init__(self, events: Events) -> None:
         self._all = events
@@ -85,11 +85,11 @@ class Listener:
         self._news = asyncio.Event()
 
     def missed(self, count: int | None) -> None:
-        """Events before the first one are no longer kept."""
+        """Note that events before the first one are no longer kept."""
         self._lost = count
 
     def offer(self, event: dict[str, Any]) -> None:
-        """A new event; the oldest unread one makes room for it."""
+        """Queue a new event; when the queue is full the oldest unread one is dropped."""
         if len(self._events) >= KEPT:
             self._events.popleft()
             self._lost = None if self._lost is None else self._lost + 1
@@ -97,7 +97,7 @@ class Listener:
         self.wake()
 
     def wake(self) -> None:
-        """Look again."""
+        """Let `next` look at the queue again."""
         self._news.set()
 
     async def next(self, timeout_s: float) -> dict[str, Any] | None:
@@ -116,7 +116,7 @@ class Listener:
         return event
 
     def leave(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._all.leave(self)
 
 

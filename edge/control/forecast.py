@@ -15,7 +15,9 @@ from edge.control.supervisor import Supervisor
 
 
 def forecast(supervisor: Supervisor, config: Config) -> dict[str, Any]:
-    """Shares of each pool's regions before and after, and routes that nobody would be left to serve."""
+    """The shares of each pool's regions before and after a configuration change, and the routes that would be left
+    without a region.
+    """
     now = monotonic()
     routing = supervisor.routing
     after = Routing(config, supervisor.keeper.membership(config), lambda kind, facts: None, supervisor.routing.wall)

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def merged(reports: Sequence[dict[str, Any]], limit: int, requests_per_s: float) -> dict[str, Any]:
-    """Several workers' reports as one: parts, and rates as parts of what all workers did together."""
+    """The reports of all workers as one; rates are shares of what all workers did together."""
     sampled = sum(report["sampled"] for report in reports)
     sums: dict[tuple[str, str], list[int]] = {}
     for report in reports:

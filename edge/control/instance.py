@@ -24,7 +24,7 @@ LOCK_FILE = "supervisor.lock"
 
 
 class CannotStart(EdgeError):
-    """Something that must be there is not; one clear line."""
+    """The gateway cannot start; one clear line says why."""
 
 
 def lock_state(state: Path) -> IO[bytes]:
@@ -56,7 +56,9 @@ def same_state(state: Path, held: int) -> IO[bytes]:
 
 
 def orphaned(state: Path) -> list[int]:
-    """Workers of an earlier supervisor that still run; a process id that means something else now is passed over."""
+    """The process ids of workers that an earlier supervisor left running. Ids that belong to other programs now are
+    left out.
+    """
     try:
         found = orjson.loads((state / WORKERS_FILE).read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -84,7 +86,9 @@ def end_orphans(orphans: list[int]) -> None:
 
 
 class WorkerPidFile:
-    """The workers' process ids on disk, written before a worker can serve: for the supervisor after a killed one."""
+    """The process ids of the workers, in a file that is written before a worker can serve; the next supervisor reads
+    it if this one is killed.
+    """
 
     def __init__(self, path: Path, orphans: list[int], early: list[EarlyWorker]) -> None:
         self.path = path
@@ -93,7 +97,7 @@ class WorkerPidFile:
         self._pids: dict[int, int] = {}
 
     async def spawn(self, index: int) -> Child:
-        """Start a worker, and write down that it is there."""
+        """Start a worker and write its process id down."""
         child = await spawn_process(index, self._early)
         self._pids[index] = child.pid
         fresh = self.path.with_suffix(".new")

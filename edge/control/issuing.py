@@ -25,7 +25,7 @@ ISSUER_MODULE = "edge.cli.issuer"
 
 
 class Issuing:
-    """One issuer, where a listener has `acme`. `lock` keeps reloads out while workers take certificates on."""
+    """Runs the issuer where a listener has `acme`. `lock` keeps reloads out while workers take certificates on."""
 
     def __init__(self, supervisor: Supervisor, lock: asyncio.Lock) -> None:
         self._all, self._lock = supervisor, lock
@@ -42,14 +42,14 @@ class Issuing:
             self._process.start()
 
     async def stop(self) -> None:
-        """End it. What it asks for now is cut off, and was written down."""
+        """End the issuer. An attempt that is cut off was written down."""
         await self._process.stop()
         for task in list(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def reload(self, config: Config, before: Config) -> None:
-        """Other names, perhaps none."""
+        """Take other names from a reloaded configuration, perhaps none."""
         self.start()
         if not self._process.wanted:
             self.rows = []
@@ -74,7 +74,7 @@ class Issuing:
     # -- asked -----------------------------------------------------------------------------------------------------
 
     def check(self, names: Sequence[str]) -> None:
-        """That these can be renewed. Raises Refusal."""
+        """Raises Refusal unless these names can be renewed."""
         config, link = self._all.running.config, self._process.link
         known = [name for each in config.listen.https if each.acme is not None for name in each.acme.names]
         if not known:
@@ -86,7 +86,7 @@ class Issuing:
             raise Unavailable("the process that gets certificates is not running just now; its events say why")
 
     async def renew(self, names: Sequence[str]) -> dict[str, Any]:
-        """Ask for these names' certificates now, or for all; answered when every worker shows them. Raises Refusal."""
+        """Ask for new certificates of these names, or of all; returns when every worker shows them. Raises Refusal."""
         self.check(names)
         assert self._process.link is not None
         try:
@@ -97,7 +97,7 @@ class Issuing:
         return found
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
-        """For `/metrics`."""
+        """Its gauges for `/metrics`."""
         found = []
         for row in self.rows:
             labels = {"name": row["name"], "directory": row["directory"]}

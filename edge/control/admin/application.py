@@ -56,7 +56,7 @@ Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Guard:
-    """Who may ask comes first, then the endpoint; whatever either raises becomes one clear line."""
+    """Checks who asks, calls the endpoint, and turns exceptions of both into problem documents."""
 
     def __init__(self, supervisor: Supervisor, access: Access, rate: int) -> None:
         self._supervisor = supervisor
@@ -120,7 +120,7 @@ def admin_app(supervisor: Supervisor, access: Access, body_s: float = 30.0, rate
 
 
 def refused(request: web.Request, error: Exception) -> web.Response:
-    """What an exception says to whoever asked."""
+    """The problem document for an exception."""
     if isinstance(error, Unauthenticated):
         return problem(401, error.detail, {"WWW-Authenticate": 'Bearer realm="edge"'})
     if isinstance(error, Refused):
@@ -177,7 +177,7 @@ async def start_admin(
 
 
 def leave(runner: web.AppRunner) -> None:
-    """Accept no more; who asks already is answered."""
+    """Stop accepting; requests that are here are answered."""
     runner.app[CONNECTIONS].leave_listener()
 
 
@@ -194,18 +194,18 @@ async def _shut(app: web.Application) -> None:
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """The supervisor's loop turns."""
+    """200 while the supervisor's event loop runs."""
     return web.Response(text="ok\n")
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Every worker listens, and the gateway does not stop."""
+    """200 while every worker listens and the gateway does not stop, else 503."""
     ready, why = request.app[SUPERVISOR].readiness()
     return web.Response(text=f"{why}\n", status=200 if ready else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Prometheus text, or OpenMetrics for whoever asks for it."""
+    """Prometheus text, or OpenMetrics if the client accepts it."""
     supervisor = request.app[SUPERVISOR]
     shown, vitals = Views(supervisor), request.app[VITALS]
     wanted = content_type(request.headers.get("Accept", ""))
@@ -221,7 +221,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def status(request: web.Request) -> web.Response:
-    """What the gateway is and does."""
+    """Workers, backends, regions, routes, and the outcome of the last reload."""
     return answer(Views(request.app[SUPERVISOR]).status())
 
 

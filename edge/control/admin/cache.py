@@ -37,7 +37,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def cache(request: web.Request) -> web.Response:
-    """Hit rates, offload and bandwidth by window and route; what the stores hold."""
+    """Hit rates, offload and bandwidth by time window and route, and the contents of the tiers."""
     return answer(Views(request.app[SUPERVISOR]).cache())
 
 
@@ -101,7 +101,7 @@ async def _urls(request: web.Request) -> list[str]:
 
 
 async def explain(request: web.Request) -> web.Response:
-    """What would become of a request: `?url=`, `client=`, `method=`, `header=Name: value` (may be repeated)."""
+    """How a request would be decided: `?url=`, `client=`, `method=`, `header=Name: value` (may be repeated)."""
     url = request.query.get("url", "")
     if not url:
         raise Refusal("url: is missing")

@@ -21,14 +21,14 @@ def routes() -> list[web.RouteDef]:
 
 
 async def listed(request: web.Request) -> web.Response:
-    """Every certificate, and the hosts of routes that none covers; the files are read now."""
+    """Every certificate, read from its files now, and the hosts of routes that none covers."""
     supervisor = request.app[SUPERVISOR]
     rows = supervisor.issuing.rows if supervisor.issuing is not None else []
     return answer(await asyncio.to_thread(shown, supervisor.running.config, rows))
 
 
 async def renewed(request: web.Request) -> web.Response:
-    """Ask for the certificates of these names now, or of all; answered when every worker shows them."""
+    """Ask for new certificates by ACME, of these names or of all; answered when every worker shows them."""
     supervisor = request.app[SUPERVISOR]
     body = await body_of(request, ("names", *CHANGE_KEYS))
     names = body.get("names", [])
@@ -45,7 +45,7 @@ async def renewed(request: web.Request) -> web.Response:
 
 
 def shown(config: Config, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The certificates of a configuration. `rows` are the issuer's."""
+    """The certificates of a configuration as plain values. `rows` are the issuer's."""
     by_file = {row["file"]: row for row in rows}
     found, now = certificates(config), time()
     missing = uncovered(config, shown_names(found)) if config.listen.https else ()

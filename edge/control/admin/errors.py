@@ -14,37 +14,37 @@ from edge.errors import EdgeError
 
 
 class Refusal(EdgeError):
-    """The request is wrong."""
+    """The request is wrong; 400."""
 
     status: ClassVar[int] = 400
 
 
 class NotFound(Refusal):
-    """There is no such thing."""
+    """The thing that was named does not exist; 404."""
 
     status = 404
 
 
 class Conflict(Refusal):
-    """It may not be done as things stand; the line says what would have to be given (`force`) or changed."""
+    """It may not be done in the present state. The line says what to give (`force`) or change; 409."""
 
     status = 409
 
 
 class TooSlow(Refusal):
-    """The request's body did not come in time."""
+    """The request's body did not come in time; 408."""
 
     status = 408
 
 
 class Unavailable(Refusal):
-    """Nobody can answer now."""
+    """It cannot be answered now; 503."""
 
     status = 503
 
 
 class TooMany(Refusal):
-    """It asks too often."""
+    """The client asks too often; 429."""
 
     status = 429
 
@@ -54,13 +54,13 @@ class TooMany(Refusal):
 
 
 class NotApplied(Refusal):
-    """It is durable, but a worker could not apply it."""
+    """The change is durable, but a worker could not apply it."""
 
     status = 500
 
 
 def missing(what: str, name: str, known: Iterable[str]) -> NotFound:
-    """There is no such thing; the nearest that there is, or all of a few."""
+    """A NotFound that suggests the nearest known name, or lists them when there are few."""
     names = list(known)
     near = nearest(name, names)
     if near is not None:

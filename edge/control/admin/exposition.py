@@ -50,12 +50,12 @@ def content_type(accept: str) -> str:
 
 
 def exposition(totals: Totals, extra: Extra, wanted: str = CONTENT_TYPE, buckets: Buckets = USUAL) -> bytes:
-    """The whole text; `extra` gives what is not counted by workers: gauges, and counters by their `_total`."""
+    """The whole text of `/metrics`. `extra` gives gauges, and counters by their `_total`, that workers do not count."""
     return "".join(families(totals, extra, wanted, buckets)).encode()
 
 
 def families(totals: Totals, extra: Extra, wanted: str, buckets: Buckets = USUAL) -> Iterator[str]:
-    """The same, a family at a time."""
+    """The same, one metric family at a time."""
     newer = wanted == OPEN_TYPE
     yield from _counted(totals, newer, buckets)
     for name, help_text in COUNTERS.items():

@@ -15,7 +15,7 @@ MOST = 4096  # addresses
 
 
 class Pace:
-    """So many a second, and so many at once, for each key."""
+    """A rate limit for each key: so many requests a second, and so many at once."""
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
         self._gap = 1.0 / per_s
@@ -27,7 +27,7 @@ class Pace:
         return len(self._due)
 
     def wait(self, key: str) -> float:
-        """0 and counted, when it may go on; else the seconds after which it may."""
+        """Count a request. Returns 0 when it may go on, otherwise the seconds to wait, and then it is not counted."""
         now = self._clock()
         due = max(now, self._due.get(key, now)) + self._gap
         if due - now > self._room + 1e-9:
@@ -39,7 +39,7 @@ class Pace:
         return 0.0
 
     def spent(self, key: str) -> float:
-        """As `wait`, but only looks."""
+        """As `wait`, without counting."""
         now = self._clock()
         return max(0.0, max(now, self._due.get(key, now)) + self._gap - now - self._room)
 

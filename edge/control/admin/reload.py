@@ -42,7 +42,7 @@ def _reloads(request: web.Request) -> Reloads:
 
 
 async def reload(request: web.Request) -> web.Response:
-    """Take on the file as it is now; `dry_run` tells what that would change."""
+    """Load the configuration file again; with `dry_run` only tell what that would change."""
     body = await body_of(request, (*CHANGE_KEYS, "dry_run"))
     dry_run = body.get("dry_run", False)
     if not isinstance(dry_run, bool):
@@ -63,7 +63,7 @@ async def upgrade(request: web.Request) -> web.Response:
 
 
 async def rollback(request: web.Request) -> web.Response:
-    """Take on a revision that was accepted before, and put it into the file; `revision`: left out, the one before."""
+    """Go back to an accepted revision and write it into the file; without `revision` the one before."""
     body = await body_of(request, (*CHANGE_KEYS, "revision", "dry_run"))
     supervisor = request.app[SUPERVISOR]
     wanted = body.get("revision")
@@ -81,7 +81,7 @@ async def rollback(request: web.Request) -> web.Response:
 
 
 async def history(request: web.Request) -> web.Response:
-    """The revisions that were accepted, the newest first; `?limit=`, `?after=`."""
+    """The accepted revisions, the newest first; `?limit=`, `?after=`."""
     supervisor = request.app[SUPERVISOR]
     limit, after = number(request, "limit", 100, 1, MOST), number(request, "after", 0, 0, 2**53)
     found = supervisor.keeper.revisions(limit + 1, after - 1 if after else None)

@@ -42,13 +42,13 @@ def _recovery(request: web.Request) -> Recovery:
 
 
 async def status(request: web.Request) -> web.Response:
-    """Targets and what is achieved, ages, alerts, the job that runs."""
+    """RPO and RTO with their targets, ages, alerts, and the job that runs."""
     recovery = _recovery(request)
     return answer({**recovery.status, "sidecar_restarts": recovery.restarts})
 
 
 async def listed(request: web.Request) -> web.Response:
-    """All points, newest first."""
+    """All points, the newest first."""
     rows = (await _recovery(request).ask({"what": "list"}))["points"]
     return page(request, "points", rows, lambda row: row["id"])
 
@@ -89,12 +89,12 @@ async def drilled(request: web.Request) -> web.StreamResponse:
 
 
 async def held(request: web.Request) -> web.StreamResponse:
-    """Keep a point whatever the rules say."""
+    """Keep a point until it is released."""
     return await _marked(request, "hold")
 
 
 async def released(request: web.Request) -> web.StreamResponse:
-    """Let the rules decide again."""
+    """End the hold of a point: the keep rules apply again."""
     return await _marked(request, "release")
 
 

@@ -31,7 +31,7 @@ Gauge = tuple[str, str, dict[str, str], float]
 
 
 class Views:
-    """The read side of one supervisor."""
+    """Plain values of one supervisor's state, for reading."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._all = supervisor
@@ -43,7 +43,7 @@ class Views:
         return [self._region(entry) for entry in self._all.routing.membership.regions.values()]
 
     def region(self, name: str) -> dict[str, Any]:
-        """One. Raises NotFound."""
+        """One region. Raises NotFound."""
         return self._region(self._all.registry.region(name))
 
     def _region(self, entry: RegionEntry) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Views:
         return [self.pool(name) for name in self._all.routing.pools]
 
     def pool(self, name: str) -> dict[str, Any]:
-        """One. Raises NotFound."""
+        """One pool with its backends. Raises NotFound."""
         pool = self._all.routing.pools.get(name)
         if pool is None:
             raise missing("pool", name, self._all.routing.pools)
@@ -144,7 +144,7 @@ class Views:
     # -- the whole -------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """What the gateway is and does."""
+        """Workers, backends, regions, routes, and the outcome of the last reload."""
         whole = self._all
         running = whole.running
         ready, word = whole.readiness()
@@ -207,7 +207,7 @@ class Views:
         }
 
     def cache(self) -> dict[str, Any]:
-        """Hit rates, offload, bandwidth; what the stores hold; the last purge's number."""
+        """Hit rates, offload and bandwidth, the contents of the tiers, the last purge's number."""
         found = {**self._all.totals.cache_report(monotonic()), "epoch": self._all.purge_log.seq}
         return found if self._all.tier is None else {**found, "disk": self._disk(found["store"])}
 
@@ -220,7 +220,7 @@ class Views:
         return {**workers, **(tier.stats() if tier is not None else {}), "hit_share": share}
 
     def gauges(self) -> Iterable[Gauge]:
-        """What `/metrics` says beside the counts."""
+        """The gauges of `/metrics`."""
         whole = self._all
         if whole.recovery is not None:
             yield from whole.recovery.gauges()
