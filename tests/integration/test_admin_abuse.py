@@ -337,7 +337,16 @@ async def status_of(streams: Streams) -> bytes:
     return head.partition(b"\r\n")[0]
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: ", b"\x16\x03\x01"])
+async def test_bytes_that_are_no_request_end_the_connection(connections: tuple[AdminConnections, int, Clock]) -> None:
+    found, port, _ = connections
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\x16\x03\x01")
+    await asyncio.wait_for(ended(reader), 5)
+    await until(lambda: len(found) == 0)
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: "])
 async def test_silent_and_half_open_connections_end(
     connections: tuple[AdminConnections, int, Clock], sent: bytes
 ) -> None:
