@@ -39,9 +39,9 @@ class WorkerContext(Protocol):
     @property
     def limits(self) -> WorkerLimits: ...
     @property
-    def head(self) -> Limits: ...
+    def head(self) -> Limits: ...  # of a request's head
     @property
-    def trusted(self) -> Networks: ...
+    def trusted(self) -> Networks: ...  # proxies whose forwarding fields are believed
     @property
     def cdn_id(self) -> bytes: ...  # this gateway's name in CDN-Loop
     @property
@@ -49,10 +49,10 @@ class WorkerContext(Protocol):
     @property
     def cold(self) -> bool: ...  # and what is not stored the short way
     @property
-    def combined(self) -> bool: ...  # the log's format
+    def combined(self) -> bool: ...  # whether the access log has the combined format
 
     @property
-    def tokens(self) -> Mapping[bytes, bytes]: ...  # what a server of certificates is answered
+    def tokens(self) -> Mapping[bytes, bytes]: ...  # ACME challenges (HTTP-01) and their answers
 
     # -- what requests share -------------------------------------------------------------------------------------------
 
@@ -66,9 +66,9 @@ class WorkerContext(Protocol):
     @property
     def geography(self) -> Geography | None: ...
     @property
-    def blocks(self) -> Memo[RequestHeaders]: ...  # header blocks that were read
+    def blocks(self) -> Memo[RequestHeaders]: ...  # header blocks that were parsed, by their bytes
     @property
-    def no_block(self) -> RequestHeaders: ...
+    def no_block(self) -> RequestHeaders: ...  # an empty one, for bytes that are no request
     @property
     def http2(self) -> Http2: ...
     @property
@@ -76,21 +76,21 @@ class WorkerContext(Protocol):
     @property
     def tracing(self) -> Tracer | None: ...
     @property
-    def turns(self) -> Turns: ...
+    def turns(self) -> Turns: ...  # long work in pieces
 
     # -- the time, four times a second ---------------------------------------------------------------------------------
 
     @property
-    def date_line(self) -> bytes: ...
+    def date_line(self) -> bytes: ...  # the Date field
     @property
-    def idle_deadline(self) -> float: ...
+    def idle_deadline(self) -> float: ...  # of a connection that becomes idle now; monotonic seconds
 
-    # -- its life ------------------------------------------------------------------------------------------------------
+    # -- its end -------------------------------------------------------------------------------------------------------
 
     @property
-    def draining(self) -> bool: ...  # running exchanges end, connections with them
+    def draining(self) -> bool: ...  # connections end with the exchange that runs on them
     @property
-    def stopping(self) -> bool: ...  # nothing new is begun
+    def stopping(self) -> bool: ...  # new requests are refused
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -100,17 +100,17 @@ class WorkerContext(Protocol):
     def slow(self) -> set[Any]: ...  # those whose unsent bytes are looked at on each tick
     @property
     def paced(self) -> dict[Any, None]: ...  # responses that wait for their bandwidth
-    def admit_connection(self, downstream: Any) -> bool: ...
+    def admit_connection(self, downstream: Any) -> bool: ...  # False: a limit is reached
     @property
     def header_errors(self) -> Counter[str]: ...  # PROXY headers that ended their connection, by reason
-    def make_known(self, before: Any, after: Any) -> None: ...
-    def hand_over(self, before: Any, after: Any) -> None: ...
+    def make_known(self, before: Any, after: Any) -> None: ...  # its client's address is known now
+    def hand_over(self, before: Any, after: Any) -> None: ...  # another protocol goes on with it
     def forget_connection(self, downstream: Any) -> None: ...
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def next_id(self) -> bytes: ...
-    def id_of(self, downstream: Any, given: bytes) -> bytes: ...
-    def finished(self, exchange: Any) -> None: ...
+    def id_of(self, downstream: Any, given: bytes) -> bytes: ...  # of a request that came with an id
+    def finished(self, exchange: Any) -> None: ...  # counts and logs it
     def combined_line(self, client: bytes, block: RequestHeaders, first: bytes, told: tuple[int, int]) -> bytes: ...
     def report_bug(self, error: BaseException) -> None: ...

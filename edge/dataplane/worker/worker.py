@@ -176,7 +176,7 @@ class Worker:
         return True
 
     def make_known(self, before: Accepted, after: Accepted) -> None:
-        """It is known now whose a connection is: it counts as that client's, or is refused for that one's limit."""
+        """The client of a connection is known now: count the connection as that client's, or refuse it at its limit."""
         leaves_since = self.leaving.pop(before, None)
         if before in self.downstreams:
             self._uncount(before)
@@ -185,7 +185,7 @@ class Worker:
             self.leaving[after] = leaves_since
 
     def hand_over(self, before: Accepted, after: Accepted) -> None:
-        """The same connection is somebody else's from now on: another protocol was agreed on."""
+        """Another protocol goes on with a connection."""
         self.slow.discard(before)
         self.downstreams.discard(before)
         self.downstreams.add(after)
@@ -193,7 +193,7 @@ class Worker:
             self.leaving[after] = self.leaving.pop(before)
 
     def forget_connection(self, downstream: Accepted) -> None:
-        """The connection is gone."""
+        """A connection has ended."""
         self.slow.discard(downstream)
         if downstream in self.downstreams:
             self._uncount(downstream)
@@ -321,7 +321,7 @@ class Worker:
         )
 
     def report_bug(self, error: BaseException) -> None:
-        """An exception that no stage should let out: counted, with its traceback on standard error."""
+        """Count an exception that a stage should not have let out, and print its traceback on standard error."""
         self.bugs += 1
         with suppress(OSError, ValueError):  # standard error may be gone: the count is what stays
             traceback.print_exception(error, file=sys.stderr)
