@@ -150,6 +150,8 @@ def _unknown(path: Path, root: type[Section]) -> str:
     known = list(section.model_fields) if section is not None else []
     if near := nearest(name, known):
         return f'unknown key, did you mean "{near}"?'
+    if inside := [key for key in known if name in key.split("_")]:
+        return f"unknown key, did you mean {' or '.join(inside[:3])}?"
     elsewhere = [entry.key for entry in keys_of(root) if entry.key.rpartition(".")[2] == name]
     if elsewhere:
         return f"unknown key here; there is {' and '.join(elsewhere[:2])}"

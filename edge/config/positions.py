@@ -254,6 +254,12 @@ def element(path: Path) -> str:
     return f"{path[at - 1]}[{path[at]}]" if at else ".".join(map(str, path))
 
 
+_HINTS = {  # what is most often meant, by tomllib's own words
+    "Invalid value": ' (a text needs quotes: "web")',
+    "Expected newline or end of document after a statement": ' (a text needs quotes: "5s")',
+}
+
+
 def syntax_lines(filename: str, text: str, error: str) -> list[str]:
     """The lines for a text that is no TOML: each duplicate by name, else what `tomllib` said and where."""
     found = scan(text)
@@ -264,9 +270,9 @@ def syntax_lines(filename: str, text: str, error: str) -> list[str]:
         ]
     match = re.fullmatch(r"(.*) \(at line ([0-9]+), column ([0-9]+)\)", error, re.S)
     if match is not None:
-        return [f"{filename}:{match[2]}:{match[3]} not valid TOML: {match[1]}"]
-    end = found.at(len(text))
-    return [f"{filename}:{end.line}:{end.column} not valid TOML: {error.removesuffix(' (at end of document)')}"]
+        return [f"{filename}:{match[2]}:{match[3]} not valid TOML: {match[1]}{_HINTS.get(match[1], '')}"]
+    end, what = found.at(len(text)), error.removesuffix(" (at end of document)")
+    return [f"{filename}:{end.line}:{end.column} not valid TOML: {what}{_HINTS.get(what, '')}"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

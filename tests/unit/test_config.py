@@ -289,7 +289,15 @@ def test_the_hash_tells_revisions_apart() -> None:
         ),
         (MINIMAL + "[regions.eu]\n", "4:13 pools.web.backends[0].region: is missing: name one of eu"),
         (MINIMAL + "pool = 'x'\n", "8:1 routes[0].pool: given twice, first at 7:1"),
-        (MINIMAL + "x = \n", "8:5 not valid TOML: Invalid value"),
+        (MINIMAL + "x = \n", '8:5 not valid TOML: Invalid value (a text needs quotes: "web")'),
+        (
+            MINIMAL + "x = 5s\n",
+            '8:6 not valid TOML: Expected newline or end of document after a statement (a text needs quotes: "5s")',
+        ),
+        (
+            MINIMAL + "cache = { ttl = '5s' }\n",
+            "8:11 routes[0].cache.ttl: unknown key, did you mean default_ttl or status_ttl or override_ttl?",
+        ),
     ],
 )
 def test_a_mistake_is_a_line_with_its_place(text: str, line: str) -> None:

@@ -203,7 +203,7 @@ def test_paths_are_written_as_in_toml(path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a = \n", "f:1:5 not valid TOML: Invalid value"),
+        ("a = \n", 'f:1:5 not valid TOML: Invalid value (a text needs quotes: "web")'),
         ("x = 1\na = 'x", 'f:2:7 not valid TOML: Expected "\'"'),
         ("[t]\n[t]\n", "f:2:2 t: given twice, first at 1:2"),
         ("a = {b=1, b=2}\n", "f:1:11 a.b: given twice, first at 1:6"),
