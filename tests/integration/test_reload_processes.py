@@ -10,7 +10,8 @@ import pytest
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess
 from kit.reloads import EchoServer, Load
-from reloading import api, get, reload, toml, until
+from kit.waiting import until
+from reloading import api, get, reload, toml
 
 from edge.adapters.sockets import bind
 from edge.config.loader import Listen
