@@ -53,12 +53,16 @@ Email = Annotated[
 class Acme(Section):
     """`listen.https.acme`: one certificate for each name. Who sets it agrees to the server's terms of service."""
 
-    directory: Directory = entry(..., "Who gives certificates: letsencrypt, letsencrypt-staging (for trying) or a URL")
+    directory: Directory = entry(
+        ..., "Certificate authority: letsencrypt, letsencrypt-staging (for trying) or a directory's URL"
+    )
     names: Annotated[Many[CertifiedName], Field(min_length=1, max_length=100)] = entry(
         ..., "Host names; each must lead to port 80 of this machine, and that to listen.http"
     )
-    email: Email | None = entry(None, "Where the server may write to about the account")
-    ca: FilePath | None = entry(None, "CA certificates by which a private server is known; left out: the public ones")
+    email: Email | None = entry(None, "Mail address that the authority may write to")
+    ca: FilePath | None = entry(
+        None, "CA certificates to verify a private authority's server; left out: the public ones"
+    )
 
     @field_validator("names")
     @classmethod

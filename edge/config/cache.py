@@ -87,7 +87,7 @@ class Prefetch(Section):
 
     links: bool = entry(False, "Fetch what a cached page names by Link rel=prefetch or rel=preload")
     next: Many[NumberedPath] = entry([], "Patterns of numbered paths; after number n, n + 1 is fetched")
-    share: Percent = entry("10%", "Hard share of all requests to the origin that may be prefetches")
+    share: Percent = entry("10%", "Largest share of all requests to the origin that may be prefetches")
     concurrency: AtLeastOne = entry(4, "Prefetches at the same time")
     precision_floor: Percent = entry("20%", "Prefetch switches itself off when less of what it fetched is used")
 
@@ -130,7 +130,7 @@ class CacheRules(Section):
     vary_limit: AtLeastOne = entry(64, "Variants stored for one URL")
     normalise_encoding: Many[HeaderName] | None = entry(
         None,
-        "Codings the route serves, all that counts of Accept-Encoding between variants; left out: as sent",
+        "Codings that the route serves: only they tell variants apart by Accept-Encoding; left out: as sent",
     )
     normalise_language: bool = entry(True, "Compare Accept-Language by weight, case and order aside")
     head_as_get: bool = entry(False, "Fetch a HEAD of which nothing is stored as GET, so that it fills the cache")
@@ -141,10 +141,10 @@ class CacheRules(Section):
     )
     slice: SliceSize = entry("1MiB", 'Size of each slice, where ranges = "slice"')
     targets: Many[HeaderName] = entry(
-        ["cdn-cache-control"], "Targeted fields (RFC 9213); the first valid one rules alone"
+        ["cdn-cache-control"], "Targeted fields (RFC 9213); the first valid one takes the place of Cache-Control"
     )
     collapse_wait: Duration = entry("5s", "How long a request waits for another one that fetches the same")
-    prefetch: Prefetch = entry({}, "Fetching what will be asked for next; off unless told")
+    prefetch: Prefetch = entry({}, "Fetch what will be asked for next; off by default")
 
 
 class DiskTier(Section):
@@ -168,7 +168,9 @@ class Cache(Section):
 
     memory: Size = entry("256MiB", "Memory for stored responses, metadata counted, for each worker; 0 stores nothing")
     max_object: PositiveSize = entry("32MiB", "Largest body stored; a route may say otherwise")
-    eviction: Literal["s3-fifo", "lru", "lfu", "fifo"] = entry("s3-fifo", "What goes first when memory is full")
+    eviction: Literal["s3-fifo", "lru", "lfu", "fifo"] = entry(
+        "s3-fifo", "Which responses are evicted first when memory is full"
+    )
     min_uses: AtLeastOne = entry(1, "Requests for a key before it is stored; a route may say otherwise")
     disk: DiskTier | None = entry(None, "Second tier on disk, survives restarts")
     shared: SharedTier | None = entry(None, "Third tier, shared by machines")

@@ -82,7 +82,7 @@ class SharedTier(Server):
         "100ms",
         "How long a machine waits for what another one fetches just now before it fetches too; 0s: each fetches",
     )
-    max_object: PositiveSize = entry("1MiB", "Largest body that is given to the others")
+    max_object: PositiveSize = entry("1MiB", "Largest body that is stored in this tier")
     namespace: Word = entry("edge", "What the names of keys begin with; gateways of one namespace share")
 
 
@@ -110,5 +110,6 @@ class Fleet(Server):
         "rate_limits (what each machine let through is owed on all of them)",
     )
     key_file: FilePath | None = entry(
-        None, "File with a secret that all machines share: what is in the server without its seal is not believed"
+        None,
+        "File with a secret that all machines share: entries in the server that are not sealed with it are ignored",
     )

@@ -22,7 +22,7 @@ class Http2(Section):
     resets: AtLeastOne = entry(
         200, "Streams that a client may cancel, or make us cancel, at once; more end the connection"
     )
-    resets_per_second: AtLeastOne = entry(20, "How many of them it earns back each second")
+    resets_per_second: AtLeastOne = entry(20, "How many more each second")
     control_frames: AtLeastOne = entry(
         200, "SETTINGS, PING, PRIORITY, WINDOW_UPDATE and the like at once; streams, DATA and time earn more"
     )

@@ -76,16 +76,16 @@ class HttpsListener(Section):
         ["h2", "http/1.1"], "What clients may agree on (ALPN), the most wanted first"
     )
     certificates: Many[Certificate] = entry([], "Chosen by the name that a client asks for; those of acme come after")
-    acme: Acme | None = entry(None, "Certificates that are got and renewed by themselves (extra acme)")
+    acme: Acme | None = entry(None, "Certificates by ACME, obtained and renewed automatically (needs the extra acme)")
     unknown_names: Literal["default", "refuse"] = entry(
         "default",
-        "Clients that ask for a name which no certificate covers, or for none: the first one, or no handshake",
+        "For clients that send no name, or one that no certificate covers: the first certificate, or no handshake",
     )
     client_ca: FilePath | None = entry(
         None, "Authorities of clients' certificates, PEM; left out: clients are not asked for one"
     )
     client_auth: Literal["require", "optional"] = entry(
-        "require", "With client_ca: whether a client without a certificate has no handshake, or is served without"
+        "require", "With client_ca: refuse clients without a certificate, or serve them too"
     )
 
     redirect_http: RedirectPort = entry(
@@ -122,7 +122,7 @@ class Listen(Section):
     )
     https: Many[HttpsListener] = entry([], "Where to listen for HTTPS")
     h2c: bool = entry(
-        False, "Let clients of http speak HTTP/2 from the first byte on (no upgrade): for proxies before us"
+        False, "Accept HTTP/2 without TLS on http listeners, from the first byte on (no upgrade): for proxies in front"
     )
     http2: Http2 = entry({}, "Limits of HTTP/2 connections")
     workers: Workers = entry(
@@ -132,14 +132,14 @@ class Listen(Section):
     backlog: AtLeastOne = entry(1024, "Connections that the kernel holds before they are accepted")
     socket_mode: FileMode = entry("0660", "Who may connect to Unix sockets: owner, group, others, as of a file")
     trusted_proxies: Many[Source] = entry(
-        [], 'Whose X-Forwarded-* and Forwarded are believed; "unix": who comes through a Unix socket; empty = nobody\'s'
+        [], 'Networks whose X-Forwarded-* and Forwarded are believed; "unix": clients of Unix sockets; empty = none'
     )
     proxy_protocol: Many[Source] = entry(
-        [], "Whose connections begin with a PROXY header, v1 or v2, which tells the client's address; empty = nobody's"
+        [], "Networks whose connections begin with a PROXY header, v1 or v2, with the client's address; empty = none"
     )
     cdn_id: Name | None = entry(
         None,
-        "Own name in CDN-Loop, by which what comes back is refused (508); left out: made from the addresses",
+        "This gateway's name in CDN-Loop; a request that has it already gets 508; left out: made from the addresses",
     )
 
 
@@ -149,7 +149,7 @@ class Limits(Section):
     header_timeout: Timeout = entry("10s", "For a whole request head, from accept or its first byte; then 408")
     body_timeout: Timeout = entry("30s", "Between two pieces of a request body; then 408")
     body_grace: Timeout = entry("10s", "After this, a request body must come at min_body_rate")
-    min_body_rate: Size = entry("1kB", "Per second, the slowest a request body may come; 0 = any")
+    min_body_rate: Size = entry("1kB", "Least bytes a second of a request body; 0 = any")
     idle_timeout: Timeout = entry("60s", "How long a kept client connection may be silent")
     write_timeout: Timeout = entry("30s", "How long a client may take nothing of its answer; then the connection ends")
     shutdown_delay: Duration = entry(
@@ -212,7 +212,7 @@ class AdminToken(Section):
 
     name: Name = entry(..., "Who uses it; stands in the audit")
     file: FilePath = entry(..., "The token; made on first start, mode 0600")
-    role: Literal["read", "purge", "admin"] = entry("read", "What it allows: to look; also purge and warm; everything")
+    role: Literal["read", "purge", "admin"] = entry("read", "What it allows: reading; also purge and warm; everything")
 
 
 class Admin(Section):
@@ -223,7 +223,7 @@ class Admin(Section):
     tokens: Many[AdminToken] = entry([], "Further tokens, each with a name and a role")
     tls: Certificate | None = entry(None, "Certificate and key; then the admin listener speaks TLS alone")
     socket: FilePath | None = entry(None, "A Unix socket beside it, for its owner alone; the token is asked for too")
-    hosts: Many[HostName] = entry([], "Names by which the API may be asked, beside addresses and localhost")
+    hosts: Many[HostName] = entry([], "Host names under which the API may be used, beside addresses and localhost")
     reload_on_change: bool = entry(False, "Load this file again when it changes; a mistake changes nothing")
     metrics_open: bool = entry(False, "Let /metrics be read without the token")
     connections: AtLeastOne = entry(256, "Most connections; then the one that has been silent longest makes room")
@@ -251,17 +251,17 @@ class Config(Section):
     python_path: Many[FilePath] = entry([], "Folders to import applications from, after the file's own")
     listen: Listen = entry(..., "Where clients connect")
     limits: Limits = entry({}, "Bounds on everything that comes from outside")
-    admin: Admin = entry({}, "The operator's side")
+    admin: Admin = entry({}, "Admin API, dashboard and metrics")
     state: State = entry({}, "What survives a restart")
     cache: Cache = entry({}, "The stores")
     geoip: GeoIP = entry({}, "Where clients are")
     regions: dict[Name, Region] = entry({}, 'Regions by name; left out: one, "default"')
     pools: Annotated[dict[Name, Pool], Field(min_length=1)] = entry(..., "Pools by name")
-    routes: Annotated[Many[Route], Field(min_length=1)] = entry(..., "Host and path to pool")
+    routes: Annotated[Many[Route], Field(min_length=1)] = entry(..., "Which requests go to which pool, and their rules")
     fleet: Fleet | None = entry(None, "Machines that serve together; cache.shared alone means one on its server")
     snapshots: Snapshots | None = entry(None, "Recovery points")
-    metrics: Metrics = entry({}, "What is counted")
-    log: Log = entry({}, "What is written down")
+    metrics: Metrics = entry({}, "Buckets of the histograms")
+    log: Log = entry({}, "Access log, messages and traces")
 
     @field_validator("regions")
     @classmethod

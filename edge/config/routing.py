@@ -106,7 +106,7 @@ RouteHost = Annotated[str, PlainValidator(parse_route_host), Kind("host")]
 
 
 class Region(Section):
-    """`[regions.<name>]`: backends with one failure fate."""
+    """`[regions.<name>]`: backends that fail together."""
 
     tier: Count = entry(0, "Lower tiers serve first; 0 is primary")
     weight: Weight = entry(100, "Share among regions of one tier")
@@ -269,13 +269,13 @@ class Pool(Section):
     )
     backends: Annotated[Many[Backend], Field(min_length=1)] = entry(..., "The backends")
     failover: Literal["spill", "switch"] = entry(
-        "spill", "Give the next tier what one cannot take, or switch as a whole"
+        "spill", "spill: the next tier gets what one cannot take; switch: all traffic moves at once"
     )
     failback: Literal["auto", "manual", "never"] = entry("auto", "How traffic returns after a switch")
     healthy_min: Percent = entry("50%", "A region with less available weight counts as down")
     down_after: Duration = entry("3s", "Below healthy_min for so long: switch away")
     up_after: Duration = entry("60s", "Above healthy_min without a break for so long: begin to return")
-    ramp: Duration = entry("60s", "From 10% to 100% on return")
+    ramp: Duration = entry("60s", "Time in which returning traffic grows from 10% to 100%")
     min_dwell: Duration = entry("60s", "Shortest time between two switches")
     health: Switch[Health] = entry(None, "Probes; left out: live traffic only")
     ejection: Switch[Ejection] = entry({}, "Ejection by live failures; false = off")
@@ -293,9 +293,11 @@ class Pool(Section):
         "30s", "How often backends' names are resolved again; connections to addresses that are gone are let go"
     )
     proxy_protocol: Literal["v1", "v2"] | None = entry(
-        None, "Tell backends each client's address by a PROXY header; left out: none. A connection is one client's then"
+        None, "Send backends a PROXY header with the client's address; each connection then serves one client"
     )
-    lifetime: Duration = entry("1h", "Of a connection to a backend; it ends when it is idle then; 0s = no limit")
+    lifetime: Duration = entry(
+        "1h", "Longest life of a connection to a backend; then it ends as soon as it is idle; 0s = no limit"
+    )
 
 
 class Geo(Section):

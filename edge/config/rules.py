@@ -142,7 +142,9 @@ class RateLimit(Section):
     rate: Rate = entry(..., 'Requests in a time, such as "100/s", "60/m", "1000/h"')
     burst: AtLeastOne | None = entry(None, "How many may come at once; left out: the number in rate")
     by: LimitBy = entry("client", '"client" (IPv6 by /64), "header:<name>", "cookie:<name>" or "route" as a whole')
-    clients: AtLeastOne = entry(65536, "How many are known at once, 16 bytes each; who owes least gives way")
+    clients: AtLeastOne = entry(
+        65536, "Clients that are remembered at once, 16 bytes each; the least active one gives way"
+    )
 
 
 class Concurrency(Section):
@@ -200,7 +202,7 @@ class Mirror(Section):
 class Affinity(Section):
     """`affinity`: a client comes back to its backend, while that may serve."""
 
-    cookie: OneCookie = entry("edge_b", "Cookie that names the backend by a mark that nobody can make up")
+    cookie: OneCookie = entry("edge_b", "Cookie that names the backend, in a form that clients cannot forge")
 
 
 class RouteRules(Section):
@@ -213,7 +215,7 @@ class RouteRules(Section):
     rate_limit: RateLimit | None = entry(None, "How often a client may ask, of all workers together")
     concurrency: Concurrency | None = entry(None, "How many requests may run at once, in each worker")
     bandwidth: Bandwidth | None = entry(None, "How fast bodies of responses go to clients, in each worker")
-    auth: Auth | None = entry(None, "Who may ask: a password, a token, a service that knows")
+    auth: Auth | None = entry(None, "Who may ask, by password, token, external service or client certificate")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")
     respond: Respond | None = entry(None, "Answer from here; needs no pool")
     split: Many[Share] = entry([], "Share requests among pools by weight; what each answers is stored apart")
@@ -225,6 +227,6 @@ class RouteRules(Section):
     preserve_host: bool = entry(True, "Send the client's Host on; false = the backend's own")
     map_back: bool = entry(True, "Location and cookies follow strip_prefix and another Host than the client's")
     request_headers: RequestHeaders | None = entry(None, "Fields of the request as the backend gets it")
-    compress: Switch[Compress] = entry(None, "Codings for clients: true or a table; not where secrets are mixed in")
+    compress: Switch[Compress] = entry(None, "Compress responses: true or a table; not where secrets are mixed in")
     error_pages: dict[ErrorStatuses, FilePath] = entry({}, "Files in place of errors' bodies, the gateway's own too")
     response_headers: ResponseHeaders | None = entry(None, "Fields of the response as the client gets it")
