@@ -6,6 +6,7 @@ attempt may be made, and whether it counts against the backend. `CancelledError`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -42,6 +43,14 @@ class EdgeError(Exception):
         self.detail = detail
         if status is not None:
             self.status = status  # type: ignore[misc]  # one instance may narrow its class's status (413/414/431)
+
+
+def outcome_of(error: Exception, report_bug: Callable[[Exception], None]) -> EdgeError:
+    """What to answer for an exception. Anything but an EdgeError is a bug: it is reported, and the answer is a 500."""
+    if isinstance(error, EdgeError):
+        return error
+    report_bug(error)
+    return EdgeError("internal error")
 
 
 class HookFailed(EdgeError):

@@ -31,7 +31,7 @@ from edge.dataplane.rules.challenge import answer_challenge
 from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
-from edge.errors import BadRequest, ClientError, EdgeError, MethodNotAllowed, NoBackend, TooLarge
+from edge.errors import BadRequest, ClientError, MethodNotAllowed, NoBackend, TooLarge, outcome_of
 from edge.http.grammar import RequestHeaders, absolute_target
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
@@ -121,10 +121,7 @@ def serve_fully(
 
 def fail(exchange: Exchange, error: Exception) -> None:
     """Answer an exception of a stage. Anything but an EdgeError is a bug: 500, counted, with its traceback logged."""
-    if not isinstance(error, EdgeError):
-        exchange.worker.report_bug(error)
-        error = EdgeError("internal error")
-    exchange.fail(error)
+    exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
 
 def enter(exchange: Exchange) -> None:

@@ -19,7 +19,7 @@ from edge.cache.stored import with_date
 from edge.dataplane.caching.part import Part, fields_of
 from edge.dataplane.core.body_mode import NO_BODY
 from edge.dataplane.core.error_response import status_line
-from edge.errors import ClientGone, EdgeError, ResponseIncomplete
+from edge.errors import ClientGone, EdgeError, ResponseIncomplete, outcome_of
 from edge.http.asking import asking
 from edge.http.conditional import (
     CLIENT_OWN,
@@ -93,10 +93,8 @@ class Assembly:
             self._part, self._number = part, number
             self._usual(part, self._rule.parts)
         except Exception as error:
-            if not isinstance(error, EdgeError):
-                worker.report_bug(error)
-                error = EdgeError("internal error")
-            self._failed(error) if part is None else part.fail(error)
+            outcome = outcome_of(error, worker.report_bug)
+            self._failed(outcome) if part is None else part.fail(outcome)
 
     # -- the client's side: `Exchange.follower` ----------------------------------------------------------------------
 
@@ -277,10 +275,7 @@ class Assembly:
         try:
             self._usual(exchange, exchange.routed)
         except Exception as error:
-            if not isinstance(error, EdgeError):
-                exchange.worker.report_bug(error)
-                error = EdgeError("internal error")
-            exchange.fail(error)
+            exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
     def _contradicted(self, part: Part) -> None:
         """A slice is not of the version that the first one is of, or not what it says."""

@@ -18,7 +18,7 @@ from edge.cache.stored import Stored, choice_of
 from edge.dataplane.caching.purging import names_of
 from edge.dataplane.caching.tiers import Merged, into_memory
 from edge.dataplane.core.store import newer_of
-from edge.errors import EdgeError
+from edge.errors import outcome_of
 from edge.http.message import RequestHead
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ def ask_others(exchange: Exchange, request: RequestHead, again: Callable[[], Non
             _take(exchange, shared.left_of(entry) if entry is not None else None)
             again()
         except Exception as error:
-            if not isinstance(error, EdgeError):
-                exchange.worker.report_bug(error)
-                error = EdgeError("internal error")
-            exchange.fail(error)
+            exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
     return not shared.look(key, b"", come)
 

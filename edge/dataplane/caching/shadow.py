@@ -13,7 +13,7 @@ from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.core.upload import Upload
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import forwarding_lines
-from edge.errors import EdgeError
+from edge.errors import outcome_of
 
 if TYPE_CHECKING:
     from edge.dataplane.core.route import Route
@@ -35,6 +35,4 @@ def send_copy(exchange: Exchange, route: Route, body: bytes | None, done: Callab
     try:
         forward(copy)
     except Exception as error:  # a client's request must not end for it
-        if not isinstance(error, EdgeError):
-            exchange.worker.report_bug(error)
-        copy.fail(error if isinstance(error, EdgeError) else EdgeError("internal error"))
+        copy.fail(outcome_of(error, exchange.worker.report_bug))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edge.cache.index import Group, Node
 from edge.cache.stored import Stored
 from edge.dataplane.core.store import newer_of, together, trusted
-from edge.errors import EdgeError
+from edge.errors import outcome_of
 
 if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
@@ -74,10 +74,7 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
             _take(exchange, store, key, trusted(store, found) or ())
             again()
         except Exception as error:
-            if not isinstance(error, EdgeError):
-                exchange.worker.report_bug(error)
-                error = EdgeError("internal error")
-            exchange.fail(error)
+            exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
     store.disk.look_later(key, come)
     return False

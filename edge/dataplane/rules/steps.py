@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from edge.dataplane.rules.asked import Asked
-from edge.errors import EdgeError
+from edge.errors import EdgeError, outcome_of
 from edge.http.message import Line
 
 
@@ -82,10 +82,7 @@ class Waiting:
         try:
             how()
         except Exception as found:
-            if not isinstance(found, EdgeError):
-                exchange.worker.report_bug(found)
-                found = EdgeError("internal error")
-            exchange.fail(found)
+            exchange.fail(outcome_of(found, exchange.worker.report_bug))
 
     def resumed(self) -> None:
         """The client takes more: there is nothing for it yet."""
