@@ -149,7 +149,16 @@ class Browser:
 
     async def until(self, script: str, wait_s: float = WAIT_S) -> Any:
         """Poll until an expression is true; its value."""
-        return await until(lambda: self.eval(script), wait_s, look_s=0.05, said=lambda: f"{script}; {self.troubles}")
+
+        async def look() -> Any:
+            try:
+                return await self.eval(script)
+            except AssertionError as error:
+                if "navigated" in str(error):
+                    return None  # the page is being loaded
+                raise
+
+        return await until(look, wait_s, look_s=0.05, said=lambda: f"{script}; {self.troubles}")
 
     async def text(self, selector: str) -> str:
         """The text of an element."""
