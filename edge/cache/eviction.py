@@ -137,12 +137,12 @@ class Ghost:
 class Policy(Protocol):
     """Eviction order over nodes. `cap`: hits counted in `freq`; `moves`: a hit at the cap must call `touch`.
 
-    `mark` is a 64-bit hash of the key. Every node that was added is in one of `chains` until the index unlinks it.
+    `mark` is a 64-bit hash of the key. Every node that was added is in one of `queues` until the index unlinks it.
     """
 
     cap: int
     moves: bool
-    chains: Sequence[EvictionQueue]
+    queues: Sequence[EvictionQueue]
     fixed_bytes: int  # the policy's own memory, charged to the budget
 
     def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
@@ -173,7 +173,7 @@ class Fifo:
 
     def __init__(self, budget_bytes: int) -> None:
         self._queue = EvictionQueue()
-        self.chains: Sequence[EvictionQueue] = (self._queue,)
+        self.queues: Sequence[EvictionQueue] = (self._queue,)
 
     def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
         """At the tail."""
@@ -204,8 +204,8 @@ class Lru(Fifo):
 
     def touch(self, node: Node[Any]) -> None:
         """To the tail."""
-        if node.chain is not None:
-            node.chain.to_tail(node)
+        if node.queue is not None:
+            node.queue.to_tail(node)
 
 
 class Lfu:
@@ -220,12 +220,12 @@ class Lfu:
     fixed_bytes = 19_200  # 64 queues of 300 bytes
 
     def __init__(self, budget_bytes: int) -> None:
-        self.chains: Sequence[EvictionQueue] = tuple(EvictionQueue(level) for level in range(self.cap + 1))
+        self.queues: Sequence[EvictionQueue] = tuple(EvictionQueue(level) for level in range(self.cap + 1))
         self._lowest = 0
 
     def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
         """On the level of its hits (its predecessor's, when it replaces one)."""
-        self.chains[node.freq].append(node)
+        self.queues[node.freq].append(node)
         self._lowest = min(self._lowest, node.freq)
 
     def touch(self, node: Node[Any]) -> None:
@@ -233,16 +233,16 @@ class Lfu:
 
     def victim(self) -> Node[Any] | None:
         """The oldest of the lowest level."""
-        for scanned in range(SCAN_LIMIT + len(self.chains)):
-            chain = self.chains[self._lowest]
-            node = chain.first
+        for scanned in range(SCAN_LIMIT + len(self.queues)):
+            queue = self.queues[self._lowest]
+            node = queue.first
             if node is None:
                 if self._lowest == self.cap:
                     return None
                 self._lowest += 1
-            elif node.freq > chain.level and scanned < SCAN_LIMIT:
-                chain.unlink(node)
-                self.chains[node.freq].append(node)
+            elif node.freq > queue.level and scanned < SCAN_LIMIT:
+                queue.unlink(node)
+                self.queues[node.freq].append(node)
             else:
                 return node
         return None
@@ -266,7 +266,7 @@ class S3Fifo:
 
     def __init__(self, budget_bytes: int) -> None:
         self.small, self.main = EvictionQueue(), EvictionQueue()
-        self.chains: Sequence[EvictionQueue] = (self.small, self.main)
+        self.queues: Sequence[EvictionQueue] = (self.small, self.main)
         self._small_bytes = budget_bytes // 10
         self._ghost = Ghost(budget_bytes - self._small_bytes)
         self.fixed_bytes = self._ghost.memory_bytes
@@ -305,7 +305,7 @@ class S3Fifo:
 
     def evicted(self, node: Node[Any], mark: int) -> None:
         """Remember a key that leaves small; one that leaves main is forgotten."""
-        if node.chain is self.small:
+        if node.queue is self.small:
             self._ghost.add(mark, node.cost)
 
     def resize(self, budget_bytes: int) -> None:

@@ -54,7 +54,7 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 class Index(Generic[E]):
-    """See the module's docstring. `now` is epoch seconds; `seq` is `epochs.now_seq()` from when the fill started."""
+    """See the module's docstring. `now` is epoch seconds; `seq` is `purge_log.now_seq()` from when the fill started."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Index(Generic[E]):
         if isinstance(found, Node):
             return
         for node in found.nodes:
-            if node.sole is stored and node.chain is not None:
+            if node.sole is stored and node.queue is not None:
                 if node.freq < self._cap:
                     node.freq += 1
                 elif self._moves:
@@ -229,7 +229,7 @@ class Index(Generic[E]):
         node = Node(stored, cost_of(stored), self.purge_log.seq)
         into = None
         if old is not None:  # what it replaces is outdated, whether the new one fits or not
-            into, node.freq = old.chain, old.freq
+            into, node.freq = old.queue, old.freq
             table.drop(old, RemovalReason.REPLACED, stored)
         refused = None
         if old is not None and not self.fits(stored):

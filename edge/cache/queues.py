@@ -1,6 +1,6 @@
 """Nodes of the index and the two orders they stand in: eviction order (`EvictionQueue`) and expiry order (`Wheel`).
 
-A node is one stored variant with the policy's state in its slots. It is linked into exactly one chain and one bucket
+A node is one stored variant with the policy's state in its slots. It is linked into exactly one queue and one bucket
 of the wheel, and both unlink it in O(1): a removed node leaves nothing behind, so nothing has to be compacted and no
 order holds memory that the budget does not count. One rule: `unlink` clears the links, so that a removed node (and its
 body) is freed by reference counting at once.
@@ -21,14 +21,14 @@ _FAR = 1 << 40  # epoch seconds; a later expiry (inf included) never comes
 class Node(Generic[E]):
     """One stored variant. `sole` is the stored response; a node stands for its key when it is the only variant."""
 
-    __slots__ = ("chain", "cost", "due", "due_next", "due_prev", "freq", "next", "prev", "seq", "sole")
+    __slots__ = ("cost", "due", "due_next", "due_prev", "freq", "next", "prev", "queue", "seq", "sole")
 
     def __init__(self, stored: E, cost: int, seq: int) -> None:
         self.sole = stored
         self.cost = cost  # bytes charged to the budget, this node itself excepted
         self.seq = seq  # every purge up to this number has been checked
         self.freq = 0  # hits, up to the policy's cap
-        self.chain: EvictionQueue | None = None
+        self.queue: EvictionQueue | None = None
         self.prev: Any = None
         self.next: Any = None
         self.due: Any = None  # the bucket's sentinel
@@ -67,14 +67,14 @@ class EvictionQueue:
         """Link an unlinked node in at the tail."""
         edge = self.edge
         last = edge.prev
-        node.prev, node.next, node.chain = last, edge, self
+        node.prev, node.next, node.queue = last, edge, self
         last.next = edge.prev = node
         self.bytes += node.cost
 
     def unlink(self, node: Node[Any]) -> None:
         """Remove a node of this queue."""
         node.prev.next, node.next.prev = node.next, node.prev
-        node.prev = node.next = node.chain = None
+        node.prev = node.next = node.queue = None
         self.bytes -= node.cost
 
     def to_tail(self, node: Node[Any]) -> None:
@@ -88,7 +88,7 @@ class EvictionQueue:
         last.next = edge.prev = node
 
     def __iter__(self) -> Iterator[Node[Any]]:
-        """From the head on; the chain must not change meanwhile."""
+        """From the head on; the queue must not change meanwhile."""
         node = self.edge.next
         while node is not self.edge:
             yield node

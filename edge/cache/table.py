@@ -204,11 +204,11 @@ class CacheTable(Generic[E]):
         stored, key = node.sole, node.sole.key
         if self._sending and (heir is None or heir.chunks is not stored.chunks):
             self.reserved += self._sending.dropped(stored.chunks)
-        chain = node.chain
-        if chain is not None:
+        queue = node.queue
+        if queue is not None:
             if node is self._cursor:
-                self._cursor = None if node.next is chain.edge else node.next
-            chain.unlink(node)
+                self._cursor = None if node.next is queue.edge else node.next
+            queue.unlink(node)
         self._wheel.remove(node)
         for tag in stored.tags:
             self._tags.remove(tag, node)
@@ -280,12 +280,12 @@ class CacheTable(Generic[E]):
         self.policy.resize(self.budget)
         return self.budget == budget_bytes
 
-    # Sweeping: one walk over all nodes, a few steps at a time, while the chains change under it
+    # Sweeping: one walk over all nodes, a few steps at a time, while the queues change under it
 
     def start_sweep(self) -> None:
         """Begin a walk over every node that is here now."""
-        # The first chain first: policies move nodes to later ones, where the walk meets them again.
-        self._unswept, self._cursor = list(reversed(self.policy.chains)), None
+        # The first queue first: policies move nodes to later ones, where the walk meets them again.
+        self._unswept, self._cursor = list(reversed(self.policy.queues)), None
 
     @property
     def sweeping(self) -> bool:
@@ -297,19 +297,19 @@ class CacheTable(Generic[E]):
         return self._wheel.due(now)
 
     def next_unswept(self) -> Node[E] | None:
-        """The node under the cursor, which moves on. A node that the policy moved meanwhile starts its chain anew."""
+        """The node under the cursor, which moves on. A node that the policy moved meanwhile starts its queue anew."""
         while self._unswept:
-            chain, node = self._unswept[-1], self._cursor
-            if node is None or node.chain is not chain:
-                node = chain.first
+            queue, node = self._unswept[-1], self._cursor
+            if node is None or node.queue is not queue:
+                node = queue.first
             if node is not None:
-                self._advance(node, chain)
+                self._advance(node, queue)
                 return node
             self._unswept.pop()
         return None
 
-    def _advance(self, node: Node[E], chain: EvictionQueue) -> None:
-        self._cursor = None if node.next is chain.edge else node.next
+    def _advance(self, node: Node[E], queue: EvictionQueue) -> None:
+        self._cursor = None if node.next is queue.edge else node.next
         if self._cursor is None and self._unswept:
             self._unswept.pop()
 

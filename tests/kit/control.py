@@ -101,7 +101,7 @@ class MemoryKeeper:
 
     def __init__(self) -> None:
         self.done: list[tuple[Any, ...]] = []
-        self._epochs = PurgeLog()
+        self._purge_log = PurgeLog()
         self._number = 0
         self.fail: Exception | None = None
 
@@ -126,7 +126,7 @@ class MemoryKeeper:
         return of_file(config)
 
     def purge_log(self) -> PurgeLog:
-        return self._epochs
+        return self._purge_log
 
     def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]:
         numbers: list[int | None] = []
@@ -137,7 +137,7 @@ class MemoryKeeper:
         return numbers
 
     def save_purge_log(self, purge_log: PurgeLog) -> None:
-        self._epochs = PurgeLog.from_dict(purge_log.to_dict())
+        self._purge_log = PurgeLog.from_dict(purge_log.to_dict())
 
     def revision(self, sources: Sources) -> int:
         self._write("revision", sources.text)

@@ -43,9 +43,9 @@ class Cache:
     def evict(self) -> int:
         victim = self.policy.victim()
         assert victim is not None
-        assert victim.chain is not None
+        assert victim.queue is not None
         self.policy.evicted(victim, mark(victim.sole))
-        victim.chain.unlink(victim)
+        victim.queue.unlink(victim)
         del self.nodes[victim.sole]
         self.evicted.append(victim.sole)
         return int(victim.sole)
@@ -62,9 +62,9 @@ def test_every_policy_names_each_node_once_until_none_is_left(name: str, asked: 
     cache = Cache(POLICIES[name](1000), 10)
     for n in asked:
         cache.ask(n)
-        linked = [node.sole for chain in cache.policy.chains for node in chain]
+        linked = [node.sole for queue in cache.policy.queues for node in queue]
         assert sorted(linked) == sorted(cache.nodes)
-        assert sum(chain.bytes for chain in cache.policy.chains) == 100 * len(cache.nodes)
+        assert sum(queue.bytes for queue in cache.policy.queues) == 100 * len(cache.nodes)
     left = set(cache.nodes)
     assert {cache.evict() for _ in range(len(left))} == left
     assert cache.policy.victim() is None
@@ -101,7 +101,7 @@ def test_s3_fifo_gives_two_hits_a_place_in_main_and_one_hit_none() -> None:
     cache.ask_all(*range(10), 0, 0, 1)
     cache.ask_all(10, 11, 12)
     assert 0 in cache.nodes
-    assert cache.nodes[0].chain is policy.main
+    assert cache.nodes[0].queue is policy.main
     assert cache.nodes[0].freq == 0
     assert cache.evicted == [1, 2, 3]
 
@@ -112,9 +112,9 @@ def test_s3_fifo_puts_what_comes_back_from_the_ghost_into_main() -> None:
     cache.ask_all(*range(11))
     assert cache.evicted == [0]
     cache.ask(0)
-    assert cache.nodes[0].chain is policy.main
+    assert cache.nodes[0].queue is policy.main
     cache.ask(20)
-    assert cache.nodes[20].chain is policy.small
+    assert cache.nodes[20].queue is policy.small
 
 
 def test_s3_fifo_reinserts_in_main_while_hits_last() -> None:
@@ -164,8 +164,8 @@ def test_no_search_looks_at_more_than_the_limit(name: str) -> None:
             looked.append("to_tail")
             super().to_tail(node)
 
-    for chain in policy.chains:
-        chain.__class__ = Counted
+    for queue in policy.queues:
+        queue.__class__ = Counted
     assert policy.victim() is not None
     assert 0 < len(looked) <= SCAN_LIMIT
 

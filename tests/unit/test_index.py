@@ -260,9 +260,9 @@ class IndexMachine(RuleBasedStateMachine):
         stored = {id(body.chunks) for body in bodies}
         alone = {id(body.chunks): len(body.chunks[0]) for body in self.sent if id(body.chunks) not in stored}
         assert table.reserved == self.reserved + sum(alone.values())
-        assert len(index) == len(bodies) == sum(1 for chain in table.policy.chains for _ in chain)
-        assert sum(chain.bytes for chain in table.policy.chains) == sum(
-            node.cost for chain in table.policy.chains for node in chain
+        assert len(index) == len(bodies) == sum(1 for queue in table.policy.queues for _ in queue)
+        assert sum(queue.bytes for queue in table.policy.queues) == sum(
+            node.cost for queue in table.policy.queues for node in queue
         )
         for tag in (b"t1", b"t2", b"t3"):
             tagged = {node.sole.born for node in members(table._tags, tag)}

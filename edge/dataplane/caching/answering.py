@@ -20,7 +20,9 @@ from edge.http.cache_status import forwarded, line
 
 
 def serve_all(fill: Filling, stored: Stored, verdict: Verdict, now: float, own: bytes = b"") -> None:
-    """Whoever follows or waits gets what was just validated; who asked also its `own` lines."""
+    """Answer all followers and waiting requests from what was just validated; the first client also gets its `own`
+    lines.
+    """
     for follower in list(fill.followers):
         _serve(fill, follower, stored, verdict, now, own)
     if not is_for_all(stored, fill.rules):  # it was validated for who asked, and for nobody else

@@ -57,7 +57,7 @@ class Rule(Protocol):
 
 
 class Assembly:
-    """Stands where an exchange has its follower, and is the client of its parts."""
+    """The exchange's follower while its response is put together, and the client of the parts' exchanges."""
 
     def __init__(self, exchange: Exchange, request: RequestHead, rule: Rule, key: bytes, usual: Usual) -> None:
         assert exchange.worker.store is not None  # else there is nothing to put together
@@ -79,7 +79,7 @@ class Assembly:
         exchange.follower = self
 
     def ask(self, number: int) -> None:
-        """Fetch a part, from whatever tier."""
+        """Fetch a part, from whichever tier has it."""
         exchange, size, worker = self._exchange, self._rule.size, self._exchange.worker
         lines = [line for name, line in exchange.block.fields.keyed() if name not in _NOT_ASKED]
         apart = b""
@@ -114,7 +114,7 @@ class Assembly:
     # -- the parts' side: `part.Taker` -------------------------------------------------------------------------------
 
     def part_head(self, part: Part, wire: bytes) -> None:
-        """The head of a part: the response begins with the first one's, the others have to fit it."""
+        """A part's head came. The first one begins the response; the others have to fit it."""
         if part is not self._part:
             return
         fields = with_date(fields_of(wire), self._store.clock())
@@ -132,7 +132,7 @@ class Assembly:
             self._pass_on(part, wire, fields)
 
     def part_data(self, part: Part, data: bytes | bytearray) -> None:
-        """A piece: what the client wants of it."""
+        """A piece of a part's body: pass on what the client wants of it."""
         exchange = self._exchange
         if part is not self._part or self._over:
             return
@@ -156,7 +156,7 @@ class Assembly:
                 self._finish()
 
     def part_over(self, part: Part) -> None:
-        """It has ended."""
+        """A part has ended."""
         if part is not self._part or self._over:
             return
         if part.failure is not None:
@@ -286,7 +286,7 @@ class Assembly:
 
 
 def slice_of(size: int, number: int) -> tuple[bytes, Line]:
-    """What keeps a slice apart in store, and the line that asks for it."""
+    """What tells a slice apart in the cache key, and the Range line that asks for it."""
     return b"%b%d:%d" % (SLICE, size, number), (b"Range", b"bytes=%d-%d" % (number * size, (number + 1) * size - 1))
 
 

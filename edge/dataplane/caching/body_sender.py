@@ -20,7 +20,7 @@ TURN_BYTES = 1024 * 1024  # written to one client in one turn of the loop
 
 
 class BodySender:
-    """Stands where an exchange has its follower: it hears when the client takes more, and when it goes."""
+    """Is the exchange's follower while it sends: it hears when the client takes more, and when it goes."""
 
     __slots__ = ("_comes_back", "_exchange", "_pieces", "_stored")
 

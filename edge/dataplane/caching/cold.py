@@ -1,4 +1,4 @@
-"""A plain GET of which nothing is stored, as long as nobody else wants the same: no fill and no watch is made for it.
+"""A plain GET of which nothing is stored, as long as nobody else wants the same: without a fill or a follower.
 
     nobody joins, the head says "not stored"            the exchange takes the body, as in a plain forward
     nobody joins, stored, the body came with its head   stored and answered here
@@ -85,7 +85,7 @@ def begun(
 
 
 class Cold:
-    """`fetch.Receiver` and `Exchange.watch` up to the head."""
+    """Receives the fetch (`fetch.Receiver`), and is the exchange's follower until the head comes."""
 
     __slots__ = ("_exchange", "_lone", "_requested_at", "_rules", "_seq", "_store", "_turns", "_why", "fetch")
 
@@ -116,7 +116,7 @@ class Cold:
         exchange.reason = absent if self._why is None else self._why.value
 
     def share(self) -> Fill:
-        """Become a fill, that others may follow."""
+        """Become a fill, so that other requests may follow."""
         exchange, key = self._exchange, self._key
         self._explain()
         follower = Follower(exchange, LookupResult(request_of(exchange), COLD), self._turns, self._seq)
@@ -135,11 +135,11 @@ class Cold:
     # -- fetch.Receiver --------------------------------------------------------------------------------------------
 
     def interim(self, facts: ResponseFacts) -> None:
-        """1xx goes to whom the request came from."""
+        """Pass a 1xx on to the client."""
         self._exchange.interim(facts)
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """Go on as a plain forward, or store what came whole, or leave it to a fill."""
+        """The head came: forward plainly, store what came whole, or become a fill."""
         store, exchange = self._store, self._exchange
         now = store.clock()
         if now - self._requested_at < _AGED_S:
@@ -204,19 +204,19 @@ class Cold:
         raise AssertionError("an end before the head")
 
     def failed(self, error: EdgeError) -> None:
-        """The fetch gave up."""
+        """The fetch has failed."""
         if self._exchange.follower is self:
             self.share().failed(error)
         else:  # a bug while the answer was written
             self._exchange.fail(error)
 
-    # -- Exchange.watch --------------------------------------------------------------------------------------------
+    # -- as the follower ------------------------------------------------------------------------------------------
 
     def resumed(self) -> None:
         """Nothing waits for the client before the head."""
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone."""
+        """The client has left."""
         self._explain()
         self._end(Outcome.FAILED)
         fetch, self.fetch = self.fetch, None

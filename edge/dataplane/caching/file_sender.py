@@ -23,7 +23,7 @@ Part = bytes | tuple[int, int]  # bytes as they are, or where they begin and end
 
 
 class FileSender:
-    """Stands where an exchange has its watch: it hears when the client takes more, and when it goes."""
+    """Is the exchange's follower while it sends: it hears when the client takes more, and when it goes."""
 
     __slots__ = ("_begun", "_exchange", "_head", "_lost", "_opened", "_reading", "_steps", "_stored")
 
@@ -50,7 +50,7 @@ class FileSender:
         self._exchange.follower = self
         self._next()
 
-    # -- the exchange's watch ------------------------------------------------------------------------------------------
+    # -- as the follower --------------------------------------------------------------------------------------------
 
     def resumed(self) -> None:
         """The client takes more."""

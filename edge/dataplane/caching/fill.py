@@ -1,4 +1,4 @@
-"""Stage 7: one fetch whose response may be stored, and the clients that watch it.
+"""Stage 7: one fetch whose response may be stored, and the clients that follow it.
 
     Follower (one per waiting client) pump ──┐
     Follower ──────────────────────── pump ──┤   chunks ◄── Fill ◄── Fetch
@@ -62,7 +62,7 @@ def _from_store() -> EdgeError:
 
 
 class Fill:
-    """A fetch for the store's sake and its followers' (`fetch.Receiver`)."""
+    """A fetch whose response is for the store and for its followers (`fetch.Receiver`)."""
 
     def __init__(self, first: Follower, flight: Flight | None) -> None:
         exchange = first.exchange
@@ -115,7 +115,7 @@ class Fill:
         self.fetch.attempt()
 
     def adopt(self, fetch: Fetch, seq: int, requested_at: float) -> None:
-        """Go on with what was begun without a fill (`cold`)."""
+        """Take over a fetch that was begun without a fill (`cold`)."""
         self.fetch, self.seq, self.requested_at = fetch, seq, requested_at
         fetch.receiver = self
 
@@ -134,12 +134,12 @@ class Fill:
     # -- fetch.Receiver --------------------------------------------------------------------------------------------
 
     def interim(self, facts: ResponseFacts) -> None:
-        """1xx goes to whom the request came from, never to those who follow or come later."""
+        """Pass a 1xx on to the first client, never to followers."""
         if any(follower.exchange is self.exchange for follower in self.followers):
             self.exchange.interim(facts)
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """Decide what becomes of the response, then let the followers have it."""
+        """Decide whether the response is stored, and let the followers begin."""
         if done:
             self.fetch = None
         now = self.store.clock()
@@ -239,7 +239,7 @@ class Fill:
         hold(self)
 
     def failed(self, error: EdgeError) -> None:
-        """The fetch gave up: before the head something stored may stand in; after it, nobody gets a whole answer."""
+        """The fetch failed. Before the head a stored response may stand in; after it nobody gets a whole answer."""
         self.fetch = None
         self._release()
         if self._began is not None:
@@ -276,7 +276,7 @@ class Fill:
 
     @property
     def due(self) -> bool:
-        """Whether somebody who waited for the head is still to hear of it: it begins with the first piece."""
+        """Whether a request that waited for the head is still to be told of it; it begins with the first piece."""
         return self._shared is not None and bool(self._shared.due)
 
     def _accepts(self, member: FlightMember, late: bool) -> bool:
@@ -286,7 +286,7 @@ class Fill:
         return False
 
     def join(self, follower: Follower) -> None:
-        """A follower takes part from the first byte on; it gets the lines that are stored."""
+        """Add a follower from the first byte on; it gets the lines that are stored."""
         plan, now = self._shares, self.store.clock()
         if self._broke is not None:  # after the head, and before it was this one's turn
             follower.fill = follower.flight = follower.exchange.follower = None
@@ -349,7 +349,9 @@ class Fill:
         self.store.flights.end(flight, outcome, monotonic())
 
     def leave(self, follower: Follower, error: EdgeError | None) -> None:
-        """A follower goes (`error`), or has all that it wanted. The fetch ends with the last one who wants its body."""
+        """A follower has left (`error`), or has all that it wanted. The fetch ends with the last one that wants its
+        body.
+        """
         self.followers.pop(follower, None)
         wanted = self.store.flights.leave(self.flight, follower) if self.flight is not None else bool(self.followers)
         if self.followers or wanted or self.whole or (error is None and self.plan is not None):

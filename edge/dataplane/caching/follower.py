@@ -1,6 +1,6 @@
 """One client of a fill: where it stands in the body, and what it does when the flight it waits for takes a turn.
 
-One rule: a watch is settled once. Until it has begun its response it can be told to attach, to lead or to go alone
+One rule: a follower is settled once. Until it has begun its response it can be told to attach, to lead or to go alone
 (`cache.flights.Party`); after that it only takes the body, or breaks off.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What a client asked, what the look-up said to it, and the variants that it had before it."""
+    """The client's request, the look-up's decision, and the variants that it decided on."""
 
     request: RequestHead
     decision: Decision
@@ -37,7 +37,7 @@ class LookupResult:
 
 
 def request_of(exchange: Exchange) -> RequestHead:
-    """The request as decisions see it: with what the route's rules fill in, which an origin may vary by."""
+    """The request as decisions see it, with fields that the route's rules add and an origin may vary by."""
     fields, outbound = exchange.block.fields, exchange.routed.outbound
     if outbound is not None and outbound.varying is not None:
         fields = outbound.varying.seen(exchange, fields)
@@ -57,14 +57,14 @@ def request_of(exchange: Exchange) -> RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class FollowerCallbacks:
-    """What a watch does when it has to go on by itself. `fetch` leads the flight, or goes alone without one."""
+    """What a follower does when it has to go on by itself. `fetch` leads the flight, or goes alone without one."""
 
     fetch: Callable[[Follower, Flight | None], None]
     look_again: Callable[[Follower], None]
 
 
 class Follower:
-    """An exchange that gets its response from a fill, its own or another's."""
+    """An exchange that gets its response from a fill, its own or another one's."""
 
     __slots__ = (
         "_turns",
@@ -94,7 +94,7 @@ class Follower:
     # -- cache.flights.Party ---------------------------------------------------------------------------------------
 
     def on_attach(self, flight: Flight) -> None:
-        """Somebody fetches what answers this request too: take it as it streams."""
+        """Another request's fetch answers this one too: take it as it streams."""
         fill: Stream | None = flight.stream  # type: ignore[assignment]  # only fills set it
         if fill is None:  # it ended before this turn came
             self.on_alone(Why.OTHER_VARIANT)
@@ -105,11 +105,11 @@ class Follower:
         fill.join(self)
 
     def on_lead(self, flight: Flight) -> None:
-        """The leader failed: fetch, for those who still wait as well."""
+        """The leader failed: fetch, also for those who still wait."""
         self._turns.fetch(self, flight)
 
     def on_alone(self, why: Why) -> None:
-        """Nobody else's fetch helps: look again, once, with what is known now, or fetch without regard to others."""
+        """No other fetch helps. Look again, once, with what is known now, or fetch without sharing."""
         self.flight = self.fill = None
         if why is Why.OTHER_VARIANT and not self.looked_again:
             self.looked_again = True
@@ -161,7 +161,7 @@ class Follower:
         return True
 
     def has_all(self) -> None:
-        """The response is over, whatever comes of the body."""
+        """The response is complete, whatever the rest of the body is."""
         fill = self.fill
         self.exchange.follower = self.fill = self.flight = None
         self.exchange.finish()
@@ -169,7 +169,7 @@ class Follower:
             fill.leave(self, None)
 
     def pump(self) -> None:
-        """Write what the client takes of what is there; end the response at the end of a whole body."""
+        """Write as much as the client takes of what is there; end the response at the end of a whole body."""
         fill, exchange = self.fill, self.exchange
         if fill is None or exchange.ended or not exchange.begun:
             return
@@ -183,12 +183,12 @@ class Follower:
             exchange.end(fill.trailers)
 
     def resumed(self) -> None:
-        """The client takes more; the fill may go on dropping pieces."""
+        """The client takes more; the fill may drop more pieces."""
         if self.fill is not None:
             resumed(self.fill, self)
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone, or its exchange failed; the fetch that it is part of or waits for may end with it."""
+        """The client has left, or its exchange failed. The fetch that it waits for may end with it."""
         fill, flight = self.fill, self.flight
         self.fill = self.flight = None  # what has left holds no body
         if flight is not None:

@@ -1,7 +1,7 @@
 """Stages 3 and 4: is there something stored that answers; if not, who fetches it.
 
-One rule: the index is asked synchronously and a hit ends here. All judgement is `cache.policy.look`; this file turns
-its word into a call.
+One rule: the index is asked synchronously and a hit ends here. `cache.policy.evaluate` judges; this file turns its
+word into a call.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def lookup(exchange: Exchange, route: Route) -> None:
-    """Decide, then answer from store, or fetch, or wait for one who does."""
+    """Decide, then answer from the store, fetch, or wait for another fetch."""
     if route.ranges is None or not route.ranges.slices(exchange, _lookup):
         _lookup(exchange, route)
 
@@ -65,7 +65,7 @@ def _lookup(exchange: Exchange, route: Route) -> None:
 
 
 def judge(exchange: Exchange) -> None:
-    """As `decide`, the first time."""
+    """As `decide`, for the first time."""
     decide(exchange, request_of(exchange), ())
 
 
@@ -132,7 +132,7 @@ def _may_be_get(exchange: Exchange) -> bool:
 
 
 def lost(exchange: Exchange, request: RequestHead, stored: Stored, vary_names: tuple[bytes, ...]) -> None:
-    """The body of what should have answered is gone from its file: go on as if it had not been there."""
+    """The body that should have answered is gone from its file: go on as if it had not been stored."""
     store, found = exchange.worker.store, exchange.found
     assert store is not None
     store.index.discard(stored)
@@ -144,7 +144,7 @@ def lost(exchange: Exchange, request: RequestHead, stored: Stored, vary_names: t
 
 
 def explain_why(exchange: Exchange, rules: Rules, decision: Decision) -> None:
-    """Why the origin is asked, in the words of log, counters and Cache-Status."""
+    """Set the reason for asking the origin, in the words of log, counters and Cache-Status."""
     reason = decision.reason
     store = exchange.worker.store
     shown = word(reason, rules.name)
@@ -156,7 +156,7 @@ def explain_why(exchange: Exchange, rules: Rules, decision: Decision) -> None:
 
 
 def ask(exchange: Exchange, asked: LookupResult, vary_names: tuple[bytes, ...] = ()) -> None:
-    """Fetch from the origin: as leader of a flight, as follower of one, or without regard to others."""
+    """Fetch from the origin: as leader of a flight, as follower of one, or without sharing."""
     store, route = exchange.worker.store, exchange.routed
     assert store is not None and route.rules is not None
     follower = Follower(exchange, asked, TURNS, store.purge_log.now_seq())
@@ -183,7 +183,7 @@ def ask(exchange: Exchange, asked: LookupResult, vary_names: tuple[bytes, ...] =
 
 
 def look_again(follower: Follower) -> None:
-    """A shared fetch turned out to be another variant, or not for this one: decide anew with what is known now."""
+    """A shared fetch was for another variant, or not for this request: decide anew with what is known now."""
     exchange = follower.exchange
     store = exchange.worker.store
     assert store is not None and exchange.key is not None
@@ -193,7 +193,7 @@ def look_again(follower: Follower) -> None:
 
 
 def fetch(follower: Follower, flight: Flight | None) -> None:
-    """Lead a flight, or go alone."""
+    """Lead a flight, or fetch alone."""
     Fill(follower, flight).start()
 
 

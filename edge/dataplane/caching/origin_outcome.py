@@ -76,13 +76,13 @@ def completed(fill: Filling, response: ResponseHead, times: Times) -> tuple[Stor
 
 
 def asks_rest(fill: Filling) -> bool:
-    """Whether the fetch is for the rest of a stored beginning."""
+    """Whether the fetch asks only for the rest of a stored beginning."""
     decision = fill.decision
     return decision.act is Action.MISS and decision.reason is Reason.RANGE and decision.stored is not None
 
 
 def stand_in(fill: Filling, request: RequestHead, failure: Failure, now: float) -> Stored | None:
-    """What is stored, instead of a failure, where every rule allows it."""
+    """The stored response to use instead of a failure, where every rule allows it, else None."""
     stored = fill.decision.stored
     if stored is None or (stored.part is not None and b"range" not in request.fields):
         return None
@@ -92,7 +92,7 @@ def stand_in(fill: Filling, request: RequestHead, failure: Failure, now: float) 
 
 
 def displace(fill: Filling, response: ResponseHead, now: float) -> None:
-    """A newer response that is not stored takes the stale one away: the origin has said what is there now."""
+    """Remove a stale response because the origin sent a newer one that is not stored."""
     stored = fill.decision.stored
     if stored is None or fill.request.method != b"GET" or response.status not in _TELLING:
         return
@@ -101,7 +101,7 @@ def displace(fill: Filling, response: ResponseHead, now: float) -> None:
 
 
 def refused(fill: Filling, plan: Plan, now: float) -> Reason | None:
-    """What the index has against a response that may be stored: too many variants, or too few uses yet."""
+    """Why the index would not take a response that may be stored: too many variants, or too few uses."""
     index, rules = fill.store.index, fill.rules
     found = index.peek(plan.key)
     variants = found.variants if found is not None else fill.variants
@@ -112,13 +112,13 @@ def refused(fill: Filling, plan: Plan, now: float) -> Reason | None:
 
 
 def outrun(fill: Filling, stored: Stored, now: float) -> bool:
-    """Whether a fetch whose answer came later was whole earlier, so that what it stored is to stay."""
+    """Whether another fetch, whose answer came later, was complete earlier; then what it stored stays."""
     found = fill.store.rivals(stored)
     return any(supersedes(stored, one) and stored.received_at < one.received_at <= now for one in found)
 
 
 def is_gone(fill: Filling, stored: Stored) -> bool:
-    """Whether a purge took it away while the fetch was under way, or its body's file went."""
+    """Whether the stored response was purged during the fetch, or its body's file is missing."""
     if fill.store.purge_log.admit(fill.seq, stored.key, stored.tags).verdict is PurgeState.GONE:
         return True
     if stored.file is None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Taker(Protocol):
-    """One client of a fill (`follower.Follower`)."""
+    """A client of a fill, as this file sees it (`follower.Follower`)."""
 
     at: int  # its next piece
 
@@ -34,7 +34,7 @@ class Taker(Protocol):
 
 
 class Holding(Protocol):
-    """What brings the pieces, and may be held back (`upstream.fetch.Fetch`)."""
+    """The fetch that brings the pieces, and may be held back (`upstream.fetch.Fetch`)."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -67,7 +67,7 @@ class Stream(Protocol):
 
 
 def pump(fill: Stream) -> None:
-    """Let every client have what it can take; drop or hold back where nothing is stored."""
+    """Give every client what it can take; where nothing is stored, drop pieces or hold the backend back."""
     if len(fill.followers) <= TURN or fill.store.later is None:
         for follower in list(fill.followers):
             follower.pump()
@@ -102,7 +102,7 @@ def _some(fill: Stream) -> None:
 
 
 def resumed(fill: Stream, follower: Taker) -> None:
-    """One client takes more again."""
+    """A client takes more again."""
     if len(fill.followers) <= TURN:
         pump(fill)
     else:
@@ -153,7 +153,9 @@ def _trim(fill: Stream) -> None:
 
 
 def hold(fill: Stream) -> None:
-    """The body is whole and some still take it: it counts for as long, also when what was stored of it is evicted."""
+    """The body is complete and some clients still take it: count it until they have, even if what was stored is
+    evicted.
+    """
     missing = sum(map(len, fill.chunks)) - fill.reserved
     if missing > 0:
         fill.store.index.hold(missing, fill.store.clock())
@@ -161,7 +163,7 @@ def hold(fill: Stream) -> None:
 
 
 def each(fill: Stream, act: Callable[[Any], None]) -> None:
-    """Do something with every client of now that does not leave before its turn."""
+    """Call `act` for every present client that has not left before its turn."""
     _each(fill, deque(fill.followers), act)
 
 

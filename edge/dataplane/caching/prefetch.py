@@ -47,7 +47,7 @@ FAILURES_TOLD = 100
 
 
 class Prefetcher:
-    """One route's: its gate, and what it fetched that nobody has asked for yet."""
+    """A route's prefetching: its gate, and what it fetched that was not asked for yet."""
 
     def __init__(self, worker: WorkerContext, links: bool, sequences: tuple[Sequence, ...], rules: GateRules) -> None:
         self.gate = Gate(rules)
@@ -60,17 +60,17 @@ class Prefetcher:
         self._looked: dict[int, float] = {}  # pages by their key's hash: when their links were looked at
 
     def renewed(self, made: Prefetcher) -> Prefetcher:
-        """After a reload: this one with all that it knows where nothing has changed, else the new one."""
+        """This prefetcher with all that it knows if a reload changed nothing, else the new one."""
         same = (self._links, self.gate.rules) == (made._links, made.gate.rules)
         own, other = ([each.pattern for each in one._sequences] for one in (self, made))
         return self if same and own == other else made
 
     def origin_asked(self, now: float) -> None:
-        """A request for a client went to an origin; its share is counted by these."""
+        """Count a client's request to an origin; the share of prefetches is measured by these."""
         self.gate.origin_request(now)
 
     def served(self, exchange: Exchange, stored: Stored) -> None:
-        """A client was answered by `stored`, from store or while it was stored: fetch what comes next, if at all."""
+        """A client was answered by `stored`: fetch what comes next, if the gate allows it."""
         key = exchange.key
         if key is None or not exchange.counted or exchange.behind:
             return
@@ -209,7 +209,9 @@ class Wanted:
 
 
 def load(worker: WorkerContext, route: Route) -> float:
-    """How full the gateway is, 0 to 1: the loop's lateness, the pool's places in flight, anybody who queues for one."""
+    """How full the gateway is, 0 to 1: the loop's lateness, the pool's use of its limits, and whether requests queue
+    for it.
+    """
     assert worker.store is not None
     runtime = route.pool
     if runtime.queued:
@@ -220,7 +222,7 @@ def load(worker: WorkerContext, route: Route) -> float:
 
 
 def failing_over(route: Route) -> bool:
-    """Whether some region that should serve the route's pool does not."""
+    """Whether a region that should serve the route's pool does not."""
     view = route.pool.pool.view
     return view is not None and (not view.shares or bool(view.panic) or not set(view.order) <= view.healthy)
 

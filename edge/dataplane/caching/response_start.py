@@ -1,4 +1,4 @@
-"""The head of a response that a fill gives to its watches, in the form in which it is written.
+"""The head of a response that a fill gives to its followers, in the form in which it is written.
 
 One rule: who asked gets the origin's lines; who shares the fetch gets the lines that are stored, and the full age.
 """

@@ -4,7 +4,7 @@
     up to the memory's share   in memory, within its budget; written to the disk when it is whole
     larger, or no room         to the disk as it comes (`Spill`), never whole in memory
 
-One rule: what is not kept in memory is dropped piece by piece when those who watch have it, and the backend is held
+One rule: what is not kept in memory is dropped piece by piece when its followers have it, and the backend is held
 back while the slowest of them, or the disk, does not keep up. What is set aside is given back piece by piece too.
 """
 
@@ -27,7 +27,7 @@ JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
 
 
 def kept(fill: Filling, data: bytes, total: int) -> bool:
-    """Keep one more piece of a body of `total` bytes so far; False when there is no place for it."""
+    """Keep one more piece of a body of `total` bytes so far. False when there is no room."""
     store = fill.store
     if total > fill.rules.max_object_bytes or fill.plan is None:
         return False
@@ -50,7 +50,7 @@ def kept(fill: Filling, data: bytes, total: int) -> bool:
 
 
 def reserve(fill: Filling, count: int) -> bool:
-    """Set memory aside; False when there is none."""
+    """Reserve memory. False when there is none."""
     if not fill.store.index.reserve(count, fill.store.clock()):
         return False
     fill.reserved += count
@@ -58,14 +58,14 @@ def reserve(fill: Filling, count: int) -> bool:
 
 
 def unreserve(fill: Filling) -> None:
-    """Give it back."""
+    """Give the reserved memory back."""
     if fill.reserved:
         fill.store.index.release(fill.reserved)
         fill.reserved = 0
 
 
 def put(fill: Filling, plan: Plan) -> None:
-    """The body is whole, in memory: store it."""
+    """The body is whole and in memory: store it."""
     unreserve(fill)
     chunks = tuple(fill.chunks)
     if len(chunks) > 1 and sum(map(len, chunks)) <= JOIN_BYTES:
@@ -84,7 +84,7 @@ def put(fill: Filling, plan: Plan) -> None:
 
 
 def finish(fill: Filling, plan: Plan) -> None:
-    """The body is whole: the flight ends when the disk has it, so that nobody fetches it anew meanwhile."""
+    """The body is whole. The flight ends when the disk has it, so that nobody fetches it anew meanwhile."""
     assert fill.spill is not None
     fill.spill.drained = None
     fill.spill.finish(partial(_done, fill, plan))
@@ -111,7 +111,7 @@ def _done(fill: Filling, plan: Plan, file: BodyFile | None, temp: str) -> None:
 
 
 def give_up(fill: Filling) -> None:
-    """What went to the disk so far is not wanted."""
+    """Drop what was written to the disk so far."""
     spill, fill.spill = fill.spill, None
     if spill is not None:
         spill.drained = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Merged(Group[Stored]):
-    """What the tiers have for a key together, where memory cannot hold it all."""
+    """What both tiers have for a key, where memory cannot hold it all."""
 
     __slots__ = ()
 
@@ -91,7 +91,7 @@ def _take(exchange: Exchange, store: Store, key: bytes, found: Sequence[Stored])
 def into_memory(
     store: Store, key: bytes, memory: Sequence[Stored], newer: Sequence[Stored]
 ) -> Node[Stored] | Group[Stored] | None:
-    """Keep in memory what came from the disk; everything that is known of the key."""
+    """Take into memory what came from the disk, together with everything that is known of the key."""
     now, seq = store.clock(), store.purge_log.now_seq()
     all_kept = True
     for one in reversed(newer):

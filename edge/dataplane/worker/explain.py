@@ -137,7 +137,7 @@ def _route(route: Route) -> dict[str, Any]:
 
 
 def _cache(worker: Worker, route: Route, request: RequestHead, now: float) -> dict[str, Any]:
-    """Key, verdict, reason and what is stored, by `cache.policy.look` as a request would have it."""
+    """Key, verdict, reason and what is stored, by `cache.policy.evaluate` as a request would have it."""
     store, rules = worker.store, route.rules
     if rules is None or store is None:
         return {"verdict": Verdict.BYPASS.value, "reason": "cache = false"}
