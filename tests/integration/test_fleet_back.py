@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from kit.fleet import HOST, Machine, Machines, Settings
 from kit.ports import LOOPBACK
-from kit.processes import until
 from kit.redis import RedisProcess
 from kit.relay import Relay
+from kit.waiting import until_blocking
 
 TARGETS = ("/purged", "/as-it-was")
 
@@ -43,14 +43,14 @@ def opened(directory: Path, pool: ThreadPoolExecutor, catch_up: str) -> Iterator
         for target in TARGETS:
             assert machines.all_get(target) == {b"old"}
         relay.cut()
-        until(lambda: not late.fleet["in_step"])
+        until_blocking(lambda: not late.fleet["in_step"])
         machines.origin.now = "new"
         purge = pool.submit(other.purge, url=f"http://{HOST}/purged")
-        until(lambda: other.fleet["position"] == 1)
+        until_blocking(lambda: other.fleet["position"] == 1)
         assert late.get("/purged") == b"old", "it cannot know yet"
         relay.mend()
         relay.hold_at(b"XRANGE")
-        until(lambda: relay.is_held)
+        until_blocking(lambda: relay.is_held)
         heard = server.say("HGET", "{edge}:machines", late.fleet["id"])
         assert b'"in_step":false' in heard, "the server hears it again"
         world = World(machines, late, relay, server, purge)
@@ -81,12 +81,12 @@ def hasty(tmp_path: Path, pool: ThreadPoolExecutor) -> Iterator[World]:
 def test_requests_wait_until_what_was_missed_is_applied(patient: World, pool: ThreadPoolExecutor) -> None:
     late, asked = patient.late, patient.machines.origin.asked
     purged, kept = (pool.submit(late.get, target) for target in TARGETS)
-    until(lambda: late.fleet["catching_up"])
+    until_blocking(lambda: late.fleet["catching_up"])
     assert not purged.done() and not kept.done()
     patient.relay.mend()
     assert purged.result() == b"new" and kept.result() == b"old"
     assert patient.machines.origin.asked == asked + 1, "what was not purged is not validated"
-    until(lambda: patient.machines.in_step(late))
+    until_blocking(lambda: patient.machines.in_step(late))
     assert patient.purge.result()["machines"]["applied"] >= 1
 
 
@@ -94,7 +94,7 @@ def test_who_cannot_read_what_it_missed_validates_soon(hasty: World) -> None:
     assert {hasty.late.get(target) for target in TARGETS} == {b"new"}
     assert hasty.late.fleet["blind"] and not hasty.late.fleet["catching_up"]
     hasty.relay.mend()
-    until(lambda: hasty.machines.in_step(hasty.late))
+    until_blocking(lambda: hasty.machines.in_step(hasty.late))
 
 
 def test_a_server_that_dies_while_a_machine_catches_up_leaves_it_validating(hasty: World) -> None:
@@ -102,4 +102,4 @@ def test_a_server_that_dies_while_a_machine_catches_up_leaves_it_validating(hast
     assert {hasty.late.get(target) for target in TARGETS} == {b"new"}, "it knows that it has missed something"
     hasty.server = hasty.server.again()
     hasty.relay.mend()
-    until(lambda: hasty.machines.in_step(hasty.late))
+    until_blocking(lambda: hasty.machines.in_step(hasty.late))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from kit.control import until
+from kit.waiting import until
 
 from edge.cache.fleet.machines import Beat, Machine
 from edge.cache.fleet.stream import Entry, Follower, Head, Place, Todo
