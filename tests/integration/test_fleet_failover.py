@@ -116,9 +116,9 @@ def test_sentinels_that_ask_who_we_are(
     world = Machines(tmp_path, [], Settings(login.replace("FILE", f"{tmp_path}/word")))
     try:
         machine = world.add(asking.url)
-        until(lambda: world.in_step(machine))
+        until_blocking(lambda: world.in_step(machine))
         machine.get("/kept")
-        until(lambda: asking.primary.say("EXISTS", stored_name("/kept")) == b":1\r\n")
+        until_blocking(lambda: asking.primary.say("EXISTS", stored_name("/kept")) == b":1\r\n")
     finally:
         world.close()
 
@@ -127,7 +127,7 @@ def test_sentinels_that_refuse_us_are_named(asking: SentinelGroup, tmp_path: Pat
     world = Machines(tmp_path, [], Settings('sentinel_password = "guessed"'))
     try:
         machine = world.add(asking.url)
-        until(lambda: machine.fleet["trouble"].endswith("3 refuse the user or password"))
+        until_blocking(lambda: machine.fleet["trouble"].endswith("3 refuse the user or password"))
         assert "guessed" not in str(machine.call("GET", "/v1/config")) + machine.gateway.log()
     finally:
         world.close()
