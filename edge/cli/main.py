@@ -157,7 +157,7 @@ def run(path: Path) -> None:
     if SUCCESSION in os.environ:
         from edge.control.succession import Successor
 
-        successor = Successor.found()
+        successor = Successor.from_environment()
     try:
         _run(path, successor)
     except Exception as error:

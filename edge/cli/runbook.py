@@ -130,7 +130,7 @@ class LocalHands:
 
     # -- deeds -----------------------------------------------------------------------------------------------------
 
-    def do(self, step: Step, run: str) -> str:
+    def carry_out(self, step: Step, run: str) -> str:
         """See the port."""
         deeds: dict[Deed, Callable[[Step, str], str]] = {
             Deed.DRAIN: self._state,

@@ -57,7 +57,7 @@ class Part:
             self._positions = scan(self.text)
         return self._positions
 
-    def own(self, path: Path) -> Path:
+    def local_path(self, path: Path) -> Path:
         """As much of a path of the whole as leads to something of this file, as it counts itself."""
         found: Path = ()
         at: Any = self.raw
@@ -103,7 +103,7 @@ class Whole:
 
     def _own(self, path: Path) -> tuple[int, Position, Path]:
         """In which file a path of the whole leads, where, and the path as that file counts."""
-        owns = [part.own(path) for part in self.parts]
+        owns = [part.local_path(path) for part in self.parts]
         at = max(range(len(owns)), key=lambda index: (len(owns[index]), -index))
         own = (*owns[at], *path[len(owns[at]) :])
         return at, self.parts[at].positions.find(own), own
@@ -198,7 +198,7 @@ def _joined(whole: Whole, part: Part, into: dict[str, Any], raw: dict[str, Any],
             into[name] = [*into[name], *value]
         else:
             others = whole.parts[: whole.parts.index(part)]
-            first = next(other for other in others if len(other.own(here)) == len(here))
+            first = next(other for other in others if len(other.local_path(here)) == len(here))
             place = first.positions.find(here)
             yield Problem(here, f"given twice, first at {first.name}:{place.line}:{place.column}")
 

@@ -56,8 +56,8 @@ class Successor:
             os.set_inheritable(number, False)
 
     @classmethod
-    def found(cls, environment: MutableMapping[str, str] | None = None) -> Successor | None:
-        """What the process was started with, if it is a successor; children do not see it."""
+    def from_environment(cls, environment: MutableMapping[str, str] | None = None) -> Successor | None:
+        """The successor that this process was started as, or None. Removes the variable: it is not for children."""
         text = (os.environ if environment is None else environment).pop(VARIABLE, None)
         return None if text is None else cls(orjson.loads(text))
 

@@ -27,7 +27,7 @@ class Hands(Protocol):
     def holds(self, check: Check) -> str | None:
         """None when it is so, else how it is."""
 
-    def do(self, step: Step, run: str) -> str:
+    def carry_out(self, step: Step, run: str) -> str:
         """Do it within its time; what was done, in one line. `run` is for the audit."""
 
 
@@ -134,7 +134,7 @@ def _one(step: Step, run: Run, hands: Hands, clock: Clock, waits: Waits) -> str:
         if why is not None:
             raise RunbookFailed(f"its precondition does not hold: {step.when}: {why}")
     if step.deed is not Deed.CHECK:
-        return hands.do(step, run.id)
+        return hands.carry_out(step, run.id)
     assert step.check is not None
     told = False
     while (why := _asked(hands, step.check)) is not None:

@@ -50,7 +50,7 @@ class FakeHands:
         self.asked += 1
         return self.wrong.get(check.what)
 
-    def do(self, step: Step, run: str) -> str:
+    def carry_out(self, step: Step, run: str) -> str:
         if step.name in self.broken:
             raise RecoveryError("it broke")
         self.did.append(f"{step.deed.value} {dict(step.values)} {run.partition('-')[0]}")
