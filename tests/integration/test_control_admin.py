@@ -257,6 +257,20 @@ async def test_explain_tells_route_key_and_reason_and_sends_nothing(gateway: Gat
     assert not origin.requests
 
 
+async def test_explain_tells_which_region_is_out_of_service(gateway: Gateway) -> None:
+    body = {"state": "draining", "reason": "test"}
+    assert (await gateway.ask("POST", "/v1/regions/eu/state", body))[0] == 200
+    _, found = await gateway.ask("GET", "/v1/explain?url=http://a.example/")
+    reasons = {each["region"]: each["reason"] for each in found["regions"]}
+    assert reasons["eu"] == "drained or deactivated: no requests"
+    assert {
+        (each["region"], each["available"], each["why"] == "region out of service") for each in found["backends"]
+    } == {
+        ("eu", False, True),
+        ("us", True, False),
+    }
+
+
 async def test_explain_shows_the_fence(gateway: Gateway) -> None:
     _, found = await gateway.ask("GET", "/v1/explain?url=http://fenced.example/&client=192.0.2.1")
     reasons = {row["region"]: row["reason"] for row in found["regions"]}
