@@ -44,25 +44,25 @@ class ResponseSink(Protocol):
     """
 
     def on_interim(self, facts: ResponseFacts) -> None:
-        """A 1xx response other than 101."""
+        """A 1xx response other than 101 came."""
 
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """The final head. `length` is the body's size in bytes, None when only its end will tell."""
+        """The final head came. `length` is the body's size in bytes, None when only its end will tell."""
 
     def on_data(self, data: bytes) -> None:
-        """More of the body; never empty."""
+        """More of the body came; never empty."""
 
     def on_end(self, trailers: list[Line]) -> None:
-        """The response is whole."""
+        """The response is complete."""
 
     def on_failed(self, error: UpstreamError) -> None:
-        """The attempt ended without a whole response; the connection is gone already."""
+        """The attempt ended without a complete response. The connection is closed already."""
 
     def on_bug(self, error: Exception) -> None:
-        """One of these calls let an exception out: end what it was about; the connection is gone already."""
+        """One of these calls raised: end the request. The connection is closed already."""
 
     def on_pause(self) -> None:
-        """The upstream does not take more of the request body for now."""
+        """The upstream takes no more of the request body for now."""
 
     def on_resume(self) -> None:
         """The upstream takes the request body again."""
@@ -79,31 +79,31 @@ class Connection(Protocol):
 
     @property
     def link(self) -> Link:
-        """Whose it is."""
+        """The link that it belongs to."""
 
     def send(self, data: bytes, sink: ResponseSink, timeouts: Timeouts, head_only: bool, upgrade: bool) -> None:
         """Send a request head and expect one response within these times."""
 
     def upload_begins(self) -> None:
-        """A body follows in pieces."""
+        """The request's body follows in pieces."""
 
     def upload(self, data: bytes) -> None:
-        """A piece of the body, framed already."""
+        """Send a piece of the body, which is framed already."""
 
     def upload_ends(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
 
     def pause(self) -> None:
-        """Read no more of the response for now."""
+        """Stop reading the response for now."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Read the response again."""
 
     def close(self) -> None:
-        """Nobody listens any more; what was written still goes out."""
+        """Close it once what was written is sent. The sink hears nothing more."""
 
     def cancel(self) -> None:
-        """The response is not wanted any more."""
+        """The response is not wanted any more: close the connection."""
 
 
 class Link(Protocol):
@@ -114,47 +114,47 @@ class Link(Protocol):
 
     @property
     def connections(self) -> Collection[Connection]:
-        """Those that are open, the idle ones included."""
+        """All open connections, idle ones included."""
 
     @property
     def idle(self) -> Collection[Connection]:
-        """Those that are kept for later."""
+        """The idle connections, kept for later requests."""
 
     def renew(self, other: Any) -> bool:
-        """Take on the settings of another link to the same backend; False when it is spoken to in another way."""
+        """Take the settings of another link to the same backend. False when those need new connections."""
 
     def take(self, waiter: Connector | None = None) -> Connection | None:
-        """The newest kept connection that may carry the waiter's request, if there is one."""
+        """The newest idle connection that may carry the waiter's request, or None."""
 
     def connect(self, waiter: Connector, timeout: float) -> None:
-        """Make a new connection within `timeout` seconds; the waiter hears of it later on the loop."""
+        """Make a connection within `timeout` seconds; the waiter is called later on the loop."""
 
     def give_back(self, connection: Any) -> None:
-        """A connection that was not used."""
+        """Return a connection that was taken and not used."""
 
     def bind(self, connection: Any) -> None:
-        """Keep it for the one client whose request it carries, or carried last."""
+        """Reserve it for the one client whose request it carries, or carried last."""
 
     def take_bound(self, connection: Any) -> bool:
-        """Whether that client's next request may go over it."""
+        """Whether that client's next request may use it."""
 
     def let_go(self, connection: Any) -> None:
-        """That client is gone: end it, when what it carries is over."""
+        """That client has gone: close it when its request is over."""
 
     def tick(self, now: float) -> None:
-        """Expire deadlines."""
+        """Close what has passed its deadline."""
 
     def silent(self, before: float) -> list[ResponseSink]:
-        """Who sent a whole request before then and has had not a byte of its answer."""
+        """The requests that were sent whole before this time and have had no byte of an answer."""
 
     def open(self) -> list[ResponseSink | Connector]:
-        """Whose request is at the backend, or waits for a connection to it; one for each."""
+        """The requests that are at the backend, or wait for a connection to it."""
 
     def close_idle(self) -> None:
-        """Give up kept connections."""
+        """Close the idle connections."""
 
     async def close(self) -> None:
-        """End everything."""
+        """Close all connections."""
 
 
 class LogSink(Protocol):
@@ -166,61 +166,61 @@ class LogSink(Protocol):
 
     @property
     def lost(self) -> int:
-        """Lines that could not be written."""
+        """How many lines could not be written."""
 
     def refresh(self, now: float) -> None:
-        """Renew the stamps."""
+        """Renew the time stamps."""
 
     def add(self, line: bytes) -> None:
-        """Keep one line until the next flush."""
+        """Keep a line until the next flush."""
 
     @property
     def waiting(self) -> Sequence[bytes]:
-        """Lines that are kept for the next flush."""
+        """The lines that wait for the next flush."""
 
     def flush(self) -> None:
-        """Write what is kept."""
+        """Write the lines that wait."""
 
     def reopen(self) -> None:
         """Open the file anew after rotation."""
 
     def close(self) -> None:
-        """Flush and let go."""
+        """Flush, and close the file."""
 
 
 class Service(Protocol):
     """Something that runs beside the requests of a worker."""
 
     async def start(self) -> None:
-        """Begin; before the listeners open. Raises ConfigError."""
+        """Start it, before the listeners open. Raises ConfigError."""
 
     async def stop(self) -> None:
-        """End; after the last request."""
+        """Stop it, after the last request."""
 
     @property
     def code(self) -> str:
-        """Which code is loaded."""
+        """A fingerprint of the code that is loaded."""
 
     async def probe(self, name: str, path: str, host: str, timeout_s: float) -> dict[str, Any]:
-        """How one of them is. Raises KeyError for one that does not run here."""
+        """Ask one of them for its health path. Raises KeyError for one that does not run here."""
 
     def words(self) -> Mapping[str, Mapping[str, int]]:
-        """What it counted so far, by name and word; words of several labels are joined by a tab."""
+        """Its counts so far, by name and word; words of several labels are joined by a tab."""
 
 
 class Connector(Protocol):
-    """Who waits for a new upstream connection. `client`: whose request it is for."""
+    """A request that waits for a new connection. `client`: whose request it is."""
 
     @property
     def client(self) -> ClientEnds: ...
     def on_connected(self, connection: Connection) -> None:
-        """A connection is ready; the receiver must send on it or give it back at once."""
+        """A connection is ready. The receiver must send on it, or give it back, at once."""
 
     def on_failed(self, error: UpstreamError) -> None:
         """No connection could be made; nothing was sent."""
 
     def on_bug(self, error: Exception) -> None:
-        """`on_connected` let an exception out; the connection is gone already."""
+        """`on_connected` raised. The connection is closed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +241,10 @@ class Repository(Protocol):
     place: str  # for people; without credentials
 
     def put(self, name: str, data: bytes) -> None:
-        """The file is there whole and durable when this returns; whoever looks before sees nothing of it. A file of
-        this name is replaced."""
+        """Write or replace a file, whole and durable when this returns; before, readers see nothing of it."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """As `put`, but False, and nothing changed, when there is a file of this name."""
+        """As `put`, but returns False and changes nothing when the name exists."""
 
     def get(self, name: str) -> bytes | None:
         """The whole file."""
@@ -254,29 +253,29 @@ class Repository(Protocol):
         """A part of it; shorter when the file ends before."""
 
     def size(self, name: str) -> int | None:
-        """Its bytes."""
+        """Its size in bytes."""
 
     def files(self, prefix: str) -> Iterator[RepositoryFile]:
         """All files whose names begin with `prefix` (a folder's name and a slash, or nothing), in any order."""
 
     def delete(self, name: str) -> None:
-        """The file is gone when this returns, if it was there."""
+        """Delete the file, if it is there."""
 
     def clean(self) -> None:
-        """Remove what writers that were killed left. Nobody may write meanwhile."""
+        """Remove what killed writers left. No writer may run meanwhile."""
 
 
 class OpenBody(Protocol):
     """A stored body that is being sent from its file."""
 
     def quick(self, number: int) -> bytes | bytearray | Exception | None:
-        """A piece (`cache.body`), or what is wrong with it; None where reading it would wait for the disk."""
+        """A piece (`cache.body`), or its error; None where reading it would wait for the disk."""
 
     def piece(self, number: int, wait: bool) -> bytes | bytearray:
-        """A piece, wherever it is; for a thread. Raises what is wrong with it."""
+        """A piece, even if reading it waits; for a thread. Raises its error."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class Spill(Protocol):
@@ -287,16 +286,16 @@ class Spill(Protocol):
 
     @property
     def full(self) -> bool:
-        """The disk does not keep up: hold the source back."""
+        """Whether the disk does not keep up, so that the source should be held back."""
 
     def write(self, data: bytes) -> None:
-        """More of it."""
+        """Write more of it."""
 
     def finish(self, done: Callable[[BodyFile | None, str], None]) -> None:
-        """It is whole: `done` gets the body and its temporary name for `DiskTier.put`; None when it failed."""
+        """The body is complete. `done` gets it and its temporary name for `DiskTier.put`, or None if it failed."""
 
     def abort(self) -> None:
-        """It is not wanted any more."""
+        """Give the body up."""
 
 
 class DiskTier(Protocol):

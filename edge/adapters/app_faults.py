@@ -47,7 +47,7 @@ class Faults:
         self._untold = 0
 
     def asked(self) -> None:
-        """One more call of a hook."""
+        """Count a call of a hook."""
         self.requests += 1
 
     def add(self, fault: str, request_id: str, evidence: str, trace: str = "") -> None:
@@ -73,17 +73,17 @@ class Faults:
         self._tell("app.blocked" if fault == BLOCKED else "app.error", facts)
 
     def add_own(self, name: str, amount: int) -> None:
-        """A counter of the application's own; their number is bounded."""
+        """Add to a counter of the application's own. The number of such counters is bounded."""
         known = name in self.own or (len(self.own) < OWN_NAMES and len(name) <= OWN_CHARS and name.isprintable())
         self.own[name if known else OTHER] += max(amount, 0)
 
     def raised(self, error: BaseException, request_id: str, fault: str = RAISED) -> None:
-        """An exception, with where it came from."""
+        """Count and tell an exception, with its place."""
         self.add(fault, request_id, said(error), trace_of(error))
 
 
 def said(error: BaseException) -> str:
-    """An exception in a line; its own words are the application's code, and may fail."""
+    """An exception as one line. Its own text is the application's code, and may fail."""
     try:
         return repr(error)
     except Exception:
@@ -91,7 +91,7 @@ def said(error: BaseException) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """Its traceback, the innermost lines."""
+    """Its traceback, the innermost lines only."""
     try:
         return "".join(traceback.format_exception(error, limit=-TRACE_LINES))
     except Exception:

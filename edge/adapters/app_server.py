@@ -37,7 +37,7 @@ def load(name: str, folders: Sequence[str]) -> web.Application:
 
 
 def find(name: str, folders: Sequence[str]) -> object:
-    """What `module:attribute` names, looked for in `folders` first. Raises AppUnusable."""
+    """The object that `module:attribute` names, searched in `folders` first. Raises AppUnusable."""
     for folder in reversed(folders):
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -56,7 +56,7 @@ def find(name: str, folders: Sequence[str]) -> object:
 
 
 def as_application(found: object, name: str) -> web.Application:
-    """What was found under a name, as an application. Raises AppUnusable."""
+    """The application for that object. Raises AppUnusable."""
     if isinstance(found, web.Application):
         return found
     if inspect.iscoroutinefunction(found):
@@ -76,7 +76,7 @@ def as_application(found: object, name: str) -> web.Application:
 
 
 def files_of(name: str) -> list[str]:
-    """Where the application's code is: its file, or its package's folder with a slash at the end."""
+    """The files of the application's code: its file, or its package's folder with a slash at the end."""
     package = sys.modules.get(name.partition(":")[0].partition(".")[0])
     folders = [f"{folder}/" for folder in getattr(package, "__path__", ())]
     file = getattr(package, "__file__", None)
@@ -84,7 +84,7 @@ def files_of(name: str) -> list[str]:
 
 
 def where(error: BaseException) -> str:
-    """The place in a file that raised it, when it is not this one."""
+    """File and line that raised the error, where that is not this file."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     if isinstance(error, SyntaxError) or len(frames) < 2:
         return ""

@@ -127,7 +127,7 @@ class BackendLink:
         return True
 
     def take(self, waiter: Connector | None = None) -> UpstreamConnection | None:
-        """The newest kept connection, if one is still good."""
+        """The newest idle connection that is still good, or None."""
         while self.idle:
             connection = self.idle.pop()
             if not connection.transport.is_closing():
@@ -138,28 +138,30 @@ class BackendLink:
 
     @staticmethod
     def reuse(connection: UpstreamConnection) -> UpstreamConnection:
-        """One that is kept no longer, because it carries a request again."""
+        """Mark it as in use: it is not idle any more."""
         connection.reused = True
         connection.deadline = inf
         return connection
 
     def keep(self, connection: UpstreamConnection) -> None:
-        """It may be taken."""
+        """Add it to the idle connections."""
         self.idle.append(connection)
 
     def unkeep(self, connection: UpstreamConnection) -> None:
-        """It may not be taken any more."""
+        """Remove it from the idle connections."""
         self.idle.remove(connection)
 
     def connect(self, waiter: Connector, timeout: float) -> None:
-        """Make a new connection; the waiter hears of it, or of the failure, later on the loop."""
+        """Make a new connection; the waiter is called with it, or with the failure, later on the loop."""
         self._retired = False  # who asks for one means to use the backend (again)
         task = asyncio.get_running_loop().create_task(self._connect(waiter, timeout), name=f"connect {self.peer.host}")
         self._connecting[task] = waiter
         task.add_done_callback(lambda done: self._connecting.pop(done, None))
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """A clean connection returns; it is kept until its idle deadline, unless the backend has left."""
+        """Return a connection after a complete exchange. It is kept until its idle deadline, unless the backend has
+        left.
+        """
         now = monotonic()
         deadline = now + connection.idle_s
         if deadline > connection.retire_at:
@@ -172,36 +174,36 @@ class BackendLink:
             self.keep(connection)
 
     def bind(self, connection: UpstreamConnection) -> None:
-        """Keep it for the one client whose request it carries, or carried last; it is in `idle` never again."""
+        """Reserve it for the one client whose request it carries, or carried last; it never becomes idle again."""
         connection.bound = True
         if connection in self.idle:
             self.unkeep(connection)
 
     def take_bound(self, connection: UpstreamConnection) -> bool:
-        """Whether that client's next request may go over it."""
+        """Whether that client's next request may use it."""
         if not _is_idle(connection) or monotonic() >= connection.retire_at:
             return False
         self.reuse(connection)
         return True
 
     def let_go(self, connection: UpstreamConnection) -> None:
-        """That client is gone: end it, when what it carries is over."""
+        """That client has gone: close it when its request is over."""
         connection.retire_at = -inf
         if _is_idle(connection):
             connection.cancel()
 
     def hint(self, connection: UpstreamConnection, seconds: float) -> None:
-        """The origin said how long it keeps an idle connection."""
+        """The origin said for how many seconds it keeps an idle connection."""
         connection.idle_s = min(self.timeouts.idle, max(seconds - IDLE_MARGIN_S, 0.0))
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """The connection is gone."""
+        """The connection is closed."""
         self.connections.discard(connection)
         if connection in self.idle:
             self.unkeep(connection)
 
     def tick(self, now: float) -> None:
-        """Expire what missed its deadline; keep the addresses of a name in use new."""
+        """Close what has passed its deadline, and keep the addresses of a name in use up to date."""
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.expire()
         name = self._name
@@ -219,22 +221,24 @@ class BackendLink:
                 connection.cancel()
 
     def silent(self, before: float) -> list[ResponseSink]:
-        """Who sent a whole request before then and has had not a byte of its answer."""
+        """The requests that were sent whole before this time and have had no byte of an answer."""
         return [c.sink for c in self.connections if c.sink is not None and c.waits_since <= before]
 
     def open(self) -> list[ResponseSink | Connector]:
-        """Whose request is at the backend, or waits for a connection to it; one for each."""
+        """The requests that are at the backend, or wait for a connection to it."""
         waiters = [waiter for task, waiter in self._connecting.items() if not task.done()]
         return [*(c.sink for c in self.connections if c.sink is not None), *waiters]
 
     def close_idle(self) -> None:
-        """Keep none any more (the backend leaves, or the gateway stops); running exchanges go on."""
+        """Close idle connections, now and later, because the backend leaves or the gateway stops. Running exchanges
+        go on.
+        """
         self._retired = True
         for connection in [c for c in self.connections if c in self.idle or (c.bound and _is_idle(c))]:
             connection.cancel()
 
     async def close(self) -> None:
-        """End everything."""
+        """Close all connections."""
         if self._name is not None:
             self._name.close()
         for task in list(self._connecting):
@@ -313,7 +317,7 @@ class BackendLink:
 
     @staticmethod
     def failure(failed: Exception) -> ConnectFailed:
-        """Why there is no connection, as whoever waits for one hears it."""
+        """The error of a failed connection attempt, for the request that waits for it."""
         if isinstance(failed, ConnectFailed):
             return failed
         if isinstance(failed, ssl.SSLError):
@@ -322,5 +326,7 @@ class BackendLink:
 
 
 def response_memo(limits: Limits, left_out: frozenset[bytes] = frozenset()) -> Memo[ResponseFacts]:
-    """A memo of response heads under these limits, shared by the links of one worker; fields may be left out of all."""
+    """A memo of response heads under these limits, shared by the links of one worker. `left_out`: fields to remove
+    from all.
+    """
     return Memo(lambda head: response_head(head, limits, left_out), beside=cost_beside)

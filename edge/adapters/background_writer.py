@@ -49,7 +49,7 @@ class BackgroundWriter:
             self._start()
 
     def settle(self, wait_s: float = LAST_S) -> bool:
-        """Wait until all is written, within bounds; whether it is."""
+        """Wait, within bounds, until all is written; returns whether it is."""
         with self._wake:
             return self._wake.wait_for(lambda: self._idle and not self._held, wait_s)
 

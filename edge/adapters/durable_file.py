@@ -16,7 +16,7 @@ FRESH = ".new-"
 
 
 def written(folder: Path, data: bytes) -> Path:
-    """A durable file, mode 0600, under a name that does not count yet."""
+    """Write a durable file, mode 0600, under a temporary name."""
     fresh = folder / f"{FRESH}{token_hex(12)}"
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -33,13 +33,13 @@ def written(folder: Path, data: bytes) -> Path:
 
 
 def put(path: Path, data: bytes) -> None:
-    """Take the place of what is there. Raises OSError."""
+    """Write a file, replacing one that is there. Raises OSError."""
     os.replace(written(path.parent, data), path)
     sync_folder(path.parent)
 
 
 def create(path: Path, data: bytes) -> bool:
-    """Only where nothing is there; False when something is. Raises OSError."""
+    """Write a file where none is; returns False when one is. Raises OSError."""
     fresh = written(path.parent, data)
     try:
         os.link(fresh, path)
@@ -52,7 +52,7 @@ def create(path: Path, data: bytes) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Names in it are durable."""
+    """Make the folder's names durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

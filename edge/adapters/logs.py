@@ -35,7 +35,7 @@ class AccessLog:
 
     @property
     def lost(self) -> int:
-        """Lines that could not be written in time: a full disk, a reader that does not read."""
+        """How many lines could not be written in time: a full disk, a reader that does not read."""
         return 0 if self._writer is None else self._writer.lost
 
     def refresh(self, now: float) -> None:
@@ -60,7 +60,7 @@ class AccessLog:
         return self._lines
 
     def flush(self) -> None:
-        """Give what is kept to the writer."""
+        """Pass the lines that wait to the writer's thread."""
         if not self._lines:
             return
         data = b"".join(self._lines)
@@ -70,7 +70,7 @@ class AccessLog:
             self._writer.give(data)
 
     def settle(self) -> bool:
-        """Wait, within bounds, until what was flushed is written; whether it is."""
+        """Wait, within bounds, until what was flushed is written; returns whether it is."""
         return self._writer is None or self._writer.settle()
 
     def reopen(self) -> None:
@@ -89,7 +89,7 @@ class AccessLog:
             self._writer.go_on_with(fresh)
 
     def close(self) -> None:
-        """Flush, and let the last lines out within bounds."""
+        """Flush, and wait within bounds until it is written."""
         self.flush()
         self.settle()
         self.enabled = False
