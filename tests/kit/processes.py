@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.measure import process_tree, resident_bytes
 from kit.ports import LOOPBACK, free_ports
 from kit.waiting import until_blocking
 
@@ -29,32 +30,6 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class NotReady(Exception):
     """The process ended, or its time ran out, before it was ready."""
-
-
-def process_tree(pid: int) -> list[int]:
-    """A process and all its descendants; empty when it is gone."""
-    if not Path(f"/proc/{pid}").exists():
-        return []
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # the thread ended meanwhile
-            continue
-        for child in children:
-            found += process_tree(int(child))
-    return found
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants; shared pages count in each."""
-    pages = 0
-    for each in process_tree(pid):
-        try:
-            pages += int(Path(f"/proc/{each}/statm").read_text().split()[1])
-        except OSError:
-            continue
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Process:
