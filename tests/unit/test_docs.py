@@ -32,3 +32,15 @@ def test_every_word_of_cache_status_is_explained() -> None:
     words = {each.value for kind in (Reason, Why) for each in kind} - {"rule", "fresh"}  # rule:<name>; a hit's
     words |= {f"fwd={each.value.decode()}" for each in Forward} - {"fwd=miss"}  # a word of RFC 9211 that is not used
     assert not {word for word in words if not re.search(f"`(detail=)?{word}`", page)}
+
+
+@pytest.mark.parametrize("room", ["control", "dataplane"])
+def test_files_that_a_room_describes_are_there(room: str) -> None:
+    folder = ROOT / "edge" / room
+    known = {path.stem for path in folder.rglob("*.py")} | {path.name for path in folder.rglob("*") if path.is_dir()}
+    rows = re.findall(r"^\| (`[^|]+) \|", (folder / "README.md").read_text(encoding="utf-8"), re.M)
+    named = {
+        name.rstrip("/").rpartition("/")[2].removesuffix(".py") for row in rows for name in re.findall("`([^`]+)`", row)
+    }
+    assert rows
+    assert not named - known
