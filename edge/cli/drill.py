@@ -75,11 +75,11 @@ class LocalLab:
 
     def purges_hold(self, folder: Path, table: Table) -> list[str]:
         """See the port: a response that was filled just before a purge must not be usable any more."""
-        keeper = JournalStateStore.open(folder)
+        state_store = JournalStateStore.open(folder)
         try:
-            purge_log = keeper.purge_log()
+            purge_log = state_store.purge_log()
         finally:
-            keeper.close()
+            state_store.close()
         return list(refusals_missing(purge_log, table))
 
     @contextmanager

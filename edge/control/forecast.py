@@ -20,7 +20,9 @@ def forecast(supervisor: Supervisor, config: Config) -> dict[str, Any]:
     """
     now = monotonic()
     routing = supervisor.routing
-    after = Routing(config, supervisor.keeper.membership(config), lambda kind, facts: None, supervisor.routing.wall)
+    after = Routing(
+        config, supervisor.state_store.membership(config), lambda kind, facts: None, supervisor.routing.wall
+    )
     after.learn(routing)
     after.decide(now)
     pools = []

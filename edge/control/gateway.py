@@ -61,22 +61,22 @@ async def run_gateway(settings: Settings) -> int:
     opened, admin_socket = open_listeners(listeners, config, bool(orphans))
     listeners.add(opened)
     access = access_of(config)
-    keeper = JournalStateStore.open(state)
+    state_store = JournalStateStore.open(state)
     running = Running(config, settings.sources, time.time())
     roll = WorkerPidFile(state / WORKERS_FILE, orphans, settings.early)
     echo = Echo(config)
-    supervisor = Supervisor(running, keeper, roll.spawn, echo, listeners)
-    for line in keeper.passed_over:
+    supervisor = Supervisor(running, state_store, roll.spawn, echo, listeners)
+    for line in state_store.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
-    tier = open_tier(config, keeper, supervisor, successor)
+    tier = open_tier(config, state_store, supervisor, successor)
     supervisor.reloading = reloading = Reloading(supervisor, listeners)
-    supervisor.fleet = fleet = fleet_of_config(config, supervisor, keeper)
+    supervisor.fleet = fleet = fleet_of_config(config, supervisor, state_store)
     reloading.started, reloading.ended = manager.reloading, manager.ready
     supervisor.issuing = issuing = Issuing(supervisor, reloading.lock)
     reloading.have_files = issuing.have_files
     tier_lock = None if tier is None else tier.lock
     belongings = Belongings(listeners.all, listeners.files, lock.fileno(), tier_lock, manager.handed_over)
-    supervisor.upgrading = Upgrading(supervisor, keeper, belongings, reloading.lock)
+    supervisor.upgrading = Upgrading(supervisor, state_store, belongings, reloading.lock)
     supervisor.upgrading.refused = settings.stays
     gateway = Gateway(supervisor, orphans if successor is None else [], manager)
     supervisor.upgrading.handed_over = gateway.hand_over
@@ -106,8 +106,8 @@ async def run_gateway(settings: Settings) -> int:
         if fleet is not None:
             await fleet.stop()
         await parts.close_admin()
-        keeper.save_purge_log(supervisor.purge_log, always=True)
-        keeper.close()
+        state_store.save_purge_log(supervisor.purge_log, always=True)
+        state_store.close()
         if not gateway.succeeded:
             roll.path.unlink(missing_ok=True)  # no worker is left
         if tier is not None:
@@ -116,13 +116,13 @@ async def run_gateway(settings: Settings) -> int:
         lock.close()
 
 
-def fleet_of_config(config: Config, supervisor: Supervisor, keeper: JournalStateStore) -> Fleet | None:
+def fleet_of_config(config: Config, supervisor: Supervisor, state_store: JournalStateStore) -> Fleet | None:
     """None where there is no fleet. Raises ConfigError."""
     if fleet_of(config) is None:
         return None
     from edge.control.fleet.opening import open_fleet  # not cheap: a start waits for it
 
-    return open_fleet(config, supervisor, keeper)
+    return open_fleet(config, supervisor, state_store)
 
 
 def bodies_awaited(path: str) -> bool:

@@ -180,7 +180,7 @@ async def known(supervisor: Supervisor) -> None:
 
 
 def open_tier(
-    config: Config, keeper: JournalStateStore, supervisor: Supervisor, successor: Successor | None
+    config: Config, state_store: JournalStateStore, supervisor: Supervisor, successor: Successor | None
 ) -> TierKeeper | None:
     """The disk tier, in step with the journal; without it requests are served on. Raises CannotStart: in use."""
     disk, lock = config.cache.disk, None if successor is None else successor.tier_lock
@@ -197,9 +197,9 @@ def open_tier(
         if lock is not None and not locks(lock, Path(disk.path)):
             os.close(lock)  # of another tier, which is its workers' until they have ended
             lock = None
-        tier = TierKeeper.open(Path(disk.path), limits, supervisor.purge_log, keeper.history, lock)
+        tier = TierKeeper.open(Path(disk.path), limits, supervisor.purge_log, state_store.history, lock)
     except TierInUse as error:
-        keeper.close()
+        state_store.close()
         raise CannotStart(error.detail) from None
     except TierError as error:
         supervisor.events.add("disk.unusable", {"evidence": error.detail})

@@ -124,7 +124,7 @@ class Supervisor:
     def __init__(
         self,
         running: Running,
-        keeper: SupervisorStore,
+        state_store: SupervisorStore,
         spawn: Callable[[int], Awaitable[Child]],
         echo: Callable[[dict[str, Any]], None] | None = None,
         listeners: Listeners | None = None,
@@ -138,15 +138,15 @@ class Supervisor:
         self.totals = Totals(time.time() - monotonic())
         self.vitals = Vitals(DECIDE_S)
         self.admin_answers: dict[int, int] = {}  # of the admin API, by status
-        self.keeper = keeper
+        self.state_store = state_store
         self.routes = routes_of(config)
-        self.routing = Routing(config, keeper.membership(config), self.events.add, time.time)
-        self.registry = Registry(self.routing, self.routes, keeper, self.push, time.time)
-        self.purge_log = keeper.purge_log()
+        self.routing = Routing(config, state_store.membership(config), self.events.add, time.time)
+        self.registry = Registry(self.routing, self.routes, state_store, self.push, time.time)
+        self.purge_log = state_store.purge_log()
         self.workers = Workers(
             spawn, worker_count(config), Hooks(self._first, self._frame, self.events.add, self._worker_gone)
         )
-        self.purging = Purging(keeper, self.purge_log, self.workers, lambda: self.tier, self.events)
+        self.purging = Purging(state_store, self.purge_log, self.workers, lambda: self.tier, self.events)
         self.fleet: Fleet | None = None  # where [fleet] or cache.shared is given
         self.on_members: Callable[[], None] = lambda: None
         self.tier: Tier | None = None  # where cache.disk is given, and can be used
@@ -196,7 +196,7 @@ class Supervisor:
         """The workers serve this configuration: it may be gone back to, by its number. Tried again later when the
         disk is full; None then."""
         try:
-            found = self.keeper.revision(self.running.sources)
+            found = self.state_store.revision(self.running.sources)
         except EdgeError as error:
             self._trouble("revision", error)
             self.accepted = False
@@ -207,7 +207,7 @@ class Supervisor:
     def take_on(self, running: Running, change: Change) -> None:
         """Decide by another configuration from now on; the workers are the caller's. Raises JournalError: nothing is
         changed."""
-        membership = self.keeper.membership(running.config)
+        membership = self.state_store.membership(running.config)
         self.running = running
         self.routes = self.registry.routes = routes_of(running.config)
         self.routing.reload(running.config, membership, By(change.actor, "the configuration was loaded again"))

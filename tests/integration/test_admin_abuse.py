@@ -181,7 +181,7 @@ async def test_what_breaks_within_is_told_without_a_traceback(
     def broken(limit: int, before: int | None = None) -> list[Any]:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(gateway.whole.keeper, "audit", broken)
+    monkeypatch.setattr(gateway.whole.state_store, "audit", broken)
     status, _, said = await gateway.ask("GET", "/v1/audit")
     assert status == 500
     assert json.loads(said)["detail"] == "a bug in the gateway: ZeroDivisionError; its events tell more"
@@ -255,8 +255,8 @@ async def test_a_role_allows_so_much_and_no_more(
 
 async def test_the_audit_names_the_token_and_not_only_what_its_bearer_says(gateway: Gateway) -> None:
     actors: list[str] = []
-    real = gateway.whole.keeper.record_purges
-    gateway.whole.keeper.record_purges = lambda orders, place: (
+    real = gateway.whole.state_store.record_purges
+    gateway.whole.state_store.record_purges = lambda orders, place: (
         actors.append(orders[0].change.actor) or real(orders, place)
     )  # type: ignore
     await gateway.ask("POST", "/v1/purge", b'{"all": true, "actor": "root"}', "p" * 40)

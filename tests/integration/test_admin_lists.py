@@ -127,7 +127,7 @@ async def test_many_purges_are_done_together(api: Api, origin: ScriptedOrigin) -
 async def test_one_wrong_purge_and_none_is_done(api: Api, body: Any, said: str) -> None:
     status, answer = await api.ask("POST", "/v1/purge", body)
     assert (status, said in answer["detail"]) == (400, True), answer
-    assert not api.whole.keeper.done
+    assert not api.whole.state_store.done
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ async def test_what_changes_nothing_stored_is_in_the_audit_too(api: Api) -> None
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with api.client.post("/v1/warm", json={"urls": ["http://127.0.0.1/"]}, headers=headers) as response:
         await response.read()
-    assert ("note", "cache.warm", "1 URLs") in api.whole.keeper.done
+    assert ("note", "cache.warm", "1 URLs") in api.whole.state_store.done
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ async def test_a_purge_is_durable_and_in_every_worker_when_it_is_answered(gatewa
     status, body = await gateway.ask("POST", "/v1/purge", {"tag": "a", "reason": "test", "actor": "me"})
     assert status == 200
     assert (body["id"], body["kind"], body["count"], body["workers"]) == (1, "tag", 0, 2)
-    assert gateway.whole.keeper.done == [("purge", {"kind": "tag", "value": "a", "soft": False})]
+    assert gateway.whole.state_store.done == [("purge", {"kind": "tag", "value": "a", "soft": False})]
     for child in gateway.whole.children:
         assert child.worker is not None and child.worker.store is not None
         assert child.worker.store.purge_log.seq >= 1 << 32
@@ -124,11 +124,11 @@ async def test_a_wrong_purge_is_refused_in_one_line(gateway: Gateway, body: Any)
     status, found = await gateway.ask("POST", "/v1/purge", body)
     assert status == 400, found
     assert found["detail"].startswith("purge: ")
-    assert not gateway.whole.keeper.done
+    assert not gateway.whole.state_store.done
 
 
 async def test_what_cannot_be_made_durable_is_not_done(gateway: Gateway) -> None:
-    gateway.whole.keeper.fail = StoreError("disk full")
+    gateway.whole.state_store.fail = StoreError("disk full")
     assert (await gateway.ask("POST", "/v1/purge", {"all": True}))[0] == 500
     status, found = await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining"})
     assert (status, found["detail"]) == (500, "disk full")
@@ -177,7 +177,7 @@ async def test_a_backend_registered_at_run_time_serves_and_goes_again(gateway: G
     assert all(in_pool(child)[identity] == "draining" for child in gateway.whole.children)
     assert (await gateway.ask("DELETE", f"/v1/pools/web/backends/{identity}"))[0] == 200
     assert all(identity not in in_pool(child) for child in gateway.whole.children)
-    assert [what[0] for what in gateway.whole.keeper.done] == ["register", "state", "unregister"]
+    assert [what[0] for what in gateway.whole.state_store.done] == ["register", "state", "unregister"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ async def test_wrong_changes_store_nothing(
     found = await gateway.ask(method, path, body)
     assert found[0] == status, found
     assert word in found[1]["detail"]
-    assert not gateway.whole.keeper.done
+    assert not gateway.whole.state_store.done
 
 
 async def test_a_region_with_backends_is_not_removed(gateway: Gateway) -> None:
@@ -223,7 +223,7 @@ async def test_a_region_with_backends_is_not_removed(gateway: Gateway) -> None:
 async def test_what_is_given_a_time_ends_by_itself(gateway: Gateway) -> None:
     await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining", "expires": "1ms"})
     await until(lambda: gateway.whole.supervisor.routing.membership.regions["eu"].admin is Admin.ACTIVE)
-    assert gateway.whole.keeper.done[-1] == ("state", "region", "eu", "active")
+    assert gateway.whole.state_store.done[-1] == ("state", "region", "eu", "active")
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

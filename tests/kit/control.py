@@ -160,9 +160,9 @@ class Whole:
 
     def __init__(self, toml: str) -> None:
         self.children: list[InProcess] = []
-        self.keeper = MemoryKeeper()
+        self.state_store = MemoryKeeper()
         self.supervisor = Supervisor(
-            Running(load_text(toml, "test.toml"), Sources("test.toml", toml), 0.0), self.keeper, self._spawn
+            Running(load_text(toml, "test.toml"), Sources("test.toml", toml), 0.0), self.state_store, self._spawn
         )
         self.supervisor.reloading = self.reloading = Reloading(self.supervisor)
 

@@ -79,7 +79,7 @@ async def warm(request: web.Request) -> web.StreamResponse:
     """Fetch a list into the store; one JSON line for each step, the last one says `finished`."""
     urls = await _urls(request)
     supervisor = request.app[SUPERVISOR]
-    supervisor.keeper.note("warm", f"{len(urls)} URLs", change_of(request, {}), "cache")
+    supervisor.state_store.note("warm", f"{len(urls)} URLs", change_of(request, {}), "cache")
     return await in_steps(
         request, lambda told: supervisor.workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None)
     )

@@ -40,7 +40,7 @@ async def renewed(request: web.Request) -> web.Response:
     wanted = [name.lower() for name in names]
     supervisor.issuing.check(wanted)
     for name in wanted or ["*"]:
-        supervisor.keeper.note("renew", name, change, "certificate")
+        supervisor.state_store.note("renew", name, change, "certificate")
     return answer(await supervisor.issuing.renew(wanted))
 
 

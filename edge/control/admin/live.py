@@ -99,13 +99,13 @@ async def audit(request: web.Request) -> web.Response:
     """Who changed what, newest first; `?limit=` and `?after=` (an id: those before it in time)."""
     limit = number(request, "limit", 100, 1, MOST)
     after = number(request, "after", 0, 0, NUMBERS_MAX)
-    return numbered("audit", request.app[SUPERVISOR].keeper.audit(limit + 1, after or None), limit)
+    return numbered("audit", request.app[SUPERVISOR].state_store.audit(limit + 1, after or None), limit)
 
 
 async def one_audit(request: web.Request) -> web.Response:
     """One line of the audit."""
     wanted = number_of("id", request.match_info["id"], 0, NUMBERS_MAX - 1)
-    rows = request.app[SUPERVISOR].keeper.audit(1, wanted + 1)
+    rows = request.app[SUPERVISOR].state_store.audit(1, wanted + 1)
     if not rows or rows[0]["id"] != wanted:
         raise NotFound(f"there is no audit line {wanted} (any more)")
     return answer(rows[0])

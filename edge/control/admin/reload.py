@@ -84,8 +84,8 @@ async def history(request: web.Request) -> web.Response:
     """The accepted revisions, the newest first; `?limit=`, `?after=`."""
     supervisor = request.app[SUPERVISOR]
     limit, after = number(request, "limit", 100, 1, MOST), number(request, "after", 0, 0, 2**53)
-    found = supervisor.keeper.revisions(limit + 1, after - 1 if after else None)
-    newest = supervisor.keeper.revisions(1)
+    found = supervisor.state_store.revisions(limit + 1, after - 1 if after else None)
+    newest = supervisor.state_store.revisions(1)
     running = newest[0].id if newest and newest[0].hash == supervisor.running.hash else None
     rows = [{"id": each.id, "at": each.at, "hash": each.hash, "running": each.id == running} for each in found]
     return numbered("revisions", rows, limit)
@@ -100,7 +100,7 @@ async def revision(request: web.Request) -> web.Response:
 async def diff(request: web.Request) -> web.Response:
     """Two revisions as a unified diff; `?from=`, `?to=`: left out, the one before, and the newest."""
     supervisor = request.app[SUPERVISOR]
-    newest = supervisor.keeper.revisions(1)
+    newest = supervisor.state_store.revisions(1)
     if not newest:
         raise NotFound("no revision was accepted yet")
     new = _of(supervisor, number(request, "to", 0, 0, 2**53)) if "to" in request.query else newest[0]
@@ -118,7 +118,7 @@ def _compared(old: str, new: str, old_name: str, new_name: str) -> list[str]:
 
 
 def _of(supervisor: Supervisor, wanted: int) -> Revision:
-    found = supervisor.keeper.revisions(1, wanted)
+    found = supervisor.state_store.revisions(1, wanted)
     if not found or found[0].id != wanted:
         raise NotFound(f"there is no revision {wanted}; `edge config history` lists them")
     return found[0]
@@ -126,7 +126,7 @@ def _of(supervisor: Supervisor, wanted: int) -> Revision:
 
 def _before(supervisor: Supervisor, wanted: int | None) -> Revision:
     """The one before that, or before the newest."""
-    known = supervisor.keeper.revisions(2, wanted)
+    known = supervisor.state_store.revisions(2, wanted)
     if len(known) < 2:
         raise NotFound("there is no revision before this one")
     return known[1]

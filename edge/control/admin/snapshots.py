@@ -101,7 +101,7 @@ async def released(request: web.Request) -> web.StreamResponse:
 def _noted(request: web.Request, what: str, name: str, change: Change) -> None:
     """In the audit, before the work is begun."""
     _recovery(request)  # where there are no points nothing was done
-    request.app[SUPERVISOR].keeper.note(what, name, change, "snapshot")
+    request.app[SUPERVISOR].state_store.note(what, name, change, "snapshot")
 
 
 async def _marked(request: web.Request, what: str) -> web.StreamResponse:

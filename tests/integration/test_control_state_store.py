@@ -41,85 +41,85 @@ def state(tmp_path: Path) -> Iterator[Path]:
     return tmp_path
 
 
-def again(state: Path, keeper: JournalStateStore) -> JournalStateStore:
+def again(state: Path, state_store: JournalStateStore) -> JournalStateStore:
     """As after a kill: what was not durable is gone."""
-    keeper.close()
+    state_store.close()
     return JournalStateStore.open(state)
 
 
 def test_registrations_and_states_survive(state: Path) -> None:
-    keeper = JournalStateStore.open(state)
-    keeper.register("region", "ap", {"tier": 2, "countries": ["JP"]}, ME)
-    keeper.register("backend", "web/b", {"id": "b", "url": "http://127.0.0.1:10", "region": "ap"}, ME)
-    keeper.set_state("region", "eu", Admin.DRAINING, ME)
-    keeper.set_state("backend", "web/b", Admin.INACTIVE, ME)
-    keeper = again(state, keeper)
-    found = keeper.membership(CONFIG)
+    state_store = JournalStateStore.open(state)
+    state_store.register("region", "ap", {"tier": 2, "countries": ["JP"]}, ME)
+    state_store.register("backend", "web/b", {"id": "b", "url": "http://127.0.0.1:10", "region": "ap"}, ME)
+    state_store.set_state("region", "eu", Admin.DRAINING, ME)
+    state_store.set_state("backend", "web/b", Admin.INACTIVE, ME)
+    state_store = again(state, state_store)
+    found = state_store.membership(CONFIG)
     region, backend = found.regions["ap"], found.backends["web", "b"]
     assert (region.source, region.spec.tier, region.spec.countries) == (Source.RUNTIME, 2, ("JP",))
     assert (backend.source, backend.admin, backend.spec.region) == (Source.RUNTIME, Admin.INACTIVE, "ap")
     assert backend.word is not None and (backend.word.actor, backend.word.reason) == ("me", "because")
     assert (found.regions["eu"].source, found.regions["eu"].admin) == (Source.FILE, Admin.DRAINING)
-    assert [line["action"] for line in keeper.audit(10)] == [
+    assert [line["action"] for line in state_store.audit(10)] == [
         "backend.inactive",
         "region.draining",
         "backend.register",
         "region.register",
     ]
-    keeper.close()
+    state_store.close()
 
 
 def test_the_operator_wins_over_a_region_that_starts_drained(state: Path) -> None:
-    keeper = JournalStateStore.open(state)
-    assert keeper.membership(CONFIG).regions["us"].admin is Admin.DRAINING
-    keeper.set_state("region", "us", Admin.ACTIVE, ME)
-    assert keeper.membership(CONFIG).regions["us"].admin is Admin.ACTIVE
-    keeper.close()
+    state_store = JournalStateStore.open(state)
+    assert state_store.membership(CONFIG).regions["us"].admin is Admin.DRAINING
+    state_store.set_state("region", "us", Admin.ACTIVE, ME)
+    assert state_store.membership(CONFIG).regions["us"].admin is Admin.ACTIVE
+    state_store.close()
 
 
 def test_the_file_wins_over_a_registration_of_the_same_name_and_the_state_stays(state: Path) -> None:
-    keeper = JournalStateStore.open(state)
-    keeper.register("region", "eu", {"tier": 7}, ME)
-    keeper.register("backend", "web/127.0.0.1:9", {"url": "http://127.0.0.1:99", "region": "eu"}, ME)
-    keeper.register("backend", "web/x", {"id": "x", "url": "http://127.0.0.1:9", "region": "eu"}, ME)
-    keeper.register("backend", "gone/x", {"id": "x", "url": "http://127.0.0.1:1", "region": "eu"}, ME)
-    keeper.register("backend", "web/y", {"id": "y", "url": "http://127.0.0.1:1", "region": "mars"}, ME)
-    keeper.set_state("region", "eu", Admin.DRAINING, ME)
-    found = keeper.membership(CONFIG)
+    state_store = JournalStateStore.open(state)
+    state_store.register("region", "eu", {"tier": 7}, ME)
+    state_store.register("backend", "web/127.0.0.1:9", {"url": "http://127.0.0.1:99", "region": "eu"}, ME)
+    state_store.register("backend", "web/x", {"id": "x", "url": "http://127.0.0.1:9", "region": "eu"}, ME)
+    state_store.register("backend", "gone/x", {"id": "x", "url": "http://127.0.0.1:1", "region": "eu"}, ME)
+    state_store.register("backend", "web/y", {"id": "y", "url": "http://127.0.0.1:1", "region": "mars"}, ME)
+    state_store.set_state("region", "eu", Admin.DRAINING, ME)
+    found = state_store.membership(CONFIG)
     assert found.regions["eu"].spec.tier == 0
     assert found.regions["eu"].admin is Admin.DRAINING
     assert [entry.source for entry in found.of_pool("web")] == [Source.FILE]
-    assert len(keeper.passed_over) == 5
-    keeper.close()
+    assert len(state_store.passed_over) == 5
+    state_store.close()
 
 
 def test_what_was_removed_does_not_leave_its_state_behind(state: Path) -> None:
-    keeper = JournalStateStore.open(state)
+    state_store = JournalStateStore.open(state)
     values = {"id": "b", "url": "http://127.0.0.1:10", "region": "eu"}
-    keeper.register("backend", "web/b", values, ME)
-    keeper.set_state("backend", "web/b", Admin.DRAINING, ME)
-    keeper.unregister("backend", "web/b", ME)
-    assert ("web", "b") not in keeper.membership(CONFIG).backends
-    keeper.register("backend", "web/b", values, ME)
-    assert keeper.membership(CONFIG).backends["web", "b"].admin is Admin.ACTIVE
-    keeper.close()
+    state_store.register("backend", "web/b", values, ME)
+    state_store.set_state("backend", "web/b", Admin.DRAINING, ME)
+    state_store.unregister("backend", "web/b", ME)
+    assert ("web", "b") not in state_store.membership(CONFIG).backends
+    state_store.register("backend", "web/b", values, ME)
+    assert state_store.membership(CONFIG).backends["web", "b"].admin is Admin.ACTIVE
+    state_store.close()
 
 
 @pytest.mark.parametrize("count", [1, SAVE_EVERY + 3])
 def test_purges_are_known_again_and_numbers_go_on(state: Path, count: int) -> None:
-    keeper = JournalStateStore.open(state)
-    purge_log = keeper.purge_log()
+    state_store = JournalStateStore.open(state)
+    purge_log = state_store.purge_log()
     for number in range(count):
         purge = Purge(Kind.TAG, b"t%d" % number)
-        purge_log.record(purge, 1000.0, keeper.record_purges([Order(purge, ME)], None)[0])
-        keeper.save_purge_log(purge_log)
-    keeper = again(state, keeper)
-    found = keeper.purge_log()
+        purge_log.record(purge, 1000.0, state_store.record_purges([Order(purge, ME)], None)[0])
+        state_store.save_purge_log(purge_log)
+    state_store = again(state, state_store)
+    found = state_store.purge_log()
     assert found.seq == purge_log.seq
     assert found.admit(1, b"http://a/", [b"t%d" % (count - 1)]).verdict is PurgeState.GONE
     assert found.admit(1, b"http://a/", [b"other"]).verdict is PurgeState.KEPT
-    assert keeper.record_purges([Order(Purge(Kind.ALL), ME)], None) == [count + 1]
-    keeper.close()
+    assert state_store.record_purges([Order(Purge(Kind.ALL), ME)], None) == [count + 1]
+    state_store.close()
 
 
 @pytest.fixture
@@ -133,54 +133,54 @@ def test_a_full_disk_starts_with_what_is_known_and_refuses_changes_until_there_i
     disk: SmallDisk, killed: bool
 ) -> None:
     state = disk.path / "state"
-    keeper = JournalStateStore.open(state)
-    keeper.purge_log()
-    keeper.register("region", "ap", {"tier": 2}, ME)
-    number = keeper.record_purges([Order(PURGE, ME)], None)[0]
+    state_store = JournalStateStore.open(state)
+    state_store.purge_log()
+    state_store.register("region", "ap", {"tier": 2}, ME)
+    number = state_store.record_purges([Order(PURGE, ME)], None)[0]
     if killed:  # the log is still there
         left = [(path.name, path.read_bytes()) for path in state.glob("state.sqlite*")]
-        keeper.close()
+        state_store.close()
         for name, data in left:
             (state / name).write_bytes(data)
     else:
-        keeper.close()
+        state_store.close()
     disk.fill()
-    keeper = JournalStateStore.open(state)
+    state_store = JournalStateStore.open(state)
     try:
-        purge_log = keeper.purge_log()
+        purge_log = state_store.purge_log()
         assert purge_log.seq == number << 32
-        assert "ap" in keeper.membership(CONFIG).regions
-        assert keeper.failed and "full" in keeper.failed[0]
+        assert "ap" in state_store.membership(CONFIG).regions
+        assert state_store.failed and "full" in state_store.failed[0]
         with pytest.raises(JournalError) as refused:
-            keeper.record_purges([Order(PURGE, ME)], None)[0]
+            state_store.record_purges([Order(PURGE, ME)], None)[0]
         assert refused.value.status == 503
-        keeper.save_purge_log(purge_log, always=True)
+        state_store.save_purge_log(purge_log, always=True)
         disk.clear()
-        assert keeper.record_purges([Order(PURGE, ME)], None)[0] == number + 1
+        assert state_store.record_purges([Order(PURGE, ME)], None)[0] == number + 1
     finally:
-        keeper.close()
-    keeper = JournalStateStore.open(state)
-    assert keeper.purge_log().seq == (number + 1) << 32
-    keeper.close()
+        state_store.close()
+    state_store = JournalStateStore.open(state)
+    assert state_store.purge_log().seq == (number + 1) << 32
+    state_store.close()
 
 
 def test_that_epochs_cannot_be_saved_fails_no_purge(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = JournalStateStore.open(state)
-    purge_log = keeper.purge_log()
+    state_store = JournalStateStore.open(state)
+    purge_log = state_store.purge_log()
 
     def full(_: object, saved: object) -> None:
         raise JournalError("journal: database or disk is full")
 
     monkeypatch.setattr(Journal, "save_purge_log", full)
     for _ in range(SAVE_EVERY + 2):
-        purge_log.record(PURGE, 1.0, keeper.record_purges([Order(PURGE, ME)], None)[0])
-        keeper.save_purge_log(purge_log)
-    assert keeper.failed == ["journal: database or disk is full"]
-    keeper.close()
+        purge_log.record(PURGE, 1.0, state_store.record_purges([Order(PURGE, ME)], None)[0])
+        state_store.save_purge_log(purge_log)
+    assert state_store.failed == ["journal: database or disk is full"]
+    state_store.close()
     monkeypatch.undo()
-    keeper = JournalStateStore.open(state)
-    assert keeper.purge_log().seq == (SAVE_EVERY + 2) << 32, "all of them are replayed"
-    keeper.close()
+    state_store = JournalStateStore.open(state)
+    assert state_store.purge_log().seq == (SAVE_EVERY + 2) << 32, "all of them are replayed"
+    state_store.close()
 
 
 @pytest.mark.parametrize("name", ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "state.sqlite.lock"])
