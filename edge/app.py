@@ -171,7 +171,13 @@ def open_disk(store: Store, config: Config) -> None:
 
     try:
         store.use_disk(
-            DiskTier.open(Path(disk.path), DiskLimits(disk.size, disk.min_free), disk.min_uses, store.is_hot),
+            DiskTier.open(
+                Path(disk.path),
+                DiskLimits(disk.size, disk.min_free),
+                disk.min_uses,
+                store.is_hot,
+                share=partial(shared_memory, Path(config.state.path) / "disk"),
+            ),
         )
     except (TierError, sqlite3.Error, OSError) as error:
         text = error.detail if isinstance(error, TierError) else str(error)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge.adapters.disk_files import FileOps
-from edge.adapters.disk_index import Sums, connect
-from edge.adapters.disk_place import Place
+from edge.adapters.disk_index import Sums, connect, fold_in
+from edge.adapters.disk_place import TURN, Place
 from edge.adapters.disk_room import STEP, Limits, NoRoom, Room, blocks
 from edge.adapters.disk_rows import insert_rows, purge_rows, remove_rows, use_rows
 from edge.adapters.disk_version import Version
@@ -28,7 +28,7 @@ from edge.cache.purge import Kind, Purge, base_of
 from edge.cache.stored import Stored
 
 ROW_BYTES = 512  # what a row may add to the index
-FOLD_ROWS = 192
+FOLD_ROWS = 512
 AHEAD = 2  # segments: where less is left, there is evicted before it has to be
 
 
@@ -86,8 +86,13 @@ class Changer:
         hot: Callable[[bytes], bool] = lambda key: False,
         durable: bool = False,
         breathe: Callable[[], None] = lambda: None,
+        fold: Callable[[], None] | None = None,
+        coming: Callable[[list[int]], None] | None = None,
     ) -> None:
-        """`breathe` is called wherever a little work is done, so that whoever has to can rest."""
+        """`breathe` is called wherever a little work is done, so that whoever has to can rest.
+
+        `fold` has the index's log folded in, else that is done here; `coming` is told the hashes of rows to come.
+        """
         self.place = place
         self.limits = limits
         self.sums = Sums(place.salt)
@@ -96,8 +101,8 @@ class Changer:
         self.db.execute("PRAGMA cache_size = -16384")  # a batch touches pages all over the tree
         if durable:  # a purge must outlive a power cut
             self.db.execute("PRAGMA synchronous = FULL")
-        self._turn = os.open(place.store / "turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._breathe = breathe
+        self._turn = os.open(place.store / TURN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._breathe, self._fold, self._coming = breathe, fold or self._fold_in, coming
         self._rows = 0  # since the log was folded in
         self.room = Room(place, self.db, limits, self._append_main, hot, breathe)
         self._version = Version(place, self._ops)
@@ -240,9 +245,12 @@ class Changer:
         self._rows += rows
         if self._rows >= FOLD_ROWS:
             self._rows = 0
-            self._breathe()
-            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._fold()
         self._breathe()
+
+    def _fold_in(self) -> None:
+        self._breathe()
+        fold_in(self.db)
 
     # -- inside a turn -------------------------------------------------------------------------------------------------
 
@@ -359,6 +367,8 @@ class Changer:
             place = (segment, at, len(each.record), 0.0, stored.keep_until)
             rows.append((hashed, variant, choice, base, *place, body, tagged, part, seal))
             tags.extend((of(tag), hashed, variant) for tag in stored.tags)
+        if self._coming is not None:
+            self._coming([row[0] for row in rows])
         self._breathe()
         insert_rows(self.db, rows, tags)
 

@@ -20,7 +20,8 @@ from edge.adapters.disk_place import Place, TierError
 
 SCHEMA_VERSION = 2
 PAGE_BYTES = 4096
-CHECKPOINT_PAGES = 512  # of the write-ahead log, before it is folded in by a commit; `Changer` does it before that
+CHECKPOINT_PAGES = 768  # of the write-ahead log, before it is folded in by a commit; `Changer` sees to it before that
+LOG_BYTES = 4 * 1024 * 1024  # what the write-ahead log may take
 SCHEMA = """
 CREATE TABLE objects (
     hash INTEGER NOT NULL, variant INTEGER NOT NULL,
@@ -115,10 +116,15 @@ def connect(place: Place, busy_s: float = 5.0) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last transactions, it never mixes them up
     db.execute("PRAGMA recursive_triggers = ON")  # what REPLACE takes away counts as deleted
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * PAGE_BYTES * 2}")
+    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     db.execute("PRAGMA mmap_size = 0")
     db.execute("PRAGMA temp_store = MEMORY")
     return db
+
+
+def fold_in(db: sqlite3.Connection) -> None:
+    """Bring what the log has into the index's file, as far as no reader holds it back."""
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def make_index(place: Place) -> None:

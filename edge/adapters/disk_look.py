@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from edge.adapters.disk_asker import Asker, NotNow
 from edge.adapters.disk_files import Segments
+from edge.adapters.disk_filter import Filter
 from edge.adapters.disk_index import Row, Sums, connect
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_version import Version
@@ -37,6 +38,9 @@ class Read(NamedTuple):
     outlines: list[Outline]  # of the rows, where they are to be remembered
 
 
+NOTHING = Read([], [], [])
+
+
 class Remembered:
     """A key's rows and the outlines of their records, as of a version of the index."""
 
@@ -53,7 +57,10 @@ class Remembered:
 class Looker:
     """See the module. `remembers`: the loop's own; a thread that reads from the disk checks everything."""
 
-    def __init__(self, place: Place, sums: Sums, busy_s: float = 5.0, remembers: bool = False) -> None:
+    def __init__(
+        self, place: Place, sums: Sums, absent: Filter | None = None, busy_s: float = 5.0, remembers: bool = False
+    ) -> None:
+        self._filter = absent  # what it says is not there is not looked for
         self.db = connect(place, busy_s)
         self.segments = Segments(place)
         self._version = Version(place) if remembers else None
@@ -78,9 +85,11 @@ class Looker:
 
     def read(self, key: bytes, hashed: int, asker: Asker | None, wait: bool) -> Read:
         """The records of a key. `asker`: bodies are awaited after a restore. Raises Cold, sqlite3.Error."""
+        known = self._known.get(key)
+        if known is None and self._filter is not None and not self._filter.may_have(hashed):
+            return NOTHING
         if self._version is None or asker is not None:
             return self._whole(key, hashed, self.rows(hashed), asker, wait, False)
-        known = self._known.get(key)
         again = known is not None or hashed in self._seen
         version = self._version.now() if again else None
         if known is not None and known.version == version is not None:

@@ -26,6 +26,7 @@ from edge.errors import EdgeError
 FORMAT = 1
 MARK = "edge-cache.json"
 LOCK, SETUP, STORE, ASIDE, DAMAGED = "lock", "setup.lock", "store", "store.aside", "damaged"
+TURN = "turn"  # in the store: held by whoever changes it
 
 
 class TierError(EdgeError):
@@ -96,7 +97,7 @@ def prepare(path: Path, history: str = "") -> Place:
     """
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with held(path / SETUP):
             return _prepared(path, history)
 
 
@@ -169,9 +170,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time makes the directory."""
-    lock = os.open(path / SETUP, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def held(path: Path) -> Iterator[None]:
+    """One at a time, over all processes: hold the lock of this file, which is made where it is missing."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge.adapters.disk_index import PAGE_BYTES, Sums
+from edge.adapters.disk_index import LOG_BYTES, PAGE_BYTES, Sums
 from edge.adapters.disk_place import Place, TierError
 from edge.adapters.disk_rows import drop_rows
 from edge.cache.record import key_at
 
 BLOCK = 4096
-LOG_BYTES = 4 * 1024 * 1024  # what the index's write-ahead log may take
 FOLDERS_BYTES = 1200 * 1024  # folders, at most 256 of bodies
 MIN_SIZE = 32 * 1024 * 1024
 _MIN_SEGMENT, _MAX_SEGMENT = 256 * 1024, 32 * 1024 * 1024

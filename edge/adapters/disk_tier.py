@@ -25,8 +25,10 @@ from edge.adapters.disk_body import Checked, OpenBody
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_events import Told
 from edge.adapters.disk_files import Cold, FileOps, read_ahead
+from edge.adapters.disk_filter import Filter, Share
+from edge.adapters.disk_fold import Folder
 from edge.adapters.disk_index import Sums, is_damage
-from edge.adapters.disk_look import Looker, Read
+from edge.adapters.disk_look import NOTHING, Looker, Read
 from edge.adapters.disk_pending import Put, Waiting, left_of, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
@@ -57,6 +59,7 @@ class DiskTier:
         min_uses: int = 1,
         hot: Callable[[bytes], bool] = lambda key: False,
         ops: FileOps | None = None,
+        share: Share = lambda name, size: None,
     ) -> None:
         self.place, self.limits = place, limits
         self.purge_log: Callable[[], PurgeLog] = lambda: _NO_PURGES
@@ -64,7 +67,8 @@ class DiskTier:
         self._min_uses = min_uses
         self._uses = Fingerprints(65536)
         self._sums = Sums(place.salt)
-        self._looker = Looker(place, self._sums, busy_s=0.5, remembers=True)
+        self._filter = Filter.of(place, limits.size, share)
+        self._looker = Looker(place, self._sums, self._filter, busy_s=0.5, remembers=True)
         self._checked: Checked = OrderedDict()
         self._floor = self._fact("floor")
         self._told = Told()
@@ -79,7 +83,9 @@ class DiskTier:
         self._ticks = 0
         left = list(noted(place))  # by workers that were killed: their purges are this one's now
         self._notes = Notes(place)
-        changer = Changer(place, limits, ops, hot, breathe=self._breathe)
+        self._folder = Folder(place)
+        coming = self._filter.add if self._filter is not None else None
+        changer = Changer(place, limits, ops, hot, breathe=self._breathe, fold=self._folder.fold, coming=coming)
         self.writer = Writer(place, changer, self._notes, self._admitted, self._call, self._told.add, ops)
         for path, purges in left:
             for purge, at in purges:
@@ -100,13 +106,17 @@ class DiskTier:
         min_uses: int = 1,
         hot: Callable[[bytes], bool] = lambda key: False,
         ops: FileOps | None = None,
+        share: Share = lambda name, size: None,
     ) -> DiskTier:
         """The tier of a directory. Raises TierError."""
-        return cls(open_place(path), limits, min_uses, hot, ops)
+        return cls(open_place(path), limits, min_uses, hot, ops, share)
 
     def close(self) -> None:
         """Write what waits; let go."""
         self.writer.close()
+        self._folder.close()
+        if self._filter is not None:
+            self._filter.close()
         self._pool.shutdown(wait=True)
         self._notes.close()
         self._looker.close()
@@ -154,13 +164,13 @@ class DiskTier:
     def _read(self, key: bytes, looker: Looker, wait: bool) -> Read:
         """Rows and records. Raises Cold. Whatever else goes wrong is a miss, and told."""
         if self.writer.damaged:
-            return Read([], [], [])
+            return NOTHING
         hashed = self._sums.of_key(key) if not wait else self._sums.of(key)
         try:
             return looker.read(key, hashed, self._asker, wait)
         except sqlite3.Error as error:
             self._failed(error)
-            return Read([], [], [])
+            return NOTHING
 
     def _judged(
         self, key: bytes, read: Read, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
@@ -331,6 +341,8 @@ class DiskTier:
         self._ticks += 1
         if self._ticks % TICKS_PER_LET_GO == 0:
             self._looker.segments.let_go()
+            if self._filter is not None:
+                self._filter.tick()
             if self._asker is not None and self._asker.over():
                 self._asker = None
 
@@ -364,7 +376,7 @@ class DiskTier:
         """This thread's."""
         local = self._of_thread
         if not hasattr(local, "looker"):
-            local.looker = Looker(self.place, self._sums)
+            local.looker = Looker(self.place, self._sums, self._filter)
         found: Looker = local.looker
         found.segments.let_go()
         return found

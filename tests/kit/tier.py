@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
 
 from edge.adapters.disk_files import FileOps
@@ -115,9 +116,24 @@ class Full(FileOps):
         super().write(fd, data, at)
 
 
+class Run:
+    """The memory that the workers of one run share, by its names."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, mmap] = {}
+
+    def share(self, name: str, size: int) -> mmap:
+        return self._memory.setdefault(name, mmap(-1, size))
+
+
+RUN = Run()
+
+
 def tier(path: Path, limits: Limits = SMALL, purge_log: PurgeLog | None = None, **more) -> DiskTier:  # type: ignore[no-untyped-def]
-    """The tier of a folder, with a purge sequence of its own."""
-    made = DiskTier.open(path, limits, **more)
+    """The tier of a folder, with a purge sequence of its own. Its filter is filled; `share` is that of its run."""
+    made = DiskTier.open(path, limits, **{"share": RUN.share, **more})
+    if made._filter is not None:
+        made._filter._fill()
     own = purge_log or PurgeLog()
     made.purge_log = lambda: own
     return made
