@@ -16,6 +16,7 @@ from pathlib import Path
 from edge.adapters.disk_place import Place
 
 MAX_OPEN = 256  # segments that a reader keeps open
+BUFFER = 128 * 1024  # most records are smaller
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -75,10 +76,11 @@ def read_at(fd: int, length: int, at: int, wait: bool) -> bytes | bytearray:
 class Segments:
     """Segment files kept open by one thread."""
 
-    __slots__ = ("_open", "_place")
+    __slots__ = ("_into", "_open", "_place")
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._into = memoryview(bytearray(BUFFER))  # used again and again: a new one would be zeroed each time
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def read(self, segment: int, at: int, length: int, wait: bool) -> bytes:
@@ -89,7 +91,15 @@ class Segments:
             self._open[segment] = fd
             if len(self._open) > MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1])
-        return bytes(read_at(fd, length, at, wait))
+        if wait or length > BUFFER or not _NOWAIT:
+            return bytes(read_at(fd, length, at, wait))
+        into = self._into[:length]
+        try:
+            if os.preadv(fd, (into,), at, _NOWAIT) == length:
+                return into.tobytes()
+        except OSError:
+            raise Cold from None
+        return bytes(read_at(fd, length, at, wait))  # cut there, or not all of it is in the page cache
 
     def let_go(self) -> None:
         """Close those that were removed meanwhile: an open file keeps its space on the disk."""

@@ -1,6 +1,6 @@
 """The thread of a worker that writes to the disk tier, so that no request and no loop ever waits for a disk.
 
-    loop: put, remove, forget, use ─► Waiting (bounded) ─► thread: a batch every 20 ms ─► Changer ─► index, segments
+    loop: put, remove, forget, use ─► Waiting (bounded) ─► thread: a batch now and then ─► Changer ─► index, segments
 
 One rule: what waits is what look-ups see. Until a batch is committed, `pending` answers for it; a purge that waits
 hides what the index still has. When the disk fails, responses are dropped and counted; purges are kept and tried again.
@@ -28,12 +28,13 @@ from edge.cache.purge import Purge
 from edge.cache.record import encode
 from edge.cache.stored import Stored
 
-GATHER_S = 0.02
+GATHER_S, GATHER_MANY_S = 0.02, 0.05
+MANY = 128  # responses at once, after which the next are gathered longer: in a larger batch each costs less
 RETRY_S = 1.0
 PACKED_BYTES = 64 * 1024  # a larger body has a file of its own
 MAX_WAITING = 48 * 1024 * 1024
 MAX_BATCH = 1024 * 1024
-MAX_ROWS = 128
+MAX_ROWS = 512
 HURRY = 8 * 1024 * 1024  # bytes that wait, from which on the thread takes no rest
 WORK_S, REST_S = 0.0006, 0.0006
 MAX_USED = 1024
@@ -111,6 +112,7 @@ class Writer:
         self._idle = False  # the thread waits for something to do
         self._closing = self._spilling = False
         self._failing_until = 0.0
+        self._many = False
         self._thread = threading.Thread(target=self._run, name="disk-writer", daemon=True)
 
     # -- the loop's side -----------------------------------------------------------------------------------------------
@@ -235,7 +237,8 @@ class Writer:
                 self._idle = False
             at_once = self._closing or bool(self._spills)
         if not at_once:  # many in one transaction: each costs a turn, and the loop's lock for a while
-            sleep(RETRY_S if monotonic() < self._failing_until else GATHER_S)
+            failing, gather = monotonic() < self._failing_until, GATHER_MANY_S if self._many else GATHER_S
+            sleep(RETRY_S if failing else gather)
         return True
 
     def breathe(self) -> None:
@@ -257,6 +260,7 @@ class Writer:
         puts = [put for places in taken.responses.values() for put in places.values() if put is not None]
         changes = Changes(removed=list(taken.removed), purges=list(taken.purges), used=list(taken.used))
         oldest = min((put.at for put in puts), default=None)
+        self._many = len(puts) >= MANY
         size = 0
         try:
             for temp in taken.forsaken:
