@@ -179,6 +179,11 @@ class DiskTier:
 
         The thread may have committed what waited `before` the read while that went on: it counts as waiting still.
         """
+        if len(read.rows) == 1 and not (self._looking or before[0].responses or before[1].responses):  # most look-ups
+            sole = self._left(read.rows[0][1], read.rows[0][0].stale, before, meanwhile)
+            if sole is not None and not read.damaged:
+                self.hits += 1
+                return (sole,)
         hashed = self._sums.of_key(key)
         for row, why in read.damaged:
             self._is_damaged(key, why)
