@@ -35,7 +35,7 @@ PACKED_BYTES = 64 * 1024  # a larger body has a file of its own
 MAX_WAITING = 48 * 1024 * 1024
 MAX_BATCH = 1024 * 1024
 MAX_ROWS = 512
-HURRY = 8 * 1024 * 1024  # bytes that wait, from which on the thread takes no rest
+HURRY = 8 * 1024 * 1024  # bytes that wait, from which on the thread takes no rest and gathers no longer
 WORK_S, REST_S = 0.0006, 0.0006
 MAX_USED = 1024
 SPILL_STEP = 8 * 1024 * 1024  # reserved at a time where the length is not known
@@ -237,8 +237,8 @@ class Writer:
                 self._idle = False
             at_once = self._closing or bool(self._spills)
         if not at_once:  # many in one transaction: each costs a turn, and the loop's lock for a while
-            failing, gather = monotonic() < self._failing_until, GATHER_MANY_S if self._many else GATHER_S
-            sleep(RETRY_S if failing else gather)
+            gather = GATHER_MANY_S if self._many and self.waiting.bytes < HURRY else GATHER_S
+            sleep(RETRY_S if monotonic() < self._failing_until else gather)
         return True
 
     def breathe(self) -> None:
