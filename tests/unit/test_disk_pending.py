@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.adapters.disk_changes import Addition, Changer, Changes
 from edge.adapters.disk_pending import Purges, Put, Waiting, left_of
 from edge.cache.purge import Kind, Purge
 from tests.kit.tier import NOW, looked, response, stuck, tier
@@ -83,3 +86,25 @@ def test_named_is_what_a_look_at_all_would_find(puts: list[tuple[bytes, frozense
         if (key.partition(b" ")[0] == purge.value if purge.kind is Kind.URL else purge.value in tags)
     }
     assert sorted(put.stored.key for put in waiting.named(purge, NOW)) == sorted(names)
+
+
+def test_what_came_while_the_disk_was_busy_is_written_as_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = Changer.apply
+
+    def counted(self: Changer, changes: Changes, still: Callable[[Addition], bool] = lambda each: True) -> None:
+        sizes.append(len(changes.additions))
+        real(self, changes, still)
+
+    monkeypatch.setattr(Changer, "apply", counted)
+    store = tier(tmp_path)
+    with stuck(store):
+        for number in range(400):
+            assert store.put(response(b"http://a/%d" % number), 0)
+        assert all(looked(store, b"http://a/%d" % number) for number in range(400))
+    assert store.writer.flush()
+    assert max(sizes) == 400
+    assert all(looked(store, b"http://a/%d" % number) for number in range(400))
+    store.close()
