@@ -352,8 +352,8 @@ class Supervisor:
         found = await self.purging.carry_out([Order(purge, change, own=fleet is not None) for purge in purges])
         if fleet is None:
             return found
-        fleet.sending.wake.set()  # it may have come in step meanwhile
-        return [{**each, "machines": fleet.sending.alone()} for each in found]
+        machines = await fleet.afterwards(max(each["id"] for each in found))
+        return [{**each, "machines": machines} for each in found]
 
     async def hottest(self, limit: int) -> dict[str, Any]:
         """What is asked for most, by the samples of all workers."""

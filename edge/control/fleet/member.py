@@ -57,6 +57,7 @@ class Fleet:
         self._owed = False  # everything has to be distrusted, and could not be yet
         self._recent = Recent()
         self._skewed = self._stopped = False
+        self._cut_at = monotonic()
         self._beat_now = asyncio.Event()
         self.states: States | None = None  # set before `start`, where the fleet shares them
         self.opinions: Opinions | None = None
@@ -142,6 +143,8 @@ class Fleet:
 
     def _cut(self, error: BaseException) -> None:
         was, self._joined = self._joined, False
+        if was:
+            self._cut_at = monotonic()
         self.follower.cut()
         why = error.detail if isinstance(error, EdgeError) else "no answer in time"
         if isinstance(error, Lost):
@@ -310,6 +313,12 @@ class Fleet:
         place = self.follower.place
         assert place is not None
         return await self.sending.purge(place, self.follower.run, purges, actor, reason)
+
+    async def afterwards(self, number: int) -> dict[str, Any]:
+        """What became of purges that were carried out here alone. Who has just lost the server waits a little: another
+        one may be about to take over."""
+        left_s = self.settings.ack_timeout_s - (0.0 if self.in_step else monotonic() - self._cut_at)
+        return await self.sending.afterwards(number, max(0.0, left_s))
 
     def invalidated(self, purge: Purge) -> None:
         """An unsafe request made something invalid here."""

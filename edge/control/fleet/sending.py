@@ -1,7 +1,8 @@
 """Purges on their way into the stream, and the wait until every machine has carried them out.
 
     operator's, in step      published ─► comes back through the stream like anybody's ─► carried out here ─► the others
-    operator's, not in step  carried out here alone, kept in the journal ─► published when in step again
+    operator's, not in step  carried out here alone, kept in the journal ─► published when in step again ─► the others,
+                             if all that takes no longer than a purge may wait
     unsafe requests'         carried out by the worker ─► queue ─► published, nobody waits
 
 What is in the stream and not known to be applied everywhere is sent again when the server is another process or has
@@ -43,6 +44,9 @@ class Sending:
         self._waiting: dict[Purge, None] = {}  # invalidations, in order
         self._mine: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unconfirmed = Unconfirmed()
+        self._own_sent: Sent | None = None  # of what was purged here alone, the last that is in the stream
+        self._own_number = 0
+        self._sent_own = asyncio.Condition()
         self.wake = asyncio.Event()
 
     # -- operators -----------------------------------------------------------------------------------------------------
@@ -61,7 +65,7 @@ class Sending:
         done = asyncio.gather(*(self._mine[mark] for mark in marks))
         try:
             for mark, purge in zip(marks, purges, strict=True):
-                position = await self._publish(place.history, run, mark, purge, True, actor, reason)
+                position = (await self._publish(place.history, run, mark, purge, True, actor, reason)).position
             answers = await asyncio.wait_for(done, APPLY_S)
         except TimeoutError:
             raise FleetAway("the stream's purges are not carried out here") from None
@@ -77,6 +81,19 @@ class Sending:
         waiting = self._mine.get(mark)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
+
+    async def afterwards(self, number: int, wait_s: float) -> dict[str, Any]:
+        """As after `purge`, of purges that were carried out here alone, up to this number of the journal: if they come
+        into the stream soon."""
+        self.wake.set()
+        try:
+            async with asyncio.timeout(wait_s), self._sent_own:
+                await self._sent_own.wait_for(lambda: self._own_number >= number)
+        except TimeoutError:
+            return self._alone()
+        sent = self._own_sent
+        assert sent is not None
+        return await self._acknowledged(sent.history, sent.run, sent.position)
 
     async def _acknowledged(self, history: str, run: str, position: int) -> dict[str, Any]:
         until, wait_s = monotonic() + self._settings.ack_timeout_s, ASK_MIN_S
@@ -103,7 +120,7 @@ class Sending:
             return False
         return True
 
-    def alone(self) -> dict[str, Any]:
+    def _alone(self) -> dict[str, Any]:
         """As after `purge`, where only this machine has carried it out."""
         own = self._settings.identity
         others = [machine.name for machine, _ in self._machines.all(monotonic()) if machine.id != own]
@@ -134,8 +151,11 @@ class Sending:
         while lasting := self._host.unsent():
             found = True
             for each in lasting:
-                await self._publish(history, run, token_hex(8), each.purge, True, each.actor, each.reason)
+                sent = await self._publish(history, run, token_hex(8), each.purge, True, each.actor, each.reason)
                 self._host.sent(each.number)
+                async with self._sent_own:
+                    self._own_sent, self._own_number = sent, each.number
+                    self._sent_own.notify_all()
         while self._waiting:
             purge = next(iter(self._waiting))
             await self._publish(history, run, token_hex(8), purge, False)
@@ -144,11 +164,12 @@ class Sending:
 
     async def _publish(
         self, history: str, run: str, mark: str, purge: Purge, lasting: bool, actor: str = "", reason: str = ""
-    ) -> int:
+    ) -> Sent:
         asked = FleetPurge(purge, lasting, self._settings.identity, actor, reason)
         position = await self._server.publish(history, run, mark, asked.dumps(self._settings.key))
-        self._unconfirmed.add(Sent(purge, lasting, actor, reason, history, run, position))
-        return position
+        sent = Sent(purge, lasting, actor, reason, history, run, position)
+        self._unconfirmed.add(sent)
+        return sent
 
 
 def shown(done: list[Machine], late: list[Machine], sure: bool) -> dict[str, Any]:
