@@ -4,7 +4,8 @@
                                                            ABANDON, or another PREPARE ─► forgotten
 
 One rule: until COMMIT nothing that serves is touched, so whatever fails before it changes nothing. While the thread
-works, it gives the interpreter back every half millisecond, and cycles are not looked for: requests do not notice.
+works, it gives the interpreter back every half millisecond; what can be compared or let go of apart from the swap is:
+requests do not notice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from edge.adapters.listener_tls import ListenerTls
@@ -23,11 +25,15 @@ from edge.app import listeners_tls, open_listeners, reloaded_graph
 from edge.config.listening import places
 from edge.config.loader import Config
 from edge.control.packing import unpack
+from edge.dataplane.core.route import Route
+from edge.dataplane.worker.collector import NEVER
 from edge.dataplane.worker.graph import Graph
 from edge.dataplane.worker.worker import Worker
 from edge.errors import EdgeError
 
 SWITCH_S = 0.0005
+YOUNG, MIDDLE = 2_000, 1  # of `gc.set_threshold`: a few objects at a time, and not the whole graph at its end
+FREED_IN_A_TURN = 8
 
 
 class NotPrepared(EdgeError):
@@ -52,7 +58,7 @@ class WorkerReload:
         self, worker: Worker, config: Config, take: Callable[[int], list[socket.socket]] | None = None
     ) -> None:
         self._worker = worker
-        self._config = config
+        self._config = asked_later(config)
         self._take = take
         self._next: Next | None = None
         self._swapped: Next | None = None
@@ -72,11 +78,9 @@ class WorkerReload:
 
     def _build(self, packed: str) -> tuple[Config, Graph, dict[str, ListenerTls]]:
         config = unpack(packed)
-        return (
-            config,
-            reloaded_graph(config, self._config, self._worker, self._worker.lasting),
-            listeners_tls(config, self._worker.lasting.tickets),
-        )
+        made = reloaded_graph(config, self._config, self._worker, self._worker.lasting)
+        made.router.compare(self._worker.router)
+        return asked_later(config), made, listeners_tls(config, self._worker.lasting.tickets)
 
     async def renew_certificates(self) -> None:
         """New connections are shown what the files hold now. Raises ConfigError: those before go on being shown."""
@@ -103,8 +107,17 @@ class WorkerReload:
         found, self._next = self._next, None
         if found is None or found.number != number:
             raise NotPrepared("this worker did not prepare it")
+        before = self._worker.router
         self._worker.use(found.graph, kept)
         self._config, self._swapped = found.config, found
+        self._worker.turns.later(partial(self._let_go, before.let_go(), found.graph))
+
+    def _let_go(self, routes: list[Route], graph: Graph) -> None:
+        """What nobody uses any more, a few at a time: the routes before, and the pools that were made to be merged."""
+        for each in (routes, graph.unused):
+            del each[-FREED_IN_A_TURN:]
+        if routes or graph.unused:
+            self._worker.turns.later(partial(self._let_go, routes, graph))
 
     async def settle(self) -> list[tuple[str, int]]:
         """Open the listeners that are new, let go of those that are not in the file any more; those that are bound."""
@@ -131,15 +144,19 @@ def close_all(sockets: Mapping[str, Sequence[socket.socket]]) -> None:
         sock.close()
 
 
+def asked_later(config: Config) -> Config:
+    """What the next reload asks of this one: the rest would be let go of in one turn."""
+    return config.model_copy(update={"routes": (), "pools": {}, "regions": {}})
+
+
 @contextmanager
 def polite() -> Iterator[None]:
     """While a thread of this process builds: the loop has its turn soon, and no collection stops everything."""
-    before, collects = sys.getswitchinterval(), gc.isenabled()
-    sys.setswitchinterval(min(before, SWITCH_S))
-    gc.disable()
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(min(interval, SWITCH_S))
+    gc.set_threshold(YOUNG, MIDDLE, NEVER)
     try:
         yield
     finally:
-        sys.setswitchinterval(before)
-        if collects:
-            gc.enable()
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)

@@ -168,9 +168,36 @@ async def test_a_reload_leaves_nothing_for_the_collector(
         before = alive()
         for number in range(3):
             await reload(text.replace("[pools.origin]", f"[pools.origin]\nqueue = {8 + number}"))
-        assert alive() == before
+        await until(lambda: alive() == before)
     finally:
         gc.enable()
+
+
+async def test_a_large_graph_is_looked_through_and_let_go_of_a_little_at_a_time(
+    origin: ScriptedOrigin, edge: StartEdge
+) -> None:
+    text = edge_toml(origin.port, route='cache = { default_ttl = "1h" }')
+    many = "".join(f'[[routes]]\nhost = "h{number}.test"\npool = "origin"\ncache = {{}}\n' for number in range(300))
+    gateway = await edge(text + many)
+    body = {"number": 1, "config": pack(load_text(text + many, "test.toml")), "listeners": []}
+    reload, before = WorkerReload(gateway.worker, load_text(text + many, "test.toml")), load_text(text + many, "f")
+    turns: list[int] = []
+
+    async def work() -> None:
+        await reload.prepare(body)
+        turns.append(len(gc.get_objects(0)) + len(gc.get_objects(1)))
+        old, rules = gateway.worker.router, [each.rules for each in gateway.worker.router.routes]
+        routes = old.routes
+        reload.swap(1, {})
+        assert [each.rules for each in gateway.worker.router.routes] == rules
+        assert all(a.rules is b for a, b in zip(gateway.worker.router.routes, rules, strict=True)), "with its memory"
+        turns.append(len(routes))
+        await on_this_loop(lambda: not routes)
+
+    await gateway.on_loop(work)
+    young, left = turns
+    assert young < 6_000, "not all of it at once, when the thread has ended"
+    assert left == len(before.routes), "what went before is freed after the swap"
 
 
 # -- all workers, or none ---------------------------------------------------------------------------------------------

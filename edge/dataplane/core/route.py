@@ -178,8 +178,6 @@ class Route:
         alike = [each for each in self.members if each.waits is self.waits]
         lived.meter.count_by(self.meter.latency.bounds)
         self.meter, self.usual, self.waits = lived.meter, lived.usual, lived.waits
-        if self.rules == lived.rules:
-            self.rules = lived.rules  # judgements of heads are remembered for it
         if self.prefetcher is not None and lived.prefetcher is not None:
             self.prefetcher = lived.prefetcher.renewed(self.prefetcher)
         for member in alike:

@@ -36,6 +36,22 @@ class Router:
             else:
                 self._exact.setdefault(route.host, []).append(route)
 
+    def compare(self, before: Router) -> None:
+        """Take from the router before what is the same and dear to compare: the part of a swap that may be early."""
+        lived = {route.name: route for route in before.routes}
+        for route in self.routes:
+            other = lived.get(route.name)
+            if other is not None and route.rules == other.rules:
+                route.rules = other.rules  # judgements of heads are remembered for it
+
+    def let_go(self) -> list[Route]:
+        """Its routes, once it serves no more: who empties the list ends them."""
+        for found in (self._exact, self._wild, self._known):
+            found.clear()
+        self._any.clear()
+        routes, self.routes = self.routes, []
+        return routes
+
     def find(self, host: bytes | None, target: bytes) -> Route:
         """The route of a request. Raises NoRoute or Misdirected."""
         found = self.get(host, target)

@@ -10,7 +10,7 @@ life of its own lives on by its name: pools, backends, connections, counters, wh
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ class Graph:
     memory_bytes: int = 0
     variants: int = 64
     lasting: Any = None  # what a later graph takes over: the builder's business
+    unused: list[PoolRuntime] = field(default_factory=list)  # pools whose namesakes live on
 
 
 class Retired:
@@ -162,10 +163,11 @@ def _use_pools(worker: Serving, graph: Graph, kept: Mapping[str, Collection[str]
             found[name] = made
         else:
             lived.renew(made, kept.get(name, ()))
+            graph.unused.append(made)
             found[name] = lived
     for gone in worker.pools.values():
         worker.retired.pool(gone)
-    worker.pools = found
+    worker.pools = graph.pools = found
     for name, other in graph.fallbacks.items():
         found[name].fall_back_to(found[other])
 
