@@ -20,7 +20,7 @@ from edge.adapters.logs import AccessLog
 from edge.adapters.secret_file import shared_secret
 from edge.adapters.service_link import service_link
 from edge.adapters.session_tickets import TicketSecret
-from edge.adapters.shared_memory import shared_memory
+from edge.adapters.shared_memory import Columns, shared_memory
 from edge.adapters.sockets import bind
 from edge.adapters.unix_sockets import unix_socket
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
@@ -347,6 +347,7 @@ def rule_tools(config: Config, worker: Worker) -> Tools:
         secret=lambda: shared_secret(Path(config.state.path) / "affinity.key"),
         warn=partial(warner(worker), "rules.warning"),
         share=share,
+        owners=Columns(Path(config.state.path) / "limits"),
     )
 
 

@@ -6,12 +6,16 @@ nothing to others; what earlier runs left is removed. Without room, or for a wor
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
-from contextlib import suppress
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+OWNER = struct.Struct("qq")  # a process, and when it was started; zeros: nobody
 SEED = "PYTHONHASHSEED"  # the supervisor gives all its workers the same
 
 
@@ -35,3 +39,58 @@ def shared_memory(folder: Path, name: str, size: int) -> mmap.mmap | None:
             os.close(file)
     except OSError:
         return None
+
+
+class Columns:
+    """Which process has which column of a memory that begins with a table of them (`rules.running`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = folder / f"{os.environ.get(SEED, '')}-columns"
+
+    def claim(self, memory: object, columns: int) -> int:
+        """This process's, or the first that is free; less than 0: none is."""
+        own = OWNER.pack(os.getpid(), started_at(os.getpid()))
+        with self._locked():
+            owners = _owners(memory, columns)
+            held = [bytes(each) for each in owners]
+            for wanted in (own, bytes(OWNER.size)):
+                if wanted in held:
+                    owners[held.index(wanted)][:] = own
+                    return held.index(wanted)
+        return -1
+
+    def free(self, memory: object, columns: int, empty: Callable[[int], None]) -> bool:
+        """Whether processes are gone that had some; those are emptied, and free from now on."""
+        found = False
+        with self._locked():
+            for at, owner in enumerate(_owners(memory, columns)):
+                pid, started = OWNER.unpack(owner)
+                if pid and started_at(pid) != started:
+                    empty(at)
+                    owner[:] = bytes(OWNER.size)
+                    found = True
+        return found
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time. Raises OSError."""
+        file = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+
+def _owners(memory: object, columns: int) -> list[memoryview]:
+    view = memoryview(memory)  # type: ignore[arg-type]
+    return [view[at : at + OWNER.size] for at in range(0, columns * OWNER.size, OWNER.size)]
+
+
+def started_at(pid: int) -> int:
+    """When a process was started, in ticks since the machine was; 0: it runs no more."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if state in "ZX" else int(rest[18])

@@ -148,7 +148,7 @@ class RateLimit(Section):
 
 
 class Concurrency(Section):
-    """`concurrency`: how many requests run at once, in each worker."""
+    """`concurrency`: how many requests run at once, in all workers together."""
 
     per_client: Count = entry(0, "Of one client (IPv6 by /64); more are 429; 0 = no limit")
     total: Count = entry(0, "On the route; more are 503; 0 = no limit")
@@ -213,7 +213,7 @@ class RouteRules(Section):
     allow: Many[Cidr] = entry([], "Client networks that are served (403 for others); empty = all")
     deny: Many[Cidr] = entry([], "Client networks that are not served (403)")
     rate_limit: RateLimit | None = entry(None, "How often a client may ask, of all workers together")
-    concurrency: Concurrency | None = entry(None, "How many requests may run at once, in each worker")
+    concurrency: Concurrency | None = entry(None, "How many requests may run at once, in all workers together")
     bandwidth: Bandwidth | None = entry(None, "How fast bodies of responses go to clients, in each worker")
     auth: Auth | None = entry(None, "Who may ask, by password, token, external service or client certificate")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")

@@ -192,7 +192,7 @@ async def test_a_large_graph_is_looked_through_and_let_go_of_a_little_at_a_time(
         assert [each.rules for each in gateway.worker.router.routes] == rules
         assert all(a.rules is b for a, b in zip(gateway.worker.router.routes, rules, strict=True)), "with its memory"
         turns.append(len(routes))
-        await on_this_loop(lambda: not routes)
+        await until(lambda: not routes)
 
     await gateway.on_loop(work)
     young, left = turns

@@ -28,6 +28,7 @@ from edge.dataplane.rules.locations import Locations
 from edge.dataplane.rules.matching import Match, compiled
 from edge.dataplane.rules.mirror import Mirror, Send
 from edge.dataplane.rules.outbound import Outbound
+from edge.dataplane.rules.running import Owners, counts_of
 from edge.dataplane.rules.service import Service
 from edge.dataplane.rules.shares import Affinity, Split
 from edge.dataplane.rules.steps import Step, explained
@@ -46,6 +47,7 @@ class Tools(NamedTuple):
     secret: Callable[[], bytes]  # the same in all workers
     warn: Callable[[str], None]
     share: Share  # memory of all workers, by name
+    owners: Owners  # of columns in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def _steps(values: RouteRules, tools: Tools) -> tuple[Step, ...]:
     if values.rate_limit is not None:
         steps.append(_rate_limit(values.rate_limit, tools.share))
     if values.concurrency is not None:
-        steps.append(Concurrency(values.concurrency.per_client, values.concurrency.total))
+        counts = counts_of(tools.share, tools.owners)
+        steps.append(Concurrency(values.concurrency.per_client, values.concurrency.total, counts))
     if values.auth is not None:
         steps.append(_auth(values.auth, tools))
     if values.redirect is not None:

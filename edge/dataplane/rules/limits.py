@@ -10,7 +10,6 @@ full, who owes least gives way, so a flood of addresses can only make the limit 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from ipaddress import ip_address, ip_network
@@ -19,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edge.cache.key import cookies
+from edge.dataplane.rules.running import Alone, Counts, Together
 from edge.errors import Denied, NoBackend
 
 if TYPE_CHECKING:
@@ -331,37 +331,42 @@ class Concurrency:
 
     name = "concurrency"
 
-    def __init__(self, per_client: int, total: int) -> None:
+    def __init__(self, per_client: int, total: int, counts: Counts | None = None) -> None:
         self._per_client = per_client
         self._most = total
-        self._running: Counter[str] = Counter()  # by client, and all of them under ALL; no more than are in flight
+        self._counts = counts or Alone()  # by client, and all of them under ALL
 
     def apply(self, exchange: Running) -> None:
         """Count it until it ends. Raises TooMany, NoBackend."""
-        client = client_key(exchange.client_text())
-        running = self._running
-        if self._per_client and running[client] >= self._per_client:
+        client, counts = client_key(exchange.client_text()), self._counts
+        mine = self._begin(client, self._per_client)
+        if mine is None:
             exchange.reason = "concurrency"
             raise TooMany
-        if self._most and running[ALL] >= self._most:
+        whole = self._begin(ALL, self._most)
+        if whole is None:
+            counts.end(mine)
             exchange.reason = "concurrency"
             raise NoBackend("too many requests at once on this route")
-        running[client] += 1
-        running[ALL] += 1
-        exchange.at_end(lambda: _ended(running, client))
+
+        def ended() -> None:
+            counts.end(mine)
+            counts.end(whole)
+
+        exchange.at_end(ended)
+
+    def _begin(self, key: str, most: int) -> int | str | None:
+        counts = self._counts
+        found = counts.begin(key, most)
+        return counts.begin(key, most) if found is None and counts.without_dead(monotonic()) else found
 
     def take_over(self, lived: Concurrency) -> None:
-        """What runs is counted on."""
-        self._running = lived._running
+        """What runs is counted on; where other workers come, what began before is not theirs to know."""
+        if isinstance(lived._counts, Together) or isinstance(self._counts, Alone):
+            self._counts = lived._counts
 
     def explain(self, asked: Asked) -> str:
         """For people."""
-        mine = self._running[client_key(asked.client_text())]
-        return f"{self._running[ALL]} run in the worker that was asked, {mine} of this client"
-
-
-def _ended(running: Counter[str], client: str) -> None:
-    for key in (client, ALL):
-        running[key] -= 1
-        if not running[key]:
-            del running[key]
+        where = "" if isinstance(self._counts, Together) else " in the worker that was asked"
+        mine = self._counts.of(client_key(asked.client_text()))
+        return f"{self._counts.of(ALL)} run{where}, {mine} of this client"
