@@ -28,7 +28,7 @@ class Delivered(Asked, Protocol):
 class Delivery:
     """What is asked where a route has such rules."""
 
-    __slots__ = ("_edit", "affinity", "locations")
+    __slots__ = ("_before", "_edit", "_is_same", "_whole", "affinity", "locations")
 
     def __init__(
         self, edit: HeaderEdit | None, affinity: Affinity | None = None, locations: Locations | None = None
@@ -36,6 +36,9 @@ class Delivery:
         self.affinity = affinity
         self.locations = locations
         self._edit = edit
+        self._is_same = edit is not None and not edit.varies and affinity is None and locations is None
+        self._before: tuple[bytes, bytes, bytes] | None = None  # what the last head was made of, and it
+        self._whole = b""
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         """For people."""
@@ -55,7 +58,16 @@ class Delivery:
     def head(self, asked: Delivered, wire: bytes, own: bytes, region: bytes) -> bytes:
         """A whole response head as this client gets it: `wire` came from an origin or the store, `own` are
         lines made for this request, the empty one at their end."""
-        edit, lines, told = self._edit, own[:-2], asked.told_lines
+        came = (wire, own, asked.told_lines)
+        if self._is_same and came == self._before:
+            return self._whole
+        whole = self._made(asked, *came, region)
+        if self._is_same:
+            self._before, self._whole = came, whole
+        return whole
+
+    def _made(self, asked: Delivered, wire: bytes, own: bytes, told: bytes, region: bytes) -> bytes:
+        edit, lines = self._edit, own[:-2]
         if self.locations is not None:
             wire = self.locations.head(asked, wire)
         if self.affinity is not None and asked.head_at:
