@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,6 +19,7 @@ from kit.ports import LOOPBACK
 from kit.waiting import until
 
 from edge.cache.purge import Kind, Purge
+from edge.dataplane.caching.prefetch import Warming
 from edge.dataplane.worker.explain import explain
 
 KIB = 1024
@@ -139,6 +142,38 @@ async def test_a_whole_comes_in_slices_and_then_from_store(
     assert b"hit" in (found.get(b"cache-status") or b"")
     log = await gateway.log(3)
     assert [(line["verdict"], line["bytes_out"]) for line in log] == [("miss", len(BODY)), *[("hit", len(BODY))] * 2]
+
+
+async def test_what_is_warmed_comes_in_slices(files: FileOrigin, edge: StartEdge, raw_client: Connect) -> None:
+    gateway = await gateway_of(files, edge)
+    warm = Warming(gateway.worker)
+
+    async def run() -> dict[str, Any]:
+        return await warm.run(["http://a/f"], lambda step: None)
+
+    for _ in range(2):
+        found = await gateway.on_loop(run)
+        assert (found["stored"], found["failed"], found["failures"]) == (1, 0, [])
+    assert files.asked == slices(0, 1, 2, 3, 4, 5)
+    client = await raw_client(gateway.port)
+    assert (await ask(client, f"Range: bytes={3 * SLICE}-{3 * SLICE + 9}")).body.content == BODY[:10]
+    assert (await ask(client)).body.content == BODY
+    assert files.asked == slices(0, 1, 2, 3, 4, 5), "from store"
+    files.body, files.etag = BODY[::-1], '"other"'
+    gateway.worker.store.clock = lambda: time.time() + 2 * 3600  # type: ignore[union-attr]
+    found = await gateway.on_loop(run)
+    assert (found["stored"], found["failed"]) == (1, 0)
+
+
+async def test_what_cannot_be_sliced_is_warmed_whole(files: FileOrigin, edge: StartEdge) -> None:
+    files.knows_ranges = False
+    gateway = await gateway_of(files, edge)
+
+    async def run() -> dict[str, Any]:
+        return await Warming(gateway.worker).run(["http://a/f"], lambda step: None)
+
+    found = await gateway.on_loop(run)
+    assert (found["stored"], found["failed"], files.asked) == (1, 0, [*slices(0), None])
 
 
 async def test_explain_tells_of_the_first_slice(files: FileOrigin, edge: StartEdge, raw_client: Connect) -> None:

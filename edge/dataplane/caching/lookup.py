@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 
 def lookup(exchange: Exchange, route: Route) -> None:
     """Decide, then answer from the store, fetch, or wait for another fetch."""
-    if route.ranges is None or not route.ranges.slices(exchange, _lookup):
-        _lookup(exchange, route)
+    if route.ranges is None or not route.ranges.slices(exchange, plain_lookup):
+        plain_lookup(exchange, route)
 
 
-def _lookup(exchange: Exchange, route: Route) -> None:
+def plain_lookup(exchange: Exchange, route: Route) -> None:
+    """The same for a response, or a part of one, that is not put together."""
     store, rules = exchange.worker.store, route.rules
     if exchange.block.quick and store is not None and rules is not None and begun(exchange, store, rules, TURNS, judge):
         return
@@ -121,7 +122,7 @@ def _fetches_whole(exchange: Exchange, request: RequestHead) -> bool:
     ranges, store = exchange.routed.ranges, exchange.worker.store
     if ranges is None or store is None or store.flights.marker(exchange.key, monotonic()) is not None:
         return False
-    return ranges.fetches_whole(exchange, request, _lookup)
+    return ranges.fetches_whole(exchange, request, plain_lookup)
 
 
 def _may_be_get(exchange: Exchange) -> bool:

@@ -35,8 +35,6 @@ class PartClient(BackgroundClient):
 
     def __init__(self, exchange: Exchange, taker: Taker) -> None:
         self._taker = taker
-        self.key_host: bytes | None = None  # no fast hit has been here
-        self.key_start = b""
         super().__init__(exchange.worker, exchange.scheme)
         self.paused = exchange.downstream.paused  # from then on its taker says so
         self.forward_lines = (exchange.host or b"", forwarding_lines(exchange))

@@ -21,7 +21,7 @@ from edge.cache.prefetch import Gate, GateRules, Sequence, link_targets
 from edge.cache.stored import Stored
 from edge.cache.verdict import Action
 from edge.dataplane.caching.follower import LookupResult
-from edge.dataplane.caching.lookup import ask
+from edge.dataplane.caching.lookup import ask, plain_lookup
 from edge.dataplane.caching.refresh import BackgroundClient, background
 from edge.errors import EdgeError
 from edge.http.asking import asking
@@ -190,22 +190,27 @@ class Wanted:
         return cls(worker, route, RequestHead(b"GET", scheme, authority, target, Fields(block.fields.lines)), block)
 
     def fetch(self, done: Callable[[Exchange], None]) -> None:
-        """Ask the origin; `done` hears of the end, at once or later."""
+        """Ask the origin, slice by slice where the route says so; `done` hears of the end, at once or later."""
         nobody = BackgroundClient(self.worker, self.asked.request.scheme, done)
         shadow = background(self.worker, self.route, self.asked.request, self.block, nobody)
         shadow.key = self.key
+        ranges = self.route.ranges
         try:
-            ask(shadow, self.asked)
+            if ranges is None or not ranges.slices(shadow, plain_lookup):
+                ask(shadow, self.asked)
         except EdgeError as error:
             shadow.fail(error)
 
     def fresh_until(self) -> float | None:
-        """Until when what is stored for it now answers such a request; None when nothing does."""
-        found = self.store.variants(self.key)
-        if not found or self.route.rules is None:
-            return None
-        decision = evaluate(self.asked.request, found, self.route.rules, self.store.clock())
-        return decision.stored.fresh_until if decision.act is Action.FRESH and decision.stored is not None else None
+        """Until when what is stored for it now answers such a request, of slices the first; None: nothing does."""
+        request, rules, ranges = self.asked.request, self.route.rules, self.route.ranges
+        assert rules is not None  # see `of`
+        for each in (request,) if ranges is None else (request, ranges.first(request)):
+            found = self.store.variants(key_of(each, rules))
+            decision = evaluate(each, found, rules, self.store.clock())
+            if decision.act is Action.FRESH and decision.stored is not None:
+                return decision.stored.fresh_until
+        return None
 
 
 def load(worker: WorkerContext, route: Route) -> float:
@@ -279,7 +284,7 @@ class Warming:
             wanted.fetch(lambda exchange: None if ended.done() else ended.set_result(exchange))
             counts["fetched"] += 1
             exchange = await ended  # before the sum: others add to it meanwhile
-            if exchange.status >= 400:
+            if exchange.status >= 400 or exchange.error:
                 why = f"{exchange.status}: {exchange.error or 'answered by the origin'}"
         counts["stored"] += wanted.fresh_until() is not None
         return why

@@ -61,6 +61,8 @@ class BackgroundClient:
         self.is_gone = True  # it holds no backend connection
         self.deadline = 0.0
         self.forward_lines = (b"", b"")
+        self.key_host: bytes | None = None  # no fast hit has been here
+        self.key_start = b""
         self.exchange: Exchange | None = None
         self.done = done
 
