@@ -18,6 +18,7 @@ from edge.adapters.disk_tier import DiskTier
 from edge.cache.purge import Kind, Purge
 from edge.cache.record import Damaged, decode, encode, outlined
 from edge.cache.stored import Stored
+from tests.kit.slots import values_of
 from tests.kit.tier import NOW, SMALL, looked, response, tier
 
 KEY = b"http://site.test/page"
@@ -146,7 +147,7 @@ def test_an_outline_takes_its_own_body_only() -> None:
 def test_a_copy_has_every_value() -> None:
     stored = response(KEY, BODY)
     copied = stored.copy()
-    assert [getattr(copied, name) for name in Stored.__slots__] == [getattr(stored, name) for name in Stored.__slots__]
+    assert values_of(copied) == values_of(stored)
 
 
 def test_use_is_told_once_as_long_as_the_index_says_the_same(tmp_path: Path) -> None:
