@@ -57,28 +57,31 @@ class Limits:
     utf8_targets: bool = False  # raw UTF-8 in a target is taken for its percent-encoding
 
 
+REQUEST_FACTS = (
+    "binds",
+    "chunked",
+    "close",
+    "error",
+    "expect",
+    "fields",
+    "forward",
+    "forwarding",
+    "guarded",
+    "host",
+    "keep_alive",
+    "length",
+    "plain",
+    "quick",
+    "request_id",
+    "trace",
+    "upgrade",
+)
+
+
 class RequestHeaders:
     """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
 
-    __slots__ = (
-        "binds",
-        "chunked",
-        "close",
-        "error",
-        "expect",
-        "fields",
-        "forward",
-        "forwarding",
-        "guarded",
-        "host",
-        "keep_alive",
-        "length",
-        "plain",
-        "quick",
-        "request_id",
-        "trace",
-        "upgrade",
-    )
+    __slots__ = REQUEST_FACTS
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields

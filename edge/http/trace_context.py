@@ -5,11 +5,10 @@ One rule: only a `traceparent` that the grammar proved is read (`RequestHeaders.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import NamedTuple
 
 from edge.http.forwarding import OVERRIDES, request_lines
-from edge.http.grammar import RequestHeaders
+from edge.http.grammar import REQUEST_FACTS, RequestHeaders
 from edge.http.hopbyhop import dropped_names
 
 SAMPLED = 0x01
@@ -41,7 +40,9 @@ def context_lines(trace_id: int, span_id: int, state: str) -> bytes:
 
 def without_context(block: RequestHeaders) -> RequestHeaders:
     """The same request as if it told no trace, for a gateway that tells its own span instead."""
-    found, dropped = copy(block), dropped_names(block.fields)
+    found, dropped = RequestHeaders(block.fields), dropped_names(block.fields)
+    for name in REQUEST_FACTS:
+        setattr(found, name, getattr(block, name))
     found.trace = False
     found.forward = found.guarded = request_lines(block.fields, dropped, False)
     if block.guarded is not block.forward:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from inprocess import Connect, Proxy, StartEdge, edge_toml
+from kit.builds import pure_only
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin
 from kit.waiting import until
 
@@ -258,18 +259,19 @@ async def test_trap_nothing_is_decompressed_on_either_side(origin: ScriptedOrigi
 
 
 @pytest.mark.parametrize("error", [TypeError, AttributeError, RecursionError])
-async def test_trap_a_bug_is_answered_once_and_never_tried_again(error: type[Exception], proxy: Proxy) -> None:
-    gateway, client = await proxy()
+async def test_trap_a_bug_is_answered_once_and_never_tried_again(
+    error: type[Exception], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, client = await proxy(route='deny = ["192.0.2.1"]')
     called: list[bytes] = []
 
-    def broken(host: bytes | None, target: bytes) -> Any:
-        called.append(target)
+    def broken(self: Any, exchange: Any) -> None:
+        called.append(exchange.target)
         raise error("secret detail of the inside")
 
-    router = gateway.worker.router
-    gateway.worker.router = type("Broken", (), {"get": staticmethod(broken), "routes": router.routes})()
-    response = await client.get("/bug")
-    gateway.worker.router = router
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.dataplane.rules.access.Access.apply", broken)
+        response = await client.get("/bug")
     assert response.status == 500
     assert b"secret" not in response.raw_head + response.body.content
     assert b"error=proxy_internal_error" in (response.get(b"proxy-status") or b"")
@@ -280,14 +282,36 @@ async def test_trap_a_bug_is_answered_once_and_never_tried_again(error: type[Exc
     assert (await client.get("/")).status == 200
 
 
+@pure_only
+async def test_a_bug_before_there_is_an_exchange_is_answered_too(proxy: Proxy) -> None:
+    gateway, client = await proxy()
+
+    def broken(host: bytes | None, target: bytes) -> Any:
+        raise TypeError("secret detail of the inside")
+
+    router = gateway.worker.router
+    gateway.worker.router = type("Broken", (), {"get": staticmethod(broken), "routes": router.routes})()
+    response = await client.get("/bug")
+    gateway.worker.router = router
+    assert response.status == 500 and b"secret" not in response.raw_head + response.body.content
+    assert gateway.worker.bugs == 1
+    gateway.worker.bugs = 0
+    assert (await client.get("/")).status == 200
+
+
 @pytest.mark.parametrize(
-    "where", ["edge.dataplane.core.exchange.Exchange.own_lines", "edge.dataplane.upstream.fetch.request_head"]
+    "where",
+    [
+        "edge.dataplane.rules.delivery.Delivery.head",
+        pytest.param("edge.dataplane.core.exchange.Exchange.own_lines", marks=pure_only),
+        pytest.param("edge.dataplane.upstream.fetch.request_head", marks=pure_only),
+    ],
 )
 async def test_a_bug_in_a_callback_ends_its_exchange_too(
     where: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an upstream callback lets out has nobody above it: the client must not wait for ever (DESIGN §8)."""
-    gateway, client = await proxy()
+    gateway, client = await proxy(route='response_headers = { remove = ["Server"] }')
 
     def broken(*_: Any) -> bytes:
         monkeypatch.undo()

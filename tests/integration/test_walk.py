@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from kit.builds import pure_only
 
 from bench.walk import KINDS, Walk, walk
+
+pytestmark = pure_only  # the profiler, which lists them, sees no compiled function
 
 
 def names(found: Walk) -> set[str]:

@@ -47,11 +47,11 @@ def test_what_is_compiled_is_there_and_what_is_left_out_has_a_reason(compiled: M
 def test_no_compiled_module_asks_for_what_compiling_takes_away(compiled: ModuleType) -> None:
     """A float has no identity; a class made by mypyc has no `__slots__` to look at, no `__dict__`, and no methods that
     can be replaced; its `super().__init__` takes no starred arguments; an attribute is a name in C with an underscore
-    before it, where `__unix` is taken."""
+    before it, where `__unix` is taken; `copy` and `pickle` make no object whose `__init__` wants something."""
     words = "|".join(
         (
-            *(r"self\._(?:unix|linux)\b", r"\bis (?:not )?inf\b", r"super\(\)\.__init__\(\*"),
-            *("__slots__", r"\.__dict__", r"vars\(", r"ignore\[method-assign\]", "runtime_checkable"),
+            *(r"self\._(?:unix|linux)\b", r"\bis (?:not )?inf\b", r"super\(\)\.__init__\(\*", "runtime_checkable"),
+            *("__slots__", r"\.__dict__", r"vars\(", r"ignore\[method-assign\]", r"(?:from|import) (?:copy|pickle)\b"),
         )
     )
     gone = re.compile(rf"^(?!    __slots__ = ).*({words})", re.M)
