@@ -3,7 +3,7 @@ PY ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test deb bench docs lint clean compiled test-compiled check-compiled
+.PHONY: setup run test deb bench docs lint clean compiled test-compiled
 
 setup: $(STAMP)
 
@@ -41,12 +41,6 @@ compiled: $(STAMP)
 
 test-compiled: compiled
 	cd build/compiled && PYTHONPATH=$(CURDIR)/build/compiled ../../$(VENV)/bin/python -m pytest -n auto $(TESTS)
-
-# A quick look at it: without optimization, and the tests that show most of it.
-check-compiled: $(STAMP)
-	$(VENV)/bin/python deploy/compiled.py build/checked 0
-	cd build/checked && PYTHONPATH=$(CURDIR)/build/checked ../../$(VENV)/bin/python -m pytest -n auto \
-		$(addprefix tests/,unit/test_build.py conformance $(addprefix integration/test_,$(CHECKED)))
 
 clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache
