@@ -22,7 +22,7 @@ Answer = asyncio.Future[dict[str, Any]]
 
 
 class LinkLost(EdgeError):
-    """The other side is gone."""
+    """The other side has ended."""
 
 
 class Refused(EdgeError):
@@ -30,7 +30,7 @@ class Refused(EdgeError):
 
 
 class Wire(Protocol):
-    """What carries encoded frames."""
+    """Transports encoded frames."""
 
     def write(self, data: bytes) -> None: ...
     def backlog(self) -> int: ...
@@ -38,7 +38,7 @@ class Wire(Protocol):
 
 
 class Link:
-    """One end. `on_frame` gets every frame but the answers to own questions; `on_closed` is called once."""
+    """One end of a link. `on_frame` gets every frame except answers to own questions; `on_closed` is called once."""
 
     def __init__(self) -> None:
         self.on_frame: Callable[[Frame], None] = lambda frame: None
@@ -52,13 +52,13 @@ class Link:
         self._progress: dict[int, Progress] = {}
 
     def use(self, wire: Wire) -> None:
-        """Carry frames over this."""
+        """Use this wire."""
         self._wire = wire
 
     # -- out -------------------------------------------------------------------------------------------------------
 
     def send(self, frame: Frame) -> None:
-        """Send; on a link that ended the frame is lost (its peer is gone, nobody could act on it)."""
+        """Send a frame. On a link that has ended it is dropped."""
         if self.closed is not None or self._wire is None:
             return
         self._wire.write(encode(frame))
@@ -66,7 +66,9 @@ class Link:
             self.end("the peer does not read")
 
     def ask(self, kind: Kind, body: dict[str, Any], on_progress: Progress | None = None) -> Answer:
-        """Send a question; the future gives the answer, or raises Refused or LinkLost. Long work tells its progress."""
+        """Send a question. The future gives the answer, or raises Refused or LinkLost; `on_progress` gets what long
+        work reports.
+        """
         number = next(self._numbers)
         future: Answer = asyncio.get_running_loop().create_future()
         if self.closed is not None:
@@ -82,7 +84,7 @@ class Link:
     # -- in --------------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Bytes from the wire."""
+        """Take bytes from the wire."""
         try:
             frames = self._decoder.feed(data)
         except FrameError as error:
@@ -184,7 +186,7 @@ class _MemoryWire:
 
 
 async def connect(sock: socket.socket, on_frame: Callable[[Frame], None] | None = None) -> Link:
-    """A link over one end of a socketpair. Frames may come before this returns, so who gets them is given here."""
+    """A link over one end of a socketpair. Frames may arrive before this returns, so their receiver is an argument."""
     sock.setblocking(False)
     link = Link()
     if on_frame is not None:

@@ -27,7 +27,7 @@ ALONE = "admin "  # before the names of the supervisor's own
 
 
 class CannotListen(EdgeError):
-    """An address cannot be had; one clear line."""
+    """An address cannot be bound; one clear line."""
 
 
 @dataclass(slots=True)
@@ -41,12 +41,12 @@ class HeldListener:
     file: SocketFile | None = None
 
     def of(self, place: int) -> list[socket.socket]:
-        """The sockets of a worker; one whose place is no more has another's until it has ended."""
+        """The sockets for a worker's place; for a place that is no more, another one's until it has ended."""
         own = [] if self.shared else [self.sockets[place % self.workers]]
         return [*own, *self.sockets[0 if self.shared else self.workers :]]
 
     def among(self, workers: int) -> HeldListener:
-        """The same for so many workers. Raises OSError."""
+        """The same listener for another number of workers. Raises OSError."""
         address, first, sockets = self.address, self.sockets[0], list(self.sockets)
         if not isinstance(address, UnixAddress) and first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
             try:
@@ -58,7 +58,7 @@ class HeldListener:
         return HeldListener(address, sockets, workers, self.shared or len(sockets) < workers, self.file)
 
     def close(self) -> None:
-        """Let go; who was handed one accepts on what waits."""
+        """Close the sockets. Workers that have a copy accept what waits."""
         file, self.file = self.file, None
         if file is not None:
             file.remove()
@@ -75,11 +75,11 @@ class Opened:
     before: dict[str, HeldListener] = field(default_factory=dict)
 
     def of(self, place: int) -> list[Bound]:
-        """What a worker will accept on there."""
+        """The sockets that a worker will accept on."""
         return bound_at(self.held, place)
 
     def close(self) -> None:
-        """It comes to nothing."""
+        """Close them: they are not used."""
         for name, each in self.held.items():
             if name in self.before:
                 close_all(each.sockets[len(self.before[name].sockets) :])
@@ -88,12 +88,12 @@ class Opened:
 
 
 def bound_at(listeners: Mapping[str, HeldListener], place: int) -> list[Bound]:
-    """What a worker accepts on; a name stands once for each socket."""
+    """The sockets that a worker accepts on, by name; a name may occur several times."""
     return [(name, sock) for name, each in listeners.items() for sock in each.of(place)]
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:
-    """Those that nobody was handed."""
+    """Close the sockets that were given to no worker."""
     for each in sockets:
         each.close()
 
@@ -129,7 +129,7 @@ class Listeners:
             raise CannotListen(f"{address}: cannot listen: {error.strerror or error}") from None
 
     def open_all(self, listen: Listen, workers: int, beside: bool = False) -> Opened:
-        """What is not open yet for so many workers, all or nothing. Raises CannotListen."""
+        """Open what is not open yet for this number of workers, all or nothing. Raises CannotListen."""
         opened = Opened()
         try:
             for name, address, _ in places(listen):
@@ -160,11 +160,11 @@ class Listeners:
             raise CannotListen(f"{address}: cannot listen: {error.strerror}") from None
 
     def add(self, opened: Opened) -> None:
-        """In use from now on."""
+        """Use these listeners from now on."""
         self.found.update(opened.held)
 
     def undo(self, opened: Opened) -> None:
-        """They are not wanted after all."""
+        """Drop listeners that were opened and are not used."""
         for name in opened.held.keys() - opened.before.keys():
             del self.found[name]
         self.found.update(opened.before)
@@ -184,7 +184,7 @@ class Listeners:
             self.found.pop(name).close()
 
     def of(self, place: int) -> list[Bound]:
-        """What a worker accepts on."""
+        """The sockets that a worker accepts on."""
         return bound_at(self.found, place)
 
     def all(self) -> list[Bound]:
@@ -197,7 +197,7 @@ class Listeners:
         return [name for name, listener in self.found.items() if listener.file is not None]
 
     def hand_over(self) -> None:
-        """A successor accepts: the files are its own from now on."""
+        """A successor accepts: the Unix sockets' files belong to it from now on."""
         for listener in self.found.values():
             listener.file = None
 
@@ -211,7 +211,7 @@ class Listeners:
                 file.remove()
 
     def close(self) -> None:
-        """Let go of everything, also of what was given and has no place."""
+        """Close all sockets, also given ones that have no place."""
         for listener in self.found.values():
             listener.close()
         close_all((*self.alone.values(), *(sock for given in self._given.values() for sock in given)))

@@ -21,7 +21,7 @@ from edge.config.routing import Region as RegionConfig
 
 
 class Source(Enum):
-    """Where an entry is from."""
+    """Where an entry comes from."""
 
     FILE = "file"
     RUNTIME = "runtime"
@@ -29,7 +29,7 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """An operator's word on something: who, why, when (epoch seconds), until when."""
+    """An operator's decision: who, why, when (epoch seconds), until when."""
 
     actor: str = ""
     reason: str = ""
@@ -73,7 +73,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """All entries at one moment, in the file's order, registrations behind."""
+    """All regions and backends at one moment, in the file's order, registrations last."""
 
     regions: Mapping[str, RegionEntry] = field(default_factory=dict)
     backends: Mapping[Key, BackendEntry] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Membership:
         return {name: entry.admin for name, entry in self.regions.items()}
 
     def unserved(self, routes: Iterable[Route]) -> set[str]:
-        """Routes for which no region is left that may serve and has an active backend of their pool."""
+        """The routes for which no region is left that may serve and has an active backend of their pool."""
         eligible = eligible_regions((entry.spec for entry in self.regions.values()), self.admins)
         serving: dict[str, set[str]] = {}
         for (pool, _), entry in self.backends.items():
@@ -122,7 +122,7 @@ class Membership:
 
 
 def of_file(config: Config) -> Membership:
-    """What the file says. A region that starts drained is the file's word, until an operator says otherwise."""
+    """The file's entries. A region with `drained = true` is draining until an operator says otherwise."""
     regions = {
         name: RegionEntry(region_spec(name, region), Source.FILE, Admin.DRAINING if region.drained else Admin.ACTIVE)
         for name, region in config.regions.items()

@@ -69,16 +69,18 @@ class ProbeTarget:
 
     @property
     def is_ours(self) -> bool:
-        """Whether each machine has one of its own under this name."""
+        """Whether each machine of a fleet has its own backend under this name."""
         return self.ask is not None
 
     def same_address(self, other: ProbeTarget) -> bool:
-        """Whether what is known of one is known of the other."""
+        """Whether both have one address, so that what is known of one holds for the other."""
         return (self.host, self.port) == (other.host, other.port)
 
 
 class Answer(NamedTuple):
-    """How one probe ended. `latency_s` is request sent to head (TCP: until connected); of a failure, its whole time."""
+    """The result of one probe. `latency_s` is from request to head (TCP: until connected); of a failure, its whole
+    time.
+    """
 
     ok: bool
     latency_s: float
@@ -90,7 +92,7 @@ class _Unwell(Exception):
 
 
 async def probe(target: ProbeTarget) -> Answer:
-    """Ask once. Never raises but for cancellation, and leaves nothing open."""
+    """Ask once. Raises nothing but CancelledError, and leaves nothing open."""
     if target.ask is not None:
         return await target.ask(target)
     started = monotonic()
@@ -196,7 +198,7 @@ async def _body(reader: asyncio.StreamReader, facts: ResponseFacts) -> bytes:
 
 
 def judged(target: ProbeTarget, status: int, body: bytes, seconds: float) -> Answer:
-    """What an answer that came another way says."""
+    """The result for an answer that came another way."""
     if status not in target.expect:
         return Answer(False, seconds, f"status {status}")
     try:
@@ -254,7 +256,7 @@ class Prober:
         self.update(targets)
 
     def update(self, targets: Iterable[ProbeTarget]) -> None:
-        """From now on these. One that changed is asked at once; of one that is gone nothing is told any more."""
+        """Probe these targets from now on. A changed one is asked at once; a removed one reports nothing any more."""
         wanted = {target.id: target for target in targets}
         for identity, watch in list(self._watches.items()):
             if wanted.get(identity) != watch.target:
@@ -265,13 +267,13 @@ class Prober:
                 watch.task = asyncio.create_task(self._run(watch), name=f"probe-{identity}")
 
     def hurry(self, identity: Hashable) -> None:
-        """Something was seen: ask for the next delay anew, and keep to it if it ends sooner."""
+        """Ask for the next delay again, and wait no longer than that."""
         watch = self._watches.get(identity)
         if watch is not None:
             watch.hurry.set()
 
     async def close(self) -> None:
-        """End every probe; nothing is told afterwards."""
+        """End every probe. Nothing is reported afterwards."""
         self._closed = True
         self.update(())
         while self._ending:

@@ -42,7 +42,7 @@ class Probing:
         self._follow()
 
     def start(self) -> None:
-        """Ask every backend at once, and then as its record says."""
+        """Probe every backend at once, and then at its interval."""
         self._prober = Prober(self._targets.values(), self._told, self._next_delay)
         self._supervisor.on_members = self.follow
         self._supervisor.on_failing = self.hurry
@@ -54,18 +54,18 @@ class Probing:
             await self._prober.close()
 
     def follow(self) -> None:
-        """The membership changed."""
+        """The membership changed: probe its backends."""
         self._follow()
         if self._prober is not None:
             self._prober.update(self._targets.values())
 
     def reload(self, config: Config, before: Config) -> None:
-        """Another configuration; the membership is its own already. Records stay where what is asked stays."""
+        """Use another configuration, whose membership is in use already. Records of unchanged targets stay."""
         self._pools = {name: pool for name, pool in config.pools.items() if pool.health is not None}
         self.follow()
 
     def hurry(self, key: Key) -> None:
-        """Live traffic saw this backend fail: ask soon."""
+        """A live request failed at this backend: probe it soon."""
         state = self._states.get(key)
         if state is not None and self._prober is not None and not state.in_transition:
             state.hurry()
@@ -159,7 +159,7 @@ def probe_settings(health: HealthConfig) -> ProbeSettings:
 
 
 def probe_target(key: Key, spec: BackendSpec, pool: PoolConfig, tls: ssl.SSLContext | None) -> ProbeTarget:
-    """How one backend is asked."""
+    """The probe of one backend."""
     health = pool.health
     assert health is not None
     return ProbeTarget(

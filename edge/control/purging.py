@@ -35,7 +35,7 @@ class Tier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A purge to be carried out. Without `lasting` it is what an unsafe request made invalid, on another machine."""
+    """A purge to carry out. Without `lasting` it is the invalidation by an unsafe request on another machine."""
 
     purge: Purge
     change: Change
@@ -45,7 +45,7 @@ class Order:
 
 
 class PurgeStore(Protocol):
-    """Where purges are durable."""
+    """Makes purges durable."""
 
     def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]: ...
     def save_purge_log(self, purge_log: PurgeLog) -> None: ...

@@ -23,13 +23,13 @@ GOLDEN_MAX = 200  # golden requests in a point
 
 
 class RecoveryRefused(Refusal):
-    """What the sidecar answered with; its text says what to do."""
+    """The sidecar refused; its text says what to do."""
 
     status: ClassVar[int] = 500
 
 
 class Recovery:
-    """One sidecar."""
+    """Runs one sidecar."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -39,11 +39,11 @@ class Recovery:
 
     @property
     def restarts(self) -> int:
-        """How many sidecars were replaced."""
+        """How often a sidecar was replaced."""
         return self._process.restarts
 
     def start(self) -> None:
-        """Keep one running; harmless when one does."""
+        """Keep a sidecar running. Does nothing when one does."""
         self._process.start()
 
     async def stop(self) -> None:
@@ -51,7 +51,7 @@ class Recovery:
         await self._process.stop()
 
     def reload(self, config: Config, before: Config) -> None:
-        """Another sidecar takes the place of one whose schedule or repository is another; a job then is cut off."""
+        """Replace the sidecar if its schedule or repository changed. A job that runs is cut off."""
         process = self._process
         process.wanted = config.snapshots is not None
         if not process.kept and process.wanted:
@@ -105,7 +105,7 @@ class Recovery:
     # -- shown -----------------------------------------------------------------------------------------------------
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
-        """For `/metrics`. What does not exist has no value rather than a wrong one."""
+        """Its gauges for `/metrics`. What does not exist has no value."""
         if self._supervisor.running.config.snapshots is None:
             return []
         report = self.status.get("report") or {}

@@ -49,7 +49,7 @@ Read = TypeVar("Read", bound=Section)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who changes something, why, until when (epoch seconds), and whether the safety rule may be passed over."""
+    """A change's actor and reason, when it ends (epoch seconds), and whether it may break the safety rule."""
 
     actor: str
     reason: str = ""
@@ -59,7 +59,7 @@ class Change:
 
 
 class StateStore(Protocol):
-    """Where a change is made durable, audit line included; it is when the call returns."""
+    """Makes changes durable, with their audit line; durable when the call returns."""
 
     def register(self, kind: str, name: str, values: dict[str, Any], change: Change) -> None: ...
     def unregister(self, kind: str, name: str, change: Change) -> None: ...
@@ -68,7 +68,7 @@ class StateStore(Protocol):
 
 
 class Registry:
-    """The one place that changes the membership. `push` tells every worker and returns when each has done it."""
+    """The only place that changes the membership. `push` tells every worker and returns when each has applied it."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Registry:
     # -- regions ---------------------------------------------------------------------------------------------------
 
     async def put_region(self, name: str, body: dict[str, Any], change: Change) -> bool:
-        """Register a region or change its registration; whether it is new."""
+        """Register a region, or change its registration. Returns whether it is new."""
         values = {key: value for key, value in body.items() if key in REGION_KEYS and value is not None}
         read(RegionConfig, values)
         _name("region", name)
@@ -110,7 +110,7 @@ class Registry:
         return old is None
 
     async def remove_region(self, name: str, change: Change) -> None:
-        """Remove a registered region; refused while backends are in it."""
+        """Remove a registered region. Refused while it has backends."""
         async with self._one:
             entry = self.region(name)
             if entry.source is Source.FILE:
@@ -133,7 +133,7 @@ class Registry:
             await self._become(after, change)
 
     async def ask_failback(self, name: str, change: Change) -> list[str]:
-        """Let the pools that have backends in this region come back to it; their names."""
+        """Let the pools with backends in this region come back to it; returns their names."""
         async with self._one:
             self.region(name)
             pools = [pool for pool in self._routing.pools.values() if name in pool.health]
@@ -149,7 +149,7 @@ class Registry:
     async def put_backend(
         self, pool: str, identity: str | None, body: dict[str, Any], change: Change
     ) -> tuple[str, bool]:
-        """Register a backend or change its registration; its id, and whether it is new."""
+        """Register a backend, or change its registration. Returns its id and whether it is new."""
         if pool not in self._routing.pools:
             raise missing("pool", pool, self._routing.pools)
         values = {key: value for key, value in body.items() if key in BACKEND_KEYS and value is not None}
@@ -219,14 +219,14 @@ class Registry:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def region(self, name: str) -> RegionEntry:
-        """A region. Raises NotFound."""
+        """A region's entry. Raises NotFound."""
         entry = self._now.regions.get(name)
         if entry is None:
             raise missing("region", name, self._now.regions)
         return entry
 
     def backend(self, key: Key) -> BackendEntry:
-        """A backend. Raises NotFound."""
+        """A backend's entry. Raises NotFound."""
         entry = self._now.backends.get(key)
         if entry is None:
             if key[0] not in self._routing.pools:
@@ -255,7 +255,7 @@ class Registry:
 
 
 def read(section: type[Read], values: dict[str, Any]) -> Read:
-    """Values checked as the file's are. Raises Refusal with the first problem."""
+    """Check values as the configuration file's are. Raises Refusal with the first problem."""
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -265,17 +265,17 @@ def read(section: type[Read], values: dict[str, Any]) -> Read:
 
 
 def region_of(name: str, values: dict[str, Any]) -> RegionSpec:
-    """A registration as balancing sees it."""
+    """A registered region as balancing sees it."""
     return region_spec(name, read(RegionConfig, values))
 
 
 def backend_of(pool: str, values: dict[str, Any]) -> BackendSpec:
-    """A registration as balancing sees it."""
+    """A registered backend as balancing sees it."""
     return backend_spec(pool, read(BackendConfig, values))
 
 
 def join(key: Key) -> str:
-    """A backend's name in the journal; pools' names have no slash."""
+    """The journal's name for a backend. Pools' names have no slash."""
     return "/".join(key)
 
 

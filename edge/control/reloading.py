@@ -54,7 +54,7 @@ class NotAccepted(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A configuration that may be taken on."""
+    """A checked configuration that a reload may use."""
 
     sources: Sources
     config: Config
@@ -66,7 +66,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Outcome:
-    """The last reload, for the status."""
+    """The result of the last reload, for status."""
 
     at: float = 0.0
     ok: bool = True
@@ -76,7 +76,7 @@ class Outcome:
 
 
 class Reloading:
-    """One gateway's reloads, one at a time. `followers` take on what is theirs: (new, old), and may not fail."""
+    """Reloads of one gateway, one at a time. `followers` are called with (new, old) and may not fail."""
 
     def __init__(self, supervisor: Supervisor, listeners: Listeners | None = None) -> None:
         self._all = supervisor
@@ -106,7 +106,7 @@ class Reloading:
         }
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
-        """For `/metrics`."""
+        """Its gauges for `/metrics`."""
         return [
             ("edge_config_last_reload_ok", "0 when the last reload was refused", {}, float(self.outcome.ok)),
             *(
@@ -116,7 +116,7 @@ class Reloading:
         ]
 
     async def reload(self, change: Change, given: Revision | None = None, dry_run: bool = False) -> dict[str, Any]:
-        """Take on the files as they are, or this revision. Raises NotAccepted, Refusal; then nothing has changed."""
+        """Reload the files, or this revision. Raises NotAccepted or Refusal, and then nothing has changed."""
         async with self.lock:
             if self._all.stopping:
                 raise Unavailable("the gateway stops")
@@ -245,7 +245,7 @@ class Reloading:
 
 
 def read(running: Running, given: Revision | None) -> Wanted:
-    """The files, or a revision in their place, checked. Blocking. Raises ConfigError."""
+    """Read and check the files, or a revision in their place. Blocking. Raises ConfigError."""
     if given is not None:
         sources = replace(running.sources, text=given.text, files=given.files)
     else:

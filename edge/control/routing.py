@@ -29,7 +29,7 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 @dataclass(slots=True)
 class Live:
-    """What is known of a backend apart from what it is."""
+    """A backend's live state."""
 
     health: Health
     evidence: str = ""
@@ -40,7 +40,7 @@ class Live:
 
 @dataclass(slots=True)
 class PoolRouting:
-    """One pool's machine."""
+    """How one pool fails over, and where it stands."""
 
     name: str
     policy: str
@@ -53,14 +53,16 @@ class PoolRouting:
     verdicts: dict[str, Health] = field(default_factory=dict)  # of each region, as told last
 
     def go_on_from(self, before: PoolRouting) -> None:
-        """Take over what was decided; another way to fail over begins anew, with what is known of the regions."""
+        """Continue from the state before a reload. Where the way of failing over changed it begins anew, with what
+        is known of the regions.
+        """
         same = before.settings.mode is self.settings.mode
         self.state = before.state if same else FailoverState(memories=before.state.memories)
         self.view, self.health, self.verdicts = before.view, before.health, dict(before.verdicts)
 
 
 class Routing:
-    """The gateway's routing state. `now` is monotonic seconds, `wall` tells epoch seconds."""
+    """Which regions and backends serve. `now` is monotonic seconds, `wall` returns epoch seconds."""
 
     def __init__(self, config: Config, membership: Membership, tell: Tell, wall: Callable[[], float]) -> None:
         self.membership = membership
@@ -81,7 +83,7 @@ class Routing:
     # -- facts -----------------------------------------------------------------------------------------------------
 
     def use(self, membership: Membership, by: By | None = None) -> None:
-        """A new membership, and by whom; what is known of backends that left is forgotten."""
+        """Use a new membership, changed by `by`. The live state of backends that left is dropped."""
         old, self.membership = self.membership, membership
         for kind, facts in changes(old, membership, by):
             self._tell(kind, facts)
@@ -89,7 +91,7 @@ class Routing:
             del self._live[key]
 
     def reload(self, config: Config, membership: Membership, by: By) -> None:
-        """Decide by another configuration; what is known of who is the same stays."""
+        """Decide by another configuration. The live state of unchanged backends stays."""
         before = self.pools
         self.pools = {name: pool_routing(name, pool) for name, pool in config.pools.items()}
         for name, pool in self.pools.items():
@@ -104,7 +106,7 @@ class Routing:
         self.use(membership, by)
 
     def learn(self, other: Routing) -> None:
-        """Know of backends what another knows, for a forecast."""
+        """Copy the live state of another routing, for a forecast."""
         for key, entry in self.membership.backends.items():
             known = other.membership.backends.get(key)
             if known is not None and known.spec.same_address(entry.spec):
@@ -118,7 +120,7 @@ class Routing:
         self._tell("region.failback_asked", {"region": region, "actor": by.actor, "reason": by.reason})
 
     def set_health(self, key: Key, health: Health, evidence: str) -> None:
-        """A probe changed its mind."""
+        """Set a backend's health, as probes found it."""
         if key not in self.membership.backends:
             return
         live = self.live(key)
@@ -127,12 +129,12 @@ class Routing:
         self._tell("backend.health", facts)
 
     def probe_took(self, key: Key, seconds: float, now: float) -> None:
-        """A successful probe's time."""
+        """Note the duration of a successful probe."""
         if key in self.membership.backends:
             self.live(key).latency.observe(seconds, now)
 
     def set_ejected(self, worker: int, pool: str, ejected: Mapping[str, float], now: float) -> None:
-        """What one worker has ejected in a pool: all of it, with the seconds that are left."""
+        """Set all backends of a pool that a worker has ejected, with the seconds left."""
         for entry in self.membership.of_pool(pool) if pool in self.pools else ():
             live = self.live((pool, entry.spec.id))
             live.ejected.pop(worker, None)
@@ -140,14 +142,14 @@ class Routing:
                 live.ejected[worker] = now + ejected[entry.spec.id]
 
     def forget_worker(self, worker: int) -> None:
-        """Its ejections went with it."""
+        """A worker has ended: drop its ejections."""
         for live in self._live.values():
             live.ejected.pop(worker, None)
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
     def decide(self, now: float) -> bool:
-        """Run the machine of every pool; whether a view changed."""
+        """Decide for every pool. Returns whether a view changed."""
         changed = False
         admins = self.membership.admins
         for pool in self.pools.values():
@@ -197,7 +199,7 @@ class Routing:
         return found
 
     def available(self, entry: BackendEntry, now: float) -> float:
-        """How far a backend is in, 0 to 1."""
+        """The share of workers that may use a backend, 0 to 1; 0 when it is not active or unhealthy."""
         live = self.live((entry.spec.pool, entry.spec.id))
         if entry.admin is not Admin.ACTIVE or live.health is Health.UNHEALTHY:
             return 0.0
@@ -205,7 +207,7 @@ class Routing:
         return max(0.0, 1.0 - out / self.workers) if self.workers else 1.0
 
     def is_lost(self, name: str) -> bool:
-        """Whether a pool has nobody available in any region that may serve."""
+        """Whether a pool has no available backend in any region that may serve."""
         pool, regions = self.pools[name], self.membership.regions
         serving = {name for name, each in regions.items() if each.admin is Admin.ACTIVE or each.spec.last_resort}
         return not any(health.available for region, health in pool.health.items() if region in serving)
@@ -213,7 +215,7 @@ class Routing:
     # -- for workers -----------------------------------------------------------------------------------------------
 
     def view_body(self) -> dict[str, Any]:
-        """The body of a VIEW frame: everything, each time."""
+        """The body of a VIEW frame, always complete."""
         return {"pools": {name: self._pool_body(pool) for name, pool in self.pools.items()}}
 
     def _pool_body(self, pool: PoolRouting) -> dict[str, Any]:
@@ -229,18 +231,18 @@ class Routing:
     # -- for people ------------------------------------------------------------------------------------------------
 
     def ramping(self, pool: PoolRouting, region: str, now: float) -> float | None:
-        """How far a region is on its way back in a pool, in percent; None when it is not on the way."""
+        """How far a region has returned in a pool, in percent; None when it is not returning."""
         part = ramping(region, pool.state, pool.settings, now)
         return None if part is None else round(part * 100, 1)
 
     def region_verdict(self, name: str) -> str:
-        """A region's health over all pools that have backends in it: the worst word."""
+        """A region's health over all pools that have backends in it: the worst one."""
         order = [Health.HEALTHY, Health.UNKNOWN, Health.DEGRADED, Health.UNHEALTHY]
         words = [pool.health[name].verdict(pool.healthy_min) for pool in self.pools.values() if name in pool.health]
         return max(words, key=order.index).value if words else Health.UNKNOWN.value
 
     def snapshot(self, pool: PoolRouting, routes: list[Route], now: float) -> Snapshot:
-        """The live view of one pool, for `balance.simulate`."""
+        """The live state of one pool, for `balance.simulate`."""
         entries = self.membership.of_pool(pool.name)
         regions = frozenset(entry.spec.region for entry in entries)
         return Snapshot(
@@ -263,7 +265,7 @@ class Routing:
 
 
 def pool_routing(name: str, pool: PoolConfig) -> PoolRouting:
-    """A pool's machine as its table says."""
+    """A pool's failover settings, from its table."""
     settings = FailoverSettings(
         mode=Mode(pool.failover),
         healthy_min=pool.healthy_min,

@@ -53,7 +53,7 @@ class Span:
         self.gauges = [0] * len(GAUGES)
 
     def add(self, other: Span, part: float = 1.0) -> None:
-        """Sum a part of another one in; of gauges the higher one counts."""
+        """Add a part of another span; of gauges the higher value counts."""
         self.numbers = [a + b * part for a, b in zip(self.numbers, other.numbers, strict=True)]
         self.first_byte = [a + b * part for a, b in zip(self.first_byte, other.first_byte, strict=True)]
         for name, count in other.regions.items():
@@ -93,7 +93,7 @@ class Series:
                 self._at(second).add(counted, part)
 
     def forget(self, worker: int) -> None:
-        """The worker is gone."""
+        """A worker has ended."""
         self._last.pop(worker, None)
 
     def rows(self, step: int, after: float, now: float) -> dict[str, Any]:

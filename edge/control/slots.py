@@ -19,7 +19,7 @@ from edge.frames import Frame
 
 
 class State(Enum):
-    """Where a worker's life stands."""
+    """The state of a worker's process."""
 
     STARTING = "starting"
     READY = "ready"
@@ -28,7 +28,7 @@ class State(Enum):
 
 
 class Child(Protocol):
-    """A started worker, as a process or inside this one."""
+    """A started worker: a process, or an object inside this one in tests."""
 
     pid: int
     link: Link
@@ -37,15 +37,15 @@ class Child(Protocol):
         """Wait for its end; the exit code."""
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; harmless when it is gone."""
+        """Send a signal. Does nothing when it has ended."""
 
     def hand(self, sockets: Sequence[socket.socket]) -> None:
-        """Listening sockets, which the next frame names. Raises OSError when it is gone."""
+        """Pass listening sockets, which the next frame names. Raises OSError when it has ended."""
 
 
 @dataclass(slots=True)
 class Hooks:
-    """What the supervisor wants to hear. `first` gives a new worker's first frame and the sockets that it names."""
+    """Calls into the supervisor. `first` gives a new worker's first frame and the sockets that it names."""
 
     first: Callable[[Slot], tuple[Frame, Sequence[socket.socket]]]
     frame: Callable[[int, Frame], None]

@@ -32,7 +32,7 @@ SAVE_EVERY = 256  # purges that a start has to replay at most
 
 
 class _Elsewhere:
-    """Stands for a journal that another process has."""
+    """Stands in for a journal that another process has."""
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -56,14 +56,16 @@ class JournalStateStore:
 
     @classmethod
     def open(cls, state: Path) -> JournalStateStore:
-        """The journal of a state directory. Raises JournalError."""
+        """Open the journal of a state directory. Raises JournalError."""
         found = cls(Journal.open(state / JOURNAL_FILE))
         found._path = state / JOURNAL_FILE
         return found
 
     def freeze(self, why: str | None) -> None:
-        """Let another process have the journal: until `freeze(None)` whatever needs it is refused with this line.
-        Raises JournalError when it cannot be had back."""
+        """Give the journal to another process. Until `freeze(None)` every use of it is refused with this line.
+
+        Raises JournalError when it cannot be taken back.
+        """
         if why is not None:
             self._journal.close()
             self._journal = cast(Journal, _Elsewhere(why))
@@ -71,13 +73,13 @@ class JournalStateStore:
             self._journal = Journal.open(self._path)
 
     def close(self) -> None:
-        """Let go."""
+        """Close the journal."""
         self._journal.close()
 
     # -- changes: registry.StateStore ----------------------------------------------------------------------------------
 
     def register(self, kind: str, name: str, values: dict[str, Any], change: Change) -> None:
-        """A registration is durable when this returns."""
+        """Store a registration; durable when this returns."""
         journal = self._journal
         put = journal.put_region if kind == "region" else journal.put_backend
         with journal.transaction():
@@ -85,7 +87,7 @@ class JournalStateStore:
             self._audit("register", kind, name, change, values)
 
     def unregister(self, kind: str, name: str, change: Change) -> None:
-        """Neither the registration nor what was wanted of it is left."""
+        """Remove a registration and its administrative state."""
         journal = self._journal
         with journal.transaction():
             (journal.delete_region if kind == "region" else journal.delete_backend)(name)
@@ -93,14 +95,14 @@ class JournalStateStore:
             self._audit("unregister", kind, name, change, None)
 
     def set_state(self, kind: str, name: str, state: Admin, change: Change) -> None:
-        """An administrative state is durable when this returns."""
+        """Store an administrative state; durable when this returns."""
         journal = self._journal
         with journal.transaction():
             journal.set_admin_state(kind, name, state.value, change.actor, change.reason, change.expires_at)
             self._audit(state.value, kind, name, change, None)
 
     def note(self, action: str, name: str, change: Change, kind: str = "region") -> None:
-        """An audit line alone."""
+        """Add an audit line."""
         self._audit(action, kind, name, change, None)
 
     def _audit(self, action: str, kind: str, name: str, change: Change, values: dict[str, Any] | None) -> None:
@@ -139,12 +141,12 @@ class JournalStateStore:
     # -- the fleet: control.fleet.machine.FleetStore -------------------------------------------------------------------
 
     def place(self) -> Place | None:
-        """How far the fleet's stream was applied."""
+        """The place in the fleet's purge stream up to which purges are applied."""
         found = self._journal.fleet().get("place")
         return None if found is None else Place(str(found[0]), int(found[1]), str(found[2]))
 
     def keep_place(self, place: Place) -> None:
-        """Durable when this returns."""
+        """Store that place; durable when this returns."""
         self._keep(place=[place.history, place.position, place.mark])
 
     def unsent(self) -> list[Unsent]:
@@ -167,7 +169,7 @@ class JournalStateStore:
         return found
 
     def sent(self, number: int) -> None:
-        """Purges up to here are in the fleet's stream."""
+        """Purges up to this number are in the fleet's stream."""
         self._keep(unsent=number + 1)
 
     def known_states(self) -> dict[str, Any]:
@@ -175,7 +177,7 @@ class JournalStateStore:
         return dict(self._journal.fleet().get("states") or {})
 
     def keep_states(self, known: dict[str, Any]) -> None:
-        """Durable when this returns."""
+        """Store the shared states; durable when this returns."""
         self._keep(states=known)
 
     def _keep(self, **values: Any) -> None:
@@ -193,7 +195,7 @@ class JournalStateStore:
 
     @property
     def history(self) -> str:
-        """Which journal's purges these are."""
+        """The id of this journal's purge history."""
         return self._journal.history
 
     def purge_log(self) -> PurgeLog:
@@ -241,15 +243,15 @@ class JournalStateStore:
             return found
 
     def revision(self, sources: Sources) -> int:
-        """The configuration was accepted; its number."""
+        """Store an accepted configuration; returns its revision number."""
         return self._journal.record_revision(sources.text, dict(sources.files))
 
     def revisions(self, limit: int, newest: int | None = None) -> list[Revision]:
-        """Those that were accepted, the newest first, or from that one on."""
+        """The accepted configurations, the newest first, from `newest` on."""
         return self._journal.revisions(limit, newest)
 
     def audit(self, limit: int, before: int | None = None) -> list[dict[str, Any]]:
-        """Who did what, newest first; those with an id below `before`."""
+        """The audit lines, the newest first; those with an id below `before`."""
         return [
             {
                 "id": record.id,

@@ -43,7 +43,7 @@ class NotUpgraded(Refusal):
 
 
 class Successor:
-    """The new program's side."""
+    """The new program's side of an upgrade."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         self._channel = socket.socket(fileno=found["channel"])
@@ -62,16 +62,16 @@ class Successor:
         return None if text is None else cls(orjson.loads(text))
 
     def ready(self) -> bool:
-        """Tell the old program to go; False when it has gone already."""
+        """Tell the old program to end. False when it has ended already."""
         return self._say(READY)
 
     def failed(self, why: str) -> None:
-        """Tell why it cannot start."""
+        """Tell the old program why this one cannot start."""
         self._say(why.encode()[:SAID_BYTES])
         self._channel.close()
 
     async def outlive(self, workers: Workers) -> None:
-        """Until the old program, and every worker of it, has ended: what the new workers are told to purge, its are."""
+        """Wait until the old program and its workers have ended. Until then purges are passed on to those workers."""
         link = await connect(self._channel)
 
         async def too(kind: Kind, body: dict[str, Any]) -> None:
@@ -96,14 +96,14 @@ class Successor:
 
 
 class Freezing(Protocol):
-    """The journal."""
+    """The journal, as an upgrade needs it."""
 
     def freeze(self, why: str | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What a successor gets. `environment` is what it needs beside the old program's own."""
+    """What a successor inherits. `environment` is added to the old program's own."""
 
     sockets: Callable[[], Sequence[Bound]]
     files: Callable[[], list[str]]  # of those, the names of Unix sockets that are ours to remove
@@ -113,7 +113,9 @@ class Belongings:
 
 
 class Upgrading:
-    """The old program's side. `lock` keeps reloads out meanwhile; `handed_over` is called when the new one is ready."""
+    """The old program's side of an upgrade. `lock` keeps reloads out meanwhile; `handed_over` is called when the new
+    program is ready.
+    """
 
     def __init__(self, supervisor: Supervisor, journal: Freezing, belongings: Belongings, lock: asyncio.Lock) -> None:
         self._all = supervisor

@@ -60,7 +60,7 @@ class SupervisorStore(StateStore, PurgeStore, Protocol):
 
 
 class Protection(Protocol):
-    """The sidecar, as far as it is shown."""
+    """The sidecar, as far as status shows it."""
 
     status: dict[str, Any]
 
@@ -68,7 +68,7 @@ class Protection(Protocol):
 
 
 class Reloads(Protocol):
-    """Who takes on another configuration: see `reloading`."""
+    """Reloads the configuration: see `reloading`."""
 
     @property
     def status(self) -> dict[str, Any]: ...
@@ -79,7 +79,7 @@ class Reloads(Protocol):
 
 
 class Issues(Protocol):
-    """Who has certificates got and renewed: see `issuing`."""
+    """Obtains and renews certificates: see `issuing`."""
 
     @property
     def rows(self) -> list[dict[str, Any]]: ...
@@ -92,7 +92,7 @@ class Issues(Protocol):
 
 
 class Upgrades(Protocol):
-    """Who hands over to a new program: see `succession`."""
+    """Hands over to a new program: see `succession`."""
 
     handed_over: Callable[[int], None]
 
@@ -109,12 +109,12 @@ class Running:
 
     @property
     def filename(self) -> str:
-        """Of the main file."""
+        """The main file's name."""
         return self.sources.filename
 
     @property
     def hash(self) -> str:
-        """Of its texts."""
+        """The hash of the configuration's texts."""
         return config_hash(self.sources.text, self.sources.files)
 
 
@@ -193,8 +193,9 @@ class Supervisor:
         await self.workers.kill()
 
     def accept(self) -> int | None:
-        """The workers serve this configuration: it may be gone back to, by its number. Tried again later when the
-        disk is full; None then."""
+        """Record that the workers serve this configuration, and return its revision number, to which a rollback can
+        go. When the disk is full it returns None and is tried again later.
+        """
         try:
             found = self.state_store.revision(self.running.sources)
         except EdgeError as error:
@@ -205,8 +206,9 @@ class Supervisor:
         return found
 
     def take_on(self, running: Running, change: Change) -> None:
-        """Decide by another configuration from now on; the workers are the caller's. Raises JournalError: nothing is
-        changed."""
+        """Decide by another configuration from now on; the caller changes the workers. Raises JournalError, and then
+        nothing has changed.
+        """
         membership = self.state_store.membership(running.config)
         self.running = running
         self.routes = self.registry.routes = routes_of(running.config)
@@ -215,7 +217,7 @@ class Supervisor:
         self._pushed = without_seeds(self.routing.view_body())
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether clients are served, and the word for it."""
+        """Whether clients are served, and a word for the reason."""
         if self.stopping:
             return False, "stopping"
         return (True, "ready") if self.workers.ready else (False, "starting")
@@ -230,7 +232,7 @@ class Supervisor:
             self.decide()
 
     def decide(self) -> None:
-        """Decide now, and tell the workers if that changed something."""
+        """Decide which regions serve, and tell the workers if that changed."""
         try:
             self.routing.decide(monotonic())
         except Exception as error:
@@ -244,7 +246,7 @@ class Supervisor:
             self.workers.send_all(Frame(Kind.VIEW, body))
 
     async def push(self) -> None:
-        """Tell every worker the membership and the view; returns when each has applied them. Raises NotApplied."""
+        """Tell every worker the membership and the view. Returns when each has applied them. Raises NotApplied."""
         self.on_members()
         self.routing.decide(monotonic())
         view = self.routing.view_body()
@@ -262,7 +264,7 @@ class Supervisor:
         return members_body(self.routing.membership, self.running.config, probed)
 
     def forget(self) -> None:
-        """Counts of backends and regions that were removed a while ago."""
+        """Drop the counts of backends and regions that were removed a while ago."""
         membership = self.routing.membership
         self.totals.prune(membership.backends, membership.regions, monotonic())
 
@@ -305,7 +307,7 @@ class Supervisor:
         return Frame(Kind.CONFIG, body), [sock for _, sock in bound]
 
     def state_body(self) -> dict[str, Any]:
-        """What is decided and known now, as frames carry it."""
+        """The present state, as the body of frames."""
         return {"members": self.members_body(), "view": self.routing.view_body()}
 
     def _frame(self, index: int, frame: Frame) -> None:
@@ -338,11 +340,11 @@ class Supervisor:
     # -- operators -------------------------------------------------------------------------------------------------
 
     async def purge(self, purge: Purge, change: Change) -> dict[str, Any]:
-        """Durable and in every worker, here and on the fleet's other machines; then the answer."""
+        """Carry out a purge here and on the fleet's other machines. Returns when it is durable and in every worker."""
         return (await self.purge_many([purge], change))[0]
 
     async def purge_many(self, purges: Sequence[Purge], change: Change) -> list[dict[str, Any]]:
-        """As `purge`; here, all of them are durable or none is."""
+        """As `purge`, for several; on this machine all of them are durable or none is."""
         fleet = self.fleet
         if fleet is not None and fleet.in_step:
             try:
@@ -356,14 +358,14 @@ class Supervisor:
         return [{**each, "machines": machines} for each in found]
 
     async def hottest(self, limit: int) -> dict[str, Any]:
-        """What is asked for most, by the samples of all workers."""
+        """The most requested URLs, from the samples of all workers."""
         answers = await self.workers.tell(Kind.ASK, {"what": "hottest", "limit": max(100, 4 * limit)})
         seconds = min(60.0, max(1.0, time.time() - self.started_at))
         rate = self.totals.accounts.total.window("1m", monotonic()).requests / seconds
         return merged(answers, limit, rate)
 
     async def connections(self, limit: int = 10_000) -> dict[str, Any]:
-        """Every worker's connections and open requests; backends' numbers summed."""
+        """Every worker's connections and open requests, and the backends' numbers summed."""
         answers = await self.workers.tell(Kind.ASK, {"what": "connections", "limit": limit})
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for answer in answers:
@@ -383,5 +385,7 @@ class Supervisor:
 
 
 def without_seeds(body: dict[str, Any]) -> dict[str, Any]:
-    """What makes a view another view: seeds move with every probe, and matter only beside another change."""
+    """A view without its seeds, to tell whether it changed: seeds move with every probe and matter only beside
+    another change.
+    """
     return {name: {key: value for key, value in pool.items() if key != "seeds"} for name, pool in body["pools"].items()}

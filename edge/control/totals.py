@@ -35,7 +35,7 @@ class Totals:
         self._gone: dict[Hashable, float] = {}  # backends and regions that are no more, and since when
 
     def add(self, worker: int, body: Mapping[str, Any], now: float) -> None:
-        """Sum one worker's second in. `now`: monotonic seconds."""
+        """Add one worker's counts of about a second. `now`: monotonic seconds."""
         for name, delta in body.get("routes", {}).items():
             self.routes.setdefault(name, Meter()).add(delta)
             self.accounts.add(name, Tally.from_meter(delta), now)
@@ -55,12 +55,12 @@ class Totals:
         self.series.add(worker, body, (self.gauge("connections"), self._flying()), now)
 
     def forget(self, worker: int) -> None:
-        """The worker is gone, and what it held with it."""
+        """A worker has ended: drop its gauges."""
         self.gauges.pop(worker, None)
         self.series.forget(worker)
 
     def prune(self, backends: Container[tuple[str, str]], regions: Container[str], now: float) -> None:
-        """Let go of what is no longer there, after a while in which its last counts may still come and be scraped."""
+        """Drop the counts of what was removed, after a while in which last counts may still come and be scraped."""
         tables: list[tuple[dict[Any, Meter], Container[Any]]] = [(self.backends, backends), (self.regions, regions)]
         for table, there in tables:
             for key in list(table):
@@ -85,7 +85,7 @@ class Totals:
         return sum(int(found.get("in_flight", {}).get(pool, {}).get(identity, 0)) for found in self.gauges.values())
 
     def load(self, now: float) -> tuple[float, int]:
-        """Requests a second over the last minute, and those that are at a backend now."""
+        """Requests a second over the last minute, and requests at backends now."""
         flying = sum(
             int(count)
             for found in self.gauges.values()

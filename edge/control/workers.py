@@ -44,23 +44,23 @@ class Workers:
 
     @property
     def live(self) -> list[Slot]:
-        """Those that have a process and were told the state."""
+        """The workers that have a process and were told the state."""
         return [slot for slot in self.slots if slot.child is not None and slot.child.link.closed is None]
 
     @property
     def holding(self) -> list[Slot]:
-        """Those that hold a place; the others drain."""
+        """The workers that hold a place; the others drain."""
         return [slot for slot in self.slots if not slot.retired]
 
     @property
     def ready(self) -> bool:
-        """Whether every worker listens, those that join others excepted."""
+        """Whether every worker listens, except those that are joining."""
         return all(slot.state is State.READY for slot in self.holding if not slot.joining)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start all; returns before they are ready."""
+        """Start all workers; returns before they are ready."""
         self._keepers = [asyncio.create_task(self._keep(slot), name=f"worker-{slot.index}") for slot in self.slots]
 
     async def wait_ready(self, timeout_s: float) -> bool:
@@ -92,7 +92,7 @@ class Workers:
             raise Refused(failed.last_words or f"the new worker was not ready within {timeout_s:g} s")
 
     async def resize(self, number: int, timeout_s: float, grace_s: float) -> None:
-        """So many workers: those that are too many end their requests; new ones are started, and awaited so long."""
+        """Change the number of workers: surplus ones drain, new ones are started and awaited for `timeout_s`."""
         for slot in self.holding:
             if slot.place >= number:
                 self._retire(slot, grace_s)
@@ -128,7 +128,7 @@ class Workers:
         asyncio.get_running_loop().call_later(grace_s + 2.0, child.signal, signal.SIGKILL)
 
     async def drain(self, grace_s: float) -> None:
-        """Let every worker end its exchanges, then end; after the grace time and a margin they are killed."""
+        """Let every worker finish its exchanges and end; after the grace time and a margin they are killed."""
         self._stop.set()
         for slot in self.live:
             slot.state = State.DRAINING
@@ -154,7 +154,7 @@ class Workers:
     # -- telling ---------------------------------------------------------------------------------------------------
 
     def send_all(self, frame: Frame) -> None:
-        """Tell every worker, without waiting."""
+        """Send a frame to every worker, without waiting."""
         for slot in self.live:
             assert slot.child is not None
             slot.child.link.send(frame)
@@ -190,7 +190,7 @@ class Workers:
     async def ask_one(
         self, kind: Kind, body: dict[str, Any], on_progress: Progress | None = None, timeout_s: float | None = ANSWER_S
     ) -> dict[str, Any]:
-        """Ask the first worker that is ready. Raises LinkLost when none is or it dies, Refused, TimeoutError."""
+        """Ask the first worker that is ready. Raises LinkLost when there is none or it dies, Refused, TimeoutError."""
         for slot in self.slots:
             if slot.state is State.READY and slot.child is not None:
                 return await asyncio.wait_for(slot.child.link.ask(kind, body, on_progress), timeout_s)
