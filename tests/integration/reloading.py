@@ -14,7 +14,6 @@ from typing import Any
 
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess, gateway_head
-from kit.waiting import until  # noqa: F401 (for tests on their way that take it from here)
 
 GOING_AWAY = (0x88, b"\x03\xe9")
 

@@ -30,7 +30,6 @@ from edge.dataplane.worker.agent import Agent
 from edge.dataplane.worker.worker import Worker
 from edge.frames import Frame, Kind
 from edge.worker_reload import WorkerReload
-from kit.waiting import until  # noqa: F401 (for tests on their way that take it from here)
 
 WAIT_S = 5.0
 TWO_WORKERS = """

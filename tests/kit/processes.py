@@ -21,7 +21,6 @@ from bench.measure import process_tree, resident_bytes
 from kit.ports import LOOPBACK, free_ports
 from kit.waiting import until_blocking
 
-until = until_blocking  # for tests on their way that know it by this name
 READY_S = 20.0
 STOP_S = 10.0
 ROOT = Path(__file__).resolve().parents[2]
