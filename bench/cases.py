@@ -23,6 +23,7 @@ class Kind(Enum):
     BIG = "large bodies"
     SLOW = "a 50 ms origin"
     TLS = "h2load, over TLS"
+    HANDSHAKE = "one TLS connection after the other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Case:
     """`mode` is the load script's: plain, unique, cold, cold-unique, zipf or slow. Cached cases are warmed first.
 
     Over TLS (kept connections too) it is h2 or http/1.1, and `h2-paths` for a thousand paths; `streams` are of one
-    connection at a time.
+    connection at a time. Handshakes are full or resumed, with a certificate of P-256 or (`-rsa`) of RSA 2048.
     """
 
     name: str
@@ -60,6 +61,7 @@ CASES = (
     Case("browser", "browser mix, cached", "/c/o/", mode="zipf", cached=True),
     Case("latency", "forward 1 KiB, 1 connection", "/f/1k", Kind.LATENCY, connections=1),
     Case("idle", "2,000 kept connections", "/f/1k", Kind.IDLE),
+    Case("tls-idle", "2,000 idle connections over TLS", "/f/1k", Kind.IDLE, "http/1.1"),
     Case("h2-idle", "2,000 idle HTTP/2 connections", "/f/1k", Kind.IDLE, "h2"),
     Case("big", "large body up and down", "/big/", Kind.BIG),
     Case("slow-forward", "50 ms origin, no cache", "/sf/", Kind.SLOW, "slow"),
@@ -71,6 +73,10 @@ CASES = (
     Case("h2-hit-100k", "HTTP/2 hit 100 KiB, 16 x 10 streams", "/c/100k", Kind.TLS, "h2", 16, True, 10),
     Case("h2-forward-1k", "HTTP/2 forward 1 KiB, 16 x 10 streams", "/f/1k", Kind.TLS, "h2", 16, False, 10),
     Case("tls-hit-1k", "HTTP/1.1 over TLS, hit 1 KiB", "/c/1k", Kind.TLS, "http/1.1", 64, True),
+    Case("tls-full", "full handshake, P-256, and a hit", "/c/1k", Kind.HANDSHAKE, "full", 1, True),
+    Case("tls-resumed", "resumed handshake, P-256, and a hit", "/c/1k", Kind.HANDSHAKE, "resumed", 1, True),
+    Case("tls-full-rsa", "full handshake, RSA 2048, and a hit", "/c/1k", Kind.HANDSHAKE, "full-rsa", 1, True),
+    Case("tls-resumed-rsa", "resumed handshake, RSA 2048, and a hit", "/c/1k", Kind.HANDSHAKE, "resumed-rsa", 1, True),
 )
 
 
@@ -123,6 +129,10 @@ TARGETS = (
     Target("h2-hit-100k", "cpu_us", 0.9, "nginx"),
     Target("h2-forward-1k", "cpu_us", 1.5, "nginx"),
     Target("tls-hit-1k", "cpu_us", 1.0, "nginx"),
+    Target("tls-full", "cpu_us", 1.2, "nginx"),
+    Target("tls-resumed", "cpu_us", 1.3, "nginx"),
+    Target("tls-full-rsa", "cpu_us", 1.2, "nginx"),
+    Target("tls-resumed-rsa", "cpu_us", 1.3, "nginx"),
     Target("slow-cached", "p50_us", 0.5, "case:slow-forward"),
     Target("slow-cached", "hit_ratio", 0.9, at_least=True),
 )

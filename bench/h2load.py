@@ -44,20 +44,6 @@ class Streams:
     many_paths: bool = False
 
 
-def certificate(directory: Path) -> None:
-    """A certificate and key for all peers of a run, unless they are there."""
-    if (directory / "cert.pem").exists():
-        return
-    openssl = program("openssl")
-    if openssl is None:
-        raise Refused("cases over TLS need openssl: apt-get install openssl")
-    command = [
-        openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-        "-subj", "/CN=localhost", "-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem"),
-    ]  # fmt: skip
-    subprocess.run(command, capture_output=True, check=True, timeout=30)
-
-
 def run(port: int, shape: Streams, seconds: int, core: int, directory: Path) -> Load:
     """One run against a port."""
     h2load = program("h2load")

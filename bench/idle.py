@@ -2,7 +2,7 @@
 
 One rule: the proxy is warm before it is weighed the first time, so that what it allocates once is not charged to the
 connections. What it set aside for connections at its start (nginx) is not seen; that is its good right.
-HTTP/2 is spoken over TLS, by the `h2` package.
+A protocol is named where TLS is spoken: `http/1.1`, or `h2` by the package of this name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def need_descriptors(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
-def _secure() -> ssl.SSLContext:
+def _secure(protocol: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([protocol])
     return context
 
 
@@ -53,16 +53,16 @@ async def _ask_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
     writer.write(client.data_to_send())
 
 
-async def _hold(port: int, path: str, count: int, secure: bool) -> list[asyncio.StreamWriter]:
+async def _hold(port: int, path: str, count: int, protocol: str) -> list[asyncio.StreamWriter]:
     """Open `count` connections in batches, one answered request on each."""
     held: list[asyncio.StreamWriter] = []
-    context = _secure() if secure else None
+    context = _secure(protocol) if protocol else None
     ask = f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\n\r\n".encode()
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection(LOOPBACK, port, ssl=context)
         held.append(writer)
-        if secure:
+        if protocol == "h2":
             await _ask_http2(reader, writer, f"{LOOPBACK}:{port}", path)
             return
         writer.write(ask)
@@ -81,11 +81,11 @@ async def _release(held: list[asyncio.StreamWriter]) -> None:
     await asyncio.gather(*(writer.wait_closed() for writer in held), return_exceptions=True)
 
 
-async def _weigh(port: int, path: str, pid: int, count: int, secure: bool) -> float:
-    await _release(await _hold(port, path, max(4, count // 50), secure))  # few: what they leave behind is used again
+async def _weigh(port: int, path: str, pid: int, count: int, protocol: str) -> float:
+    await _release(await _hold(port, path, max(4, count // 50), protocol))  # few: what they leave behind is used again
     await asyncio.sleep(SETTLE_S)
     before = resident_bytes(pid)
-    held = await _hold(port, path, count, secure)
+    held = await _hold(port, path, count, protocol)
     try:
         await asyncio.sleep(SETTLE_S)
         return max(0, resident_bytes(pid) - before) / count
@@ -93,10 +93,10 @@ async def _weigh(port: int, path: str, pid: int, count: int, secure: bool) -> fl
         await _release(held)
 
 
-def bytes_each(port: int, path: str, pid: int, count: int, secure: bool = False) -> float:
-    """Resident bytes for each of `count` kept connections; `secure`: HTTP/2 over TLS."""
+def bytes_each(port: int, path: str, pid: int, count: int, protocol: str = "") -> float:
+    """Resident bytes for each of `count` kept connections; `protocol`: what is spoken over TLS."""
     try:
-        return asyncio.run(_weigh(port, path, pid, count, secure))
+        return asyncio.run(_weigh(port, path, pid, count, protocol))
     except (OSError, EOFError, TimeoutError) as broken:
         raise Refused(f"the kept connections on port {port} broke: {broken!r}") from None
     finally:

@@ -50,6 +50,7 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     listen 127.0.0.1:{tls} ssl http2 backlog=4096;
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate {secrets}/cert.pem; ssl_certificate_key {secrets}/key.pem;
     http2_max_concurrent_streams 128;
     location /f/ {{ proxy_pass http://files; }}
@@ -59,6 +60,13 @@ http {{
     location /sf/ {{ proxy_pass http://slow; }}
     location /s/ {{ proxy_pass http://slow; proxy_cache store; proxy_cache_lock on; }}
     location /big/ {{ proxy_pass http://127.0.0.1:{sink}; proxy_buffering off; proxy_request_buffering off; }}
+  }}
+  server {{
+    listen 127.0.0.1:{tls} ssl http2;
+    server_name rsa.test;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_certificate {secrets}/rsa-cert.pem; ssl_certificate_key {secrets}/rsa-key.pem;
+    location /c/ {{ proxy_pass http://files; proxy_cache store; proxy_cache_lock on; }}
   }}
 }}
 """
@@ -81,6 +89,7 @@ cache store
   max-age 86400
 frontend front
   bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{tls} ssl crt {secrets}/both.pem crt {secrets}/rsa-both.pem alpn h2,http/1.1 backlog 4096
   use_backend files-cached if {{ path_beg /c/ }}
   use_backend files-cached if {{ path_beg /k/ }}
   use_backend slow-cached if {{ path_beg /s/ }}
@@ -123,7 +132,10 @@ workers = 1
 http2 = {{ requests = 1000000000 }}
 [[listen.https]]
 address = "127.0.0.1:{tls}"
-certificates = [{{ cert = "{secrets}/cert.pem", key = "{secrets}/key.pem" }}]
+certificates = [
+  {{ cert = "{secrets}/cert.pem", key = "{secrets}/key.pem" }},
+  {{ cert = "{secrets}/rsa-cert.pem", key = "{secrets}/rsa-key.pem" }},
+]
 [limits]
 max_body = "4GiB"
 idle_timeout = "5m"
@@ -138,7 +150,7 @@ access = "{dir}/access.jsonl"
 TIERS, DISK = "tiers", "disk"  # the gateway with memory and disk; with next to no memory before the disk
 MEMOLESS = "memoless"  # its worker without the memory of HPACK blocks (`memoless`)
 GATEWAYS = (GATEWAY, TIERS, DISK, MEMOLESS)  # the first is the default one
-SPEAK_TLS = (*GATEWAYS, "nginx")
+SPEAK_TLS = (*GATEWAYS, "nginx", "haproxy")
 CACHED = ("/u/", "/k/", "/c/", "/s/")
 EDGE_POOL = '[pools.{name}]\nejection = false\n[[pools.{name}.backends]]\nurl = "http://127.0.0.1:{port}"\n'
 EDGE_ROUTE = '[[routes]]\nhost = "*"\npath = "{path}"\npool = "{pool}"\n{cache}\n'

@@ -15,8 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench import big, h2load, idle, load, origin
+from bench import big, h2load, handshakes, idle, load, origin
 from bench.cases import CASES, GATEWAY, KEPT, Case, Kind
+from bench.certificates import certificates
 from bench.measure import cpu_seconds
 from bench.peers import GATEWAYS, PEERS, SPEAK_TLS, Site
 from bench.processes import Refused, Running, answer, free_ports
@@ -27,6 +28,7 @@ Work = Callable[[Case, str], Figures]
 WARM_S = 2
 NOT_FOR_NAIVE = "reads bodies whole"
 NO_TLS = "not set up with TLS here"
+SECURE = (Kind.TLS, Kind.HANDSHAKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Bench:
 
     def _start(self) -> None:
         enter = self._stack.enter_context
-        h2load.certificate(self._directory)
+        certificates(self._directory)
         enter(origin.start(self._directory, self._files, self._load_core))
         slow = [sys.executable, "-m", "bench.slow_origin", str(self._slow)]
         enter(Running("slow-origin", slow, self._directory, self._load_core)).wait_for(self._slow, "/count")
@@ -157,9 +159,9 @@ class Bench:
     def _warm(self, case: Case, name: str) -> Figures:
         site, _ = self._running[name]
         mode = "each" if case.mode == "zipf" else case.mode
-        if mode in ("plain", "h2", "http/1.1"):
+        if mode not in ("each", "h2-paths"):
             answer(site.port, case.path)  # one fill, so that no herd meets a cold cache
-        if case.kind is Kind.TLS:
+        if case.kind in SECURE:
             self._load(case, name, WARM_S)
         else:
             load.run(site.port, self._shape(case, WARM_S, mode), self._load_core)
@@ -168,10 +170,13 @@ class Bench:
     def _load(self, case: Case, name: str, seconds: int) -> load.Load:
         """One run of the load that the case is measured with."""
         site, _ = self._running[name]
-        if case.kind is not Kind.TLS:
+        if case.kind not in SECURE:
             return load.run(site.port, self._shape(case, seconds), self._load_core)
         if name not in SPEAK_TLS:
             raise Refused(NO_TLS)
+        if case.kind is Kind.HANDSHAKE:
+            how = handshakes.Shape(case.path, case.mode.startswith("resumed"), case.mode.endswith("-rsa"))
+            return handshakes.run(site.tls_port, how, seconds)
         streams = h2load.Streams(
             case.path, case.connections, case.streams, case.mode == "http/1.1", case.mode == "h2-paths"
         )
@@ -219,12 +224,12 @@ class Bench:
             running.stop()
 
     def _idle(self, case: Case, name: str) -> Figures:
-        secure = case.mode == "h2"
-        if secure and name not in SPEAK_TLS:
+        protocol = "" if case.mode == "plain" else case.mode
+        if protocol and name not in SPEAK_TLS:
             raise Refused(NO_TLS)
         with self._fresh_peer(name) as (site, running):
-            port = site.tls_port if secure else site.port
-            return {"bytes_each": idle.bytes_each(port, case.path, running.pid, self.plan.kept, secure)}
+            port = site.tls_port if protocol else site.port
+            return {"bytes_each": idle.bytes_each(port, case.path, running.pid, self.plan.kept, protocol)}
 
     def _big(self, name: str) -> Figures:
         if name == "naive":

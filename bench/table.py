@@ -47,7 +47,7 @@ def load_table(outcome: Outcome, peers: tuple[str, ...]) -> Table:
     if GATEWAY in peers:
         for peer in others:
             table.add_column(f"÷ {peer}", justify="right")
-    for case in _cases((Kind.LOAD, Kind.TLS), medians, outcome):
+    for case in _cases((Kind.LOAD, Kind.TLS, Kind.HANDSHAKE), medians, outcome):
         cells = [_load_cell(medians, outcome, case.name, peer) for peer in peers]
         mine = _figure(medians, case.name, GATEWAY, "cpu_us")
         if GATEWAY in peers:
@@ -78,7 +78,7 @@ def latency_table(outcome: Outcome, peers: tuple[str, ...]) -> Table:
     shown = ("direct", *peers)
     for peer in shown:
         table.add_column(peer, justify="right")
-    for case in _cases((Kind.LOAD, Kind.TLS, Kind.LATENCY, Kind.SLOW), medians, outcome):
+    for case in _cases((Kind.LOAD, Kind.TLS, Kind.HANDSHAKE, Kind.LATENCY, Kind.SLOW), medians, outcome):
         cells = []
         for peer in shown:
             half, tail = (_figure(medians, case.name, peer, name) for name in ("p50_us", "p99_us"))
@@ -90,6 +90,8 @@ def latency_table(outcome: Outcome, peers: tuple[str, ...]) -> Table:
 OTHERS = (
     ("latency", "added_us", "added at 1 connection, µs"),
     ("idle", "bytes_each", "bytes of a kept connection"),
+    ("tls-idle", "bytes_each", "the same over TLS"),
+    ("h2-idle", "bytes_each", "the same over TLS, HTTP/2"),
     ("big", "down_growth_mib", "download: growth, MiB"),
     ("big", "up_growth_mib", "upload: growth, MiB"),
     ("big", "down_mib_s", "download: MiB/s"),

@@ -29,6 +29,7 @@ from edge.http2.frames import (
 from edge.http2.priority import DEFAULT_URGENCY, LEAST_URGENT
 
 Piece = bytes | bytearray | memoryview
+SMALL_BYTES = 128  # a DATA frame that is cut smaller by a window
 TURN_BYTES = 128 * 1024  # that one connection sends before others have their turn
 
 
@@ -113,7 +114,7 @@ class Output:
         self.is_open = True  # the transport takes more
         self.waiting = 0  # streams that stand in a queue
         self.queued = 0  # bytes of bodies that wait, for their turn or for windows
-        self.data_frames = 0  # sent since the beginning
+        self.data_frames = 0  # sent since the beginning, but for crumbs
         self.pending = 0  # bytes of bodies in `frames` that did not wait
         self.done: list[Sending] = []  # streams whose queue became shorter or empty, for who pumps to look at
         self._initial = DEFAULT_WINDOW  # of a new stream
@@ -212,7 +213,8 @@ class Output:
         stream.window -= size
         stream.sent += size
         self.window -= size
-        self.data_frames += 1
+        if size >= SMALL_BYTES or not stream.queued:  # who lets us send crumbs alone earns nothing by them
+            self.data_frames += 1
         flags = 0
         if not stream.queued and stream.ends and stream.trailers is None:
             flags = END_STREAM

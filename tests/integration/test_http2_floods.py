@@ -203,6 +203,41 @@ async def test_a_window_of_nothing_ends_its_stream_and_no_other(origin: Scripted
     await client.close()
 
 
+async def test_a_window_of_a_byte_at_a_time_earns_nothing(origin: ScriptedOrigin, edge: StartEdge) -> None:
+    """CVE-2019-9511: a frame of ours for each of the client's, with a byte in it, for as long as it likes."""
+    body = b"b" * 50_000
+    origin.default = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),)
+    gateway = await edge(edge_toml(origin.port, listen=LISTEN))
+    client = await FrameClient.connect(gateway.port)
+    await client.send(setting(4, 1), asks(1))
+    for asked in range(1000):
+        await client.until(lambda asked=asked: client.goaway or len(client.of(DataFrame, 1)) > asked)
+        if client.goaway is not None:
+            break
+        await client.send(window(1, 1))
+    assert client.goaway is not None
+    assert errors(gateway) == {"flood_window_update": 1}
+    await client.close()
+
+
+async def test_windows_of_a_fair_size_are_asked_for_as_long_as_it_takes(
+    origin: ScriptedOrigin, edge: StartEdge
+) -> None:
+    body = b"b" * 200_000
+    origin.default = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),)
+    gateway = await edge(edge_toml(origin.port, listen=LISTEN))
+    client = await FrameClient.connect(gateway.port)
+    await client.send(setting(4, 500), asks(1))
+    came = 0
+    while came < len(body):
+        await client.until(lambda came=came: sum(len(f.data) for f in client.of(DataFrame, 1)) > came)
+        now = sum(len(f.data) for f in client.of(DataFrame, 1))
+        await client.send(window(0, now - came), window(1, now - came))
+        came = now
+    assert client.goaway is None
+    await client.close()
+
+
 @pytest.mark.parametrize(
     ("reason", "data"),
     [

@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 
 _REQUEST = END_HEADERS | END_STREAM  # and nothing else: the usual request
 _TOO_LONG = (FRAME_BYTES + 1) << 8  # a frame's first word from here on is of a frame that is too long
-REQUESTS_A_TURN = 100  # of one connection, before others have their turn
+# What is read of one connection before others have their turn: a frame counts one, of a head four and one for each 128
+# bytes, whatever its flags.
+WORK_A_TURN, HEAD_WORK = 400, 4
+_BY_SIZE = 15  # a frame's first word, shifted by this
+_OF_HEADS = frozenset((HEADERS, wire.CONTINUATION))
 MOST_UNREAD = 16  # times `buffer_high` may wait for a client that opens streams and does not read
 
 
@@ -154,8 +158,8 @@ class Http2Connection(Http2Life):
 
     def _frames(self, data: bytes, at: int) -> int:
         """Read whole frames from `at` on; returns where the first one begins that is not read."""
-        end, requests = len(data), REQUESTS_A_TURN
-        while end - at >= 9:
+        end, work = len(data), WORK_A_TURN
+        while end - at >= 9 and work > 0:
             word, flags, stream_id = read_head(data, at)
             if word >= _TOO_LONG:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "frame_size")
@@ -163,11 +167,9 @@ class Http2Connection(Http2Life):
             if stop > end:
                 break
             kind = word & 255
+            work -= HEAD_WORK + (word >> _BY_SIZE) if kind in _OF_HEADS else 1
             try:
                 if kind == HEADERS and flags == _REQUEST and self._between:
-                    requests -= 1
-                    if not requests:
-                        break
                     self.block(stream_id & LAST_STREAM, data[at + 9 : stop], True)
                 else:
                     self._other(kind, flags, stream_id & LAST_STREAM, data[at + 9 : stop])

@@ -33,22 +33,54 @@ class StreamOutput(Downstream, Protocol):
 
 
 class StreamUpload(Upload):
-    """The body of a stream: it comes without framing of its own, and ends with a flag."""
+    """The body of a stream: it comes without framing of its own, and ends with a flag.
 
-    __slots__ = ("_ends", "_trailers")
+    A client may fill its window byte by byte while the backend is slow, so what comes meanwhile is kept in one piece.
+    """
+
+    __slots__ = ("_behind", "_ends", "_late", "_trailers")
 
     def __init__(self, exchange: BodyOwner, length: int | None) -> None:
         super().__init__(exchange, length)
         self._reader = None
         self._ends = False
         self._trailers: list[Line] = []
+        self._behind = bytearray()  # came while the backend was slow
+        self._late: tuple[bool, list[Line] | None] | None = None  # whether that was the last, and its trailers
 
     def came(self, data: bytes, ends: bool, trailers: list[Line] | None = None) -> None:
         """A DATA frame's content, or the trailers behind the last of them."""
+        if self._stopped and self._connection is not None:
+            self._behind += data
+            self._late = (ends, trailers)
+            return
         self._ends = ends
         if trailers:
             self._trailers = trailers
         self.feed(data)
+
+    def go(self) -> None:
+        """Take bytes from the client again."""
+        super().go()
+        self._catch_up()
+
+    def detach(self) -> None:
+        """The attempt is over; what came is held for the next one."""
+        super().detach()
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        late, self._late = self._late, None
+        if late is not None and not self._exchange.ended:
+            behind = bytes(self._behind)
+            self._behind.clear()
+            self.came(behind, *late)
+
+    def close(self) -> None:
+        """The exchange ended."""
+        super().close()
+        self._late = None
+        self._behind.clear()
 
     def _decode(self, data: bytes) -> tuple[list[bytes], bytes]:
         self.received += len(data)

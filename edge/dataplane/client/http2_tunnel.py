@@ -44,7 +44,7 @@ class TunnelStream(Stream):
         super().__init__(connection, stream_id, receiving, None)
         self.key = b""
         self.tunnel: Tunnel | None = None
-        self._early = b""  # what came before the backend switched; no more than the window, as no credit is given
+        self._early = bytearray()  # came before the backend switched, or while it is slow: no credit is given meanwhile
         self._early_end = False
 
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
@@ -62,13 +62,13 @@ class TunnelStream(Stream):
         self.tunnel = tunnel
         if self._early_end:
             asyncio.get_running_loop().call_soon(self.came_raw, b"", True)
-        early, self._early = self._early, b""
+        early, self._early = bytes(self._early), bytearray()
         return early
 
     def came_raw(self, data: bytes, ends: bool) -> None:
         """DATA of the client."""
         tunnel = self.tunnel
-        if tunnel is None:
+        if tunnel is None or self.holding:
             self._early += data
             self._early_end = ends
             return
@@ -79,6 +79,13 @@ class TunnelStream(Stream):
             self.tunnel = None
             self.end_raw()
             tunnel.client_gone()
+
+    def start_reading(self, why: int = 0) -> None:
+        """The backend takes more."""
+        super().start_reading(why)
+        if self.tunnel is not None and (self._early or self._early_end):
+            early, self._early = bytes(self._early), bytearray()
+            self.came_raw(early, self._early_end)
 
     def send_raw(self, data: bytes) -> None:
         """Bytes of the other side."""

@@ -62,7 +62,8 @@ class Upload:
         self.replayable = True
         limits = exchange.worker.limits
         self._reader = ChunkedReader(limits.chunk_line_bytes, limits.trailer_bytes) if length is None else None
-        self._kept: list[bytes] = []  # what came so far, as long as it may have to be sent again
+        self._kept = bytearray()  # what came so far, as long as it may have to be sent again; in one, for it may come
+        # in pieces of a byte
         self._held_bytes = 0
         self._connection: Connection | None = None
         self._stopped = False
@@ -107,7 +108,7 @@ class Upload:
         attempt.
         """
         if self._kept or self.done:
-            tee(b"".join(self._kept), self.done)
+            tee(bytes(self._kept), self.done)
         if not self.done:
             self._tee = tee
 
@@ -136,7 +137,7 @@ class Upload:
             self.replayable = False
             self._kept.clear()
         if self.replayable:
-            self._kept.append(piece)
+            self._kept += piece
             self._held_bytes += len(piece)
         if self._connection is not None:
             self._connection.upload(chunk(piece) if self.length is None else piece)
@@ -166,7 +167,7 @@ class Upload:
         if not self.done:
             self.go()  # before anything is written, for that may stop the client again
         if self._kept:
-            kept = b"".join(self._kept)
+            kept = bytes(self._kept)
             connection.upload(chunk(kept) if self.length is None else kept)
             self._exchange.routed.meter.origin_out += len(kept)
         if self.done:
