@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import ssl
 import stat
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from edge.errors import ConfigError
@@ -24,6 +26,22 @@ def listening_context() -> ssl.SSLContext:
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
+
+
+@contextmanager
+def quiet_names() -> Iterator[None]:
+    """A handshake for a name (SNI) that is not ASCII fails; Python would print a traceback for each of them."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def server_context(cert: str, key: str) -> ssl.SSLContext:

@@ -20,6 +20,7 @@ from uvloop._version import __version__ as uvloop_version
 from edge import __version__
 from edge.adapters.background_writer import quiet_stderr
 from edge.adapters.config_files import sources_of, why_unread
+from edge.adapters.tls import quiet_names
 from edge.cli.build_kind import build_kind
 from edge.cli.client import DEFAULT_CONFIG, Failed, connect, console, counted, is_utf8, json_option, safe, say, table
 from edge.config.loader import Config, config_hash, describe, load
@@ -182,7 +183,7 @@ def _run(path: Path, successor: Successor | None) -> None:
         for line in preflight_warnings(config, sources):
             click.echo(safe(f"edge: {line}"), err=True)
         gc.enable()  # `begin` had it rest
-        with quiet_stderr():
+        with quiet_stderr(), quiet_names():
             code = uvloop.run(run_gateway(Settings(config, sources, successor, early=early)))
     finally:
         end_early(early)
@@ -263,7 +264,7 @@ def demo_command(directory: Path) -> None:
         config, sources = read_config(path)
         stays = "the demo cannot be upgraded while it runs: end it and start it again"
         settings = Settings(config, sources, on_ready=lambda: click.echo(demo.greeting(path)), stays=stays)
-        with quiet_stderr():
+        with quiet_stderr(), quiet_names():
             code = uvloop.run(run_gateway(settings))
     except RuntimeError as error:
         raise Failed(str(error)) from None

@@ -16,10 +16,11 @@ def main() -> None:
     import uvloop
 
     from edge.adapters.background_writer import quiet_stderr
+    from edge.adapters.tls import quiet_names
     from edge.cli.worker_process import run_worker
 
     gc.enable()
-    with quiet_stderr():
+    with quiet_stderr(), quiet_names():
         code = uvloop.run(run_worker(int(sys.argv[1]), int(sys.argv[2])))
     sys.exit(code)
 

@@ -112,3 +112,27 @@ async def s_client(port: int, *options: str, name: str = "a.test", host: str = "
     )
     output, _ = await asyncio.wait_for(process.communicate(GET % host.encode()), WAIT_S)
     return Seen(output.decode("utf-8", "replace"), process.returncode)
+
+
+def client_hello(name: bytes | None, protocols: tuple[bytes, ...] = ()) -> bytes:
+    """A ClientHello of TLS 1.2, written without any library's opinion of names and protocols; not in records yet."""
+    extensions = _extension(10, b"\0\2\0\x17") + _extension(11, b"\1\0") + _extension(13, b"\0\4\4\3\x08\4")
+    if name is not None:
+        extensions += _extension(0, _sized(b"\0" + _sized(name)))
+    if protocols:
+        extensions += _extension(16, _sized(b"".join([bytes((len(each),)) + each for each in protocols])))
+    body = b"\3\3" + bytes(32) + b"\0" + _sized(b"\xc0\x2b\xc0\x2f") + b"\1\0" + _sized(extensions)
+    return b"\1" + len(body).to_bytes(3, "big") + body
+
+
+def record(content: bytes, kind: int = 22) -> bytes:
+    """A record of TLS, of a handshake unless it is another kind."""
+    return bytes((kind, 3, 1)) + _sized(content)
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
+
+
+def _extension(number: int, data: bytes) -> bytes:
+    return number.to_bytes(2, "big") + _sized(data)

@@ -152,7 +152,7 @@ def test_what_is_held_is_bounded_and_past_it_nothing_is_repeatable() -> None:
     assert exchange.deadline < inf
     assert (connection.sent, upload.replayable) == (b"x" * 180, True)
     upload.feed(b"x" * 10)
-    assert (len(connection.sent), upload.replayable, upload._kept) == (190, False, [])
+    assert (len(connection.sent), upload.replayable, upload._kept) == (190, False, bytearray())
 
 
 def test_a_backend_that_is_full_at_once_keeps_the_client_stopped() -> None:

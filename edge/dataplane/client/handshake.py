@@ -72,9 +72,9 @@ class Handshake(Accepted):
             return
         data = self._buffer + data
         length = int.from_bytes(data[3:5], "big")
-        if RECORD.startswith(data[:2]) and length <= LONGEST_RECORD:
+        if RECORD.startswith(data[:2]) and (len(data) < 5 or 0 < length <= LONGEST_RECORD):
             self._buffer = data
-            if len(data) >= 5 + length and length:
+            if len(data) >= 5 + length:
                 self._begin()
         elif data[:1].isalpha():
             self._buffer = b""
