@@ -26,7 +26,7 @@ from edge.http2.frames import (
     field_frames,
     head,
 )
-from edge.http2.priority import DEFAULT_URGENCY, LEAST_URGENT
+from edge.http2.priority import DEFAULT_URGENCY
 
 Piece = bytes | bytearray | memoryview
 SMALL_BYTES = 128  # a DATA frame that is cut smaller by a window
@@ -118,7 +118,7 @@ class Output:
         self.pending = 0  # bytes of bodies in `frames` that did not wait
         self.done: list[Sending] = []  # streams whose queue became shorter or empty, for who pumps to look at
         self._initial = DEFAULT_WINDOW  # of a new stream
-        self._queues: list[deque[Sending]] = [deque() for _ in range(LEAST_URGENT + 1)]
+        self._queues: dict[int, deque[Sending]] = {}  # by urgency, made when they are first needed: most never are
 
     @property
     def initial(self) -> int:
@@ -140,16 +140,21 @@ class Output:
 
     def whole(self, stream_id: int, block: bytes, rest: bytes, body: bytes) -> bool:
         """Send a whole response at once, its field block in two pieces; False when that is not possible now."""
-        size, head_size = len(body), len(block) + len(rest)
-        if size > FRAME_BYTES or size > self.window or size > self._initial or self.waiting or not self.is_open:
+        size, head_size, left = len(body), len(block) + len(rest), self.window - len(body)
+        if size > FRAME_BYTES or left < 0 or size > self._initial or self.waiting or not self.is_open:
             return False
         if self.pending > TURN_BYTES or head_size > FRAME_BYTES or not size:
             return False
         self.pending += size
-        self.window -= size
+        self.window = left
         self.data_frames += 1
-        of_head = head(head_size << 8 | HEADERS, END_HEADERS, stream_id)
-        self.frames += (of_head, block, rest, head(size << 8, END_STREAM, stream_id), body)
+        self.frames += (
+            head(head_size << 8 | HEADERS, END_HEADERS, stream_id),
+            block,
+            rest,
+            head(size << 8, END_STREAM, stream_id),
+            body,
+        )
         return True
 
     def send(self, stream: Sending, pieces: Iterable[Piece], ends: bool, trailers: bytes | None = None) -> None:
@@ -171,7 +176,11 @@ class Output:
         if not stream.ready and stream.queued and stream.window > 0:
             stream.ready = True
             self.waiting += 1
-            self._queues[stream.urgency].append(stream)
+            queue = self._queues.get(stream.urgency)
+            if queue is None:
+                queue = self._queues[stream.urgency] = deque()
+                self._queues = dict(sorted(self._queues.items()))
+            queue.append(stream)
 
     def _end(self, stream: Sending) -> None:
         """Nothing is queued any more: say that it was all."""
@@ -189,7 +198,7 @@ class Output:
         if not self.waiting or not self.is_open:
             return False
         budget = TURN_BYTES
-        for queue in self._queues:
+        for queue in self._queues.values():
             while queue:
                 if self.window <= 0:
                     return False

@@ -39,6 +39,7 @@ class RequestFields:
         "quick",
         "raw",
         "read",
+        "room",
         "scheme",
         "size",
         "urgency",
@@ -55,6 +56,7 @@ class RequestFields:
         self.raw = b""  # the lines of an HTTP/1.1 header block
         self.length: int | None = None  # what content-length says, where it is a number
         self.size = 0  # of the decoded list
+        self.room = -1  # for a `:path` that comes beside, within the limits; -1 where it is malformed
         self.urgency = DEFAULT_URGENCY
         self.read: dict[bool, Any] = {}  # the grammar's facts, by whether a body follows; whoever reads keeps them here
 

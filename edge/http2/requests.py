@@ -31,20 +31,20 @@ STRING_LONGEST = 512
 TABLES_BYTES = 4 * 1024 * 1024  # of tables that several connections come to have
 BLOCK_LONGEST = 4096  # longer ones are never remembered
 _PATHS = frozenset((0x04, 0x14, 0x05, 0x15))  # literals without indexing that have the name from the static table
-_LEADING = 6  # fields among which `:path` is looked for: the others are pseudo-fields too
+_LEADING = 4  # bytes in which `:path` has to begin: the other fields before it are indexed ones
 # What a remembered block holds, measured: its facts with the grammar's, which have its bytes about four times.
 _COST_BLOCK, _COST_BYTE, _COST_ENTRY = 2600, 5, 8
 _COST_STRING, _COST_TABLE = 200, 400
 
 Mend = Callable[[bytes], bytes | None]
-Block = tuple[Table, int, bytes]  # table before it; where `:path` was cut out, or -1; what is left
-_NO_PATH = -1
+Block = tuple[Table, bytes | None, bytes]  # table before it; the block up to `:path`, which is cut out; what is left
+_STARTS = 1024  # beginnings of blocks of which it is known whether `:path` comes next
 
 
 class RequestReader:
     """One for a worker."""
 
-    __slots__ = ("_blocks", "_limits", "_mend", "_paths", "_strings", "_tables", "first_table", "remembers")
+    __slots__ = ("_blocks", "_limits", "_mend", "_paths", "_starts", "_strings", "_tables", "first_table", "remembers")
 
     def __init__(self, limits: ListLimits, budget: int = BUDGET_BYTES, mend: Mend | None = None) -> None:
         self._limits = limits
@@ -52,6 +52,7 @@ class RequestReader:
         self._blocks: Generations[Block, tuple[RequestFields, Table]] = Generations(budget)
         self._strings: Generations[bytes, bytes] = Generations(STRINGS_BYTES)
         self._paths: Generations[bytes, bytes] = Generations(STRINGS_BYTES)  # proven ones, by their literals
+        self._starts: dict[bytes, int] = {}  # how many indexed fields they begin with; -1 where no `:path` follows
         self._tables: Generations[tuple[tuple[Field, ...], int], Table] = Generations(TABLES_BYTES)
         self.first_table = empty_table(DEFAULT_TABLE)  # the one of every connection at its start
         self.remembers = True  # off to compare
@@ -61,25 +62,19 @@ class RequestReader:
         ConnectionFault. Whether the facts make a request is for the caller to see (`malformed`)."""
         if not self.remembers or len(block) > BLOCK_LONGEST:
             return self._plain(block, table)
-        at, proven = 0, False
+        start, proven = block[:_LEADING], False
         path: bytes | None = None
-        for byte in block[:_LEADING]:
-            if byte < 128:
-                break
-            at += 1
-        else:
-            byte = 0
-        if byte in _PATHS and 255 not in block[:at] and len(block) > at + 1:
+        at = self._starts.get(start)
+        if at is None:
+            at = self._begins(start)
+        if at >= 0 and len(block) > at + 1:
             stop = at + 2 + (block[at + 1] & 127)
             known_path = self._paths.get(block[at + 1 : stop])  # with its length, so that nothing that is cut fits
             if known_path is not None:
                 path, proven = known_path[0], True
             else:
                 path, stop = self._path(block, at)
-        if path is None:
-            key = (table, _NO_PATH, block)
-        else:
-            key = (table, at, block[:at] + block[stop:])
+        key = (table, None, block) if path is None else (table, block[: at + 1], block[stop:])
         known = self._blocks.get(key)
         if known is not None:
             facts, after = known[0]
@@ -92,23 +87,31 @@ class RequestReader:
             facts, after = older
         if path is None:
             return facts, facts.path, after
-        if (
-            facts.malformed
-            or facts.size + len(path) > self._limits.size
-            or not (proven or good_path(path, facts.method))
-        ):
+        if len(path) > facts.room or not (proven or good_path(path, facts.method)):
             return self._plain(block, table)  # its fault is told as ever
         return facts, path, after
+
+    def _begins(self, start: bytes) -> int:
+        """How many indexed fields a block begins with, where a literal `:path` follows them; else -1."""
+        at = 0
+        while at < len(start) and 128 <= start[at] < 255:
+            at += 1
+        found = at if at < len(start) and start[at] in _PATHS else -1
+        if len(self._starts) >= _STARTS:
+            self._starts.clear()
+        self._starts[start] = found
+        return found
 
     def _work_out(self, block: bytes, key: Block, path: bytes | None) -> tuple[RequestFields, Table] | None:
         """Read a block that is not known, and keep what is read; None when it is over the limits."""
         table, start, rest = key
+        before = 0 if start is None else len(start) - 1
         listed = read(block, table, self._limits, self._string)
         if listed.fields is None:
             return None
-        if path is not None and not all(name[:1] == b":" for name, _ in listed.fields[:start]):
+        if path is not None and not all(name[:1] == b":" for name, _ in listed.fields[:before]):
             return None  # `:path` comes too late: as if it had not been cut out
-        facts = self._facts(listed, None if path is None else start)
+        facts = self._facts(listed, None if path is None else before)
         after = listed.table
         cost = _COST_BLOCK + _COST_BYTE * (len(rest) + facts.size)
         if after is not table:
@@ -141,6 +144,7 @@ class RequestReader:
             fields = [_mended(each, self._mend) for each in fields]
         facts = request_fields(fields, path_at is not None)
         facts.size = size
+        facts.room = -1 if facts.malformed else self._limits.size - size
         return facts
 
     def _plain(self, block: bytes, table: Table) -> tuple[RequestFields | None, bytes | None, Table]:

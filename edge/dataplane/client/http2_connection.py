@@ -60,6 +60,8 @@ MOST_UNREAD = 16  # times `buffer_high` may wait for a client that opens streams
 class Http2Connection(Http2Life):
     """A client connection with many requests at a time."""
 
+    __slots__ = ()
+
     @classmethod
     def take_over(cls, before: Accepted, data: bytes) -> None:
         """Speak HTTP/2 on this connection from here on; `data` came already."""
@@ -363,7 +365,7 @@ class Http2Connection(Http2Life):
         self.no_idle(stream_id)
         if stream is not None:
             raise StreamFault(Code.STREAM_CLOSED, "half_closed")
-        if stream_id in self._reset:
+        if self._reset is not None and stream_id in self._reset:
             return None
         raise ConnectionFault(Code.STREAM_CLOSED, "stream_closed")
 

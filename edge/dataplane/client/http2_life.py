@@ -50,6 +50,40 @@ class Http2Life(Accepted):
     """What `Http2Connection` stands on."""
 
     version = b"HTTP/2.0"
+    __slots__ = (
+        "_answering",
+        "_between",
+        "_busy",
+        "_checks",
+        "_going",
+        "_goodbye_at",
+        "_greeted",
+        "_head_until",
+        "_last_served",
+        "_longest",
+        "_opened_before",
+        "_receives",
+        "_reset",
+        "_resets",
+        "_settled",
+        "_soon",
+        "_unsaid",
+        "_urgency",
+        "before_block",
+        "control",
+        "fragments",
+        "is_gone",
+        "last_stream",
+        "most_opened",
+        "most_streams",
+        "opened",
+        "output",
+        "shared",
+        "skipped",
+        "streams",
+        "table",
+        "their_table",
+    )
 
     def __init__(self, before: Accepted) -> None:
         """For a connection that was admitted as another one."""
@@ -85,7 +119,7 @@ class Http2Life(Accepted):
         self._goodbye_at = inf
         self._going = False  # the client was told to open no more streams
         self._last_served: int | None = None  # and then which were the last
-        self._reset = deque[int](maxlen=FORGOTTEN)
+        self._reset: deque[int] | None = None  # those that we reset last, once there is one
         shared.connections += 1
 
     def _earned(self) -> int:
@@ -125,7 +159,7 @@ class Http2Life(Accepted):
         if self.leaving is not None:
             output.frames.clear()  # the last word is said
             return
-        more = output.pump()
+        more = output.waiting > 0 and output.pump()
         while output.frames:
             frames, output.frames, output.pending = output.frames, [], 0
             self.transport.write(b"".join(frames) if len(frames) > 1 else frames[0])
@@ -160,8 +194,7 @@ class Http2Life(Accepted):
         if isinstance(stream, Stream):
             stream.is_gone = True
             if stream.receiving:
-                self._reset.append(stream.id)
-                self.output.frames.append(wire.reset(stream.id, Code.NO_ERROR))
+                self._say_reset(stream.id, Code.NO_ERROR)
         self._one_less()
 
     def reset(self, stream: Sending, code: Code) -> None:
@@ -171,12 +204,18 @@ class Http2Life(Accepted):
             stream.is_gone = True
         self.soon()
 
+    def _say_reset(self, stream_id: int, code: Code) -> None:
+        """Tell the client; frames of the stream may be under way."""
+        if self._reset is None:
+            self._reset = deque(maxlen=FORGOTTEN)
+        self._reset.append(stream_id)
+        self.output.frames.append(wire.reset(stream_id, code))
+
     def _remove(self, stream: Sending, code: Code | None) -> None:
         self.streams.pop(stream.id, None)
         self.output.drop(stream)
         if code is not None:
-            self._reset.append(stream.id)
-            self.output.frames.append(wire.reset(stream.id, code))
+            self._say_reset(stream.id, code)
         self._one_less()
 
     def _one_less(self) -> None:
@@ -201,8 +240,7 @@ class Http2Life(Accepted):
     def _end_stream(self, stream_id: int, code: Code, why: str) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._reset.append(stream_id)
-            self.output.frames.append(wire.reset(stream_id, code))
+            self._say_reset(stream_id, code)
             return
         self._remove(stream, code)
         if isinstance(stream, Stream):
