@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from inprocess import Gateway, StartEdge, edge_toml, until
+from inprocess import Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.http2 import FrameClient
 from kit.http2_corpus import (
@@ -28,6 +28,7 @@ from kit.http2_corpus import (
 )
 from kit.http2_corpus import posts as posts_of
 from kit.origin import ScriptedOrigin, Step
+from kit.waiting import until
 
 from edge.dataplane.client.http2_connection import Http2Connection
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import trustme
-from inprocess import Connect, Gateway, StartEdge, edge_toml, until
+from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 from kit.processes import GatewayProcess
 from kit.tls import client_hello, issue, record
+from kit.waiting import until
 from kit.wire import Wire
 
 ALERT, HANDSHAKE = 21, 22
