@@ -20,6 +20,7 @@ from edge.config.positions import OTHER, Path, Position, Positions, Problem, dot
 from edge.errors import ConfigError
 
 INCLUDE = "include"
+DEEPEST = 32  # tables and lists within each other
 _VARIABLE = re.compile(r"\$?\$\{([^{}]*)\}")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.S)
 
@@ -140,6 +141,7 @@ def _parsed(part: Part, environment: Mapping[str, str]) -> list[str]:
     """Read its TOML, and fill in what its texts name; a line for each mistake."""
     try:
         part.raw = tomllib.loads(part.text)
+        _check_depth(part.raw)
     except (ValueError, RecursionError) as error:
         said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         return syntax_lines(part.name, part.text, said)
@@ -148,6 +150,14 @@ def _parsed(part: Part, environment: Mapping[str, str]) -> list[str]:
     problems: list[Problem] = []
     part.raw = _filled(part.raw, environment, (), problems)
     return _lines(part, problems)
+
+
+def _check_depth(value: Any, left: int = DEEPEST) -> None:
+    """Raise RecursionError past what any key needs: names with dots nest without end, and what is nested is copied."""
+    if not left:
+        raise RecursionError
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, left - 1)
 
 
 def _filled(value: Any, environment: Mapping[str, str], path: Path, problems: list[Problem]) -> Any:

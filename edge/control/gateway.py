@@ -109,7 +109,7 @@ async def run_gateway(settings: Settings) -> int:
         state_store.save_purge_log(supervisor.purge_log, always=True)
         state_store.close()
         if not gateway.succeeded:
-            roll.path.unlink(missing_ok=True)  # no worker is left
+            roll.close()
         if tier is not None:
             tier.close()
         listeners.close()
@@ -157,8 +157,9 @@ class Gateway:
         self._do(self._watch(), "watch")
         if self._manager.watchdog_s is not None:
             self._do(self._feed(self._manager.watchdog_s), "watchdog")
-        if await self._ready(stopping):
-            end_orphans(self._orphans)
+        ready = await self._ready(stopping)
+        end_orphans(self._orphans)  # the new ones serve, or nobody is to
+        if ready:
             self._supervisor.accept()
             await parts.begin()
             supervisor, issuing = self._supervisor, self._supervisor.issuing

@@ -100,7 +100,18 @@ class WorkerPidFile:
         """Start a worker and write its process id down."""
         child = await spawn_process(index, self._early)
         self._pids[index] = child.pid
-        fresh = self.path.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps([*self._orphans, *self._pids.values()]))
-        fresh.replace(self.path)
+        self._write([*self._orphans, *self._pids.values()])
         return child
+
+    def close(self) -> None:
+        """No worker of this supervisor is left. Those of an earlier one may be, where this start failed."""
+        left = [pid for pid in self._orphans if is_worker(pid)]
+        if left:
+            self._write(left)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, pids: list[int]) -> None:
+        fresh = self.path.with_suffix(".new")
+        fresh.write_bytes(orjson.dumps(pids))
+        fresh.replace(self.path)

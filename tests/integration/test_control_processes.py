@@ -47,11 +47,12 @@ def toml(workers: int = 1) -> str:
 class Successor(GatewayProcess):
     """Another gateway with the files and ports of one that was killed."""
 
-    def __init__(self, killed: GatewayProcess) -> None:
+    def __init__(self, killed: GatewayProcess, ready: bool = True) -> None:
         self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
         command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(killed.config)]
         Process.__init__(self, command, killed.directory, "successor")
-        self.wait_ready(lambda: self.admin_status("/readyz") == 200)
+        if ready:
+            self.wait_ready(lambda: self.admin_status("/readyz") == 200)
 
 
 def test_a_worker_killed_is_replaced(gateway_process: Start) -> None:
@@ -126,6 +127,55 @@ def test_workers_serve_on_without_a_supervisor_and_the_next_one_takes_over(gatew
         assert get(gateway.http_port) == 502
     finally:
         second.stop()
+
+
+HOOKS = """
+import pathlib, time
+if b"edge.cli.worker" in pathlib.Path("/proc/self/cmdline").read_bytes():
+    pathlib.Path(__file__).with_name("begun").touch()
+    {does}
+class Hooks:
+    def request(self, request):
+        return None
+"""
+
+
+def killed(gateway: GatewayProcess, does: str) -> int:
+    """Its worker, which serves on without its supervisor; the file then has a hook at which its next worker does so."""
+    (worker,) = gateway.children
+    gateway.signal(signal.SIGKILL)
+    gateway.wait()
+    (gateway.directory / "own.py").write_text(HOOKS.format(does=does))
+    text = f'python_path = ["{gateway.directory}"]\n{toml()}'.replace("cache = false", 'hooks = ["own:Hooks"]')
+    gateway.rewrite(text)
+    return worker
+
+
+def test_a_start_that_fails_leaves_the_workers_to_the_next_one(gateway_process: Start) -> None:
+    gateway = gateway_process(toml())
+    worker = killed(gateway, "raise RuntimeError('no')")
+    failed = Successor(gateway, ready=False)
+    assert failed.wait() == 1
+    assert (gateway.directory / "begun").exists()
+    assert get(gateway.http_port) == 502, "it serves on"
+    gateway.rewrite(toml())
+    second = Successor(gateway)
+    try:
+        until(lambda: not process_tree(worker))
+        assert get(gateway.http_port) == 502
+    finally:
+        second.stop()
+
+
+def test_who_is_told_to_stop_while_it_starts_ends_the_workers_of_the_one_before(gateway_process: Start) -> None:
+    gateway = gateway_process(toml())
+    worker = killed(gateway, "time.sleep(3600)")
+    starting = Successor(gateway, ready=False)
+    until((gateway.directory / "begun").exists)
+    starting.signal(signal.SIGTERM)
+    starting.wait()
+    until(lambda: not process_tree(worker))
+    assert get(gateway.http_port) == 0
 
 
 def test_changes_survive_kill_and_restart(gateway_process: Start) -> None:

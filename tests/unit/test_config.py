@@ -298,6 +298,9 @@ def test_the_hash_tells_revisions_apart() -> None:
             MINIMAL + "cache = { ttl = '5s' }\n",
             "8:11 routes[0].cache.ttl: unknown key, did you mean default_ttl or status_ttl or override_ttl?",
         ),
+        (MINIMAL + f"[{'.'.join('a' * 5000)}]\n", "not valid TOML: nested too deeply"),
+        (MINIMAL + f"{'.'.join('a' * 5000)} = 1\n", "not valid TOML: nested too deeply"),
+        (MINIMAL + f"x = {'[' * 5000}\n", "not valid TOML: nested too deeply"),
     ],
 )
 def test_a_mistake_is_a_line_with_its_place(text: str, line: str) -> None:
