@@ -65,6 +65,7 @@ _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[wdhms])")
 _MAX_SECONDS = 10 * 366 * 86400.0
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_MAX_BYTES = 2**50  # what any machine has, and the kernel and the loop can count
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([kKMGT]?i?B)")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%")
 
@@ -102,7 +103,10 @@ def parse_size(value: object) -> int:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in _BYTES:
         raise _refuse('a size such as "64KiB" or "10GiB"', value)
-    return round(float(match[1]) * _BYTES[match[2]]) if "." in match[1] else int(match[1]) * _BYTES[match[2]]
+    size = round(float(match[1]) * _BYTES[match[2]]) if "." in match[1] else int(match[1]) * _BYTES[match[2]]
+    if size > _MAX_BYTES:
+        raise _refuse("at most 1024 TiB", value)
+    return size
 
 
 def parse_positive_size(value: object) -> int:

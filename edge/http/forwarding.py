@@ -15,10 +15,12 @@ from edge.http.fields import MAX_MEMBERS
 from edge.http.message import Fields
 
 # Written by the gateway itself on every outbound request, whatever came in. Client-Cert and Client-Cert-Chain are
-# removed as RFC 9440 2.4 wants it: a backend that knows them believes whoever stands before it.
+# removed as RFC 9440 2.4 wants it: a backend that knows them believes whoever stands before it. Proxy means nothing in
+# HTTP, and CGI makes of it the variable that programs take for the proxy of their own requests (CVE-2016-5385).
 ASSERTED = CERTIFICATE_NAMES | frozenset(
     b"host content-length transfer-encoding via x-forwarded-for x-forwarded-proto x-forwarded-host forwarded "
-    b"x-real-ip x-request-id x-forwarded-port x-forwarded-server cdn-loop expect client-cert client-cert-chain".split()
+    b"x-real-ip x-request-id x-forwarded-port x-forwarded-server cdn-loop expect client-cert client-cert-chain "
+    b"proxy".split()
 )
 ASSERTED_AND_TRACE = ASSERTED | {b"traceparent", b"tracestate"}
 FORWARDING = frozenset(b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port forwarded".split())

@@ -106,6 +106,12 @@ def test_what_is_no_size(bad: object) -> None:
         parse_size(bad)
 
 
+@pytest.mark.parametrize("bad", ["1025TiB", "999999999999TiB", "999999999999.9TiB"])
+def test_what_no_machine_can_count_is_no_size(bad: str) -> None:
+    with pytest.raises(ValueError, match="at most 1024 TiB"):
+        parse_size(bad)
+
+
 def test_sizes_and_percentages() -> None:
     assert (parse_size("0"), parse_size("1.5GiB"), parse_size("256 MiB")) == (0, 1610612736, 268435456)
     assert (parse_percent("0%"), parse_percent("20%"), parse_percent("12.5 %"), parse_percent("100%")) == (

@@ -185,7 +185,7 @@ class Bandwidth:
 
     def __init__(self, per_s: int, burst: int, by: str) -> None:
         self._per_s = per_s
-        self._size = max(burst, per_s * FULL_S)
+        self._size = max(burst, per_s * FULL_S, 1)
         self._by = by
         self._key: Callable[[Asked], str | bytes] | None = None if by == "response" else key_by(by)
         self._buckets: dict[str | bytes, Bucket] = {}  # who came last stands last

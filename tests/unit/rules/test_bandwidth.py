@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -205,6 +205,16 @@ def test_another_client_has_its_own_and_memory_is_bounded() -> None:
         again.apply(late)
         late.client_resumed()
         assert not late.ended, "the same /64 has had it, also before the reload"
+
+
+def test_the_least_rate_is_one_byte_a_second() -> None:
+    bucket = Bandwidth(1, 0, "response")._bucket(cast(Any, None), 100.0)
+    sent = 0
+    for second in range(100, 111):
+        found = bucket.turn(float(second))
+        bucket.level -= found
+        sent += found
+    assert sent == 11, "a full bucket, and ten seconds"
 
 
 def test_a_route_without_it_has_no_step_for_it() -> None:
