@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from edge.adapters.disk_files import Cold, FileOps, read_at
-from edge.adapters.disk_place import Place
+from edge.adapters.disk_place import READ, Place
 from edge.cache.body import PIECE_BYTES, BodyFile
 from edge.cache.checksum import crc32
 from edge.cache.record import Damaged
@@ -80,7 +80,7 @@ class OpenBody:
     def __init__(self, file: BodyFile, path: Path, checked: Checked) -> None:
         """Raises OSError where it is not there, Damaged where it has another length."""
         self.file = file
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, READ)
         found = os.fstat(self._fd)
         if found.st_size != file.length:
             self.close()

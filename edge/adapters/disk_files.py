@@ -13,7 +13,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from edge.adapters.disk_place import Place
+from edge.adapters.disk_place import READ, Place
 
 MAX_OPEN = 256  # segments that a reader keeps open
 BUFFER = 128 * 1024  # most records are smaller
@@ -87,7 +87,7 @@ class Segments:
         """A record's bytes. Raises Cold, OSError (FileNotFoundError: the segment is gone)."""
         fd = self._open.get(segment)
         if fd is None:
-            fd = os.open(self._place.segment(segment), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._place.segment(segment), READ)
             self._open[segment] = fd
             if len(self._open) > MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1])
@@ -118,7 +118,7 @@ class Segments:
 def read_ahead(path: Path, small: int) -> bool:
     """Ask the kernel for a file that is larger than `small`; whether it was asked."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, READ)
     except OSError:
         return False
     try:

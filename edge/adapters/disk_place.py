@@ -25,6 +25,7 @@ from edge.errors import EdgeError
 
 FORMAT = 1
 MARK = "edge-cache.json"
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in a file's place is damage, and nobody waits for it
 LOCK, SETUP, STORE, ASIDE, DAMAGED = "lock", "setup.lock", "store", "store.aside", "damaged"
 TURN = "turn"  # in the store: held by whoever changes it
 
@@ -147,7 +148,8 @@ def _why_not(path: Path, found: dict[str, Any] | None, history: str) -> str | No
 
 def _mark(path: Path) -> dict[str, Any] | None:
     try:
-        found = orjson.loads((path / MARK).read_bytes())
+        with os.fdopen(os.open(path / MARK, READ), "rb") as file:
+            found = orjson.loads(file.read())
         bytes.fromhex(found["salt"])
         return {**found, "format": found["format"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ import orjson
 
 from edge.control.early import WORKER_MODULE, EarlyWorker
 from edge.control.slots import Child
+from edge.control.state_files import open_plain
 from edge.control.worker_process import spawn_process
 from edge.errors import EdgeError
 
@@ -31,9 +32,9 @@ def lock_state(state: Path) -> IO[bytes]:
     """Hold the state directory until the file is closed. Raises CannotStart when another gateway holds it."""
     try:
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / LOCK_FILE).open("ab")
+        lock = os.fdopen(open_plain(state / LOCK_FILE, os.O_WRONLY | os.O_CREAT, 0o666), "ab")
     except OSError as error:
-        raise CannotStart(f"{state}: cannot be used as state directory: {error.strerror}") from None
+        raise CannotStart(f"{state}: cannot be used as state directory: {LOCK_FILE}: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -60,7 +61,8 @@ def orphaned(state: Path) -> list[int]:
     left out.
     """
     try:
-        found = orjson.loads((state / WORKERS_FILE).read_bytes())
+        with os.fdopen(open_plain(state / WORKERS_FILE, os.O_RDONLY), "rb") as file:
+            found = orjson.loads(file.read())
     except (OSError, orjson.JSONDecodeError):
         return []
     return [pid for pid in found if isinstance(pid, int) and is_worker(pid)]

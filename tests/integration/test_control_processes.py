@@ -161,7 +161,7 @@ def test_a_start_that_fails_leaves_the_workers_to_the_next_one(gateway_process: 
     gateway.rewrite(toml())
     second = Successor(gateway)
     try:
-        until(lambda: not process_tree(worker))
+        until_blocking(lambda: not process_tree(worker))
         assert get(gateway.http_port) == 502
     finally:
         second.stop()
@@ -171,10 +171,10 @@ def test_who_is_told_to_stop_while_it_starts_ends_the_workers_of_the_one_before(
     gateway = gateway_process(toml())
     worker = killed(gateway, "time.sleep(3600)")
     starting = Successor(gateway, ready=False)
-    until((gateway.directory / "begun").exists)
+    until_blocking((gateway.directory / "begun").exists)
     starting.signal(signal.SIGTERM)
     starting.wait()
-    until(lambda: not process_tree(worker))
+    until_blocking(lambda: not process_tree(worker))
     assert get(gateway.http_port) == 0
 
 

@@ -12,6 +12,7 @@ from kit.disk import SmallDisk, small_disk
 from edge.balance.health import Admin
 from edge.cache.purge import Kind, Purge, PurgeState
 from edge.config.loader import load_text
+from edge.control.instance import CannotStart, lock_state, orphaned
 from edge.control.journal import Journal, JournalError
 from edge.control.membership import Source
 from edge.control.purging import Order
@@ -197,3 +198,14 @@ def test_no_file_of_the_journal_is_reached_through_a_link(state: Path, name: str
     with pytest.raises(JournalError, match=r"is a symbolic link|is not a plain file"):
         JournalStateStore.open(state)
     assert target.read_bytes() == b"somebody's"
+
+
+@pytest.mark.parametrize("name", ["supervisor.lock", "workers.json"])
+def test_nobody_waits_for_a_state_file_that_is_none(state: Path, name: str) -> None:
+    state.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(state / name)
+    if name == "workers.json":
+        assert orphaned(state) == []
+    else:
+        with pytest.raises(CannotStart, match=r"cannot be used as state directory: supervisor\.lock: "):
+            lock_state(state)

@@ -445,3 +445,24 @@ def test_closing_by_two_threads_at_once_closes_each_file_once(tmp_path: Path, mo
     monkeypatch.undo()
     assert len(closed) == len(set(closed)) == 1
     found.close()
+
+
+def test_a_fifo_in_the_place_of_a_file_is_damage_that_nobody_waits_for(tmp_path: Path) -> None:
+    store = tier(tmp_path)
+    store.put(response(KEY, b"stored"), 0)
+    store.writer.flush()
+    store.close()
+    for path in store.place.segment(1).parent.iterdir():
+        path.unlink()
+        os.mkfifo(path)
+    found: list[object] = []
+
+    def look() -> None:
+        again = tier(tmp_path)
+        found.append(looked(again, KEY))
+        again.close()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(10.0)
+    assert found == [()]
