@@ -3,7 +3,7 @@ PY ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test deb bench docs lint clean compiled test-compiled
+.PHONY: setup run test deb bench docs lint clean compiled test-compiled check-compiled
 
 setup: $(STAMP)
 
@@ -41,6 +41,15 @@ compiled: $(STAMP)
 
 test-compiled: compiled
 	cd build/compiled && PYTHONPATH=$(CURDIR)/build/compiled ../../$(VENV)/bin/python -m pytest -n auto $(TESTS)
+
+# A quick look at it: without optimization, and the tests that go furthest through what is compiled.
+CHECKED := data_path_attempts data_path_bodies data_path_heads http2 http2_rules tracing traps
+
+check-compiled: $(STAMP)
+	$(VENV)/bin/python deploy/compiled.py build/checked 0
+	cd build/checked && PYTHONPATH=$(CURDIR)/build/checked ../../$(VENV)/bin/python -m pytest -n auto \
+		tests/conformance tests/unit/http tests/unit/cache tests/unit/test_build.py \
+		$(CHECKED:%=tests/integration/test_%.py)
 
 clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache
