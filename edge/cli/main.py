@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edge.control.succession import Successor
 
 OLDEST_UVLOOP = (0, 23)
-ASKED_S = 5.0
+ASKED_S = 2.0
 SUCCESSION = "EDGE_SUCCESSION"  # `control.succession`: this process is to take over from another one
 FIRST = ("run", "check", "demo", "worker")
 # What is in which module of this package: read when it is asked for, since a start waits for every module.
@@ -236,7 +236,7 @@ def beside_what_runs(path: Path) -> list[str]:
         gateway = connect(path, None, None)
         if Path(gateway.call("GET", "/v1/status", timeout_s=ASKED_S)["config"]["file"]).samefile(path):
             return not_in_force(gateway.call("POST", "/v1/reload", {"dry_run": True}, timeout_s=ASKED_S)["needs"])
-    except (Failed, OSError, KeyError):
+    except (Failed, OSError, KeyError, TypeError):
         pass  # none runs, or it is another one's
     return []
 
