@@ -14,6 +14,7 @@ from edge.adapters.app_check import APP, code_of, folders
 from edge.adapters.app_check import HOOK as HOOKS
 from edge.adapters.app_faults import BLOCKED, HOOK, Faults
 from edge.config.loader import Config
+from edge.dataplane.caching.instead import answer_instead
 from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.onward import TIMEOUTS, Onward
 from edge.dataplane.rules.compiled import RuleSet
@@ -98,7 +99,7 @@ class Applications:
 
     def with_hooks(self, names: Sequence[str], does: RuleSet) -> RuleSet:
         """A route's rules, and its hooks after them."""
-        return with_hooks([self._hooks[name] for name in names], does)
+        return with_hooks([self._hooks[name] for name in names], does, answer_instead)
 
     async def start(self) -> None:
         """Run their start, and watch from then on. Raises ConfigError."""

@@ -23,24 +23,24 @@ DRESSED_BYTES = 8 * 1024 * 1024  # of heads of stored responses
 GATEWAYS = frozenset((b"age", b"cache-status"))  # lines of a hit that are not stored
 
 
-class HeaderEdit:
-    """`set`, `add` and `remove` of one direction."""
+class Removal:
+    """Lines of these lower-case names go. What was asked for is remembered."""
 
-    __slots__ = ("_added", "_dressed", "_fixed", "_known", "_own", "gone")
+    __slots__ = ("_budget", "_known", "_own", "gone")
 
-    def __init__(self, to_set: Mapping[str, str], to_add: Mapping[str, str], to_remove: Iterable[str]) -> None:
-        lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
-        self.gone = tuple(sorted({name.lower().encode() for name in (*to_set, *to_remove)}))
-        self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
-        self._dressed = Memo(lambda wire: without(wire, self.gone) + self._fixed, DRESSED_BYTES)
-        self._known = Memo(lambda lines: without(lines, self.gone), KNOWN_BYTES)
+    def __init__(self, gone: Iterable[bytes], budget: int = KNOWN_BYTES) -> None:
+        self.gone = tuple(sorted(gone))
+        self._budget = budget
+        self._known: Memo[bytes] | None = None  # lines that came before, without those that go
         self._own = (b"", b"")  # the gateway's lines that came last, and what is kept of them: mostly the same ones
-        self._added = tuple((name, each) for name, each in lines if each.fixed is None)
 
     def kept(self, lines: bytes) -> bytes:
-        """Lines without those that are set or removed. Clients and origins send the same ones again and again."""
-        found = self._known.get(lines)
-        return self._known.slow(lines) if found is None else found
+        """Lines without those that go. Clients and origins send the same ones again and again."""
+        known = self._known
+        if known is None:
+            known = self._known = Memo(lambda lines: without(lines, self.gone), self._budget)
+        found = known.get(lines)
+        return known.slow(lines) if found is None else found
 
     def kept_of_own(self, lines: bytes) -> bytes:
         """The same for lines that the gateway made for one response."""
@@ -49,6 +49,19 @@ class HeaderEdit:
             found = without(lines, self.gone)
             self._own = (lines, found)
         return found
+
+
+class HeaderEdit(Removal):
+    """`set`, `add` and `remove` of one direction."""
+
+    __slots__ = ("_added", "_dressed", "_fixed")
+
+    def __init__(self, to_set: Mapping[str, str], to_add: Mapping[str, str], to_remove: Iterable[str]) -> None:
+        super().__init__({name.lower().encode() for name in (*to_set, *to_remove)})
+        lines = [(name.encode(), Template(text)) for name, text in [*to_set.items(), *to_add.items()]]
+        self._fixed = b"".join(b"%b: %b\r\n" % (name, each.fixed) for name, each in lines if each.fixed is not None)
+        self._dressed = Memo(lambda wire: without(wire, self.gone) + self._fixed, DRESSED_BYTES)
+        self._added = tuple((name, each) for name, each in lines if each.fixed is None)
 
     @property
     def varies(self) -> bool:

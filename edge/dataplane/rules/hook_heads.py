@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from edge.cache.key import cookies
+from edge.dataplane.rules.headers import Removal
 from edge.sdk import Changes
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -120,16 +121,15 @@ class ResponseView:
         return ", ".join(found) if found else default
 
 
-class Edit:
+class Edit(Removal):
     """A `Changes` as bytes."""
 
-    __slots__ = ("apart", "gone", "lines", "target")
+    __slots__ = ("apart", "lines", "target")
 
     def __init__(self, changes: Changes, forbidden: frozenset[str]) -> None:
         """Raises ValueError, TypeError."""
+        super().__init__({_known(name, forbidden) for name in (*changes.set, *changes.remove)})
         self.lines = b"".join([field_line(name, value, forbidden) for name, value in changes.set.items()])
-        gone = {_known(name, forbidden) for name in (*changes.set, *changes.remove)}
-        self.gone = tuple(sorted(gone))
         self.target = None if changes.target is None else _target(changes.target)
         said = b"%b\n%b\n%b" % (self.lines, b",".join(self.gone), self.target or b"")
         self.apart = kept_apart(said)

@@ -5,9 +5,8 @@
     response(head)     when a head is written to a client      changes its lines; what is stored is not touched
 
 One rule: what is stored for one request is given to no other that the hook treats differently. What `request` changes
-is in the key, unless `cache_key` says what is. A hook that fails ends its request, told and counted: `request` with a
-500, `response` with the end of the connection, for what it would have removed must not get out. A hook is no place to
-wait: it has `BUDGET_S`, and more is told.
+is in the key, unless `cache_key` says what is. A hook that fails ends its request with a 500, told and counted: what
+`response` would have removed does not get out. A hook is no place to wait: it has `BUDGET_S`, and more is told.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ BUDGET_S = 0.005
 _STATUSES = range(200, 600)
 
 Told = Callable[[str, str, BaseException | None], None]  # evidence, request id, what was raised
+Instead = Callable[[Any, HookFailed], None]  # an exchange's response is this error, though its head was to be written
 
 
 class Hook:
@@ -162,36 +162,42 @@ class HookOutbound(Outbound):
 
     def __init__(self, rules: Outbound | None) -> None:
         super().__init__(None, None, None)
-        self._rules = rules if rules is not None else Outbound(None, None, None)
-        self.varying = self._rules.varying
+        self._rules = rules
+        self.varying = None if rules is None else rules.varying
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
-        return self._rules.explain(asked)
+        return [] if self._rules is None else self._rules.explain(asked)
 
     def target(self, asked: Asked) -> bytes:
-        found = self._rules.target(asked)
+        found = asked.target if self._rules is None else self._rules.target(asked)
         for edit in asked.changes:  # type: ignore[attr-defined]  # an exchange's
             found = edit.target or found
         return found
 
     def host(self, asked: Asked, usual: bytes, region: bytes) -> bytes:
-        return self._rules.host(asked, usual, region)
+        return usual if self._rules is None else self._rules.host(asked, usual, region)
 
     def lines(self, asked: Granted, lines: bytes, own: bytes, region: bytes) -> bytes:
-        found = self._rules.lines(asked, lines, own, region)
+        if self._rules is not None:
+            lines, own = self._rules.lines(asked, lines, own, region), b""
+        added = b""
         for edit in asked.changes:  # type: ignore[attr-defined]
-            found = (without(found, edit.gone) if edit.gone else found) + edit.lines
-        return found
+            if edit.gone:
+                lines, own, added = edit.kept(lines), edit.kept(own), without(added, edit.gone) if added else added
+            added += edit.lines
+        return b"%b%b%b" % (lines, own, added)
 
 
 class HookDelivery(Delivery):
     """What a client gets: what `response` changed, then the route's rules."""
 
-    __slots__ = ("_hooks", "_rules")
+    __slots__ = ("_failing", "_hooks", "_instead", "_rules")
 
-    def __init__(self, hooks: Iterable[Hook], rules: Delivery | None) -> None:
+    def __init__(self, hooks: Iterable[Hook], rules: Delivery | None, instead: Instead) -> None:
         super().__init__(None)
         self._hooks = tuple((hook, hook.response) for hook in hooks if hook.response is not None)
+        self._instead = instead
+        self._failing: Any = None  # whose response is an error in the place of another one just now
         self._rules = rules if rules is not None else Delivery(None)
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
@@ -199,14 +205,22 @@ class HookDelivery(Delivery):
         return [{"rule": "hooks (response)", "does": does}, *self._rules.explain(asked)]
 
     def head(self, asked: Any, wire: bytes, own: bytes, region: bytes) -> bytes:
-        """Empty where a hook failed: the connection has ended then."""
-        try:
-            for hook, function in self._hooks:
-                wire, own = self._changed(hook, function, asked, wire, own)
-        except HookFailed as error:
-            asked.broken(error)
-            return b""
+        """Empty where a hook failed: an error has been answered in its place, which is not asked about."""
+        if asked is not self._failing:
+            try:
+                for hook, function in self._hooks:
+                    wire, own = self._changed(hook, function, asked, wire, own)
+            except HookFailed as error:
+                self._fail(asked, error)
+                return b""
         return self._rules.head(asked, wire, own, region)
+
+    def _fail(self, asked: Any, error: HookFailed) -> None:
+        self._failing = asked
+        try:
+            self._instead(asked, error)
+        finally:
+            self._failing = None
 
     @staticmethod
     def _changed(
@@ -224,11 +238,11 @@ class HookDelivery(Delivery):
         except (ValueError, TypeError, AttributeError) as error:
             raise hook.failed(asked, str(error)) from None
         if edit.gone:
-            wire, own = without(wire, edit.gone), without(own, edit.gone)
+            wire, own = edit.kept(wire), edit.kept_of_own(own)
         return wire + edit.lines, own
 
 
-def with_hooks(hooks: Sequence[Hook], does: RuleSet) -> RuleSet:
+def with_hooks(hooks: Sequence[Hook], does: RuleSet, instead: Instead) -> RuleSet:
     """The rules of a route, and its hooks after them."""
     if not hooks:
         return does
@@ -237,6 +251,6 @@ def with_hooks(hooks: Sequence[Hook], does: RuleSet) -> RuleSet:
         does,
         steps=(*does.steps, step) if step.acts else does.steps,
         outbound=HookOutbound(does.outbound) if step.acts else does.outbound,
-        delivery=HookDelivery(hooks, does.delivery) if any(hook.response for hook in hooks) else does.delivery,
+        delivery=HookDelivery(hooks, does.delivery, instead) if any(hook.response for hook in hooks) else does.delivery,
         plain=False,
     )
