@@ -6,7 +6,8 @@ never imports aiohttp's server into a worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +160,8 @@ class Applications:
 
     # -- what applications ask -------------------------------------------------------------------------------------
 
-    def _view(self, sink: Any, faults: Faults) -> Onward:
-        return Onward(sink, faults.app, self._dial, self._tell, faults)
+    def _view(self, faults: Faults) -> Callable[[Any], Onward]:
+        return partial(Onward, app=faults.app, dial=self._dial, tell=self._tell, counts=faults)
 
     def _tell(self, kind: str, facts: dict[str, Any]) -> None:
         self.worker.tell(kind, facts)

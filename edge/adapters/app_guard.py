@@ -24,7 +24,7 @@ from edge.adapters.memory_transport import MemoryTransport
 from edge.sdk import CURRENT, Edge, FetchLoop
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]  # of a request, routed or not
-View = Callable[[Any, Faults], Edge]
+View = Callable[[Any], Edge]  # what a sink's request is for the application
 
 
 class _Wrong(Exception):
@@ -51,7 +51,7 @@ class Guard:
             raise ConnectionResetError("who asked has left")
         assert isinstance(server, MemoryTransport) and isinstance(connection, AppConnection)
         faults = self.faults
-        seen = self._view(connection.sink, faults)
+        seen = self._view(connection.sink)
         CURRENT.set(seen)
         connection.begins(server, seen)
         faults.requests += 1
@@ -62,9 +62,6 @@ class Guard:
             answer = await (self._in_time(request, connection, limit) if limit else self._answer(request, connection))
             well = True
             return answer
-        except web.HTTPException:
-            well = True
-            raise
         finally:
             faults.running -= 1
             connection.ends(well)
@@ -83,12 +80,11 @@ class Guard:
 
     async def _answer(self, request: web.BaseRequest, connection: AppConnection) -> web.StreamResponse:
         """The handler's answer, sent."""
-        raised: web.HTTPException | None = None
         try:
             try:
                 answer: Any = await self._handler(request)
             except web.HTTPException as error:
-                answer = raised = error
+                answer = error
             _check(request, answer)
             await answer.prepare(request)
             await answer.write_eof()
@@ -106,8 +102,6 @@ class Guard:
             else:
                 self.faults.raised(error, connection.request_id)
             return await self._instead(request, 500, f"internal error, request {connection.request_id}\n")
-        if raised is not None:
-            raise raised  # it is out already; aiohttp wants it raised, not returned
         return answer  # type: ignore[no-any-return]
 
     @staticmethod
@@ -126,7 +120,7 @@ class Guard:
 
 def _check(request: web.BaseRequest, answer: Any) -> None:
     """Raises _Wrong for what must not be sent."""
-    if not isinstance(answer, web.StreamResponse):
+    if type(answer) is not web.Response and not isinstance(answer, web.StreamResponse):  # asking an ABC takes longer
         raise _Wrong(NO_RESPONSE, f"the handler returned {type(answer).__name__}, which is no response")
     if answer.prepared:
         return

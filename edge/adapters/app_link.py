@@ -36,13 +36,13 @@ class AppBroke(UpstreamError):
 class AppConnection(UpstreamConnection):
     """One connection to an application. `begins` and `ends` are its guard's to call."""
 
-    __slots__ = ("_closed", "_parked", "_seen", "_server", "_unsettled", "handling", "told")
+    __slots__ = ("_closed", "_parked", "_seen", "_unsettled", "handling", "server", "told")
 
     def __init__(self, link: AppLink) -> None:
         super().__init__(link)
         self.handling = False
         self._seen: Edge | None = None  # the request, as the application sees it
-        self._server: MemoryTransport | None = None
+        self.server: MemoryTransport = None  # type: ignore[assignment]  # its end, set before it is asked for
         self._parked = False  # the answer was whole before the handler ended
         self._unsettled = False  # the handler has ended, and its answer is on the way
         self._closed = False  # before its answer was whole, by the application
@@ -62,7 +62,7 @@ class AppConnection(UpstreamConnection):
     def begins(self, server: MemoryTransport, seen: Edge) -> None:
         """The handler begins; `server` is its end of the connection."""
         self.handling, self.told = True, False
-        self._server, self._seen = server, seen
+        self.server, self._seen = server, seen
 
     def ends(self, well: bool) -> None:
         """The handler has ended; `well`: by returning."""
@@ -73,23 +73,23 @@ class AppConnection(UpstreamConnection):
                 self.link.give_back(self)
             else:
                 self.cancel()
-        elif self.phase in _UNANSWERED and self._server is not None:
-            self._closed = self._server.ended_here
+        elif self.phase in _UNANSWERED:
+            self._closed = self.server.ended_here
             self._unsettled = True
-            self._server.when_delivered(self._settle)
+            self.server.when_delivered(self._settle)
 
-    def park(self) -> None:
-        """The answer is whole, the handler runs on."""
-        self._parked = True
-        self.deadline = inf  # how long a handler may run is its time limit's to say
-
-    def settled(self) -> None:
-        """The connection was given back."""
+    def given_back(self) -> bool:
+        """Whether it may carry the next request: its answer is whole, but the handler may run on."""
+        if self.handling:
+            self._parked = True
+            self.deadline = inf  # how long a handler may run is its time limit's to say
+            return False
         self._unsettled = False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.handling and self._server is not None:
-            self._closed = self._server.ended_here
+        if self.handling:
+            self._closed = self.server.ended_here
         if self.handling or self._unsettled:
             self._break_off()
         super().connection_lost(exc)
@@ -137,11 +137,8 @@ class AppLink(MemoryLink):
 
     def give_back(self, connection: UpstreamConnection) -> None:
         assert isinstance(connection, AppConnection)
-        if connection.handling:
-            connection.park()
-            return
-        connection.settled()
-        super().give_back(connection)
+        if connection.given_back():
+            super().give_back(connection)
 
     def renew(self, other: BackendLink) -> bool:
         if not (isinstance(other, AppLink) and super().renew(other)):

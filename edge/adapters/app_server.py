@@ -13,13 +13,15 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from aiohttp import web
 
 from edge.adapters.app_faults import Faults, Tell
 from edge.adapters.app_guard import Guard, View
+from edge.adapters.app_handler import AppHandler
 from edge.errors import EdgeError
 
 MAX_LINE = 64 * 1024  # the gateway's own limits are stricter and come first
@@ -94,12 +96,13 @@ def where(error: BaseException) -> str:
 class AppServer:
     """One application of one worker. `view` gives what `edge.sdk.edge()` is, from the connection's sink."""
 
-    def __init__(self, name: str, application: web.Application, view: View, tell: Tell) -> None:
+    def __init__(self, name: str, application: web.Application, view: Callable[[Faults], View], tell: Tell) -> None:
         if application.frozen:
             raise AppUnusable(f"{name}: has run already, and can but once; name a function that makes it")
         self.name = name
         self.faults = Faults(name, tell)
         self._view = view
+        self._context = copy_context()
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -117,7 +120,8 @@ class AppServer:
                 await self._runner.setup()
                 server = self._runner.server
                 assert server is not None
-                server.request_handler = Guard(self.faults, self._view, server.request_handler).around
+                self._context = copy_context()  # with what the application's start set
+                server.request_handler = Guard(self.faults, self._view(self.faults), server.request_handler).around
         except TimeoutError:
             raise AppUnusable(f"{self.name}: did not start within {STARTUP_S:g} s") from None
         except Exception as error:
@@ -135,7 +139,7 @@ class AppServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the application does not run")
-        return server()
+        return AppHandler(server, asyncio.get_running_loop(), self._context, **server._kwargs)
 
 
 def _quiet() -> logging.Logger:

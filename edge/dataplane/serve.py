@@ -64,12 +64,7 @@ def serve(downstream: QuickClient, line: re.Match[bytes], block: RequestHeaders)
     if block.quick and worker.quick and is_http11 and not block.close and target[0] == SLASH:
         try:
             route = worker.router.get(block.host, target)
-            if (
-                route is not None
-                and (rules := route.rules) is not None
-                and method == b"GET"
-                and try_fast_hit(downstream, route, rules, target, block)
-            ):
+            if route is not None and method == b"GET" and try_fast_hit(downstream, route, target, block):
                 return
         except Exception as error:
             fail(downstream.begin_exchange(method, target, True, block), error)

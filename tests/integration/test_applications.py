@@ -92,6 +92,18 @@ async def test_a_loop_ends_with_508(path: str, wanted: str, site: Gateway, sessi
     await until(lambda: site.in_flight == 0)
 
 
+@pytest.mark.parametrize("pool", ["", "max_in_flight = 2"])  # full: one request begins where another ends
+async def test_no_request_sees_the_context_of_another(
+    pool: str, edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    site = await edge(toml(pool=pool, route="cache = false"))
+    for _ in range(3):
+        assert await ask(session, site, "/context") == (200, "started")
+    assert await ask(session, site, "/context?deep") == (200, "started started")
+    several = await asyncio.gather(*(ask(session, site, f"/context?n={number}") for number in range(20)))
+    assert set(several) == {(200, "started")}
+
+
 async def test_subrequests_are_bounded(site: Gateway, session: aiohttp.ClientSession) -> None:
     assert await ask(session, site, "/many") == (200, "64")
     assert await ask(session, site, "/injected") == (200, "refused")

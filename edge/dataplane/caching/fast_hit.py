@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.cache.key import cache_key
-from edge.cache.rules import Rules
 from edge.dataplane.caching.tiers import from_disk
 from edge.dataplane.core.certificate import covers
 from edge.http.grammar import RequestHeaders
@@ -28,11 +27,11 @@ _LOG_LINE = (  # the keys of `Worker.line`; what a hit has none of is said once 
 )
 
 
-def try_fast_hit(downstream: Asking, route: Route, rules: Rules, target: bytes, block: RequestHeaders) -> bool:
+def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: RequestHeaders) -> bool:
     """Answer a kept connection's plain GET from store; False when that takes more than this."""
     worker = downstream.worker
-    store, host = worker.store, block.host
-    if store is None or host is None or route.looks or worker.draining:
+    store, rules, host = worker.store, route.rules, block.host
+    if store is None or rules is None or host is None or route.looks or worker.draining:
         return False
     if route.prefetcher is not None or (block.forwarding and downstream.trusted):  # each has to see the request
         return False

@@ -243,7 +243,7 @@ class Http2Connection(Http2Life):
                 route = worker.router.get(headers.host, path)
             if route is not None:
                 self._answering, self._urgency = stream_id, facts.urgency
-                if route.rules is not None and try_fast_hit(self, route, route.rules, path, headers):
+                if try_fast_hit(self, route, path, headers):
                     return
         if facts.malformed or path is None:
             raise StreamFault(Code.PROTOCOL_ERROR, f"malformed_{facts.malformed}")

@@ -157,9 +157,10 @@ def request_text(
         lines.append("Transfer-Encoding: chunked")
     elif body or method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {len(body)}")
-    if any("\r" in line or "\n" in line or "\0" in line for line in lines) or " " in method + target:
+    text, ends = "\r\n".join((*lines, "\r\n")), len(lines) + 1
+    if text.count("\r") != ends or text.count("\n") != ends or "\0" in text or " " in method or " " in target:
         raise ValueError("a request's words hold no line ends, and its method and target no spaces")
-    return "\r\n".join((*lines, "\r\n")).encode("latin-1")
+    return text.encode("latin-1")
 
 
 class Answer:
@@ -170,10 +171,8 @@ class Answer:
         self._facts: ResponseFacts | None = None
         self._headers: dict[str, str] | None = None
         self._connection = connection
-        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._more = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._more: asyncio.Event | None = None  # for who waits for the head, or for more of the body
+        self._writable: asyncio.Event | None = None  # set while the inner request's body is taken
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._ended = False
@@ -189,17 +188,32 @@ class Answer:
             else:
                 connection.send(head, sink, TIMEOUTS, head_only, False)
                 await self._upload(body)
-            await self._begun
+            while not self.status and not self._ended:  # a hit is here already
+                await self._wait()
         except asyncio.CancelledError:
             self.close()
             raise
+        if not self.status and self._error is not None:
+            raise self._error
+
+    async def _wait(self) -> None:
+        """Until something has come."""
+        if self._more is None:
+            self._more = asyncio.Event()
+        self._more.clear()
+        await self._more.wait()
+
+    def _came(self) -> None:
+        if self._more is not None:
+            self._more.set()
 
     async def _upload(self, body: AsyncIterator[bytes]) -> None:
         connection = self._connection
         connection.upload_begins()
         async for piece in body:
-            await self._writable.wait()
-            if self._begun.done():
+            if self._writable is not None:
+                await self._writable.wait()
+            if self.status or self._ended:
                 return  # an early answer: the rest is not wanted
             if piece:
                 connection.upload(chunk(piece))
@@ -239,11 +253,14 @@ class Answer:
                 raise self._error
             if self._ended:
                 return
-            self._more.clear()
-            await self._more.wait()
+            await self._wait()
 
     async def read(self) -> bytes:
         """The whole body."""
+        if self._ended and self._error is None:
+            body, self._held = b"".join(self._pieces), 0
+            self._pieces.clear()
+            return body
         pieces: list[bytes] = []
         size = 0
         async for piece in self.chunks():
@@ -299,12 +316,11 @@ class Answer:
         """The final head."""
         self.status = facts.status
         self._facts = facts
-        if not self._begun.done():
-            self._begun.set_result(None)
         if body:
             self.on_data(body)
         if done:
             self._end(None)
+        self._came()
 
     def on_data(self, data: bytes) -> None:
         """A piece of the body."""
@@ -312,7 +328,7 @@ class Answer:
         self._held += len(data)
         if self._held > HELD_BYTES:
             self._connection.pause()
-        self._more.set()
+        self._came()
 
     def on_end(self, trailers: list[Line]) -> None:
         """The answer is whole."""
@@ -328,21 +344,18 @@ class Answer:
 
     def on_pause(self) -> None:
         """The inner request's body is taken more slowly than it comes."""
+        if self._writable is None:
+            self._writable = asyncio.Event()
         self._writable.clear()
 
     def on_resume(self) -> None:
         """Go on."""
-        self._writable.set()
+        if self._writable is not None:
+            self._writable.set()
 
     def _end(self, error: FetchError | None) -> None:
         if self._ended:
             return
         self._ended, self._error = True, error
-        self._more.set()
-        self._writable.set()
-        if not self._begun.done():
-            if error is None:
-                self._begun.set_result(None)
-            else:
-                self._begun.set_exception(error)
-                self._begun.exception()  # looked at: who asked may have gone
+        self._came()
+        self.on_resume()

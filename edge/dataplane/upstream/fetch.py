@@ -185,16 +185,11 @@ class Fetch:
         if bad and status in self.route.retry.statuses and self._asked_again(facts, backend, done, now):
             return
         self.head_passed = True
-        if done:  # as `_give_back`, which would be one more call for each request
-            self.connection = self.backend = None
-            if self.traced is not None:
-                self.traced.end()
-                self.traced = None
-            backend.give_back(now)
-            self.pool.ended(self.attempts)
-        size = len(body)
-        meter.origin_in += size
-        self.route.meter.origin_in += size
+        if done:
+            self.connection = None
+            self._give_back(now)
+        meter.origin_in += len(body)
+        self.route.meter.origin_in += len(body)
         self.receiver.head(facts, length, body, done)
 
     def _asked_again(self, facts: ResponseFacts, backend: Backend, done: bool, now: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 from aiohttp import web
 
@@ -159,12 +160,30 @@ async def counts(request: web.Request) -> web.Response:
     return web.Response()
 
 
+LEFT: ContextVar[str] = ContextVar("left", default="nothing")
+
+
+async def started(application: web.Application) -> None:
+    LEFT.set("started")
+
+
+async def context(request: web.Request) -> web.Response:
+    """What the context knows when a request begins, and one that it asks for."""
+    found = LEFT.get()
+    LEFT.set(request.path_qs)
+    if "deep" in request.query:
+        async with await edge().fetch("/context") as answer:
+            found += " " + await answer.text()
+    return web.Response(text=found)
+
+
 def make() -> web.Application:
     """A fresh application: one can run once only."""
     application = web.Application()
     for handler in (facts, stored, onward, purge, itself, deeper, many, injected, raises, nothing, raises_late, short):
         application.router.add_route("*", f"/{handler.__name__}", handler)
-    for handler in (counts, waits, upload, download, relay, form, body_json, cookies, echo, events):
+    application.on_startup.append(started)
+    for handler in (context, counts, waits, upload, download, relay, form, body_json, cookies, echo, events):
         application.router.add_route("*", f"/{handler.__name__}", handler)
     application.router.add_get("/only-get", stored)
     return application
