@@ -96,7 +96,7 @@ class Applications:
             else:
                 faults.add(HOOK, request_id, evidence)
 
-        return Hook(name, functions, told, faults.asked)
+        return Hook(name, functions, told, faults)
 
     def with_hooks(self, names: Sequence[str], does: RuleSet) -> RuleSet:
         """A route's rules, and its hooks after them."""

@@ -46,10 +46,6 @@ class Faults:
         self._told = 0
         self._untold = 0
 
-    def asked(self) -> None:
-        """Count a call of a hook."""
-        self.requests += 1
-
     def add(self, fault: str, request_id: str, evidence: str, trace: str = "") -> None:
         """One fault: an `app.blocked` for what held up the worker, an `app.error` for all others."""
         self.counts[fault] += 1

@@ -98,7 +98,7 @@ def serve_fully(
             route.check_path(exchange.target)
         if not block.plain:
             limit(exchange, route)
-        if method not in USUAL or route.looks:
+        if method not in USUAL or route.refuses:
             route.check_asker(bool(downstream.asked_by))
             route.check_method(exchange.method, exchange.client_text())
             if exchange.method == b"PURGE" and route.rules is not None:

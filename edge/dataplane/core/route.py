@@ -134,6 +134,7 @@ class Route:
     internal: bool = False  # for subrequests of applications alone
     services: Sequence[Service] = ()  # that its rules ask
     looks: bool = False  # each request is looked at before it is served: no fast hit
+    refuses: bool = False  # it serves subrequests alone, or some methods alone
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
     upgrades: frozenset[bytes] = frozenset((b"websocket",))
@@ -234,7 +235,8 @@ class Route:
         self.match, self.steps, self.outbound, self.delivery = does.match, does.steps, does.outbound, does.delivery
         self.services = does.services()
         self.dress = None if self.delivery is None else self.delivery.dress
-        self.looks = bool(self.internal or self.methods or not does.plain)
+        self.refuses = bool(self.internal or self.methods)
+        self.looks = self.refuses or not does.plain
         self.bodies, self.affinity = does.bodies, does.affinity
         if self.bodies is not None and self.bodies.compression is not None:
             self.coded = CodedForms(self.bodies.compression)

@@ -33,23 +33,27 @@ Told = Callable[[str, str, BaseException | None], None]  # evidence, request id,
 Instead = Callable[[Any, HookFailed], None]  # an exchange's response is this error, though its head was to be written
 
 
+class Counts(Protocol):
+    """Of one of them, or of an application."""
+
+    requests: int
+
+
 class Hook:
-    """One of them. `told`: what it does wrong; `asked`: it is called."""
+    """One of them. `told`: what it does wrong; `counts`: how often it is called."""
 
-    __slots__ = ("asked", "cache_key", "name", "request", "response", "told")
+    __slots__ = ("cache_key", "counts", "name", "request", "response", "told")
 
-    def __init__(
-        self, name: str, functions: Sequence[Callable[[Any], Any] | None], told: Told, asked: Callable[[], None]
-    ) -> None:
+    def __init__(self, name: str, functions: Sequence[Callable[[Any], Any] | None], told: Told, counts: Counts) -> None:
         """`functions`: request, response, cache_key, or None for each."""
         self.name = name
         self.told = told
-        self.asked = asked
+        self.counts = counts
         self.request, self.response, self.cache_key = functions
 
     def call(self, function: Callable[[Any], Any], head: Any, asked: Asked) -> Any:
         """What a function returns. Raises HookFailed for whatever it raises."""
-        self.asked()
+        self.counts.requests += 1
         began = perf_counter()
         try:
             found = function(head)
@@ -104,8 +108,10 @@ class HookStep:
         """Ask them in their order. Raises HookFailed."""
         view = RequestView(exchange)
         for hook in self._hooks:
-            if hook.request is not None and self._asked(hook, hook.request, view, exchange):
-                return True
+            if hook.request is not None:
+                found = hook.call(hook.request, view, exchange)
+                if found is not None and self._done(hook, found, exchange):
+                    return True
             if hook.cache_key is not None:
                 key = hook.call(hook.cache_key, view, exchange)
                 if not isinstance(key, bytes):
@@ -114,10 +120,8 @@ class HookStep:
         return False
 
     @staticmethod
-    def _asked(hook: Hook, function: Callable[[Any], Any], view: RequestView, exchange: Hooked) -> bool:
-        found = hook.call(function, view, exchange)
-        if found is None:
-            return False
+    def _done(hook: Hook, found: Any, exchange: Hooked) -> bool:
+        """What a hook wants; whether that answers."""
         try:
             if isinstance(found, Changes):
                 edit = Edit.of(found, "request", NOT_FOR_ORIGINS)
