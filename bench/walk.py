@@ -28,7 +28,8 @@ listen = {{ http = ["127.0.0.1:0"] }}
 state = {{ path = "{place}" }}
 log = {{ access = "{place}/access.log" }}
 pools.web = {{ ejection = false, backends = [{backends}] }}
-routes = [{{ pool = "web" }}]
+routes = [{{ pool = "web" }}{routes}]
+{lines}
 """
 
 
@@ -77,8 +78,8 @@ async def one(port: int, target: str, around: Callable[[Any], None] = lambda hoo
     writer.close()
 
 
-async def walk(kind: str) -> Walk:
-    """The walk of one request."""
+async def walk(kind: str, lines: str = "", routes: str = "") -> Walk:
+    """The walk of one request; `lines` and further routes are put to the configuration."""
     origin = Origin(kind)
     server = await asyncio.start_server(origin.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -86,7 +87,7 @@ async def walk(kind: str) -> Walk:
     if kind == "failover":  # the first in turn refuses
         urls.insert(0, '{ url = "http://127.0.0.1:1" }')
     with tempfile.TemporaryDirectory(prefix="walk-") as place:
-        config = load_text(TOML.format(place=place, backends=", ".join(urls)), "walk.toml")
+        config = load_text(TOML.format(place=place, backends=", ".join(urls), lines=lines, routes=routes), "walk.toml")
         worker = build(config)
         addresses = await listen(worker, config)
         found = Walk()

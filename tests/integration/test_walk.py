@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from kit.builds import pure_only
@@ -10,6 +11,15 @@ from kit.builds import pure_only
 from bench.walk import KINDS, Walk, walk
 
 pytestmark = pure_only  # the profiler, which lists them, sees no compiled function
+APPS = Path(__file__).parent / "apps"
+OTHER_ROUTES = ', { path = "/app", pool = "web" }, { path = "/hooked", pool = "web" }'
+APPLICATION = f'''
+python_path = ["{APPS}"]
+pools.app = {{ backends = [{{ app = "site_under_test:make" }}] }}
+'''
+APPLICATION_ROUTES = """
+, { path = "/app", pool = "app" }, { path = "/hooked", pool = "web", hooks = ["hooks_under_test:Answers"] }
+"""
 
 
 def names(found: Walk) -> set[str]:
@@ -41,3 +51,12 @@ def test_a_hit_makes_no_exchange_and_a_lone_request_no_fill(kind_and_walk: tuple
     if kind == "hit":
         assert not {"Exchange.__init__", "Fetch.__init__", "lookup"} & said
         assert sum(found.steps.values()) < 15
+
+
+@pytest.mark.parametrize("kind", ["hit", "uncacheable"])
+def test_applications_and_hooks_on_other_routes_cost_a_request_no_call(kind: str) -> None:
+    plain = asyncio.run(walk(kind, "", OTHER_ROUTES))
+    beside = asyncio.run(walk(kind, APPLICATION, APPLICATION_ROUTES))
+    watching = ("adapters/loop_watchdog.py", "LoopWatchdog._beat")  # ten times a second, whatever is asked
+    beside.steps.pop(watching, None)
+    assert list(beside.steps.items()) == list(plain.steps.items())

@@ -1,0 +1,24 @@
+"""The applications of `test_app_beside`: a page, and one that fails and blocks by the number that it is asked with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from aiohttp import web
+
+BLOCKED_S = 0.25  # of which the watchdog tells
+
+
+async def site(request: web.Request) -> web.Response:
+    return web.Response(text="page", headers={"Cache-Control": "max-age=3600"})
+
+
+async def unsteady(request: web.Request) -> web.Response:
+    number = int(request.query_string)
+    await asyncio.sleep(0)
+    if number % 300 == 150:
+        time.sleep(BLOCKED_S)  # noqa: ASYNC251  # that is the fault
+    if number % 100 == 0:
+        raise ValueError("a secret")
+    return web.Response(text=f"{number}")
