@@ -12,9 +12,10 @@ from hashlib import blake2b
 from typing import Any
 
 from edge.cache.key import cookies
-from edge.dataplane.rules.headers import Removal
+from edge.dataplane.rules.headers import Removal, without
 from edge.sdk import Changes
 
+KNOWN_BYTES = 256 * 1024  # what one object that a hook returns again and again remembers
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET = re.compile(r"/[\x21-\x7e]*")
@@ -124,11 +125,12 @@ class ResponseView:
 class Edit(Removal):
     """A `Changes` as bytes."""
 
-    __slots__ = ("apart", "lines", "target")
+    __slots__ = ("apart", "lines", "once", "target")
 
     def __init__(self, changes: Changes, forbidden: frozenset[str]) -> None:
         """Raises ValueError, TypeError."""
-        super().__init__({_known(name, forbidden) for name in (*changes.set, *changes.remove)})
+        super().__init__({_known(name, forbidden) for name in (*changes.set, *changes.remove)}, KNOWN_BYTES)
+        self.once = True  # so far: most that are made for a request are no other's, and remember nothing
         self.lines = b"".join([field_line(name, value, forbidden) for name, value in changes.set.items()])
         self.target = None if changes.target is None else _target(changes.target)
         said = b"%b\n%b\n%b" % (self.lines, b",".join(self.gone), self.target or b"")
@@ -140,7 +142,12 @@ class Edit(Removal):
         found: Edit | None = changes.prepared.get(direction)
         if found is None:
             found = changes.prepared[direction] = cls(changes, forbidden)
+        else:
+            found.once = False
         return found
+
+    def kept(self, lines: bytes) -> bytes:
+        return without(lines, self.gone) if self.once else Removal.kept(self, lines)
 
 
 @lru_cache(maxsize=1024)
