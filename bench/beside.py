@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from bench import origin
 from bench.processes import LOOPBACK, Refused, Running, free_ports
 
 GATEWAY_CORE, LOAD_CORE = 0, 1
@@ -38,8 +37,12 @@ async def unsteady(request):
         raise ValueError(number)
     return web.json_response({"number": number})
 
+async def page(request):
+    return web.Response(body=b"x" * 1024, headers={"Cache-Control": "max-age=3600"})
+
 def make():
     application = web.Application()
+    application.router.add_get("/page", page)
     application.router.add_get("/unsteady", unsteady)
     return application
 """
@@ -56,16 +59,13 @@ access = "access.log"
 [pools.app]
 [[pools.app.backends]]
 app = "site_of_bench:make"
-[pools.origin]
-[[pools.origin.backends]]
-url = "http://127.0.0.1:{origin}"
 [[routes]]
 path = "/unsteady"
 pool = "app"
 cache = false
 [[routes]]
-path = "/c"
-pool = "origin"
+path = "/page"
+pool = "app"
 """
 
 
@@ -115,7 +115,7 @@ async def ask(port: int, targets: list[str], rate: int) -> Seen:
 
 async def rounds(port: int, seconds: int) -> dict[str, tuple[Seen, Seen | None]]:
     """The hits of each round, and what was asked beside them."""
-    hits = ["/c/1k"] * (HITS * seconds)
+    hits = ["/page"] * (HITS * seconds)
     await ask(port, hits[:HITS], HITS)
     found: dict[str, tuple[Seen, Seen | None]] = {"alone": (await ask(port, hits, HITS), None)}
     for name, blocks in (("one that does well", 0), ("one that fails and blocks", ASKED * seconds // 2)):
@@ -144,15 +144,14 @@ def main() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-beside-")))
-        port, admin, behind = free_ports(3)
+        port, admin = free_ports(2)
         (directory / "site_of_bench.py").write_text(SITE)
-        config = CONFIG.format(port=port, admin=admin, origin=behind, workers=given.workers)
+        config = CONFIG.format(port=port, admin=admin, workers=given.workers)
         (directory / "edge.toml").write_text(config)
         try:
-            stack.enter_context(origin.start(directory, behind, LOAD_CORE))
             command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(directory / "edge.toml")]
             gateway = stack.enter_context(Running("gateway", command, directory, GATEWAY_CORE))
-            gateway.wait_for(port, "/c/1k")
+            gateway.wait_for(port, "/page")
             show(asyncio.run(rounds(port, given.seconds)))
         except Refused as error:
             raise SystemExit(f"bench.beside: {error}") from None
