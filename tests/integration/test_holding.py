@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from kit.cachelab import Lab, from_store, lab_toml, request, until
+from kit.cachelab import HOST, Lab, from_store, lab_toml, request, until
 from kit.client import RawClient, Response
+from kit.http2 import Http2Client, request_head
 from kit.origin import ScriptedOrigin
 
 from edge.app import build, listen
@@ -24,7 +25,7 @@ STANDING = {"in_step": False, "blind": False, "line": ["", "", "", 0], "offset_s
 async def open_lab(extra: str = "") -> AsyncIterator[Lab]:
     origin = ScriptedOrigin()
     await origin.start()
-    config = load_text(lab_toml(origin.port) + extra, "lab.toml")
+    config = load_text(lab_toml(origin.port).replace("[log]", "h2c = true\n[log]") + extra, "lab.toml")
     worker = build(config)
     lab = Lab(worker, origin, (await listen(worker, config))[0][1])
     try:
@@ -94,6 +95,20 @@ async def test_a_hit_waits_and_is_a_hit_then(lab: Lab, method: str, lines: tuple
     told(lab, False, in_step=True)
     assert from_store(await asked) and len(lab.asked) == 1
     assert from_store(await lab.ask()) and lab.worker.quick, "nothing waits any more"
+
+
+async def test_hits_on_streams_of_one_connection_wait(lab: Lab) -> None:
+    lab.fresh()
+    lab.says(*FRESH, body="hello")
+    await lab.ask()
+    client = await Http2Client.connect(lab.port)
+    told(lab, True)
+    streams = [client.ask(request_head(lab.target.encode(), host=HOST.encode())) for _ in range(3)]
+    await client.ping()  # they have been read
+    assert not any(client.answers[each].over for each in streams)
+    told(lab, False, in_step=True)
+    assert [(await client.answer(each)).body for each in streams] == [b"hello"] * 3 and len(lab.asked) == 1
+    await client.close()
 
 
 async def test_what_is_not_stored_waits_too(lab: Lab) -> None:
