@@ -145,7 +145,6 @@ class Changer:
                 self._drop_bodies(gone)
                 self._breathe()
             self._changed(len(kept))
-            self.room.shrink()
 
     def purge(self, purge: Purge, at: float, number: int) -> set[tuple[int, int]]:
         """An operator's purge, durable when this returns; what by URL or tag it touched and was still of use."""
@@ -238,13 +237,13 @@ class Changer:
             self._drop_bodies(gone)
             self._breathe()
         self._changed(STEP)
-        self.room.shrink()
 
     def _changed(self, rows: int) -> None:
         """Fold the index's log in, often and little each time: it is the longest piece of work without a rest."""
         self._rows += rows
         if self._rows >= FOLD_ROWS:
             self._rows = 0
+            self.room.shrink()
             self._fold()
         self._breathe()
 

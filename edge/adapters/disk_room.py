@@ -96,6 +96,7 @@ class Room:
         self._breathe = breathe
         self._rescuing = 0  # the segment that is being evicted
         self._left = 0  # bytes of it that may yet be written again
+        self._begun: int | None = None  # a segment of which only some were evicted: the next victim
         self._db = db
         self._sums = Sums(place.salt)
         self.limits = limits
@@ -126,6 +127,8 @@ class Room:
 
     def victim(self, keep_open: int) -> int | None:
         """The segment to go; `keep_open`, which is being written on main, never."""
+        if self._begun is not None:
+            return self._begun
         query = "SELECT main, min(id), total(charge) FROM segments WHERE id <> ? GROUP BY main"
         rows = self._db.execute(query, (keep_open,))
         found = {main: (oldest, charge) for main, oldest, charge in rows}
@@ -147,7 +150,8 @@ class Room:
         dropped = [row for row in rows if row.at not in kept]
         drop_rows(db, victim, [(row.hashed, row.at) for row in dropped])
         db.execute("UPDATE facts SET value = value + ? WHERE name = 'evicted'", (len(dropped),))
-        if len(rows) == STEP:
+        self._begun = victim if len(rows) == STEP else None
+        if self._begun is not None:
             return False
         db.execute("DELETE FROM segments WHERE id = ?", (victim,))
         return True
