@@ -28,7 +28,8 @@ def context_of(block: RequestHeaders) -> TraceContext | None:
     if not block.trace:
         return None
     _, trace_id, span_id, flags = block.fields.get_all(b"traceparent")[0].split(b"-", 4)[:4]
-    state = block.fields.joined(b"tracestate") or b""
+    named = dropped_names(block.fields) if b"connection" in block.fields else ()
+    state = b"" if b"tracestate" in named else block.fields.joined(b"tracestate") or b""
     return TraceContext(int(trace_id, 16), int(span_id, 16), bool(int(flags, 16) & SAMPLED), state)
 
 
