@@ -10,8 +10,10 @@ from typing import Any, cast
 import pytest
 
 from edge.adapters.otlp import WAITING, OtlpSink
+from edge.cache.rules import Rules
 from edge.dataplane.caching.ranges import RangeRule
 from edge.dataplane.client.leaving import Progress
+from edge.dataplane.core.route import Route
 from edge.dataplane.rules.bandwidth import Bandwidth
 from edge.dataplane.rules.coded import CodedForms
 from edge.dataplane.rules.compression import Compression
@@ -55,11 +57,8 @@ def coded() -> Use:
 
 
 def avoided() -> Use:
-    rule = RangeRule(cast(Any, SimpleNamespace(rules=SimpleNamespace(ranges=None, slice_bytes=0))), cast(Any, RULES))
+    rule = RangeRule(Route("r", b"*", b"/", cast(Any, None)), Rules())
     return lambda value: rule.avoid(value, 1.0)
-
-
-RULES = SimpleNamespace(ranges=None, slice_bytes=0)
 
 
 def paced(by: str) -> Use:
