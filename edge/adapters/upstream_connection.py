@@ -15,7 +15,7 @@ from time import monotonic
 from edge.adapters.connection_owner import Owner
 from edge.errors import ConnectionLost, ResponseIncomplete, ResponseInvalid, ResponseTimeout, UpstreamError
 from edge.http.chunked import ChunkedReader
-from edge.http.grammar import Framing, ResponseFacts
+from edge.http.grammar import BY_LENGTH, Framing, ResponseFacts
 from edge.http.message import Line
 from edge.http.offence import check_beginning
 from edge.ports import ResponseSink, Timeouts
@@ -35,6 +35,7 @@ class Phase(IntEnum):
     GONE = 6
 
 
+_IDLE, _HEAD = Phase.IDLE, Phase.HEAD  # a member through its class costs 50 ns in CPython 3.11, and each request asks
 _NO_RESPONSE = (Phase.IDLE, Phase.GONE)
 
 
@@ -101,7 +102,7 @@ class UpstreamConnection:
         """Send a request head (and its whole body, if short) and expect one response to it."""
         self.sink = sink
         self.timeouts = timeouts
-        self.phase = Phase.HEAD
+        self.phase = _HEAD
         self._head_only = head_only
         self._asked_upgrade = upgrade
         self._interims = 0
@@ -197,7 +198,7 @@ class UpstreamConnection:
     def data_received(self, data: bytes) -> None:
         phase, sink = self.phase, self.sink
         try:
-            if phase is Phase.HEAD:
+            if phase is _HEAD:
                 if self._buffer:
                     data = self._buffer + data
                     self._buffer = b""
@@ -275,7 +276,7 @@ class UpstreamConnection:
         # An early answer leaves a request body half sent: such a connection is never clean.
         self._persistent = facts.persistent and not self._uploading
         length, rest = facts.length, data[end:]
-        if facts.framing is Framing.LENGTH and len(rest) == length and not self._head_only:
+        if facts.framing is BY_LENGTH and len(rest) == length and not self._head_only:
             self._finish(b"")  # the whole body goes with this one call, and the sink lets go of us before it acts on it
             sink.on_head(facts, length, rest, True)  # type: ignore[union-attr]  # phase HEAD has a sink
         else:
@@ -308,7 +309,7 @@ class UpstreamConnection:
             sink.on_head(facts, 0, b"", True)
             return
         self.deadline = monotonic() + self.timeouts.body
-        if framing is Framing.LENGTH:
+        if framing is BY_LENGTH:
             assert facts.length is not None
             missing = facts.length - len(rest)
             if missing <= 0:
@@ -380,7 +381,7 @@ class UpstreamConnection:
         if excess or not self._persistent or self._uploading:
             self._drop()
             return
-        self.phase = Phase.IDLE
+        self.phase = _IDLE
         self._paused_reading = False
         if not self._reading:  # its receiver was slow; whatever comes now must be seen, for it retires us
             self._go()

@@ -26,6 +26,9 @@ class Outcome(Enum):
     NEUTRAL = "neutral"  # the client left, or a limit of ours: never the backend's fault
 
 
+SUCCESS = Outcome.SUCCESS  # a member through its class costs 50 ns in CPython 3.11, and each request asks
+
+
 @dataclass(frozen=True, slots=True)
 class BackendSpec:
     """A backend as the configuration or a registration describes it."""
@@ -152,7 +155,7 @@ class Backend:
 
     def observe(self, outcome: Outcome, latency_s: float, now: float) -> None:
         """Take the result of one attempt; `latency_s` runs from request sent to response head, or to the failure."""
-        if outcome is Outcome.SUCCESS:
+        if outcome is SUCCESS:
             self.latency.observe(latency_s, now)
             self.successes += 1  # as `succeeded`, which would be one more call for each request
             self._outlier.on_success(now)

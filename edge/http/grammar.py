@@ -112,6 +112,9 @@ class Framing(IntEnum):
     CLOSE = 3
 
 
+BY_LENGTH = Framing.LENGTH  # a member through its class costs 50 ns in CPython 3.11, and each request asks
+
+
 _FACTS = (
     "binds",
     "fields",

@@ -29,7 +29,7 @@ from edge.dataplane.upstream.fetch import Fetch
 from edge.dataplane.upstream.request_head import client_lines
 from edge.errors import EdgeError
 from edge.http.cache_status import Forward, forwarded, line
-from edge.http.grammar import Framing, ResponseFacts
+from edge.http.grammar import BY_LENGTH, ResponseFacts
 from edge.http.message import Line
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Cold:
         """What to keep of a whole response, where neither purge nor tier nor budget has anything to say to it."""
         store, index = self._store, self._store.index
         count = len(body)
-        if not found.storable or facts.framing is not Framing.LENGTH or facts.length != count:
+        if not found.storable or facts.framing is not BY_LENGTH or facts.length != count:
             return None
         if self._seq != index.purge_log.seq or index.peek(self._key) is not None:
             return None

@@ -51,6 +51,9 @@ class State(Enum):
     GONE = "gone"
 
 
+_OPEN = State.OPEN  # a member through its class costs 50 ns in CPython 3.11, and each request asks
+
+
 class ClientConnection(Accepted):
     """A client connection. At most one exchange runs on it at any time."""
 
@@ -59,7 +62,7 @@ class ClientConnection(Accepted):
     def __init__(self, worker: WorkerContext, h2c: bool = False, scheme: bytes = b"http") -> None:
         """`h2c`: a client may begin with HTTP/2's preface."""
         super().__init__(worker, scheme)
-        self.state = State.OPEN
+        self.state = _OPEN
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
         self.asked_by: tuple[bytes, ...] = ()  # the requests of applications within which this one is a subrequest
@@ -88,7 +91,7 @@ class ClientConnection(Accepted):
         Http2Connection.take_over(self, data)
 
     def data_received(self, data: bytes) -> None:
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             exchange = self.exchange
             if exchange is not None:
                 self._wait(exchange, data)
@@ -159,7 +162,7 @@ class ClientConnection(Accepted):
             self.tunnel.client_resumed()
         elif self.exchange is not None:
             self.exchange.client_resumed()
-        elif self.state is State.OPEN:
+        elif self.state is _OPEN:
             self.deadline = self.worker.idle_deadline
             if self._buffer:
                 self.turn()
@@ -197,7 +200,7 @@ class ClientConnection(Accepted):
                 if at < len(data):
                     self._wait(exchange, data[at:])
                 return
-            if self.state is not State.OPEN:
+            if self.state is not _OPEN:
                 return
             if at == len(data):
                 self.deadline = worker.idle_deadline
@@ -235,7 +238,7 @@ class ClientConnection(Accepted):
     def _upload(self, exchange: Exchange, data: bytes) -> None:
         assert exchange.upload is not None
         rest = exchange.upload.feed(data)
-        if rest and self.state is State.OPEN:
+        if rest and self.state is _OPEN:
             self._keep(rest)
             if self.exchange is None:
                 self.turn()
@@ -252,7 +255,7 @@ class ClientConnection(Accepted):
         """This connection's turn: more of a body, or the next requests."""
         self._holds &= ~TURN
         exchange = self.exchange
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             return
         if exchange is not None:
             if exchange.upload is not None and exchange.upload.more:
@@ -280,7 +283,7 @@ class ClientConnection(Accepted):
     def exchange_ended(self, keep: bool) -> None:
         """The exchange is over; read the next head, or end the connection when it cannot be kept."""
         exchange, self.exchange = self.exchange, None
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             return
         if not keep or self.worker.draining:
             self.finish(exchange is not None and exchange.owed)
@@ -352,9 +355,9 @@ class ClientConnection(Accepted):
             self.tunnel.expire(now)
         elif self.exchange is not None:
             self.exchange.upload_late(now)
-        elif self.paused or (not self._buffer and self.state is State.OPEN and self.unsent()):
+        elif self.paused or (not self._buffer and self.state is _OPEN and self.unsent()):
             self.worker.slow.add(self)  # it is not idle: it has not taken its answer yet
-        elif self._buffer and self.state is State.OPEN:
+        elif self._buffer and self.state is _OPEN:
             refuse(self, ClientSlow("request head not in time"))
         else:
             self.abort()
@@ -369,7 +372,7 @@ class ClientConnection(Accepted):
             self.tunnel.go_away()
         elif self.exchange is not None:
             self.exchange.keep = self.exchange.keep and self.exchange.begun  # then its head says that it is the last
-        elif self.state is State.OPEN and not self._buffer and self.deadline < inf:
+        elif self.state is _OPEN and not self._buffer and self.deadline < inf:
             limits = self.worker.limits
             quiet_since = self.deadline - (limits.idle_timeout if self._served else limits.header_timeout)
             if quiet_since <= now - QUIET_S:

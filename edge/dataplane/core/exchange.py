@@ -25,7 +25,7 @@ from edge.dataplane.rules.codings import Coder
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import Told, port_of
-from edge.http.grammar import Framing, RequestHeaders, ResponseFacts
+from edge.http.grammar import BY_LENGTH, Framing, RequestHeaders, ResponseFacts
 from edge.http.message import Line
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Exchange:
         if route is not None and route.bodies is not None:
             route.bodies.head(self, facts, length, body, done)
             return
-        if length is not None and facts.framing is Framing.LENGTH and self.method != b"HEAD":  # what `open` would do
+        if length is not None and facts.framing is BY_LENGTH and self.method != b"HEAD":  # what `open` would do
             self.status, self.mode, self.expected = facts.status, LENGTH, length
             bare = route is None or route.delivery is None  # `whole` would be one more call for each request
             head = facts.wire + self.own_lines(facts.has_date) if bare else self.whole(facts.wire, facts.has_date)

@@ -15,7 +15,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from edge.balance.backend import Backend, Outcome
+from edge.balance.backend import SUCCESS, Backend, Outcome
 from edge.dataplane.upstream.binding import bind, resume
 from edge.dataplane.upstream.hedge import GATEWAY_FAILURES, Hedge
 from edge.dataplane.upstream.request_head import client_lines, request_head
@@ -175,7 +175,7 @@ class Fetch:
         if bad:
             backend.observe(Outcome.GATEWAY_FAILURE, seconds, now)
         elif done or status == 101:
-            backend.observe(Outcome.SUCCESS, seconds, now)
+            backend.observe(SUCCESS, seconds, now)
         else:
             backend.answered(seconds, now)
             self._settles_at = now + SETTLED_S

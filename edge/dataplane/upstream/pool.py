@@ -137,11 +137,12 @@ class PoolRuntime:
 
     def began(self, link: Link, attempts: int) -> None:
         """An attempt begins."""
-        meter = link.meter
-        meter.attempts += 1
+        link.meter.attempts += 1
         if attempts > 1:
-            meter.retries += 1
-        self.budget.began(attempts > 1)
+            link.meter.retries += 1
+            self.budget.began(True)
+        else:
+            self.budget.active += 1  # as `began` would: one call fewer for each request
 
     def failed(self, link: Link, error: UpstreamError) -> None:
         """An attempt failed."""

@@ -30,7 +30,7 @@ def json_line(stamp: bytes, exchange: Exchange, seconds: float) -> bytes:
     return _LINE % (
         stamp,
         exchange.request_id or exchange.own_id(),
-        _client(exchange),
+        exchange.downstream.logged if not exchange.client and exchange.is_http11 else _client(exchange),
         route.label if route is not None else b"",
         exchange.method,
         (exchange.told.host if exchange.told is not None else b"") or exchange.host or b"",
@@ -52,7 +52,5 @@ def json_line(stamp: bytes, exchange: Exchange, seconds: float) -> bytes:
 def _client(exchange: Exchange) -> bytes:
     """Whose the request is and how it came, as the JSON line has it within `"client":"…"`."""
     downstream = exchange.downstream
-    if not exchange.client and exchange.is_http11:
-        return downstream.logged
     client = exchange.client.encode() if exchange.client else downstream.peer_bytes
     return logged(client, protocol(exchange.version, exchange.is_http11), downstream.tls)
