@@ -242,10 +242,12 @@ class Exchange:
 
     def identify(self) -> bytes:
         """The X-Request-Id line (the client's, if well-formed), and a W3C traceparent, not sampled, where none came."""
-        own = self.own_id()
+        given = self.block.request_id
+        own = self.own_id() if self.request_id or given is not None else self.worker.next_id()
+        self.request_id = own
         if self.block.trace:
             return b"X-Request-Id: %b\r\n" % own
-        trace = own if own is not self.block.request_id else self.worker.next_id()
+        trace = own if own is not given else self.worker.next_id()
         return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-00\r\n" % (own, trace, trace[16:])
 
     def own_id(self) -> bytes:

@@ -49,25 +49,21 @@ class Receiver(Protocol):
 class Fetch:
     """One response to be had from a pool, over as many attempts as the rules allow.
 
-    Defaults stand on the class, as in `Exchange`: a first attempt that succeeds sets only a few.
+    Defaults stand on the class, as in `Exchange`, but for those that each attempt asks for: an object's own are found
+    ten times as fast (CPython 3.11).
     """
 
     backend: Backend | None = None
     link: Link  # the backend's, set with it
     attempts = 0
     queued_until = 0.0
-    tried: tuple[Backend, ...] = ()
     canceled = False
     head_passed = False
     _settles_at = 0.0  # a good head came at that time less `SETTLED_S`, and how its body ends will tell the rest
-    fresh_only = False
-    beside: Hedge | None = None  # a second attempt that is under way beside this one
-    hedges_lost = 0
     rounds = 0  # how often all backends had failed and were waited for
     rounds_until = 0.0
     uncounted = 0  # refused connections of those rounds
     validates = False  # it asks about something that is stored
-    traced: Attempt | None = None  # the attempt that is under way
     patient = True  # False: what is stored stands in for a failure, so that nobody need wait for a return
 
     def __init__(self, exchange: Exchange, receiver: Receiver, lines: bytes) -> None:
@@ -75,6 +71,11 @@ class Fetch:
         self.receiver = receiver
         self.connection: Connection | None = None
         self.error: UpstreamError | None = None  # why another attempt is needed (`retries`)
+        self.tried: tuple[Backend, ...] = ()
+        self.fresh_only = False
+        self.beside: Hedge | None = None  # a second attempt that is under way beside this one
+        self.hedges_lost = 0
+        self.traced: Attempt | None = None  # the attempt that is under way
         route = exchange.route
         assert route is not None  # `routed` would be a call for each request
         self.route = route
