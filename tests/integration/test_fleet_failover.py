@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,11 +41,12 @@ def stored_name(target: str) -> str:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[SentinelGroup, Machines]]:
-    group = SentinelGroup(tmp_path)
-    world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0, fleet='ack_timeout = "20s"'))
-    yield group, world
-    world.close()
-    group.kill()
+    with ExitStack() as ends:
+        group = SentinelGroup(tmp_path)
+        ends.callback(group.kill)
+        world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0, fleet='ack_timeout = "20s"'))
+        ends.callback(world.close)
+        yield group, world
 
 
 def test_a_failover_that_loses_nothing_keeps_what_is_stored(guarded: tuple[SentinelGroup, Machines]) -> None:

@@ -1,0 +1,50 @@
+"""Exchanges keep their attributes in fixed places: none of an ordinary request has a dictionary of its own."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from inprocess import Proxy
+from kit.builds import pure_only
+from kit.origin import ScriptedOrigin
+
+from edge.dataplane.client.http2_exchange import StreamExchange
+from edge.dataplane.core import layout
+from edge.dataplane.core.exchange import Exchange
+
+pytestmark = pure_only  # a compiled class has fixed places for all of them
+
+
+def has_dictionary(one: object) -> bool:
+    return any(type(each) is dict for each in gc.get_referents(one))
+
+
+@pytest.mark.parametrize("kind", [Exchange, StreamExchange])
+def test_all_usual_attributes_have_a_place(kind: type) -> None:
+    one: object = object.__new__(kind)
+    for name in layout._USUAL:
+        setattr(one, name, object())
+    assert not has_dictionary(one)
+    one.one_more = object()  # type: ignore[attr-defined]
+    assert has_dictionary(one), "this test sees one that is there"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+
+
+async def test_an_ordinary_request_sets_no_others(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy()
+    worker = gateway.worker
+    seen: list[tuple[bytes, bool]] = []
+    finished = worker.finished
+
+    def look(exchange: Exchange) -> None:
+        finished(exchange)
+        seen.append((exchange.target, has_dictionary(exchange)))
+
+    worker.finished = look  # type: ignore[method-assign]
+    origin.route("/chunked", CHUNKED)
+    for target in ("/", "/chunked", "/missing"):
+        await client.get(target)
+    assert seen == [(target, False) for target in (b"/", b"/chunked", b"/missing")]
