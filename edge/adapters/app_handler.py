@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import StreamWriter
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import _PAYLOAD_ACCESS_ERROR, ERROR, RequestHandler, _ErrInfo
+from aiohttp.web_protocol import ERROR, PayloadAccessError, RequestHandler, _ErrInfo
 
 
 class AppHandler(RequestHandler):
@@ -91,7 +91,7 @@ class AppHandler(RequestHandler):
         self._keepalive = keeps = bool(answer.keep_alive)
         if not payload.is_eof():
             keeps = await self._leave_out(payload) and keeps
-        payload.set_exception(_PAYLOAD_ACCESS_ERROR)
+        payload.set_exception(PayloadAccessError())
         return keeps and not (self._close or self._force_close)
 
     async def _leave_out(self, payload: StreamReader) -> bool:

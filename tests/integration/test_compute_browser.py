@@ -24,7 +24,8 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
 
 async def start(edge: StartEdge, name: str, patch: pytest.MonkeyPatch) -> str:
     patch.syspath_prepend(str(DOCS))
-    patch.delitem(sys.modules, name, raising=False)
+    patch.setitem(sys.modules, name, None)  # an application runs once: whatever is loaded here leaves with the test
+    del sys.modules[name]
     text = (DOCS / f"{name}.toml").read_text().replace("127.0.0.1:8080", "127.0.0.1:0")
     gateway = await edge(f'log.access = "@LOG@"\npython_path = ["{DOCS}"]\n{text}')
     return f"http://127.0.0.1:{gateway.port}/"

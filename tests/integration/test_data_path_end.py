@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 from collections.abc import Callable
 
 import orjson
@@ -207,6 +208,20 @@ async def test_the_combined_format_tells_the_client_s_own_version(origin: Script
     await client.send(b"GET /x HTTP/1.0\r\nHost: a\r\n\r\n")
     assert await client.read_response() is not None
     assert b'"GET /x HTTP/1.0"' in (await gateway.log_lines(1))[0]
+
+
+async def test_what_is_accepted_as_a_drain_begins_is_answered(origin: ScriptedOrigin, edge: StartEdge) -> None:
+    gateway = await edge(edge_toml(origin.port))
+
+    async def ask_and_drain() -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", gateway.port))  # on the loop, which accepts nothing meanwhile
+        client.sendall(GET)
+        await gateway.worker.drain(5.0)
+        return client
+
+    with await gateway.on_loop(ask_and_drain) as client:
+        client.settimeout(5)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_counters_and_log_agree(origin: ScriptedOrigin, proxy: Proxy) -> None:

@@ -85,6 +85,8 @@ class Listener:
         self._servers = {number: each for number, each in self._servers.items() if number not in numbers}
         for each in gone:
             each.close()
+        if gone:
+            await asyncio.sleep(0)  # what was accepted becomes a connection in the turn after, and is known only then
 
     def close(self) -> None:
         """Accept no more."""
