@@ -54,6 +54,15 @@ def parse_schedule(value: object) -> Schedule:
     return Schedule(value, interval=seconds)
 
 
+def _is_day(text: str) -> bool:
+    """Whether it is good by itself, so that it is the month that has no such day."""
+    try:
+        CronSim(f"0 0 {text} * *", _ANY_DATE)
+    except CronSimError:
+        return False
+    return True
+
+
 def check_cron(line: str) -> None:
     """Raise ValueError unless the line has five good fields and some date fulfils them."""
     parts = line.split()
@@ -66,13 +75,8 @@ def check_cron(line: str) -> None:
         next(CronSim(line, _ANY_DATE))
     except CronSimError as error:
         bad = str(error).removeprefix("Bad ").strip()
-        try:  # the day is good by itself: it is the month that has no such day
-            CronSim(f"0 0 {parts[2]} * *", _ANY_DATE)
-        except CronSimError:
-            pass
-        else:
-            if bad == "day-of-month":
-                raise ValueError(f"never comes due: no such day in the month, got {shown(line)}") from None
+        if bad == "day-of-month" and _is_day(parts[2]):
+            raise ValueError(f"never comes due: no such day in the month, got {shown(line)}") from None
         raise ValueError(f"has a bad {_FIELDS.get(bad, bad)}, got {shown(line)}") from None
     except StopIteration:
         raise ValueError(f"never comes due: no date fulfils it, got {shown(line)}") from None

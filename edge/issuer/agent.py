@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from random import random
 from time import time
@@ -63,10 +64,8 @@ class Agent:
                 if order is not None:
                     await self._look(order)
             self._publish(self.rows())
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._rest_s())
-            except TimeoutError:
-                pass
 
     def _rest_s(self) -> float:
         now = time()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
-from kit.cachelab import HOST, Lab, from_store, lab_toml, request, until
+from kit.cachelab import HOST, Lab, from_store, open_lab, request, until
 from kit.client import RawClient, Response
 from kit.http2 import Http2Client, request_head
-from kit.origin import ScriptedOrigin
 
-from edge.app import build, listen
-from edge.config.loader import load_text
 from edge.dataplane.caching.others import follow
 from edge.dataplane.client.connection import ClientConnection
 
@@ -21,25 +18,14 @@ FRESH = ("Cache-Control: max-age=600", 'ETag: "1"')
 STANDING = {"in_step": False, "blind": False, "line": ["", "", "", 0], "offset_s": 0.0, "lease_s": 3600.0}
 
 
-@asynccontextmanager
-async def open_lab(extra: str = "") -> AsyncIterator[Lab]:
-    origin = ScriptedOrigin()
-    await origin.start()
-    config = load_text(lab_toml(origin.port).replace("[log]", "h2c = true\n[log]") + extra, "lab.toml")
-    worker = build(config)
-    lab = Lab(worker, origin, (await listen(worker, config))[0][1])
-    try:
-        yield lab
-    finally:
-        await lab.hang_up()
-        await worker.close()
-        await origin.stop()
-    assert worker.bugs == 0, "a worker caught an exception: see standard error"
+def lab_with(extra: str = "") -> AbstractAsyncContextManager[Lab]:
+    """One that speaks HTTP/2 too."""
+    return open_lab(edit=lambda text: text.replace("[log]", "h2c = true\n[log]") + extra)
 
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
-    async with open_lab() as made:
+    async with lab_with() as made:
         yield made
 
 
@@ -147,7 +133,7 @@ async def test_a_client_that_leaves_is_not_waited_for(lab: Lab) -> None:
 
 
 async def test_what_no_cache_answers_does_not_wait() -> None:
-    async with open_lab('[[routes]]\nhost = "*"\npath = "/plain"\npool = "origin"\ncache = false') as lab:
+    async with lab_with('[[routes]]\nhost = "*"\npath = "/plain"\npool = "origin"\ncache = false') as lab:
         told(lab, True)
         lab.says(body="plain")
         assert (await lab.ask(target="/plain")).body.content == b"plain"

@@ -189,11 +189,18 @@ def request(*lines: str, method: str = "GET", target: str = "/", body: bytes | N
 
 
 @asynccontextmanager
-async def open_lab(rules: str = "", memory: str = "64MiB", route: str = "", disk: str = "") -> AsyncIterator[Lab]:
-    """A lab on the running loop, with a disk tier where a folder is given. Its end checks that it met no bug."""
+async def open_lab(
+    rules: str = "",
+    memory: str = "64MiB",
+    route: str = "",
+    disk: str = "",
+    edit: Callable[[str], str] = str,
+) -> AsyncIterator[Lab]:
+    """A lab on the running loop, with a disk tier where a folder is given; `edit` has the last word on its
+    configuration. Its end checks that it met no bug."""
     origin = ScriptedOrigin()
     await origin.start()
-    config = load_text(lab_toml(origin.port, rules, memory, route, disk), "lab.toml")
+    config = load_text(edit(lab_toml(origin.port, rules, memory, route, disk)), "lab.toml")
     worker = build(config)
     bound = await listen(worker, config)
     lab = Lab(worker, origin, bound[0][1])
