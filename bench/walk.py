@@ -11,10 +11,9 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from edge.app import build, listen
@@ -22,6 +21,7 @@ from edge.config.loader import load_text
 
 KINDS = ("hit", "miss", "uncacheable", "failover")
 BEFORE = 4  # requests that are not shown
+IDLE = 1.5  # seconds without a request: what comes by the clock shows itself
 ROOT = str(Path(__file__).resolve().parents[1] / "edge")
 TOML = """
 listen = {{ http = ["127.0.0.1:0"] }}
@@ -50,31 +50,51 @@ class Origin:
             writer.close()
 
 
+def _outermost(frame: FrameType) -> CodeType:
+    """The function below edge/ by which the loop came here."""
+    found = frame.f_code
+    above: FrameType | None = frame
+    while above is not None:
+        if above.f_code.co_filename.startswith(ROOT):
+            found = above.f_code
+        above = above.f_back
+    return found
+
+
 class Walk:
-    """The functions below edge/, in the order of their first call."""
+    """The functions below edge/, in the order of their first call. What also runs when nobody asks is no part of it."""
 
     def __init__(self) -> None:
         self.steps: dict[tuple[str, str], int] = {}
+        self._idle: set[CodeType] = set()
+
+    def watch_idle(self, frame: FrameType, event: str, arg: Any) -> None:
+        """For `sys.setprofile` while no request is under way: learns what comes by the clock."""
+        if event == "call" and frame.f_code.co_filename.startswith(ROOT):
+            self._idle.add(_outermost(frame))
 
     def hook(self, frame: FrameType, event: str, arg: Any) -> None:
-        """For `sys.setprofile`."""
+        """For `sys.setprofile` around the request."""
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(ROOT) and not code.co_name.startswith("<"):
+        if event != "call" or not code.co_filename.startswith(ROOT) or code.co_name.startswith("<"):
+            return
+        if _outermost(frame) not in self._idle:
             step = (code.co_filename.removeprefix(ROOT + "/"), code.co_qualname)
             self.steps[step] = self.steps.get(step, 0) + 1
 
 
-async def one(port: int, target: str, around: Callable[[Any], None] = lambda hook: None, hook: Any = None) -> None:
-    """Requests on a kept connection; the hook is set for the last one."""
+async def one(port: int, target: str, found: Walk) -> None:
+    """Requests on a kept connection; the last one is the walk."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for number in range(BEFORE + 1):
-        await asyncio.sleep(0.3)  # a tick of the worker is no part of a request
         if number == BEFORE:
-            around(hook)
+            sys.setprofile(found.watch_idle)
+            await asyncio.sleep(IDLE)
+            sys.setprofile(found.hook)
         writer.write(b"GET %b HTTP/1.1\r\nHost: site.example\r\n\r\n" % target.format(number).encode())
         await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(2)
-        around(None)
+    sys.setprofile(None)
     writer.close()
 
 
@@ -91,7 +111,7 @@ async def walk(kind: str, lines: str = "", routes: str = "") -> Walk:
         worker = build(config)
         addresses = await listen(worker, config)
         found = Walk()
-        await one(addresses[0][1], "/page" if kind == "hit" else "/page/{}", sys.setprofile, found.hook)
+        await one(addresses[0][1], "/page" if kind == "hit" else "/page/{}", found)
         await worker.drain(1.0)
         await worker.close()
     server.close()
