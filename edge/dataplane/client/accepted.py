@@ -78,7 +78,7 @@ class Accepted(Reading, ABC):
         self._progress: Progress | None = None
 
     def name_peer(self, transport: asyncio.BaseTransport) -> None:
-        """From here on it is known who is at the other end."""
+        """Note the peer's address from the transport, or from a PROXY header that came before."""
         self.transport = transport  # type: ignore[assignment]
         if self.addresses is not None:
             self.peer = self.addresses.client
@@ -89,7 +89,7 @@ class Accepted(Reading, ABC):
         self.logged = logged(self.peer_bytes, self.version, b"")
 
     def was_accepted(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a connection that was just made is one of ours, and has a deadline; else it is refused."""
+        """Admit a new connection and set its deadline; False when it was refused and aborted."""
         self.name_peer(transport)
         if not self.peer or not self.worker.admit_connection(self):
             self.transport.abort()  # early: a full gateway spends nothing on it
@@ -99,7 +99,7 @@ class Accepted(Reading, ABC):
         return True
 
     def follow(self, before: Accepted) -> None:
-        """Be the same connection from here on, in another protocol."""
+        """Take over the transport, identity and deadline of `before`, for the protocol that was agreed on."""
         self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
         self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
         self.addresses, self.deadline, self.shown_names = before.addresses, before.deadline, before.shown_names
@@ -111,7 +111,7 @@ class Accepted(Reading, ABC):
         self.transport.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
 
     def client_ends(self, client: str) -> ClientEnds:
-        """Both ends of the connection of `client`, who is the peer, or whom a trusted peer told."""
+        """Both ends of the connection of `client` (the peer, or an address that a trusted proxy stated)."""
         found, transport = self.addresses, self.transport
         if found is None and not transport.is_closing():
             here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
@@ -125,17 +125,17 @@ class Accepted(Reading, ABC):
         return ClientEnds(found, transport)
 
     def unsent(self) -> int:
-        """Bytes that the client's host does not have yet."""
+        """How many bytes the client's host has not acknowledged yet."""
         return unsent(self.transport, self.raw)
 
     # -- a tunnel's bytes ----------------------------------------------------------------------------------------------
 
     def send_raw(self, data: bytes) -> None:
-        """Bytes for the client, as they are."""
+        """Write bytes of a tunnel to the client, without framing."""
         self.transport.write(data)
 
     def end_raw(self) -> None:
-        """They were the last."""
+        """Close after the tunnel's last bytes; what is unsent keeps a deadline."""
         self.deadline = inf
         self.worker.slow.add(self)  # what is unsent has its deadline
         self.transport.close()
@@ -144,44 +144,44 @@ class Accepted(Reading, ABC):
 
     @abstractmethod
     def expire(self, now: float) -> None:
-        """The deadline passed."""
+        """Called by the worker's tick when `deadline` (monotonic seconds) has passed."""
 
     @abstractmethod
     def look(self, now: float) -> None:
-        """On each tick while the client is slow, or leaves."""
+        """Called on each tick while the connection is in `worker.slow`: the client is slow or leaving."""
 
     @property
     @abstractmethod
     def asking(self) -> Iterable[Exchange]:
-        """The requests that run on it."""
+        """The exchanges that run on this connection."""
 
     @abstractmethod
     def drain(self, now: float) -> None:
-        """It is to end, what runs before that. Called again and again until it has."""
+        """Finish what runs, then close. Called on each tick until the connection has ended."""
 
     @abstractmethod
     def abort(self, reset: bool = False) -> None:
-        """End at once."""
+        """Close at once, dropping what is unsent; `reset` sends RST instead of FIN."""
 
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there. Who takes a connection over from another one is not told."""
+        """Called by asyncio for a new transport, but not after `follow`."""
 
     @abstractmethod
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Called by asyncio with bytes of the client."""
 
     def eof_received(self) -> bool:
-        """No more come. Unless this says True, the connection closes."""
+        """The client half-closed. The transport closes unless this returns True."""
         return False
 
     @abstractmethod
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended."""
+        """Called by asyncio when the connection has ended, for whatever reason."""
 
     def pause_writing(self) -> None:
-        """The client takes less than is written."""
+        """Called by asyncio: the client reads more slowly than we write."""
 
     def resume_writing(self) -> None:
-        """It takes more."""
+        """Called by asyncio: the write buffer is low again."""

@@ -29,8 +29,10 @@ _NOT_SHOWN = re.compile(rb"[^\x20-\x7e]")
 
 
 def certificate_of(connection: ssl.SSLObject) -> ClientCertificate | None:
-    """What the client of a listener that verifies certificates showed; None: none. Raises ValueError, ssl.SSLError for
-    one that cannot be told."""
+    """The client's certificate on a listener with `client_ca`, or None if it sent none.
+
+    Raises ValueError or ssl.SSLError for one that cannot be read.
+    """
     encoded, decoded = connection.getpeercert(binary_form=True), connection.getpeercert()
     if not encoded or not decoded:
         return None
@@ -39,7 +41,7 @@ def certificate_of(connection: ssl.SSLObject) -> ClientCertificate | None:
 
 
 def distinguished(subject: Any) -> bytes:
-    """A subject as text, the last part first; what is no printable ASCII is escaped, so that it fits a field line."""
+    """An X.509 name as RFC 4514 text, most specific part first; non-printable characters are escaped."""
     parts = [b"+".join([_part(name, value) for name, value in several]) for several in subject]
     return b",".join(reversed(parts))
 

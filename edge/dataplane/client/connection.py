@@ -60,7 +60,7 @@ class ClientConnection(Accepted):
     __slots__ = ("_h2c", "_served", "asked_by", "bound", "exchange", "state", "tunnel")
 
     def __init__(self, worker: WorkerContext, h2c: bool = False, scheme: bytes = b"http") -> None:
-        """`h2c`: a client may begin with HTTP/2's preface."""
+        """`h2c`: the client may begin with the HTTP/2 preface (RFC 9113 3.3)."""
         super().__init__(worker, scheme)
         self.state = _OPEN
         self.exchange: Exchange | None = None
@@ -78,7 +78,7 @@ class ClientConnection(Accepted):
 
     @classmethod
     def take_over(cls, before: Accepted, h2c: bool = False) -> ClientConnection:
-        """Go on with a connection that was admitted, and of which nothing is known to be HTTP/2."""
+        """Continue an admitted connection as HTTP/1.1, with the bytes that it has already received."""
         self = cls(before.worker, h2c, before.scheme)
         self.follow(before)
         data = before.take_buffer()
@@ -109,7 +109,7 @@ class ClientConnection(Accepted):
             self.leaving.heard(len(data), monotonic())
 
     def eof_received(self) -> bool:
-        """The client sends no more. A running exchange has lost its client (as nginx holds it)."""
+        """The client half-closed. A running exchange is aborted, as nginx does."""
         if self.tunnel is not None:
             self.tunnel.client_ended()
         elif self.exchange is not None:
@@ -137,7 +137,7 @@ class ClientConnection(Accepted):
         return self.state is State.GONE
 
     def let_go(self) -> None:
-        """Hold no backend connection any more."""
+        """Close the backend connection that is bound to this client, if any."""
         bound, self.bound = self.bound, None
         if bound is not None:
             bound.end()
@@ -170,7 +170,7 @@ class ClientConnection(Accepted):
     # -- reading heads ---------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes, heads: int) -> None:
-        """Read and serve heads, this many at most, while nothing runs; what is left over waits for another turn."""
+        """Read and serve at most `heads` heads from `data`; keep the rest for a later turn."""
         worker, at = self.worker, 0
         limits = worker.head
         while True:
@@ -212,14 +212,14 @@ class ClientConnection(Accepted):
                 return
 
     def _wait(self, exchange: Exchange, data: bytes) -> None:
-        """Bytes behind a head whose exchange still runs: its body, or the next request."""
+        """Bytes that arrive while an exchange runs: its body, or a pipelined request."""
         if exchange.upload is not None and not exchange.upload.done:
             self._upload(exchange, data)
         else:
             self._keep(data)
 
     def _partial(self, data: bytes) -> None:
-        """A head that is not whole: refuse at once what can never become one, else wait within the deadline."""
+        """An incomplete head: refuse it if it can never become valid, else keep it until the deadline."""
         error = offence(data, self.worker.head)
         if error is not None and not (self._h2c and not self._served and PREFACE.startswith(data)):
             refuse(self, error)
@@ -230,7 +230,7 @@ class ClientConnection(Accepted):
         self._buffer = data
 
     def _keep(self, data: bytes) -> None:
-        """Pipelined bytes wait; past the bound, so does the client."""
+        """Buffer pipelined bytes; stop reading when `limits.pipeline_buffer` is full."""
         self._buffer += data
         if len(self._buffer) > self.worker.limits.pipeline_bytes:
             self.stop_reading(PIPELINE)
@@ -246,13 +246,13 @@ class ClientConnection(Accepted):
     # -- turns -----------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Go on with what waits in a later turn of the loop; until then nothing more is taken."""
+        """Continue with the buffered bytes in a later turn of the loop; read nothing more until then."""
         if not self._holds & TURN:
             self.stop_reading(TURN)
             self.worker.turns.later(self.next)
 
     def next(self) -> None:
-        """This connection's turn: more of a body, or the next requests."""
+        """This connection's turn has come: continue the body, or serve the next requests."""
         self._holds &= ~TURN
         exchange = self.exchange
         if self.state is not _OPEN:
@@ -268,12 +268,12 @@ class ClientConnection(Accepted):
     # -- what an exchange asks of its connection -------------------------------------------------------------------
 
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
-        """An exchange for the request that was just read."""
+        """Make the exchange for a request that was read."""
         exchange = self.exchange = Exchange(self, method, target, is_http11, block)
         return exchange
 
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
-        """The answer of a fast hit."""
+        """Write a fast hit: stored head lines, body `chunks` of `length` bytes, `age` and `ttl` in seconds."""
         head = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\n\r\n" % (wire, age, ttl)
         if length < WRITE_TOGETHER and len(chunks) == 1:
             self.transport.write(head + chunks[0])
@@ -281,7 +281,7 @@ class ClientConnection(Accepted):
             self.transport.writelines((head, *chunks))
 
     def exchange_ended(self, keep: bool) -> None:
-        """The exchange is over; read the next head, or end the connection when it cannot be kept."""
+        """The exchange is over: serve the next head if `keep`, else end the connection."""
         exchange, self.exchange = self.exchange, None
         if self.state is not _OPEN:
             return
@@ -302,14 +302,14 @@ class ClientConnection(Accepted):
         switch(exchange, self, facts, first)
 
     def begin_tunnel(self, tunnel: Tunnel) -> bytes:
-        """From here on the bytes are the tunnel's; those that came already are returned."""
+        """From now on bytes go to `tunnel`. Returns those that arrived already."""
         self.tunnel = tunnel
         self.state = State.TUNNEL
         self.start_reading(ALL)
         return self.take_buffer()
 
     def finish(self, owes: bool = False) -> None:
-        """End politely: what was written goes out, what still comes is read away (`leaving`)."""
+        """Lingering close (`leaving`); `owes`: the client was still sending its request."""
         if self.leaving is not None or self.state is State.GONE:
             return
         self.state = State.LINGER
@@ -320,7 +320,7 @@ class ClientConnection(Accepted):
         self.leaving = Leaving(self, owes, monotonic())
 
     def abort(self, reset: bool = False) -> None:
-        """End at once; `reset` makes sure that a body delimited by the close cannot look whole."""
+        """Close at once; `reset` sends RST, so that a body delimited by close does not look complete."""
         if self.state is State.GONE:
             return
         if reset:
@@ -333,7 +333,7 @@ class ClientConnection(Accepted):
     # -- time ------------------------------------------------------------------------------------------------------
 
     def look(self, now: float) -> None:
-        """On each tick while the client is slow, or leaves: a deadline counts bytes that are unsent."""
+        """On each tick while the client is slow or leaving: end it when no byte moved for `write_timeout`."""
         if self.leaving is not None:
             self.leaving.look(now)
             return
@@ -349,7 +349,7 @@ class ClientConnection(Accepted):
             self.abort(reset=True)
 
     def expire(self, now: float) -> None:
-        """The deadline passed: what that means depends on what was waited for."""
+        """The deadline passed: 408 for an incomplete head or body, a silent close for an idle connection."""
         self.deadline = inf
         if self.tunnel is not None:
             self.tunnel.expire(now)
@@ -367,7 +367,7 @@ class ClientConnection(Accepted):
         return () if self.exchange is None else (self.exchange,)
 
     def drain(self, now: float) -> None:
-        """It is to end: after a running exchange, or once nothing came for a moment (a request may be on its way)."""
+        """End after the running exchange, or after a moment of silence (a request may be on its way)."""
         if self.tunnel is not None:
             self.tunnel.go_away()
         elif self.exchange is not None:

@@ -49,7 +49,7 @@ _REASONS = {  # OpenSSL's words to ours; what is not here "failed"
 
 
 class Handshake(Accepted):
-    """One of them. `h2c`: HTTP/2 may begin without having been agreed on."""
+    """A connection whose TLS handshake is not finished. `h2c`: HTTP/2 may begin without ALPN."""
 
     __slots__ = ("_accepted_at", "_h2c", "_over", "_task", "_tls")
 
@@ -160,12 +160,12 @@ class Handshake(Accepted):
                 done.set_result(None)
 
     def _refused_name(self) -> None:
-        """No certificate for the name that was asked for: told at once, for the loop closes before OpenSSL's word."""
+        """Send the `unrecognized_name` alert ourselves: the loop closes before OpenSSL would send it."""
         with suppress(OSError):
             os.write(self.transport.get_extra_info("socket").fileno(), UNRECOGNIZED_NAME)
 
     def _secured(self, secured: asyncio.Transport) -> None:
-        """It is done: who is it, and what do we speak?"""
+        """The handshake succeeded: check the certificate and continue in the agreed protocol."""
         connection: ssl.SSLObject = secured.get_extra_info("ssl_object")
         if not self._may_stay(connection):
             self.end("no_certificate")
@@ -181,7 +181,7 @@ class Handshake(Accepted):
             ClientConnection.take_over(self, self._h2c)
 
     def _may_stay(self, connection: ssl.SSLObject) -> bool:
-        """Whether the client is one that the listener serves; who it is, is known from here on."""
+        """Whether the client's certificate is acceptable; stores it on the connection."""
         if not self._tls.asks_for_certificates:
             return True
         try:
@@ -196,7 +196,7 @@ class Handshake(Accepted):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end(self, why: str) -> None:
-        """No handshake, and no connection any more."""
+        """Close the connection before a protocol was chosen; `why` is counted."""
         if not self._over:
             self.worker.handshakes.results[why] += 1
         self.abort()
@@ -213,7 +213,7 @@ class Handshake(Accepted):
         self.end("timeout" if self._task is not None else "silent")
 
     def look(self, now: float) -> None:
-        """It has written nothing that anybody waits for."""
+        """Nothing to do: no response has been written that could be unsent."""
         self.worker.slow.discard(self)
 
     @property
@@ -221,17 +221,17 @@ class Handshake(Accepted):
         return ()
 
     def drain(self, now: float) -> None:
-        """No request was sent yet; one may be about to be."""
+        """No request came yet; one may be about to come, so wait for a moment of silence."""
         if self._accepted_at <= now - QUIET_S:
             self.end("drained")
 
 
 def _nothing() -> None:
-    """Nobody is being read."""
+    """Stands for the abort function while no handshake is being read."""
 
 
 def _word(error: Exception) -> str:
-    """Why a handshake failed."""
+    """The label for `edge_tls_handshakes_total` of a handshake that failed."""
     if not isinstance(error, ssl.SSLError):
         return "client_left"
     reason = error.reason or ""

@@ -58,13 +58,13 @@ MOST_UNREAD = 16  # times `buffer_high` may wait for a client that opens streams
 
 
 class Http2Connection(Http2Life):
-    """A client connection with many requests at a time."""
+    """A client connection that speaks HTTP/2: many concurrent streams."""
 
     __slots__ = ()
 
     @classmethod
     def take_over(cls, before: Accepted, data: bytes) -> None:
-        """Speak HTTP/2 on this connection from here on; `data` came already."""
+        """Continue `before` as HTTP/2; `data` was received already and begins with the preface."""
         self = cls(before)
         self.follow(before)
         self.transport.write(self.shared.greeting)
@@ -85,7 +85,7 @@ class Http2Connection(Http2Life):
             self._take(data)
 
     def eof_received(self) -> bool:
-        """The client sends no more, and can do nothing with what comes (as nginx holds it)."""
+        """The client half-closed: treated as gone, as nginx does."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -121,7 +121,7 @@ class Http2Connection(Http2Life):
     # -- reading frames --------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        """Read frames; what they bring about leaves when they are read."""
+        """Read the frames of `data`; what they cause to be written is flushed together at the end."""
         self._busy = True
         try:
             at = 0
@@ -159,7 +159,7 @@ class Http2Connection(Http2Life):
         return True
 
     def _frames(self, data: bytes, at: int) -> int:
-        """Read whole frames from `at` on; returns where the first one begins that is not read."""
+        """Read complete frames from offset `at` on; returns the offset of the first frame not read."""
         end, work = len(data), WORK_A_TURN
         while end - at >= 9 and work > 0:
             word, flags, stream_id = read_head(data, at)
@@ -191,7 +191,7 @@ class Http2Connection(Http2Life):
         HANDLERS.get(kind, unknown)(self, flags, stream_id, payload)
 
     def _rest(self, data: bytes, at: int) -> None:
-        """Bytes that are not read: a frame that is not whole, or more than one turn may read."""
+        """Keep bytes that were not read: an incomplete frame, or more than one turn may read."""
         self._buffer = data[at:]
         size = len(data) - at
         if self._whole(self._buffer):
@@ -201,11 +201,11 @@ class Http2Connection(Http2Life):
 
     @staticmethod
     def _whole(data: bytes) -> bool:
-        """Whether these bytes begin with a whole frame."""
+        """Whether `data` begins with a complete frame."""
         return len(data) >= 9 and len(data) >= 9 + (read_head(data, 0)[0] >> 8)
 
     def turn(self) -> None:
-        """Go on in a later turn of the loop; until then nothing more is taken."""
+        """Continue with the buffered bytes in a later turn of the loop; read nothing more until then."""
         if not self._holds & TURN:
             self.stop_reading(TURN)
             self.worker.turns.later(self._next)
@@ -221,7 +221,7 @@ class Http2Connection(Http2Life):
     # -- heads -----------------------------------------------------------------------------------------------------
 
     def block(self, stream_id: int, block: bytes, ends: bool) -> None:
-        """A whole field block: a request, or what follows one. Raises ConnectionFault or StreamFault."""
+        """A complete field block: a request or trailers. Raises ConnectionFault or StreamFault."""
         if stream_id <= self.last_stream or not stream_id & 1:
             self._again(stream_id, block, ends)
             return
@@ -265,7 +265,7 @@ class Http2Connection(Http2Life):
             refuse(stream, BadRequest("the scheme is not the connection's", 421))
 
     def _upgrade(self, stream_id: int, facts: RequestFields, path: bytes, ends: bool) -> None:
-        """An extended CONNECT (RFC 8441)."""
+        """Begin an extended CONNECT (RFC 8441)."""
         self.streams[stream_id] = stream = TunnelStream(self, stream_id, not ends)
         if facts.protocol != WEBSOCKET or ends:
             refuse(stream, BadRequest("a protocol that is not tunnelled", 501))
@@ -276,7 +276,7 @@ class Http2Connection(Http2Life):
             serve_fully(stream, b"GET", path, True, headers, None)
 
     def _may_open(self) -> None:
-        """Whether one more stream may be open. Raises StreamFault, or ConnectionFault."""
+        """Whether one more stream may be open. Raises StreamFault or ConnectionFault beyond the limits."""
         limits = self.shared.limits
         if self._last_served is not None:
             raise StreamFault(Code.REFUSED_STREAM, "after_goaway")
@@ -289,13 +289,13 @@ class Http2Connection(Http2Life):
             self.drain(monotonic())
 
     def _unread(self) -> bool:
-        """Whether the client, which does not read, has asked for more than it could wait for if it did."""
+        """Whether responses that a client does not read have grown beyond what one that reads could need."""
         asked = self.opened - self._opened_before
         most = MOST_UNREAD * self.worker.limits.buffer_high
         return asked > self.shared.limits.streams and self.transport.get_write_buffer_size() > most
 
     def _headers(self, facts: RequestFields, ends: bool) -> RequestHeaders:
-        """What HTTP/1.1's grammar makes of the fields."""
+        """The pseudo-header and header fields as an HTTP/1.1 head, which the same grammar checks."""
         raw, blocks = facts.raw, self.worker.blocks
         if not ends and facts.length is None:
             raw += OPAQUE_BODY
@@ -303,13 +303,13 @@ class Http2Connection(Http2Life):
         return found
 
     def _refuse(self, stream_id: int, ends: bool, error: ClientError) -> None:
-        """Answer a request that is none."""
+        """Answer a malformed request with `error`'s status."""
         stream = Stream(self, stream_id, not ends, None)
         self.streams[stream_id] = stream
         refuse(stream, error)
 
     def _again(self, stream_id: int, block: bytes, ends: bool) -> None:
-        """A field block of a stream that was opened before: trailers, or what must not come."""
+        """A second field block of a stream: trailers, else a fault."""
         if not stream_id & 1 or stream_id in self.skipped:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "stream_id")
         listed = self.shared.reader.trailers(block, self.table)
@@ -329,7 +329,7 @@ class Http2Connection(Http2Life):
         self.upload(stream, b"", True, lines)
 
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
-        """The answer of a fast hit, on the stream that asked: no object is made, unless it has to wait."""
+        """Write a fast hit on the current stream, without a Stream object unless it has to wait."""
         stream_id, output, coder = self._answering, self.output, self.shared.coder
         head, tail = coder.head(wire), coder.hit(int(age), int(ttl))
         if self.before_block:
@@ -347,7 +347,7 @@ class Http2Connection(Http2Life):
     # -- bodies of requests ----------------------------------------------------------------------------------------
 
     def came(self, size: int) -> None:
-        """DATA came, of whatever stream: the connection's credit is for all of them, and given back at once."""
+        """Count `size` bytes of DATA against the connection window and return the credit at once."""
         self._receives -= size
         if self._receives < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "flow_control")
@@ -358,7 +358,7 @@ class Http2Connection(Http2Life):
             self._unsaid = 0
 
     def receiver(self, stream_id: int) -> Stream | None:
-        """The stream that takes DATA or trailers; None where they were under way when it was reset. Raises a fault."""
+        """The stream for DATA or trailers; None if it was reset meanwhile. Raises a fault for others."""
         stream = self.streams.get(stream_id)
         if isinstance(stream, Stream) and stream.receiving:
             return stream
@@ -370,12 +370,12 @@ class Http2Connection(Http2Life):
         raise ConnectionFault(Code.STREAM_CLOSED, "stream_closed")
 
     def no_idle(self, stream_id: int) -> None:
-        """A frame for a stream that was never opened ends the connection (RFC 9113 5.1)."""
+        """A frame on a stream that was never opened is a connection error (RFC 9113 5.1)."""
         if not stream_id or stream_id > self.last_stream or not stream_id & 1:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "idle_stream")
 
     def upload(self, stream: Stream, content: bytes, ends: bool, trailers: list[Line] | None) -> None:
-        """A piece of a request's body, or its end."""
+        """Pass a piece of a request body, or its end, to the stream's exchange."""
         if ends:
             stream.receiving = False
         if isinstance(stream, TunnelStream):

@@ -26,16 +26,17 @@ _CONTINUE = status(b"100")
 
 
 class StreamOutput(Downstream, Protocol):
-    """A stream, to whom its exchange writes."""
+    """What an exchange writes to: frames of one stream."""
 
     def head(self, block: bytes, ends: bool) -> None: ...
     def body(self, pieces: tuple[Piece, ...], ends: bool, trailers: bytes | None = None) -> None: ...
 
 
 class StreamUpload(Upload):
-    """The body of a stream: it comes without framing of its own, and ends with a flag.
+    """The body of a stream: no framing of its own, ends with a flag.
 
-    A client may fill its window byte by byte while the backend is slow, so what comes meanwhile is kept in one piece.
+    A client may fill its window byte by byte while the backend is slow, so what arrives meanwhile is joined in one
+    buffer.
     """
 
     __slots__ = ("_behind", "_ends", "_late", "_trailers")
@@ -49,7 +50,7 @@ class StreamUpload(Upload):
         self._late: tuple[bool, list[Line] | None] | None = None  # whether that was the last, and its trailers
 
     def came(self, data: bytes, ends: bool, trailers: list[Line] | None = None) -> None:
-        """A DATA frame's content, or the trailers behind the last of them."""
+        """The content of a DATA frame, or the trailers after the last one."""
         if self._stopped and self._connection is not None:
             self._behind += data
             self._late = (ends, trailers)
@@ -60,12 +61,12 @@ class StreamUpload(Upload):
         self.feed(data)
 
     def go(self) -> None:
-        """Take bytes from the client again."""
+        """Read from the client again."""
         super().go()
         self._catch_up()
 
     def detach(self) -> None:
-        """The attempt is over; what came is held for the next one."""
+        """The attempt is over: keep what arrives for the next one."""
         super().detach()
         self._catch_up()
 
@@ -77,7 +78,7 @@ class StreamUpload(Upload):
             self.came(behind, *late)
 
     def close(self) -> None:
-        """The exchange ended."""
+        """The exchange ended: drop what is buffered."""
         super().close()
         self._late = None
         self._behind.clear()
@@ -94,28 +95,28 @@ class StreamUpload(Upload):
 
 
 class StreamExchange(Exchange):
-    """One request of an HTTP/2 connection."""
+    """One request on an HTTP/2 connection."""
 
     version = b"HTTP/2.0"
 
     @property
     def stream(self) -> StreamOutput:
-        """What it writes to: another kind than HTTP/1.1 has."""
+        """The stream, typed as the output that frames need."""
         downstream: Any = self.downstream
         output: StreamOutput = downstream
         return output
 
     def make_upload(self, length: int | None) -> Upload:
-        """The reader of the request's body."""
+        """The reader of a request body of `length` bytes; None: until the end flag."""
         return StreamUpload(self, length)
 
     def interim(self, facts: ResponseFacts) -> None:
-        """Pass a 1xx on; 101 is none in HTTP/2 (RFC 9113 8.6)."""
+        """Forward a 1xx response; 101 does not exist in HTTP/2 (RFC 9113 8.6)."""
         if self.mode == NOT_STARTED and facts.status not in (100, 101):
             self.stream.head(self.worker.http2.coder.head(facts.wire), False)
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """Begin the response with what a backend sent; end it too when `done`."""
+        """Begin the response with a backend's head; `done`: it has no body, so end it too."""
         if facts.status == 101:
             self.fail(ResponseInvalid("switched to a protocol that nobody asked for"))
             return
@@ -132,7 +133,7 @@ class StreamExchange(Exchange):
             self.finish()
 
     def open(self, status: int, wire: bytes, length: int | None, bodiless: bool) -> bytes:
-        """Begin a response of `length` bytes (None: its end will tell)."""
+        """Begin a response of `length` bytes; None: the end flag tells."""
         self.status = status
         self.expected = length
         if bodiless or self.method == b"HEAD":
@@ -142,14 +143,14 @@ class StreamExchange(Exchange):
         return wire
 
     def own_lines(self, has_date: bool) -> bytes:
-        """What the gateway adds to every head."""
+        """The field lines that the gateway adds to each head."""
         lines = self.cache_status
         if self.worker.limits.return_id:
             lines += b"X-Request-Id: %b\r\n" % self.own_id()
         return lines if has_date else self.worker.date_line + lines
 
     def begin(self, wire: bytes, lines: bytes, has_date: bool, ends: bool = False) -> None:
-        """Write the head of a response whose body follows."""
+        """Write the head of a response; `ends`: no body follows."""
         coder, route = self.worker.http2.coder, self.route
         own = lines + self.own_lines(has_date)
         if route is None or route.delivery is None:
@@ -163,7 +164,7 @@ class StreamExchange(Exchange):
         self.stream.head(block, ends or self.mode == NO_BODY or (self.mode == LENGTH and self.expected == 0))
 
     def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
-        """Write a whole response; for HEAD without its body."""
+        """Write a complete response of `length` bytes; for HEAD only its head."""
         if self.method == b"HEAD":
             chunks = ()
         self.expected = length
@@ -172,7 +173,7 @@ class StreamExchange(Exchange):
             self.stream.body(chunks, True)
 
     def send(self, data: bytes | bytearray) -> None:
-        """A piece of the body as its client gets it."""
+        """Write a piece of the body, after coding and pacing."""
         self.bytes_out += len(data)
         self.stream.body((data,), self._is_whole())
 
@@ -180,7 +181,7 @@ class StreamExchange(Exchange):
         return self.mode == LENGTH and self.bytes_out == self.expected
 
     def end(self, trailers: list[Line] | None = None) -> None:
-        """The response is whole."""
+        """The response is complete; write its trailers and the end flag."""
         if (self.coder is not None or self.pace is not None) and not ended(self, trailers):
             return
         if self.mode == LENGTH and self.bytes_out != self.expected:
@@ -191,7 +192,7 @@ class StreamExchange(Exchange):
         self.finish()
 
     def invite_body(self) -> None:
-        """Answer `Expect: 100-continue`."""
+        """Answer `Expect: 100-continue` with 100."""
         upload = self.upload
         if not self.invited and upload is not None and not upload.received and self.mode == NOT_STARTED:
             self.invited = True

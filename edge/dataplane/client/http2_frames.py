@@ -22,7 +22,7 @@ from edge.http2.response_fields import NO_TABLE
 
 
 class FrameReader(Protocol):
-    """The connection, as the frames of its client move it."""
+    """What the functions of this file need of a connection."""
 
     fragments: Fragments | None
     their_table: int
@@ -50,7 +50,7 @@ class FrameReader(Protocol):
 
 
 def data(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """DATA: credit of the connection is given back at once, that of the stream when its backend takes more."""
+    """DATA: connection credit is returned at once, stream credit when the backend accepts more."""
     connection.came(len(payload))
     content = wire.without_padding(flags, payload)
     ends = bool(flags & END_STREAM)
@@ -69,7 +69,7 @@ def data(connection: FrameReader, flags: int, stream_id: int, payload: bytes) ->
 
 
 def headers(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """HEADERS that are padded, go on, or leave the request open."""
+    """HEADERS with padding, without END_HEADERS, or of a request with a body."""
     if not stream_id:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "headers_stream")
     block = wire.field_block(flags, stream_id, payload)
@@ -82,7 +82,7 @@ def headers(connection: FrameReader, flags: int, stream_id: int, payload: bytes)
 
 
 def continuation(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """CONTINUATION: few, none empty, and no more bytes than a head may have."""
+    """CONTINUATION: a bounded number, none empty, within `limits.max_header` bytes."""
     fragments = connection.fragments
     if fragments is None or fragments.stream != stream_id:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "continuation")
@@ -99,13 +99,13 @@ def continuation(connection: FrameReader, flags: int, stream_id: int, payload: b
 
 
 def priority(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """PRIORITY: deprecated; it has to be sound all the same."""
+    """PRIORITY: deprecated, but its length is checked (RFC 9113 6.3)."""
     connection.control.spend("priority")
     wire.check_priority(stream_id, payload)
 
 
 def reset(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """RST_STREAM: the client wants the response no more."""
+    """RST_STREAM: the client cancels the response."""
     wire.check_reset(stream_id, payload)
     connection.no_idle(stream_id)
     stream = connection.streams.get(stream_id)
@@ -116,7 +116,7 @@ def reset(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -
 
 
 def settings(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """SETTINGS: those that concern what we send."""
+    """SETTINGS: apply those that concern what we send, then acknowledge."""
     pairs = wire.read_settings(flags, stream_id, payload)
     connection.control.spend("settings")
     if flags & ACK:
@@ -131,12 +131,12 @@ def settings(connection: FrameReader, flags: int, stream_id: int, payload: bytes
 
 
 def push_promise(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """PUSH_PROMISE: never a client's."""
+    """PUSH_PROMISE: a connection error, since clients must not push."""
     raise ConnectionFault(Code.PROTOCOL_ERROR, "push")
 
 
 def ping(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """PING: answered; or the answer to ours."""
+    """PING: answer it, or note the answer to ours."""
     wire.check_ping(stream_id, payload)
     connection.control.spend("ping")
     if flags & ACK:
@@ -146,14 +146,14 @@ def ping(connection: FrameReader, flags: int, stream_id: int, payload: bytes) ->
 
 
 def goaway(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """GOAWAY: the client opens no further streams; those that run are finished."""
+    """GOAWAY: the client will open no more streams; running ones finish."""
     wire.check_goaway(stream_id, payload)
     connection.control.spend("goaway")
     connection.leaves()
 
 
 def window_update(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """WINDOW_UPDATE: the client takes more."""
+    """WINDOW_UPDATE: the client allows more bytes."""
     connection.control.spend("window_update")
     if stream_id:
         connection.no_idle(stream_id)
@@ -167,7 +167,7 @@ def window_update(connection: FrameReader, flags: int, stream_id: int, payload: 
 
 
 def priority_update(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """PRIORITY_UPDATE: a stream became more or less urgent."""
+    """PRIORITY_UPDATE (RFC 9218): change the urgency of a stream."""
     connection.control.spend("priority")
     about, field = wire.read_priority_update(stream_id, payload)
     stream = connection.streams.get(about)
@@ -176,7 +176,7 @@ def priority_update(connection: FrameReader, flags: int, stream_id: int, payload
 
 
 def unknown(connection: FrameReader, flags: int, stream_id: int, payload: bytes) -> None:
-    """Kinds that nobody knows are ignored (RFC 9113 4.1)."""
+    """Unknown frame types are ignored (RFC 9113 4.1)."""
     connection.control.spend("unknown")
 
 

@@ -34,7 +34,7 @@ _GOODBYE = b"edge-bye"
 
 
 class Fragments:
-    """A field block that is not whole yet."""
+    """A field block that is not complete yet."""
 
     __slots__ = ("ends_stream", "frames", "pieces", "size", "stream")
 
@@ -47,7 +47,7 @@ class Fragments:
 
 
 class Http2Life(Accepted):
-    """What `Http2Connection` stands on."""
+    """The base of `Http2Connection`: writing, deadlines, draining and the end."""
 
     version = b"HTTP/2.0"
     __slots__ = (
@@ -86,7 +86,7 @@ class Http2Life(Accepted):
     )
 
     def __init__(self, before: Accepted) -> None:
-        """For a connection that was admitted as another one."""
+        """`before`: the connection as it was admitted, whose transport this one takes over."""
         super().__init__(before.worker, before.scheme)
         self.shared = shared = before.worker.http2
         self.is_gone = False
@@ -123,13 +123,13 @@ class Http2Life(Accepted):
         shared.connections += 1
 
     def _earned(self) -> int:
-        """Control frames that came with what the client asked for (`limits`)."""
+        """The credit for control frames that a client earns with streams, DATA and time (`limits`)."""
         return PER_STREAM * self.opened + PER_DATA * self.output.data_frames
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def head(self, stream: Sending, block: bytes, ends: bool) -> None:
-        """A field block of a stream. `ends`: nothing follows."""
+        """Write a field block of a stream. `ends`: nothing follows."""
         if self.before_block:
             block, self.before_block = self.before_block + block, b""
         self.output.head(stream.id, block, ends)
@@ -138,7 +138,7 @@ class Http2Life(Accepted):
         self.soon()
 
     def soon(self) -> None:
-        """What there is to write leaves at the end of this turn: what comes in the same turn goes with it."""
+        """Flush at the end of this turn of the loop, so that frames of one turn leave in one write."""
         if not self._busy and not self._soon:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._flush_now)
@@ -154,7 +154,7 @@ class Http2Life(Accepted):
             self.abort()
 
     def flush(self) -> None:
-        """Write all frames that can be written now, in one piece."""
+        """Write all frames that the windows allow, in one piece."""
         output = self.output
         if self.leaving is not None:
             output.frames.clear()  # the last word is said
@@ -175,7 +175,7 @@ class Http2Life(Accepted):
             self.finish()
 
     def _moved(self) -> None:
-        """Streams of which something was sent: some are whole, some take more again."""
+        """Tell the streams that were written: some are complete, some may produce more."""
         output = self.output
         done, output.done = output.done, []
         for stream in done:
@@ -188,7 +188,7 @@ class Http2Life(Accepted):
     # -- streams that end ----------------------------------------------------------------------------------------------
 
     def close_stream(self, stream: Sending) -> None:
-        """The response is out. A client that still sends its request is told that the rest is not wanted."""
+        """The response is out. If the client is still sending, tell it that the rest is not wanted."""
         if self.streams.pop(stream.id, None) is None:
             return
         if isinstance(stream, Stream):
@@ -198,14 +198,14 @@ class Http2Life(Accepted):
         self._one_less()
 
     def reset(self, stream: Sending, code: Code) -> None:
-        """End a stream whose response cannot be whole."""
+        """RST_STREAM: end a stream whose response cannot be completed."""
         self._remove(stream, code)
         if isinstance(stream, Stream):
             stream.is_gone = True
         self.soon()
 
     def _say_reset(self, stream_id: int, code: Code) -> None:
-        """Tell the client; frames of the stream may be under way."""
+        """Write RST_STREAM and remember the id: frames of the stream may be on their way."""
         if self._reset is None:
             self._reset = deque(maxlen=FORGOTTEN)
         self._reset.append(stream_id)
@@ -223,14 +223,14 @@ class Http2Life(Accepted):
             self.deadline = min(self.worker.idle_deadline, self._head_until)
 
     def client_reset(self, stream: Sending) -> None:
-        """The client wants the response no more. Raises ConnectionFault when it does so too often."""
+        """The client cancelled a response. Raises ConnectionFault when it does so too often."""
         self._resets.spend(monotonic())
         self._remove(stream, None)
         if isinstance(stream, Stream):
             stream.gone("client reset the stream")
 
     def refuse_stream(self, stream_id: int, fault: StreamFault) -> None:
-        """A stream broke the protocol, or is one too many. Raises ConnectionFault when that happens too often."""
+        """Reset a faulty or surplus stream. Raises ConnectionFault when that happens too often."""
         if stream_id > self.last_stream:
             raise ConnectionFault(fault.code, fault.reason)
         self.shared.stream_errors[fault.reason] += 1
@@ -254,7 +254,7 @@ class Http2Life(Accepted):
         return [each for each in found if each is not None]
 
     def drain(self, now: float) -> None:
-        """Ask the client to open no more streams; those that run are finished."""
+        """Send GOAWAY and close when the running streams have ended."""
         for stream in [each for each in self.streams.values() if isinstance(each, Stream)]:
             stream.drain()
         if self._going or self.leaving is not None or self.is_gone:
@@ -270,12 +270,12 @@ class Http2Life(Accepted):
         self.soon()
 
     def leave_routes(self, gone: Collection[str]) -> None:
-        """Routes left the configuration: what would stay on them for ever ends."""
+        """Routes were removed by a reload: end the tunnels that use them."""
         for stream in [each for each in self.streams.values() if isinstance(each, Stream)]:
             stream.leave_route(gone)
 
     def pinged(self, payload: bytes) -> None:
-        """The answer to a ping: what the client sent before it knew that it should go is here."""
+        """A ping was answered: the client has seen our first GOAWAY, so the final one can be sent."""
         if self._going and payload == _GOODBYE:
             self._say_last()
 
@@ -288,7 +288,7 @@ class Http2Life(Accepted):
             self.soon()
 
     def leaves(self) -> None:
-        """The client opens no further streams."""
+        """The client sent GOAWAY: close when the running streams have ended."""
         self._going = True
         self._goodbye_at = inf
         self._checks = True
@@ -297,7 +297,7 @@ class Http2Life(Accepted):
         self.soon()
 
     def end(self, code: Code, reason: str) -> None:
-        """End the connection for a fault."""
+        """End the connection for a protocol fault: GOAWAY with `code`, counted by `reason`."""
         if self.leaving is not None or self.is_gone:
             return
         self.shared.connection_errors[reason] += 1
@@ -312,7 +312,7 @@ class Http2Life(Accepted):
         self.finish(True)
 
     def finish(self, owes: bool = False) -> None:
-        """End politely: what was written goes out, what still comes is read away (`leaving`)."""
+        """Lingering close (`leaving`); `owes`: the client was still sending."""
         if self.leaving is not None or self.is_gone:
             return
         frames, self.output.frames = self.output.frames, []
@@ -326,19 +326,19 @@ class Http2Life(Accepted):
         self.leaving = Leaving(self, owes, monotonic())
 
     def abort(self, reset: bool = False) -> None:
-        """End at once."""
+        """Close at once, dropping what is unsent."""
         self.transport.abort()
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def await_rest(self) -> None:
-        """A head, or another frame, is not whole: it has to be in time, which runs from its first byte."""
+        """An incomplete head or frame: set the deadline, which counts from its first byte."""
         if self._head_until == inf:
             self._head_until = monotonic() + self.worker.limits.header_timeout
             self.deadline = min(self.deadline, self._head_until)
 
     def expire(self, now: float) -> None:
-        """A deadline passed: which one, and what that means."""
+        """A deadline passed: find out which one and act on it."""
         self.deadline = inf
         if self._head_until <= now:
             self.end(Code.ENHANCE_YOUR_CALM, "head_late")
@@ -359,7 +359,7 @@ class Http2Life(Accepted):
         self.soon()
 
     def _idle(self) -> None:
-        """No stream for as long as a connection may be silent."""
+        """No stream was open for `limits.idle_timeout`: GOAWAY."""
         if self.unsent():
             self.worker.slow.add(self)  # it has not taken its answers yet
         else:
@@ -367,7 +367,7 @@ class Http2Life(Accepted):
             self.finish()
 
     def look(self, now: float) -> None:
-        """On each tick while the client is slow, or leaves."""
+        """On each tick while the client is slow or leaving: end what has stalled."""
         if self.leaving is not None:
             self.leaving.look(now)
             return
@@ -388,7 +388,8 @@ class Http2Life(Accepted):
             self.abort()
 
     def _stalls(self, stream: Sending, now: float) -> bool:
-        """Whether the client has given a stream no room for too long; for the host it is the connection that waits."""
+        """Whether the client has kept the stream's window closed for too long; a slow host counts for the connection.
+        """
         sent, since = stream.looked_at
         held = stream.window <= 0 or self.output.window <= 0
         if not held or sent != stream.sent or not since:

@@ -30,7 +30,7 @@ HIGH, LOW = 64 * 1024, 16 * 1024  # bytes that may wait for the client before wh
 
 
 class StreamOwner(Protocol):
-    """The connection of a stream."""
+    """What a stream needs of its connection."""
 
     scheme: bytes
     place: ClientPlace | None
@@ -73,7 +73,7 @@ class StreamOwner(Protocol):
 
 
 class Stream(Sending):
-    """A client for one request."""
+    """One stream of an HTTP/2 connection; to its exchange, the client (`core.downstream.Downstream`)."""
 
     __slots__ = (
         "_deadline",
@@ -112,22 +112,22 @@ class Stream(Sending):
 
     @property
     def peer(self) -> str:
-        """The address of the other side."""
+        """The peer's address as text; `unix` for a Unix socket."""
         return self.connection.peer
 
     @property
     def tls(self) -> bytes:
-        """See `Downstream`."""
+        """The TLS version; empty without TLS. See `Downstream`."""
         return self.connection.tls
 
     @property
     def spoken(self) -> int:
-        """See `Downstream`."""
+        """Index of the protocol counter. See `Downstream`."""
         return self.connection.spoken
 
     @property
     def logged(self) -> bytes:
-        """See `Downstream`."""
+        """Client, protocol and TLS as the access log has them. See `Downstream`."""
         return self.connection.logged
 
     def client_ends(self, client: str) -> ClientEnds:
@@ -136,37 +136,37 @@ class Stream(Sending):
 
     @property
     def peer_bytes(self) -> bytes:
-        """The same for the log."""
+        """`peer` in ASCII, for the log."""
         return self.connection.peer_bytes
 
     @property
     def trusted(self) -> bool:
-        """Whether the other side is a trusted proxy."""
+        """Whether the peer is in `listen.trusted_proxies`."""
         return self.connection.trusted
 
     @property
     def shown_names(self) -> frozenset[bytes] | None:
-        """What our certificate covers."""
+        """The names that our certificate covers; None without TLS or SNI."""
         return self.connection.shown_names
 
     @property
     def certificate(self) -> ClientCertificate | None:
-        """The client's own, verified."""
+        """The client's verified certificate, if it has one."""
         return self.connection.certificate
 
     @property
     def key_host(self) -> bytes | None:
-        """See `ClientConnection`."""
+        """The Host that `key_start` was made for. See `ClientConnection`."""
         return self.connection.key_host
 
     @property
     def key_start(self) -> bytes:
-        """See `ClientConnection`."""
+        """Scheme and authority of a cache key. See `ClientConnection`."""
         return self.connection.key_start
 
     @property
     def place(self) -> ClientPlace | None:
-        """Where the peer is, once somebody asked."""
+        """The peer's place by GeoIP, once it has been looked up."""
         return self.connection.place
 
     @place.setter
@@ -175,7 +175,7 @@ class Stream(Sending):
 
     @property
     def forward_lines(self) -> tuple[bytes, bytes]:
-        """See `ClientConnection`."""
+        """The forwarding lines of the last host. See `ClientConnection`."""
         return self.connection.forward_lines
 
     @forward_lines.setter
@@ -184,7 +184,7 @@ class Stream(Sending):
 
     @property
     def deadline(self) -> float:
-        """For what is awaited from the client."""
+        """When the request body must have moved on (monotonic seconds; inf: no limit)."""
         return self._deadline
 
     @deadline.setter
@@ -194,18 +194,18 @@ class Stream(Sending):
             self.connection.deadline = deadline
 
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
-        """An exchange for the request that this stream is."""
+        """Make the exchange for the request of this stream."""
         exchange = self.exchange = StreamExchange(self, method, target, is_http11, block)  # type: ignore[arg-type]  # it writes to a stream
         return exchange
 
     # -- the response --------------------------------------------------------------------------------------------------
 
     def head(self, block: bytes, ends: bool) -> None:
-        """A field block of the response: interim, or the final one. `ends`: nothing follows."""
+        """Write a field block of the response: interim or final. `ends`: nothing follows."""
         self.connection.head(self, block, ends)
 
     def body(self, pieces: tuple[Piece, ...], ends: bool, trailers: bytes | None = None) -> None:
-        """More of the body. `ends`: nothing follows but the trailers."""
+        """Queue pieces of the body. `ends`: nothing follows but the trailers."""
         connection = self.connection
         connection.output.send(self, pieces, ends, trailers)
         connection.soon()
@@ -214,7 +214,7 @@ class Stream(Sending):
             connection.worker.slow.add(connection)
 
     def moved(self) -> None:
-        """Some of what was queued is sent."""
+        """Some of what was queued has been written: let the exchange produce more."""
         if self.paused and self.queued <= LOW:
             self.paused = False
             if self.exchange is not None:
@@ -223,13 +223,13 @@ class Stream(Sending):
     # -- the request's body --------------------------------------------------------------------------------------------
 
     def came(self, size: int) -> bool:
-        """This many bytes of DATA came, padding included; False when the client had no credit for them."""
+        """Count `size` bytes of DATA, padding included; False if they exceed the stream's window."""
         self._receives -= size
         self._unsaid += size
         return self._receives >= 0
 
     def credit(self) -> None:
-        """Let the client send more, once there is enough to say."""
+        """Send a WINDOW_UPDATE when enough credit has accumulated."""
         unsaid = self._unsaid
         if not self.holding and self.receiving and unsaid * 2 >= self.connection.shared.limits.window:
             self._unsaid = 0
@@ -237,21 +237,21 @@ class Stream(Sending):
             self.connection.output.frames.append(window_update(self.id, unsaid))
 
     def stop_reading(self, why: int = 0) -> None:
-        """The backend is slow: no more credit."""
+        """The backend is slow: give the client no more credit."""
         self.holding = True
 
     def start_reading(self, why: int = 0) -> None:
-        """It takes more."""
+        """The backend accepts more: give credit again."""
         self.holding = False
         if self.exchange is not None:
             self.credit()
             self.connection.soon()
 
     def turn(self) -> None:
-        """Nothing of a body ever waits here."""
+        """Nothing to do: a stream never buffers requests."""
 
     def expire(self, now: float) -> None:
-        """A deadline of the request's body passed."""
+        """The deadline of the request body passed: 408."""
         self._deadline = inf
         if self.exchange is not None:
             self.exchange.upload_late(now)
@@ -259,7 +259,7 @@ class Stream(Sending):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def exchange_ended(self, keep: bool) -> None:
-        """The exchange is over; what it wrote may still wait for the client."""
+        """The exchange is over; what it wrote may still wait for the client's window."""
         self.exchange = None
         self._deadline = inf
         self.let_go()
@@ -268,12 +268,12 @@ class Stream(Sending):
             self.connection.soon()
 
     def abort(self, reset: bool = False) -> None:
-        """The response cannot be whole: reset, so that it does not look so."""
+        """Reset the stream, so that an incomplete response does not look complete."""
         if not self.is_gone:
             self.connection.reset(self, Code.INTERNAL_ERROR)
 
     def gone(self, why: str) -> None:
-        """The stream is no more: its exchange hears of it."""
+        """The stream was closed: tell its exchange."""
         self.is_gone = True
         self.drop()
         exchange = self.exchange
@@ -282,13 +282,13 @@ class Stream(Sending):
         self.let_go()
 
     def drain(self) -> None:
-        """The gateway wants it to end: a request does by itself."""
+        """Nothing to do: a request ends by itself."""
 
     def leave_route(self, gone: Collection[str]) -> None:
-        """Routes are no more: those requests go on that do not end by themselves (`http2_tunnel`)."""
+        """Nothing to do: only tunnels (`http2_tunnel`) stay on a removed route."""
 
     def let_go(self) -> None:
-        """Hold no backend connection any more."""
+        """Close the backend connection that is bound to this client, if any."""
         bound, self.bound = self.bound, None
         if bound is not None:
             bound.end()

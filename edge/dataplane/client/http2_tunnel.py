@@ -29,14 +29,14 @@ WEBSOCKET = b"websocket"
 
 
 def upgrade_headers(facts: RequestFields, limits: Limits) -> tuple[RequestHeaders, bytes]:
-    """The header block of the upgrade that an extended CONNECT stands for, and its key."""
+    """The header block of the HTTP/1.1 upgrade for an extended CONNECT, and its Sec-WebSocket-Key."""
     key = b64encode(os.urandom(16))
     asked = b"connection: upgrade\r\nupgrade: %b\r\nsec-websocket-key: %b\r\n" % (WEBSOCKET, key)
     return request_block(facts.raw + asked, limits), key
 
 
 class TunnelStream(Stream):
-    """A stream that is to become a tunnel."""
+    """A stream whose extended CONNECT may become a tunnel."""
 
     __slots__ = ("_early", "_early_end", "key", "tunnel")
 
@@ -48,17 +48,17 @@ class TunnelStream(Stream):
         self._early_end = False
 
     def begin_exchange(self, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders) -> Exchange:
-        """An exchange for the upgrade."""
+        """Make the exchange for the upgrade request."""
         exchange = self.exchange = TunnelExchange(self, method, target, is_http11, block)  # type: ignore[arg-type]  # it writes to a stream
         return exchange
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The connection's."""
+        """The transport of the connection."""
         return self.connection.transport
 
     def begin_tunnel(self, tunnel: Tunnel) -> bytes:
-        """From here on DATA is the tunnel's; what came already is returned."""
+        """From now on DATA goes to `tunnel`. Returns the bytes that arrived already."""
         self.tunnel = tunnel
         if self._early_end:
             asyncio.get_running_loop().call_soon(self.came_raw, b"", True)
@@ -66,7 +66,7 @@ class TunnelStream(Stream):
         return early
 
     def came_raw(self, data: bytes, ends: bool) -> None:
-        """DATA of the client."""
+        """The content of a DATA frame."""
         tunnel = self.tunnel
         if tunnel is None or self.holding:
             self._early += data
@@ -81,29 +81,29 @@ class TunnelStream(Stream):
             tunnel.client_gone()
 
     def start_reading(self, why: int = 0) -> None:
-        """The backend takes more."""
+        """The backend accepts more: give credit again."""
         super().start_reading(why)
         if self.tunnel is not None and (self._early or self._early_end):
             early, self._early = bytes(self._early), bytearray()
             self.came_raw(early, self._early_end)
 
     def send_raw(self, data: bytes) -> None:
-        """Bytes of the other side."""
+        """Write bytes of the backend as DATA."""
         self.body((data,), False)
         if self.paused and self.tunnel is not None:
             self.tunnel.client_paused()
 
     def end_raw(self) -> None:
-        """They were the last."""
+        """Close the stream after the tunnel's last bytes."""
         self.deadline = inf
         self.body((), True)
 
     def finish(self, owes: bool = False) -> None:
-        """The gateway ends the tunnel."""
+        """The gateway ends the tunnel: END_STREAM, then the stream is closed."""
         self.end_raw()
 
     def moved(self) -> None:
-        """Some of what was queued is sent."""
+        """Some of what was queued has been written: the tunnel may read from the backend again."""
         if self.tunnel is None:
             super().moved()
         elif self.paused and self.queued <= LOW:
@@ -111,14 +111,14 @@ class TunnelStream(Stream):
             self.tunnel.client_resumed()
 
     def expire(self, now: float) -> None:
-        """Nobody said anything for long."""
+        """The tunnel was silent for `timeouts.tunnel`: end it."""
         if self.tunnel is None:
             super().expire(now)
         else:
             self.tunnel.expire(now)
 
     def gone(self, why: str) -> None:
-        """The stream is no more."""
+        """The stream was closed: tell the tunnel."""
         tunnel, self.tunnel = self.tunnel, None
         if tunnel is None:
             super().gone(why)
@@ -129,17 +129,17 @@ class TunnelStream(Stream):
         self.let_go()
 
     def drain(self) -> None:
-        """The gateway wants it to end."""
+        """The gateway stops: end the tunnel with a Close frame (1001)."""
         if self.tunnel is not None:
             self.tunnel.go_away()
 
     def leave_route(self, gone: Collection[str]) -> None:
-        """Routes are no more."""
+        """End the tunnel if its route was removed."""
         if self.tunnel is not None and self.tunnel.route.name in gone:
             self.tunnel.go_away(always=True)
 
     def abort(self, reset: bool = False) -> None:
-        """The tunnel was cut: by its own time, or by the other side."""
+        """Reset the stream: the tunnel timed out or the backend was lost."""
         tunnel, self.tunnel = self.tunnel, None
         super().abort(reset)
         if tunnel is not None:

@@ -20,7 +20,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 
 class TunnelOutput(StreamOutput, TunnelEnd, Protocol):
-    """A stream that becomes a tunnel."""
+    """What the exchange needs of its stream."""
 
     @property
     def key(self) -> bytes: ...  # that the backend was sent
@@ -32,7 +32,7 @@ class TunnelExchange(StreamExchange):
     must_switch = True
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """What the backend said to the upgrade."""
+        """The backend's answer to the upgrade: 101 becomes 200 and a tunnel, others are passed on."""
         if facts.status == 101:
             self._switched(facts, body)
         elif facts.status < 300:

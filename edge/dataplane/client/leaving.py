@@ -26,7 +26,7 @@ READ_AWAY_BYTES = 64 * 1024 * 1024
 
 
 def unsent(transport: asyncio.Transport, raw: asyncio.Transport | None) -> int:
-    """Bytes that the client's host has not acknowledged; `raw` is the connection below one that is under TLS."""
+    """Bytes that the client's host has not acknowledged. `raw`: the TCP connection below TLS."""
     waiting = transport.get_write_buffer_size() + (0 if raw is None else raw.get_write_buffer_size())
     sock = transport.get_extra_info("socket")
     if sock is None:
@@ -38,7 +38,7 @@ def unsent(transport: asyncio.Transport, raw: asyncio.Transport | None) -> int:
 
 
 class Ending(Protocol):
-    """A client connection that is to end."""
+    """What `Leaving` needs of a connection."""
 
     @property
     def worker(self) -> WorkerContext: ...
@@ -52,7 +52,7 @@ class Ending(Protocol):
 
 
 class Progress:
-    """Whether unsent bytes get fewer. One for each client that is slow, made when it turns out to be."""
+    """Whether a slow client acknowledges bytes; made when it turns out to be slow."""
 
     __slots__ = ("_left", "_patience_s", "_until")
 
@@ -62,7 +62,7 @@ class Progress:
         self._until = now + patience_s
 
     def stalled(self, left: int, now: float) -> bool:
-        """Whether no byte was taken for too long."""
+        """Whether none of the `left` bytes was acknowledged within the write timeout."""
         if left < self._left or not left:  # who has everything is not slow, whatever it waits for
             self._until = now + self._patience_s
         self._left = left
@@ -70,7 +70,7 @@ class Progress:
 
 
 class Leaving:
-    """A client connection after its last answer. `owes`: the client was not done sending when it was answered."""
+    """A connection after its last answer. `owes`: the client was still sending its request."""
 
     __slots__ = ("_closed", "_front", "_heard_at", "_owes", "_progress", "_read_away", "_sent_at")
 
@@ -93,7 +93,7 @@ class Leaving:
         self._front.transport.close()
 
     def heard(self, count: int, now: float) -> None:
-        """Bytes of the client that nobody reads."""
+        """Count `count` bytes of the client, which are discarded."""
         self._owes = True
         self._heard_at = now
         self._read_away += count
@@ -101,7 +101,7 @@ class Leaving:
             self._front.stop_reading()
 
     def look(self, now: float) -> None:
-        """On each tick: is it over?"""
+        """On each tick: close the connection when it has lingered long enough."""
         downstream = self._front
         left = downstream.unsent()
         if self._progress.stalled(left, now):

@@ -45,14 +45,17 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 
 class Counts(Protocol):
-    """Where an application's own counters are."""
+    """Where the counters that applications define are kept."""
 
     def add_own(self, name: str, amount: int) -> None:
-        """Add to one."""
+        """Add `amount` to the counter `name`."""
 
 
 class Onward:
-    """One request of an application (`edge.sdk.Edge`). `sink` is who waits for the application's answer."""
+    """The gateway as one request of an application sees it (`edge.sdk.Edge`).
+
+    `sink` receives the application's answer.
+    """
 
     def __init__(self, sink: Any, app: str, dial: Dial, tell: Tell, counts: Counts) -> None:
         self._fetch = fetch = getattr(sink, "fetch", sink)  # a hedge stands for its fetch
@@ -63,12 +66,12 @@ class Onward:
 
     @property
     def client(self) -> str:
-        """The client's address."""
+        """The client's address after the trusted-proxy rules; `unix` for a Unix socket."""
         return self._exchange.client_text()
 
     @property
     def request_id(self) -> str:
-        """The request's id."""
+        """The request's id, as in the log."""
         return self._exchange.own_id().decode()
 
     @property
@@ -78,23 +81,23 @@ class Onward:
 
     @property
     def pool(self) -> str:
-        """The pool's name."""
+        """The name of the application's pool."""
         return self._exchange.routed.pool.name
 
     @property
     def region(self) -> str:
-        """Of the backend that the application stands for."""
+        """The region of the backend that is the application."""
         backend = self._fetch.backend
         return "" if backend is None else str(backend.region)
 
     @property
     def scheme(self) -> str:
-        """Of the client's connection."""
+        """`http` or `https`: how the client asked."""
         return self._exchange.downstream.scheme.decode()
 
     @property
     def country(self) -> str:
-        """ISO code of the client's place; empty when unknown."""
+        """ISO 3166-1 code of the client's country; empty when unknown."""
         return self._exchange.country()
 
     async def fetch(
@@ -106,7 +109,7 @@ class Onward:
         headers: Mapping[str, str] | None = None,
         body: bytes | AsyncIterator[bytes] = b"",
     ) -> Answer:
-        """Ask the gateway itself. Raises FetchError, ValueError."""
+        """Make a subrequest. Raises ValueError for a malformed one, FetchError when it fails or is refused."""
         exchange = self._exchange
         own = exchange.host or b""
         head = request_text(method, target, own.decode("latin-1") if host is None else host, headers or {}, body)
@@ -122,7 +125,7 @@ class Onward:
         return answer
 
     async def purge_tag(self, tag: str) -> int:
-        """Purge a tag here, and tell the other workers."""
+        """Purge a tag in this worker, and announce the purge to the others."""
         store = self._exchange.worker.store
         if store is None:
             return 0
@@ -136,18 +139,18 @@ class Onward:
         return purging.count or 0
 
     def count(self, name: str, amount: int = 1) -> None:
-        """A counter of the application's own."""
+        """Add to a counter that the application defines."""
         self._counts.add_own(name, amount)
 
     def log(self, message: str) -> None:
-        """A line among the events."""
+        """Write an event `app.log`; at most 1,000 characters."""
         self._tell("app.log", {"app": self._app, "request": self.request_id, "evidence": message[:1000]})
 
 
 def request_text(
     method: str, target: str, host: str, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes]
 ) -> bytes:
-    """A request head. Raises ValueError for what could be read in two ways; the gateway's grammar judges the rest."""
+    """A request head. Raises ValueError for what could be parsed in two ways; the grammar checks the rest."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     for name, value in headers.items():
         if name.lower() in _OURS:
@@ -164,7 +167,7 @@ def request_text(
 
 
 class Answer:
-    """An answer as it comes (`edge.sdk.Fetched`, and `ports.ResponseSink`)."""
+    """The answer to a subrequest while it streams (`edge.sdk.Fetched` and `ports.ResponseSink`)."""
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
@@ -197,7 +200,7 @@ class Answer:
             raise self._error
 
     async def _wait(self) -> None:
-        """Until something has come."""
+        """Wait until a head, a piece or the end has arrived."""
         if self._more is None:
             self._more = asyncio.Event()
         self._more.clear()
@@ -224,7 +227,7 @@ class Answer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """One value for each name."""
+        """The fields by lower-case name; values of several lines are joined with commas."""
         found = self._headers
         if found is None:
             found = self._headers = {}
@@ -235,13 +238,13 @@ class Answer:
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """Each line, but for those of the connection and the length."""
+        """All field lines, except framing and connection fields."""
         lines = self._facts.fields.lines if self._facts is not None else ()
         named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in lines]
         return [(name, value) for name, value in named if name.lower() not in _OF_CONNECTION]
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body in pieces. Raises FetchError when it breaks off."""
+        """The body in pieces, as they arrive. Raises FetchError when it breaks off."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
@@ -256,7 +259,7 @@ class Answer:
             await self._wait()
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """The whole body. Raises FetchError when it breaks off or exceeds MAX_BODY."""
         if self._ended and self._error is None:
             body, self._held = b"".join(self._pieces), 0
             self._pieces.clear()
@@ -272,15 +275,15 @@ class Answer:
         return b"".join(pieces)
 
     async def text(self) -> str:
-        """The body as UTF-8."""
+        """The body decoded as UTF-8."""
         return (await self.read()).decode()
 
     async def json(self) -> Any:
-        """The body as JSON."""
+        """The body parsed as JSON."""
         return orjson.loads(await self.read())
 
     async def relay(self, request: web.Request) -> web.StreamResponse:
-        """Send it on as it comes."""
+        """Stream this answer as the answer to `request`."""
         from aiohttp import web  # who calls it has imported it
 
         response = web.StreamResponse(status=self.status, headers=CIMultiDict(self.fields))
@@ -294,7 +297,7 @@ class Answer:
         return response
 
     def close(self) -> None:
-        """Wanted no more: the inner exchange ends at once."""
+        """Cancel: the subrequest ends at once."""
         if not self._ended:
             self._end(FetchError("closed"))
             self._connection.cancel()
@@ -310,10 +313,10 @@ class Answer:
     # -- ports.ResponseSink ----------------------------------------------------------------------------------------
 
     def on_interim(self, facts: ResponseFacts) -> None:
-        """Early hints are for browsers."""
+        """Ignored: early hints are for browsers."""
 
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """The final head."""
+        """The final head arrived."""
         self.status = facts.status
         self._facts = facts
         if body:
@@ -323,7 +326,7 @@ class Answer:
         self._came()
 
     def on_data(self, data: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body arrived; beyond HELD_BYTES the backend is paused."""
         self._pieces.append(data)
         self._held += len(data)
         if self._held > HELD_BYTES:
@@ -331,25 +334,25 @@ class Answer:
         self._came()
 
     def on_end(self, trailers: list[Line]) -> None:
-        """The answer is whole."""
+        """The answer is complete."""
         self._end(None)
 
     def on_failed(self, error: UpstreamError) -> None:
-        """It broke off."""
+        """The subrequest failed; whoever reads gets FetchError."""
         self._end(FetchError(error.detail))
 
     def on_bug(self, error: Exception) -> None:
-        """A callback of ours raised."""
+        """A callback of ours raised: the subrequest ends like a failed one."""
         self._end(FetchError(f"internal error: {type(error).__name__}"))
 
     def on_pause(self) -> None:
-        """The inner request's body is taken more slowly than it comes."""
+        """The subrequest's body is accepted more slowly than it is sent."""
         if self._writable is None:
             self._writable = asyncio.Event()
         self._writable.clear()
 
     def on_resume(self) -> None:
-        """Go on."""
+        """The subrequest's body may be sent again."""
         if self._writable is not None:
             self._writable.set()
 

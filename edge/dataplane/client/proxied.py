@@ -22,7 +22,7 @@ from edge.http.proxy_protocol import Addresses, HeaderInvalid, read_header
 
 
 class ProxiedConnection(Accepted):
-    """Such a connection until its header is there. `make` gives the connection that comes after it."""
+    """A connection that is waiting for its PROXY header. `make` builds the connection that follows."""
 
     __slots__ = ("_make", "_senders")
     many_clients = True
@@ -54,7 +54,7 @@ class ProxiedConnection(Accepted):
             self._go_on(header.addresses, data[header.size :])
 
     def _go_on(self, addresses: Addresses | None, rest: bytes) -> None:
-        """It is somebody's from here on."""
+        """The header is complete: continue as a connection of the client that it names."""
         after = self._make()
         after.addresses, after.deadline = addresses, self.deadline
         self.transport.set_protocol(after)  # type: ignore[arg-type]  # a protocol by its methods
@@ -77,14 +77,14 @@ class ProxiedConnection(Accepted):
         self._refuse("late")
 
     def look(self, now: float) -> None:
-        """Nothing is written that could be unsent."""
+        """Nothing to do: nothing has been written yet."""
 
     @property
     def asking(self) -> Iterable[Exchange]:
         return ()
 
     def drain(self, now: float) -> None:
-        """No request was sent: it ends once it has been silent for a moment."""
+        """No request came yet: end after a moment of silence."""
         if self.deadline - self.worker.limits.header_timeout <= now - QUIET_S:
             self.abort()
 

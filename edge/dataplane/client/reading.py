@@ -13,7 +13,7 @@ ALL = UPSTREAM | OUTPUT | PIPELINE | TURN
 
 
 class Reading:
-    """The reading half of a client connection, which is an `asyncio.Protocol` by its methods."""
+    """The reading half of a client connection (an `asyncio.Protocol` by its methods)."""
 
     __slots__ = ("_buffer", "_holds", "_reading", "transport")
 
@@ -24,20 +24,20 @@ class Reading:
         self._reading = True
 
     def stop_reading(self, why: int = UPSTREAM) -> None:
-        """Take no more from the client until `start_reading` for the same reason."""
+        """Stop reading until `start_reading` is called with the same `why` (one bit)."""
         self._holds |= why
         if self._reading and not self.transport.is_closing():
             self._reading = False
             self.transport.pause_reading()
 
     def start_reading(self, why: int = UPSTREAM) -> None:
-        """Take bytes again, unless there is another reason not to."""
+        """Remove the reason `why`; reading resumes when it was the last one."""
         self._holds &= ~why
         if not self._holds and not self._reading and not self.transport.is_closing():
             self._reading = True
             self.transport.resume_reading()
 
     def take_buffer(self) -> bytes:
-        """The bytes that waited; whoever asks takes them over."""
+        """Return the buffered bytes and forget them."""
         data, self._buffer = self._buffer, b""
         return data

@@ -25,7 +25,7 @@ _PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 class TunnelEnd(Protocol):
-    """The client's end: an HTTP/1.1 connection, or a stream of HTTP/2."""
+    """The client's end of a tunnel: an HTTP/1.1 connection, or an HTTP/2 stream."""
 
     deadline: float
     tunnel: Tunnel | None
@@ -42,7 +42,7 @@ class TunnelEnd(Protocol):
 
 
 def keep_alive(transport: asyncio.Transport) -> None:
-    """Let the kernel find out whether a silent peer is still there."""
+    """Enable TCP keep-alive, so that a peer that vanished is noticed."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -53,7 +53,7 @@ def keep_alive(transport: asyncio.Transport) -> None:
 
 
 def switch(exchange: Exchange, downstream: TunnelEnd, facts: ResponseFacts, first: bytes) -> None:
-    """Pass a 101 on to an HTTP/1.1 client; `first` came behind it already."""
+    """Send the 101 to an HTTP/1.1 client and make the tunnel; `first`: bytes that followed the 101."""
     fetch = exchange.fetch
     assert fetch is not None and facts.upgrade is not None
     exchange.status = 101
@@ -65,7 +65,7 @@ def switch(exchange: Exchange, downstream: TunnelEnd, facts: ResponseFacts, firs
 
 
 class Tunnel:
-    """The two ends of one upgraded connection. It takes the fetch's place as the connection's sink."""
+    """The two ends of an upgraded connection; replaces the fetch as the backend connection's sink."""
 
     __slots__ = ("_connection", "_down", "_exchange", "_front", "_heard_at", "_idle_s", "_leaving", "_up", "fetch")
 
@@ -93,13 +93,13 @@ class Tunnel:
 
     @property
     def route(self) -> Route:
-        """The route that it came by."""
+        """The route of the request that was upgraded."""
         return self.fetch.route
 
     # going away
 
     def go_away(self, always: bool = False) -> None:
-        """The gateway wants it to end: a WebSocket does between two frames; anything else only if it must."""
+        """End a WebSocket at the next frame boundary; other protocols only if `always`."""
         if self._down is None:
             if always:
                 self._front.abort()
@@ -109,7 +109,7 @@ class Tunnel:
                 self._say_goodbye()
 
     def _say_goodbye(self) -> None:
-        """A Close frame both ways; the client's own is read away."""
+        """Send a Close frame (1001) to both sides and discard the client's own."""
         downstream, up = self._front, self._up
         downstream.tunnel = None
         downstream.send_raw(CLOSE_TO_CLIENT)
@@ -122,40 +122,40 @@ class Tunnel:
     # from the client's side
 
     def from_client(self, data: bytes) -> None:
-        """Bytes of the client."""
+        """Bytes of the client, for the backend."""
         self._heard_at = monotonic()
         if self._up is not None:
             self._up.feed(data)
         self._connection.upload(data)
 
     def client_paused(self) -> None:
-        """The client is slow."""
+        """The client reads slowly: stop reading from the backend."""
         self._connection.pause()
 
     def client_resumed(self) -> None:
-        """The client takes more."""
+        """The client accepts more: read from the backend again."""
         self._connection.resume()
         self._connection.deadline = inf
 
     def client_ended(self) -> None:
-        """The client sends no more, and its own connection is closing: the tunnel ends once its bytes are out."""
+        """The client half-closed: end the tunnel once its bytes have been sent to the backend."""
         self._connection.close()
 
     def client_gone(self) -> None:
-        """The client's connection is gone."""
+        """The client's connection was lost."""
         self._connection.close()
         self._over()
 
     # from the upstream's side (ports.ResponseSink)
 
     def on_interim(self, facts: ResponseFacts) -> None:
-        """Never in a tunnel."""
+        """Does not occur in a tunnel."""
 
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """Never in a tunnel."""
+        """Does not occur in a tunnel."""
 
     def on_data(self, data: bytes) -> None:
-        """Bytes of the origin."""
+        """Bytes of the backend, for the client."""
         self._heard_at = monotonic()
         if self._leaving and self._down is not None:
             data = data[: self._down.rest(data)]
@@ -167,34 +167,34 @@ class Tunnel:
             self._say_goodbye()
 
     def on_end(self, trailers: list[Line]) -> None:
-        """The origin ended: flush within the write deadline, then close."""
+        """The backend ended: flush within the write timeout, then close."""
         downstream = self._front
         downstream.tunnel = None
         downstream.end_raw()
         self._over()
 
     def on_failed(self, error: UpstreamError) -> None:
-        """The origin was lost."""
+        """The backend connection was lost."""
         self._exchange.error = error.proxy_status
         self._front.tunnel = None
         self._front.abort()
         self._over()
 
     def on_bug(self, error: Exception) -> None:
-        """A callback let an exception out."""
+        """A callback raised: end the tunnel."""
         self._exchange.worker.report_bug(error)
         self.on_failed(ResponseIncomplete("internal error"))
 
     def on_pause(self) -> None:
-        """The origin is slow."""
+        """The backend reads slowly: stop reading from the client."""
         self._front.stop_reading()
 
     def on_resume(self) -> None:
-        """The origin takes more."""
+        """The backend accepts more: read from the client again."""
         self._front.start_reading()
 
     def expire(self, now: float) -> None:
-        """Nobody has said anything for as long as a tunnel may be silent (a ping of either side counts)."""
+        """Neither side sent anything for `timeouts.tunnel` (pings count): end the tunnel."""
         if now - self._heard_at < self._idle_s:
             self._front.deadline = self._heard_at + self._idle_s
             return

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Attempting(Protocol):
-    """One response to be had, over as many attempts as the rules allow."""
+    """A fetch, as retries, hedges, queues and bound connections use it."""
 
     exchange: Exchange
     route: Route

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def bind(fetch: Attempting, backend: Backend) -> None:
-    """From now on the connection of this attempt is its client's; nobody's, where no client waits."""
+    """Bind the connection of this attempt to its client; if the client is gone, close it."""
     connection, downstream, client = fetch.connection, fetch.exchange.downstream, fetch.exchange.client_text()
     if connection is None:
         return
@@ -36,7 +36,7 @@ def bind(fetch: Attempting, backend: Backend) -> None:
 
 
 def resume(fetch: Attempting, now: float) -> tuple[Backend, Connection] | None:
-    """The connection that this request must go over, when its client holds one for this pool that can still be used."""
+    """The backend and connection that are bound to this client, if they can still serve this pool."""
     downstream, route = fetch.exchange.downstream, fetch.route
     held = downstream.bound
     if held is None:

@@ -102,7 +102,7 @@ class Fetch:
         self.use(backend, now)
 
     def use(self, backend: Backend, now: float, connection: Connection | None = None) -> None:
-        """An attempt at this backend begins."""
+        """Begin an attempt at this backend, over `connection` or a pooled or new one."""
         backend.take(now)
         self.backend = backend
         self.attempts = attempts = self.attempts + 1
@@ -127,12 +127,12 @@ class Fetch:
 
     @property
     def client(self) -> ClientEnds:
-        """Whose request it is (`ports.Connector`)."""
+        """The ends of the client's connection, for a PROXY header (`ports.Connector`)."""
         exchange = self.exchange
         return exchange.downstream.client_ends(exchange.client_text()) if exchange.counted else OWN
 
     def on_connected(self, connection: Connection) -> None:
-        """A new connection is there (`ports.Connector`)."""
+        """A new connection is established: send the request (`ports.Connector`)."""
         if self.canceled or self.backend is None:
             connection.link.give_back(connection)
         else:
@@ -194,7 +194,7 @@ class Fetch:
         self.receiver.head(facts, length, body, done)
 
     def _asked_again(self, facts: ResponseFacts, backend: Backend, done: bool, now: float) -> bool:
-        """A gateway failure came: ask another backend, or this one a little later when it seems to restart."""
+        """After a gateway failure (502, 503, 504): try another backend, or this one later if it seems to restart."""
         error = BadAnswer("the backend answered with a gateway failure")
         if why_not(self, error, now) is not None:
             return False
@@ -210,13 +210,13 @@ class Fetch:
         return True
 
     def on_data(self, data: bytes) -> None:
-        """Body bytes."""
+        """A piece of the body, for the receiver."""
         self.link.meter.origin_in += len(data)
         self.route.meter.origin_in += len(data)
         self.receiver.data(data)
 
     def on_end(self, trailers: list[Line]) -> None:
-        """The response is whole."""
+        """The response is complete: give the backend back."""
         now = monotonic()
         self.connection = None
         if self._settles_at:
@@ -225,18 +225,18 @@ class Fetch:
         self.receiver.end(trailers)
 
     def settle(self, now: float) -> None:
-        """The backend did what it was to do: the body is whole, or has run for so long that it proves as much."""
+        """Count the attempt as a success: the body is complete, or has streamed long enough."""
         if self.backend is not None:
             self._settles_at = 0.0
             self.backend.succeeded(now)
 
     @property
     def settles(self) -> float:
-        """When a body that still runs counts as a success; infinity when none runs, or it was counted already."""
+        """When a streaming body counts as a success (monotonic); inf if none streams or it was counted."""
         return self._settles_at or inf
 
     def on_failed(self, error: UpstreamError) -> None:
-        """The attempt failed: another one, or the receiver hears of it."""
+        """The attempt failed: begin another one, or tell the receiver."""
         if self.canceled or self.backend is None:
             return
         now = monotonic()
@@ -270,14 +270,14 @@ class Fetch:
     # -- hedging (`hedge`) -----------------------------------------------------------------------------------------
 
     def drop_hedge(self, now: float) -> None:
-        """No second attempt is needed any more."""
+        """Cancel the hedge, if there is one."""
         hedge, self.beside = self.beside, None
         if hedge is not None:
             self.hedges_lost += 1
             hedge.drop(now)
 
     def adopt(self, hedge: Hedge) -> None:
-        """The hedge is the attempt from now on."""
+        """Replace the attempt with the hedge."""
         self.beside = None
         hedge.over = True
         self.backend, self.link, self.connection = hedge.backend, hedge.link, hedge.connection
@@ -291,7 +291,7 @@ class Fetch:
             hedge.connection.sink = self
 
     def on_bug(self, error: Exception) -> None:
-        """A callback let an exception out: the exchange ends here, for nobody is above it (DESIGN §8)."""
+        """A callback raised: end the exchange here, since no caller could (DESIGN §8)."""
         self.exchange.worker.report_bug(error)
         self.canceled = True
         if self.backend is not None:
@@ -299,18 +299,18 @@ class Fetch:
         self.receiver.failed(EdgeError("internal error"))
 
     def on_pause(self) -> None:
-        """The backend takes no more of the body."""
+        """The backend reads the request body slowly: stop the client."""
         if self.exchange.upload is not None:
             self.exchange.upload.stop()
 
     def on_resume(self) -> None:
-        """It takes more."""
+        """The backend accepts more of the request body."""
         if self.exchange.upload is not None:
             self.exchange.upload.go()
 
     @property
     def state(self) -> str:
-        """Where the attempt stands, in a word for people."""
+        """The attempt's state as a word for `edge connections`."""
         if self.connection is None:
             return "connecting"
         return "streaming" if self.head_passed else "waiting"
@@ -318,17 +318,17 @@ class Fetch:
     # -- control ---------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Whoever receives is slow."""
+        """The receiver is slow: stop reading from the backend."""
         if self.connection is not None:
             self.connection.pause()
 
     def resume(self) -> None:
-        """It takes more."""
+        """The receiver accepts more: read from the backend again."""
         if self.connection is not None:
             self.connection.resume()
 
     def cancel(self, error: EdgeError) -> None:
-        """Nobody wants the response: the backend is free at once, and it is not its fault."""
+        """Nobody wants the response: free the backend at once, without counting a failure."""
         if self.canceled:
             return
         self.canceled = True
@@ -341,12 +341,12 @@ class Fetch:
             self.let_go(now)
 
     def tunnel_over(self) -> None:
-        """The upgraded connection ended."""
+        """The upgraded connection ended: give the backend back."""
         self.connection = None
         self._give_back(monotonic())
 
     def let_go(self, now: float, cancel: bool = True) -> None:
-        """The attempt is over: its backend is free, its connection too unless it ended by itself."""
+        """End the attempt: free its backend, and its connection unless that ended by itself."""
         connection, self.connection = self.connection, None
         if connection is not None and cancel:
             connection.cancel()
@@ -364,13 +364,13 @@ class Fetch:
             self.pool.ended(self.attempts)
 
     def give_up(self, error: UpstreamError) -> None:
-        """No attempt is left: the receiver hears of it."""
+        """No attempt is left: tell the receiver."""
         self.canceled = True
         self.receiver.failed(error)
 
 
 def forward(exchange: Exchange) -> None:
-    """A request that the cache has no part in."""
+    """Send a request to its pool without the cache."""
     route = exchange.route
     lines = exchange.block.forward if route is not None and route.rules is None else client_lines(exchange)
     exchange.fetch = fetch = Fetch(exchange, exchange, lines)

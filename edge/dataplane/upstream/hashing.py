@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HashOn:
-    """One pool's rule."""
+    """The `hash.on` of one pool."""
 
     __slots__ = ("_kind", "_name", "on")
 
@@ -29,7 +29,7 @@ class HashOn:
         self._name = name.lower().encode() if kind == "header" else name.encode()
 
     def value(self, target: bytes, client: str, fields: Fields) -> bytes:
-        """What this request has there; empty when it has nothing."""
+        """The bytes to hash of this request; empty when it does not carry the field."""
         if self._kind == "client":
             return client.encode()
         if self._kind == "header":
@@ -39,7 +39,7 @@ class HashOn:
         return target
 
     def hint(self, exchange: Exchange) -> int:
-        """Its place on the ring; by chance when it has none of its own."""
+        """The request's place on the ring; random when there is nothing to hash."""
         found = self.value(exchange.target, exchange.client_text(), exchange.block.fields)
         return crc32(found) if found else random.getrandbits(32)
 

@@ -37,7 +37,7 @@ GATEWAY_FAILURES = frozenset((502, 503, 504))
 
 
 def begin(fetch: Attempting, silent: tuple[Backend, ...], now: float) -> bool:
-    """The attempt is silent: begin another one beside it. False: only the retry budget forbids it for now."""
+    """Begin a second attempt beside `silent`. False: only the retry budget forbids it now, so try again later."""
     backend, exchange, route = fetch.backend, fetch.exchange, fetch.route
     if (
         backend is None
@@ -61,7 +61,7 @@ def begin(fetch: Attempting, silent: tuple[Backend, ...], now: float) -> bool:
 
 
 def patience_s(route: Route) -> float:
-    """How long a route's request may be silent: a report that always takes seconds is not sent twice."""
+    """How long a request of this route may be silent, so that routes that are always slow are not hedged."""
     return max(route.retry.hedge, PATIENCE * (route.usual.value or 0.0))
 
 
@@ -70,7 +70,7 @@ def _silence() -> ResponseTimeout:
 
 
 class Hedge:
-    """The second attempt of a fetch; the sink of its own connection until the fetch takes it over."""
+    """The second attempt of a fetch; sink of its own connection until the fetch adopts it."""
 
     __slots__ = ("adopted", "backend", "began_at", "connection", "fetch", "link", "number", "over", "traced")
 
@@ -87,7 +87,7 @@ class Hedge:
         self.traced = None if traced is None else traced.attempt(fetch.pool.name, backend, number)
 
     def start(self) -> None:
-        """Take the backend and send."""
+        """Take the backend and send the request."""
         self.backend.take(self.began_at)
         self.fetch.pool.began(self.link, self.number)
         self.fetch.route.meter.attempts += 1
@@ -100,11 +100,11 @@ class Hedge:
 
     @property
     def client(self) -> ClientEnds:
-        """Whose request it is (`ports.Connector`)."""
+        """The ends of the client's connection, for a PROXY header (`ports.Connector`)."""
         return self.fetch.client
 
     def on_connected(self, connection: Connection) -> None:
-        """A new connection is there (`ports.Connector`)."""
+        """A new connection is established: send the request (`ports.Connector`)."""
         if self.adopted:
             self.fetch.on_connected(connection)
         elif self.over:
@@ -122,7 +122,7 @@ class Hedge:
         connection.send(head, self, fetch.route.timeouts, bodiless, False)
 
     def drop(self, now: float, cancel: bool = True) -> None:
-        """Let it go: the backend is free at once."""
+        """Cancel: free the backend at once."""
         self.over = True
         if cancel and self.connection is not None:
             self.connection.cancel()
@@ -134,10 +134,10 @@ class Hedge:
     # -- ports.ResponseSink: up to the head; the fetch is the sink of what follows ---------------------------------
 
     def on_interim(self, facts: ResponseFacts) -> None:
-        """Told by the first attempt, if at all."""
+        """Ignored: the first attempt forwards interim responses, if any."""
 
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """It answers: the fetch takes it over, unless that is a gateway failure, for the first one may do better."""
+        """The hedge answers first: the fetch adopts it, unless it is a gateway failure."""
         now, fetch = monotonic(), self.fetch
         if facts.status in GATEWAY_FAILURES:
             if self.traced is not None:
@@ -162,7 +162,7 @@ class Hedge:
         raise AssertionError("a hedge has no body of its own")
 
     def on_failed(self, error: UpstreamError) -> None:
-        """It failed; the first attempt goes on."""
+        """The hedge failed; the first attempt goes on."""
         if self.adopted:
             self.fetch.on_failed(error)
         elif not self.over:
@@ -173,7 +173,7 @@ class Hedge:
             self._lose(monotonic(), cancel=False)
 
     def silent(self, now: float) -> None:
-        """Found silent too: it makes room for another one."""
+        """The hedge is silent, too: drop it, so that another backend can be tried."""
         if self is self.fetch.beside and now - self.began_at >= patience_s(self.fetch.route):
             self.fetch.pool.failed(self.link, _silence())
             self._lose(now)
@@ -187,18 +187,18 @@ class Hedge:
         self.drop(now, cancel)
 
     def on_bug(self, error: Exception) -> None:
-        """A callback let an exception out: the whole fetch ends."""
+        """A callback raised: end the whole fetch."""
         self.fetch.on_bug(error)
 
     def on_pause(self) -> None:
-        """It sends no body."""
+        """Does not occur: a hedge has no request body."""
 
     def on_resume(self) -> None:
-        """It sends no body."""
+        """Does not occur: a hedge has no request body."""
 
 
 class Pace:
-    """How long one backend usually takes to answer, and when it was heard last; kept by the tick."""
+    """How long a backend usually takes to answer, and when it last did; updated on the tick."""
 
     __slots__ = ("_usual", "heard_at", "suspected_at")
 
@@ -207,11 +207,11 @@ class Pace:
         self.heard_at = self.suspected_at = -inf
 
     def heard(self, samples: list[float], now: float) -> None:
-        """It answered, as often as there are samples, since the last tick."""
+        """Learn from `samples`: how many seconds each of its answers since the last tick took."""
         self._usual.observe(sum(samples) / len(samples), now)
         self.heard_at = now
 
     @property
     def patience_s(self) -> float:
-        """After how long without a byte it is out of the ordinary."""
+        """Seconds without a byte after which a request counts as unusually slow."""
         return max(LEAST_S, PATIENCE * (self._usual.value or 0.0))

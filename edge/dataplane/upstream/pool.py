@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What a pool's queue and retries may do; durations in seconds."""
+    """Limits of a pool's queue and retries; durations in seconds."""
 
     queue_size: int = 1000
     retry_budget: float = 0.2
@@ -42,7 +42,7 @@ class PoolSettings:
 
 
 class PoolRuntime:
-    """One pool of one worker."""
+    """One pool in one worker."""
 
     __deletable__ = ("_waiting",)  # for mypyc: see `dissolve`
     __slots__ = (
@@ -83,7 +83,7 @@ class PoolRuntime:
         self.hash_on = hash_on  # None: the policy is another one
 
     def fall_back_to(self, other: PoolRuntime) -> None:
-        """Let another pool serve when nobody here is available."""
+        """Use the pool `other` when no backend of this one is available."""
         self.fallback = other
         self.pool.fallback = other.pool
         family = list(dict.fromkeys([*(self._family or [self]), *(other._family or [other])]))
@@ -91,7 +91,7 @@ class PoolRuntime:
             member._family = family
 
     def link(self, backend: Backend) -> Link:
-        """The connections to a backend that this pool picked; it may be the fallback's."""
+        """The connections to a backend that `select` returned; it may belong to the fallback pool."""
         if backend.pool == self.name or self.fallback is None:
             return self.links.get(backend.id) or self._orphan(backend)
         return self.fallback.link(backend)
@@ -105,7 +105,7 @@ class PoolRuntime:
     # -- selection -------------------------------------------------------------------------------------------------
 
     def select(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> Backend | None:
-        """The next backend for this exchange, never one that was tried."""
+        """The next backend for this exchange, excluding `tried`; None if none is available."""
         hint = 0 if self.hash_on is None else self.hash_on.hint(exchange)
         route = exchange.route
         assert route is not None
@@ -116,7 +116,7 @@ class PoolRuntime:
         return self.pool.pick(now, hint, tried, exchange.regions(), route.fence)
 
     def _home(self, exchange: Exchange, route: Route, now: float) -> Backend | None:
-        """The backend that a client came from, while the pool's own rules would let it serve."""
+        """The backend of the client's affinity cookie, if the pool's rules let it serve."""
         affinity, pool = route.affinity, self.pool
         wanted = None if affinity is None else affinity.wanted(exchange, pool.backends)
         if wanted is None:
@@ -128,7 +128,7 @@ class PoolRuntime:
         return found if found is wanted else None
 
     def full(self, exchange: Exchange, tried: Sequence[Backend], now: float) -> bool:
-        """After `select` gave none: whether one would be free if requests ended."""
+        """After `select` returned None: whether a backend would be free if requests ended."""
         route = exchange.route
         assert route is not None
         return not tried and self.pool.is_full(now, route.fence)
@@ -136,7 +136,7 @@ class PoolRuntime:
     # -- accounting ------------------------------------------------------------------------------------------------
 
     def began(self, link: Link, attempts: int) -> None:
-        """An attempt begins."""
+        """An attempt begins: count it."""
         link.meter.attempts += 1
         if attempts > 1:
             link.meter.retries += 1
@@ -145,12 +145,12 @@ class PoolRuntime:
             self.budget.active += 1  # as `began` would: one call fewer for each request
 
     def failed(self, link: Link, error: UpstreamError) -> None:
-        """An attempt failed."""
+        """An attempt failed: count it for ejection."""
         errors = link.meter.errors
         errors[error.proxy_status] = errors.get(error.proxy_status, 0) + 1
 
     def ended(self, attempts: int) -> None:
-        """An attempt gave its backend back: whoever waits longest is next."""
+        """An attempt gave its backend back: wake the longest waiting request."""
         self.budget.ended(attempts > 1)
         if self._waiting.anyone or self._family:
             self._wake()
@@ -158,35 +158,35 @@ class PoolRuntime:
     # -- waiting ---------------------------------------------------------------------------------------------------
 
     def enqueue(self, fetch: Attempting, now: float) -> None:
-        """Wait for a free backend."""
+        """Queue a request until a backend is free."""
         self._waiting.enqueue(fetch, now)
 
     def postpone(self, fetch: Attempting, now: float) -> bool:
-        """Make this attempt as soon as the retry budget allows; False when too many wait for that already."""
+        """Queue a retry until the budget allows it; False when that queue is full."""
         return self._waiting.postpone(fetch, now)
 
     def come_back(self, fetch: Attempting, due: float) -> bool:
-        """Try all backends again at that time; False when too many wait for that already."""
+        """Try all backends again at `due` (monotonic); False when that queue is full."""
         return self._waiting.come_back(fetch, due)
 
     def dequeue(self, fetch: Attempting) -> None:
-        """Wait no longer."""
+        """Remove a request from the queues."""
         self._waiting.leave(fetch)
 
     @property
     def queued(self) -> int:
-        """How many wait for a free backend."""
+        """How many requests wait for a free backend."""
         return self._waiting.queued
 
     def _wake(self) -> None:
-        """Room here is room for every pool that may borrow it, or lend it."""
+        """Wake waiting requests of this pool and of those that share backends with it."""
         now = monotonic()
         for pool in self._family or (self,):
             if pool._waiting.anyone:
                 pool._waiting.wake(now)
 
     def tick(self, now: float) -> None:
-        """Expire deadlines of links and of the queue."""
+        """Expire deadlines of connections and of the queues."""
         for identity, link in self.links.items():
             if link.meter.samples:
                 self._pace(identity).heard(link.meter.samples, now)
@@ -207,7 +207,7 @@ class PoolRuntime:
         return found
 
     def _listen(self, now: float) -> None:
-        """Find the backends that let requests wait beyond what is usual, hedge those requests, suspect the silent."""
+        """Find backends that are unusually silent: hedge their requests, and suspect them if others answer."""
         waiting: list[ResponseSink] = []
         silent: list[Backend] = []
         for backend in self.pool.backends:
@@ -236,7 +236,7 @@ class PoolRuntime:
             self._suspect(backend, self._paces[backend.id], now)
 
     def _suspect(self, backend: Backend, pace: Pace, now: float) -> None:
-        """As many requests wait as failures in a row would eject, and others answer: that is as good as failures."""
+        """Eject a silent backend when as many requests wait for it as failures would eject it."""
         ejection = self.pool.settings.ejection
         if ejection is None or now < backend.ejected_until or now - pace.suspected_at < SUSPECT_AGAIN_S:
             return
@@ -254,12 +254,12 @@ class PoolRuntime:
     # -- membership ------------------------------------------------------------------------------------------------
 
     def add(self, backend: Backend) -> None:
-        """A backend joins at run time."""
+        """Add a backend at run time."""
         self.pool.add(backend)
         self.links[backend.id] = self.make_link(backend)
 
     def remove(self, backend_id: str) -> None:
-        """A backend leaves: no new requests; running ones end on their connections."""
+        """Remove a backend: no new requests; running ones finish on their connections."""
         self.pool.remove(backend_id)
         self._paces.pop(backend_id, None)
         link = self.links.pop(backend_id, None)
@@ -292,18 +292,18 @@ class PoolRuntime:
         fresh.dissolve()
 
     def dissolve(self) -> None:
-        """Nobody uses it any more: it refers to nobody that refers to it, so that it is freed without a collection."""
+        """Drop the references in both directions, so that the pool is freed without a garbage collection."""
         del self._waiting
         self._family = []
 
     def retire(self) -> None:
-        """The pool is no more in the configuration: what runs on it ends."""
+        """The pool was removed by a reload: finish what runs on it."""
         for link in self.links.values():
             link.close_idle()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of a retired pool is left."""
+        """Whether nothing runs on a retired pool any more."""
         links = [*self.links.values(), *self._leaving]
         return not self._waiting.anyone and not any(link.connections or link.open() for link in links)
 
@@ -312,17 +312,17 @@ class PoolRuntime:
         self._leaving.append(link)
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for link in [*self.links.values(), *self._leaving]:
             await link.close()
 
 
 def fetch_of(sink: ResponseSink | Connector) -> Attempting:
-    """Whose attempt it is: a hedge, and the tunnel that a fetch became, name their fetch; every other is one."""
+    """The fetch behind a connection's sink: a hedge and a tunnel name theirs, every other sink is one."""
     return getattr(sink, "fetch", sink)  # type: ignore[arg-type]
 
 
 def seeded() -> Callable[[int], int]:
-    """A source of chance for the pure parts: a number in [0, n)."""
+    """A random function for the pure parts: n → a number in [0, n)."""
     source = random.Random()
     return lambda n: int(source.random() * n)

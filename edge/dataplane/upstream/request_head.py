@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def request_head(
     exchange: Exchange, backend: Backend, lines: bytes, framing: bytes, traced: Attempt | None = None
 ) -> bytes:
-    """The whole head as bytes; `lines` are the client's end-to-end fields, `framing` the one framing field or empty."""
+    """The complete request head. `lines`: the client's end-to-end fields; `framing`: one framing field or empty."""
     route = exchange.route
     assert route is not None
     host = exchange.host if route.preserve_host and exchange.host else backend.authority
@@ -98,11 +98,11 @@ def forwarding_lines(exchange: Exchange) -> bytes:
 
 
 def _received(exchange: Exchange) -> bytes:
-    """The version of HTTP by which the request came, for Via."""
+    """The HTTP version of the request, for Via."""
     return protocol(exchange.version, exchange.is_http11).removeprefix(b"HTTP/")
 
 
 def _certificate_lines(downstream: Downstream) -> bytes:
-    """Who the client is by its certificate, where it has shown one."""
+    """The X-Client-Cert-* fields for a client that has shown a certificate."""
     certificate = downstream.certificate
     return b"" if certificate is None else b"".join([b"%b: %b\r\n" % line for line in certificate.lines])

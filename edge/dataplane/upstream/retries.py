@@ -27,7 +27,7 @@ PAUSES_S = (0.2, 0.8, 1.0)  # before each further round; the last one again and 
 
 
 def why_not(fetch: Attempting, error: UpstreamError, now: float) -> NoRetry | None:
-    """What stands against another attempt: method, body, count, deadline, budget (SEMANTICS §3)."""
+    """Why there may be no further attempt (method, body, count, deadline, budget: SEMANTICS §3); None: there may."""
     exchange, retry, upload = fetch.exchange, fetch.route.retry, fetch.exchange.upload
     failed = Failed(
         error,
@@ -44,7 +44,7 @@ def why_not(fetch: Attempting, error: UpstreamError, now: float) -> NoRetry | No
 
 
 def proceed(fetch: Attempting, error: UpstreamError, now: float) -> None:
-    """The attempt is over, its backend stands in `tried`: go on."""
+    """Continue after a failed attempt, whose backend is in `tried`."""
     fetch.error = error
     against = why_not(fetch, error, now)
     if against is None:
@@ -58,7 +58,7 @@ def proceed(fetch: Attempting, error: UpstreamError, now: float) -> None:
 
 
 def elsewhere(fetch: Attempting, now: float) -> None:
-    """Another backend; without one, wait for those that failed, or end with the failure."""
+    """Try another backend; if there is none, wait for those that failed, or give up."""
     error = fetch.error
     assert error is not None
     other = fetch.pool.select(fetch.exchange, fetch.tried, now)
@@ -69,7 +69,7 @@ def elsewhere(fetch: Attempting, now: float) -> None:
 
 
 def wait(fetch: Attempting, error: UpstreamError, now: float) -> bool:
-    """Let all backends be tried again after a pause; False when that is not worth it, or too late."""
+    """Try all backends again after a pause; False when that is not worthwhile or too late."""
     retry = fetch.route.retry
     if not error.passing or not fetch.patient or retry.same_backend <= 0:
         return False
@@ -91,7 +91,7 @@ def wait(fetch: Attempting, error: UpstreamError, now: float) -> bool:
 
 
 def back(fetch: Attempting, now: float) -> None:
-    """The pause is over."""
+    """The pause is over: try all backends again."""
     error = fetch.error
     if fetch.canceled or error is None:
         return
@@ -105,12 +105,12 @@ def back(fetch: Attempting, now: float) -> None:
 
 
 def again(fetch: Attempting, now: float) -> None:
-    """The retry budget allows the attempt that was postponed."""
+    """The retry budget allows the postponed attempt."""
     if not fetch.canceled:
         elsewhere(fetch, now)
 
 
 def expired(fetch: Attempting) -> None:
-    """The budget allowed no further attempt in time."""
+    """The budget allowed no further attempt in time: give up."""
     if not fetch.canceled and fetch.error is not None:
         fetch.give_up(fetch.error)

@@ -36,13 +36,13 @@ class Waiting:
 
     @property
     def queued(self) -> int:
-        """How many wait for a free backend."""
+        """How many requests wait for a free backend."""
         return len(self._queue)
 
     # -- coming and leaving ----------------------------------------------------------------------------------------
 
     def enqueue(self, fetch: Attempting, now: float) -> None:
-        """Wait for a free backend."""
+        """Queue a request until a backend is free."""
         if len(self._queue) >= self.size:
             fetch.give_up(PoolFull("queue is full"))
             return
@@ -64,7 +64,7 @@ class Waiting:
         return True
 
     def come_back(self, fetch: Attempting, due: float) -> bool:
-        """Try all backends again at that time; False when too many wait for that already."""
+        """Try all backends again at `due` (monotonic); False when the queue is full."""
         if len(self._returning) >= self.size:
             return False
         fetch.queued_until = due
@@ -72,16 +72,16 @@ class Waiting:
         return True
 
     def hedge_later(self, fetch: Attempting) -> None:
-        """Hedge as soon as the budget allows."""
+        """Hedge this request as soon as the budget allows."""
         self._hedges.append(fetch)
         self.anyone = True
 
     def forget_hedges(self) -> None:
-        """Who is to be hedged is found anew."""
+        """Clear the hedge queue: the tick finds the candidates anew."""
         self._hedges.clear()
 
     def leave(self, fetch: Attempting) -> None:
-        """Wait no longer."""
+        """Remove a request from all queues."""
         if fetch.queued_until:
             for queue in (self._queue, self._postponed):
                 if fetch in queue:
@@ -91,7 +91,7 @@ class Waiting:
     # -- waking ----------------------------------------------------------------------------------------------------
 
     def wake(self, now: float) -> None:
-        """A backend has room for one more, and the budget perhaps for some."""
+        """A backend has room for one more request, and the budget may have for some."""
         budget = self._pool.budget
         if self._queue:
             self._serve(now)
@@ -102,7 +102,7 @@ class Waiting:
         self.anyone = bool(self._queue or self._postponed or self._hedges)
 
     def _serve(self, now: float) -> None:
-        """Whoever has waited longest of those that may use what is free; the others keep their place."""
+        """Serve the longest waiting request that can use what is free; the others keep their places."""
         queue, pool, at = self._queue, self._pool, 0
         vain: set[Any] = set()  # fences and orders for which nothing is free
         while at < len(queue):
@@ -126,7 +126,7 @@ class Waiting:
                 fetch.use(backend, now)
 
     def tick(self, now: float) -> None:
-        """What is due: returns, deadlines, and whom a change of state lets in."""
+        """Handle what is due: returns, expired deadlines, and requests that a change of state lets in."""
         due = [fetch for at, fetch in self._returning if at <= now]
         if due:
             self._returning = [entry for entry in self._returning if entry[0] > now]
