@@ -33,11 +33,11 @@ IN_FILE, GIVEN, NOT_NOW = b"F", b"B", b"N"
 
 
 class NotNow(OSError):
-    """The body cannot be had now."""
+    """The body cannot be fetched now; a miss for the request that wanted it."""
 
 
 class Asker:
-    """One worker's way to ask. `ask` blocks: it is for threads; the rest is for the loop."""
+    """One worker's way to ask. `ask` blocks, so call it in threads only; the other methods do not block."""
 
     def __init__(self, place: Place, now: Callable[[], float] = monotonic) -> None:
         self._place, self._folder = place, awaited(place)
@@ -50,24 +50,27 @@ class Asker:
 
     @classmethod
     def of(cls, place: Place) -> Asker | None:
-        """None where no body is awaited."""
+        """An asker for this tier; None when no bodies are awaited."""
         found = cls(place)
         return None if found.over() else found
 
     def over(self) -> bool:
-        """Whether all bodies have come."""
+        """Whether all awaited bodies have arrived."""
         return not (self._folder / POINT).exists()
 
     def open(self) -> bool:
-        """Whether asking is of use now."""
+        """Whether asking is worthwhile now: not too many ask already, and the last tries did not all fail."""
         return self._asking < MOST and self._now() >= self._closed_until
 
     def lacks(self, file: BodyFile | None) -> bool:
-        """Whether a body that is to be in a file is not there."""
+        """Whether this body's file is not there yet."""
         return file is not None and not self._place.body(file.name).exists()
 
     def with_body(self, kept: Kept, record: bytes, wait: bool) -> Kept:
-        """A record as it will be when its body has come; a large one stays in its file. Raises NotNow, Cold."""
+        """`kept` with its small body filled in; large bodies stay in files.
+
+        Raises NotNow when the body cannot be had, Cold when `wait` is false and asking would be needed.
+        """
         file = kept.stored.file
         if file is None or file.length > PACKED_BYTES or not self.lacks(file):
             return kept
@@ -79,7 +82,9 @@ class Asker:
         return decode(holding(record, body))
 
     def ask(self, name: bytes) -> bytes | None:
-        """A body's bytes, None when it is in its file now. Raises NotNow."""
+        """Fetch a body by its SHA-256: its bytes, or None when it is in its file now. Blocks up to WAIT_S; raises
+        NotNow.
+        """
         if not self.open():
             raise NotNow("the sidecar does not give bodies at the moment")
         with self._lock:
@@ -144,11 +149,11 @@ class AwaitedBody:
         self._closed = False
 
     def quick(self, number: int) -> bytes | bytearray | Exception | None:
-        """See the port."""
+        """See `ports.OpenBody`: None until the body has arrived."""
         return None if self._opened is None else self._opened.quick(number)
 
     def piece(self, number: int, wait: bool) -> bytes | bytearray:
-        """See the port. Raises NotNow."""
+        """See `ports.OpenBody`; the first call fetches the body. Raises NotNow."""
         opened = self._opened
         if opened is None:
             if self._asker.lacks(self.file):
@@ -159,7 +164,7 @@ class AwaitedBody:
         return opened.piece(number, wait)
 
     def close(self) -> None:
-        """Let go."""
+        """Close the file; also while a thread still waits for it."""
         self._closed = True
         if self._opened is not None:
             self._opened.close()

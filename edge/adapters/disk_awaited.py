@@ -41,24 +41,26 @@ AWAITED, POINT, SOCKET = "awaited", "point", "socket"
 
 
 def awaited(place: Place) -> Path:
-    """The folder that is there while bodies are awaited."""
+    """The folder that exists while bodies are awaited."""
     return place.store / AWAITED
 
 
 def begin_awaiting(place: Place, point: str) -> None:
-    """Bodies are awaited from now on; the folder is nobody else's to look into, for the socket gives bodies away."""
+    """Note that bodies of the recovery point `point` are awaited. The folder is private, since its socket hands out
+    bodies.
+    """
     awaited(place).mkdir(mode=0o700)
     (awaited(place) / POINT).write_bytes(orjson.dumps({"point": point}))
 
 
 def awaits(path: Path) -> bool:
-    """Whether the tier in a directory awaits bodies."""
+    """Whether the tier in the directory `path` awaits bodies."""
     return (path / STORE / AWAITED / POINT).exists()
 
 
 @contextmanager
 def socket_name(folder: Path) -> Iterator[str]:
-    """A name for the socket that is short enough for any folder, while this lasts."""
+    """A name for the socket that fits the length limit of Unix sockets; valid inside the `with` block."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{SOCKET}"
@@ -67,7 +69,7 @@ def socket_name(folder: Path) -> Iterator[str]:
 
 
 def listen_awaited(path: Path) -> socket.socket:
-    """The socket on which workers ask for bodies of the tier in a directory. Raises OSError."""
+    """The listening socket on which workers ask for bodies of the tier in `path`. Raises OSError."""
     folder = path / STORE / AWAITED
     (folder / SOCKET).unlink(missing_ok=True)
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -81,7 +83,7 @@ class AwaitedBodies:
     """`sidecar.source.Awaiting` of a disk tier. Blocking; `place` may be called from any thread."""
 
     def __init__(self, path: Path, limits: Limits, ops: FileOps | None = None) -> None:
-        """Raises RecoveryError where there is no tier."""
+        """Open the tier in `path`. Raises RecoveryError where there is none."""
         self._place = _place(path)
         self.folder = awaited(self._place)
         self._alone = threading.Lock()
@@ -91,19 +93,19 @@ class AwaitedBodies:
             self._changer = Changer(self._place, limits, self._ops)
 
     def close(self) -> None:
-        """Let go."""
+        """Close the index."""
         with self._alone:
             self._changer.close()
 
     def point(self) -> str | None:
-        """Which point they are of; None when nothing is awaited any more."""
+        """The id of the recovery point that the bodies belong to; None when nothing is awaited."""
         try:
             return str(orjson.loads((self.folder / POINT).read_bytes())["point"])
         except (OSError, ValueError, KeyError):
             return None
 
     def wanted(self) -> dict[bytes, int]:
-        """The bodies that are not there, with the bytes that are kept free for each."""
+        """The missing bodies by SHA-256, with the bytes that are reserved for each."""
         with _explained(self._place.path), closing(connect(self._place)) as db:
             bodies = dict(db.execute("SELECT name, bytes FROM bodies").fetchall())
             wanted = {name: size for name, size in bodies.items() if not self._place.body(name).exists()}
@@ -115,7 +117,7 @@ class AwaitedBodies:
         return wanted
 
     def put(self, bodies: Sequence[tuple[bytes, bytes]]) -> None:
-        """Put bodies in, which were compared with their names. Raises RecoveryError."""
+        """Store bodies whose SHA-256 has been checked. Raises RecoveryError."""
         large = [(name, body, temp_name()) for name, body in bodies if len(body) > PACKED_BYTES]
         with _explained(self._place.path):
             for _, body, temp in large:
@@ -126,21 +128,21 @@ class AwaitedBodies:
                 self._pack([(name, body) for name, body in bodies if len(body) <= PACKED_BYTES])
 
     def place(self, name: bytes, body: bytes) -> bool:
-        """Put in one that a request waits for, if it gets a file of its own; else it is to be given along."""
+        """Store one body that a request waits for, if it gets a file of its own; else the caller must send it along."""
         if len(body) <= PACKED_BYTES:
             return False
         self.put([(name, body)])
         return True
 
     def lose(self, names: Iterable[bytes]) -> int:
-        """They will not come: the responses are gone; how many."""
+        """Drop the responses whose bodies will not arrive; returns how many."""
         rows = [row for name in names for row in self._rows.get(name, ())]
         with _explained(self._place.path), self._alone:
             self._changer.apply(Changes(removed=[(hashed, variant, -1, -1) for hashed, variant in rows]))
         return len(rows)
 
     def end(self) -> None:
-        """All have come."""
+        """All bodies have arrived: remove the folder."""
         (self.folder / POINT).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -158,7 +160,7 @@ class AwaitedBodies:
             self._ops.unlink(self._place.temp(temp))
 
     def _pack(self, bodies: Sequence[tuple[bytes, bytes]]) -> None:
-        """Small bodies, into records with their responses; inside the turn."""
+        """Write small bodies into records together with their responses; inside the turn."""
         found = [(name, body, row) for name, body in bodies for row in self._rows.get(name, ())]
         if not found:
             return

@@ -25,12 +25,12 @@ Checked = OrderedDict[tuple[bytes, int, int], bytearray]
 
 
 def temp_name() -> str:
-    """A name that no other process and no other body has."""
+    """A name for a temporary file that is unique over all processes."""
     return f"{os.getpid()}-{next(_numbers)}"
 
 
 class BodyWriter:
-    """One body on its way to the disk; blocking, in the writer's thread."""
+    """One body being written to its temporary file. Blocking; belongs to the writer's thread."""
 
     def __init__(self, place: Place, temp: str, ops: FileOps) -> None:
         self.temp = temp
@@ -42,7 +42,7 @@ class BodyWriter:
         self._sum = 0  # of the piece that is not yet whole
 
     def write(self, data: bytes) -> None:
-        """More of it. Raises OSError."""
+        """Append `data` and update hash and checksums. Raises OSError."""
         self._ops.write(self._fd, data, self.length)
         self._hash.update(data)
         view = memoryview(data)
@@ -59,26 +59,26 @@ class BodyWriter:
         self._sum = 0
 
     def finish(self) -> BodyFile:
-        """It is whole."""
+        """Close the file; returns SHA-256, length in bytes, and one CRC-32 per piece."""
         if self.length % PIECE_BYTES:
             self._end_piece()
         self.close()
         return BodyFile(self._hash.digest(), self.length, bytes(self._sums))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file; harmless when done already."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class OpenBody:
-    """A body that is being served."""
+    """A body file that is being served, in pieces of PIECE_BYTES."""
 
     __slots__ = ("_checked", "_fd", "file")
 
     def __init__(self, file: BodyFile, path: Path, checked: Checked) -> None:
-        """Raises OSError where it is not there, Damaged where it has another length."""
+        """Raises OSError where the file is missing, Damaged where its length is wrong."""
         self.file = file
         self._fd = os.open(path, READ)
         found = os.fstat(self._fd)
@@ -94,7 +94,7 @@ class OpenBody:
         self._checked = known
 
     def quick(self, number: int) -> bytes | bytearray | Exception | None:
-        """One piece, or what is wrong with it; None where that would wait for the disk."""
+        """Piece `number` if the page cache has it, None if reading would wait for the disk, or the error."""
         try:
             return self.piece(number, wait=False)
         except Cold:
@@ -103,7 +103,10 @@ class OpenBody:
             return error
 
     def piece(self, number: int, wait: bool) -> bytes | bytearray:
-        """One piece. Raises Cold where that would wait for the disk and `wait` is false; Damaged; OSError."""
+        """Piece `number`, checked against its CRC-32.
+
+        Raises Cold where reading would wait for the disk and `wait` is false; Damaged; OSError.
+        """
         data = read_at(self._fd, self.file.size_of(number), number * PIECE_BYTES, wait)
         if wait or not self._checked[number]:
             if not self.file.checks(number, data):
@@ -112,7 +115,7 @@ class OpenBody:
         return data
 
     def close(self) -> None:
-        """Let go."""
+        """Close the file; harmless when done already."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

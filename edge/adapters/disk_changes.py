@@ -34,7 +34,7 @@ AHEAD = 2  # segments: where less is left, there is evicted before it has to be
 
 @dataclass(slots=True, eq=False)
 class Addition:
-    """A response to be stored: its record, and where its body is when that is not in it."""
+    """A response to be stored: its record, and its body's file when the body is not in the record."""
 
     stored: Stored
     record: bytes
@@ -44,7 +44,7 @@ class Addition:
 
 
 class RowAt(NamedTuple):
-    """Where a response's record is, and its body when that is a file."""
+    """Where a response's record lies (segment, offset and length in bytes), and the name of its body file, if any."""
 
     segment: int
     at: int
@@ -55,7 +55,7 @@ class RowAt(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Packing(Addition):
-    """A response whose body was to be in a file and is in the record now; `row` is where it was."""
+    """A response whose body moves from a file into its record; `row` is where its record was."""
 
     hashed: int = 0
     variant: int = 0
@@ -76,7 +76,7 @@ class Changes:
 
 
 class Changer:
-    """One process's (or thread's) way to change the store. Blocking; not for the loop."""
+    """One thread's way to change the store. Blocking: never call it on the loop."""
 
     def __init__(
         self,
@@ -89,9 +89,10 @@ class Changer:
         fold: Callable[[], None] | None = None,
         coming: Callable[[list[int]], None] | None = None,
     ) -> None:
-        """`breathe` is called wherever a little work is done, so that whoever has to can rest.
+        """`breathe` is called between small pieces of work, so that the thread can rest.
 
-        `fold` has the index's log folded in, else that is done here; `coming` is told the hashes of rows to come.
+        `fold` checkpoints the index's log elsewhere (default: here); `coming` is told the hashes of rows about to be
+        added; `hot` says whether memory holds a key; `durable` syncs each commit.
         """
         self.place = place
         self.limits = limits
@@ -109,7 +110,7 @@ class Changer:
         self._segments: dict[int, list[int]] = {}  # by main: id, fd, bytes, charge
 
     def close(self) -> None:
-        """Let go; harmless when done already."""
+        """Close index, lock and segments; harmless when done already."""
         self.db.close()
         self._version.close()
         turn, self._turn = self._turn, -1
@@ -122,7 +123,7 @@ class Changer:
     # -- what is done --------------------------------------------------------------------------------------------------
 
     def apply(self, changes: Changes, still: Callable[[Addition], bool] = lambda addition: True) -> None:
-        """One batch, wholly or not at all; what is not `still` wanted when its turn comes is left out.
+        """Commit one batch, all or nothing; additions for which `still` returns False are left out.
 
         Raises sqlite3.Error, OSError, NoRoom.
         """
@@ -147,7 +148,10 @@ class Changer:
             self._changed(len(kept))
 
     def purge(self, purge: Purge, at: float, number: int) -> set[tuple[int, int]]:
-        """An operator's purge, durable when this returns; what by URL or tag it touched and was still of use."""
+        """Carry out an operator's purge; durable on return.
+
+        Returns (hash, variant) of the responses that a purge by URL or tag removed and that were still usable.
+        """
         with self._have_turn(), self._transaction() as gone:
             found = purge_rows(self.db, self.sums, [(purge, at)]) if purge.kind in (Kind.URL, Kind.TAG) else set()
             self.note_purged(number)
@@ -155,29 +159,29 @@ class Changer:
         return found
 
     def note_purged(self, number: int, floor: int = 0) -> None:
-        """Purges up to this number are in; what was fetched before `floor` is not to be used."""
+        """Record that all purges up to `number` are applied, and that nothing fetched before `floor` may be used."""
         self.db.execute("UPDATE facts SET value = max(value, ?) WHERE name = 'purged'", (number,))
         self.db.execute("UPDATE facts SET value = max(value, ?) WHERE name = 'floor'", (floor,))
 
     def known(self, name: bytes) -> bool:
-        """Whether a body is there already."""
+        """Whether the body with this SHA-256 is stored."""
         return self.db.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is not None
 
     def expect(self, bodies: Sequence[BodyFile]) -> None:
-        """Bodies that are not there yet and have their room; those that no response names go with the next batch."""
+        """Reserve room for bodies that arrive later; those that no response uses are dropped with the next batch."""
         with self._have_turn(), self._transaction():
             for body in bodies:
                 if not self.known(body.name):
                     self._add_body(body)
 
     def row(self, hashed: int, variant: int) -> RowAt | None:
-        """Where a response is."""
+        """Where the record of a response lies; None if it is not stored."""
         query = "SELECT segment, at, length, stale, body FROM objects WHERE hash = ? AND variant = ?"
         found = self.db.execute(query, (hashed, variant)).fetchone()
         return None if found is None else RowAt(*found)
 
     def pack(self, packings: Sequence[Packing]) -> None:
-        """Move responses to records that hold their bodies; inside the turn in which their rows were read."""
+        """Move responses to records that contain their bodies; inside the turn in which their rows were read."""
         places = self._append(packings)
         with self._transaction() as gone:
             self._note_segments()
@@ -194,7 +198,7 @@ class Changer:
             self._drop_bodies(gone)
 
     def reserve(self, temp: str, count: int) -> None:
-        """Set room aside for a temporary file; in all for it when called again. Raises NoRoom."""
+        """Reserve `count` bytes in all for a temporary file, evicting if necessary. Raises NoRoom."""
         with self._have_turn():
             (before,) = self.db.execute("SELECT total(bytes) FROM temps WHERE name = ?", (temp,)).fetchone()
             self.make_room(max(0, blocks(count) - int(before)))
@@ -202,7 +206,7 @@ class Changer:
                 self.db.execute("INSERT OR REPLACE INTO temps VALUES (?, ?, ?)", (temp, os.getpid(), blocks(count)))
 
     def drop_temp(self, temp: str) -> None:
-        """It is not wanted any more."""
+        """Delete a temporary file and free its reservation."""
         with self._have_turn(), self._transaction() as gone:
             self._drop_temps([temp], gone)
 
@@ -221,7 +225,7 @@ class Changer:
             lacking = self.room.lacking(need)
 
     def _evict_some(self) -> None:
-        """One step of making room. Raises NoRoom where there is nothing to evict."""
+        """One step of eviction. Raises NoRoom when nothing is left to evict."""
         with self._transaction() as gone:
             self._note_segments()
             main = self._segments.get(1, [0])[0]
@@ -239,7 +243,7 @@ class Changer:
         self._changed(STEP)
 
     def _changed(self, rows: int) -> None:
-        """Fold the index's log in, often and little each time: it is the longest piece of work without a rest."""
+        """Count changed rows and checkpoint the log often, because that is the longest work without a rest."""
         self._rows += rows
         if self._rows >= FOLD_ROWS:
             self._rows = 0
@@ -255,7 +259,7 @@ class Changer:
 
     @contextmanager
     def _have_turn(self) -> Iterator[None]:
-        """One at a time over all processes; the kernel gives it on when one dies."""
+        """Hold the store's lock; the kernel releases it if the process dies."""
         fcntl.flock(self._turn, fcntl.LOCK_EX)
         try:
             yield
@@ -266,7 +270,7 @@ class Changer:
 
     @contextmanager
     def _transaction(self) -> Iterator[list[Path]]:
-        """All or nothing; the files that are put on the list go when it is committed."""
+        """One transaction; the files appended to the yielded list are deleted after the commit."""
         gone: list[Path] = []
         version = self._version.begin()
         self.db.execute("BEGIN IMMEDIATE")
@@ -285,7 +289,7 @@ class Changer:
     transaction = _transaction
 
     def _append(self, additions: Sequence[Addition]) -> list[tuple[int, int]]:
-        """Write the records into segments on trial; where each is."""
+        """Append records to segments on trial; returns (segment, offset) of each."""
         places: list[tuple[int, int]] = []
         waiting: list[bytes] = []
         segment, size = self._segment(0) if additions else [], 0
@@ -316,7 +320,7 @@ class Changer:
         return segment[0], at
 
     def _segment(self, main: int) -> list[int]:
-        """The segment that is being written, or a new one; on `main` also inside a transaction."""
+        """The segment that is being written, or a new one; for `main` also inside a transaction."""
         found = self._segments.get(main)
         if found is not None:
             kept = self.db.execute("SELECT 1 FROM segments WHERE id = ?", (found[0],)).fetchone()
@@ -339,7 +343,7 @@ class Changer:
             self.db.execute("UPDATE segments SET bytes = ?, charge = ? WHERE id = ?", (count, charge, number))
 
     def _forget_segments(self) -> None:
-        """Begin new ones; what was appended and not committed is cut off."""
+        """Close the segments being written and cut off what was appended but not committed."""
         for number, fd, *_ in self._segments.values():
             try:
                 kept = self.db.execute("SELECT bytes FROM segments WHERE id = ?", (number,)).fetchone()
@@ -372,7 +376,7 @@ class Changer:
         insert_rows(self.db, rows, tags)
 
     def _place_body(self, body: BodyFile, temp: str | None, gone: list[Path]) -> None:
-        """Give a body its name, unless one with the same content is there."""
+        """Rename a body to its final name, unless one with the same content exists."""
         if temp is None:
             return
         self.db.execute("DELETE FROM temps WHERE name = ?", (temp,))
@@ -387,7 +391,7 @@ class Changer:
         self.db.execute("UPDATE facts SET value = value + ? WHERE name = 'bodies'", (blocks(body.length),))
 
     def _drop_bodies(self, gone: list[Path]) -> None:
-        """Bodies that nothing names any more."""
+        """Delete bodies that no response uses any more."""
         for name, count in self.db.execute("SELECT name, bytes FROM bodies WHERE refs = 0").fetchall():
             self.db.execute("DELETE FROM bodies WHERE name = ?", (name,))
             self.db.execute("UPDATE facts SET value = value - ? WHERE name = 'bodies'", (count,))

@@ -10,7 +10,7 @@ EVERY_S = 10.0
 
 
 class Told:
-    """Kept until somebody takes them."""
+    """Events that wait until somebody takes them."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[str, int]] = {}  # the newest words, and how often
@@ -18,12 +18,12 @@ class Told:
         self._lock = threading.Lock()
 
     def add(self, kind: str, words: str) -> None:
-        """Something happened."""
+        """Count an event of this kind; of several, the newest words are kept."""
         with self._lock:
             self._waiting[kind] = (words, self._waiting.get(kind, ("", 0))[1] + 1)
 
     def take(self) -> list[dict[str, Any]]:
-        """What is due."""
+        """The events that are due, as `{"kind", "evidence", "times"}`."""
         now = monotonic()
         with self._lock:
             due = [kind for kind in self._waiting if self._last.get(kind, -EVERY_S) + EVERY_S <= now]

@@ -21,40 +21,43 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
 class FileOps:
-    """What the tier does to files."""
+    """The file operations of the tier; tests replace them to stop between two."""
 
     def open(self, path: Path) -> int:
-        """For writing, made where it is missing."""
+        """Open for writing; the file is created if it is missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, fd: int, data: bytes, at: int) -> None:
-        """All of it, or an error."""
+        """Write all of `data` at offset `at`. Raises OSError."""
         view = memoryview(data)
         while view:
             done = os.pwrite(fd, view, at)
             view, at = view[done:], at + done
 
     def truncate(self, fd: int, length: int) -> None:
-        """Cut off what is behind."""
+        """Cut the file to `length` bytes."""
         os.ftruncate(fd, length)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Take the place of what is there."""
+        """Rename, replacing a file of the new name."""
         new.parent.mkdir(parents=True, exist_ok=True)
         old.replace(new)
 
     def unlink(self, path: Path) -> None:
-        """Remove it if it is there."""
+        """Delete the file if it exists."""
         path.unlink(missing_ok=True)
 
 
 class Cold(Exception):
-    """The page cache does not have it: read it in a thread."""
+    """The page cache does not have the bytes: read them in a thread."""
 
 
 def read_at(fd: int, length: int, at: int, wait: bool) -> bytes | bytearray:
-    """Bytes of a file, fewer at its end. Raises Cold where that would wait for the disk and `wait` is false."""
+    """Up to `length` bytes at offset `at`; fewer at the end of the file.
+
+    Raises Cold where reading would wait for the disk and `wait` is false.
+    """
     if wait:
         return os.pread(fd, length, at)
     if not _NOWAIT:
@@ -74,7 +77,7 @@ def read_at(fd: int, length: int, at: int, wait: bool) -> bytes | bytearray:
 
 
 class Segments:
-    """Segment files kept open by one thread."""
+    """Segment files that one thread keeps open for reading."""
 
     __slots__ = ("_into", "_open", "_place")
 
@@ -84,7 +87,7 @@ class Segments:
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def read(self, segment: int, at: int, length: int, wait: bool) -> bytes:
-        """A record's bytes. Raises Cold, OSError (FileNotFoundError: the segment is gone)."""
+        """The bytes of a record. Raises Cold, or OSError (FileNotFoundError: the segment was evicted)."""
         fd = self._open.get(segment)
         if fd is None:
             fd = os.open(self._place.segment(segment), READ)
@@ -102,21 +105,21 @@ class Segments:
         return bytes(read_at(fd, length, at, wait))  # cut there, or not all of it is in the page cache
 
     def let_go(self) -> None:
-        """Close those that were removed meanwhile: an open file keeps its space on the disk."""
+        """Close segments that were deleted meanwhile: an open file keeps its space on the disk."""
         for segment, fd in list(self._open.items()):
             if not os.fstat(fd).st_nlink:
                 os.close(fd)
                 del self._open[segment]
 
     def close(self) -> None:
-        """Close all."""
+        """Close all segments."""
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
 
 
 def read_ahead(path: Path, small: int) -> bool:
-    """Ask the kernel for a file that is larger than `small`; whether it was asked."""
+    """Ask the kernel to read a file that is larger than `small` bytes; returns whether it was asked."""
     try:
         fd = os.open(path, READ)
     except OSError:

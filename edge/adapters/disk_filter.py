@@ -41,7 +41,7 @@ Share = Callable[[str, int], mmap | None]  # memory of a name that all workers o
 
 
 class Filter:
-    """One worker's view of it. `may_have` is for any thread, `add` for the writer's, the rest for the loop."""
+    """One worker's view. `may_have` can be called from any thread, `add` from the writer's, the rest on the loop."""
 
     __slots__ = ("_bits", "_closing", "_first", "_half", "_mask", "_place", "_second", "_thread")
 
@@ -56,12 +56,12 @@ class Filter:
 
     @classmethod
     def of(cls, place: Place, size: int, share: Share) -> Filter | None:
-        """That of a tier of this size; None where no memory can be shared."""
+        """The filter for a tier of `size` bytes; None where no memory can be shared."""
         memory = share(f"disk {place.path} {place.salt.hex()} {size}", filter_bytes(size))
         return None if memory is None else cls(place, memory)
 
     def may_have(self, hashed: int) -> bool:
-        """False: the index has no row of this hash."""
+        """False means that the index has no row with this hash."""
         bits = self._bits
         half = bits[_HALF]
         if not half:
@@ -70,7 +70,7 @@ class Filter:
         return bool(bits[at] >> (hashed & 7) & 1)
 
     def add(self, hashes: Iterable[int]) -> None:
-        """Rows of these come; inside the turn."""
+        """Set the bits of rows that are about to be added; inside the turn."""
         bits, mask, first, second = self._bits, self._mask, self._first, self._second
         count = 0
         for hashed in hashes:
@@ -89,7 +89,7 @@ class Filter:
     # -- filling -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Begin to fill it where that is due and nobody does so; now and then."""
+        """Start a refill in a thread when one is due and no other worker does it. Call it periodically."""
         if self._bits[_HALF] and self._get(_SET) < self._get(_ENOUGH):
             return
         if self._thread is not None and self._thread.is_alive():
@@ -100,13 +100,13 @@ class Filter:
             self._thread.start()
 
     def close(self) -> None:
-        """End; a filling that is under way is given up."""
+        """Stop; a running refill is given up."""
         self._closing = True
         if self._thread is not None:
             self._thread.join(10.0)
 
     def _fill(self) -> None:
-        """Fill the half that is not used, then use it. Two workers that do so at once do no harm."""
+        """Fill the unused half, then switch to it. Two workers doing this at once do no harm."""
         bits = self._bits
         self._put(_FILLER, os.getpid())
         with suppress(sqlite3.Error, OSError):  # whoever asks the index next is told why it cannot be read
@@ -127,7 +127,7 @@ class Filter:
             self._bits[at : at + len(zeros)] = zeros
 
     def _scan(self, start: int) -> int:
-        """Set the bits of all rows; how many."""
+        """Set the bits of all rows; returns how many there are."""
         bits, mask = self._bits, self._mask
         last, count = -(1 << 63), 0
         with closing(connect(self._place)) as db:
@@ -141,6 +141,6 @@ class Filter:
 
 
 def filter_bytes(size: int) -> int:
-    """How much memory a filter takes for a tier of this size: two halves, each a power of two."""
+    """The memory for a tier of `size` bytes: two halves, each a power of two."""
     wanted = max(MIN_BYTES, min(MAX_BYTES, size // BYTES_PER_OBJECT))
     return _HEAD + 2 * (1 << (wanted - 1).bit_length())

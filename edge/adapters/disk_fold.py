@@ -19,7 +19,7 @@ NICE = 10  # a tenth of the core where all of it is wanted
 
 
 class Folder:
-    """See the module. `fold` may be called by any thread."""
+    """The checkpoint thread. `fold` can be called from any thread."""
 
     def __init__(self, place: Place) -> None:
         self._db = connect(place)
@@ -29,7 +29,7 @@ class Folder:
         self._thread.start()
 
     def fold(self) -> None:
-        """Fold it in soon."""
+        """Ask for a checkpoint soon."""
         self._wanted.set()
 
     def _run(self) -> None:
@@ -42,7 +42,7 @@ class Folder:
         self._db.close()
 
     def close(self) -> None:
-        """End; what is in the log stays there."""
+        """End the thread; what is in the log stays there."""
         self._closing = True
         self._wanted.set()
         self._thread.join(10.0)

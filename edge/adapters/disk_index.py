@@ -65,7 +65,7 @@ _SEALED = struct.Struct(">qqqqqd")
 
 
 class Row(NamedTuple):
-    """Where a record is."""
+    """One row of the index: where a record lies, and what it needs to be checked."""
 
     variant: int
     segment: int
@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
 
 class Sums:
-    """Hashes and seals of one store."""
+    """Salted hashes and seals of one store."""
 
     __slots__ = ("_first", "_last", "_salt", "plain")
 
@@ -87,7 +87,7 @@ class Sums:
         self._last = (b"", self.plain)
 
     def of_key(self, key: bytes) -> int:
-        """As `of`; the last one is remembered, for a look-up asks for it again."""
+        """As `of`; remembers the last key, because a look-up asks twice."""
         last = self._last
         if last[0] == key:
             return last[1]
@@ -95,20 +95,20 @@ class Sums:
         return last[1]
 
     def of(self, data: bytes) -> int:
-        """63 bits and a sign that stand for a key, a variant or a tag."""
+        """A signed 64-bit integer that stands for a key, a variant or a tag."""
         return int.from_bytes(blake2b(data, digest_size=8, key=self._salt).digest(), "big", signed=True)
 
     def seal(self, hashed: int, variant: int, place: tuple[int, int, int], stale: float) -> int:
-        """What a row must carry."""
+        """The checksum that a row must carry."""
         return crc32(_SEALED.pack(hashed, variant, *place, stale), self._first)
 
     def holds(self, hashed: int, row: Row) -> bool:
-        """Whether a row is as it was written."""
+        """Whether a row matches its seal."""
         return self.seal(hashed, row.variant, (row.segment, row.at, row.length), row.stale) == row.seal
 
 
 def connect(place: Place, busy_s: float = 5.0) -> sqlite3.Connection:
-    """A connection of its own for one thread. Raises sqlite3.Error."""
+    """A connection to the index for one thread; waits up to `busy_s` seconds for a lock. Raises sqlite3.Error."""
     # A damaged page ends in an error: SQLite reads with `pread`, and never through a map that a cut file could tear.
     db = sqlite3.connect(
         place.index, timeout=busy_s, isolation_level=None, cached_statements=64, check_same_thread=False
@@ -123,12 +123,12 @@ def connect(place: Place, busy_s: float = 5.0) -> sqlite3.Connection:
 
 
 def fold_in(db: sqlite3.Connection) -> None:
-    """Bring what the log has into the index's file, as far as no reader holds it back."""
+    """Checkpoint: copy the log into the index file, as far as no reader prevents it."""
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def make_index(place: Place) -> None:
-    """Make the index where there is none, or look whether it is one of this version. Raises sqlite3.DatabaseError."""
+    """Create the index, or check that the existing one has this version. Raises sqlite3.DatabaseError."""
     fresh = not place.index.exists()
     db = sqlite3.connect(place.index, timeout=5.0, isolation_level=None)
     try:
@@ -152,7 +152,7 @@ def make_index(place: Place) -> None:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether it says that the file is no sound database; not that the disk is full, away or busy."""
+    """Whether the error means a damaged file, rather than a full, missing or busy disk."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if isinstance(error, sqlite3.OperationalError):
         return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -161,7 +161,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 @contextmanager
 def explained(place: Place) -> Iterator[None]:
-    """SQLite's errors as one line that names the tier."""
+    """Turns SQLite errors inside the block into one line that names the tier."""
     try:
         yield
     except sqlite3.Error as error:

@@ -33,8 +33,10 @@ class TierKeeper:
 
     @classmethod
     def open(cls, path: Path, limits: Limits, purge_log: PurgeLog, history: str, lock: int | None = None) -> TierKeeper:
-        """`lock`: held already, by who hands over. Raises TierInUse where another gateway has it, TierError where it
-        cannot be used."""
+        """Lock and prepare the tier. `lock`: the open lock file, when a predecessor handed it over.
+
+        Raises TierInUse where another gateway has the tier, TierError where it cannot be used.
+        """
         if lock is None:
             lock = lock_tier(path)
         try:
@@ -50,11 +52,14 @@ class TierKeeper:
 
     @property
     def lock(self) -> int:
-        """The lock's open file, for a successor."""
+        """The lock file's descriptor, for a successor."""
         return self._lock
 
     def purge(self, purges: Sequence[Purge], at: float, number: int) -> set[tuple[int, int]]:
-        """Take out what purges name; what of it was of use. Blocking. Raises TierError."""
+        """Carry out purges durably; returns (hash, variant) of what they removed that was still usable.
+
+        Blocking. Raises TierError.
+        """
         try:
             with self._alone:
                 found: set[tuple[int, int]] = set()
@@ -65,7 +70,7 @@ class TierKeeper:
             raise TierError(f"disk cache {self._place.path}: {error}") from None
 
     def stats(self) -> dict[str, int]:
-        """The tier's own numbers."""
+        """The tier's counts and sizes in bytes; only its budget when the index cannot be read."""
         try:
             with self._alone:
                 facts = dict(self._changer.db.execute("SELECT name, value FROM facts").fetchall())
@@ -89,7 +94,7 @@ class TierKeeper:
             pass  # what is left over is swept at another start
 
     def close(self) -> None:
-        """Let go; another gateway may have it."""
+        """Release the tier, so that another gateway can use it."""
         with self._alone:
             self._changer.close()
         os.close(self._lock)

@@ -31,7 +31,7 @@ _QUERY = "SELECT variant, segment, at, length, stale, seal FROM objects WHERE ha
 
 
 class Read(NamedTuple):
-    """What the disk had for a key."""
+    """The result of a look-up on disk."""
 
     rows: list[tuple[Row, Kept]]
     damaged: list[tuple[Row, str]]
@@ -42,7 +42,7 @@ NOTHING = Read([], [], [])
 
 
 class Remembered:
-    """A key's rows and the outlines of their records, as of a version of the index."""
+    """The rows of a key and the outlines of their records, valid for one version of the index."""
 
     __slots__ = ("bodies", "bytes", "rows", "told", "version")
 
@@ -55,7 +55,7 @@ class Remembered:
 
 
 class Looker:
-    """See the module. `remembers`: the loop's own; a thread that reads from the disk checks everything."""
+    """Looks up keys. `remembers`: keep outlines between look-ups (on the loop; a reader thread checks everything)."""
 
     def __init__(
         self, place: Place, sums: Sums, absent: Filter | None = None, busy_s: float = 5.0, remembers: bool = False
@@ -72,7 +72,7 @@ class Looker:
         self._asked = 0
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection and the segments."""
         self._known.clear()
         self.segments.close()
         if self._version is not None:
@@ -80,7 +80,7 @@ class Looker:
         self.db.close()
 
     def remembered(self, key: bytes) -> Remembered | None:
-        """What is remembered of a key."""
+        """The outlines remembered for a key; None if there are none."""
         return self._known.get(key)
 
     def read(self, key: bytes, hashed: int, asker: Asker | None, wait: bool) -> Read:
@@ -107,13 +107,13 @@ class Looker:
         return found
 
     def rows(self, hashed: int) -> tuple[Row, ...]:
-        """What the index has. Raises sqlite3.Error."""
+        """The rows of the index for a hash. Raises sqlite3.Error."""
         return tuple(map(Row._make, self.db.execute(_QUERY, (hashed,))))
 
     def _whole(
         self, key: bytes, hashed: int, rows: Sequence[Row], asker: Asker | None, wait: bool, remember: bool
     ) -> Read:
-        """Each record, with all that there is to check."""
+        """Read and check complete records."""
         found = Read([], [], [])
         for row in rows:
             if not self._sums.holds(hashed, row):
@@ -134,7 +134,7 @@ class Looker:
         return found
 
     def _bodies(self, key: bytes, known: Remembered, wait: bool) -> Read:
-        """The records of rows that are as they were."""
+        """Read only the bodies of records whose rows have not changed."""
         rows: list[tuple[Row, Kept]] = []
         damaged: list[tuple[Row, str]] = []
         read = self.segments.read

@@ -15,7 +15,7 @@ from edge.cache.stored import Stored
 
 @dataclass(slots=True)
 class Put:
-    """A response to be written. `seq` is the worker's sequence when it was asked for, `number` the journal's then."""
+    """A response to be written, with the worker's purge sequence and the journal's purge number at its request."""
 
     stored: Stored
     seq: int
@@ -24,7 +24,7 @@ class Put:
 
     @property
     def bytes(self) -> int:
-        """What it holds of memory while it waits."""
+        """The memory that it holds while it waits."""
         return self.stored.size_bytes
 
 
@@ -32,7 +32,7 @@ Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: remo
 
 
 class Purges:
-    """Purges by URL and tag that wait, with their times; each once, and found by what it names."""
+    """Waiting purges by URL and tag, with their times; each kept once and found by what it names."""
 
     __slots__ = ("_named", "_of")
 
@@ -49,13 +49,13 @@ class Purges:
         return iter(self._of.items())
 
     def add(self, purge: Purge, at: float) -> None:
-        """One more; what waits already is from before, and says the same of all that it finds in the index."""
+        """Add a purge; one that waits already covers it, since both hold for everything in the index."""
         if purge not in self._of:
             self._of[purge] = at
             self._named.setdefault((purge.kind, purge.value), []).append((purge, at))
 
     def left_of(self, stored: Stored) -> Stored | None:
-        """What these left of a response that is in the index."""
+        """What these purges leave of a response in the index: itself, a stale version, or None."""
         left = _after(stored, self._named.get((Kind.URL, base_of(stored.key)), ()))
         for tag in stored.tags:
             left = left and _after(left, self._named.get((Kind.TAG, tag), ()))
@@ -64,7 +64,7 @@ class Purges:
 
 @dataclass(slots=True)
 class Waiting:
-    """What the next batch is made of. What names a response finds it without a look at the others."""
+    """The contents of the next batch, indexed so that a key or a purge is found without a scan."""
 
     responses: Pending = field(default_factory=dict)
     removed: set[tuple[int, int, int, int]] = field(default_factory=set)
@@ -80,11 +80,11 @@ class Waiting:
 
     @property
     def silent(self) -> bool:
-        """Whether it says nothing about what the index has."""
+        """Whether nothing in it changes what the index says."""
         return not (self.responses or self.purges)
 
     def put(self, put: Put) -> None:
-        """Take a response; a whole one takes the place of its parts."""
+        """Add a response; a complete one replaces its parts."""
         stored = put.stored
         key, variant = stored.key, stored.variant
         places = self.responses.setdefault(key, {})
@@ -100,7 +100,7 @@ class Waiting:
             self._tagged.setdefault(tag, set()).add((key, variant))
 
     def named(self, purge: Purge, now: float) -> Iterator[Put]:
-        """What waits, is of use still, and is named by a purge by URL or tag."""
+        """The usable waiting responses that a purge by URL or tag names."""
         if purge.kind is Kind.URL:
             keys = (purge.value, *self._keys.get(purge.value, ()))
             puts = (put for key in keys for put in self.responses.get(key, _NOTHING).values())
@@ -118,7 +118,7 @@ _NOTHING: dict[bytes, Put | None] = {}
 
 
 def left_of(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
-    """What purges by URL and tag left of a response."""
+    """What purges by URL and tag leave of a response: itself, a stale version, or None."""
     base = base_of(stored.key)
     names = [
         (purge, at)
@@ -129,7 +129,7 @@ def left_of(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | N
 
 
 def _after(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | None:
-    """What is left of a response that each of these names."""
+    """The response after each of these purges, all of which name it."""
     for purge, at in purges:
         if not purge.soft:
             return None
@@ -140,7 +140,7 @@ def _after(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | No
 def overlay(
     found: dict[bytes, Stored], pending: Pending, key: bytes, admitted: Callable[[Stored, int], Stored | None]
 ) -> None:
-    """Put what waits to be written over what the disk has."""
+    """Combine what was found on disk with what waits to be written."""
     for variant, put in pending.get(key, {}).items():
         found.pop(variant, None)
         if put is None:

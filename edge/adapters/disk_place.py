@@ -31,16 +31,16 @@ TURN = "turn"  # in the store: held by whoever changes it
 
 
 class TierError(EdgeError):
-    """The disk tier cannot be used; one clear line."""
+    """The disk tier cannot be used; the message is one clear line."""
 
 
 class TierInUse(TierError):
-    """Another gateway has it."""
+    """Another gateway uses the tier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory that is ours and ready. `said` is what an operator should read of how it became so."""
+    """A checked tier directory. `said`: lines for the operator about how it was found."""
 
     path: Path
     salt: bytes
@@ -48,30 +48,30 @@ class Place:
 
     @property
     def store(self) -> Path:
-        """Where everything is."""
+        """The folder with index, segments and bodies."""
         return self.path / STORE
 
     @property
     def index(self) -> Path:
-        """The index's file."""
+        """The path of the index."""
         return self.store / "index.db"
 
     def segment(self, number: int) -> Path:
-        """A segment's file."""
+        """The path of a segment."""
         return self.store / "segments" / str(number)
 
     def body(self, name: bytes) -> Path:
-        """A body's file."""
+        """The path of a body, by its SHA-256."""
         text = name.hex()
         return self.store / "bodies" / text[:2] / text
 
     def temp(self, name: str) -> Path:
-        """A body's file while it is written."""
+        """The path of a body while it is written."""
         return self.store / "temps" / name
 
 
 def lock_tier(path: Path) -> int:
-    """Take the directory for this gateway until the descriptor is closed. Raises TierInUse, TierError."""
+    """Lock the directory for this gateway until the descriptor is closed. Raises TierInUse, TierError."""
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -84,7 +84,7 @@ def lock_tier(path: Path) -> int:
 
 
 def locks(lock: int, path: Path) -> bool:
-    """Whether this is the lock of that directory."""
+    """Whether the descriptor `lock` is the lock of the directory `path`."""
     try:
         return os.path.samestat(os.fstat(lock), os.stat(path / LOCK))
     except OSError:
@@ -92,9 +92,9 @@ def locks(lock: int, path: Path) -> bool:
 
 
 def prepare(path: Path, history: str = "") -> Place:
-    """Make the directory, or find it as it was left. `history` names the journal whose purges it follows.
+    """Create the directory or check an existing one. `history`: the journal whose purges it follows.
 
-    Raises TierError where it cannot be used: not ours, not writable.
+    Raises TierError where it cannot be used: not ours, or not writable.
     """
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def prepare(path: Path, history: str = "") -> Place:
 
 
 def move_aside(place: Path) -> None:
-    """Put the store out of the way, whole; the one that was put aside before goes."""
+    """Rename the store to `store.aside`, replacing an earlier one."""
     shutil.rmtree(place / ASIDE, ignore_errors=True)
     (place / STORE).rename(place / ASIDE)
 
@@ -157,7 +157,7 @@ def _mark(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Durable, whole or not at all (SECURITY 18)."""
+    """Replace a file atomically and durably (SECURITY 18)."""
     fresh = path.with_name(path.name + ".new")
     with fresh.open("wb") as file:
         file.write(data)
@@ -173,7 +173,7 @@ def _write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """One at a time, over all processes: hold the lock of this file, which is made where it is missing."""
+    """Hold an exclusive lock on the file `path` over all processes; the file is created if missing."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -40,19 +40,19 @@ _FREE = "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_pa
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The operator's bounds."""
+    """The operator's limits, in bytes."""
 
     size: int
     min_free: int = 0  # left on the filesystem in any case
 
     @property
     def segment(self) -> int:
-        """How large a segment becomes."""
+        """The size of a segment in bytes."""
         return max(_MIN_SEGMENT, min(_MAX_SEGMENT, self.size // 512 // BLOCK * BLOCK))
 
 
 class _Lying(NamedTuple):
-    """An object of a segment: its row, where it lies, and the bytes of its body where that is a file."""
+    """An object of a segment: its row, where it lies, and its body's bytes if that is a file."""
 
     hashed: int
     variant: int
@@ -64,7 +64,7 @@ class _Lying(NamedTuple):
 
 
 def _read(file: int, length: int, at: int) -> bytes:
-    """Bytes of a segment; none where they cannot be read: what is damaged goes like the rest."""
+    """Bytes of a segment; empty if they cannot be read, since damaged objects are evicted like others."""
     try:
         return os.pread(file, length, at)
     except OSError:
@@ -72,16 +72,16 @@ def _read(file: int, length: int, at: int) -> bytes:
 
 
 class NoRoom(TierError):
-    """Larger than the tier, or the filesystem is at its floor."""
+    """Larger than the tier, or the file system's free space is at `min_free`."""
 
 
 def blocks(count: int) -> int:
-    """What a file of so many bytes takes."""
+    """The bytes that a file of `count` bytes takes on disk."""
     return -(-count // BLOCK) * BLOCK
 
 
 class Room:
-    """Totals and eviction on one connection; `copy` appends bytes to a main segment and tells where they are."""
+    """Totals and eviction. `copy` appends bytes to a main segment and returns (segment, offset)."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Room:
         self._hot = hot
 
     def used(self) -> int:
-        """Bytes on the disk now."""
+        """Bytes used on disk."""
         pages, bodies, segments, temps = self._db.execute(_TOTALS).fetchone()
         try:
             log = os.stat(f"{self._place.index}-wal").st_size
@@ -113,7 +113,7 @@ class Room:
         return int(pages * PAGE_BYTES + max(log, LOG_BYTES) + FOLDERS_BYTES + segments + bodies + temps)
 
     def lacking(self, need: int) -> int:
-        """How many bytes have to go before `need` more may come; 0 or less: none. Raises NoRoom."""
+        """How many bytes must be freed before `need` more fit; 0 or less: none. Raises NoRoom."""
         limits = self.limits
         limit = limits.size - limits.segment  # what is evicted may have to be copied first
         used = self.used()
@@ -126,7 +126,7 @@ class Room:
         return lacking
 
     def victim(self, keep_open: int) -> int | None:
-        """The segment to go; `keep_open`, which is being written on main, never."""
+        """The segment to evict next; never `keep_open`, the main segment that is being written."""
         if self._begun is not None:
             return self._begun
         query = "SELECT main, min(id), total(charge) FROM segments WHERE id <> ? GROUP BY main"
@@ -139,9 +139,9 @@ class Room:
         return None if chosen is None else int(chosen[0])
 
     def evict_some(self, victim: int) -> bool:
-        """Take some objects of a segment away, inside a transaction; True when it was all, and its file is to go.
+        """Evict some objects of a segment, inside a transaction; True when it is empty and its file can be deleted.
 
-        What was used is written again. All that a step does is small, whatever the segment has.
+        Objects that were used are rewritten. Each step is small, however large the segment is.
         """
         db = self._db
         rows = [_Lying(*row) for row in db.execute(_LYING, (victim, STEP)).fetchall()]
@@ -157,7 +157,7 @@ class Room:
         return True
 
     def _rescue(self, victim: int, rows: Sequence[_Lying]) -> set[int]:
-        """Write what was used again, on main, up to half of the segment; where it lay."""
+        """Rewrite used objects to main, up to half of the segment; returns where they lay before."""
         if self._rescuing != victim:
             (total,) = self._db.execute(_BYTES, (victim,)).fetchone()
             self._rescuing, self._left = victim, int(total) // 2
@@ -184,7 +184,7 @@ class Room:
         return kept
 
     def shrink(self) -> None:
-        """Give pages of the index back that it does not need, a few at a time; outside a transaction."""
+        """Return unused pages of the index to the file system, a few at a time; outside a transaction."""
         free, pages = self._db.execute(_FREE).fetchone()
         if free > VACUUM_PAGES and free * 4 > pages:
             self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()

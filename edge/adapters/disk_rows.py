@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def insert_rows(db: sqlite3.Connection, rows: Sequence[Row], tags: Sequence[tuple[int, int, int]]) -> None:
-    """Put them in the place of those with the same hash and variant; a whole response takes its parts away."""
+    """Insert rows, replacing those with the same hash and variant; a complete response replaces its parts."""
     if any(row[_PART] for row in rows) or db.execute("SELECT 1 FROM objects WHERE part = 1 LIMIT 1").fetchone():
         _take_parts(db, rows)
     new = 0
@@ -55,7 +55,7 @@ def _take_parts(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 
 def split(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """In pieces of the sizes that are prepared."""
+    """Split a list into the sizes for which statements are prepared."""
     at = 0
     for size in AT_ONCE:
         while len(rows) - at >= size:
@@ -64,26 +64,26 @@ def split(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def remove_rows(db: sqlite3.Connection, removed: Sequence[tuple[int, int, int, int]]) -> None:
-    """Take rows away, as long as they point where they did."""
+    """Delete rows, if they still point to the given place."""
     if removed:
         count_objects(db, -db.executemany(_REMOVE, removed).rowcount)
 
 
 def drop_rows(db: sqlite3.Connection, segment: int, rows: Sequence[tuple[int, int]]) -> None:
-    """Take rows of a segment away, by their hashes and offsets."""
+    """Delete rows of one segment by hash and offset."""
     for some in split(rows):
         hashes, offsets = zip(*some, strict=True)
         count_objects(db, -db.execute(_DROP[len(some)], (segment, *hashes, *offsets)).rowcount)
 
 
 def use_rows(db: sqlite3.Connection, used: Sequence[tuple[int, int]]) -> None:
-    """They served requests."""
+    """Mark rows as used, so that eviction keeps them."""
     if used:
         db.executemany(_USE, used)
 
 
 def purge_rows(db: sqlite3.Connection, sums: Sums, purges: Sequence[tuple[Purge, float]]) -> set[tuple[int, int]]:
-    """Carry out purges by URL and tag; hash and variant of what was of use still."""
+    """Carry out purges by URL and tag; returns (hash, variant) of what was still usable."""
     touched: set[tuple[int, int]] = set()
     for purge, now in purges:
         named = sums.of(purge.value)
@@ -107,12 +107,12 @@ def purge_rows(db: sqlite3.Connection, sums: Sums, purges: Sequence[tuple[Purge,
 
 
 def drop_objects(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> int:
-    """Delete rows, and count them off; how many."""
+    """Delete rows and adjust the object count; returns how many."""
     return count_objects(db, -db.execute(f"DELETE FROM objects WHERE {where}", values).rowcount)
 
 
 def count_objects(db: sqlite3.Connection, more: int) -> int:
-    """So many more objects, or fewer; how many without the sign."""
+    """Adjust the object count by `more`; returns its absolute value."""
     if more:
         db.execute("UPDATE facts SET value = value + ? WHERE name = 'objects'", (more,))
     return abs(more)

@@ -26,7 +26,7 @@ from edge.cache.purge import Kind, Purge, PurgeLog
 
 
 def open_place(path: Path, history: str = "") -> Place:
-    """The directory with an index of this version in it. Raises TierError."""
+    """Prepare the directory and its index. Raises TierError."""
     place = prepare(path, history)
     try:
         make_index(place)
@@ -41,7 +41,7 @@ def open_place(path: Path, history: str = "") -> Place:
 
 
 def mark_damaged(place: Place) -> None:
-    """The next start is to move it aside."""
+    """Let the next start move the tier aside."""
     try:
         (place.store / DAMAGED).touch()
     except OSError:
@@ -49,7 +49,7 @@ def mark_damaged(place: Place) -> None:
 
 
 def take_over(place: Place, limits: Limits, purge_log: PurgeLog, history: str) -> Place:
-    """Bring a tier up to the journal's purges, its sums to the files; before a worker reads it. Raises TierError."""
+    """Apply missed purges and correct the totals, before any worker reads. Raises TierError."""
     changer = Changer(place, limits, durable=True)
     try:
         db = connect(place)
@@ -76,7 +76,7 @@ def take_over(place: Place, limits: Limits, purge_log: PurgeLog, history: str) -
 
 
 def measured(changer: Changer, place: Place, gone: list[Path]) -> None:
-    """Count each segment as long as its file is; a file without a segment goes, a segment without a file too."""
+    """Correct each segment's size by its file; delete files without a segment, and rows of segments without a file."""
     db = changer.db
     known = {number for (number,) in db.execute("SELECT id FROM segments")}
     for entry in os.scandir(place.store / "segments"):
@@ -98,7 +98,7 @@ def measured(changer: Changer, place: Place, gone: list[Path]) -> None:
 
 
 def sweep_bodies(place: Place, limits: Limits) -> int:
-    """Remove body files that nothing names; how many. Long: for a thread, once after a start."""
+    """Delete body files that no response uses; returns how many. Slow: run it once after a start, in a thread."""
     changer = Changer(place, limits)
     removed = 0
     try:
@@ -114,7 +114,7 @@ def sweep_bodies(place: Place, limits: Limits) -> int:
 
 
 def alive(process: int) -> bool:
-    """Whether another process of this number runs; whoever asks writes nothing, so its own is a dead one's."""
+    """Whether another process with this id runs (our own id means a dead predecessor's)."""
     if process == os.getpid():
         return False
     try:
@@ -141,16 +141,16 @@ class Notes:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def add(self, purge: Purge) -> None:
-        """Remember one."""
+        """Append a purge."""
         kind = b"u" if purge.kind is Kind.URL else b"t"
         os.write(self._fd, (kind.upper() if purge.soft else kind) + len(purge.value).to_bytes(4, "big") + purge.value)
 
     def clear(self) -> None:
-        """All of them are in the index."""
+        """All purges are in the index: empty the file."""
         os.ftruncate(self._fd, 0)
 
     def close(self) -> None:
-        """Let go; a file that says nothing goes. Harmless when done already, or by two threads at once."""
+        """Close the file; delete it if it is empty. Harmless when called again, also from two threads at once."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -160,7 +160,7 @@ class Notes:
 
 
 def noted(place: Place) -> Iterator[tuple[Path, list[tuple[Purge, float]]]]:
-    """What workers that are dead had still to forget, by file; forgetting twice does no harm."""
+    """Purges that dead workers had not yet applied, by file; applying one twice does no harm."""
     folder = place.store / "notes"
     for path in sorted(folder.iterdir()) if folder.exists() else ():
         if alive(int(path.name)):

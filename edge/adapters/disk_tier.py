@@ -108,11 +108,11 @@ class DiskTier:
         ops: FileOps | None = None,
         share: Share = lambda name, size: None,
     ) -> DiskTier:
-        """The tier of a directory. Raises TierError."""
+        """Open the tier in a directory. Raises TierError."""
         return cls(open_place(path), limits, min_uses, hot, ops, share)
 
     def close(self) -> None:
-        """Write what waits; let go."""
+        """Write what waits, then close."""
         self.writer.close()
         self._folder.close()
         if self._filter is not None:
@@ -124,7 +124,7 @@ class DiskTier:
     # -- looking up ----------------------------------------------------------------------------------------------------
 
     def look(self, key: bytes) -> tuple[Stored, ...] | None:
-        """What is stored for a key; None where that would wait for the disk (`look_later`)."""
+        """The responses stored for a key; None where reading would wait for the disk (use `look_later`)."""
         began = monotonic()
         if began < self._cold_until:
             return None
@@ -139,12 +139,12 @@ class DiskTier:
         return self._judged(key, read, before, [])
 
     def _has_read(self) -> bool:
-        """Whether this thread has waited for the disk since the last time; else it was slow for another reason."""
+        """Whether this thread has waited for the disk since the last call; else it was slow for another reason."""
         before, self._blocks_read = self._blocks_read, getrusage(RUSAGE_THREAD).ru_inblock
         return self._blocks_read > before
 
     def look_later(self, key: bytes, then: Then) -> None:
-        """As `look`, in a thread; `then` is called on the loop."""
+        """As `look`, in a thread; `then` is called on the loop with the result."""
         loop = asyncio.get_running_loop()
         before = self.writer.pending
         meanwhile: list[tuple[Purge, float]] = []
@@ -162,7 +162,7 @@ class DiskTier:
         self._pool.submit(work)
 
     def _read(self, key: bytes, looker: Looker, wait: bool) -> Read:
-        """Rows and records. Raises Cold. Whatever else goes wrong is a miss, and told."""
+        """Rows and records of a key. Raises Cold; any other error is a miss and an event."""
         if self.writer.damaged:
             return NOTHING
         hashed = self._sums.of_key(key) if not wait else self._sums.of(key)
@@ -211,7 +211,7 @@ class DiskTier:
     def _left(
         self, kept: Kept, stale: float, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
     ) -> Stored | None:
-        """What purges left of a record."""
+        """What purges leave of a record: itself, a stale version, or None."""
         stored: Stored | None = kept.stored
         assert stored is not None
         if kept.number < self._floor:
@@ -231,7 +231,7 @@ class DiskTier:
         return left_of(stored, meanwhile) if meanwhile else stored
 
     def used(self, stored: Stored) -> None:
-        """A response from here served a request: it is worth keeping."""
+        """Note that a stored response served a request, so that eviction keeps it."""
         known = self._looker.remembered(stored.key)
         if known is None:
             self.writer.use(self.mark(stored))
@@ -239,7 +239,7 @@ class DiskTier:
             known.told = self.writer.use(self.mark(stored))
 
     def mark(self, stored: Stored) -> tuple[int, int]:
-        """What tells it apart over workers."""
+        """(hash of the key, hash of the variant): identifies a stored response in all workers."""
         variant = stored.variant
         return self._sums.of_key(stored.key), self._sums.of(variant) if variant else self._sums.plain
 
@@ -254,7 +254,7 @@ class DiskTier:
     # -- storing -------------------------------------------------------------------------------------------------------
 
     def put(self, stored: Stored, seq: int, temp: str | None = None) -> bool:
-        """Take a response to be written soon; False when it was not taken."""
+        """Queue a response to be written; False when the queue is full or the disk fails."""
         if self._min_uses > 1 and temp is None and not self._often(stored.key):
             return False
         return self.writer.put(Put(stored, seq, temp))
@@ -266,34 +266,34 @@ class DiskTier:
         return uses >= self._min_uses
 
     def remove(self, stored: Stored) -> None:
-        """Take one response away."""
+        """Remove one response."""
         self.writer.remove(stored, self.mark(stored))
 
     def forget(self, purge: Purge, now: float) -> None:
-        """A purge by URL or tag; look-ups obey it from now on. Other kinds are found by their number alone."""
+        """Apply a purge by URL or tag; look-ups obey it at once. Other kinds are found by their number."""
         if purge.kind in (Kind.URL, Kind.TAG):
             self.writer.forget(purge, now)
             for meanwhile in self._looking:
                 meanwhile.append((purge, now))
 
     def recorded(self) -> threading.RLock:
-        """To be held while a purge is recorded in the sequence, which the writer's thread reads."""
+        """Hold this while a purge is recorded in the sequence, which the writer's thread reads."""
         return self.writer.guard
 
     def _admitted(self, stored: Stored, seq: int) -> Stored | None:
-        """What purges left of a response that was asked for at `seq` of this worker's sequence."""
+        """What purges leave of a response that was requested at `seq` of this worker's purge sequence."""
         purge_log = self.purge_log()
         if seq >= purge_log.seq:
             return stored
         return purge_log.admit(seq, stored.key, stored.tags).left_of(stored)
 
     def spill(self, length: int | None) -> Spill:
-        """A body that goes to the disk as it comes."""
+        """Begin to write a body of `length` bytes (None: unknown) while it streams."""
         self._loop = asyncio.get_running_loop()  # where its calls come back to
         return Spill(self.writer, length)
 
     def forsake(self, temp: str) -> None:
-        """A spilled body is not wanted after all."""
+        """Drop a spilled body."""
         self.writer.forsake(temp)
 
     def open_body(self, stored: Stored) -> OpenBody | AwaitedBody | None:
@@ -320,14 +320,14 @@ class DiskTier:
         return self.place.body(file.name)
 
     def damage(self, stored: Stored, why: str) -> None:
-        """Something that was read does not fit its checksum, or an awaited body did not come: that harms nothing."""
+        """Handle a failed checksum: remove the response and tell of it; for an awaited body do nothing."""
         if self._asker is not None and self._asker.lacks(stored.file):
             return
         self._is_damaged(stored.key, why)
         self.remove(stored)
 
     def later(self, work: Callable[[], Data], then: Callable[[Data | Exception], None]) -> None:
-        """Do a read in a thread; `then` gets what it read, or why not, on the loop."""
+        """Do a blocking read in a thread; `then` is called on the loop with the result or the error."""
         loop = asyncio.get_running_loop()
 
         def run() -> None:
@@ -342,7 +342,7 @@ class DiskTier:
     # -- what is told --------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Four times a second."""
+        """Periodic work: close deleted segments, refill the filter. Called four times a second."""
         self._ticks += 1
         if self._ticks % TICKS_PER_LET_GO == 0:
             self._looker.segments.let_go()
@@ -352,7 +352,7 @@ class DiskTier:
                 self._asker = None
 
     def stats(self) -> dict[str, float]:
-        """Counts of this worker."""
+        """This worker's counters."""
         return {
             "found": self.hits,
             "absent": self.misses,
@@ -378,7 +378,7 @@ class DiskTier:
     # -- the rest ------------------------------------------------------------------------------------------------------
 
     def _own(self) -> Looker:
-        """This thread's."""
+        """The Looker of the current thread."""
         local = self._of_thread
         if not hasattr(local, "looker"):
             local.looker = Looker(self.place, self._sums, self._filter)
@@ -390,7 +390,7 @@ class DiskTier:
         return int(self._looker.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Run something on the loop, from the writer's thread."""
+        """Call a function on the loop, from the writer's thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(function)

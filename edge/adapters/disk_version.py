@@ -17,7 +17,7 @@ _BYTES = 8
 
 
 class Version:
-    """One user's view of it."""
+    """One user's access to the version."""
 
     __slots__ = ("_fd", "_ops")
 
@@ -26,22 +26,22 @@ class Version:
         self._fd = os.open(place.store / "version", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def now(self) -> bytes | None:
-        """What stands; None while that is being changed."""
+        """The current version; None while the index is being changed."""
         found = os.pread(self._fd, _BYTES, 0)
         return None if found and found[-1] & 1 else found
 
     def begin(self) -> int:
-        """Nothing that was read holds from here on; inside the turn. `end` wants what comes back."""
+        """Mark the index as changing; inside the turn. Pass the result to `end`."""
         number = int.from_bytes(os.pread(self._fd, _BYTES, 0), "big") | 1
         self._ops.write(self._fd, number.to_bytes(_BYTES, "big"), 0)
         return number
 
     def end(self, number: int) -> None:
-        """What is read from here on holds."""
+        """Mark the change as done."""
         self._ops.write(self._fd, (number + 1).to_bytes(_BYTES, "big"), 0)
 
     def close(self) -> None:
-        """Let go."""
+        """Close the file."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -45,7 +45,7 @@ Admit = Callable[[Stored, int], Stored | None]  # what purges left of a response
 
 
 class Spill:
-    """A body that goes to the disk as it comes, without passing through memory. Its calls belong to the loop."""
+    """A body written to disk while it streams, instead of being kept in memory. Belongs to the loop."""
 
     def __init__(self, writer: Writer, length: int | None) -> None:
         self.length = length
@@ -62,29 +62,29 @@ class Spill:
 
     @property
     def full(self) -> bool:
-        """The disk does not keep up: hold the source back, `drained` is called when it does."""
+        """The disk is too slow: pause the source until `drained` is called."""
         return self.given - self.taken > SPILL_FULL and not self.failed
 
     def write(self, data: bytes) -> None:
-        """More of it."""
+        """Append a piece."""
         self.given += len(data)
         self.pieces.append(data)
         self._writer.wake(self)
 
     def finish(self, done: Callable[[BodyFile | None, str], None]) -> None:
-        """It is whole: `done` gets what to store it by, or None when it could not be written."""
+        """The body is complete: `done` is called with its file, or None when it could not be written."""
         self.done = done
         self.pieces.append(None)
         self._writer.wake(self)
 
     def abort(self) -> None:
-        """It is not wanted any more."""
+        """Drop the body."""
         self.failed = True
         self._writer.wake(self)
 
 
 class Writer:
-    """See the module. `call` runs a function on the loop soon; `tell` notes an event by kind and words."""
+    """The writer thread. `call` schedules a function on the loop; `tell` records an event."""
 
     def __init__(
         self,
@@ -118,11 +118,11 @@ class Writer:
     # -- the loop's side -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def put(self, put: Put) -> bool:
-        """Take a response; False when too much waits or the disk fails, and it is dropped."""
+        """Queue a response; False when the queue is full or the disk fails."""
         waiting = self.waiting
         too_much = waiting.bytes + self.taken.bytes + put.bytes > MAX_WAITING
         if self._closing or self.damaged or too_much or monotonic() < self._failing_until:
@@ -135,7 +135,7 @@ class Writer:
         return True
 
     def remove(self, stored: Stored, hashed: tuple[int, int]) -> None:
-        """Take one response away, unless another has taken its place."""
+        """Queue the removal of a response, unless another one replaced it."""
         with self._lock:
             places = self.waiting.responses.setdefault(stored.key, {})
             put = places.get(stored.variant)
@@ -147,14 +147,14 @@ class Writer:
                 self._ready.notify_all()
 
     def drop(self, row: tuple[int, int, int, int]) -> None:
-        """Take a row away that is of no use, with the next batch."""
+        """Queue the removal of a useless row."""
         with self._lock:
             self.waiting.removed.add(row)
             if self._idle:
                 self._ready.notify_all()
 
     def forget(self, purge: Purge, now: float) -> None:
-        """A purge by URL or tag: in force at once, in the index soon."""
+        """Queue a purge by URL or tag; look-ups obey it at once."""
         self._notes.add(purge)
         with self._lock:
             self.waiting.purges.add(purge, now)
@@ -162,21 +162,21 @@ class Writer:
                 self._ready.notify_all()
 
     def forsake(self, temp: str) -> None:
-        """A temporary file is not wanted."""
+        """Queue the deletion of a temporary file."""
         with self._lock:
             self.waiting.forsaken.append(temp)
             if self._idle:
                 self._ready.notify_all()
 
     def use(self, hashed: tuple[int, int]) -> bool:
-        """It served; told with the next batch, False where that has enough to tell."""
+        """Note that a row was used; False when the next batch has enough of these notes."""
         if len(self.waiting.used) >= MAX_USED:
             return False
         self.waiting.used.add(hashed)
         return True
 
     def wake(self, spill: Spill) -> None:
-        """A spill has something to do."""
+        """A spill has data to write."""
         with self._lock:
             if spill not in self._spills:
                 self._spills.append(spill)
@@ -184,7 +184,7 @@ class Writer:
                 self._ready.notify_all()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until what waits now is written; for tests and the end."""
+        """Block until everything queued now is written, for `timeout_s` at most; for tests and the end."""
         end = monotonic() + timeout_s
         while self._has_work() or self.taken or self._spills or self._spilling:
             if monotonic() > end or not self._thread.is_alive():
@@ -193,7 +193,7 @@ class Writer:
         return True
 
     def close(self) -> None:
-        """Write what waits, then end."""
+        """Write what is queued, then end the thread."""
         with self._lock:
             self._closing = True
             if self._idle:
@@ -203,16 +203,16 @@ class Writer:
 
     @property
     def taken(self) -> Waiting:
-        """What is being written."""
+        """The batch that is being written."""
         return self.pending[0]
 
     @property
     def waiting(self) -> Waiting:
-        """What waits; to be changed under the lock."""
+        """The next batch; change it only under the lock."""
         return self.pending[1]
 
     def _has_work(self) -> bool:
-        """More than notes of use, which go with the next batch."""
+        """Whether there is more to do than notes of use, which wait for the next batch."""
         waiting = self.waiting
         return bool(waiting.responses or waiting.purges or waiting.removed or waiting.forsaken)
 
@@ -227,7 +227,7 @@ class Writer:
             self._changer.close()
 
     def _wait(self) -> bool:
-        """Until there is something to do; False at the end."""
+        """Wait for work; False when the thread should end."""
         with self._lock:
             while not (self._has_work() or self._spills):
                 if self._closing:
@@ -242,7 +242,7 @@ class Writer:
         return True
 
     def breathe(self) -> None:
-        """Rest, if there was work for long enough: on a core that both share, the loop has its turn."""
+        """Sleep after enough continuous work, so that the loop gets its turn on a shared core."""
         now = monotonic()
         if now - self._rested_at < WORK_S:
             return
@@ -288,7 +288,7 @@ class Writer:
             self.pending = (Waiting(), self.waiting)
 
     def _apply(self, changes: Changes) -> None:
-        """Commit one batch; what a purge touched while it was made is taken out inside the turn."""
+        """Commit one batch; responses that a purge named meanwhile are left out."""
         self._changer.apply(changes, self._still)
         self.written += len(changes.additions)
 
@@ -297,7 +297,7 @@ class Writer:
             return self._admit(addition.stored, addition.seq) is not None  # a soft purge follows in its turn
 
     def _addition(self, put: Put) -> Addition | None:
-        """A response as it is to be written, its body in a file where it is large; None: a purge came before it."""
+        """The record for a response, with its body in a file if it is large; None: a purge came first."""
         with self.guard:
             stored = self._admit(put.stored, put.seq)
         if stored is None:
@@ -321,7 +321,7 @@ class Writer:
         return Addition(stored, encode(stored, number, body), body, temp, put.seq)
 
     def _failed(self, error: Exception, taken: Waiting, lost: int) -> None:
-        """The disk is full, read-only, away or damaged: serve on without what could not be written."""
+        """The disk is full, read-only, missing or damaged: drop what could not be written and go on serving."""
         self.errors += 1
         self.dropped += max(1, lost)
         if isinstance(error, sqlite3.Error) and is_damage(error):
@@ -353,7 +353,7 @@ class Writer:
             self._spilling = False
 
     def _spill(self, spill: Spill) -> None:
-        """Write what has come of one."""
+        """Write the data that a spill has received."""
         if spill.failed:
             self._end_spill(spill)
             return
