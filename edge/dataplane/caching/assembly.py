@@ -99,7 +99,7 @@ class Assembly:
     # -- the client's side: `Exchange.follower` ----------------------------------------------------------------------
 
     def resumed(self) -> None:
-        """The client takes more."""
+        """The client accepts more: continue the current part, or fetch the next one."""
         if self._waits:
             self._next()
         elif self._part is not None and not self._part.ended:
@@ -107,14 +107,14 @@ class Assembly:
             self._part.client_resumed()
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone, or its exchange failed."""
+        """The client left, or its exchange failed: stop fetching parts."""
         self._over = True
         _end(self._part)
 
     # -- the parts' side: `part.Taker` -------------------------------------------------------------------------------
 
     def part_head(self, part: Part, wire: bytes) -> None:
-        """A part's head came. The first one begins the response; the others have to fit it."""
+        """A part's head arrived. The first one begins the response; the others have to fit it."""
         if part is not self._part:
             return
         fields = with_date(fields_of(wire), self._store.clock())
@@ -132,7 +132,7 @@ class Assembly:
             self._pass_on(part, wire, fields)
 
     def part_data(self, part: Part, data: bytes | bytearray) -> None:
-        """A piece of a part's body: pass on what the client wants of it."""
+        """A piece of a part's body: pass on the bytes that the client wants."""
         exchange = self._exchange
         if part is not self._part or self._over:
             return
@@ -146,7 +146,7 @@ class Assembly:
         part.downstream.paused = exchange.downstream.paused and not self._over
 
     def _cut_out(self, data: bytes | bytearray) -> None:
-        """What the client wants of a piece goes to it."""
+        """Send the client the bytes of a piece that it wants."""
         begin, self._offset = self._offset, self._offset + len(data)
         stop = min(self._offset, self._last + 1)
         if begin <= self._at < stop:
@@ -156,7 +156,7 @@ class Assembly:
                 self._finish()
 
     def part_over(self, part: Part) -> None:
-        """A part has ended."""
+        """A part has ended: go on with the next one, or end the response."""
         if part is not self._part or self._over:
             return
         if part.failure is not None:
@@ -175,7 +175,7 @@ class Assembly:
     # -- what becomes of it ------------------------------------------------------------------------------------------
 
     def _span(self, status: int, fields: Fields) -> Span | None:
-        """The bytes that a part holds, where they are those that it was asked for."""
+        """First and last byte that a part holds, if they are those that were requested."""
         size, first = self._rule.size, self._number * self._rule.size
         if not size:
             length = fields.joined(b"content-length") or b""
@@ -189,7 +189,7 @@ class Assembly:
         return span if fits and told in (None, b"%d" % len(span)) else None
 
     def _begin(self, part: Part, fields: Fields, span: Span) -> None:
-        """The client's own conditions and range, as a whole stored response answers them."""
+        """Evaluate the client's own conditions and range as a whole stored response would, then begin."""
         total = span.complete or 0
         whole = fields.without(_ABOUT_PART).plus((b"Content-Length", b"%d" % total))
         if b"accept-ranges" not in whole:
@@ -211,7 +211,7 @@ class Assembly:
             self._finish()
 
     def _write(self, status: int, fields: Fields, length: int | None, bodiless: bool) -> None:
-        """The head to the client, by its route's rules."""
+        """Write the head to the client, by its route's rules."""
         exchange = self._exchange
         wire, bodies = status_line(status) + fields.encode(), exchange.routed.bodies
         if bodies is not None:
@@ -220,27 +220,27 @@ class Assembly:
             exchange.begin(exchange.open(status, wire, length, bodiless), b"", True)
 
     def _pass_on(self, part: Part, wire: bytes, fields: Fields) -> None:
-        """What a part's origin has to say instead."""
+        """Pass on what a part's origin answered instead of the slice."""
         self._passes = True
         self._take_facts(part)
         length = fields.joined(b"content-length")
         self._write(part.status, fields, int(length) if length else None, part.mode == NO_BODY)
 
     def _take_facts(self, part: Part) -> None:
-        """What log and counters say of the response is what is true of its first part."""
+        """Take verdict, backend and the like for log and counters from the first part."""
         exchange = self._exchange
         exchange.verdict, exchange.reason, exchange.cache_status = part.verdict, part.reason, part.cache_status
         exchange.served_by, exchange.attempts, exchange.hedge = part.served_by, part.attempts, part.hedge
         exchange.head_at, exchange.from_store = part.head_at, part.from_store
 
     def _next(self) -> None:
-        """The slice with the next byte, once the client takes it."""
+        """Fetch the slice with the next byte, once the client accepts it."""
         self._waits = not self._over and self._exchange.downstream.paused
         if not self._over and not self._waits:
             self.ask(self._at // self._rule.size)
 
     def _finish(self) -> None:
-        """The client has all; what is left of the part is for the store, if it is stored."""
+        """The client has all it wants; the rest of the part is read only for the store."""
         exchange, part = self._exchange, self._part
         self._over, exchange.follower = True, None
         exchange.end()
@@ -255,7 +255,7 @@ class Assembly:
         exchange.fail(error)
 
     def _drop(self, part: Part, then: Callable[[], None]) -> None:
-        """Nothing of it is wanted. Not from here: whoever brings it is in the middle of its head."""
+        """Stop a part, in a later turn: its caller is in the middle of writing a head."""
         self._part, part.downstream.paused = None, True
         turns = self._exchange.worker.turns
         turns.later(lambda: _end(part))
@@ -278,7 +278,7 @@ class Assembly:
             exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
     def _contradicted(self, part: Part) -> None:
-        """A slice is not of the version that the first one is of, or not what it says."""
+        """A slice is of another version than the first one: cut the response and invalidate what is stored."""
         self._rule.avoid(self._key, self._store.clock())
         self._store.outdate(self._key)
         self._drop(part, lambda: None)
@@ -291,7 +291,7 @@ def slice_of(size: int, number: int) -> tuple[bytes, Line]:
 
 
 def _shaped(found: Answer, whole: Fields) -> tuple[int, Fields]:
-    """Status and lines of an answer from a 200 with these lines."""
+    """Status and field lines of a 200, or of the 206 that is cut out of it."""
     if found.kind is Kind.PARTIAL:
         return 206, partial_fields(whole, found.ranges[0], found.complete)
     if found.kind is Kind.NOT_MODIFIED:
@@ -304,7 +304,7 @@ def _shaped(found: Answer, whole: Fields) -> tuple[int, Fields]:
 
 
 def _fit(first: Fields, other: Fields) -> bool:
-    """Whether two slices are of the same version in the same coding."""
+    """Whether two slices are of the same version and coding."""
     name = b"content-encoding"
     return same_version(first, other) and first.joined(name) == other.joined(name)
 

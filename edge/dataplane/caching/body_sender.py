@@ -20,7 +20,7 @@ TURN_BYTES = 1024 * 1024  # written to one client in one turn of the loop
 
 
 class BodySender:
-    """Is the exchange's follower while it sends: it hears when the client takes more, and when it goes."""
+    """The exchange's follower while a body is sent: told when the client accepts more or leaves."""
 
     __slots__ = ("_comes_back", "_exchange", "_pieces", "_stored")
 
@@ -31,7 +31,7 @@ class BodySender:
         self._comes_back = False
 
     def start(self, head: tuple[bytes, bytes]) -> None:
-        """Write the head and what the client takes at once."""
+        """Write the head and as much of the body as the client accepts at once."""
         store = self._exchange.worker.store
         assert store is not None and self._stored is not None
         store.index.sends(self._stored, store.clock())
@@ -40,12 +40,12 @@ class BodySender:
         self.resumed()
 
     def resumed(self) -> None:
-        """The client takes more."""
+        """The client accepts more: write the next pieces."""
         if not self._comes_back:
             self._go_on()
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone."""
+        """The client left: give the memory back."""
         self._let_go()
 
     def _go_on(self) -> None:

@@ -187,7 +187,7 @@ class Cold:
         return stored if store.disk is None or index.fits(stored) else None
 
     def _end(self, outcome: Outcome) -> None:
-        """Nobody had joined."""
+        """End the flight with this outcome; nobody had joined."""
         self._exchange.follower = None
         if self._lone:
             self._lone = False
@@ -196,15 +196,15 @@ class Cold:
             self._store.flights.forget(self._key)
 
     def data(self, data: bytes) -> None:
-        """The head has decided who takes the body."""
+        """Never called: after the head the exchange or a fill receives the body."""
         raise AssertionError("a body piece before the head")
 
     def end(self, trailers: list[Line]) -> None:
-        """As `data`."""
+        """Never called, as `data`."""
         raise AssertionError("an end before the head")
 
     def failed(self, error: EdgeError) -> None:
-        """The fetch has failed."""
+        """The fetch failed: become a fill, which may use something stored, or fail the exchange."""
         if self._exchange.follower is self:
             self.share().failed(error)
         else:  # a bug while the answer was written
@@ -213,10 +213,10 @@ class Cold:
     # -- as the follower ------------------------------------------------------------------------------------------
 
     def resumed(self) -> None:
-        """Nothing waits for the client before the head."""
+        """Nothing to do: nothing waits for the client before the head."""
 
     def leave(self, error: EdgeError) -> None:
-        """The client has left."""
+        """The client left: cancel the fetch."""
         self._explain()
         self._end(Outcome.FAILED)
         fetch, self.fetch = self.fetch, None

@@ -23,7 +23,7 @@ Part = bytes | tuple[int, int]  # bytes as they are, or where they begin and end
 
 
 class FileSender:
-    """Is the exchange's follower while it sends: it hears when the client takes more, and when it goes."""
+    """The exchange's follower while a body file is sent: told when the client accepts more or leaves."""
 
     __slots__ = ("_begun", "_exchange", "_head", "_lost", "_opened", "_reading", "_steps", "_stored")
 
@@ -53,18 +53,18 @@ class FileSender:
     # -- as the follower --------------------------------------------------------------------------------------------
 
     def resumed(self) -> None:
-        """The client takes more."""
+        """The client accepts more: send the next piece."""
         if not self._reading:
             self._next()
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone."""
+        """The client left: close the file."""
         self._close()
 
     # -- pieces --------------------------------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        """Send one piece, and come back in the loop's next turn: others have theirs in between."""
+        """Send one piece, then continue in the loop's next turn, so that others have theirs in between."""
         self._reading = False
         exchange, opened = self._exchange, self._opened
         if exchange.ended or opened is None or exchange.downstream.paused:
@@ -107,7 +107,7 @@ class FileSender:
         asyncio.get_running_loop().call_soon(self._next)
 
     def _damaged(self, why: Exception) -> None:
-        """It does not fit its sum, or cannot be read."""
+        """A piece does not match its checksum or cannot be read: report it, and end what was begun."""
         exchange = self._exchange
         store = exchange.worker.store
         assert store is not None and store.disk is not None

@@ -120,7 +120,7 @@ class Fill:
         fetch.receiver = self
 
     def _fields(self) -> Fields | None:
-        """The request's fields with conditions of ours in place of the client's; None: as they came."""
+        """The request's fields with our conditions in place of the client's; None: unchanged."""
         decision, own = self.decision, self.exchange.block.fields
         stored = decision.stored
         if self._plain:
@@ -167,7 +167,7 @@ class Fill:
             self.end([])
 
     def _settled_by(self, response: ResponseHead, times: Times, done: bool) -> bool:
-        """Whether something stored answers instead of this response, or the origin is asked again."""
+        """Whether something stored was used instead of this response, or the origin is asked again."""
         now = times.received_at
         self._invalidate(response, now)
         status = response.status
@@ -188,7 +188,7 @@ class Fill:
         return found is not None
 
     def _invalidate(self, response: ResponseHead, now: float) -> None:
-        """What an unsafe request's answer makes invalid; that this one itself may be stored is not undone by it."""
+        """Carry out what the answer to an unsafe request invalidates, without preventing that itself is stored."""
         purge_log = self.store.purge_log
         current = self.seq == purge_log.now_seq()
         self.store.invalidate(self.request, response, self.rules, now)
@@ -207,7 +207,7 @@ class Fill:
             self._pass_on(why_not or Reason.COLD, response_start)
 
     def _ask_again(self, done: bool) -> None:
-        """Without conditions of ours: what they brought is of no use."""
+        """Repeat the request without our conditions, whose answer was of no use."""
         self._drop_fetch(done)
         self._plain = True
         self.start()
@@ -218,7 +218,7 @@ class Fill:
             fetch.cancel(_from_store())
 
     def data(self, data: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body, for the store and the followers."""
         if self.plan is not None:
             self._total += len(data)
             if not kept(self, data, self._total):
@@ -227,7 +227,7 @@ class Fill:
         pump(self)
 
     def end(self, trailers: list[Line]) -> None:
-        """The body is whole: store it, then let the followers end."""
+        """The body is complete: store it, then let the followers end."""
         self.whole, self.trailers, self.fetch = True, trailers, None
         if self.plan is not None and self.spill is not None:
             finish(self, self.plan)
@@ -258,7 +258,7 @@ class Fill:
     # -- followers ---------------------------------------------------------------------------------------------------
 
     def _keep(self, plan: Plan, response_start: ResponseStart) -> None:
-        """Store while streaming; followers whose variant it is join the stream."""
+        """Store while streaming; followers whose variant matches join the stream."""
         self.plan, now = plan, self.store.clock()
         kept = self.store.purge_log.admit(self.seq, plan.key, plan.tags).verdict is not PurgeState.GONE
         self._begin(response_start, self._status(stored=kept, ttl=plan.born + plan.lifetime_s - now))
@@ -276,7 +276,7 @@ class Fill:
 
     @property
     def due(self) -> bool:
-        """Whether a request that waited for the head is still to be told of it; it begins with the first piece."""
+        """Whether a waiting request must still be told of the head; it starts with the first piece."""
         return self._shared is not None and bool(self._shared.due)
 
     def _accepts(self, member: FlightMember, late: bool) -> bool:
@@ -306,13 +306,13 @@ class Fill:
         settle_soon(self)
 
     def _begin(self, response_start: ResponseStart, cache_status: Callable[[Follower], bytes]) -> None:
-        """The head for those who follow already: the one who asked."""
+        """Begin the response of those who follow already (the request that started the fill)."""
         self._began = response_start
         for follower in list(self.followers):
             follower.begin(response_start, cache_status(follower))
 
     def _pass_on(self, reason: Reason, response_start: ResponseStart) -> None:
-        """Not stored: whoever waited asks for itself."""
+        """The response is not stored: requests that waited fetch for themselves."""
         if self.request.method != b"HEAD":  # which is never stored itself; why it was asked says more
             for follower in self.followers:
                 follower.exchange.reason = word(reason, self.rules.name)
@@ -329,7 +329,7 @@ class Fill:
     # -- the body --------------------------------------------------------------------------------------------------
 
     def _too_large(self) -> None:
-        """It outgrew what may be stored: those who follow stay, nothing is kept."""
+        """The body exceeded what may be stored: current followers stay, nothing is stored."""
         self.plan = None
         give_up(self)
         self.settle(Outcome.TOO_LARGE)
@@ -340,7 +340,7 @@ class Fill:
             give_up(self)
 
     def settle(self, outcome: Outcome) -> None:
-        """End the flight."""
+        """End the flight with this outcome (`cache.flights`)."""
         flight = self.flight
         if flight is None:
             return

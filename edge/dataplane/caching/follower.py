@@ -94,7 +94,7 @@ class Follower:
     # -- cache.flights.Party ---------------------------------------------------------------------------------------
 
     def on_attach(self, flight: Flight) -> None:
-        """Another request's fetch answers this one too: take it as it streams."""
+        """Another request's fetch answers this one too: join its stream."""
         fill: Stream | None = flight.stream  # type: ignore[assignment]  # only fills set it
         if fill is None:  # it ended before this turn came
             self.on_alone(Why.OTHER_VARIANT)
@@ -109,7 +109,7 @@ class Follower:
         self._turns.fetch(self, flight)
 
     def on_alone(self, why: Why) -> None:
-        """No other fetch helps. Look again, once, with what is known now, or fetch without sharing."""
+        """No shared fetch helps: look up once more with what is known now, or fetch alone."""
         self.flight = self.fill = None
         if why is Why.OTHER_VARIANT and not self.looked_again:
             self.looked_again = True
@@ -125,7 +125,7 @@ class Follower:
     # -- the response ----------------------------------------------------------------------------------------------
 
     def begin(self, response_start: ResponseStart, cache_status: bytes) -> None:
-        """Write the head; the body follows by `pump`. The client's own condition is settled here where it has one."""
+        """Write the head, after the client's own conditions; the body follows by `pump`."""
         exchange = self.exchange
         exchange.cache_status = cache_status
         if response_start.status == 101:  # a tunnel is never a fill's: the request would have bypassed the cache
@@ -161,7 +161,7 @@ class Follower:
         return True
 
     def has_all(self) -> None:
-        """The response is complete, whatever the rest of the body is."""
+        """Whether the response is complete, however long the rest of the body is."""
         fill = self.fill
         self.exchange.follower = self.fill = self.flight = None
         self.exchange.finish()
@@ -169,7 +169,7 @@ class Follower:
             fill.leave(self, None)
 
     def pump(self) -> None:
-        """Write as much as the client takes of what is there; end the response at the end of a whole body."""
+        """Write as much of the available body as the client accepts; end the response after the last piece."""
         fill, exchange = self.fill, self.exchange
         if fill is None or exchange.ended or not exchange.begun:
             return
@@ -183,12 +183,12 @@ class Follower:
             exchange.end(fill.trailers)
 
     def resumed(self) -> None:
-        """The client takes more; the fill may drop more pieces."""
+        """The client accepts more; the fill may be able to drop pieces."""
         if self.fill is not None:
             resumed(self.fill, self)
 
     def leave(self, error: EdgeError) -> None:
-        """The client has left, or its exchange failed. The fetch that it waits for may end with it."""
+        """The client left, or its exchange failed; the fetch ends if nobody else wants it."""
         fill, flight = self.fill, self.flight
         self.fill = self.flight = None  # what has left holds no body
         if flight is not None:

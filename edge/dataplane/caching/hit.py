@@ -70,7 +70,7 @@ def serve(
 def _send_stored(
     exchange: Exchange, request: RequestHead, stored: Stored, now: float, lost: Callable[[], None] | None
 ) -> None:
-    """The whole, a part or an answer without content, as the client's conditions have it."""
+    """Answer with the whole body, a part, or no body, as the client's conditions require."""
     if CLIENT_OWN.isdisjoint(request.fields.names()):
         head = (stored.wire, b"Age: %d\r\n" % stored.age(now))
         exchange.status = stored.status
@@ -94,7 +94,7 @@ def _send_stored(
 
 
 def _shaped(exchange: Exchange, stored: Stored, fields: Fields, found: Answer) -> tuple[int, Fields, tuple[Part, ...]]:
-    """Status, fields and body pieces of an answer."""
+    """Status, fields and body pieces of the answer."""
     kind = found.kind
     if kind is Kind.FULL:
         return stored.status, fields, stored.chunks if stored.file is None else ((0, stored.length),)
@@ -143,7 +143,7 @@ def send(
     length: int,
     lost: Callable[[], None] | None,
 ) -> None:
-    """The same from a body's file, as the client takes it."""
+    """As `write`, for a body in a file, as fast as the client accepts it."""
     if exchange.method == b"HEAD" or not length:
         write(exchange, stored, head, (), 0)
         return

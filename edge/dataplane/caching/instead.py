@@ -15,13 +15,13 @@ from edge.errors import EdgeError
 
 
 class Nobody(BackgroundClient):
-    """Takes what is left of a response, of either protocol."""
+    """Discards the rest of a response, of either protocol."""
 
     def head(self, block: bytes, ends: bool) -> None:
-        """Nobody reads."""
+        """Discard a head."""
 
     def body(self, pieces: Any, ends: bool, trailers: bytes | None = None) -> None:
-        """Nobody reads."""
+        """Discard a piece."""
 
 
 def answer_instead(exchange: Exchange, error: EdgeError) -> None:

@@ -44,7 +44,7 @@ def lookup(exchange: Exchange, route: Route) -> None:
 
 
 def plain_lookup(exchange: Exchange, route: Route) -> None:
-    """The same for a response, or a part of one, that is not put together."""
+    """As `lookup`, for a whole response or for one part, without assembling slices."""
     store, rules = exchange.worker.store, route.rules
     if exchange.block.quick and store is not None and rules is not None and begun(exchange, store, rules, TURNS, judge):
         return
@@ -66,12 +66,12 @@ def plain_lookup(exchange: Exchange, route: Route) -> None:
 
 
 def judge(exchange: Exchange) -> None:
-    """As `decide`, for the first time."""
+    """Run `decide` for the first time."""
     decide(exchange, request_of(exchange), ())
 
 
 def decide(exchange: Exchange, request: RequestHead, vary_names: tuple[bytes, ...]) -> None:
-    """Judge what `exchange.found` has, and act on it; `vary_names` is what a shared fetch has told of the variant."""
+    """Evaluate what `exchange.found` has and act on it; `vary_names`: what a shared fetch has told of the variant."""
     store, rules, found = exchange.worker.store, exchange.routed.rules, exchange.found
     assert store is not None and rules is not None
     now = store.clock()
@@ -133,7 +133,7 @@ def _may_be_get(exchange: Exchange) -> bool:
 
 
 def lost(exchange: Exchange, request: RequestHead, stored: Stored, vary_names: tuple[bytes, ...]) -> None:
-    """The body that should have answered is gone from its file: go on as if it had not been stored."""
+    """The body that should have answered is missing from its file: decide again as if it had not been stored."""
     store, found = exchange.worker.store, exchange.found
     assert store is not None
     store.index.discard(stored)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Taker(Protocol):
-    """Who wants the part."""
+    """Who receives the part (`assembly.Assembly`)."""
 
     def part_head(self, part: Part, wire: bytes) -> None: ...
     def part_data(self, part: Part, data: bytes | bytearray) -> None: ...
@@ -31,7 +31,7 @@ class Taker(Protocol):
 
 
 class PartClient(BackgroundClient):
-    """Nobody's connection."""
+    """The client side of a part's exchange: no connection, never slow."""
 
     def __init__(self, exchange: Exchange, taker: Taker) -> None:
         self._taker = taker
@@ -40,7 +40,7 @@ class PartClient(BackgroundClient):
         self.forward_lines = (exchange.host or b"", forwarding_lines(exchange))
 
     def exchange_ended(self, keep: bool) -> None:
-        """The part is over."""
+        """The part's exchange is over."""
         part, self.exchange = self.exchange, None
         if isinstance(part, Part):
             self._taker.part_over(part)
@@ -61,7 +61,7 @@ class Part(Exchange):
         self.failure: EdgeError | None = None  # it is not whole
 
     def head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """What a backend sent for this part alone."""
+        """The head of a backend's answer, for this part alone."""
         self.head_at = monotonic()
         wire = self.open(facts.status, facts.wire, length, facts.framing is Framing.NONE)
         self.begin(wire, b"", facts.has_date)
@@ -71,48 +71,48 @@ class Part(Exchange):
             self.end()
 
     def begin(self, wire: bytes, lines: bytes, has_date: bool) -> None:
-        """The head of a part whose body follows."""
+        """The head of a stored or shared part, whose body follows."""
         self.taker.part_head(self, wire + lines)
 
     def respond(self, wire: bytes, lines: bytes, chunks: tuple[bytes, ...], length: int) -> None:
-        """All of it at once."""
+        """A complete part."""
         self.begin(wire, lines, True)
         for data in chunks:
             self.taker.part_data(self, data)
 
     def body(self, data: bytes | bytearray) -> None:
-        """More of the body."""
+        """A piece of the part's body."""
         self.bytes_out += len(data)
         self.taker.part_data(self, data)
 
     def end(self, trailers: list[Line] | None = None) -> None:
-        """It is whole."""
+        """The part is complete."""
         if self.mode == LENGTH and self.bytes_out != self.expected:
             self.broken(EdgeError("body and length disagree"))
         else:
             self.finish()
 
     def has_all(self) -> None:
-        """Its taker wants no more of it; a fill that stores it goes on without one."""
+        """Whether the taker wants no more of it; a fill that stores it goes on."""
         if isinstance(self.follower, Follower) and self.follower.fill is not None:
             self.follower.has_all()
         elif not self.ended:
             self.client_gone(ClientGone("not wanted"))
 
     def fail(self, error: EdgeError) -> None:
-        """There is no part."""
+        """The part cannot be had; nothing of it was delivered."""
         if not self.ended:
             self.broken(error)
 
     def broken(self, error: EdgeError) -> None:
-        """It will not be whole."""
+        """The part broke off after its head."""
         self.error, self.failure = error.proxy_status, error
         self._release(error)
         self.finish()
 
 
 def fields_of(wire: bytes) -> Fields:
-    """The lines of a head in the form in which it is written."""
+    """Parse the field lines of a head that we wrote."""
     return Fields(
         (name, value) for name, colon, value in (raw.partition(b": ") for raw in wire.split(b"\r\n")[1:]) if colon
     )

@@ -98,7 +98,7 @@ class Prefetcher:
             yield from link_targets(values, exchange.scheme, exchange.authority, target)
 
     def _begin(self, exchange: Exchange, target: bytes, now: float) -> bool:
-        """Start one fetch; False: the gate is shut, so there is no use in going on."""
+        """Start one fetch; False: the gate is closed, so there is no use in trying more."""
         worker = self._worker
         fields = [line for line in exchange.block.fields.lines if line[0].lower() in NEGOTIATED]
         try:
@@ -127,7 +127,7 @@ class Prefetcher:
             self._keep(wanted.key, fresh_until)
 
     def _keep(self, key: bytes, fresh_until: float) -> None:
-        """Remember it until somebody asks for it; the oldest give way, as wasted."""
+        """Remember what was prefetched until it is requested; the oldest are dropped and counted as wasted."""
         if key not in self._unused:
             self._unused_bytes += len(key)
         self._unused[key] = fresh_until
@@ -158,7 +158,7 @@ class Prefetcher:
 
 
 class Wanted:
-    """One URL to be fetched into the store by nobody, as the look-up judges it now."""
+    """One URL to be fetched into the store without a client, as the look-up judges it now."""
 
     def __init__(self, worker: WorkerContext, route: Route, request: RequestHead, block: RequestHeaders) -> None:
         store, rules = worker.store, route.rules
@@ -190,7 +190,7 @@ class Wanted:
         return cls(worker, route, RequestHead(b"GET", scheme, authority, target, Fields(block.fields.lines)), block)
 
     def fetch(self, done: Callable[[Exchange], None]) -> None:
-        """Ask the origin, slice by slice where the route says so; `done` hears of the end, at once or later."""
+        """Ask the origin, in slices where the route says so; `done` is called at the end, perhaps at once."""
         nobody = BackgroundClient(self.worker, self.asked.request.scheme, done)
         shadow = background(self.worker, self.route, self.asked.request, self.block, nobody)
         shadow.key = self.key
@@ -202,7 +202,7 @@ class Wanted:
             shadow.fail(error)
 
     def fresh_until(self) -> float | None:
-        """Until when what is stored for it now answers such a request, of slices the first; None: nothing does."""
+        """Until when (epoch seconds) the stored response, or its first slice, is fresh; None: nothing is."""
         request, rules, ranges = self.asked.request, self.route.rules, self.route.ranges
         assert rules is not None  # see `of`
         for each in (request,) if ranges is None else (request, ranges.first(request)):
@@ -268,7 +268,7 @@ class Warming:
         return {**counts, "failures": failures}
 
     async def _one(self, url: str, counts: dict[str, int]) -> str | None:
-        """Why it failed; None when it did not."""
+        """Fetch one URL; returns why it failed, or None."""
         scheme, _, rest = url.encode().partition(b"://")
         authority, slash, path = rest.partition(b"/")
         authority = authority.lower().removesuffix(b":80" if scheme == b"http" else b":443")

@@ -68,7 +68,7 @@ class Purging:
             self._mark_some(store, disk)
 
     def _mark_some(self, store: Store, disk: DiskTier) -> None:
-        """Tell apart what waits for the disk: a hash for each, so only some of them in one turn."""
+        """Compute the marks of some stored responses; in several turns, because each takes a hash."""
         most = len(self._waiting) if store.later is None else MARKS_A_TURN
         for _ in range(min(most, len(self._waiting))):
             self._add(disk.mark(self._waiting.pop()))
@@ -87,7 +87,7 @@ class Purging:
 
     @property
     def count(self) -> int | None:
-        """How many responses it touched, with those that were not looked at yet; None for the O(1) kinds."""
+        """How many responses it touched, those not looked at yet included; None for kinds that are not counted."""
         return sum(each.count + each.left for each in self._removals) if self._counts else None
 
     @property

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 class NullTransport:
-    """A transport that takes everything and keeps nothing."""
+    """A transport that discards what is written."""
 
     def write(self, data: bytes) -> None:
-        """Nobody reads."""
+        """Discard it."""
 
     def writelines(self, pieces: Any) -> None:
-        """Nobody reads."""
+        """Discard them."""
 
     def is_closing(self) -> bool:
-        """Never: there is nothing to close."""
+        """Always False."""
         return False
 
 
 class BackgroundClient:
-    """Stands where an exchange expects its client connection; `done` hears how the exchange ended."""
+    """Stands in for a client connection; `done` is called when the exchange ends."""
 
     def __init__(self, worker: WorkerContext, scheme: bytes, done: Callable[[Exchange], None] | None = None) -> None:
         self.worker = worker
@@ -67,7 +67,7 @@ class BackgroundClient:
         self.done = done
 
     def let_go(self) -> None:
-        """What carries an identity is nobody's: it ends."""
+        """Close a bound backend connection: no client will use it."""
         bound, self.bound = self.bound, None
         if bound is not None:
             bound.end()
@@ -79,19 +79,19 @@ class BackgroundClient:
             self.done(exchange)
 
     def stop_reading(self, why: int = 0) -> None:
-        """What it sends is there already."""
+        """Nothing to do: the request is complete."""
 
     def start_reading(self, why: int = 0) -> None:
-        """As `stop_reading`."""
+        """Nothing to do, as `stop_reading`."""
 
     def abort(self, reset: bool = False) -> None:
-        """Nothing to cut."""
+        """Nothing to do: there is no connection."""
 
 
 def background(
     worker: WorkerContext, route: Route, request: RequestHead, block: RequestHeaders, nobody: BackgroundClient
 ) -> Exchange:
-    """An exchange of nobody's for this request."""
+    """An exchange for this request without a client."""
     exchange = Exchange(nobody, b"GET", request.target, True, block)  # type: ignore[arg-type]  # stands for a ClientConnection
     exchange.host = request.authority
     exchange.route = route

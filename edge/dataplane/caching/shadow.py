@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def send_copy(exchange: Exchange, route: Route, body: bytes | None, done: Callable[[], None]) -> None:
-    """Ask the route's pool the same, with the whole body; `done` hears when that is over, at once or later."""
+    """Send the same request, with the whole body, to the route's pool; `done` is called when that is over."""
     nobody = BackgroundClient(exchange.worker, exchange.scheme, lambda _: done())
     copy = Exchange(nobody, exchange.method, exchange.target, True, exchange.block)  # type: ignore[arg-type]
     copy.host, copy.told, copy.client = exchange.host, exchange.told, exchange.client_text()

@@ -27,7 +27,7 @@ JOIN_BYTES = 64 * 1024  # a stored body up to here is kept as one piece
 
 
 def kept(fill: Filling, data: bytes, total: int) -> bool:
-    """Keep one more piece of a body of `total` bytes so far. False when there is no room."""
+    """Keep one more piece of a body, of which `total` bytes have arrived. False when there is no room."""
     store = fill.store
     if total > fill.rules.max_object_bytes or fill.plan is None:
         return False
@@ -65,7 +65,7 @@ def unreserve(fill: Filling) -> None:
 
 
 def put(fill: Filling, plan: Plan) -> None:
-    """The body is whole and in memory: store it."""
+    """The body is complete in memory: store it."""
     unreserve(fill)
     chunks = tuple(fill.chunks)
     if len(chunks) > 1 and sum(map(len, chunks)) <= JOIN_BYTES:
@@ -84,7 +84,7 @@ def put(fill: Filling, plan: Plan) -> None:
 
 
 def finish(fill: Filling, plan: Plan) -> None:
-    """The body is whole. The flight ends when the disk has it, so that nobody fetches it anew meanwhile."""
+    """The body is complete. The flight ends when the disk has it, so that nobody fetches it meanwhile."""
     assert fill.spill is not None
     fill.spill.drained = None
     fill.spill.finish(partial(_done, fill, plan))
@@ -111,7 +111,7 @@ def _done(fill: Filling, plan: Plan, file: BodyFile | None, temp: str) -> None:
 
 
 def give_up(fill: Filling) -> None:
-    """Drop what was written to the disk so far."""
+    """Drop what was written to disk so far."""
     spill, fill.spill = fill.spill, None
     if spill is not None:
         spill.drained = None

@@ -98,7 +98,7 @@ class Exchange:
         return Upload(self, length)
 
     def interim(self, facts: ResponseFacts) -> None:
-        """Pass a 1xx on, unless the client cannot understand it (RFC 9110 15.2)."""
+        """Forward a 1xx, unless the client cannot understand it (RFC 9110 15.2)."""
         if self.is_http11 and self.mode == NOT_STARTED and facts.status != 100:
             self.downstream.transport.write(facts.wire + b"\r\n")
 
@@ -187,7 +187,7 @@ class Exchange:
             transport.writelines((head, *chunks))
 
     def body(self, data: bytes | bytearray) -> None:
-        """More of the body; the caller heeds `downstream.paused`."""
+        """Write a piece of the body after coding and pacing; the caller obeys `downstream.paused`."""
         if self.coder is None and self.pace is None:
             self.send(data)
         else:
@@ -201,7 +201,7 @@ class Exchange:
         self.downstream.transport.write(data)
 
     def end(self, trailers: list[Line] | None = None) -> None:
-        """The response is whole."""
+        """End the response, which is complete."""
         if (self.coder is not None or self.pace is not None) and not ended(self, trailers):
             return
         if self.mode == CHUNKED:
@@ -219,18 +219,18 @@ class Exchange:
 
     @property
     def begun(self) -> bool:
-        """Whether the final response's head is out."""
+        """Whether the final response's head has been sent."""
         return self.mode != NOT_STARTED
 
     @property
     def owed(self) -> bool:
-        """Whether the client may be sending still, and can read this answer while it does."""
+        """Whether the client may still be sending its request while it reads this answer."""
         unread = self.upload is not None and not self.upload.done
         return self.mode != CLOSE and (unread or self.status in _LAST)
 
     @property
     def routed(self) -> Route:
-        """The route, once it is known."""
+        """The route; call it only after routing."""
         assert self.route is not None
         return self.route
 
@@ -298,7 +298,7 @@ class Exchange:
         return "" if place is None else place.country or ""
 
     def at_end(self, what: Callable[[], None]) -> None:
-        """Have something done when the exchange is over, however it ends."""
+        """Call `what` when the exchange is over, however it ends."""
         self._at_end = (*self._at_end, what)
 
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
@@ -314,12 +314,12 @@ class Exchange:
         self.finish()
 
     def failed(self, error: EdgeError) -> None:
-        """The fetch gave up."""
+        """The fetch failed: answer with its error."""
         self.fetch = None
         self.fail(error)
 
     def fail(self, error: EdgeError) -> None:
-        """End with an error: an answer when nothing was sent yet, else an aborted connection."""
+        """End with an error: an answer if nothing was sent yet, else abort the connection."""
         if self.ended:
             return
         if self.mode != NOT_STARTED:
@@ -338,7 +338,7 @@ class Exchange:
         self.finish()
 
     def broken(self, error: EdgeError) -> None:
-        """The head is out and the body will not be whole."""
+        """The body breaks off after the head was sent: abort the connection."""
         self.error = error.proxy_status
         self.keep = False
         self._release(error)
@@ -346,7 +346,7 @@ class Exchange:
         self.finish()
 
     def client_gone(self, error: ClientGone) -> None:
-        """The client closed: its backend is free at once, unless others share the fill."""
+        """The client left: free its backend at once, unless others share the fill."""
         self.error = error.proxy_status
         if self.mode == NOT_STARTED:
             self.status = error.status
@@ -362,14 +362,14 @@ class Exchange:
             follower.leave(error)
 
     def client_paused(self) -> None:
-        """The client is slow."""
+        """The client reads slowly: pause the source."""
         if self.pace is not None:
             self.pace.paused()
         if self.fetch is not None:
             self.fetch.pause()
 
     def client_resumed(self) -> None:
-        """The client takes more."""
+        """The client accepts more: resume the source."""
         if self.pace is not None and not self.pace.resumed():
             return
         if self.follower is not None:
@@ -378,7 +378,7 @@ class Exchange:
             self.fetch.resume()
 
     def upload_late(self, now: float) -> None:
-        """A body deadline passed."""
+        """The deadline of the request body passed: 408."""
         if self.upload is not None and not self.upload.done:
             self.fail(ClientSlow("request body not in time"))
 

@@ -34,14 +34,14 @@ class Located(Protocol):
 
 
 class Nowhere:
-    """No database."""
+    """Stands in for a missing database: every place is unknown."""
 
     def place(self, ip: str) -> ClientPlace:
-        """Unknown."""
+        """Always unknown."""
         return ClientPlace(unknown=Unknown.NO_DATABASE)
 
     def refresh(self) -> bool:
-        """Nothing to look at."""
+        """Nothing to do."""
         return False
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Running(Protocol):
-    """A handshake, as far as it is counted."""
+    """What is counted of a handshake."""
 
     trusted: bool
 
@@ -35,7 +35,9 @@ class Handshakes:
         return len(self._running)
 
     def admit(self, one: Running, most: int, of_a_client: int) -> bool:
-        """Whether it may begin. A trusted proxy's are many clients'; `of_a_client` 0: as many as there are places."""
+        """Whether a handshake may begin. `most` in all, `of_a_client` for one address (0: no limit of its own; trusted
+        proxies are exempt).
+        """
         if not one.trusted and 0 < of_a_client <= self._clients[one.peer]:
             return False
         if len(self._running) >= most:
@@ -45,13 +47,13 @@ class Handshakes:
         return True
 
     def done(self, one: Running, resumed: bool, version: str) -> None:
-        """It succeeded."""
+        """The handshake succeeded."""
         self.forget(one)
         self.results["resumed" if resumed else "full"] += 1
         self.versions[version] += 1
 
     def forget(self, one: Running) -> None:
-        """It is over."""
+        """The handshake is over, in whatever way."""
         if one in self._running:
             del self._running[one]
             self._clients[one.peer] -= 1
