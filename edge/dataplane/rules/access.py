@@ -29,17 +29,17 @@ class Access:
         self._allow, self._deny = Networks(self._listed), Networks(deny)
 
     def apply(self, exchange: Running) -> None:
-        """Raises Denied."""
+        """Raises Denied (403) when the client's address may not use the route."""
         if self.refuses(exchange.client_text()):
             exchange.reason = "denied"
             raise Denied("client address")
 
     def refuses(self, client: str) -> bool:
-        """Whether an address is turned away."""
+        """Whether a client address is denied."""
         return client in self._deny or bool(self._listed and client not in self._allow)
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does with this request, for `edge explain`."""
         client = asked.client_text()
         if not client:
             return "allow and deny: give a client to see"

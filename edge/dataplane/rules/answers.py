@@ -24,7 +24,7 @@ TEXT = "text/plain; charset=utf-8"
 
 
 class Redirect:
-    """A client is sent elsewhere."""
+    """`redirect` of a route."""
 
     name = "redirect"
 
@@ -34,7 +34,7 @@ class Redirect:
         self._within = to.startswith(("/", "{path}", "{uri}"))  # a path of the same host
 
     def location(self, asked: Asked) -> bytes | None:
-        """Where to; None when that is what was asked for."""
+        """The Location value; None when the request asks for that URL already."""
         location = self._to.fill(asked)
         if self._within:
             location = _SLASHES.sub(b"/", location[:2]) + location[2:] if location[:1] in b"/\\" else b"/" + location
@@ -45,7 +45,7 @@ class Redirect:
         return None if location == here else location
 
     def apply(self, exchange: Running) -> bool:
-        """Answer, unless the client is there already."""
+        """Answer with the redirect, unless the client is there already."""
         location = self.location(exchange)
         if location is None:
             return False
@@ -54,7 +54,7 @@ class Redirect:
         return True
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does with this request, for `edge explain`."""
         location = self.location(asked)
         return "is there already: goes on" if location is None else f"{self._status} to {location.decode('latin-1')}"
 
@@ -85,7 +85,7 @@ def sent_to_https(exchange: Running, port: int) -> bool:
 
 
 class Respond:
-    """A fixed answer."""
+    """`respond` of a route: a fixed answer."""
 
     name = "respond"
 
@@ -97,11 +97,11 @@ class Respond:
         self._lines = HeaderEdit({**own, **headers}, {}, ())
 
     def apply(self, exchange: Running) -> bool:
-        """Answer."""
+        """Send the fixed answer."""
         exchange.reason = "respond"
         exchange.reply(self._status, self._lines.lines(exchange), self._body)
         return True
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule answers, for `edge explain`."""
         return f"{self._status} with {len(self._body)} bytes"

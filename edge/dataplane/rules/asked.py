@@ -11,14 +11,14 @@ from edge.http.message import Fields
 
 
 class Headers(Protocol):
-    """The header block, as far as rules look at it."""
+    """The header block, as far as rules read it."""
 
     @property
     def fields(self) -> Fields: ...
 
 
 class Asked(Protocol):
-    """A request on its way through the rules of its route."""
+    """A request, as far as the rules of its route read it."""
 
     @property
     def method(self) -> bytes: ...
@@ -40,7 +40,7 @@ class Asked(Protocol):
 
 
 class Imagined:
-    """A request that nobody sent."""
+    """A request that was not sent, for `edge explain`."""
 
     def __init__(self, method: bytes, scheme: bytes, host: bytes, target: bytes, block: Headers) -> None:
         self.method = method
@@ -54,17 +54,17 @@ class Imagined:
 
     @property
     def authority(self) -> bytes:
-        """Without the scheme's default port."""
+        """Host and port, without the scheme's default port."""
         return self.host.removesuffix(b":80" if self.scheme == b"http" else b":443")
 
     def client_text(self) -> str:
-        """The client that the operator gave; empty: none."""
+        """The client's address that the operator gave; empty if none."""
         return self.client
 
     def own_id(self) -> bytes:
-        """It has none."""
+        """Empty: it has no id."""
         return b"-"
 
     def country(self) -> str:
-        """Of the client that the operator gave."""
+        """The country of the given client's address; empty if unknown."""
         return self.place

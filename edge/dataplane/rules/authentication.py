@@ -49,7 +49,7 @@ def identity(name: bytes, lines: tuple[Line, ...] = (), presented: bytes = b"") 
 
 
 class Unauthorized(Denied):
-    """401; `lines` say what to send."""
+    """401; `lines` have the WWW-Authenticate field."""
 
     status = 401
 
@@ -68,11 +68,11 @@ class Verdicts(Generic[T]):
         self._found: dict[bytes, tuple[T, float]] = {}
 
     def mark(self, secret: bytes) -> bytes:
-        """The digest of a secret."""
+        """The digest under which a secret is remembered."""
         return blake2b(secret, key=self._key, digest_size=16).digest()
 
     def get(self, mark: bytes) -> T | None:
-        """What is known and holds still."""
+        """The remembered verdict, if it has not expired."""
         found = self._found.get(mark)
         if found is None:
             return None
@@ -82,7 +82,7 @@ class Verdicts(Generic[T]):
         return found[0]
 
     def put(self, mark: bytes, verdict: T, seconds: float) -> None:
-        """Remember; the oldest gives way."""
+        """Remember a verdict for `seconds`; the oldest is dropped when the memory is full."""
         if len(self._found) >= REMEMBERED:
             del self._found[next(iter(self._found))]
         self._found[mark] = (verdict, monotonic() + seconds)
@@ -98,7 +98,7 @@ _hashing = ThreadPoolExecutor(2, "password")
 
 
 class BasicAuth:
-    """`auth.basic`."""
+    """`auth.basic` of a route."""
 
     name = "auth"
 
@@ -109,7 +109,7 @@ class BasicAuth:
         self._pending: dict[bytes, list[Waiting]] = {}
 
     def apply(self, exchange: Running) -> Waiting | None:
-        """Raises Unauthorized, NoBackend when too many wait."""
+        """Raises Unauthorized; NoBackend (503) when too many passwords wait to be checked."""
         given = exchange.block.fields.joined(b"authorization")
         if given is None:
             raise self._refused(exchange, "credentials are missing")
@@ -154,7 +154,7 @@ class BasicAuth:
                 each.resume(self._refused(each.exchange, "credentials are not accepted"))
 
     def explain(self, asked: Asked) -> str:
-        """For people; no password is checked."""
+        """What the rule does, for `edge explain`; no password is checked."""
         given = asked.block.fields.joined(b"authorization")
         pair = None if given is None else credentials(given)
         if pair is None:
@@ -163,7 +163,7 @@ class BasicAuth:
 
 
 class CertificateAuth:
-    """`auth.client_certificate`."""
+    """`auth.client_certificate` of a route."""
 
     name = "auth"
 
@@ -176,7 +176,7 @@ class CertificateAuth:
         admit(exchange, identity(found.subject, found.lines))
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         return "403 without a client certificate that its handshake verified"
 
 

@@ -28,13 +28,13 @@ MOST = 16384  # clients that are known; who came longest ago gives way, and may 
 
 
 class Client(Protocol):
-    """Who takes the response."""
+    """The client side of a paced exchange."""
 
     paused: bool
 
 
 class Pacing(Running, Protocol):
-    """An exchange, as far as it is paced."""
+    """What the pace needs of an exchange."""
 
     at_once: int
     pace: Any
@@ -47,7 +47,7 @@ class Pacing(Running, Protocol):
 
 
 class Bucket:
-    """Bytes that may go now. It starts full."""
+    """A token bucket of bytes; full at the start."""
 
     __slots__ = ("_at", "_per_s", "_size", "_turns", "level", "waiting")
 
@@ -59,7 +59,7 @@ class Bucket:
         self._turns = 0  # of them, those that had no turn yet in this round
 
     def share(self, now: float, among: int) -> int:
-        """How much one of so many may send."""
+        """How many bytes one of `among` responses may send at `now`."""
         self.level = min(self._size, self.level + (now - self._at) * self._per_s)
         self._at = now
         return int(self.level) // max(1, among)
@@ -73,7 +73,7 @@ class Bucket:
 
 
 class Paced:
-    """What an exchange's body passes last (`core.passing`)."""
+    """Paces the body of one exchange (`core.passing.Pace`)."""
 
     __slots__ = ("_at", "_bucket", "_ending", "_exchange", "_full", "_waits")
 
@@ -90,7 +90,7 @@ class Paced:
     # -- what the exchange asks ----------------------------------------------------------------------------------------
 
     def body(self, data: bytes | bytearray) -> None:
-        """A piece: what the bucket has no bytes for waits."""
+        """Send what the bucket allows of a piece; the rest waits."""
         if self._exchange.ended:
             return
         self._waits.append(data)
@@ -104,11 +104,11 @@ class Paced:
         return not self._waits
 
     def paused(self) -> None:
-        """The client itself is slow."""
+        """The client itself reads slowly."""
         self._full = True
 
     def resumed(self) -> bool:
-        """It takes more: whether of more than waits here."""
+        """The client accepts more; whether the source may resume, since nothing waits here any more."""
         self._full = False
         if not self._waits:
             return True
@@ -119,11 +119,11 @@ class Paced:
 
     @property
     def held(self) -> bool:
-        """Whether it waits for its bucket."""
+        """Whether bytes wait for the bucket."""
         return self in self._exchange.worker.paced
 
     def tick(self) -> None:
-        """Its turn on the worker's tick."""
+        """Send more; called on the worker's tick."""
         if self.held and not self._full:
             self._send(self._bucket.turn(monotonic()))
             if self._all_gone():
@@ -151,7 +151,7 @@ class Paced:
         return first[at : self._at]
 
     def _hold(self, held: bool) -> None:
-        """Wait for the bucket, or wait no more."""
+        """Begin or end waiting for the bucket."""
         paced = self._exchange.worker.paced
         if held and self not in paced:
             paced[self] = None
@@ -179,7 +179,7 @@ class Paced:
 
 
 class Bandwidth:
-    """A route's rule. `by`: `response`, or what rate limits count by."""
+    """`bandwidth` of a route. `by`: `response`, or a key as for rate limits."""
 
     name = "bandwidth"
 
@@ -191,7 +191,7 @@ class Bandwidth:
         self._buckets: dict[str | bytes, Bucket] = {}  # who came last stands last
 
     def apply(self, exchange: Any) -> None:
-        """Pace its body."""
+        """Put the pace before the exchange's client."""
         Paced(exchange, self._bucket(exchange, monotonic()))
 
     def _bucket(self, asked: Asked, now: float) -> Bucket:
@@ -205,10 +205,10 @@ class Bandwidth:
         return found
 
     def take_over(self, lived: Bandwidth) -> None:
-        """Who has had its burst has had it."""
+        """Keep the buckets after a reload: a burst is granted once."""
         if (self._per_s, self._size, self._by) == (lived._per_s, lived._size, lived._by):
             self._buckets = lived._buckets
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         return f"at most {self._per_s} bytes a second by {self._by}, {self._size:.0f} at once"

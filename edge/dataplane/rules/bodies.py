@@ -31,23 +31,23 @@ _OF_THE_BODY = (
 
 
 class Page(NamedTuple):
-    """What is sent in place of an error's own body."""
+    """A page that is sent in place of an error's body."""
 
     content_type: bytes
     body: bytes
 
 
 class _Dropped:
-    """Stands where a coder would: nobody is to see this body."""
+    """A coder that discards the body."""
 
     __slots__ = ()
 
     def piece(self, data: bytes | bytearray) -> bytes:
-        """It goes nowhere."""
+        """Discard it."""
         return b""
 
     def end(self) -> bytes:
-        """Nothing was kept of it."""
+        """Nothing follows."""
         return b""
 
 
@@ -55,7 +55,7 @@ _DROPPED = _Dropped()
 
 
 class Bodies:
-    """One route's `error_pages` and `compress`."""
+    """`error_pages` and `compress` of a route."""
 
     __slots__ = ("_pages", "compression")
 
@@ -64,11 +64,11 @@ class Bodies:
         self.compression = compression
 
     def page(self, status: int) -> Page | None:
-        """The page for a status."""
+        """The page for a status; None if the route has none."""
         return self._pages.get(status)
 
     def error(self, status: int, lines: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Lines and body of an error of the gateway's own."""
+        """Field lines and body of an error that the gateway answers itself."""
         page = self._pages.get(status)
         if page is None:
             return lines, body

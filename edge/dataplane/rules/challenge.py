@@ -11,7 +11,7 @@ from edge.dataplane.rules.steps import Running
 
 
 def answer_challenge(exchange: Running) -> bool:
-    """Answer, if it is such a request."""
+    """Answer a request for an ACME challenge; False if it is none."""
     if not exchange.target.startswith(CHALLENGES) or exchange.method not in (b"GET", b"HEAD"):
         return False
     text = exchange.worker.tokens.get(exchange.target[len(CHALLENGES) :])

@@ -138,7 +138,7 @@ class CodedForms:
 
 
 def changed(stored: Stored, wire: bytes) -> Stored:
-    """The same response with other lines."""
+    """A copy of the stored response with other field lines."""
     made = stored.copy()
     made.wire = wire
     return made

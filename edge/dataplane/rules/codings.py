@@ -20,14 +20,14 @@ KNOWN = ("zstd", "br", "gzip")
 
 
 class Coder(Protocol):
-    """A body on its way."""
+    """Codes one body piece by piece."""
 
     def piece(self, data: bytes | bytearray) -> bytes: ...
     def end(self) -> bytes: ...
 
 
 def available() -> tuple[str, ...]:
-    """What is installed, best first."""
+    """The codings whose libraries are installed, best first."""
     return tuple(name for name in KNOWN if name != "br" or find_spec("brotli") is not None)
 
 
@@ -82,7 +82,7 @@ def _gzip(level: int) -> Any:
 
 
 class _Stream:
-    """One coder's calls under the same names."""
+    """Gives every library's stream encoder the same methods."""
 
     __slots__ = ("_add", "_end", "_flush")
 
@@ -92,10 +92,10 @@ class _Stream:
         self._add, self._flush, self._end = add, flush, end
 
     def piece(self, data: bytes | bytearray) -> bytes:
-        """What may go out once this has come in; it may be nothing yet."""
+        """Code a piece; may return nothing yet."""
         made = self._add(data)
         return bytes(made if self._flush is None else made + self._flush())
 
     def end(self) -> bytes:
-        """What is left."""
+        """The rest of the coded body."""
         return bytes(self._end())

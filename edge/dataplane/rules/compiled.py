@@ -38,7 +38,7 @@ from edge.ports import Link
 
 
 class Tools(NamedTuple):
-    """What rules need of the world."""
+    """What rules need from outside: files, clocks, connections."""
 
     read: Callable[[str], bytes]  # a file; raises OSError
     dial: Callable[[str, str, int], Link]  # scheme, host, port
@@ -52,7 +52,7 @@ class Tools(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules of one route."""
+    """The compiled rules of one route."""
 
     match: Match | None = None
     steps: tuple[Step, ...] = ()
@@ -68,7 +68,7 @@ class RuleSet:
         return [each for each in found if each is not None]
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
-        """What each rule would do with a request, in their order."""
+        """What each rule would do with a request, in order."""
         rows = explained(self.steps, asked)
         if self.outbound is not None:
             rows += self.outbound.explain(asked)
@@ -161,7 +161,7 @@ def _service(url: ServiceUrl, seconds: float, tools: Tools) -> Service:
 
 
 def _granted(values: Auth | None) -> tuple[str, ...]:
-    """The fields that tell a backend who asks."""
+    """The fields that authentication adds for the backend."""
     if values is None:
         return ()
     if values.client_certificate:
@@ -206,7 +206,7 @@ def _delivery(values: RouteRules, affinity: Affinity | None) -> Delivery | None:
 
 
 def _locations(values: RouteRules) -> Locations | None:
-    """What is mapped back, where something is mapped."""
+    """The mapping of Location and cookies; None where nothing is mapped."""
     edit = values.request_headers
     host = None if edit is None else next((text for name, text in edit.set.items() if name.lower() == "host"), None)
     if not values.map_back or (values.strip_prefix is None and host is None and values.preserve_host):
@@ -230,7 +230,7 @@ def _bodies(values: RouteRules, tools: Tools) -> Bodies | None:
 
 
 def content_type(path: str) -> str:
-    """Of a file, by its name."""
+    """The media type of a file, by its name."""
     import mimetypes  # not cheap: a start waits for it
 
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"

@@ -50,7 +50,7 @@ class Begun(NamedTuple):
 
 
 class Receiving(Asked, Protocol):
-    """An exchange, as far as its response may be coded."""
+    """What compression needs of an exchange."""
 
     coder: Coder | None
 
@@ -64,7 +64,7 @@ class Receiving(Asked, Protocol):
 
 
 class Compression:
-    """One route's rule."""
+    """`compress` of a route."""
 
     def __init__(self, codings: Iterable[str], types: Iterable[str], smallest: int, level: int | None) -> None:
         self.codings = tuple(codings)
@@ -98,7 +98,7 @@ class Compression:
         return best if most >= least else None
 
     def suits(self, status: int, fields: Fields, length: int | None) -> bool:
-        """Whether a response may be coded at all."""
+        """Whether a response can be compressed at all."""
         if status < 200 or status in NO_CONTENT or (length is not None and length < self._smallest):
             return False
         if (
@@ -156,18 +156,18 @@ class Compression:
         self._running -= 1
 
     def wanted(self, asked: Receiving) -> str | None:
-        """The coding for this request; None: as it is."""
+        """The coding for this request; None: uncompressed."""
         fields = asked.block.fields
         if b"range" in fields or b"if-match" in fields or not asked.is_http11:
             return None
         return self.choose(fields.joined(b"accept-encoding"))
 
     def whole(self, coding: str, data: bytes) -> bytes:
-        """A whole body."""
+        """Code a whole body."""
         return whole(coding, self.level, data)
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         coding = self.choose(asked.block.fields.joined(b"accept-encoding"))
         return f"{coding or 'no coding'} for this Accept-Encoding, of {', '.join(self.codings)}"
 
@@ -211,13 +211,13 @@ def told_length(fields: Fields) -> int | None:
 
 
 def varied(wire: bytes, fields: Fields) -> bytes:
-    """Lines that say that another client may get another form."""
+    """The field lines with Accept-Encoding added to Vary."""
     names = vary_names(fields)
     return wire if names is None or b"accept-encoding" in names else wire + VARY
 
 
 def weak(tag: bytes) -> bytes:
-    """An ETag for what means the same and is not the same bytes."""
+    """The weak form of an ETag: the same meaning, but other bytes."""
     return tag if tag.startswith(b"W/") else b"W/" + tag
 
 

@@ -15,7 +15,7 @@ from edge.dataplane.rules.shares import Affinity
 
 
 class Delivered(Asked, Protocol):
-    """An exchange, as far as its response is changed."""
+    """What header rules need of an exchange."""
 
     @property
     def told_lines(self) -> bytes: ...
@@ -26,7 +26,7 @@ class Delivered(Asked, Protocol):
 
 
 class Delivery:
-    """What is asked where a route has such rules."""
+    """The response rules of a route."""
 
     __slots__ = ("_before", "_edit", "_is_same", "_whole", "affinity", "locations")
 
@@ -41,7 +41,7 @@ class Delivery:
         self._whole = b""
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
-        """For people."""
+        """What the rules do, for `edge explain`."""
         return [] if self._edit is None else [{"rule": "response_headers", "does": self._edit.explain(asked)}]
 
     @property

@@ -16,7 +16,7 @@ from edge.dataplane.rules.limits import RateLimit
 
 
 class Stepping(Protocol):
-    """A route, as far as it is looked at here."""
+    """A route, as far as this file uses it."""
 
     @property
     def name(self) -> str: ...
@@ -46,7 +46,7 @@ def counted(routes: Iterable[Stepping]) -> list[list[Any]]:
 
 
 def _limits(routes: Iterable[Stepping]) -> Iterator[tuple[str, RateLimit]]:
-    """By the name of the route and what the limit says."""
+    """The rate limits of the routes, by route name and limit."""
     for route in routes:
         for step in route.steps:
             if isinstance(step, RateLimit):

@@ -40,18 +40,18 @@ _PASSED_ON = frozenset((b"location", b"www-authenticate", b"set-cookie", b"conte
 
 
 class Asking(Waiting):
-    """A request that waits for the service."""
+    """A request that waits for the authentication service."""
 
     question: Question | None = None
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone."""
+        """The client left: cancel the question."""
         if self.question is not None:
             self.question.cancel()
 
 
 class ForwardAuth:
-    """One route's rule."""
+    """`auth.forward` of a route."""
 
     name = "auth"
 
@@ -61,12 +61,12 @@ class ForwardAuth:
         self._forwarding = forwarding
 
     def take_over(self, lived: ForwardAuth) -> None:
-        """The connections are kept."""
+        """Keep the connections after a reload."""
         if self.service.is_like(lived.service):
             self.service = lived.service
 
     def apply(self, exchange: Running) -> Waiting:
-        """Ask."""
+        """Ask the service; the request waits for its answer."""
         waiting = Asking(exchange)
         waiting.question = self.service.ask(self._head(exchange), partial(self._answered, waiting))
         return waiting
@@ -106,5 +106,5 @@ class ForwardAuth:
         exchange.reply(reply.status, lines, reply.body)
 
     def explain(self, asked: Asked) -> str:
-        """For people; nobody is asked."""
+        """What the rule does, for `edge explain`; the service is not asked."""
         return f"asks {self.service.host.decode()}{self.service.target.decode()}"

@@ -24,7 +24,7 @@ GATEWAYS = frozenset((b"age", b"cache-status"))  # lines of a hit that are not s
 
 
 class Removal:
-    """Lines of these lower-case names go. What was asked for is remembered."""
+    """Removes lines with these lower-case names; remembers the last input."""
 
     __slots__ = ("_budget", "_known", "_own", "gone")
 
@@ -43,7 +43,7 @@ class Removal:
         return known.slow(lines) if found is None else found
 
     def kept_of_own(self, lines: bytes) -> bytes:
-        """The same for lines that the gateway made for one response."""
+        """As above, for lines that the gateway made for one response."""
         came, found = self._own
         if came != lines:
             found = without(lines, self.gone)
@@ -95,13 +95,13 @@ class HeaderEdit(Removal):
         return found
 
     def explain(self, asked: Asked) -> str:
-        """For people; the region is known only when a backend is."""
+        """The fields that are set, for `edge explain`; the region is only known with a backend."""
         gone = [f"remove {name.decode()}" for name in self.gone]
         return "; ".join([*gone, *(shown(line) for line in self.lines(asked, b"<region>").split(b"\r\n") if line)])
 
 
 def shown(raw: bytes) -> str:
-    """Bytes for people."""
+    """Bytes as printable text."""
     return quote(raw).decode()
 
 

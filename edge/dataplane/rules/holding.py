@@ -13,18 +13,18 @@ from edge.dataplane.rules.steps import Waiting
 
 
 class Holding:
-    """One worker's, from when the fleet's server answers again."""
+    """The waiting requests of one worker, from when the fleet's server answers again."""
 
     def __init__(self) -> None:
         self._waiting: list[Waiting] = []
 
     def wait(self, exchange: Any, then: Callable[[], None]) -> None:
-        """Hold a request back. One whose client leaves is forgotten."""
+        """Hold a request back; it is forgotten if its client leaves."""
         waiting = Waiting(exchange)
         waiting.go_on = then
         self._waiting.append(waiting)
 
     def end(self) -> None:
-        """All of them go on, in the order in which they came."""
+        """Let all of them go on, in order of arrival."""
         for waiting in self._waiting:
             waiting.resume()

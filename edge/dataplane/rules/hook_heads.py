@@ -22,7 +22,7 @@ _TARGET = re.compile(r"/[\x21-\x7e]*")
 
 
 class RequestView:
-    """`sdk.RequestHead`."""
+    """A request as hooks see it (`sdk.RequestHead`)."""
 
     __slots__ = ("_asked",)
 
@@ -31,62 +31,62 @@ class RequestView:
 
     @property
     def method(self) -> str:
-        """As the client wrote it."""
+        """The method, as the client wrote it."""
         return str(self._asked.method, "latin-1")
 
     @property
     def target(self) -> str:
-        """As the client wrote it."""
+        """The target, as the client wrote it."""
         return str(self._asked.target, "latin-1")
 
     @property
     def host(self) -> str:
-        """Empty where HTTP/1.0 has none."""
+        """The Host; empty where an HTTP/1.0 request has none."""
         return str(self._asked.host or b"", "latin-1")
 
     @property
     def scheme(self) -> str:
-        """The client's own."""
+        """`http` or `https`: how the client asked."""
         return str(self._asked.scheme, "latin-1")
 
     @property
     def client(self) -> str:
-        """The address."""
+        """The client's address."""
         return str(self._asked.client_text())
 
     @property
     def country(self) -> str:
-        """The code."""
+        """ISO code of the client's country; empty if unknown."""
         return str(self._asked.country())
 
     @property
     def request_id(self) -> str:
-        """The id."""
+        """The request's id."""
         return str(self._asked.own_id(), "latin-1")
 
     @property
     def route(self) -> str:
-        """The name."""
+        """The route's name."""
         return str(self._asked.routed.name)
 
     @property
     def fields(self) -> Sequence[tuple[str, str]]:
-        """Every line."""
+        """All field lines as (name, value)."""
         return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in self._asked.block.fields.lines]
 
     def get(self, name: str, default: str = "") -> str:
-        """The field's value."""
+        """A field's value; `default` if it is absent."""
         found = self._asked.block.fields.joined(name.lower().encode("latin-1", "replace"))
         return default if found is None else str(found, "latin-1")
 
     def cookie(self, name: str, default: str = "") -> str:
-        """The cookie's value."""
+        """A cookie's value; `default` if it is absent."""
         found = cookies(self._asked.block.fields).get(name.encode("latin-1", "replace"))
         return default if found is None else str(found, "latin-1")
 
 
 class ResponseView:
-    """`sdk.ResponseHead`; `wire` is its status line with its lines."""
+    """A response head as hooks see it (`sdk.ResponseHead`); `wire`: its status line and field lines."""
 
     __slots__ = ("_asked", "_wire")
 
@@ -96,39 +96,39 @@ class ResponseView:
 
     @property
     def request(self) -> RequestView:
-        """What it answers."""
+        """The request that it answers."""
         return RequestView(self._asked)
 
     @property
     def status(self) -> int:
-        """The code."""
+        """The status code."""
         return int(self._asked.status)
 
     @property
     def from_cache(self) -> bool:
-        """Whether it was stored."""
+        """Whether the response was stored."""
         return bool(self._asked.from_store)
 
     @property
     def fields(self) -> Sequence[tuple[str, str]]:
-        """Every line."""
+        """All field lines as (name, value)."""
         lines = [line.partition(":") for line in str(self._wire, "latin-1").split("\r\n")[1:] if line]
         return [(name, value.strip(" \t")) for name, _, value in lines]
 
     def get(self, name: str, default: str = "") -> str:
-        """The field's value."""
+        """A field's value; `default` if it is absent."""
         sought = name.lower()
         found = [value for each, value in self.fields if each.lower() == sought]
         return ", ".join(found) if found else default
 
 
 class Edit(Removal):
-    """A `Changes` as bytes."""
+    """A hook's `Changes`, as bytes."""
 
     __slots__ = ("apart", "lines", "once", "target")
 
     def __init__(self, changes: Changes, forbidden: frozenset[str]) -> None:
-        """Raises ValueError, TypeError."""
+        """Raises ValueError or TypeError for changes that cannot be made."""
         super().__init__({_known(name, forbidden) for name in (*changes.set, *changes.remove)}, KNOWN_BYTES)
         self.once = True  # so far: most that are made for a request are no other's, and remember nothing
         self.lines = b"".join([field_line(name, value, forbidden) for name, value in changes.set.items()])

@@ -34,13 +34,13 @@ Instead = Callable[[Any, HookFailed], None]  # an exchange's response is this er
 
 
 class Counts(Protocol):
-    """Of one of them, or of an application."""
+    """Counters of a hook or an application."""
 
     requests: int
 
 
 class Hook:
-    """One of them. `told`: what it does wrong; `counts`: how often it is called."""
+    """One hook. `told`: records its faults; `counts`: its counters."""
 
     __slots__ = ("cache_key", "counts", "name", "request", "response", "told")
 
@@ -65,7 +65,7 @@ class Hook:
         return found
 
     def failed(self, asked: Asked, evidence: str, error: BaseException | None = None) -> HookFailed:
-        """Tell of it, and what to raise."""
+        """Record a fault; returns the exception to raise."""
         self.told(evidence, _id(asked), error)
         return HookFailed("a hook of the route failed")
 
@@ -82,7 +82,7 @@ def _id(asked: Asked) -> str:
 
 
 class Hooked(Asked, Protocol):
-    """An exchange, as far as hooks act on it."""
+    """What hooks need of an exchange."""
 
     apart: bytes
     reason: str
@@ -92,7 +92,7 @@ class Hooked(Asked, Protocol):
 
 
 class HookStep:
-    """`request` and `cache_key`, among the steps of a route."""
+    """The `request` and `cache_key` functions, as a step of the route."""
 
     name = "hooks"
 
@@ -101,11 +101,11 @@ class HookStep:
 
     @property
     def acts(self) -> bool:
-        """Whether there is anything to ask."""
+        """Whether any hook has one of these functions."""
         return bool(self._hooks)
 
     def apply(self, exchange: Hooked) -> bool:
-        """Ask them in their order. Raises HookFailed."""
+        """Call the hooks in order. Raises HookFailed."""
         view = RequestView(exchange)
         for hook in self._hooks:
             if hook.request is not None:
@@ -121,7 +121,7 @@ class HookStep:
 
     @staticmethod
     def _done(hook: Hook, found: Any, exchange: Hooked) -> bool:
-        """What a hook wants; whether that answers."""
+        """Carry out what a hook returned; whether it answered the request."""
         try:
             if isinstance(found, Changes):
                 edit = Edit.of(found, "request", NOT_FOR_ORIGINS)
@@ -145,7 +145,7 @@ class HookStep:
 
 
 def _answer(found: Respond) -> tuple[int, bytes, bytes]:
-    """Raises ValueError, TypeError."""
+    """A hook's `Respond` as status, lines and body. Raises ValueError, TypeError."""
     if found.status not in _STATUSES:
         raise ValueError(f"a status of {found.status!r}")
     body = found.body.encode() if isinstance(found.body, str) else found.body
@@ -193,7 +193,7 @@ class HookOutbound(Outbound):
 
 
 class HookDelivery(Delivery):
-    """What a client gets: what `response` changed, then the route's rules."""
+    """The response rules of a route with hooks: first the hooks, then the header rules."""
 
     __slots__ = ("_failing", "_hooks", "_instead", "_rules")
 
@@ -247,7 +247,7 @@ class HookDelivery(Delivery):
 
 
 def with_hooks(hooks: Sequence[Hook], does: RuleSet, instead: Instead) -> RuleSet:
-    """The rules of a route, and its hooks after them."""
+    """The rules of a route with its hooks after them."""
     if not hooks:
         return does
     step = HookStep(hooks)

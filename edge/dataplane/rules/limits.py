@@ -34,7 +34,7 @@ LONGEST_KEY = 64  # bytes of a field's or cookie's value; of a longer one its di
 
 
 class RateLimited(Denied):
-    """429; `lines` tell when to come back."""
+    """429; `lines` have Retry-After and the RateLimit fields."""
 
     status = 429
 
@@ -44,7 +44,7 @@ class RateLimited(Denied):
 
 
 class TooMany(Denied):
-    """429: too many requests at once."""
+    """429: too many requests of one client at once."""
 
     status = 429
     lines = b"Retry-After: 1\r\n"
@@ -71,12 +71,12 @@ class RateTable:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes of memory, always."""
+        """The table's memory in bytes; it does not grow."""
         return SLOT_BYTES * len(self._keys)
 
     @property
     def every_s(self) -> float:
-        """How long one request is owed."""
+        """Seconds between two requests at the limit's rate."""
         return self._every
 
     def take(self, key: str | bytes, now: float) -> float:
@@ -122,12 +122,12 @@ class RateTable:
             return 0.0
 
     def left(self, owed_s: float) -> int:
-        """How many may come at once when so much is owed."""
+        """How many requests may come at once when so much is owed."""
         return max(0, int(self.burst - owed_s / self._every + 1e-6))
 
 
 class Memory(Protocol):
-    """Bytes that several workers see."""
+    """Memory that the workers of a machine share."""
 
     def find(self, sought: bytes, start: int, end: int, /) -> int: ...
     def __setitem__(self, place: slice, value: bytes, /) -> None: ...
@@ -154,7 +154,7 @@ class SharedTable(RateTable):
 
     @property
     def size_bytes(self) -> int:
-        """What it takes of memory, always."""
+        """The table's memory in bytes; it does not grow."""
         return SLOT_BYTES * len(self._places)
 
     def take(self, key: str | bytes, now: float) -> float:
@@ -181,7 +181,7 @@ class SharedTable(RateTable):
             self._places[at] = due
 
     def _find(self, raw: bytes, first: int) -> int:
-        """The slot of a mark in its bucket; -1: it has none."""
+        """The slot of a mark in its bucket; -1: none."""
         find, end = self._memory.find, 8 * (first + WAYS)
         at = find(raw, 8 * first, end)
         while at >= 0 and at & 7:  # bytes of two marks
@@ -238,7 +238,7 @@ _networks: dict[str, str] = {}
 
 
 def client_key(address: str) -> str:
-    """The address, of IPv6 its /64: that is what one client has."""
+    """The address of an IPv4 client, the /64 of an IPv6 client."""
     if ":" not in address:
         return address
     found = _networks.get(address)
@@ -277,7 +277,7 @@ class RateLimit:
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
 
     def apply(self, exchange: Running) -> None:
-        """Count it. Raises RateLimited."""
+        """Count the request. Raises RateLimited."""
         now, key, table = monotonic(), self._key(exchange), self._table
         found = table.take(key, now)
         if self._others is not None and found > 0:
@@ -289,7 +289,7 @@ class RateLimit:
             raise RateLimited(-found)
 
     def take_over(self, lived: RateLimit) -> None:
-        """Who owes what goes on being owed."""
+        """Keep the counts after a reload."""
         if (self.text, self._slots) != (lived.text, lived._slots):
             return
         self._others = lived._others
@@ -304,7 +304,7 @@ class RateLimit:
             self._others = {}
 
     def taken(self) -> list[tuple[str, int]]:
-        """How many each key was let through since the last time."""
+        """How many requests of each key passed since the last call."""
         if not self._others:
             return []
         found, self._others = self._others, {}
@@ -312,16 +312,16 @@ class RateLimit:
 
     @property
     def every_s(self) -> float:
-        """How long one request is owed."""
+        """Seconds between two requests at the limit's rate."""
         return self._table.every_s
 
     def owe(self, key: str, seconds: float, now: float) -> None:
-        """The fleet says that it owes so much."""
+        """The fleet says that a key owes `seconds`."""
         is_bytes = key.startswith(BYTES)
         self._table.owe(key.removeprefix(BYTES).encode("latin-1") if is_bytes else key, now, seconds)
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         left = self._table.left(self._table.owed(self._key(asked), monotonic()))
         return f"{self.text}: {left} left"
 
@@ -337,7 +337,7 @@ class Concurrency:
         self._counts = counts or Alone()  # by client, and all of them under ALL
 
     def apply(self, exchange: Running) -> None:
-        """Count it until it ends. Raises TooMany, NoBackend."""
+        """Count the request until it ends. Raises TooMany, NoBackend."""
         client, counts = client_key(exchange.client_text()), self._counts
         mine = self._begin(client, self._per_client)
         if mine is None:
@@ -366,7 +366,7 @@ class Concurrency:
             self._counts = lived._counts
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         where = "" if isinstance(self._counts, Together) else " in the worker that was asked"
         mine = self._counts.of(client_key(asked.client_text()))
         return f"{self._counts.of(ALL)} run{where}, {mine} of this client"

@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(rb"(https?)://([^/?#\r\n]*)([^\r\n]*)", re.IGNORECASE)
 
 
 class Locations:
-    """One route's mapping."""
+    """Maps Location and cookies of one route's responses."""
 
     __slots__ = ("_host", "_mapped", "_plain", "_prefix")
 
@@ -50,7 +50,7 @@ class Locations:
         return _COOKIE.sub(lambda found: self._cookie(found[0], hosts), wire)
 
     def _hosts(self, exchange: Any) -> frozenset[bytes]:
-        """What the origin may call itself."""
+        """The host names under which the origin may refer to itself."""
         if not self._mapped:
             return frozenset()
         if self._host is not None:
@@ -69,7 +69,7 @@ class Locations:
         return value
 
     def _path(self, value: bytes) -> bytes:
-        """A path of the origin's as the client asks for it."""
+        """The client's path for a path of the origin."""
         if not self._prefix or not value.startswith(b"/") or value.startswith((b"//", b"/\\")):
             return value
         return value if below(path_of(value), self._prefix) else self._prefix + value

@@ -24,7 +24,7 @@ Condition = Callable[["Asked"], bool]
 
 
 class Match:
-    """What a request must have."""
+    """The conditions of a route's `match`."""
 
     __slots__ = ("_conditions", "apart", "count")
 
@@ -38,12 +38,12 @@ class Match:
         self.count = len(found)  # the more, the earlier it is looked at among routes of one path
 
     def fits(self, asked: Asked) -> bool:
-        """Whether every condition holds."""
+        """Whether a request meets all conditions."""
         return all(condition(asked) for condition in self._conditions)
 
 
 def compiled(values: MatchConfig | None, pattern: str | None) -> Match | None:
-    """The conditions of a route; None where there are none."""
+    """The compiled conditions of a route; None where there are none."""
     found = Match(values, pattern)
     return found if found.count else None
 
@@ -67,7 +67,7 @@ def _sought(value: str) -> bytes:
 
 
 def _fits(found: bytes | None, value: bytes) -> bool:
-    """`*`: it is there; empty: it is not."""
+    """Whether a value meets a condition; `*`: any value, empty: absent."""
     if value == ANY:
         return found is not None
     return found is None if value == NONE else found == value
@@ -98,7 +98,7 @@ def _argument(name: bytes, value: bytes) -> Condition:
 
 
 def _given(target: bytes, name: bytes) -> bytes | None:
-    """An argument's value; None when it is not there."""
+    """The value of a query argument; None when it is absent."""
     query = b"&" + target.partition(b"?")[2]
     if b"&" + name not in query:
         return None

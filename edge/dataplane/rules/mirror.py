@@ -38,7 +38,7 @@ class Mirror:
         self.sent = self.skipped = 0
 
     def apply(self, exchange: Any) -> None:
-        """Send a copy where it is its turn."""
+        """Send a copy if this request belongs to the share."""
         self._at = (self._at + STEP) % SPAN
         if self._at >= self._share:
             return
@@ -55,12 +55,12 @@ class Mirror:
             BodyCopy(self, exchange, self._max_body)
 
     def send(self, exchange: Any, body: bytes | None) -> None:
-        """The copy of a request that counts as running."""
+        """Send the copy, which counts as running already."""
         self.sent += 1
         self._send(exchange, self.routes[0], body, self._ended)
 
     def left_out(self) -> None:
-        """There is none of it after all."""
+        """There is no copy after all: count it as not running."""
         self.skipped += 1
         self._ended()
 
@@ -68,7 +68,7 @@ class Mirror:
         self._running -= 1
 
     def explain(self, asked: Asked) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         return f"{self._text}; {self._running} on their way, {self.skipped} left out in the worker that was asked"
 
 
@@ -87,7 +87,7 @@ class BodyCopy:
         exchange.upload.copy_to(self.piece)
 
     def piece(self, data: bytes, is_last: bool) -> None:
-        """More of it came."""
+        """Add a piece of the body; send the copy with the last one."""
         if self._over:
             return
         if len(self._kept) + len(data) > self._most:
@@ -100,7 +100,7 @@ class BodyCopy:
             self._kept.clear()
 
     def ended(self) -> None:
-        """It will not be sent."""
+        """The request ended before its body was complete: there is no copy."""
         if not self._over:
             self._over = True
             self._kept.clear()

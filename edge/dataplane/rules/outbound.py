@@ -17,14 +17,14 @@ from edge.http.message import Line
 
 
 class Granted(Asked, Protocol):
-    """An exchange, as far as its request is changed."""
+    """What request rules need of an exchange."""
 
     @property
     def granted(self) -> tuple[Line, ...]: ...
 
 
 class Outbound:
-    """What `request_head` asks where a route has such rules."""
+    """The request rules of a route, as `upstream.request_head` uses them."""
 
     __slots__ = ("_edit", "_granted", "_host", "_target", "varying")
 
@@ -38,7 +38,7 @@ class Outbound:
         self._host = None if host is None else Template(host)
 
     def explain(self, asked: Asked) -> list[dict[str, str]]:
-        """For people."""
+        """What the rules do, for `edge explain`."""
         rows = []
         if self._target is not None:
             try:
@@ -52,7 +52,7 @@ class Outbound:
         return rows
 
     def target(self, asked: Asked) -> bytes:
-        """What the backend is asked for. Raises BadRequest."""
+        """The target for the backend. Raises BadRequest."""
         return asked.target if self._target is None else self._target.target(asked.target)
 
     def host(self, asked: Asked, usual: bytes, region: bytes) -> bytes:

@@ -13,7 +13,7 @@ _NOBODY = b"$2b$10$SLQesMykFPVFJf.CEDRQ8ON1B0mYVa98/vANHldmpDGF4ocuIkK32"  # of 
 
 
 class PasswordFile:
-    """Names with their hashes."""
+    """User names with their password hashes."""
 
     def __init__(self, text: str, filename: str) -> None:
         """Raises ValueError for a line that cannot be used."""
@@ -41,7 +41,7 @@ class PasswordFile:
 
 
 def unusable(hashed: str) -> str | None:
-    """Why a hash is not accepted; None when it is."""
+    """Why a hash is not accepted; None if it is."""
     if hashed.startswith(("$2y$", "$2b$", "$2a$")):
         return "needs bcrypt: pip install 'streamgate[auth]'" if find_spec("bcrypt") is None else None
     if hashed.startswith("$argon2"):

@@ -22,23 +22,23 @@ LOOK_S = 1.0  # between two looks for workers that were killed
 
 
 class Counts(Protocol):
-    """What runs, by key."""
+    """How many requests run, by key."""
 
     def of(self, key: str) -> int:
-        """How many run."""
+        """How many run for a key."""
 
     def begin(self, key: str, most: int = 0) -> int | str | None:
         """One more; who ends it gives this back. None: so many run already. 0: there is no limit."""
 
     def end(self, begun: int | str) -> None:
-        """One less."""
+        """One less runs."""
 
     def without_dead(self, now: float) -> bool:
         """Whether something may have been counted that runs no more; it is not counted any more."""
 
 
 class Alone:
-    """What runs here."""
+    """The counts of a machine with one worker."""
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()  # no more than are in flight
@@ -64,20 +64,20 @@ class Alone:
 
 
 class Owners(Protocol):
-    """Which worker has which column of a memory; the memory begins with it."""
+    """Which worker has which column of the shared memory; stored at its beginning."""
 
     def claim(self, memory: object, columns: int) -> int:
-        """The column of this worker; less than 0: all are others'."""
+        """The column of this worker; less than 0: none is free."""
 
     def free(self, memory: object, columns: int, empty: Callable[[int], None]) -> bool:
         """Whether workers are gone that had some; those are emptied, and free from now on."""
 
 
 class Together:
-    """What runs in all workers."""
+    """The counts of all workers, in shared memory."""
 
     def __init__(self, memory: object, owners: Owners) -> None:
-        """Raises OSError where no column is left."""
+        """Raises OSError when no column is free."""
         view = memoryview(memory)  # type: ignore[arg-type]
         self._memory, self._owners = memory, owners
         self._marks = view[OWNERS : OWNERS + MARKS].cast("q")
@@ -106,7 +106,7 @@ class Together:
         return at
 
     def _free(self, mark: int) -> int:
-        """A slot for it in which nothing runs; less than 0: there is none."""
+        """A slot for a mark in which nothing runs; less than 0: none."""
         first = mark % (SLOTS // WAYS) * WAYS
         for at in range(first, first + WAYS):
             if not any(self._row(at)):
@@ -137,7 +137,7 @@ class Together:
         return self._counts[at * COLUMNS : (at + 1) * COLUMNS].tolist()
 
     def _find(self, mark: int) -> int:
-        """The slot of a mark; less than 0: it has none."""
+        """The slot of a mark; less than 0: none."""
         first = mark % (SLOTS // WAYS) * WAYS
         try:
             return first + self._marks[first : first + WAYS].tolist().index(mark)

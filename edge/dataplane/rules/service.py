@@ -18,7 +18,7 @@ MAX_BODY = 256 * 1024
 
 
 class Reply(NamedTuple):
-    """A whole answer."""
+    """A complete answer of the service."""
 
     status: int
     fields: Fields
@@ -29,7 +29,7 @@ Then = Callable[[Reply | None], None]
 
 
 class Service:
-    """Where questions go."""
+    """An HTTP service that a rule asks."""
 
     def __init__(self, link: Link, scheme: str, host: bytes, target: bytes, seconds: float) -> None:
         self.link = link
@@ -40,23 +40,23 @@ class Service:
         self.failed = 0  # for people
 
     def is_like(self, other: Service) -> bool:
-        """Whether it is the same one, asked in the same way."""
+        """Whether `other` is the same service with the same settings."""
         mine, others = (self.scheme, self.host, self.target), (other.scheme, other.host, other.target)
         return mine == others and self.timeouts == other.timeouts
 
     def ask(self, head: bytes, then: Then) -> Question:
-        """Send a request head that has no body."""
+        """Send a request head without a body; `then` gets the Reply or the error."""
         question = Question(self, head, then)
         question.begin(self.link.take())
         return question
 
     def tick(self, now: float) -> None:
-        """Deadlines."""
+        """Expire the deadlines of connections."""
         self.link.tick(now)
 
 
 class Question:
-    """One of them (`ports.Connector`, `ports.ResponseSink`)."""
+    """One request to the service (`ports.Connector`, `ports.ResponseSink`)."""
 
     __slots__ = ("_connection", "_head", "_pieces", "_reply", "_service", "_size", "_then")
     client = OWN
@@ -71,20 +71,20 @@ class Question:
         self._size = 0
 
     def begin(self, connection: Connection | None) -> None:
-        """Send it over this connection, or a new one."""
+        """Send the request over this connection, or a new one."""
         if connection is None:
             self._service.link.connect(self, self._service.timeouts.connect)
         else:
             self.on_connected(connection)
 
     def cancel(self) -> None:
-        """Nobody wants to hear any more."""
+        """Drop the question: the request that needed it is over."""
         connection, self._connection, self._then = self._connection, None, None
         if connection is not None:
             connection.cancel()
 
     def on_connected(self, connection: Connection) -> None:
-        """A connection is there."""
+        """A new connection is established: send the request."""
         if self._then is None:
             connection.link.give_back(connection)
             return
@@ -92,10 +92,10 @@ class Question:
         connection.send(self._head, self, self._service.timeouts, False, False)
 
     def on_interim(self, facts: ResponseFacts) -> None:
-        """Of no use here."""
+        """Ignored."""
 
     def on_head(self, facts: ResponseFacts, length: int | None, body: bytes, done: bool) -> None:
-        """The final head."""
+        """The final head arrived."""
         self._reply = (facts.status, facts.fields)
         if body:
             self.on_data(body)
@@ -103,7 +103,7 @@ class Question:
             self.on_end([])
 
     def on_data(self, data: bytes) -> None:
-        """More of the body."""
+        """A piece of the body arrived."""
         self._size += len(data)
         self._pieces.append(data)
         if self._size > MAX_BODY:
@@ -113,13 +113,13 @@ class Question:
             self._settle(None)
 
     def on_end(self, trailers: list[Line]) -> None:
-        """It is whole."""
+        """The answer is complete."""
         self._connection = None
         if self._reply is not None:
             self._settle(Reply(*self._reply, b"".join(self._pieces)))
 
     def on_failed(self, error: UpstreamError) -> None:
-        """It broke off; once more where only the kept connection had gone."""
+        """The question failed; it is repeated once if a kept connection had been closed."""
         connection, self._connection = self._connection, None
         if isinstance(error, ConnectionLost) and connection is not None and connection.reused and self._reply is None:
             self._service.link.connect(self, self._service.timeouts.connect)
@@ -127,14 +127,14 @@ class Question:
         self._settle(None)
 
     def on_bug(self, error: Exception) -> None:
-        """A callback of ours raised."""
+        """A callback raised: the question failed."""
         self._settle(None)
 
     def on_pause(self) -> None:
-        """There is no body of ours."""
+        """Does not occur: a question has no body."""
 
     def on_resume(self) -> None:
-        """As `on_pause`."""
+        """Does not occur, as `on_pause`."""
 
     def _settle(self, reply: Reply | None) -> None:
         then, self._then = self._then, None

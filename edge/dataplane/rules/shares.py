@@ -42,11 +42,11 @@ class Split:
         self.routes: Sequence[Any] = ()
 
     def take_over(self, lived: Split) -> None:
-        """Shares are kept over a reload."""
+        """Keep the shares after a reload."""
         self._at = lived._at
 
     def apply(self, exchange: Running) -> None:
-        """Take the route of the pool that it is this request's turn for."""
+        """Use the route of the pool whose turn it is."""
         number, comes_back = self._choice(exchange)
         exchange.route = self.routes[number]
         exchange.apart += apart(self.pools[number])
@@ -54,7 +54,7 @@ class Split:
             exchange.told_lines += set_cookie(self._cookie, self.pools[number].encode(), exchange.scheme)
 
     def _choice(self, asked: Asked) -> tuple[int, bool]:
-        """Which pool, and whether the client was there before."""
+        """The pool, and whether the client came with a choice."""
         if self._kind == "cookie":
             given = cookies(asked.block.fields).get(self._cookie, b"").decode("latin-1")
             if given in self.pools:
@@ -75,7 +75,7 @@ class Split:
         return (self.routes[number], apart(self.pools[number])) if comes_back else None
 
     def explain(self, asked: Asked) -> str:
-        """For people; no turn is taken."""
+        """What the rule does, for `edge explain`; no turn is used up."""
         if self._kind != "none":
             at = self._at
             number, comes_back = self._choice(asked)
@@ -86,12 +86,12 @@ class Split:
 
 
 def apart(pool: str) -> bytes:
-    """What keeps a pool's responses from another's."""
+    """The part of the cache key that separates a pool's responses."""
     return b" p:%d:%b" % (len(pool), pool.encode())
 
 
 def set_cookie(name: bytes, value: bytes, scheme: bytes) -> bytes:
-    """A line that makes a client come back."""
+    """A Set-Cookie line for `sticky` and `affinity`."""
     secure = b"; Secure" if scheme == b"https" else b""
     return b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (name, value, secure)
 
@@ -107,7 +107,7 @@ class Affinity:
         self._marks: dict[bytes, bytes] = {}  # by backend id; as many as there are backends
 
     def mark(self, backend: bytes) -> bytes:
-        """What the cookie says for a backend."""
+        """The cookie's value for a backend."""
         found = self._marks.get(backend)
         if found is None:
             digest = hmac.digest(self._key, backend, "sha256")[:MARK_BYTES]
@@ -115,20 +115,20 @@ class Affinity:
         return found
 
     def wanted(self, asked: Asked, backends: Sequence[Backend]) -> Backend | None:
-        """The backend that a client came from, if it is there."""
+        """The backend that the client's cookie names, if it still exists."""
         given = cookies(asked.block.fields).get(self._cookie)
         if given is None:
             return None
         return next((each for each in backends if hmac.compare_digest(self.mark(each.id.encode()), given)), None)
 
     def lines(self, asked: Asked, backend: bytes) -> bytes:
-        """What makes the client come back to the backend that answered it."""
+        """The Set-Cookie line for the backend that answered; none if the client has it already."""
         mark = self.mark(backend)
         if not backend or cookies(asked.block.fields).get(self._cookie) == mark:
             return b""
         return set_cookie(self._cookie, mark, asked.scheme)
 
     def explain(self, asked: Asked, backends: Sequence[Backend]) -> str:
-        """For people."""
+        """What the rule does, for `edge explain`."""
         found = self.wanted(asked, backends)
         return "no backend is named: any" if found is None else f"{found.id}, while it may serve"

@@ -19,7 +19,7 @@ from edge.http.message import Line
 
 
 class Running(Asked, Protocol):
-    """An exchange, as far as steps act on it."""
+    """What steps need of an exchange."""
 
     reason: str
     identity: bytes
@@ -40,7 +40,7 @@ class Running(Asked, Protocol):
 
 
 class Step(Protocol):
-    """One rule of a route."""
+    """One rule that a request passes before the look-up."""
 
     @property
     def name(self) -> str: ...
@@ -52,14 +52,14 @@ class Step(Protocol):
 
 @runtime_checkable
 class Lasting(Protocol):
-    """A step that knows something which outlives a reload."""
+    """A step whose state outlives a reload."""
 
     def take_over(self, lived: Any) -> None:
         """Go on with what the step before it knew, if it is the same rule still."""
 
 
 class Waiting:
-    """A step that has to wait; it is the exchange's follower until `resume`."""
+    """The exchange's follower while a step waits for something."""
 
     def __init__(self, exchange: Running) -> None:
         self.exchange = exchange
@@ -67,14 +67,14 @@ class Waiting:
         exchange.follower = self
 
     def resume(self, error: EdgeError | None = None) -> None:
-        """What was waited for is there, or failed."""
+        """Continue with the next step, or fail with `error`."""
         if error is not None:
             self.answer(lambda: self.exchange.fail(error))
         else:
             self.answer(self.go_on)
 
     def answer(self, how: Callable[[], None]) -> None:
-        """The waiting ends like this; what goes wrong in it becomes an answer."""
+        """Call `how` to end the waiting; an exception becomes an answer."""
         exchange = self.exchange
         if exchange.ended:
             return
@@ -85,10 +85,10 @@ class Waiting:
             exchange.fail(outcome_of(found, exchange.worker.report_bug))
 
     def resumed(self) -> None:
-        """The client takes more: there is nothing for it yet."""
+        """Nothing to do: no response has begun."""
 
     def leave(self, error: EdgeError) -> None:
-        """The client has gone."""
+        """The client left."""
 
 
 def run(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at: int = 0) -> None:
@@ -104,5 +104,5 @@ def run(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at:
 
 
 def explained(steps: tuple[Step, ...], asked: Asked) -> list[dict[str, str]]:
-    """What each step would do, in order."""
+    """What each step would do with a request, in order."""
     return [{"rule": step.name, "does": step.explain(asked)} for step in steps]

@@ -18,7 +18,7 @@ _GROUP = re.compile(rb"\$\$|\$(?:([0-9])|\{([0-9]{1,2})\})")
 
 
 class TargetRule:
-    """`strip_prefix`, then `rewrite`."""
+    """`strip_prefix` and `rewrite` of a route, in this order."""
 
     __slots__ = ("_parts", "_pattern", "_prefix", "_to")
 
@@ -29,7 +29,7 @@ class TargetRule:
         self._parts = _pieces(self._to)
 
     def target(self, target: bytes) -> bytes:
-        """What goes on. Raises BadRequest for a path that must not be cut."""
+        """The target for the backend. Raises BadRequest for a path with dot segments or the like."""
         path, mark, query = target.partition(b"?")
         if path == b"*":
             return target

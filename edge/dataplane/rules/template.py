@@ -20,7 +20,7 @@ CONTROLS = bytes([*range(0x20), 0x7F])
 
 
 class Template:
-    """One text. `fixed` is the whole of it where nothing is to be filled in."""
+    """A text with placeholders. `fixed`: the whole text where there are none."""
 
     __slots__ = ("_parts", "_sole", "fixed", "text")
 
@@ -46,11 +46,11 @@ class Template:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether it is the same for every request."""
+        """Whether the text has no placeholders."""
         return all(isinstance(part, bytes) for part in self._parts)
 
     def fill(self, asked: Asked, region: bytes = b"") -> bytes:
-        """The text for one request."""
+        """The text for one request; `region` is the backend's."""
         if self.fixed is not None:
             return self.fixed
         if self._sole is not None:
@@ -61,7 +61,7 @@ class Template:
 
 
 def value_of(name: str, argument: str) -> Value:
-    """What a placeholder stands for; its name was checked with the file."""
+    """The value of a placeholder, whose name was checked with the configuration."""
     if name == "header":
         key = argument.lower().encode()
         return lambda asked, region: asked.block.fields.joined(key) or b""
@@ -75,7 +75,7 @@ def value_of(name: str, argument: str) -> Value:
 
 
 def bare_host(host: bytes | None) -> bytes:
-    """A Host without its port."""
+    """The Host without its port."""
     if not host or b":" not in host or host.endswith(b"]"):
         return host or b""
     return host[: host.rfind(b":")]

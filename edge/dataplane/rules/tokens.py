@@ -45,7 +45,7 @@ ALGORITHMS = {
 
 
 class Keys:
-    """A key set by key id."""
+    """A JSON Web Key Set, by key id."""
 
     def __init__(self, service: Service | None, content: bytes | None) -> None:
         """From a service, or a file's content. Raises ValueError for a file that is none."""
@@ -60,11 +60,11 @@ class Keys:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing can be verified."""
+        """Whether there is no usable key."""
         return not self._keys
 
     def find(self, kid: str | None) -> tuple[Any, tuple[str, ...]] | None:
-        """The key of a token, with what it may be used for."""
+        """The key for a token, with the algorithms that it may be used for; None if there is none."""
         if kid is None:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(kid)
@@ -102,7 +102,7 @@ class Keys:
 
 
 def parsed(content: bytes, shared: bool) -> dict[str, tuple[Any, tuple[str, ...]]]:
-    """The usable keys of a set. Raises ValueError for what is no set."""
+    """The usable keys of a set. Raises ValueError for what is not a key set."""
     try:
         entries = orjson.loads(content)["keys"]
         found = [entry for entry in entries if isinstance(entry, dict)]
@@ -125,7 +125,7 @@ def parsed(content: bytes, shared: bool) -> dict[str, tuple[Any, tuple[str, ...]
 
 
 class JwtAuth:
-    """One route's rule."""
+    """`auth.jwt` of a route."""
 
     name = "auth"
 
@@ -138,12 +138,12 @@ class JwtAuth:
         self._verdicts: Verdicts[Identity | bool] = Verdicts()
 
     def take_over(self, lived: JwtAuth) -> None:
-        """Keys that were fetched from there are known."""
+        """Keep fetched keys after a reload."""
         if self.service is not None and lived.service is not None and self.service.is_like(lived.service):
             self._keys, self.service = lived._keys, lived.service
 
     def apply(self, exchange: Running) -> Waiting | None:
-        """Raises Unauthorized, NoBackend."""
+        """Raises Unauthorized; NoBackend (503) when keys cannot be had."""
         token = self._token(exchange)
         if token is None:
             raise self._refused(exchange, "a token is missing", b"Bearer")
@@ -165,7 +165,7 @@ class JwtAuth:
         return None
 
     def _again(self, waiting: Waiting | None, token: bytes, mark: bytes) -> None:
-        """The keys are there, or cannot be had."""
+        """Continue when the keys were fetched, or fail."""
         if waiting is None:
             return
         try:
@@ -224,7 +224,7 @@ class JwtAuth:
         return tuple(line for line in lines if line[1])
 
     def explain(self, asked: Asked) -> str:
-        """For people; the keys that are known are used, none are fetched."""
+        """What the rule does, for `edge explain`; keys are not fetched."""
         fields = asked.block.fields
         token = (fields.joined(b"authorization") or b"").partition(b" ")[2].strip()
         if not token:
@@ -236,7 +236,7 @@ class JwtAuth:
 
 
 def key_id(token: bytes) -> str | Literal[False] | None:
-    """The key that a token names; None: none; False: it is no token."""
+    """The token's `kid`; None: it has none; False: it is not a token."""
     if len(token) > LONGEST:
         return False
     try:
@@ -247,7 +247,7 @@ def key_id(token: bytes) -> str | Literal[False] | None:
 
 
 def text_of(claim: Any) -> bytes:
-    """A claim as a field's value: one line, whatever it holds."""
+    """A claim as a field value, on one line."""
     if isinstance(claim, list):
         return b",".join(text_of(each) for each in claim)
     if isinstance(claim, bool):
