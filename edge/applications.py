@@ -125,7 +125,7 @@ class Applications:
         faults.add(BLOCKED, culprit.request_id, text, blocked.stack)
 
     async def stop(self) -> None:
-        """Run their clean-up."""
+        """Run the applications' clean-up."""
         if self._watchdog is not None:
             self._watchdog.stop()
         for server in self._servers.values():
@@ -138,7 +138,7 @@ class Applications:
         return await ask(self.backend_link(name, TIMEOUTS), self.worker, path, host, timeout_s)
 
     def words(self) -> dict[str, dict[str, int]]:
-        """What each was asked, did wrong and counted itself."""
+        """The counters of each application, by metric."""
         found: dict[str, dict[str, int]] = {"app_requests": {}, "app_faults": {}, "app_blocked_ms": {}, "app_own": {}}
         for name, faults in self.faults().items():
             found["app_requests"][name] = faults.requests
@@ -148,7 +148,7 @@ class Applications:
         return found
 
     def faults(self) -> dict[str, Faults]:
-        """What each did wrong, and how often it was asked, by name."""
+        """Faults and requests of each application, by name."""
         return {**self._faults, **{name: server.faults for name, server in self._servers.items()}}
 
     def backend_link(self, name: str, timeouts: Timeouts, time_limit: float = 0.0) -> AppLink:

@@ -50,7 +50,7 @@ class ResponseSink(Protocol):
         """The final head came. `length` is the body's size in bytes, None when only its end will tell."""
 
     def on_data(self, data: bytes) -> None:
-        """More of the body came; never empty."""
+        """A piece of the body; never empty."""
 
     def on_end(self, trailers: list[Line]) -> None:
         """The response is complete."""
@@ -139,7 +139,7 @@ class Link(Protocol):
         """Whether that client's next request may use it."""
 
     def let_go(self, connection: Any) -> None:
-        """That client has gone: close it when its request is over."""
+        """The client of a bound connection left: close it when its request is over."""
 
     def tick(self, now: float) -> None:
         """Close what has passed its deadline."""
@@ -289,13 +289,13 @@ class Spill(Protocol):
         """Whether the disk does not keep up, so that the source should be held back."""
 
     def write(self, data: bytes) -> None:
-        """Write more of it."""
+        """Write a piece."""
 
     def finish(self, done: Callable[[BodyFile | None, str], None]) -> None:
         """The body is complete. `done` gets it and its temporary name for `DiskTier.put`, or None if it failed."""
 
     def abort(self) -> None:
-        """Give the body up."""
+        """Drop the body."""
 
 
 class DiskTier(Protocol):
@@ -319,31 +319,31 @@ class DiskTier(Protocol):
         """Keep a response that was asked for at `seq`; seen by look-ups at once, written soon, or dropped."""
 
     def remove(self, stored: Stored) -> None:
-        """Drop one response."""
+        """Remove one response."""
 
     def forget(self, purge: Purge, now: float) -> None:
         """Obey a purge from now on; it survives this process."""
 
     def mark(self, stored: Stored) -> tuple[int, int]:
-        """What tells it apart over workers."""
+        """(hash of the key, hash of the variant): identifies a stored response in all workers."""
 
     def waiting(self, purge: Purge, now: float) -> list[Stored]:
         """What waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
 
     def recorded(self) -> AbstractContextManager[object]:
-        """To be held while a purge is recorded in the sequence: a thread reads it."""
+        """Hold this lock while a purge is recorded in the sequence, which a thread reads."""
 
     def spill(self, length: int | None) -> Spill:
-        """Begin a body that goes to the disk as it comes."""
+        """Begin to write a body to disk while it streams."""
 
     def forsake(self, temp: str) -> None:
-        """A spilled body is not wanted after all."""
+        """Drop a spilled body."""
 
     def open_body(self, stored: Stored) -> OpenBody | None:
         """The body that is in a file; None when it is gone or damaged."""
 
     def damage(self, stored: Stored, why: str) -> None:
-        """What was read of it is damaged: drop it and tell."""
+        """A checksum of this response failed: remove it and tell of it."""
 
     def later(
         self, work: Callable[[], bytes | bytearray], then: Callable[[bytes | bytearray | Exception], None]
@@ -351,16 +351,16 @@ class DiskTier(Protocol):
         """Read in a thread; `then` is called on the loop."""
 
     def tick(self) -> None:
-        """Four times a second."""
+        """Periodic work; called four times a second."""
 
     def stats(self) -> dict[str, float]:
-        """This worker's counts."""
+        """This worker's counters."""
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened since the last time."""
+        """The events since the last call."""
 
     def close(self) -> None:
-        """Write what waits and let go; blocking."""
+        """Write what waits, then close; blocking."""
 
 
 class SharedTier(Protocol):
@@ -387,13 +387,13 @@ class SharedTier(Protocol):
         """Keep a response that was asked for at `seq`; written soon, or dropped."""
 
     def tick(self) -> None:
-        """Four times a second."""
+        """Periodic work; called four times a second."""
 
     def stats(self) -> dict[str, float]:
-        """This worker's counts."""
+        """This worker's counters."""
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened since the last time."""
+        """The events since the last call."""
 
     async def close(self) -> None:
-        """Let go; what waits is not written."""
+        """Close the connections; what waits is not written."""

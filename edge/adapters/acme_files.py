@@ -59,7 +59,7 @@ class Order:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Tells it from all others."""
+        """Identifies the order."""
         return self.values.folder, self.name
 
 
@@ -121,7 +121,7 @@ def keep_account(order: Order, account: Account) -> None:
 
 
 def attempts(order: Order) -> Attempts:
-    """What is known of earlier ones."""
+    """The record of earlier attempts for a name."""
     try:
         return Attempts(**orjson.loads(order.pem.with_suffix(".attempts").read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -139,7 +139,7 @@ def keep_certificate(order: Order, pem: bytes) -> None:
 
 
 def life_of(order: Order) -> Life | None:
-    """Of the certificate that is there."""
+    """When the certificate in the file begins and ends (epoch seconds)."""
     try:
         return life(order.pem.read_bytes())
     except (OSError, NotUsable):

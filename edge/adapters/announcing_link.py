@@ -24,7 +24,7 @@ from edge.ports import Connector, Timeouts
 
 
 class AnnouncedConnection(UpstreamConnection):
-    """One of them: the header that it began with, and the client's connection in whose name it was made."""
+    """A connection that began with a PROXY header, and the client connection that it belongs to."""
 
     __slots__ = ("client", "header")
 
@@ -35,7 +35,7 @@ class AnnouncedConnection(UpstreamConnection):
 
 
 class AnnouncingLink(BackendLink):
-    """All of one backend and worker."""
+    """The connections of one worker to one backend of a pool with `proxy_protocol`."""
 
     __slots__ = ("_kept",)
 
@@ -73,7 +73,7 @@ class AnnouncingLink(BackendLink):
             del self._kept[connection.header]
 
     def tick(self, now: float) -> None:
-        """As for any link; those whose client has left end."""
+        """As for any link; also ends connections whose client left."""
         super().tick(now)
         for connection in [each for kept in self._kept.values() for each in kept]:
             if connection.client is not None and connection.client.is_closing():

@@ -44,7 +44,7 @@ class Guard:
         self._handler = handler
 
     async def around(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One request."""
+        """Watch one request of the application."""
         server = request.transport
         connection = None if server is None else server.get_extra_info(CONNECTION)
         if connection is None or connection.sink is None:
@@ -159,5 +159,5 @@ def _owner(filename: str, files: Mapping[str, str]) -> str:
 
 
 def place_of(frame: FrameType) -> str:
-    """A frame in a line."""
+    """A stack frame as one line."""
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -50,13 +50,13 @@ class AppConnection(UpstreamConnection):
 
     @property
     def app(self) -> AppLink:
-        """The link, as what it is."""
+        """The link, typed as an application's."""
         assert isinstance(self.link, AppLink)
         return self.link
 
     @property
     def request_id(self) -> str:
-        """Of the request that the handler works on, or worked on last."""
+        """The id of the request that the handler works on, or worked on last."""
         return "" if self._seen is None else self._seen.request_id
 
     def begins(self, server: MemoryTransport, seen: Edge) -> None:

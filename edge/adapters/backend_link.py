@@ -57,7 +57,7 @@ class CertificateInvalid(ConnectFailed):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where a backend listens and how it is spoken to."""
+    """A backend's address and how to connect to it (TLS, PROXY header)."""
 
     host: str
     port: int
@@ -116,7 +116,7 @@ class BackendLink:
         self._retired = False
 
     def renew(self, other: BackendLink) -> bool:
-        """Take on the settings of another link to the same backend; False when it is spoken to in another way."""
+        """Take the settings of another link to the same backend; False when connections must be made in another way."""
         own, peer = self.peer, other.peer
         if replace(own, resolve_s=peer.resolve_s, lifetime_s=peer.lifetime_s) != peer:
             return False
@@ -187,7 +187,7 @@ class BackendLink:
         return True
 
     def let_go(self, connection: UpstreamConnection) -> None:
-        """That client has gone: close it when its request is over."""
+        """The client of a bound connection left: close it when its request is over."""
         connection.retire_at = -inf
         if _is_idle(connection):
             connection.cancel()
@@ -197,7 +197,7 @@ class BackendLink:
         connection.idle_s = min(self.timeouts.idle, max(seconds - IDLE_MARGIN_S, 0.0))
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """The connection is closed."""
+        """A connection was closed."""
         self.connections.discard(connection)
         if connection in self.idle:
             self.unkeep(connection)

@@ -43,7 +43,7 @@ class BackgroundWriter:
             self._start()
 
     def go_on_with(self, fd: int) -> None:
-        """What is given from now on goes to another descriptor; the one before is closed after what it is owed."""
+        """Write to another descriptor from now on; the old one is closed when its lines are written."""
         with self._wake:
             self._held.append(fd)
             self._start()
@@ -109,7 +109,7 @@ class QuietStream:
         return len(text)
 
     def flush(self) -> None:
-        """It is on its way."""
+        """Nothing to do: a thread writes."""
 
     def isatty(self) -> bool:
         return os.isatty(self._fd)

@@ -24,7 +24,7 @@ SELF_SIGNED_S = 90 * 86400.0
 
 
 class NotUsable(ValueError):
-    """What a certificate is not; one clear line."""
+    """Why a certificate cannot be used; one clear line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def self_signed(name: str, now: float) -> bytes:
 
 
 def life(pem: bytes) -> Life:
-    """Of the first certificate. Raises NotUsable."""
+    """When the first certificate begins and ends (epoch seconds). Raises NotUsable."""
     leaf = _chain(pem)[0]
     return Life(
         leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp(), leaf.issuer == leaf.subject

@@ -41,5 +41,5 @@ class RedisLimitsServer:
         return meaning(lambda: [float(each) for each in found])
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
         await self._scripts.close()

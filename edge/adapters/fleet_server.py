@@ -102,7 +102,7 @@ class RedisFleetServer:
         self._keep = keep
 
     async def reached(self) -> None:
-        """It answers, takes what is written as a beat is, and is the primary. Nobody hears of it."""
+        """Whether the server answers, accepts writes and is the primary. Other machines do not see this."""
         await self._scripts.run(_REACHED)
         await self._scripts.confirmed()
 
@@ -157,7 +157,7 @@ class RedisFleetServer:
                     return found
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
         await self._scripts.close()
 
 
@@ -190,7 +190,7 @@ def _entry_of(row: Any) -> Entry:
 
 
 def seal_key(path: str | None) -> bytes:
-    """What seals what the fleet shares, from the file of its secret. Raises ConfigError."""
+    """The key that seals the fleet's entries, from `fleet.key_file`. Raises ConfigError."""
     if path is None:
         return b""
     if (why := unreadable(path)) is not None:

@@ -52,7 +52,7 @@ class RedisStatesServer:
         return int(await self._scripts.run(_SET, field, value, bound, token_hex(8), instead_of))
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
         await self._scripts.close()
 
 

@@ -38,7 +38,7 @@ Signature = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PlaceDescription:
-    """What a person wants to know of an address; empty where the database says nothing."""
+    """What the database says about an address, for people; empty where it says nothing."""
 
     address: str
     place: ClientPlace
@@ -118,7 +118,7 @@ class GeoReader:
         return found or (_NOT_FOUND if address.is_global else _PRIVATE)
 
     def describe(self, ip_text: str) -> PlaceDescription:
-        """The same for people, with names and the network."""
+        """As `place`, for people: with names and the network."""
         place, database = self.place(ip_text), self._database
         address = _parsed(ip_text)
         if database is None or address is None:

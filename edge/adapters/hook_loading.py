@@ -15,7 +15,7 @@ NAMES = ("request", "response", "cache_key")
 
 
 class HookFunctions(NamedTuple):
-    """What one hook has; at least one of them."""
+    """The functions of one hook; at least one is not None."""
 
     request: Callable[[Any], Any] | None
     response: Callable[[Any], Any] | None
@@ -28,7 +28,7 @@ def load_hook(name: str, folders: Sequence[str]) -> HookFunctions:
 
 
 def as_hook(found: object, name: str) -> HookFunctions:
-    """What was found under a name, as a hook. Raises AppUnusable."""
+    """Check that an imported object is a hook. Raises AppUnusable."""
     if isinstance(found, type):
         try:
             found = found()

@@ -19,7 +19,7 @@ KEPT = 64
 
 
 class InnerConnection(UpstreamConnection):
-    """One of them; `gateway` is its other end."""
+    """A connection of the gateway to itself; `gateway` is the other end."""
 
     __slots__ = ("client", "gateway")
 
@@ -30,7 +30,7 @@ class InnerConnection(UpstreamConnection):
 
 
 class InnerLink(MemoryLink):
-    """All of one worker."""
+    """The inner connections of one worker."""
 
     __slots__ = ("_count", "_kept")
 
@@ -40,7 +40,7 @@ class InnerLink(MemoryLink):
         self._count = 0
 
     def take_for(self, client: str) -> InnerConnection | None:
-        """A kept one of this client's."""
+        """A kept connection of this client, or None."""
         kept = self._kept.get(client)
         while kept:
             connection = kept.pop()

@@ -23,7 +23,7 @@ from edge.config.loader import HttpsListener
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """What all certificates of a listener have in common."""
+    """The settings that all certificates of a listener share."""
 
     protocols: tuple[str, ...] = ("http/1.1",)  # by ALPN, the most wanted first
     client_ca: str = ""  # PEM; with it, clients are asked for certificates, which have to be of these authorities

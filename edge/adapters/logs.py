@@ -35,7 +35,7 @@ class AccessLog:
 
     @property
     def lost(self) -> int:
-        """How many lines could not be written in time: a full disk, a reader that does not read."""
+        """How many lines could not be written in time (a full disk, a pipe that nobody reads)."""
         return 0 if self._writer is None else self._writer.lost
 
     def refresh(self, now: float) -> None:

@@ -60,14 +60,14 @@ class LoopWatchdog:
         self._caught: tuple[float, Culprit, str] | None = None  # the turn before it, who, and the stack
 
     def start(self) -> None:
-        """Begin."""
+        """Start watching the loop."""
         self._loop = asyncio.get_running_loop()
         self._beat()
         self._thread = threading.Thread(target=self._look, args=(threading.get_ident(),), name="watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop watching."""
         self._over.set()
         if self._timer is not None:
             self._timer.cancel()

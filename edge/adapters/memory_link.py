@@ -40,7 +40,7 @@ class MemoryLink(BackendLink):
         self._joined: dict[UpstreamConnection, Connector] = {}  # made, and not handed over yet
 
     def renew(self, other: BackendLink) -> bool:
-        """As for any link; another server is spoken to in another way."""
+        """As for any link; False for another application server."""
         return isinstance(other, MemoryLink) and self.make == other.make and super().renew(other)
 
     def connect(self, waiter: Connector, timeout: float) -> None:
@@ -78,6 +78,6 @@ class MemoryLink(BackendLink):
         return [*super().open(), *self._joined.values()]
 
     async def close(self) -> None:
-        """End everything."""
+        """Close all connections."""
         self._joined.clear()
         await super().close()

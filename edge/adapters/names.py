@@ -103,7 +103,7 @@ class Name:
         self._dead = {address: until for address, until in self._dead.items() if address in known}
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop resolving."""
         if self._task is not None:
             self._task.cancel()
 

@@ -39,7 +39,7 @@ _SCOPE = InstrumentationScope("edge", __version__)
 
 
 class OtlpSink:
-    """`spans.SpanSink`."""
+    """Sends spans to a collector (`spans.SpanSink`)."""
 
     def __init__(self, url: str, counts: SpanCounts, tell: Callable[[str, str], None]) -> None:
         self._counts = counts
@@ -56,7 +56,7 @@ class OtlpSink:
         self._closing: Thread | None = None
 
     def give(self, span: Span) -> None:
-        """Take a span that has ended."""
+        """Queue a span that has ended."""
         waiting = self._given - self._exporter.done
         full = waiting >= WAITING or self._given_bytes - self._exporter.done_bytes >= WAITING_BYTES
         if full or self._closing is not None:
@@ -84,7 +84,7 @@ class OtlpSink:
         )
 
     def close(self) -> None:
-        """Take no more; what waits is sent by a thread that nobody has to wait for."""
+        """Accept no more spans; a daemon thread sends those that wait."""
         if self._closing is None:
             self._closing = Thread(target=self._processor.shutdown, name="spans-end", daemon=True)
             self._closing.start()
@@ -134,5 +134,5 @@ class Counted(SpanExporter):
         self._inner.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing waits here."""
+        """Nothing to do: nothing waits here."""
         return True

@@ -38,7 +38,7 @@ LEAST_ANSWER_S = 1.0  # of a sentinel, or of a node that is asked who has a slot
 
 
 class Login(NamedTuple):
-    """Who we are to sentinels."""
+    """User and password for the sentinels."""
 
     username: str | None = None
     password: str | None = None
@@ -49,7 +49,7 @@ NOBODY = Login()
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How to reach a server: its address, whom to trust, and how long connecting may take."""
+    """How to connect to a server: address, trusted CAs, and the time for connecting in seconds."""
 
     address: RedisAddress
     ca_file: str | None
@@ -58,7 +58,7 @@ class Link:
 
     @classmethod
     def of(cls, key: str, server: Server, connect_s: float) -> Link:
-        """Of what stands in the configuration at `key`. Raises ConfigError."""
+        """The link for a URL of the configuration at `key`. Raises ConfigError."""
         if server.ca_file is not None:
             try:
                 client_context(server.ca_file, None, None, verify=True)
@@ -120,7 +120,7 @@ class Link:
 
 
 def why_of(error: BaseException) -> str:
-    """What went wrong, in a few words that are safe to show."""
+    """The reason of an error, in a few words without secrets."""
     if isinstance(error, TimeoutError | RedisTimeout):
         return "no answer in time"
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):

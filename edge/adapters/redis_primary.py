@@ -22,7 +22,7 @@ REFUSED: Where = ("", 0)  # instead of a name
 
 
 class NoPrimary(ConnectionError):
-    """Nobody knows the primary for certain, or it is another one. Its words may be shown."""
+    """The primary is not known for certain, or is another server. The text can be shown."""
 
 
 class Locator(Protocol):
@@ -32,7 +32,7 @@ class Locator(Protocol):
         """Its address. Raises NoPrimary."""
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
 
 
 class BySentinels:
@@ -63,7 +63,7 @@ class BySentinels:
         raise NoPrimary(f"{said}; {refused} refuse the user or password" if refused else said)
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
         for task in list(self._asking):
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
@@ -99,7 +99,7 @@ class BySlot:
         return None
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
         for each in self._nodes:
             await each.aclose()
 
@@ -121,7 +121,7 @@ class PrimaryPool(SentinelConnectionPool):
             raise NoPrimary("another server is the primary now")
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        """End connections; all of them: those to who tells where the primary is, too."""
+        """Close connections, also those to the sentinels or the cluster's nodes."""
         await super().disconnect(inuse_connections)
         if inuse_connections:
             await self.locator.close()

@@ -26,7 +26,7 @@ class Scripts:
         self.client = link.client(names[0])
 
     async def run(self, script: str, *values: Any) -> Any:
-        """What a script answers."""
+        """Run a script; returns its answer."""
         return await self.within(self.client.eval(script, len(self.names), *self.names, *values), ANSWER_S)
 
     async def within(self, asked: Awaitable[T], wait_s: float) -> T:
@@ -44,7 +44,7 @@ class Scripts:
             await self.within(pool.confirmed(), ANSWER_S)
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
         await self.client.aclose()
 
 

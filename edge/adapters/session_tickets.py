@@ -37,16 +37,16 @@ class TicketSecret:
 
     @classmethod
     def new(cls, now: float) -> TicketSecret:
-        """A secret that nobody has."""
+        """A new random secret."""
         return cls(os.urandom(32), int(now // STEP_S))
 
     @classmethod
     def told(cls, told: list[Any]) -> TicketSecret:
-        """From what `tell` gave."""
+        """The secret from what `tell` returned."""
         return cls(bytes.fromhex(told[0]), told[1])
 
     def tell(self, now: float) -> list[Any]:
-        """For a worker that begins."""
+        """The secret as bytes, for a worker that starts."""
         self.at(now)
         return [self._secret.hex(), self.step]
 
@@ -62,7 +62,7 @@ class TicketSecret:
 
 
 def share(context: ssl.SSLContext, keys: bytes) -> bool:
-    """Have a context seal and open tickets with these keys; False where that cannot be."""
+    """Let a context use these ticket keys; False where that is not possible."""
     library = _library()
     if library is None:
         return False

@@ -27,7 +27,7 @@ class Leases:
         self._own: dict[str, float] = {}  # until when, by name
 
     async def held_by_others(self, names: list[str], within_s: float) -> set[str]:
-        """Take what is free; the names that another machine has. Raises what redis-py raises."""
+        """Take the free leases; returns the names that other machines hold. Raises what redis-py raises."""
         now = monotonic()
         wanted = [name for name in names if self._own.get(name, 0.0) <= now]
         if not wanted or within_s <= 0:

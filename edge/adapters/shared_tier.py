@@ -313,12 +313,12 @@ class SharedTier:
             self.breaker.succeeded()
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened since the last time."""
+        """The events since the last call."""
         told, self._told = self._told, []
         return [*self.breaker.events(), *told]
 
     def stats(self) -> dict[str, float]:
-        """This worker's counts."""
+        """This worker's counters."""
         return {
             "misses": self.misses,
             "garbled": self.garbled,
@@ -333,7 +333,7 @@ class SharedTier:
         }
 
     async def close(self) -> None:
-        """Let go; what waits is not written."""
+        """Close the connections; what waits is not written."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

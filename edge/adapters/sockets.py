@@ -45,7 +45,7 @@ def check_free(host: str, port: int, shared: bool = False) -> None:
 
 
 def bound_name(sock: socket.socket) -> str:
-    """Where a socket is bound, as a configuration would say it."""
+    """A socket's address, in the notation of the configuration."""
     found = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{found}"
@@ -82,7 +82,7 @@ def send_sockets(channel: socket.socket, sockets: Sequence[socket.socket]) -> No
 
 
 def receive_sockets(channel: socket.socket, count: int) -> list[socket.socket]:
-    """Take so many; they were sent before they are asked for. Raises OSError."""
+    """Receive `count` sockets over a Unix socket. Raises OSError."""
     found: list[socket.socket] = []
     while len(found) < count:
         data, numbers, _, _ = socket.recv_fds(channel, 1, MOST_FILES)

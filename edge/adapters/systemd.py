@@ -34,14 +34,14 @@ class Manager:
         self.fds = range(FIRST_FD, FIRST_FD + int(count)) if mine else range(0)
 
     def handed_over(self) -> dict[str, str]:
-        """What a successor needs in its environment to talk to the same manager."""
+        """The environment that a successor needs to talk to the same manager."""
         found = {NOTIFY: self._where} if self._where else {}
         if self.watchdog_s is not None:
             found[WATCHDOG] = str(int(self.watchdog_s * 2e6))
         return found
 
     def ready(self, status: str = "") -> None:
-        """Started, or loaded again."""
+        """Report that the gateway has started or reloaded."""
         self._tell("READY=1", *([f"STATUS={status}"] if status else []))
 
     def reloading(self) -> None:
@@ -49,11 +49,11 @@ class Manager:
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """About to end."""
+        """Report that the gateway is stopping."""
         self._tell("STOPPING=1")
 
     def alive(self) -> None:
-        """The watchdog's food."""
+        """Reset systemd's watchdog."""
         self._tell("WATCHDOG=1", wait_s=0.0)
 
     def main_is(self, pid: int) -> None:

@@ -20,7 +20,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: with forward secrecy and 
 
 
 def listening_context() -> ssl.SSLContext:
-    """What a listener speaks, without a certificate yet."""
+    """The TLS context of a listener, without a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -63,7 +63,7 @@ def authorities(path: str) -> str:
 
 
 def client_context(ca: str | None, cert: str | None, key: str | None, verify: bool) -> ssl.SSLContext:
-    """How an https backend is spoken to. Raises ConfigError naming the file that cannot be used."""
+    """The TLS context for an https backend. Raises ConfigError naming the file that cannot be used."""
     if ca is not None and (why := unreadable(ca)) is not None:
         raise ConfigError([f"tls.ca {ca}: {why}"])
     try:
@@ -80,7 +80,7 @@ def client_context(ca: str | None, cert: str | None, key: str | None, verify: bo
 
 
 def stamps(*paths: str | None) -> tuple[tuple[int, ...] | None, ...]:
-    """What tells a file that was replaced or written from the one before."""
+    """Size and times of files, which change when one is replaced or written."""
     return tuple(None if path is None else _stamp(path) for path in paths)
 
 
@@ -158,7 +158,7 @@ def expiry(cert: str) -> float | None:
 
 
 def issuer_of(cert: str) -> str:
-    """Who issued the first certificate of a file: a name for people."""
+    """The issuer of a file's first certificate, as a name for people."""
     parts = {name: value for several in _decoded(cert).get("issuer", ()) for name, value in several}
     found = parts.get("commonName") or parts.get("organizationName") or parts.get("organizationalUnitName")
     return str(found or "")

@@ -60,7 +60,7 @@ class SocketFile:
         self._is = _identity(path)
 
     def allow(self, mode: int) -> None:
-        """Who may connect from now on."""
+        """Set the mode of the socket file."""
         with suppress(OSError):
             if stat.S_IMODE(os.stat(self._path).st_mode) != mode:
                 os.chmod(self._path, mode)

@@ -24,7 +24,7 @@ _NO_TRAILERS: list[Line] = []
 
 
 class Phase(IntEnum):
-    """Where the reader stands in a response."""
+    """What the reader expects next in a response."""
 
     IDLE = 0
     HEAD = 1
@@ -140,7 +140,7 @@ class UpstreamConnection:
             self._stop()
 
     def resume(self) -> None:
-        """Read again after `pause`."""
+        """Read the response again."""
         if self._paused_reading and self.phase not in _NO_RESPONSE:
             self._paused_reading = False
             self.deadline = monotonic() + self.timeouts.body
@@ -160,13 +160,13 @@ class UpstreamConnection:
             self.transport.resume_reading()
 
     def close(self) -> None:
-        """No more is sent and nobody listens: what was written goes out in time, then the connection ends."""
+        """Close once what was written has been sent; the sink hears nothing more."""
         self.sink = None
         self.deadline = monotonic() + self.timeouts.body
         self.transport.close()
 
     def cancel(self) -> None:
-        """Nobody wants the response any more: the connection ends, the sink hears nothing."""
+        """The response is not wanted: close the connection; the sink hears nothing."""
         self.sink = None
         self._drop()
 

@@ -75,7 +75,7 @@ class StreamFault(Fault):
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """A whole frame."""
+    """A complete frame: header and payload."""
     return head(len(payload) << 8 | kind, flags, stream) + payload
 
 

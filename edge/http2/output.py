@@ -85,7 +85,7 @@ class Sending:
         return out
 
     def drop(self) -> None:
-        """Nothing of what is queued is wanted."""
+        """Drop what is queued."""
         self.pieces.clear()
         self.queued = self._at = 0
         self.trailers = None
@@ -264,7 +264,7 @@ class Output:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_overflow")
 
     def credit_stream(self, stream: Sending, amount: int) -> None:
-        """It takes more of one. Raises StreamFault."""
+        """The client allows more bytes on a stream. Raises StreamFault when the window overflows."""
         stream.window += amount
         if stream.window > LARGEST_WINDOW:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "window_overflow")

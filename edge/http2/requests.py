@@ -42,7 +42,7 @@ _STARTS = 1024  # beginnings of blocks of which it is known whether `:path` come
 
 
 class RequestReader:
-    """One for a worker."""
+    """Reads the field blocks of requests; one for a worker."""
 
     __slots__ = ("_blocks", "_limits", "_mend", "_paths", "_starts", "_strings", "_tables", "first_table", "remembers")
 

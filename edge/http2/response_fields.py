@@ -51,7 +51,7 @@ def field(name: bytes, value: bytes, short: bool = True) -> bytes:
 
 
 def status(code: bytes) -> bytes:
-    """The `:status` field."""
+    """The encoded `:status` field."""
     index = STATUSES.get(code)
     return bytes((0x80 | index,)) if index else b"\x08" + string(code)
 
@@ -80,7 +80,7 @@ class HeadCoder:
         return found
 
     def hit(self, age: int, ttl: int) -> bytes:
-        """What the head of a hit ends with."""
+        """The encoded fields that end the head of a hit."""
         tail = self._tails.get((age, ttl))
         if tail is None:
             if len(self._tails) >= TAILS:

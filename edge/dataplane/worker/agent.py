@@ -42,7 +42,7 @@ Send = Callable[[Frame], None]
 
 
 class Reload(Protocol):
-    """Who builds the next graph: see `worker_reload`."""
+    """Builds and swaps the next graph (`worker_reload`)."""
 
     async def prepare(self, body: dict[str, Any]) -> None: ...
     def abandon(self) -> None: ...
@@ -102,11 +102,11 @@ class Agent:
         self._send(Frame(Kind.INVALIDATED, {"purge": purge.to_dict(), "number": None}))
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start the periodic reports."""
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     async def stop(self) -> None:
-        """Tell the last counts; end what runs."""
+        """Report the last counts and end what runs."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -149,7 +149,7 @@ class Agent:
     # -- frames ----------------------------------------------------------------------------------------------------
 
     def on_frame(self, frame: Frame) -> None:
-        """Do what a frame says; answer it when it has an id."""
+        """Carry out a frame; acknowledge it when it has an id."""
         if frame.kind is Kind.WARM:
             self._run(self._warm(frame), "warm")
             return
@@ -273,12 +273,12 @@ class Agent:
         purging.then(answer)
 
     def _fleet(self, body: dict[str, Any]) -> None:
-        """Where the machine stands in its fleet."""
+        """Note where the machine stands in its fleet."""
         follow(self.worker, body)
         self._limits_are_shared |= follow_limits(self.worker.router.routes, body)
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A question of an operator."""
+        """Answer an operator's question."""
         what = body.get("what")
         if what == "connections":
             return connections(self.worker, body.get("limit", MAX_CONNECTIONS))
@@ -296,7 +296,7 @@ class Agent:
         self.drain(float(body["grace_s"]))
 
     def drain(self, grace_s: float) -> None:
-        """As a frame would."""
+        """As the DRAIN frame does."""
 
         async def end() -> None:
             await self.worker.drain(grace_s)
@@ -321,7 +321,7 @@ class Agent:
         return True
 
     async def _settle(self, frame: Frame) -> None:
-        """The part of a reload that takes a while."""
+        """The part of a reload that takes time."""
         assert self._reload is not None
         found: dict[str, Any] = {}
         try:
@@ -340,20 +340,20 @@ class Agent:
             self._answer(ack(frame, error=f"{frame.kind.value} failed: {type(error).__name__}"))
 
     def _abandon(self, body: dict[str, Any]) -> None:
-        """The reload comes to nothing."""
+        """The reload is given up: forget what was prepared."""
         assert self._reload is not None
         self._reload.abandon()
 
     def _reopen(self, body: dict[str, Any]) -> None:
-        """Log rotation."""
+        """Reopen the log after rotation."""
         self.worker.log.reopen()
 
     def _challenges(self, body: dict[str, Any]) -> None:
-        """What a server of certificates is answered."""
+        """Note the tokens and answers for ACME challenges."""
         show_tokens(self.worker, {token.encode(): text.encode() for token, text in body["tokens"].items()})
 
     async def _probe(self, frame: Frame) -> None:
-        """How an application is that runs here."""
+        """Probe an application that runs in this worker."""
         applications, asked = self.worker.applications, frame.body
         try:
             if applications is None:
@@ -367,7 +367,7 @@ class Agent:
             self._answer(ack(frame, error=f"probe failed: {type(error).__name__}"))
 
     async def _warm(self, frame: Frame) -> None:
-        """Fetch a list into the store, telling each step."""
+        """Fetch a list into the store and report each step."""
         store = self.worker.store
         if store is None:
             self._answer(ack(frame, error="no route has a cache"))

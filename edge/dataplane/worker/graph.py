@@ -34,7 +34,7 @@ RETIRED_S = 60.0  # a pool without work is looked after for so long: a request m
 
 @dataclass(slots=True)
 class Graph:
-    """All of it. `fallbacks` are pools by name."""
+    """Everything that a reload replaces. `fallbacks`: pools by name."""
 
     router: Router
     pools: dict[str, PoolRuntime]
@@ -63,12 +63,12 @@ class Retired:
         self.routes: list[Route] = []
 
     def pool(self, pool: PoolRuntime) -> None:
-        """It takes no new requests."""
+        """Retire a pool: it gets no new requests."""
         pool.retire()
         self._pools[pool] = monotonic()
 
     def tick(self, now: float) -> None:
-        """Look after what is left."""
+        """Close what has become idle."""
         for pool, since in list(self._pools.items()):
             pool.tick(now)
             if not pool.is_over:
@@ -83,7 +83,7 @@ class Retired:
 
     @property
     def pools(self) -> list[PoolRuntime]:
-        """The pools."""
+        """The retired pools."""
         return list(self._pools)
 
 

@@ -89,7 +89,7 @@ class Listener:
             await asyncio.sleep(0)  # what was accepted becomes a connection in the turn after, and is known only then
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         for each in self._servers.values():
             each.close()
         self._servers.clear()

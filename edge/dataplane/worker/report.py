@@ -113,7 +113,7 @@ def touched(meter: Meter) -> bool:
 
 
 def gauges(worker: Worker) -> dict[str, Any]:
-    """What is, rather than what was added."""
+    """The current values, as opposed to counters."""
     found: dict[str, Any] = {
         "connections": len(worker.downstreams),
         "in_flight": {

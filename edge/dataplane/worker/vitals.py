@@ -13,7 +13,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Vitals:
-    """One process."""
+    """Memory, processor time and loop lag of one process."""
 
     def __init__(self, tick_s: float) -> None:
         self._tick_s = tick_s

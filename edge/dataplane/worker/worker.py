@@ -193,7 +193,7 @@ class Worker:
             self.leaving[after] = self.leaving.pop(before)
 
     def forget_connection(self, downstream: Accepted) -> None:
-        """A connection has ended."""
+        """A client connection has ended."""
         self.slow.discard(downstream)
         if downstream in self.downstreams:
             self._uncount(downstream)
