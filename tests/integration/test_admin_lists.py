@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kit.origin import ScriptedOrigin
 
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app
+from edge.control.admin.pace import Pace
 from edge.control.dashboard import assets
 from edge.control.events import KEPT, Events
 
@@ -200,7 +202,10 @@ def test_ids_go_up_over_restarts_and_facts_are_bounded() -> None:
 # -- pace and audit ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_flood_without_a_token_is_slowed_and_leaves_the_token_alone(api: Api) -> None:
+async def test_a_flood_without_a_token_is_slowed_and_leaves_the_token_alone(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.control.admin.application.Pace", partial(Pace, clock=lambda: 0.0))  # no time passes
     app = admin_app(api.whole.supervisor, Access([Token(TOKEN)]), rate=1)
     async with TestClient(TestServer(app)) as client:
         seen = []

@@ -280,7 +280,7 @@ async def test_html_rewrite(example: Example, serve: Serve, session: aiohttp.Cli
             cut = whole.index(b"old.example.com/b")
             for piece in (whole[:9], whole[9:cut], whole[cut:]):
                 await response.write(piece)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # a slow origin: pieces come one by one
         return response
 
     gateway = await example("html_rewrite", p9001=await serve(site))

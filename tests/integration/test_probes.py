@@ -124,7 +124,7 @@ async def test_a_slow_drip_ends_with_the_timeout() -> None:
             if reader.at_eof():
                 break
             writer.write(bytes([byte]))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # a slow peer
         writer.transport.abort()
 
     server = await asyncio.start_server(drip, LOOPBACK, 0)

@@ -85,7 +85,7 @@ async def test_readiness_does_not_wait_for_workers_that_join(gateway_process: St
         reloading = asyncio.create_task(reload(gateway, other))
         while not reloading.done():
             assert gateway.admin_status("/readyz") == 200
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # asks a hundred times a second, as long as it takes
         assert (await reloading)["applied"]
 
 

@@ -100,7 +100,7 @@ async def drips(request: web.Request) -> web.StreamResponse:
     response = await begun(request)
     while True:
         await response.write(b".")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # a slow application
 
 
 async def blocks(request: web.Request) -> web.Response:
@@ -166,7 +166,7 @@ async def goes_on(request: web.Request) -> web.StreamResponse:
     """Its answer is whole long before it ends."""
     response = await begun(request, Content_Length="5")
     await response.write_eof()
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # longer than the limits of the tests
     asked["ended"] += 1
     return response
 
