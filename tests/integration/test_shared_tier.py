@@ -362,7 +362,9 @@ async def test_what_one_process_of_the_server_says_is_not_taken_for_anothers(ser
         await stream.certify(Place("history", 1, "mark"), run)
         beat = await stream.beat("", {})
         assert (beat.head.same_run, beat.head.before, beat.head.certified) == (True, "another", 1)
-        assert beat.history_age_s < 1_000_000, "counted anew, not from 1970: who was there before may be with the old one"
+        assert beat.history_age_s < 1_000_000, (
+            "counted anew, not from 1970: who was there before may be with the old one"
+        )
     finally:
         await stream.close()
 

@@ -388,8 +388,7 @@ class Http2Life(Accepted):
             self.abort()
 
     def _stalls(self, stream: Sending, now: float) -> bool:
-        """Whether the client has kept the stream's window closed for too long; a slow host counts for the connection.
-        """
+        """Whether the client has kept the window closed for too long; a slow host counts for the connection."""
         sent, since = stream.looked_at
         held = stream.window <= 0 or self.output.window <= 0
         if not held or sent != stream.sent or not since:
