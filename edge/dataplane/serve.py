@@ -32,7 +32,8 @@ from edge.dataplane.rules.steps import run
 from edge.dataplane.upstream.fetch import forward
 from edge.dataplane.upstream.request_head import identify
 from edge.errors import BadRequest, ClientError, MethodNotAllowed, NoBackend, TooLarge, outcome_of
-from edge.http.grammar import RequestHeaders, absolute_target
+from edge.http.grammar import RequestHeaders
+from edge.http.host import absolute_target
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F

@@ -33,7 +33,7 @@ OVERRIDES = frozenset(
 )
 # A name that some servers read as one of these once all but letters and digits is the same to them (CGI's habit).
 _SENSITIVE = ASSERTED | {b"connection", b"upgrade", b"te", b"trailer", b"keep-alive", b"proxy-authorization"}
-_EARLIER_HOPS = FORWARDING | {b"via", b"cdn-loop"}
+EARLIER_HOPS = FORWARDING | {b"via", b"cdn-loop"}
 _ALIKE = bytes(byte if chr(byte).isalnum() else 0x2D for byte in range(128)) + bytes(range(128, 256))
 UNIX = "unix"  # the address of who came through a Unix socket
 REMEMBERED = 4096  # addresses whose membership is remembered
@@ -59,11 +59,12 @@ def request_lines(
 ) -> bytes:
     """The encoded end-to-end lines of a request, without those that are `withheld` from its backends."""
     own = dropped | (ASSERTED if trace else ASSERTED_AND_TRACE) | withheld
-    kept = [line for key, line in fields.keyed() if key not in own and not _looks_like(key, withheld)]
+    kept = [line for key, line in fields.keyed() if key not in own and not looks_like(key, withheld)]
     return b"".join([b"%b: %b\r\n" % line for line in kept])
 
 
-def _looks_like(key: bytes, withheld: frozenset[bytes]) -> bool:
+def looks_like(key: bytes, withheld: frozenset[bytes]) -> bool:
+    """Whether some servers read a lower-case name as one that is sensitive or `withheld`."""
     if key.replace(b"-", b"").isalnum():
         return False
     alike = key.translate(_ALIKE)
@@ -72,12 +73,12 @@ def _looks_like(key: bytes, withheld: frozenset[bytes]) -> bool:
 
 def has_overrides(fields: Fields) -> bool:
     """Whether some field is one of OVERRIDES, or looks like one."""
-    return any(key in OVERRIDES or _looks_like(key, OVERRIDES) for key in fields.names())
+    return any(key in OVERRIDES or looks_like(key, OVERRIDES) for key in fields.names())
 
 
 def tells_of_hops(fields: Fields) -> bool:
     """Whether the request carries forwarding fields of an earlier hop, or what earlier hops left to find loops."""
-    return not _EARLIER_HOPS.isdisjoint(fields.names())
+    return not EARLIER_HOPS.isdisjoint(fields.names())
 
 
 def response_lines(fields: Fields, dropped: frozenset[bytes]) -> bytes:

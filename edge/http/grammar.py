@@ -16,31 +16,34 @@ from typing import Any
 
 from edge.errors import BadRequest, ClientError, Refusal, ResponseInvalid, TooLarge
 from edge.http.credentials import CHALLENGES, CREDENTIALS, binds
+from edge.http.field_line import (
+    CACHE_WORDS,
+    CLOSE,
+    COOKIE,
+    HOST,
+    KEEP_ALIVE,
+    NO_LINE,
+    TOKEN,
+    FieldLine,
+    field_lines,
+    fields_of,
+)
 from edge.http.fields import MAX_MEMBERS, too_many_cookies
 from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
+from edge.http.host import normal_host
 from edge.http.message import Fields
 
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"))?")
-_TOKEN = re.compile(TOKEN)
-_IN_VALUES = bytes([*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)])  # the rest are control bytes
-_NAMES: dict[bytes, bytes] = {}  # field names as they come to their lower-case form: few, and the same ones always
-NAMES_REMEMBERED, NAME_LONGEST = 2048, 64  # a longer one is worked out each time
 VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
-HOST = re.compile(rb"([0-9A-Za-z._\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
-HOST_LONGEST = 255  # RFC 1035 2.3.4
-ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[0-9A-Za-z._\-]{8,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
-# A request that carries one of these needs the cache's full decision; all others may take the short way to a hit.
-CACHE_WORDS = frozenset(
-    b"authorization cache-control pragma range if-none-match if-modified-since if-match if-unmodified-since if-range "
-    b"content-length transfer-encoding expect upgrade".split()
-)
+# What decides in most requests: one Host, and beside it at most Connection and Cookie.
+USUAL = frozenset(HOST + option + cookie for option in (0, KEEP_ALIVE, CLOSE) for cookie in (0, COOKIE))
+MOST_USUAL = 3
 NO_CONTENT = frozenset((204, 205, 304))
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND", b"REPORT", b"SEARCH"))
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY", b"PROPFIND", b"SEARCH"))
@@ -63,7 +66,6 @@ REQUEST_FACTS = (
     "close",
     "error",
     "expect",
-    "fields",
     "forward",
     "forwarding",
     "guarded",
@@ -81,10 +83,11 @@ REQUEST_FACTS = (
 class RequestHeaders:
     """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
 
-    __slots__ = REQUEST_FACTS
+    __slots__ = (*REQUEST_FACTS, "_fields", "_lines")
 
-    def __init__(self, fields: Fields) -> None:
-        self.fields = fields
+    def __init__(self, lines: list[FieldLine]) -> None:
+        self._lines = lines
+        self._fields: Fields | None = None
         self.error: Refusal | None = None
         self.host: bytes | None = None  # lower case, port kept
         self.length: int | None = None
@@ -101,6 +104,21 @@ class RequestHeaders:
         self.forwarding = False  # carries what earlier hops tell: only a trusted peer may; or may be a loop
         self.plain = False  # no body, no upgrade, no expectation
         self.quick = False  # plain, and no field that a cache decision looks at
+
+    @property
+    def fields(self) -> Fields:
+        """The lines as fields, made when somebody asks: most requests are served without."""
+        found = self._fields
+        if found is None:
+            found = self._fields = fields_of(self._lines)
+        return found
+
+    def alike(self) -> RequestHeaders:
+        """A copy, to be changed."""
+        other = RequestHeaders(self._lines)
+        for name in REQUEST_FACTS:
+            setattr(other, name, getattr(self, name))
+        return other
 
 
 class Framing(IntEnum):
@@ -169,52 +187,8 @@ def split_lines(block: bytes, limits: Limits) -> Fields | None:
 
     Raises TooLarge past a limit. Field names: tokens, no space before the colon, no folding (RFC 9112 5.1, 5.2).
     """
-    breaks = block.count(b"\r\n")
-    if block.translate(None, _IN_VALUES) or breaks != block.count(b"\n") or breaks != block.count(b"\r"):
-        return None
-    raw = block.split(b"\r\n")
-    if raw.pop():
-        return None
-    if len(raw) > limits.fields:
-        raise TooLarge("too many fields", 431)
-    if len(block) > limits.line_bytes and max(map(len, raw)) > limits.line_bytes:
-        raise TooLarge("field line too long", 431)
-    lines, keys = [], []
-    for line in raw:
-        name, colon, value = line.partition(b":")
-        key = _NAMES.get(name)
-        if key is None:
-            key = _lower_name(name)
-        if not colon or key is None:
-            return None
-        keys.append(key)
-        lines.append((name, value.strip(b" \t")))
-    return Fields(lines, keys)
-
-
-def _lower_name(name: bytes) -> bytes | None:
-    """The lower-case form of a field name; None when it is no token. A bounded number is remembered."""
-    if _TOKEN.fullmatch(name) is None:
-        return None
-    key = name.lower()
-    if len(name) <= NAME_LONGEST:
-        if len(_NAMES) >= NAMES_REMEMBERED:
-            _NAMES.clear()
-        _NAMES[name] = key
-    return key
-
-
-def normal_host(value: bytes) -> bytes | None:
-    """A Host (RFC 9110 7.2) in lower case, without an empty port; None when it is none.
-
-    That is a registered name, IPv4 or bracketed IPv6 address, and a port that exists.
-    """
-    match = HOST.fullmatch(value) if len(value) <= HOST_LONGEST + 6 else None
-    if match is None or len(match[1]) > HOST_LONGEST:
-        return None
-    if not match[2]:
-        return match[1].lower()
-    return value.lower() if 0 < int(match[2]) < 65536 else None
+    lines = field_lines(block, limits.line_bytes, limits.fields)
+    return None if lines is None or NO_LINE in lines else fields_of(lines)
 
 
 def content_length(fields: Fields) -> int | None:
@@ -240,14 +214,37 @@ def tokens(fields: Fields, name: bytes) -> list[bytes]:
 def request_block(block: bytes, limits: Limits) -> RequestHeaders:
     """Facts of a request's header block; an illegal one comes back with `error` set, never as an exception."""
     try:
-        fields = split_lines(block, limits)
-        if fields is None:
+        lines = field_lines(block, limits.line_bytes, limits.fields)
+        deciding = None if lines is None else [one for one in lines if one.use]
+        if lines is None or deciding is None or NO_LINE in deciding:
             raise BadRequest("malformed field line")
     except ClientError as error:
-        facts = RequestHeaders(Fields())
+        facts = RequestHeaders([])
         facts.error = Refusal.of(error)
         return facts
-    facts = RequestHeaders(fields)
+    if len(deciding) <= MOST_USUAL and sum([one.use for one in deciding]) in USUAL:
+        return _usual(lines, deciding)
+    return judged_together(lines)
+
+
+def _usual(lines: list[FieldLine], deciding: list[FieldLine]) -> RequestHeaders:
+    """Facts where one Host, and at most Connection and Cookie beside it, decide all there is to decide."""
+    facts = RequestHeaders(lines)
+    for one in deciding:
+        if one.use == HOST:
+            facts.host = one.host
+        elif one.use == KEEP_ALIVE:
+            facts.keep_alive = True
+        elif one.use == CLOSE:
+            facts.close = True
+    facts.forward = facts.guarded = b"".join([one.wire for one in lines])
+    facts.plain = facts.quick = True
+    return facts
+
+
+def judged_together(lines: list[FieldLine]) -> RequestHeaders:
+    """Facts of lines that are proven, whatever they are."""
+    facts = RequestHeaders(lines)
     try:
         _frame_request(facts)
         _connection(facts)
@@ -315,20 +312,6 @@ def request_line_error(line: bytes, limits: Limits) -> ClientError:
     if VERSION_ONLY.fullmatch(line) and not line.rpartition(b" ")[2].startswith(b"HTTP/1."):
         return BadRequest("HTTP version not supported", 505)
     return BadRequest("malformed request line")
-
-
-def absolute_target(target: bytes) -> tuple[bytes, bytes] | None:
-    """An absolute-form target as (authority, origin-form target), RFC 9112 3.2.2; None when it is not one.
-
-    Raises BadRequest on user information, another scheme or an invalid authority.
-    """
-    match = ABSOLUTE.fullmatch(target)
-    if match is None:
-        return None
-    host = normal_host(match[2])
-    if match[1].lower() != b"http" or host is None or match[2].endswith(b":"):
-        raise BadRequest("invalid request target")
-    return host, (match[3] or b"/") + (match[4] or b"")
 
 
 def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = frozenset()) -> ResponseFacts:

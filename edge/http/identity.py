@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from edge.errors import BadRequest
 from edge.http.fields import is_long, members
 from edge.http.forwarding import Networks, Told, element_of
-from edge.http.grammar import normal_host
+from edge.http.host import normal_host
 from edge.http.message import Fields
 
 _PAIR = re.compile(rb'([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"((?:[^"\\]|\\.)*+)"|([^"\s;,]*))')

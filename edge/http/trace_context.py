@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edge.http.forwarding import OVERRIDES, request_lines
-from edge.http.grammar import REQUEST_FACTS, RequestHeaders
+from edge.http.grammar import RequestHeaders
 from edge.http.hopbyhop import dropped_names
 
 SAMPLED = 0x01
@@ -41,9 +41,7 @@ def context_lines(trace_id: int, span_id: int, state: str) -> bytes:
 
 def without_context(block: RequestHeaders) -> RequestHeaders:
     """The same request as if it told no trace, for a gateway that tells its own span instead."""
-    found, dropped = RequestHeaders(block.fields), dropped_names(block.fields)
-    for name in REQUEST_FACTS:
-        setattr(found, name, getattr(block, name))
+    found, dropped = block.alike(), dropped_names(block.fields)
     found.trace = False
     found.forward = found.guarded = request_lines(block.fields, dropped, False)
     if block.guarded is not block.forward:

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 from kit.slots import values_of
 
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
+from edge.http.field_line import CACHE_WORDS, NO_LINE, field_lines
 from edge.http.grammar import (
-    CACHE_WORDS,
     REQUEST_LINE,
     Framing,
     Limits,
     RequestHeaders,
-    absolute_target,
-    normal_host,
+    judged_together,
     request_block,
     request_line_error,
     response_head,
     split_lines,
 )
+from edge.http.host import absolute_target, normal_host
 
 LIMITS = Limits()
 NAMES = st.sampled_from(
@@ -47,13 +47,35 @@ BLOCKS = st.builds(
 
 
 def facts_of(block: RequestHeaders) -> dict[str, object]:
-    found = values_of(block)
+    found = {"fields": block.fields} | {name: value for name, value in values_of(block).items() if name[0] != "_"}
     found["error"] = None if block.error is None else (block.error.kind, block.error.status, block.error.detail)
     return found
 
 
 def block_of(*lines: bytes) -> RequestHeaders:
     return request_block(b"".join(line + b"\r\n" for line in lines), LIMITS)
+
+
+USUAL_LINES = st.lists(
+    st.sampled_from(
+        b"Host: a.example|host: B.example:80|Host: a..:x|Connection: keep-alive|connection: Close|Cookie: a=1; b=2|"
+        b"Connection: keep-alive, X-Any|cookie: c|User-Agent: x|Accept:*/*|X-Any:  y |X_Forwarded_For: 1|"
+        b"If-None-Match: *|Range: |Connection: |Authorization: NTLM".split(b"|")
+    ),
+    max_size=6,
+)
+
+
+@given(USUAL_LINES)
+@example([b"Host: a", b"Cookie: " + b"a;" * 300])
+@example([b"Host: a", b"Cookie: " + b"a;" * 200, b"Cookie: " + b"a;" * 200])
+@example([b"Host: a", *[b"Connection: close"] * 4])
+@settings(max_examples=400)
+def test_what_few_lines_decide_is_what_all_lines_together_say(lines: list[bytes]) -> None:
+    block = b"".join(line + b"\r\n" for line in lines)
+    proven = field_lines(block, LIMITS.line_bytes, LIMITS.fields)
+    assert proven is not None and NO_LINE not in proven
+    assert facts_of(request_block(block, LIMITS)) == facts_of(judged_together(proven))
 
 
 # -- any bytes ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from math import isfinite
 
 from edge.cache.record import Damaged, decode, encode
 from edge.cache.stored import NO_CONTENT, Stored
-from edge.http.grammar import TOKEN
+from edge.http.field_line import TOKEN
 
 MAGIC = b"EDF\x01"  # the last byte is the format
 SEAL_BYTES = 16

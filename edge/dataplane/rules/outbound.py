@@ -12,7 +12,7 @@ from edge.dataplane.rules.headers import HeaderEdit, shown
 from edge.dataplane.rules.target import TargetRule
 from edge.dataplane.rules.template import Template
 from edge.errors import BadRequest
-from edge.http.grammar import normal_host
+from edge.http.host import normal_host
 from edge.http.message import Line
 
 

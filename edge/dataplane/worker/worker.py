@@ -39,7 +39,6 @@ from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestHeaders, request_block
 from edge.http.memo import Memo
-from edge.http.message import Fields
 from edge.http.text import quote
 from edge.http2.limits import Http2Limits
 from edge.ports import LogSink, Service
@@ -73,7 +72,7 @@ class Worker:
         self.trusted = trusted
         self.blocks: Memo[RequestHeaders] = Memo(lambda raw: request_block(raw, head))
         self.http2 = Http2(http2 or Http2Limits(), head)
-        self.no_block = RequestHeaders(Fields())
+        self.no_block = RequestHeaders([])
         self.router = Router([])  # its routes are given by `use`, before a listener opens
         self.pools: dict[str, PoolRuntime] = {}
         self.store: Store | None = None

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge.errors import ResponseInvalid
+from edge.http import field_line
 from edge.http import fields as http_fields
-from edge.http import grammar
 from edge.http.cache_control import parse_cache_control
 from edge.http.fields import (
     MAX_MEMBERS,
@@ -90,9 +90,9 @@ def test_a_list_of_tags_is_looked_through_without_reading_the_stored_one_again(
 
 
 def test_the_names_that_are_remembered_are_short() -> None:
-    grammar._NAMES.clear()
+    field_line._names.clear()
     request_block(b"".join(b"N%d-%b: 1\r\n" % (n, b"x" * 300) for n in range(50)), LIMITS)
-    assert sum(map(len, grammar._NAMES)) == 0
+    assert sum(map(len, field_line._names)) == 0
 
 
 # -- patterns ----------------------------------------------------------------------------------------------------------

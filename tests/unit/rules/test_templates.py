@@ -12,6 +12,7 @@ from edge.dataplane.rules.answers import Redirect
 from edge.dataplane.rules.asked import Imagined
 from edge.dataplane.rules.headers import HeaderEdit, without
 from edge.dataplane.rules.template import Template
+from edge.http.field_line import FieldLine
 from edge.http.grammar import RequestHeaders
 from edge.http.message import Fields
 
@@ -21,7 +22,7 @@ LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*")
 
 def asked(raw: bytes, target: bytes = b"/") -> Imagined:
     """A request of which everything that a client chooses is these bytes, whatever a grammar would have said."""
-    block = RequestHeaders(Fields([(b"X-A", raw), (b"Cookie", b"a=" + raw)]))
+    block = RequestHeaders([FieldLine(b"x-a", (b"X-A", raw), 0), FieldLine(b"cookie", (b"Cookie", b"a=" + raw), 0)])
     found = Imagined(raw, raw, raw, target + b"?a=" + raw, block)
     found.identity = raw
     found.client = found.place = raw.decode("latin-1").encode("ascii", "replace").decode()
