@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edge.errors import EdgeError, Repeat
-from edge.http.grammar import IDEMPOTENT
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY", b"PROPFIND", b"SEARCH"))
 
 
 class NoRetry(Enum):

@@ -35,6 +35,16 @@ def members(value: bytes) -> list[bytes]:
     return [part for raw in found if (part := raw.strip(b" \t"))]
 
 
+def tokens(fields: Fields, name: bytes) -> list[bytes]:
+    """The members of a comma list of tokens, lower case, empty ones left out. Raises ValueError past MAX_MEMBERS."""
+    value = fields.joined(name)
+    if value is None:
+        return []
+    if value.count(b",") >= MAX_MEMBERS:
+        raise ValueError("too many members in a list")
+    return [part for raw in value.lower().split(b",") if (part := raw.strip(b" \t"))]
+
+
 def too_many_cookies(fields: Fields) -> bool:
     """Whether there are more cookies than are read, so that the one which decides may be among the others."""
     lines = fields.get_all(b"cookie")

@@ -12,23 +12,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import product
 from typing import Any
 
 from edge.errors import BadRequest, ClientError, Refusal, ResponseInvalid, TooLarge
 from edge.http.credentials import CHALLENGES, CREDENTIALS, binds
 from edge.http.field_line import (
     CACHE_WORDS,
+    CHUNKED,
     CLOSE,
     COOKIE,
+    DATE,
+    HINT,
     HOST,
     KEEP_ALIVE,
+    LENGTH,
     NO_LINE,
     TOKEN,
     FieldLine,
+    Lines,
     field_lines,
     fields_of,
+    hint_of,
+    length_of,
 )
-from edge.http.fields import MAX_MEMBERS, too_many_cookies
+from edge.http.fields import tokens, too_many_cookies
 from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
 from edge.http.hopbyhop import dropped_names
 from edge.http.host import normal_host
@@ -37,16 +45,15 @@ from edge.http.message import Fields
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"))?")
-VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
 REQUEST_ID = re.compile(rb"[0-9A-Za-z._\-]{8,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
-# What decides in most requests: one Host, and beside it at most Connection and Cookie.
+# What decides in most requests: one Host, and beside it at most Connection and Cookie; as sums of FieldLine.in_request.
 USUAL = frozenset(HOST + option + cookie for option in (0, KEEP_ALIVE, CLOSE) for cookie in (0, COOKIE))
-MOST_USUAL = 3
+# In most responses one framing, Connection, Keep-Alive and Date; as sums of FieldLine.in_response.
+USUAL_ANSWERS = frozenset(map(sum, product((0, LENGTH, CHUNKED), (0, KEEP_ALIVE, CLOSE), (0, HINT), (0, DATE))))
+MOST_USUAL, MOST_ANSWERS = 3, 4
 NO_CONTENT = frozenset((204, 205, 304))
-SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND", b"REPORT", b"SEARCH"))
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY", b"PROPFIND", b"SEARCH"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +87,13 @@ REQUEST_FACTS = (
 )
 
 
-class RequestHeaders:
+class RequestHeaders(Lines):
     """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
 
-    __slots__ = (*REQUEST_FACTS, "_fields", "_lines")
+    __slots__ = REQUEST_FACTS
 
     def __init__(self, lines: list[FieldLine]) -> None:
-        self._lines = lines
-        self._fields: Fields | None = None
+        super().__init__(lines)
         self.error: Refusal | None = None
         self.host: bytes | None = None  # lower case, port kept
         self.length: int | None = None
@@ -104,14 +110,6 @@ class RequestHeaders:
         self.forwarding = False  # carries what earlier hops tell: only a trusted peer may; or may be a loop
         self.plain = False  # no body, no upgrade, no expectation
         self.quick = False  # plain, and no field that a cache decision looks at
-
-    @property
-    def fields(self) -> Fields:
-        """The lines as fields, made when somebody asks: most requests are served without."""
-        found = self._fields
-        if found is None:
-            found = self._fields = fields_of(self._lines)
-        return found
 
     def alike(self) -> RequestHeaders:
         """A copy, to be changed."""
@@ -130,12 +128,15 @@ class Framing(IntEnum):
     CLOSE = 3
 
 
-BY_LENGTH = Framing.LENGTH  # a member through its class costs 50 ns in CPython 3.11, and each request asks
+BY_LENGTH, BY_CHUNKS, BY_CLOSE = (
+    Framing.LENGTH,
+    Framing.CHUNKED,
+    Framing.CLOSE,
+)  # a member through its class costs 50 ns in CPython 3.11, and each request asks
 
 
-_FACTS = (
+RESPONSE_FACTS = (
     "binds",
-    "fields",
     "forward",
     "framing",
     "has_date",
@@ -151,17 +152,17 @@ _FACTS = (
 )
 
 
-class ResponseFacts:
+class ResponseFacts(Lines):
     """Facts of a response head: status, framing, persistence and the bytes that cross the gateway."""
 
-    __slots__ = _FACTS
+    __slots__ = RESPONSE_FACTS
 
-    def __init__(self, status: int, reason: bytes, fields: Fields) -> None:
+    def __init__(self, status: int, reason: bytes, lines: list[FieldLine]) -> None:
+        super().__init__(lines)
         self.status = status
         self.reason = reason
-        self.fields = fields
         self.length: int | None = None  # the body's size in bytes, when the head tells it
-        self.framing = Framing.CLOSE  # for a request that was not HEAD
+        self.framing = BY_CLOSE  # for a request that was not HEAD
         self.persistent = False
         self.binds = False  # asks for credentials that belong to a connection
         self.misframed = False  # has content, or its framing, that its status forbids: passed on without, never stored
@@ -174,8 +175,8 @@ class ResponseFacts:
 
     def with_content(self) -> ResponseFacts:
         """The same head, where content came although the status has none."""
-        other = ResponseFacts(self.status, self.reason, self.fields)
-        for name in _FACTS:
+        other = ResponseFacts(self.status, self.reason, self._lines)
+        for name in RESPONSE_FACTS:
             setattr(other, name, getattr(self, name))
         other.misframed = True
         other.judged = None
@@ -196,33 +197,24 @@ def content_length(fields: Fields) -> int | None:
     values = fields.get_all(b"content-length")
     if not values:
         return None
-    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 18:
+    length = length_of(values[0]) if len(values) == 1 else None
+    if length is None:
         raise ValueError("invalid Content-Length")
-    return int(values[0])
-
-
-def tokens(fields: Fields, name: bytes) -> list[bytes]:
-    """The members of a comma list of tokens, lower case, empty ones left out. Raises ValueError past MAX_MEMBERS."""
-    value = fields.joined(name)
-    if value is None:
-        return []
-    if value.count(b",") >= MAX_MEMBERS:
-        raise ValueError("too many members in a list")
-    return [part for raw in value.lower().split(b",") if (part := raw.strip(b" \t"))]
+    return length
 
 
 def request_block(block: bytes, limits: Limits) -> RequestHeaders:
     """Facts of a request's header block; an illegal one comes back with `error` set, never as an exception."""
     try:
         lines = field_lines(block, limits.line_bytes, limits.fields)
-        deciding = None if lines is None else [one for one in lines if one.use]
+        deciding = None if lines is None else [one for one in lines if one.in_request]
         if lines is None or deciding is None or NO_LINE in deciding:
             raise BadRequest("malformed field line")
     except ClientError as error:
         facts = RequestHeaders([])
         facts.error = Refusal.of(error)
         return facts
-    if len(deciding) <= MOST_USUAL and sum([one.use for one in deciding]) in USUAL:
+    if len(deciding) <= MOST_USUAL and sum([one.in_request for one in deciding]) in USUAL:
         return _usual(lines, deciding)
     return judged_together(lines)
 
@@ -231,11 +223,11 @@ def _usual(lines: list[FieldLine], deciding: list[FieldLine]) -> RequestHeaders:
     """Facts where one Host, and at most Connection and Cookie beside it, decide all there is to decide."""
     facts = RequestHeaders(lines)
     for one in deciding:
-        if one.use == HOST:
-            facts.host = one.host
-        elif one.use == KEEP_ALIVE:
+        if one.in_request == HOST:
+            facts.host = one.told
+        elif one.in_request == KEEP_ALIVE:
             facts.keep_alive = True
-        elif one.use == CLOSE:
+        elif one.in_request == CLOSE:
             facts.close = True
     facts.forward = facts.guarded = b"".join([one.wire for one in lines])
     facts.plain = facts.quick = True
@@ -305,15 +297,6 @@ def _connection(facts: RequestHeaders) -> None:
     facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names()) and not too_many_cookies(fields)
 
 
-def request_line_error(line: bytes, limits: Limits) -> ClientError:
-    """Why a first line was not proven: too long, another version, or malformed."""
-    if len(line) > limits.first_line_bytes:
-        return TooLarge("request line too long", 414)
-    if VERSION_ONLY.fullmatch(line) and not line.rpartition(b" ")[2].startswith(b"HTTP/1."):
-        return BadRequest("HTTP version not supported", 505)
-    return BadRequest("malformed request line")
-
-
 def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = frozenset()) -> ResponseFacts:
     """Facts of a whole response head, the empty line included. Raises ResponseInvalid on bad syntax or framing."""
     line_end = head.find(b"\r\n")
@@ -321,21 +304,53 @@ def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = froz
     if match is None:
         raise ResponseInvalid("malformed status line")
     try:
-        fields = split_lines(head[line_end + 2 : -2], limits)
+        lines = field_lines(head[line_end + 2 : -2], limits.line_bytes, limits.fields)
     except TooLarge as error:
         raise ResponseInvalid(error.detail) from None
-    if fields is None:
+    deciding = None if lines is None else [one for one in lines if one.in_response]
+    if lines is None or deciding is None or NO_LINE in deciding:
         raise ResponseInvalid("malformed field line")
-    fields = fields.without(left_out) if left_out else fields
-    facts = ResponseFacts(int(match[2]), match[3] or b"", fields)
+    if left_out:
+        lines = [one for one in lines if one.key not in left_out]
+        deciding = [one for one in lines if one.in_response]
+    facts, minor_one = ResponseFacts(int(match[2]), match[3] or b"", lines), match[1] == b"1"
+    usual = len(deciding) <= MOST_ANSWERS and sum([one.in_response for one in deciding]) in USUAL_ANSWERS
+    if usual and minor_one and facts.status >= 200 and facts.status not in NO_CONTENT:
+        _usual_answer(facts, lines, deciding)
+    else:
+        answered_together(facts, minor_one)
+    return facts
+
+
+def _usual_answer(facts: ResponseFacts, lines: list[FieldLine], deciding: list[FieldLine]) -> None:
+    """Facts where one framing, and at most Connection, Keep-Alive and Date beside it, decide all there is to decide."""
+    facts.persistent = True
+    for one in deciding:
+        use = one.in_response
+        if use == LENGTH:
+            facts.length, facts.framing = one.told, BY_LENGTH
+        elif use == DATE:
+            facts.has_date = True
+        elif use == CLOSE:
+            facts.persistent = False
+        elif use == CHUNKED:
+            facts.framing = BY_CHUNKS
+        elif use == HINT:
+            facts.idle_hint_s = one.told
+    facts.forward = b"".join([one.wire for one in lines])
+    _write(facts)
+
+
+def answered_together(facts: ResponseFacts, minor_one: bool) -> None:
+    """Facts of lines that are proven, whatever they are. Raises ResponseInvalid."""
+    fields = facts.fields
     try:
-        _frame_response(facts, match[1] == b"1")
+        _frame_response(facts, minor_one)
         asked = tokens(fields, b"upgrade")
         options = tokens(fields, b"connection")
-        facts.idle_hint_s = _idle_hint(fields)
+        facts.idle_hint_s = hint_of(tokens(fields, b"keep-alive"))
     except ValueError as error:
         raise ResponseInvalid(str(error)) from None
-    minor_one = match[1] == b"1"
     facts.persistent = b"close" not in options if minor_one else b"keep-alive" in options and b"close" not in options
     if facts.misframed or (facts.framing is Framing.NONE and b"transfer-encoding" in fields):
         facts.persistent = False  # what may follow is nobody's answer
@@ -345,13 +360,16 @@ def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = froz
     facts.has_date = b"date" in fields
     facts.binds = binds(fields, CHALLENGES)
     facts.forward = response_lines(fields, dropped_names(fields))
+    _write(facts)
+
+
+def _write(facts: ResponseFacts) -> None:
     sized = b""
     if facts.status == 205:  # RFC 9110 15.3.6
         sized = b"Content-Length: 0\r\n"
     elif facts.length is not None and facts.status >= 200 and facts.status != 204:  # RFC 9110 8.6
         sized = b"Content-Length: %d\r\n" % facts.length
     facts.wire = b"HTTP/1.1 %d %b\r\n%b%b" % (facts.status, facts.reason, facts.forward, sized)
-    return facts
 
 
 def _frame_response(facts: ResponseFacts, minor_one: bool) -> None:
@@ -371,12 +389,3 @@ def _frame_response(facts: ResponseFacts, minor_one: bool) -> None:
         framed, facts.framing = facts.framing, Framing.NONE
         if facts.status in (204, 205):
             facts.misframed = framed is Framing.CHUNKED or (facts.length or 0) > 0
-
-
-def _idle_hint(fields: Fields) -> float | None:
-    """Seconds of `Keep-Alive: timeout=N`; None when it says nothing usable."""
-    for member in tokens(fields, b"keep-alive"):
-        name, _, value = member.partition(b"=")
-        if name.strip() == b"timeout" and value.strip().isdigit() and len(value) < 8:
-            return float(value)
-    return None

@@ -14,8 +14,8 @@ T = TypeVar("T")
 BUDGET_BYTES = 16 * 1024 * 1024  # of both generations
 LONGEST = 8 * 1024  # longer blocks are never kept
 SEEN_ONCE = 8192  # blocks of which only a hash is known, in each of two generations
-# What the facts of a block hold, measured: its bytes about four times, for each line its facts, tuples and index.
-COST_BYTE, COST_LINE, COST_BLOCK = 4, 440, 1000
+# What the facts of a block hold, measured: its bytes about five times, for each line its facts, tuples and index.
+COST_BYTE, COST_LINE, COST_BLOCK = 5, 440, 1000
 
 
 class Memo(Generic[T]):

@@ -6,11 +6,14 @@ refused as one that comes byte by byte, and nothing waits that can never become 
 
 from __future__ import annotations
 
+import re
+
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
-from edge.http.grammar import REQUEST_LINE, Limits, request_line_error
+from edge.http.grammar import REQUEST_LINE, Limits
 from edge.http.utf8 import utf8_request_line
 
 _ANSWER = b"HTTP/1."
+VERSION_ONLY = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?")
 
 
 def offence(data: bytes, limits: Limits) -> ClientError | None:
@@ -62,3 +65,12 @@ def _bare_lf(data: bytes, start: int) -> int:
     while at > start and data[at - 1] == 13:
         at = data.find(b"\n", at + 1)
     return at
+
+
+def request_line_error(line: bytes, limits: Limits) -> ClientError:
+    """Why a first line was not proven: too long, another version, or malformed."""
+    if len(line) > limits.first_line_bytes:
+        return TooLarge("request line too long", 414)
+    if VERSION_ONLY.fullmatch(line) and not line.rpartition(b" ")[2].startswith(b"HTTP/1."):
+        return BadRequest("HTTP version not supported", 505)
+    return BadRequest("malformed request line")

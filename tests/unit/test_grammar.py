@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,13 +16,15 @@ from edge.http.grammar import (
     Framing,
     Limits,
     RequestHeaders,
+    ResponseFacts,
+    answered_together,
     judged_together,
     request_block,
-    request_line_error,
     response_head,
     split_lines,
 )
 from edge.http.host import absolute_target, normal_host
+from edge.http.offence import request_line_error
 
 LIMITS = Limits()
 NAMES = st.sampled_from(
@@ -76,6 +80,44 @@ def test_what_few_lines_decide_is_what_all_lines_together_say(lines: list[bytes]
     proven = field_lines(block, LIMITS.line_bytes, LIMITS.fields)
     assert proven is not None and NO_LINE not in proven
     assert facts_of(request_block(block, LIMITS)) == facts_of(judged_together(proven))
+
+
+USUAL_ANSWER_LINES = st.lists(
+    st.sampled_from(
+        b"Content-Length: 5|content-length: 07|Content-Length: +5|Transfer-Encoding: chunked|Transfer-Encoding: gzip|"
+        b"Connection: keep-alive|connection: Close|Connection: upgrade, X-Any|Keep-Alive: timeout=5|Keep-Alive: max=9|"
+        b"Date: Fri, 27 Nov 2026 04:30:00 GMT|date: x|Server:  nginx |X-Any: y|Set-Cookie: a=b|Upgrade: h2c|Host: a|"
+        b"WWW-Authenticate: NTLM|TE: x|Cookie: a".split(b"|")
+    ),
+    max_size=6,
+)
+
+
+def said(answer: Callable[[], ResponseFacts]) -> object:
+    """What a head means, or that it is refused."""
+    try:
+        found = answer()
+    except ResponseInvalid as error:
+        return str(error)
+    return {"fields": found.fields} | {name: value for name, value in values_of(found).items() if name[0] != "_"}
+
+
+@given(USUAL_ANSWER_LINES, st.sampled_from((100, 101, 200, 204, 205, 206, 304, 404, 999)), st.sampled_from(b"01"))
+@example([b"Content-Length: 5"] * 8, 200, 0x31)
+@example([b"Date: x"] * 8, 200, 0x31)
+@settings(max_examples=600)
+def test_what_few_lines_of_a_response_decide_is_what_all_say(lines: list[bytes], status: int, minor: int) -> None:
+    block = b"".join(line + b"\r\n" for line in lines)
+    proven = field_lines(block, LIMITS.line_bytes, LIMITS.fields)
+    assert proven is not None and NO_LINE not in proven
+
+    def together() -> ResponseFacts:
+        facts = ResponseFacts(status, b"Any", proven)
+        answered_together(facts, minor == 0x31)
+        return facts
+
+    head = b"HTTP/1.%c %d Any\r\n%b\r\n" % (minor, status, block)
+    assert said(lambda: response_head(head, LIMITS)) == said(together)
 
 
 # -- any bytes ---------------------------------------------------------------------------------------------------------
