@@ -26,7 +26,8 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TOKEN = re.compile(TOKEN)
 _IN_VALUES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # the rest are control bytes
 # What a line decides. Sums of up to seven of them are told apart, so each is eight times the one before.
-HOST, KEEP_ALIVE, CLOSE, COOKIE, LENGTH, CHUNKED, DATE, HINT, OTHER, MALFORMED = (8**place for place in range(10))
+HOST, KEEP_ALIVE, CLOSE, COOKIE, LENGTH = 0o1, 0o10, 0o100, 0o1000, 0o10000
+CHUNKED, DATE, HINT, OTHER, MALFORMED = 0o100000, 0o1000000, 0o10000000, 0o100000000, 0o1000000000
 _NOT_PASSED_ON = (HOST, KEEP_ALIVE, CLOSE, LENGTH, CHUNKED, HINT)  # the gateway writes its own
 
 # A request that carries one of these needs the cache's full decision; all others may take the short way to a hit.
