@@ -67,9 +67,13 @@ class Probe:
         if self._on:
             asyncio.get_running_loop().call_soon(self._turn)
 
+    def end(self) -> None:
+        """Look no more."""
+        self._on = False
+
     def stop(self, name: str) -> None:
         """Print what was seen."""
-        self._on = False
+        self.end()
         print(f"{name:10} worst {self.worst * 1000:7.1f} ms   in all {self.total * 1000:8.0f} ms", flush=True)
 
 

@@ -1,7 +1,10 @@
-"""What rules of a route cost on a forward: `python -m bench.rules [--rounds 3] [--seconds 2]`, about 70 s.
+"""What rules of a route cost: `python -m bench.rules [--rounds 5] [--seconds 1]`, about 90 s.
 
     header rules     one field set and one removed, in requests, in responses; beside the same forward without
-    compression      100 KiB of HTML coded each time, zstd, br and gzip; nginx's gzip of the same, at two levels
+    passwords        credentials that are known; beside the same request of a route that does not ask
+    compression      100 KiB of HTML coded each time, zstd, br and gzip; nginx's gzip of the same, at two levels;
+                     10 KiB of HTML from store, coded and as it came; how long the loop is held (`rules_inside`)
+    rate limits      a decision among 1,000,000 known clients, and their memory (`rules_inside`)
 
 One nginx is the origin, another the peer; each has one worker, as the gateway has. What a coding costs is the CPU of a
 coded answer less that of the same answer forwarded plain, on either side. Rounds are interleaved, figures are medians.
@@ -23,9 +26,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import bcrypt
+
 from bench.measure import cpu_seconds
 from bench.origin import user_line
 from bench.processes import LOOPBACK, Refused, Running, free_ports, program
+from bench.rules_inside import limit_rows, turn_rows
 
 CORE, LOAD_CORE = 0, 1
 PAGE_BYTES = 100 * 1024
@@ -55,10 +61,20 @@ pool = "web"
 cache = false
 response_headers = {{ set = {{ X-A = "1" }}, remove = ["Server"] }}
 [[routes]]
+host = "known"
+pool = "web"
+cache = false
+auth = {{ basic = "htpasswd" }}
+[[routes]]
 host = "coded"
 pool = "web"
 cache = false
 compress = true
+[[routes]]
+host = "stored"
+pool = "web"
+compress = true
+cache = {{ default_ttl = "1h" }}
 """
 NGINX = """
 {user} worker_processes 1; daemon off; pid {name}.pid; error_log {name}.err;
@@ -82,32 +98,40 @@ class Way(NamedTuple):
     port: int
     host: str
     path: str
-    coding: str
+    fields: tuple[str, ...] = ()
 
 
-def page() -> bytes:
+class Started(NamedTuple):
+    """What runs: the origin's port, and what is measured, by name."""
+
+    origin: int
+    ways: dict[str, Way]
+
+
+def page(size_bytes: int = PAGE_BYTES) -> bytes:
     """HTML as people write it: few tags, words by their frequency."""
     chance = random.Random(1)
     words = ["".join(random.Random(n).choices("etaoinshrdlu", k=2 + n % 9)) for n in range(900)]
     weights = [1 / (n + 1) for n in range(len(words))]
     out = ["<!doctype html><html><body>"]
     size = 0
-    while size < PAGE_BYTES:
+    while size < size_bytes:
         text = " ".join(chance.choices(words, weights, k=40))
         out.append(f'<div class="post" id="p{size}"><h2>{text[:40]}</h2><p>{text}</p></div>\n')
         size += len(out[-1])
-    return "".join(out).encode()[:PAGE_BYTES]
+    return "".join(out).encode()[:size_bytes]
 
 
-def start(stack: ExitStack, folder: Path) -> dict[str, Way]:
-    """Origin, peer and gateway; what is measured at them, by name."""
+def start(stack: ExitStack, folder: Path) -> Started:
+    """Origin, peer and gateway."""
     nginx = program("nginx")
     if nginx is None or program("wrk") is None:
         raise Refused("this needs nginx and wrk: apt-get install nginx-light wrk")
     origin, *ports, port, admin = free_ports(6)
     (folder / "www").mkdir()
-    (folder / "www" / "page.html").write_bytes(page())
-    (folder / "www" / "small").write_bytes(b"x" * 1024)
+    for name, body in (("small", b"x" * 1024), *((f"{path}.html", page(size)) for path, size in PAGES.items())):
+        (folder / "www" / name).write_bytes(body)
+    (folder / "htpasswd").write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(5)) + b"\n")
     fixed = f"server {{ listen 127.0.0.1:{origin}; root {folder}/www; }}"
     # Without the client's Accept-Encoding: the origin is to send plain pages.
     plain = 'proxy_set_header Accept-Encoding "";'
@@ -126,25 +150,36 @@ def start(stack: ExitStack, folder: Path) -> dict[str, Way]:
     run("origin", [nginx, "-p", str(folder), "-c", "origin.conf"], LOAD_CORE, origin)
     peer = run("peer", [nginx, "-p", str(folder), "-c", "peer.conf"], CORE, ports[0])
     gateway = run("gateway", [sys.executable, "-m", "edge.cli.main", "run", "-c", "edge.toml"], CORE, port)
-    found = {f"edge {host}": Way(gateway, port, host, "/small", "") for host in ("plain", "request", "response")}
-    found |= {f"edge {coding or 'none'}": Way(gateway, port, "coded", "/page.html", coding) for coding in CODINGS}
+    found = {f"edge {host}": Way(gateway, port, host, "/small") for host in ("plain", "request", "response")}
     found |= {
-        f"nginx {name}": Way(peer, each, "a", "/page.html", "gzip")
+        f"edge {name}": Way(gateway, port, host, "/small", MEMBER) for name, host in (("sent", "x"), ("known", "known"))
+    }
+    found |= {f"edge {name}": Way(gateway, port, "coded", "/page.html", accepts(name)) for name in ("none", *CODINGS)}
+    found |= {f"stored {name}": Way(gateway, port, "stored", "/ten.html", accepts(name)) for name in ("none", *CODINGS)}
+    found |= {
+        f"nginx {name}": Way(peer, each, "a", "/page.html", accepts("gzip"))
         for name, each in zip(("none", "gzip 1", "gzip 6"), ports, strict=True)
     }
-    return found
+    return Started(origin, found)
 
 
-CODINGS = ("", "zstd", "br", "gzip")
+CODINGS = ("zstd", "br", "gzip")
+PAGES = {"ten": 10 * 1024, "page": PAGE_BYTES, "sixty": 60 * 1024, "large": 4 * 1024 * 1024}
+MEMBER = ("Authorization: Basic YWxpY2U6c2VjcmV0",)
+
+
+def accepts(coding: str) -> tuple[str, ...]:
+    """The field for a coding."""
+    return () if coding == "none" else (f"Accept-Encoding: {coding}",)
 
 
 def measure(way: Way, seconds: int) -> float:
     """CPU of one request in microseconds."""
-    coding = ["-H", f"Accept-Encoding: {way.coding}"] if way.coding else []
+    fields = [word for line in way.fields for word in ("-H", line)]
     before = cpu_seconds(way.pid)
     done = subprocess.run(
         [
-            *("taskset", "-c", str(LOAD_CORE), program("wrk") or "wrk", "-t1", "-c16", f"-d{seconds}s", *coding),
+            *("taskset", "-c", str(LOAD_CORE), program("wrk") or "wrk", "-t1", "-c16", f"-d{seconds}s", *fields),
             *("-H", f"Host: {way.host}", "-H", "X-B: 1", f"http://{LOOPBACK}:{way.port}{way.path}"),
         ],
         capture_output=True,
@@ -166,9 +201,19 @@ def rows(costs: dict[str, float]) -> list[tuple[str, str, str]]:
     for side in ("request", "response"):
         more = costs[f"edge {side}"] - plain
         found.append((f"one {side} field set, one removed", f"{more:+.1f} µs", "≤ 1 µs more"))
+    known = costs["edge known"] - costs["edge sent"]
+    found.append(("basic auth, known credentials", f"{known:+.1f} µs", "≤ 2 µs more"))
+    found += [
+        (
+            f"hit of 10 KiB HTML, {name if name != 'none' else 'as it came'}",
+            f"{costs[f'stored {name}']:.1f} µs",
+            "as any hit",
+        )
+        for name in ("none", *CODINGS)
+    ]
     peer = {name: costs[f"nginx {name}"] - costs["nginx none"] for name in ("gzip 1", "gzip 6")}
     found += [(f"nginx {name}, 100 KiB HTML", f"{cost:.0f} µs", "") for name, cost in peer.items()]
-    for coding in CODINGS[1:]:
+    for coding in CODINGS:
         cost = costs[f"edge {coding}"] - costs["edge none"]
         times = " and ".join(f"{cost / base:.2f}" for base in peer.values())
         found.append((f"{coding}, 100 KiB HTML", f"{cost:.0f} µs, {times} × nginx", "≤ 1.0 × nginx's gzip"))
@@ -178,19 +223,22 @@ def rows(costs: dict[str, float]) -> list[tuple[str, str, str]]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         try:
-            ways = start(stack, Path(folder))
+            inside = list(limit_rows())
+            started = start(stack, Path(folder))
+            pages = {"4 MiB HTML": "/large.html", "60 KiB HTML": "/sixty.html"}
+            inside += turn_rows(started.origin, pages)
             found: dict[str, list[float]] = defaultdict(list)
             for _ in range(given.rounds):
-                for name, way in ways.items():
+                for name, way in started.ways.items():
                     found[name].append(measure(way, given.seconds))
         except Refused as refused:
             sys.exit(f"bench.rules: {refused}")
-    for row in rows({name: statistics.median(each) for name, each in found.items()}):
+    for row in [*rows({name: statistics.median(each) for name, each in found.items()}), *inside]:
         print("| " + " | ".join(row) + " |")
 
 

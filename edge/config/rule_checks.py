@@ -5,12 +5,14 @@ One rule: only what can be proved from the file is named, as a warning; what may
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge.config.positions import OTHER, Problem
 from edge.config.routing import Route
+from edge.config.rule_values import match_range
 from edge.config.rules import Match
+from edge.config.types import Network
 
 if TYPE_CHECKING:
     from edge.config.loader import Config
@@ -43,8 +45,34 @@ def _never(config: Config, at: int, route: Route) -> Iterator[Problem]:
     asks = any(each.client_ca is not None for each in config.listen.https)
     if route.auth is not None and route.auth.client_certificate and not asks:
         yield Problem(("routes", at, "auth", "client_certificate"), "lets nobody in: no listen.https has client_ca")
+    if route.path_regex is not None and not _may_begin(route.path_regex, route.path.rstrip("/")):
+        yield Problem(
+            ("routes", at, "path_regex"), f"can match nothing: all paths of this route begin with {route.path}"
+        )
+    for number, network in enumerate(route.allow):
+        if (place := _place(network, route.deny)) is not None:
+            said = f"lets nobody in: {OTHER} has all of it"
+            yield Problem(("routes", at, "allow", number), said, ("routes", at, "deny", place))
     if prefix is not None and not _related(prefix.rstrip("/") + "/", route.path.rstrip("/") + "/"):
         yield Problem(("routes", at, "strip_prefix"), f"has no effect: no path of this route begins with {prefix}")
+
+
+def _place(network: Network, wider: Sequence[Network]) -> int | None:
+    """Which of them has all of a network."""
+    found = (at for at, each in enumerate(wider) if network.version == each.version and network.subnet_of(each))  # type: ignore[arg-type]
+    return next(found, None)
+
+
+def _may_begin(pattern: str, start: str) -> bool:
+    """Whether a pattern may match a text that begins so, as far as its engine can tell."""
+    if not pattern.startswith("^") or "|" in pattern:
+        return True
+    begin = start.encode()
+    found = match_range(pattern, len(begin) + 1)
+    if found is None:
+        return True
+    low, high = found
+    return low[: len(begin)] <= begin <= high or any(low <= begin[:size] <= high for size in range(len(begin)))
 
 
 def _related(one: str, other: str) -> bool:
@@ -58,7 +86,7 @@ def _covers(before: Route, route: Route) -> bool:
         return False
     if wide.methods and not (narrow.methods and set(narrow.methods) <= set(wide.methods)):
         return False
-    if wide.clients and not (narrow.clients and set(narrow.clients) <= set(wide.clients)):
+    if wide.clients and not (narrow.clients and all(_place(each, wide.clients) is not None for each in narrow.clients)):
         return False
     headers = ({name.lower(): value for name, value in each.headers.items()} for each in (wide, narrow))
     return _fewer(*headers) and _fewer(wide.query, narrow.query) and _fewer(wide.cookies, narrow.cookies)

@@ -134,6 +134,17 @@ def compile_pattern(text: str) -> Any:
         raise ValueError(f"is no pattern that runs in linear time: {said}, got {shown(text)}") from None
 
 
+def match_range(text: str, longest: int) -> tuple[bytes, bytes] | None:
+    """Between which bytes all lies that a pattern matches; None where its engine cannot tell."""
+    import re2
+
+    try:
+        low, high = compile_pattern(text).possiblematchrange(longest)
+    except re2.error:
+        return None
+    return low, high
+
+
 def parse_rate(value: object) -> tuple[int, float]:
     """`"100/s"` as (100, 1.0): how many in how many seconds."""
     found = re.fullmatch(r"([1-9][0-9]{0,6})/([smhd])", value) if isinstance(value, str) else None

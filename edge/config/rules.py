@@ -160,7 +160,8 @@ class Bandwidth(Section):
     rate: ByteRate = entry(..., 'Bytes in a second, such as "500KiB/s"')
     burst: Size = entry("0", "How much may go at once before that; at least what flows in half a second")
     by: BandwidthBy = entry(
-        "response", '"response", or what shares it: "client" (IPv6 by /64), "header:<name>", "cookie:<name>", "route"'
+        "response",
+        '"response", or who shares, in each worker: "client" (IPv6: /64), "header:<name>", "cookie:<name>", "route"',
     )
 
 
@@ -214,11 +215,13 @@ class RouteRules(Section):
     deny: Many[Cidr] = entry([], "Client networks that are not served (403)")
     rate_limit: RateLimit | None = entry(None, "How often a client may ask, of all workers together")
     concurrency: Concurrency | None = entry(None, "How many requests may run at once, in all workers together")
-    bandwidth: Bandwidth | None = entry(None, "How fast bodies of responses go to clients, in each worker")
+    bandwidth: Bandwidth | None = entry(None, "How fast bodies of responses go to clients")
     auth: Auth | None = entry(None, "Who may ask, by password, token, external service or client certificate")
     redirect: Redirect | None = entry(None, "Send the client elsewhere; needs no pool")
     respond: Respond | None = entry(None, "Answer from here; needs no pool")
-    split: Many[Share] = entry([], "Share requests among pools by weight; what each answers is stored apart")
+    split: Many[Share] = entry(
+        [], "Share requests among pools by weight, in each worker; each pool's answers are stored apart"
+    )
     sticky: Sticky = entry("none", 'Who came to a pool of a split comes back: "client", "cookie", "cookie:<name>"')
     mirror: Mirror | None = entry(None, "Copy requests to another pool; no client notices")
     affinity: Affinity | None = entry(None, "A client comes back to its backend")

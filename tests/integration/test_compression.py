@@ -8,12 +8,19 @@ from random import randbytes
 import brotli
 import pytest
 from backports import zstd
-from inprocess import Proxy
+from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.client import RawClient, Response
+from kit.http2 import Http2Client, request_head
 from kit.origin import Pause, ScriptedOrigin, Step
+from kit.waiting import until
+
+from edge.dataplane.rules import compression
+from edge.dataplane.rules.body_coder import SHARE_BYTES
+from edge.dataplane.rules.codings import Coder, stream
 
 PAGE = b"".join(b"<p>line %d of a page that is worth coding</p>\n" % number for number in range(100))
 LARGE = b"".join(b"<p>%d</p>\n" % (number * 7919) for number in range(20_000))
+HUGE = 10 * LARGE
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
 ROUTES = ["compress = true\ncache = false", "compress = true"]
 
@@ -194,3 +201,69 @@ async def test_a_body_that_breaks_off_never_looks_whole(route: str, origin: Scri
     await client.send(b"GET /x HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n")
     response = await client.read_response()
     assert response is not None and not response.complete
+
+
+class Recorded:
+    """A coder, and the sizes of what it was given at once."""
+
+    def __init__(self, coder: Coder, sizes: list[int]) -> None:
+        self.coder, self.sizes = coder, sizes
+
+    def piece(self, data: bytes | bytearray) -> bytes:
+        self.sizes.append(len(data))
+        return self.coder.piece(data)
+
+    def end(self) -> bytes:
+        return self.coder.end()
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How much was coded at once, each time."""
+    found: list[int] = []
+    monkeypatch.setattr(compression, "stream", lambda *given: Recorded(stream(*given), found))
+    return found
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("coding", ["br", "gzip", "zstd"])
+async def test_however_much_comes_at_once_it_is_coded_by_shares(
+    route: str, framing: str, coding: str, pieces: list[int], origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    origin.default = (answer(HUGE) if framing == "length" else CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(HUGE), HUGE),)
+    _, client = await proxy(route=route)
+    for _ in range(2):
+        found = await ask(client, coding)
+        assert found.get(b"content-encoding") == coding.encode() and plain(found) == HUGE
+    assert sum(pieces) >= len(HUGE) and max(pieces) <= SHARE_BYTES
+
+
+async def test_a_slow_client_of_a_coded_body_and_one_that_leaves(
+    pieces: list[int], origin: ScriptedOrigin, proxy: Proxy, raw_client: Connect
+) -> None:
+    body = randbytes(4 * len(HUGE))  # more than buffers on the way hold
+    origin.default = (answer(body),)
+    gateway, client = await proxy(route=ROUTES[0])
+    client.wire.pause_reading()
+    await client.send(b"GET /x HTTP/1.1\r\nHost: a\r\nAccept-Encoding: zstd\r\n\r\n")
+    leaver = await raw_client(gateway.port)
+    await leaver.send(b"GET /x HTTP/1.1\r\nHost: a\r\nAccept-Encoding: zstd\r\n\r\n")
+    await until(lambda: len(pieces) > 4)
+    leaver.reset()
+    await until(lambda: gateway.in_flight == 1)
+    client.wire.resume_reading()
+    found = await client.read_response()
+    assert found is not None and plain(found) == body
+    assert plain(await ask(client, "br")) == body, "the next one on its connection"
+
+
+async def test_streams_of_http2_are_coded_by_shares(pieces: list[int], origin: ScriptedOrigin, edge: StartEdge) -> None:
+    origin.default = (answer(HUGE),)
+    gateway = await edge(edge_toml(origin.port, listen='http = ["127.0.0.1:0"]\nh2c = true', route=ROUTES[0]))
+    client = await Http2Client.connect(gateway.port)
+    asked = [client.answers[client.ask(request_head(b"/x", extra=[(b"accept-encoding", b"gzip")]))] for _ in range(3)]
+    await client.until(lambda: all(each.over for each in asked))
+    assert all(zlib.decompress(bytes(each.body), 31) == HUGE for each in asked)
+    assert max(pieces) <= SHARE_BYTES
+    await client.close()

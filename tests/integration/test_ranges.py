@@ -89,7 +89,7 @@ class FileOrigin:
         if self.etag and fields.get("if-none-match") == self.etag:
             return 304, lines, b""
         total, asked = len(self.body), fields.get("range")
-        if asked is None or "," in asked or not self.knows_ranges:
+        if asked is None or "," in asked or not self.knows_ranges or fields.get("if-range", self.etag) != self.etag:
             return 200, [*lines, f"Content-Length: {total}"], self.body
         first_text, _, last_text = asked.removeprefix("bytes=").partition("-")
         first = int(first_text) if first_text else max(0, total - int(last_text))
@@ -255,12 +255,25 @@ async def test_beyond_the_end(files: FileOrigin, edge: StartEdge, raw_client: Co
     client = await raw_client((await gateway_of(files, edge)).port)
     found = await ask(client, f"Range: bytes={len(BODY) + 5}-")
     assert (found.status, found.get(b"content-range")) == (416, b"bytes */%d" % len(BODY))
+    files.asked.clear()
     far = await ask(client, "Range: bytes=99999999-")
-    assert far.status == 416
+    assert (far.status, far.get(b"content-range")) == (416, b"bytes */%d" % len(BODY))
+    assert len(files.asked) == 1, "the origin's answer for a slice is the client's as well"
     files.asked.clear()
     assert (await ask(client)).body.content == BODY
     assert None not in files.asked, "nobody can stop the slicing by asking for what is not there"
     assert (await ask(client, "Range: bytes=0-4")).body.content == BODY[:5]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [('If-Range: "two"', 200), ('If-Range: "one"', 416), ('If-None-Match: "one"', 304)]
+)
+async def test_beyond_the_end_with_conditions(
+    line: str, status: int, files: FileOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    client = await raw_client((await gateway_of(files, edge)).port)
+    found = await ask(client, "Range: bytes=99999999-", line)
+    assert (found.status, found.body.content) == (status, BODY if status == 200 else b"")
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,39 @@ from bench.walk import KINDS, Walk, walk
 
 pytestmark = pure_only  # the profiler, which lists them, sees no compiled function
 APPS = Path(__file__).parent / "apps"
-OTHER_ROUTES = ', { path = "/app", pool = "web" }, { path = "/hooked", pool = "web" }'
 APPLICATION = f'''
 python_path = ["{APPS}"]
 pools.app = {{ backends = [{{ app = "site_under_test:make" }}] }}
 '''
-APPLICATION_ROUTES = """
-, { path = "/app", pool = "app" }, { path = "/hooked", pool = "web", hooks = ["hooks_under_test:Answers"] }
-"""
+APPLICATIONS = ['pool = "app"', 'pool = "web", hooks = ["hooks_under_test:Answers"]']
+RULES = [
+    "respond = { status = 204 }",
+    'redirect = { to = "https://{host}{uri}" }',
+    *(
+        f'pool = "web", {rule}'
+        for rule in (
+            'deny = ["10.0.0.0/8"]',
+            'rate_limit = { rate = "10/m", burst = 2 }',
+            "concurrency = { per_client = 5 }",
+            'auth = { basic = "@FILES@/htpasswd" }',
+            'auth = { jwt = { jwks = "@FILES@/jwks.json" } }',
+            'auth = { forward = "http://127.0.0.1:1/" }',
+            'bandwidth = { rate = "1MiB/s", by = "client" }',
+            'mirror = { pool = "web" }',
+            'affinity = { cookie = "home" }',
+            'rewrite = { match = "^/a", to = "/b" }',
+            'request_headers = { set = { X-A = "{client}" }, remove = ["X-B"] }',
+            'response_headers = { set = { X-A = "{path}" }, remove = ["Server"] }',
+            'error_pages = { "502-504" = "@FILES@/sorry.html" }',
+            "compress = true",
+            'cache = { ranges = "slice" }',
+            'path_regex = "^/.*x"',
+            'match = { methods = ["PUT"], cookies = { a = "1" } }',
+        )
+    ),
+    'split = [{ pool = "web", weight = 5 }, { pool = "web2", weight = 95 }], sticky = "cookie"',
+]
+SECOND_POOL = 'pools.web2 = { backends = [{ url = "http://127.0.0.1:1" }] }'
 
 
 def names(found: Walk) -> set[str]:
@@ -53,8 +78,21 @@ def test_a_hit_makes_no_exchange_and_a_lone_request_no_fill(kind_and_walk: tuple
         assert sum(found.steps.values()) < 15
 
 
-@pytest.mark.parametrize("kind", ["hit", "uncacheable"])
-def test_applications_and_hooks_on_other_routes_cost_a_request_no_call(kind: str) -> None:
-    plain = asyncio.run(walk(kind, "", OTHER_ROUTES))
-    beside = asyncio.run(walk(kind, APPLICATION, APPLICATION_ROUTES))
+def placed(routes: list[str]) -> str:
+    """Routes of these lines, each at a path of its own."""
+    return "".join(f', {{ path = "/other{number}", {each} }}' for number, each in enumerate(routes))
+
+
+@pytest.mark.parametrize("kind", ["hit", "miss", "uncacheable"])
+@pytest.mark.parametrize(
+    ("lines", "routes"), [(APPLICATION, APPLICATIONS), (SECOND_POOL, RULES)], ids=["applications and hooks", "rules"]
+)
+def test_what_other_routes_do_costs_a_request_no_call(lines: str, routes: list[str], kind: str, tmp_path: Path) -> None:
+    (tmp_path / "htpasswd").write_text("alice:$2b$05$SLQesMykFPVFJf.CEDRQ8ON1B0mYVa98/vANHldmpDGF4ocuIkK32\n")
+    (tmp_path / "jwks.json").write_text(
+        '{"keys": [{"kty": "oct", "k": "b25seS1mb3ItdGhpcy1wYWdlLW9ubHktZm9yLXRoaXMtcGFnZQ"}]}'
+    )
+    (tmp_path / "sorry.html").write_text("<h1>One moment, please</h1>")
+    plain = asyncio.run(walk(kind, "", placed(['pool = "web"'] * len(routes))))
+    beside = asyncio.run(walk(kind, lines, placed(routes).replace("@FILES@", str(tmp_path))))
     assert list(beside.steps.items()) == list(plain.steps.items())

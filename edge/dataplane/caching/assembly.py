@@ -126,7 +126,7 @@ class Assembly:
                 self._offset, self._stop = span.first, span.last + 1
         elif span is not None:
             self._begin(part, fields, span)
-        elif self._rule.size and part.status in (200, 206, 416):
+        elif self._rule.size and part.status in (200, 206, 416) and not self._is_beyond(part):
             self._not_sliced(part)
         else:
             self._pass_on(part, wire, fields)
@@ -187,6 +187,12 @@ class Assembly:
         fits = span.first == first and span.last == min(first + size, span.complete) - 1
         told = fields.joined(b"content-length")
         return span if fits and told in (None, b"%d" % len(span)) else None
+
+    def _is_beyond(self, part: Part) -> bool:
+        """Whether the origin's 416 for a slice answers the client as well: all that it asked for begins behind the end.
+        With conditions it may have to get the whole, or nothing."""
+        own = CLIENT_OWN.intersection(self._exchange.block.fields.names())
+        return part.status == 416 and self._number > 0 and own == {b"range"}
 
     def _begin(self, part: Part, fields: Fields, span: Span) -> None:
         """Evaluate the client's own conditions and range as a whole stored response would, then begin."""

@@ -16,12 +16,11 @@ from edge.dataplane.core.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_S
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Http1Downstream
 from edge.dataplane.core.error_response import error_response, status_line
 from edge.dataplane.core.layout import settle_layout
-from edge.dataplane.core.passing import Pace, ended, passed
+from edge.dataplane.core.passing import Passage, ended, passed, paused, resumed
 from edge.dataplane.core.route import Route
 from edge.dataplane.core.sources import Delivering, Fetching
 from edge.dataplane.core.traced import Traced
 from edge.dataplane.core.upload import Upload
-from edge.dataplane.rules.codings import Coder
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
 from edge.http.forwarding import Told, port_of
@@ -81,8 +80,8 @@ class Exchange:
         self.downstream = downstream
         self.fetch: Fetching | None = None
         self.follower: Delivering | None = None  # where it stands in a fill that it shares
-        self.coder: Coder | None = None  # what its body goes through
-        self.pace: Pace | None = None  # what holds its body back
+        self.coder: Passage | None = None  # what its body goes through
+        self.pace: Passage | None = None  # what holds its body back
         self.worker = downstream.worker
         self.method = method
         self.target = target
@@ -363,14 +362,14 @@ class Exchange:
 
     def client_paused(self) -> None:
         """The client reads slowly: pause the source."""
-        if self.pace is not None:
-            self.pace.paused()
+        if self.coder is not None or self.pace is not None:
+            paused(self)
         if self.fetch is not None:
             self.fetch.pause()
 
     def client_resumed(self) -> None:
         """The client accepts more: resume the source."""
-        if self.pace is not None and not self.pace.resumed():
+        if (self.coder is not None or self.pace is not None) and not resumed(self):
             return
         if self.follower is not None:
             self.follower.resumed()

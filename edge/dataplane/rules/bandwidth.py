@@ -211,4 +211,5 @@ class Bandwidth:
 
     def explain(self, asked: Asked) -> str:
         """What the rule does, for `edge explain`."""
-        return f"at most {self._per_s} bytes a second by {self._by}, {self._size:.0f} at once"
+        where = "" if self._key is None else " in each worker"
+        return f"at most {self._per_s} bytes a second by {self._by}{where}, {self._size:.0f} at once"

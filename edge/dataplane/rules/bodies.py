@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edge.dataplane.rules.compression import Compression, Receiving
 from edge.dataplane.rules.headers import without
 from edge.http.grammar import Framing, ResponseFacts
-from edge.http.message import Fields
+from edge.http.message import Fields, Line
 
 _OF_THE_BODY = (
     b"accept-ranges",
@@ -42,13 +42,19 @@ class _Dropped:
 
     __slots__ = ()
 
-    def piece(self, data: bytes | bytearray) -> bytes:
+    def body(self, data: bytes | bytearray) -> None:
         """Discard it."""
-        return b""
 
-    def end(self) -> bytes:
+    def may_end(self, trailers: list[Line] | None) -> bool:
         """Nothing follows."""
-        return b""
+        return True
+
+    def paused(self) -> None:
+        """There is nothing to hold back."""
+
+    def resumed(self) -> bool:
+        """The source may go on."""
+        return True
 
 
 _DROPPED = _Dropped()

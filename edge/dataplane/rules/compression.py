@@ -12,16 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from edge.dataplane.rules.asked import Asked
+from edge.dataplane.rules.body_coder import BodyCoder, Sending
 from edge.dataplane.rules.codings import Coder, stream, whole
 from edge.dataplane.rules.headers import without
 from edge.http.fields import vary_names
 from edge.http.message import Fields
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = TypeVar("T")
 NO_CONTENT = frozenset((204, 205, 206, 304))
@@ -49,18 +47,14 @@ class Begun(NamedTuple):
     coder: Coder | None
 
 
-class Receiving(Asked, Protocol):
+class Receiving(Asked, Sending, Protocol):
     """What compression needs of an exchange."""
-
-    coder: Coder | None
 
     @property
     def is_http11(self) -> bool: ...
     def open(self, status: int, wire: bytes, length: int | None, bodiless: bool) -> bytes: ...
     def begin(self, wire: bytes, lines: bytes, has_date: bool) -> None: ...
     def body(self, data: bytes) -> None: ...
-    def end(self) -> None: ...
-    def at_end(self, what: Callable[[], None]) -> None: ...
 
 
 class Compression:
@@ -133,8 +127,8 @@ class Compression:
         wire, fields, has_date = head
         begun = self._begun(exchange, status, wire, fields, length, alone)
         exchange.begin(exchange.open(status, begun.wire, begun.length, bodiless), b"", has_date)
-        if not bodiless:
-            exchange.coder = begun.coder
+        if not bodiless and begun.coder is not None:
+            BodyCoder(exchange, begun.coder)
 
     def _begun(
         self, asked: Receiving, status: int, wire: bytes, fields: Fields, length: int | None, alone: bool
