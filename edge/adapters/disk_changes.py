@@ -88,6 +88,7 @@ class Changer:
         breathe: Callable[[], None] = lambda: None,
         fold: Callable[[], None] | None = None,
         coming: Callable[[list[int]], None] | None = None,
+        sums: Sums | None = None,
     ) -> None:
         """`breathe` is called between small pieces of work, so that the thread can rest.
 
@@ -96,7 +97,7 @@ class Changer:
         """
         self.place = place
         self.limits = limits
-        self.sums = Sums(place.salt)
+        self.sums = sums or Sums(place.salt)
         self._ops = ops or FileOps()
         self.db = connect(place)
         self.db.execute("PRAGMA cache_size = -16384")  # a batch touches pages all over the tree
@@ -292,9 +293,9 @@ class Changer:
         """Append records to segments on trial; returns (segment, offset) of each."""
         places: list[tuple[int, int]] = []
         waiting: list[bytes] = []
-        segment, size = self._segment(0) if additions else [], 0
+        segment, size, limit = self._segment(0) if additions else [], 0, self.limits.segment
         for each in additions:
-            if segment[3] >= self.limits.segment:
+            if segment[3] >= limit:
                 self._flush(segment, waiting)
                 segment, size = self._segment(0), 0
             places.append((segment[0], segment[2] + size))
@@ -358,7 +359,8 @@ class Changer:
         tags: list[tuple[int, int, int]] = []
         for each, (segment, at) in zip(additions, places, strict=True):
             stored, of = each.stored, self.sums.of
-            hashed, variant = of(stored.key), of(stored.variant) if stored.vary or stored.part else self.sums.plain
+            hashed = self.sums.of_key(stored.key)
+            variant = of(stored.variant) if stored.vary or stored.part else self.sums.plain
             choice = variant if stored.part is None else of(stored.choice)
             base_key = base_of(stored.key)
             base = hashed if base_key == stored.key else of(base_key)

@@ -19,9 +19,12 @@ from zlib import crc32
 from edge.adapters.disk_place import Place, TierError
 
 SCHEMA_VERSION = 2
+MAX_KNOWN, KNOWN_BYTES = 4096, 256  # hashes of keys, up to this length
 PAGE_BYTES = 4096
 CHECKPOINT_PAGES = 768  # of the write-ahead log, before it is folded in by a commit; `Changer` sees to it before that
 LOG_BYTES = 4 * 1024 * 1024  # what the write-ahead log may take
+# Rows lie in the order in which they come and go, as their records do: a batch touches pages all over `by_hash` alone,
+# which is small. An older store has its rows by hash, and an index `by_segment`; every statement fits both.
 SCHEMA = """
 CREATE TABLE objects (
     hash INTEGER NOT NULL, variant INTEGER NOT NULL,
@@ -32,8 +35,8 @@ CREATE TABLE objects (
     until REAL NOT NULL,          -- when it is of no more use
     body BLOB,                    -- the name of a body in a file of its own
     tagged INTEGER NOT NULL, part INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0,
-    seal INTEGER NOT NULL, PRIMARY KEY (hash, variant)) WITHOUT ROWID;
-CREATE INDEX by_segment ON objects (segment);
+    seal INTEGER NOT NULL, PRIMARY KEY (segment, at)) WITHOUT ROWID;
+CREATE UNIQUE INDEX by_hash ON objects (hash, variant);
 CREATE INDEX by_part ON objects (hash) WHERE part = 1;
 CREATE INDEX by_base ON objects (base) WHERE base <> hash;
 CREATE TABLE tags (
@@ -78,21 +81,25 @@ class Row(NamedTuple):
 class Sums:
     """Salted hashes and seals of one store."""
 
-    __slots__ = ("_first", "_last", "_salt", "plain")
+    __slots__ = ("_first", "_known", "_salt", "plain")
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
         self._first = int.from_bytes(salt[:4], "big")
         self.plain = self.of(b"")  # the variant of most responses
-        self._last = (b"", self.plain)
+        self._known: dict[bytes, int] = {}
 
     def of_key(self, key: bytes) -> int:
-        """As `of`; remembers the last key, because a look-up asks twice."""
-        last = self._last
-        if last[0] == key:
-            return last[1]
-        self._last = last = (key, self.of(key))
-        return last[1]
+        """As `of`; remembers the last keys, because who stores a response has looked for it. For all threads."""
+        known = self._known
+        hashed = known.get(key)
+        if hashed is None:
+            hashed = self.of(key)
+            if len(known) >= MAX_KNOWN:
+                known.clear()
+            if len(key) <= KNOWN_BYTES:
+                known[key] = hashed
+        return hashed
 
     def of(self, data: bytes) -> int:
         """A signed 64-bit integer that stands for a key, a variant or a tag."""

@@ -16,12 +16,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edge.adapters.disk_asker import Asker, NotNow
-from edge.adapters.disk_files import Segments
+from edge.adapters.disk_files import Cold, Segments
 from edge.adapters.disk_filter import Filter
 from edge.adapters.disk_index import Row, Sums, connect
+from edge.adapters.disk_pending import Waiting, left_of
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_version import Version
+from edge.cache.purge import KEPT, Purge, PurgeLog
 from edge.cache.record import Damaged, Kept, Outline, decode, outlined
+from edge.cache.stored import Stored
 
 MAX_REMEMBERED = 4 * 1024 * 1024  # bytes of heads, and what belongs to them
 MAX_SEEN = 16384  # keys that were looked up once: what comes again is remembered
@@ -44,7 +47,7 @@ NOTHING = Read([], [], [])
 class Remembered:
     """The rows of a key and the outlines of their records, valid for one version of the index."""
 
-    __slots__ = ("bodies", "bytes", "rows", "told", "version")
+    __slots__ = ("bodies", "bytes", "number", "rows", "sole", "told", "version")
 
     def __init__(self, version: bytes | None, rows: tuple[Row, ...], outlines: tuple[Outline, ...]) -> None:
         self.version = version
@@ -52,6 +55,8 @@ class Remembered:
         self.bodies = tuple((row, each, row.at + each.at) for row, each in zip(rows, outlines, strict=True))
         self.bytes = sum(_EACH_BYTES + len(each.stored.key) + len(each.stored.wire) for each in outlines)
         self.told = False  # the writer knows that it is used
+        self.sole = self.bodies[0] if len(rows) == 1 and not rows[0].stale else None  # of most keys
+        self.number = min((each.number for each in outlines), default=0)  # purges up to here have left it as it is
 
 
 class Looker:
@@ -70,6 +75,7 @@ class Looker:
         self._seen: set[int] = set()
         self._full = False
         self._asked = 0
+        self.floor = 0  # what was fetched before this purge is not to be used
 
     def close(self) -> None:
         """Close the connection and the segments."""
@@ -83,10 +89,38 @@ class Looker:
         """The outlines remembered for a key; None if there are none."""
         return self._known.get(key)
 
+    def lacks(self, hashed: int) -> bool:
+        """Whether the index has no row of this hash, for all that is known without asking it."""
+        return self._filter is not None and not self._filter.may_have(hashed)
+
+    def again(self, key: bytes, before: tuple[Waiting, Waiting], purge_log: PurgeLog) -> Stored | None:
+        """The one response of a key, where neither the index nor a purge nor what waits has touched what is remembered.
+
+        `before`: what waited before this was called. None: `read` finds out.
+        """
+        known = self._known.get(key)
+        if known is None or known.sole is None or known.number < self.floor:
+            return None
+        taken, waiting = before
+        if key in taken.responses or key in waiting.responses or taken.purges.times or waiting.purges.times:
+            return None
+        row, outline, at = known.sole
+        if known.number < purge_log.seq >> 32:
+            if purge_log.settled(known.number, key, outline.stored.tags) is not KEPT:
+                return None
+            known.number = purge_log.number
+        version = known.version
+        if version is None or self._version is None or self._version.now() != version:
+            return None
+        try:
+            return outline.with_body(self.segments.read(row.segment, at, outline.length, False))
+        except (Cold, Damaged, OSError):
+            return None
+
     def read(self, key: bytes, hashed: int, asker: Asker | None, wait: bool) -> Read:
         """The records of a key. `asker`: bodies are awaited after a restore. Raises Cold, sqlite3.Error."""
         known = self._known.get(key)
-        if known is None and self._filter is not None and not self._filter.may_have(hashed):
+        if known is None and self.lacks(hashed):
             return NOTHING
         if self._version is None or asker is not None:
             return self._whole(key, hashed, self.rows(hashed), asker, wait, False)
@@ -105,6 +139,32 @@ class Looker:
         elif rows:
             self._see(hashed)
         return found
+
+    def left(
+        self,
+        kept: Kept,
+        stale: float,
+        purge_log: PurgeLog,
+        before: tuple[Waiting, ...],
+        meanwhile: list[tuple[Purge, float]],
+    ) -> Stored | None:
+        """What purges leave of a record: itself, a stale version, or None."""
+        stored: Stored | None = kept.stored
+        assert stored is not None
+        if kept.number < self.floor:
+            return None
+        if kept.number < purge_log.number:
+            stored = purge_log.settled(kept.number, stored.key, stored.tags).left_of(stored)
+            if stored is None:
+                return None
+        if stale:
+            stored = stored.expired(stale)
+        for waiting in before:
+            if waiting.purges:
+                stored = waiting.purges.left_of(stored)
+                if stored is None:
+                    return None
+        return left_of(stored, meanwhile) if meanwhile else stored
 
     def rows(self, hashed: int) -> tuple[Row, ...]:
         """The rows of the index for a hash. Raises sqlite3.Error."""
@@ -140,7 +200,8 @@ class Looker:
         read = self.segments.read
         for row, outline, at in known.bodies:
             try:
-                rows.append((row, outline.with_body(read(row.segment, at, outline.length, wait))))
+                stored = outline.with_body(read(row.segment, at, outline.length, wait))
+                rows.append((row, Kept(stored, outline.number)))
             except FileNotFoundError:
                 self._forget(key)
             except (Damaged, OSError) as error:

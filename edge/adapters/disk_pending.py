@@ -34,24 +34,24 @@ Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: remo
 class Purges:
     """Waiting purges by URL and tag, with their times; each kept once and found by what it names."""
 
-    __slots__ = ("_named", "_of")
+    __slots__ = ("_named", "times")
 
     def __init__(self, purges: Iterable[tuple[Purge, float]] = ()) -> None:
-        self._of: dict[Purge, float] = {}
+        self.times: dict[Purge, float] = {}
         self._named: dict[tuple[Kind, bytes], list[tuple[Purge, float]]] = {}
         for purge, at in purges:
             self.add(purge, at)
 
     def __len__(self) -> int:
-        return len(self._of)
+        return len(self.times)
 
     def __iter__(self) -> Iterator[tuple[Purge, float]]:
-        return iter(self._of.items())
+        return iter(self.times.items())
 
     def add(self, purge: Purge, at: float) -> None:
         """Add a purge; one that waits already covers it, since both hold for everything in the index."""
-        if purge not in self._of:
-            self._of[purge] = at
+        if purge not in self.times:
+            self.times[purge] = at
             self._named.setdefault((purge.kind, purge.value), []).append((purge, at))
 
     def left_of(self, stored: Stored) -> Stored | None:
@@ -78,17 +78,14 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self.responses or self.removed or self.purges or self.used or self.forsaken)
 
-    @property
-    def silent(self) -> bool:
-        """Whether nothing in it changes what the index says."""
-        return not (self.responses or self.purges)
-
     def put(self, put: Put) -> None:
         """Add a response; a complete one replaces its parts."""
         stored = put.stored
         key, variant = stored.key, stored.variant
-        places = self.responses.setdefault(key, {})
-        if stored.part is None and places:
+        places = self.responses.get(key)
+        if places is None:
+            places = self.responses[key] = {}
+        elif stored.part is None:
             parts = stored.choice + b"\n#"
             for each in [each for each in places if each.startswith(parts)]:
                 del places[each]

@@ -29,7 +29,7 @@ from edge.adapters.disk_filter import Filter, Share
 from edge.adapters.disk_fold import Folder
 from edge.adapters.disk_index import Sums, is_damage
 from edge.adapters.disk_look import NOTHING, Looker, Read
-from edge.adapters.disk_pending import Put, Waiting, left_of, overlay
+from edge.adapters.disk_pending import Put, Waiting, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
@@ -37,7 +37,7 @@ from edge.adapters.disk_writer import Spill, Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
 from edge.cache.purge import Kind, Purge, PurgeLog
-from edge.cache.record import Damaged, Kept
+from edge.cache.record import Damaged
 from edge.cache.stored import Stored
 
 SLOW_S = 0.002  # a look-up that took longer sends the next ones to a thread
@@ -69,8 +69,8 @@ class DiskTier:
         self._sums = Sums(place.salt)
         self._filter = Filter.of(place, limits.size, share)
         self._looker = Looker(place, self._sums, self._filter, busy_s=0.5, remembers=True)
+        self._looker.floor = self._fact("floor")
         self._checked: Checked = OrderedDict()
-        self._floor = self._fact("floor")
         self._told = Told()
         self.events = self._told.take
         self._asker = Asker.of(place)  # None: no body is awaited after a restore
@@ -85,7 +85,9 @@ class DiskTier:
         self._notes = Notes(place)
         self._folder = Folder(place)
         coming = self._filter.add if self._filter is not None else None
-        changer = Changer(place, limits, ops, hot, breathe=self._breathe, fold=self._folder.fold, coming=coming)
+        changer = Changer(
+            place, limits, ops, hot, breathe=self._breathe, fold=self._folder.fold, coming=coming, sums=self._sums
+        )
         self.writer = Writer(place, changer, self._notes, self._admitted, self._call, self._told.add, ops)
         for path, purges in left:
             for purge, at in purges:
@@ -125,10 +127,19 @@ class DiskTier:
 
     def look(self, key: bytes) -> tuple[Stored, ...] | None:
         """The responses stored for a key; None where reading would wait for the disk (use `look_later`)."""
+        writer = self.writer
+        taken, waiting = before = writer.pending
+        again = None if writer.damaged else self._looker.again(key, before, self.purge_log())
+        if again is not None:
+            self.hits += 1
+            return (again,)
+        waits = key in taken.responses or key in waiting.responses
+        if not waits and self._looker.lacks(self._sums.of_key(key)):
+            self.misses += 1
+            return ()
         began = monotonic()
         if began < self._cold_until:
             return None
-        before = self.writer.pending
         try:
             read = self._read(key, self._looker, wait=False)
         except Cold:
@@ -165,9 +176,8 @@ class DiskTier:
         """Rows and records of a key. Raises Cold; any other error is a miss and an event."""
         if self.writer.damaged:
             return NOTHING
-        hashed = self._sums.of_key(key) if not wait else self._sums.of(key)
         try:
-            return looker.read(key, hashed, self._asker, wait)
+            return looker.read(key, self._sums.of_key(key), self._asker, wait)
         except sqlite3.Error as error:
             self._failed(error)
             return NOTHING
@@ -179,11 +189,6 @@ class DiskTier:
 
         The thread may have committed what waited `before` the read while that went on: it counts as waiting still.
         """
-        if len(read.rows) == 1 and not (self._looking or before[0].responses or before[1].responses):  # most look-ups
-            sole = self._left(read.rows[0][1], read.rows[0][0].stale, before, meanwhile)
-            if sole is not None and not read.damaged:
-                self.hits += 1
-                return (sole,)
         hashed = self._sums.of_key(key)
         for row, why in read.damaged:
             self._is_damaged(key, why)
@@ -191,8 +196,9 @@ class DiskTier:
         if self._looking:  # a thread took its time: what came meanwhile counts too
             before = tuple({id(one): one for one in (*before, *self.writer.pending)}.values())
         found: dict[bytes, Stored] = {}
+        purge_log = self.purge_log()
         for row, kept in read.rows:
-            stored = self._left(kept, row.stale, before, meanwhile)
+            stored = self._looker.left(kept, row.stale, purge_log, before, meanwhile)
             if stored is None:
                 self.writer.drop((hashed, row.variant, row.segment, row.at))
             else:
@@ -207,28 +213,6 @@ class DiskTier:
         if len(found) == 1:
             return tuple(found.values())
         return tuple(sorted(found.values(), key=lambda one: -one.received_at))
-
-    def _left(
-        self, kept: Kept, stale: float, before: tuple[Waiting, ...], meanwhile: list[tuple[Purge, float]]
-    ) -> Stored | None:
-        """What purges leave of a record: itself, a stale version, or None."""
-        stored: Stored | None = kept.stored
-        assert stored is not None
-        if kept.number < self._floor:
-            return None
-        purge_log = self.purge_log()
-        if kept.number < purge_log.number:
-            stored = purge_log.settled(kept.number, stored.key, stored.tags).left_of(stored)
-            if stored is None:
-                return None
-        if stale:
-            stored = stored.expired(stale)
-        for waiting in before:
-            if waiting.purges:
-                stored = waiting.purges.left_of(stored)
-                if stored is None:
-                    return None
-        return left_of(stored, meanwhile) if meanwhile else stored
 
     def used(self, stored: Stored) -> None:
         """Note that a stored response served a request, so that eviction keeps it."""
@@ -281,11 +265,12 @@ class DiskTier:
         return self.writer.guard
 
     def _admitted(self, stored: Stored, seq: int) -> Stored | None:
-        """What purges leave of a response that was requested at `seq` of this worker's purge sequence."""
+        """What purges leave of a response that was requested at `seq` of this worker's purge sequence. Any thread."""
         purge_log = self.purge_log()
-        if seq >= purge_log.seq:
+        if seq >= purge_log.seq:  # moves on before a purge is recorded: so far there is none
             return stored
-        return purge_log.admit(seq, stored.key, stored.tags).left_of(stored)
+        with self.writer.guard:
+            return purge_log.admit(seq, stored.key, stored.tags).left_of(stored)
 
     def spill(self, length: int | None) -> Spill:
         """Begin to write a body of `length` bytes (None: unknown) while it streams."""

@@ -123,8 +123,8 @@ class Writer:
 
     def put(self, put: Put) -> bool:
         """Queue a response; False when the queue is full or the disk fails."""
-        waiting = self.waiting
-        too_much = waiting.bytes + self.taken.bytes + put.bytes > MAX_WAITING
+        taken, waiting = self.pending
+        too_much = taken.bytes + waiting.bytes + put.bytes > MAX_WAITING
         if self._closing or self.damaged or too_much or monotonic() < self._failing_until:
             self.dropped += 1
             return False
@@ -259,7 +259,7 @@ class Writer:
             return
         puts = [put for places in taken.responses.values() for put in places.values() if put is not None]
         changes = Changes(removed=list(taken.removed), purges=list(taken.purges), used=list(taken.used))
-        oldest = min((put.at for put in puts), default=None)
+        oldest = puts[0].at if puts else None
         self._many = len(puts) >= MANY
         size = 0
         try:
@@ -293,13 +293,11 @@ class Writer:
         self.written += len(changes.additions)
 
     def _still(self, addition: Addition) -> bool:
-        with self.guard:
-            return self._admit(addition.stored, addition.seq) is not None  # a soft purge follows in its turn
+        return self._admit(addition.stored, addition.seq) is not None  # a soft purge follows in its turn
 
     def _addition(self, put: Put) -> Addition | None:
         """The record for a response, with its body in a file if it is large; None: a purge came first."""
-        with self.guard:
-            stored = self._admit(put.stored, put.seq)
+        stored = self._admit(put.stored, put.seq)
         if stored is None:
             if put.temp is not None:
                 self._changer.drop_temp(put.temp)

@@ -55,11 +55,11 @@ class Outline(NamedTuple):
     before: int  # CRC-32 of what stands before the body
     whole: int  # the record's own
 
-    def with_body(self, body: bytes) -> Kept:
-        """The decoded record with this body. Raises Damaged where the body does not fit."""
+    def with_body(self, body: bytes) -> Stored:
+        """The stored response with this body. Raises Damaged where the body does not fit."""
         if len(body) != self.length or crc32(body, self.before) != self.whole:
             raise Damaged("checksum does not fit")
-        return Kept(self.stored.with_chunks((body,) if body else ()), self.number)
+        return self.stored.with_chunks((body,) if body else ())
 
 
 def outlined(kept: Kept, record: bytes) -> Outline:

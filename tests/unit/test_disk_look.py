@@ -6,20 +6,22 @@ import errno
 import os
 import random
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from edge.adapters import disk_look
 from edge.adapters.disk_changes import Changer
-from edge.adapters.disk_index import SCHEMA_VERSION, make_index
+from edge.adapters.disk_index import SCHEMA, SCHEMA_VERSION, make_index
+from edge.adapters.disk_place import Place, prepare
 from edge.adapters.disk_start import open_place
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Kind, Purge, PurgeLog, PurgeOutcome
 from edge.cache.record import Damaged, decode, encode, outlined
 from edge.cache.stored import Stored
 from tests.kit.slots import values_of
-from tests.kit.tier import NOW, SMALL, looked, response, tier
+from tests.kit.tier import NOW, SMALL, body_of, looked, response, stuck, tier
 
 KEY = b"http://site.test/page"
 BODY = random.Random(3).randbytes(9000)
@@ -101,6 +103,68 @@ def test_purges_that_are_only_in_the_sequence_touch_what_is_remembered(tmp_path:
     store.close()
 
 
+def test_a_purge_of_something_else_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    plain = PurgeLog.settled
+
+    def settled(log: PurgeLog, number: int, key: bytes, tags: Iterable[bytes]) -> PurgeOutcome:
+        nonlocal compared
+        compared += 1
+        return plain(log, number, key, tags)
+
+    monkeypatch.setattr(PurgeLog, "settled", settled)
+    store = remembered(tmp_path)
+    for number in (1, 2):
+        store.purge_log().record(Purge(Kind.PREFIX, b"site.test/other%d" % number), NOW, number)
+        for _ in range(5):
+            assert looked(store, KEY)
+        assert compared == number
+    store.purge_log().record(Purge(Kind.PREFIX, b"site.test/page"), NOW, 3)
+    assert looked(store, KEY) == ()
+    store.close()
+
+
+def test_what_waits_hides_what_is_remembered(tmp_path: Path) -> None:
+    store = remembered(tmp_path)
+    with stuck(store):
+        assert store.put(response(KEY, b"newer", received_at=NOW + 1), 0)
+        assert [one.chunks for one in looked(store, KEY)] == [(b"newer",)]
+        store.remove(response(KEY, received_at=NOW + 2))
+        assert looked(store, KEY) == ()
+    assert store.writer.flush()
+    assert looked(store, KEY) == ()
+    store.close()
+
+
+@pytest.mark.parametrize("purge", [Purge(Kind.URL, KEY), Purge(Kind.TAG, b"red")])
+def test_a_purge_that_waits_holds_for_what_is_remembered(tmp_path: Path, purge: Purge) -> None:
+    store = remembered(tmp_path, response(KEY, BODY, tags=frozenset((b"red",))))
+    with stuck(store):
+        store.forget(purge, NOW + 1)
+        assert looked(store, KEY) == ()
+    store.close()
+
+
+def test_nothing_from_before_the_floor_is_served_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    remembered(tmp_path).close()
+    changer = Changer(open_place(tmp_path), SMALL)
+    with changer.turn(), changer.transaction():
+        changer.note_purged(5, floor=5)
+    changer.close()
+    store = tier(tmp_path)
+    with stuck(store):  # its row stays
+        for _ in range(5):
+            assert looked(store, KEY) == ()
+    store.close()
+
+
+def test_a_tier_that_is_damaged_gives_nothing_that_it_remembers(tmp_path: Path) -> None:
+    store = remembered(tmp_path)
+    store.writer.damaged = True
+    assert looked(store, KEY) == ()
+    store.close()
+
+
 def test_a_segment_that_is_gone_is_a_miss(tmp_path: Path) -> None:
     store = remembered(tmp_path)
     (segment,) = (store.place.store / "segments").iterdir()
@@ -136,8 +200,7 @@ def test_what_is_remembered_has_a_bound(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_outline_takes_its_own_body_only() -> None:
     record = encode(response(KEY, BODY), 7)
     outline = outlined(decode(record), record)
-    kept = outline.with_body(record[outline.at :])
-    assert kept.number == 7 and kept.stored.chunks == (BODY,)
+    assert outline.number == 7 and outline.with_body(record[outline.at :]).chunks == (BODY,)
     assert record[outline.at :] == BODY and not outline.stored.chunks
     for wrong in (BODY[:-1], BODY + b"x", bytes([BODY[0] ^ 1]) + BODY[1:], b""):
         with pytest.raises(Damaged):
@@ -185,6 +248,60 @@ def test_an_index_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     assert again._fact("objects") == 2
     assert again._looker.db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     again.close()
+
+
+def by_hash(place: Place) -> None:
+    """Make an index whose rows lie by hash, as they did before they lay by segment."""
+    older = SCHEMA.replace("PRIMARY KEY (segment, at)", "PRIMARY KEY (hash, variant)").replace(
+        "CREATE UNIQUE INDEX by_hash ON objects (hash, variant);", "CREATE INDEX by_segment ON objects (segment);"
+    )
+    assert older != SCHEMA and "by_hash" not in older
+    db = sqlite3.connect(place.index, isolation_level=None)
+    db.executescript(
+        f"PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;"
+        f"BEGIN; {older} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
+    db.close()
+
+
+def life(path: Path) -> dict[bytes, list[bytes]]:
+    """What is left by key after responses came, were replaced, used, removed, purged and evicted."""
+    store = tier(path)
+    keys = [b"http://a/%d" % n for n in range(600)]
+    for n, key in enumerate(keys):
+        store.put(response(key, bytes(2000), tags=frozenset((b"t%d" % (n % 5),))), 0)
+    assert store.writer.flush()
+    for key in keys[:20]:
+        store.put(response(key, b"newer", received_at=NOW + 1), 0)
+        store.put(response(key, b"german", vary=((b"accept-language", b"de"),)), 0)
+    store.remove(response(keys[30], received_at=NOW + 1))
+    for key in keys[200:240]:
+        store.used(looked(store, key)[0])
+    store.forget(Purge(Kind.TAG, b"t1"), NOW + 2)
+    store.forget(Purge(Kind.URL, keys[52]), NOW + 2)
+    store.forget(Purge(Kind.URL, keys[53], soft=True), NOW + 2)
+    assert store.writer.flush()
+    assert not looked(store, keys[30]) and not looked(store, keys[52])
+    assert [one.fresh_until for one in looked(store, keys[53])] == [NOW + 2]
+    store.close()
+    changer = Changer(open_place(path), SMALL)
+    with changer.turn():
+        for _ in range(4):
+            changer._evict_some()
+    changer.close()
+    again = tier(path)
+    left = {key: sorted(body_of(again, one) or b"" for one in looked(again, key)) for key in keys}
+    assert again._fact("objects") == sum(map(len, left.values())) and again.damaged == 0
+    again.close()
+    return left
+
+
+def test_a_store_whose_rows_lie_by_hash_does_the_same(tmp_path: Path) -> None:
+    new, older = tmp_path / "new", tmp_path / "older"
+    by_hash(prepare(older))
+    left = life(new)
+    assert life(older) == left
+    assert 0 < sum(map(len, left.values())) < 450 and left[b"http://a/200"] == [bytes(2000)]
 
 
 def test_objects_are_counted_however_they_come_and_go(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_many_purges_that_wait_cost_a_look_up_no_more_than_one(tmp_path: Path) -
         for n in range(2, 2000):
             store.forget(Purge(Kind.URL, b"http://a/%d" % n), NOW)
         waiting = store.writer.waiting
-        waiting.purges._of = NeverScanned(waiting.purges._of)
+        waiting.purges.times = NeverScanned(waiting.purges.times)
         assert looked(store, b"http://a/1")
-        waiting.purges._of = dict(dict.items(waiting.purges._of))
+        waiting.purges.times = dict(dict.items(waiting.purges.times))
     store.close()
 
 

@@ -63,7 +63,8 @@ def consult(exchange: Exchange, again: Callable[[], None]) -> bool:
     looked, store.looked = store.looked, None
     found = looked[1] if looked is not None and looked[0] == key else trusted(store, store.disk.look(key))
     if found is not None:
-        _take(exchange, store, key, found)
+        if found:
+            _take(exchange, store, key, found)
         return True
 
     def come(found: tuple[Stored, ...]) -> None:
