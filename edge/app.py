@@ -25,7 +25,8 @@ from edge.adapters.sockets import bind
 from edge.adapters.unix_sockets import unix_socket
 from edge.applications import NOTHING_GIVEN, Applications, hooked, named
 from edge.balance.geo import NO_GEO_POLICY, GeoMap, GeoPolicy
-from edge.cache_rules import prefetcher, rules
+from edge.cache.rules import Rules
+from edge.cache_rules import prefetcher, rules_once
 from edge.config.listening import places
 from edge.config.loader import Config
 from edge.config.routing import Retry as RetryConfig
@@ -101,8 +102,10 @@ def build_graph(config: Config, worker: Worker, lasting: Lasting) -> Graph:
     pools = pool_runtimes(config, worker.turns, lasting)
     nowhere = lasting.nowhere
     tools = rule_tools(config, worker)
+    known: dict[int, Rules] = {}
     routes = [
-        build_route(each, pools.get(each.pool or "", nowhere), tools, lasting.applications) for each in config.routes
+        build_route(each, pools.get(each.pool or "", nowhere), tools, known, lasting.applications)
+        for each in config.routes
     ]
     for made, values in zip(routes, config.routes, strict=True):
         made.meter.count_by(config.metrics.bounds)
@@ -294,9 +297,14 @@ def load_applications(
 
 
 def build_route(
-    values: RouteConfig, pool: PoolRuntime, tools: Tools, applications: Applications | None = None
+    values: RouteConfig,
+    pool: PoolRuntime,
+    tools: Tools,
+    known: dict[int, Rules],
+    applications: Applications | None = None,
 ) -> Route:
-    """Build one route. Where it names no pool, `pool` is one without backends. Raises ConfigError."""
+    """Build one route. Where it names no pool, `pool` is one without backends; `known` are the cache's rules of routes
+    before it. Raises ConfigError."""
     geo, does = values.geo, compile_route_rules(values, tools)
     if values.hooks and applications is not None:
         does = applications.with_hooks(values.hooks, does)
@@ -305,7 +313,7 @@ def build_route(
         host=values.host.encode(),
         path=values.path.encode(),
         pool=pool,
-        rules=None if values.cache is None else rules(values.cache),
+        rules=rules_once(values.cache, known),
         preserve_host=values.preserve_host,
         max_body=values.max_body,
         encoded_slashes=values.encoded_slashes,

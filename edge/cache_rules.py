@@ -20,6 +20,16 @@ def prefetcher(worker: Worker, values: PrefetchConfig) -> Prefetcher:
     return Prefetcher(worker, values.links, tuple(Sequence(pattern) for pattern in values.next), gate)
 
 
+def rules_once(values: CacheRules | None, known: dict[int, Rules]) -> Rules | None:
+    """What the cache reads of a route's table: made once where routes have one table in common."""
+    if values is None:
+        return None
+    found = known.get(id(values))
+    if found is None:
+        found = known[id(values)] = rules(values)
+    return found
+
+
 def rules(values: CacheRules) -> Rules:
     """A route's `cache` table as the cache reads it."""
 

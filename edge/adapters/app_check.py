@@ -3,13 +3,17 @@
     python -m edge.adapters.app_check '["folder", …]' '["app module:attribute", "hook …"]'
         prints {"unusable": {"app …": why not}, "code": which code it is}
 
-One rule: whatever an import does (hang, exit, print), the answer is a line.
+One rule: whatever an import does (hang, exit, print), the answer is a line; and whatever becomes of who asked, the
+process ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -19,6 +23,7 @@ from typing import NamedTuple
 import orjson
 
 IMPORT_S = 30.0
+LONGER_S = 5  # who asks ends the process in time; it ends itself when nobody did
 APP, HOOK = "app", "hook"
 
 
@@ -35,10 +40,19 @@ class Tried(NamedTuple):
 
 
 def tried(named: list[str], looked_in: list[str]) -> Tried:
-    """Load them in a process that ends with it."""
+    """Load them in a process that ends with it, and with this one."""
+    theirs, held = os.pipe()
+    try:
+        return _tried(named, looked_in, theirs)
+    finally:
+        os.close(theirs)
+        os.close(held)
+
+
+def _tried(named: list[str], looked_in: list[str], stdin: int) -> Tried:
     command = [sys.executable, "-m", __name__, orjson.dumps(looked_in).decode(), orjson.dumps(named).decode()]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=IMPORT_S, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=IMPORT_S, stdin=stdin, check=False)
         found = orjson.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         return Tried(dict.fromkeys(named, f"did not load within {IMPORT_S:g} s"))
@@ -68,8 +82,25 @@ def code_of(named: Iterable[str], looked_in: Iterable[str]) -> str:
     return told.hexdigest()
 
 
+def end_with(pipe: int) -> None:
+    """End when the other end of a pipe is closed, or after the longest time; whatever code runs then: the kernel ends
+    it, by signals that nobody handles."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(IMPORT_S) + LONGER_S)
+    kept = fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, 3)
+    fcntl.fcntl(kept, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(kept, fcntl.F_SETFL, fcntl.fcntl(kept, fcntl.F_GETFL) | os.O_ASYNC)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, pipe)  # what an import reads is empty
+    os.close(nothing)
+    if select.select([kept], [], [], 0)[0]:
+        sys.exit(1)  # closed before the kernel was asked to tell
+
+
 def main() -> None:
     """The child's side. What the applications print goes to standard error, so that the answer stands alone."""
+    end_with(0)
     from edge.adapters.app_server import AppUnusable, load
     from edge.adapters.hook_loading import load_hook
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from edge.config.sources import INCLUDE, Sources
 from edge.errors import ConfigError
 
+ENCODING = "utf-8-sig"  # some editors put a mark before the text, which is no part of it
+
 
 def sources_of(path: Path, text: str | None = None) -> Sources:
     """A configuration as it is on the disk; `text` in place of the main file's. Raises OSError, UnicodeDecodeError for
     the main file, ConfigError for what it includes."""
     if text is None:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(ENCODING)
     problems: list[str] = []
     files = {}
     for pattern in patterns_of(text):
@@ -28,7 +30,7 @@ def sources_of(path: Path, text: str | None = None) -> Sources:
             problems.append(f"{path}: {INCLUDE}: {pattern}: no such file")
         for name in names:
             try:
-                files[name] = (path.parent / name).read_text(encoding="utf-8")
+                files[name] = (path.parent / name).read_text(ENCODING)
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{path.parent / name}: {why_unread(error)}")
     if problems:
@@ -45,6 +47,8 @@ def why_unread(error: OSError | UnicodeDecodeError) -> str:
 
 def patterns_of(text: str) -> list[str]:
     """What a file includes; nothing where that cannot be read, which whoever loads it tells."""
+    if INCLUDE not in text and "\\" not in text:  # which may hide the word; to read a long file takes a while
+        return []
     try:
         found = tomllib.loads(text).get(INCLUDE, [])
     except (ValueError, RecursionError):

@@ -210,6 +210,10 @@ class Index(Generic[E]):
         """Whether an empty index would have room for it."""
         return cost_of(stored) + NODE_BYTES <= self._table.budget - self._table.fixed
 
+    def could_hold(self, count: int) -> bool:
+        """Whether an empty index would take a body of so many bytes as it comes (`reserve`)."""
+        return count <= min(self._table.budget // 2, self._table.budget - self._table.fixed - NODE_BYTES)
+
     def _refused(self, stored: E, nodes: tuple[Node[E], ...], now: float, min_uses: int) -> Put | None:
         if len(nodes) >= self.variant_limit:
             for node in nodes:
@@ -373,8 +377,6 @@ class Index(Generic[E]):
             if node.seq < self.purge_log.last_stamp and not self._check(node):
                 freed += 1
         return freed
-
-    # Showing
 
     @property
     def bytes(self) -> int:

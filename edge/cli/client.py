@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 import click
 import orjson
 
-from edge.adapters.config_files import sources_of, why_unread
+from edge.adapters.config_files import ENCODING, sources_of, why_unread
 from edge.cli.text import safe as safe  # for commands, which have the rest from here
 from edge.cli.way import Way
 from edge.config.loader import Admin as AdminTable
@@ -209,7 +209,7 @@ def _way(address: str, pin: str | None) -> Way:
 
 def _from_config(path: Path) -> AdminTable:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(ENCODING)
     except (OSError, UnicodeDecodeError) as error:
         raise Failed(f"{path}: {why_unread(error)}") from None
     try:

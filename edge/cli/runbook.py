@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import click
 import orjson
 
+from edge.adapters.config_files import ENCODING
 from edge.adapters.key_file import key_of
 from edge.cli.client import Admin, Failed, connect, console, json_option, say, table
 from edge.cli.recovery import cache_of, state_of, warm_of
@@ -50,7 +51,7 @@ def books(folder: Path | None) -> dict[str, tuple[Runbook, str]]:
     if folder is not None and not folder.is_dir():
         raise RunbookFailed(f"{folder}: snapshots.runbooks names no directory")
     for path in sorted(folder.glob("*.toml")) if folder is not None else ():
-        book = read_runbook(path.read_text(encoding="utf-8"), str(path))
+        book = read_runbook(path.read_text(ENCODING), str(path))
         found[book.name] = (book, str(path))
     return found
 

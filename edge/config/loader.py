@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edge.config.acme import Acme
 from edge.config.cache import Cache
-from edge.config.checks import cross_problems, items, table
+from edge.config.checks import cross_problems
 from edge.config.fleet import Fleet, Server
 from edge.config.http2 import Http2
+from edge.config.inheriting import whole_pools, whole_routes
 from edge.config.keys import Key, keys_of, problems_of
 from edge.config.log import Log
 from edge.config.metrics import Metrics
 from edge.config.paths import FilePath
 from edge.config.positions import Problem
-from edge.config.routing import Pool, Region, Retry, Route, Timeouts
+from edge.config.routing import Pool, Region, Route
 from edge.config.snapshots import Snapshots
 from edge.config.sources import Sources, put_together
 from edge.config.types import (
@@ -292,53 +293,22 @@ def load(sources: Sources) -> Config:
     whole = put_together(sources)
     context = {"folder": whole.folder}
     problems: list[Problem] = []
+    found: Config | None = None
     try:
-        Config.model_validate(whole.raw, context=context)
+        found = Config.model_validate(whole.raw, context=context)
     except ValidationError as error:
         problems += problems_of(error, Config)
     problems += cross_problems(whole.raw)
-    if problems:
+    if problems or found is None:
         raise ConfigError(whole.lines(problems))
-    return Config.model_validate(inherited(whole.raw), context=context)
+    return inherited(found)
 
 
-def inherited(raw: dict[str, Any]) -> dict[str, Any]:
+def inherited(config: Config) -> Config:
     """A checked file with what routes and backends leave out taken from their pool, `[limits]` and `[cache]`."""
-    cache, limits = table(raw, "cache"), table(raw, "limits")
-    pools = {
-        name: {
-            **pool,
-            "backends": [prefilled(backend, max_in_flight=pool.get("max_in_flight")) for backend in pool["backends"]],
-        }
-        for name, pool in table(raw, "pools").items()
-    }
-    routes = []
-    for route in items(raw.get("routes")):
-        if "pool" not in route and (shares := items(route.get("split"))):  # the heaviest stands for the others
-            route = {**route, "pool": max(shares, key=lambda share: share.get("weight", 1))["pool"]}
-        pool = pools.get(route.get("pool", ""), {})
-        rules = {} if route.get("cache", bool(pool)) is True else route.get("cache", False)
-        routes.append(
-            {
-                **prefilled(route, max_body=limits.get("max_body")),
-                "cache": prefilled(rules, max_object=cache.get("max_object"), min_uses=cache.get("min_uses")),
-                "timeouts": {**known(Timeouts, table(pool, "timeouts")), **table(route, "timeouts")},
-                "retry": {**known(Retry, table(pool, "retry")), **table(route, "retry")},
-            }
-        )
-    return {**raw, "pools": pools, "routes": routes}
-
-
-def known(section: type[Section], raw: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a raw table that a section has too."""
-    return {name: value for name, value in raw.items() if name in section.model_fields}
-
-
-def prefilled(raw: Any, **elsewhere: Any) -> Any:
-    """A copy of a raw table with what it leaves out taken from elsewhere; what is no table passes as it is."""
-    if not isinstance(raw, dict):
-        return raw
-    return {**{name: value for name, value in elsewhere.items() if value is not None}, **raw}
+    pools = whole_pools(config.pools)
+    routes = whole_routes(config.routes, pools, config.cache, config.limits.max_body)
+    return config.model_copy(update={"pools": pools, "routes": routes})
 
 
 def config_hash(text: str, files: Mapping[str, str] = NO_FILES) -> str:

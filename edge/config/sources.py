@@ -116,6 +116,9 @@ def put_together(sources: Sources) -> Whole:
     problems = [line for part in whole.parts for line in _parsed(part, sources.environment)]
     if problems:
         raise ConfigError(problems)
+    if len(whole.parts) == 1:
+        whole.raw = whole.parts[0].raw
+        return whole
     for part in whole.parts:
         first = part is whole.parts[0]
         raw = deepcopy(part.raw) if first else _included(part.raw, folder_of(part.own_name))

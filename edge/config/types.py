@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+REMEMBERED = 1024  # texts of durations: each default is one, of each table that leaves it out
 Network = IPv4Network | IPv6Network
 T = TypeVar("T")
 
@@ -36,7 +38,8 @@ class Kind:
 
 def entry(default: Any, description: str) -> Any:
     """One key of a table: its default as the operator would write it (`...` = required), and its help text."""
-    return Field(default, description=description)
+    # A list would be copied for each table that leaves the key out.
+    return Field(tuple(default) if isinstance(default, list) else default, description=description)
 
 
 def shown(value: object) -> str:
@@ -62,6 +65,7 @@ def _refuse(what: str, value: object) -> ValueError:
 
 _SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[wdhms])")
+_A_DURATION = 'a duration such as "5s", "250ms" or "1m30s"'
 _MAX_SECONDS = 10 * 366 * 86400.0
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -72,14 +76,18 @@ _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%")
 
 def parse_duration(value: object) -> float:
     """Seconds of `"250ms"`, `"5s"`, `"1m30s"`, `"1d"`: units from large to small, each at most once."""
-    what = 'a duration such as "5s", "250ms" or "1m30s"'
     if not isinstance(value, str) or not value:
-        raise _refuse(what, value)
+        raise _refuse(_A_DURATION, value)
+    return _seconds(value)
+
+
+@lru_cache(REMEMBERED)
+def _seconds(value: str) -> float:
     at, total, last = 0, 0.0, float("inf")
     while at < len(value):
         part = _DURATION_PART.match(value, at)
         if part is None or _SECONDS[part[2]] >= last:
-            raise _refuse(what, value)
+            raise _refuse(_A_DURATION, value)
         last = _SECONDS[part[2]]
         total += float(part[1]) * last
         at = part.end()

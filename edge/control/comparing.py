@@ -8,7 +8,7 @@ until the gateway is upgraded or restarted, and is named in the answer, with whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,28 +74,32 @@ class Difference:
 
 def differences(before: Config, after: Config) -> list[Difference]:
     """Every key that differs, in the order of the file. Secrets are hidden."""
-    return [] if before == after else list(_compared(plain(before), plain(after), ""))
+    return [] if before == after else list(_compared(before, after, "", ""))
 
 
-def _compared(old: Any, new: Any, key: str) -> Iterator[Difference]:
-    """What is only on one side is one difference, however much it holds."""
-    if old == new:
-        return
-    parts, others = _parts(old, key), _parts(new, key)
+def _compared(old: Any, new: Any, key: str, name: str) -> Iterator[Difference]:
+    """Of two values that differ. What is only on one side is one difference, however much it holds; `name` is the last
+    one of the key."""
+    parts, others = _parts(old, name), _parts(new, name)
     if parts is None or others is None:
-        yield Difference(key, old, new)
+        yield Difference(key, plain(old, name), plain(new, name))
         return
-    for name in dict.fromkeys((*others, *parts)):
-        yield from _compared(parts.get(name), others.get(name), name)
+    for step in dict.fromkeys((*others, *parts)):
+        was, now = parts.get(step), others.get(step)
+        if was != now:  # nearly all are the same, and need no name
+            inner = f"[{step}]" if isinstance(old, tuple) else f".{step}" if key else str(step)
+            yield from _compared(was, now, key + inner, str(step))
 
 
-def _parts(value: Any, key: str) -> dict[str, Any] | None:
-    """What a table or a list of tables holds, by dotted key; None for anything else."""
+def _parts(value: Any, name: str) -> Mapping[Any, Any] | None:
+    """What a table or a list of tables holds, by name or place; None for anything else."""
+    if isinstance(value, Section):
+        return {each: getattr(value, each) for each in type(value).model_fields}
     if isinstance(value, dict):
-        return {f"{key}.{name}" if key else name: item for name, item in value.items()}
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        named = _NAMES.get(key.rpartition(".")[2])
-        return {f"{key}[{item.get(named, at) if named else at}]": item for at, item in enumerate(value)}
+        return value
+    if isinstance(value, tuple) and value and all(isinstance(item, Section) for item in value):
+        named = _NAMES.get(name)
+        return {getattr(item, named, at) if named else at: item for at, item in enumerate(value)}
     return None
 
 

@@ -53,6 +53,8 @@ def preflight(config: Config, sources: Sources, machine: Machine | None = None) 
     applications, code = _applications(config, sources.filename)
     found = [*_findings(config, sources.texts, machine or Machine.here()), *applications]
     found += [_Found(*each) for each in rule_findings(config)]
+    if not found:  # to read the text anew for places takes a while
+        return Findings(code=code)
     whole = put_together(sources)
 
     def told(fatal: bool) -> list[str]:

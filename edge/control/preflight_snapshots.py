@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from edge.adapters.config_files import ENCODING
 from edge.adapters.key_file import key_of
 from edge.config.loader import Config
 from edge.config.positions import Path as KeyPath
@@ -72,7 +73,7 @@ def _runbooks(folder: str | None) -> Iterator[Finding]:
         return
     for path in sorted(Path(folder).glob("*.toml")):
         try:
-            read_runbook(path.read_text(encoding="utf-8"), str(path))
+            read_runbook(path.read_text(ENCODING), str(path))
         except (RunbookFailed, OSError, UnicodeDecodeError) as error:
             yield ("snapshots", "runbooks"), str(error), True
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.adapters.config_files import matching, patterns_of
+from edge.adapters.config_files import ENCODING, matching, patterns_of
 from edge.control.journal import Revision
 
 KEPT = ".replaced"
@@ -44,7 +44,7 @@ def put_included(files: Mapping[str, str], folder: Path) -> None:
 def _write(path: Path, text: str) -> tuple[bool, str | None]:
     """Whether it had to be written, and where what was there is. Raises OSError, UnicodeDecodeError."""
     kept, fresh = path.with_name(path.name + KEPT), path.with_name(path.name + ".new")
-    before = path.read_text(encoding="utf-8") if path.exists() else None
+    before = path.read_text(ENCODING) if path.exists() else None
     if before == text:
         return False, None
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kit.builds import pure_only
-from kit.cachelab import Lab, from_store, open_lab
+from kit.cachelab import Lab, from_store, head, open_lab
 
 from edge.cache import policy
 from edge.cache.stored import MAX_VARY
@@ -88,3 +88,27 @@ async def test_a_cookie_behind_very_many_others_is_not_overlooked(rules: str) ->
             assert (await lab.ask(f"Cookie: {many}; lang=de")).body.content == b"for one"
         assert len(lab.stored()) == 1
         assert from_store(await lab.ask("Cookie: a=b"))
+
+
+CHUNKED = ("Transfer-Encoding: chunked",)
+
+
+@pytest.mark.parametrize("memory", ["0", "64KiB", "64MiB"])
+@pytest.mark.parametrize("size", [0, 4, 40_000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_stored_is_said_where_it_is(memory: str, size: int, chunked: bool) -> None:
+    async with open_lab(memory=memory) as lab:
+        lab.fresh()
+        body = b"x" * size
+        if chunked:
+            pieces = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body) if size else b"0\r\n\r\n"
+            lab.answers(head(200, (FRESH, *CHUNKED), None) + pieces)
+        else:
+            lab.says(FRESH, body=body)
+        said = (await lab.ask()).get(b"cache-status") or b""
+        await lab.rest()
+        if not (chunked and size > 4):  # whose length nobody knows when the head is sent
+            assert (b"; stored" in said) is bool(lab.stored()), said
+        if memory == "0":
+            assert b"; stored" not in said
+            assert lab.stored() == ()

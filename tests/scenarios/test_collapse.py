@@ -409,3 +409,18 @@ async def test_what_is_not_used_often_enough_is_passed_on_and_replaced_all_the_s
         await lab.ask()
         assert (await lab.ask()).body.content == b"new"
         assert len(lab.asked) == 4
+
+
+async def test_without_memory_one_fetch_serves_all_who_wait_and_none_is_told_that_it_is_stored() -> None:
+    async with open_lab(memory="0") as lab, crowd(lab, 10) as clients:
+        lab.fresh()
+        lab.answers(Pause("head"), head(200, (FRESH,), 2) + b"ok")
+        await send(lab, clients)
+        await until(lambda: waiting(lab) == 9)
+        lab.origin.release("head")
+        found = await read(clients)
+        assert [each.body.content for each in found] == [b"ok"] * 10
+        assert not any(b"stored" in (each.get(b"cache-status") or b"") for each in found)
+        assert len(lab.asked) == 1
+        await ended(lab)
+        assert lab.stored() == ()

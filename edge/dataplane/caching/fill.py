@@ -92,6 +92,7 @@ class Fill:
         self.again = self.settles = False
         self.fetch: Fetch | None = None
         self._total = 0
+        self._fits = True  # into what the store has room for at all
         self.probe: Stored | None = None  # the response as look-ups see it, without a body
         self._shares: Plan | None = None  # what followers are told, also when it has outgrown what is stored
         self._shared: Flight | None = None  # whose followers join
@@ -260,7 +261,8 @@ class Fill:
     def _keep(self, plan: Plan, response_start: ResponseStart) -> None:
         """Store while streaming; followers whose variant matches join the stream."""
         self.plan, now = plan, self.store.clock()
-        kept = self.store.purge_log.admit(self.seq, plan.key, plan.tags).verdict is not PurgeState.GONE
+        self._fits = self.store.disk is not None or self.store.index.could_hold(plan.length or 0)
+        kept = self._fits and self.store.purge_log.admit(self.seq, plan.key, plan.tags).verdict is not PurgeState.GONE
         self._begin(response_start, self._status(stored=kept, ttl=plan.born + plan.lifetime_s - now))
         flights, flight = self.store.flights, self.flight
         if not is_for_all(plan, self.rules):
@@ -300,7 +302,7 @@ class Fill:
         why, ttl_s = forward(follower.asked.decision.reason), plan.born + plan.lifetime_s - now
         began = self._began
         assert began is not None  # nobody joins before the head
-        status = line(forwarded(why, stored=True, collapsed=True, ttl_s=ttl_s))
+        status = line(forwarded(why, stored=self._fits, collapsed=True, ttl_s=ttl_s))
         follower.begin(shared(plan, now, began.bodiless), status)
         follower.pump()
         settle_soon(self)
