@@ -19,7 +19,11 @@ from kit.waiting import until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from edge.control.admin.exposition import content_type, exposition
+from edge.adapters.disk_keeper import TierKeeper
+from edge.adapters.disk_room import Limits
+from edge.cache.purge import PurgeLog
+from edge.control.admin import store_help
+from edge.control.admin.exposition import WORDS, content_type, exposition
 from edge.control.admin.metric_text import END, OPEN_TYPE, counter, gauge, histogram
 from edge.control.admin.views import Views
 from edge.control.admin.vitals import Vitals
@@ -27,6 +31,15 @@ from edge.metrics import LATENCY_BOUNDS_S
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DOCS = DEPLOY.parent / "docs"
+ROW = re.compile(r"^\| `(edge_[a-z0-9_]+)` \| (?:gauge|counter|histogram) \| ([a-z, ]*) \|", re.MULTILINE)
+TIERS = """
+[cache.disk]
+path = "@DIR@/cache"
+size = "64MiB"
+min_free = "1MiB"
+[cache.shared]
+url = "redis://127.0.0.1:1/0"
+"""
 TOML = """
 [listen]
 http = ["127.0.0.1:0"]
@@ -46,7 +59,8 @@ name = "all"
 pool = "web"
 [routes.cache]
 """
-ELSEWHERE = ("edge_recovery_", "edge_acme_")  # made with a prefix, where [snapshots] or acme are given
+OF_TIERS = ("edge_disk_", "edge_store_disk_", "edge_store_shared_", "edge_store_prefetch_")
+ELSEWHERE = ("edge_recovery_", "edge_acme_", *OF_TIERS)  # made with a prefix, where what they are of is configured
 OF_RECOVERY = "edge_recovery_"  # only where [snapshots] is given; their names stand in control.recovery
 OUTSIDE = {"up"}
 NAME = re.compile(r"\b(edge_[a-z0-9_]+|up)\b(?=[{\[ )]|$)")
@@ -237,3 +251,48 @@ async def test_the_page_for_people_has_every_metric(whole: Whole) -> None:
     assert declared - told == set(), "not in docs/metrics.md"
     code = "".join(path.read_text() for path in (DOCS.parent / "edge" / "control").rglob("*.py"))
     assert [name for name in told - declared if not name.startswith(ELSEWHERE) and f'"{name}"' not in code] == []
+
+
+def page_rows() -> dict[str, set[str]]:
+    """The metrics of docs/metrics.md with their labels."""
+    rows = ROW.findall((DOCS / "metrics.md").read_text(encoding="utf-8"))
+    return {name: {label for label in labels.split(", ") if label.strip()} for name, labels in rows}
+
+
+async def test_the_page_for_people_has_what_every_tier_counts(origin: ScriptedOrigin, tmp_path: Path) -> None:
+    text = (TOML.partition("[[listen.https]]")[0] + TOML[TOML.index("[log]") :]).replace("workers = 2", "workers = 1")
+    text = text.replace("[regions.eu]", TIERS + "[regions.eu]") + "prefetch = { links = true }\n"
+    whole = Whole(text.replace("@ORIGIN@", str(origin.port)).replace("@DIR@", str(tmp_path)))
+    await whole.start()
+    try:
+        await until(lambda: whole.supervisor.totals.gauges)
+        found, rows = text_of(whole), page_rows()
+    finally:
+        await whole.supervisor.stop(1.0)
+    helps = dict(re.findall(r"^# HELP (edge_[a-z0-9_]+) (.*)$", found, re.MULTILINE))
+    for kind in OF_TIERS[1:]:
+        assert any(name.startswith(kind) for name in helps), kind
+    assert {f"edge_disk_{name}" for name in store_help.TIER} - rows.keys() == set()
+    assert helps.keys() - rows.keys() == set(), "not in docs/metrics.md"
+    assert [name for name, text in helps.items() if text.startswith(("The stores'", "The disk tier's"))] == []
+
+
+async def test_the_page_for_people_has_every_label(whole: Whole, origin: ScriptedOrigin) -> None:
+    client = await RawClient.connect(whole.port)
+    await client.get("/", "a")
+    await client.close()
+    await until(lambda: any(meter.requests for meter in whole.supervisor.totals.routes.values()))
+    rows = page_rows()
+    for each in samples(text_of(whole)):
+        name = each.name if each.name in rows else re.sub("_(bucket|sum|count)$", "", each.name)
+        assert set(each.labels) - {"le"} == rows[name], name
+    for name, (labels, _) in WORDS.items():
+        assert rows[f"edge_{name}_total"] == set(labels)
+
+
+def test_every_number_of_the_disk_tier_is_explained(tmp_path: Path) -> None:
+    keeper = TierKeeper.open(tmp_path / "cache", Limits(64 << 20, 1 << 20), PurgeLog(), "a history")
+    try:
+        assert keeper.stats().keys() == store_help.TIER.keys()
+    finally:
+        keeper.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from edge.control.admin import store_help
 from edge.control.admin.metric_text import CONTENT_TYPE, END, OPEN_TYPE, Labels, Row, counter, gauge, histogram
 from edge.control.totals import Totals
 from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
@@ -68,7 +69,7 @@ def families(totals: Totals, extra: Extra, wanted: str, buckets: Buckets = USUAL
     flying = [((("pool", pool), ("backend", name)), totals.in_flight(pool, name)) for pool, name in totals.backends]
     yield gauge("edge_backend_in_flight", "Requests that are at a backend now", flying)
     for name, value in sorted(totals.store().items()):
-        yield gauge(f"edge_store_{name}", f"The stores' {name}, over all workers", [((), value)])
+        yield gauge(f"edge_store_{name}", store_help.of_workers(name), [((), value)])
     yield from _others(extra, newer)
     if newer:
         yield END

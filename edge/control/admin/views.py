@@ -16,6 +16,7 @@ from typing import Any
 from edge import __version__
 from edge.balance.health import Health
 from edge.config.types import Section
+from edge.control.admin import store_help
 from edge.control.admin.errors import missing
 from edge.control.membership import BackendEntry, RegionEntry, Word
 from edge.control.supervisor import Supervisor
@@ -230,7 +231,7 @@ class Views:
             yield from whole.issuing.gauges()
         if whole.tier is not None:
             for name, value in whole.tier.stats().items():
-                yield f"edge_disk_{name}", f"The disk tier's {name}", {}, float(value)
+                yield f"edge_disk_{name}", store_help.of_tier(name), {}, float(value)
         yield "edge_ready", "1 when every worker listens", {}, float(whole.readiness()[0])
         yield "edge_workers", "Workers that are alive", {}, float(len(whole.workers.live))
         yield "edge_worker_restarts_total", "Workers replaced", {}, float(sum(s.restarts for s in whole.workers.slots))
