@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, replace
+from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -133,7 +134,7 @@ async def facts(supervisor: Supervisor) -> dict[str, Any]:
     golden = []
     for url in golden_urls(supervisor)[:GOLDEN_MAX]:
         found = await supervisor.workers.ask_one(Kind.ASK, {"what": "explain", "url": url})
-        golden.append(golden_of(url, found))
+        golden.append(golden_of(url, found, _is_steady(supervisor, found)))
     membership = supervisor.routing.membership
     admin = {
         "regions": {name: entry.admin.value for name, entry in membership.regions.items()},
@@ -163,8 +164,18 @@ def golden_urls(supervisor: Supervisor) -> list[str]:
     return urls
 
 
-def golden_of(url: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What of an explanation must be the same after a restore. Health and load are not the point's to keep."""
+def _is_steady(supervisor: Supervisor, found: dict[str, Any]) -> bool:
+    """Whether the pool of a request serves as configured: no region of it is partly down, or returns slowly."""
+    routing, now = supervisor.routing, monotonic()
+    pool = routing.pools.get((found.get("route") or {}).get("pool", ""))
+    return pool is None or all(
+        health.available >= health.total and routing.ramping(pool, name, now) is None
+        for name, health in pool.health.items()
+    )
+
+
+def golden_of(url: str, found: dict[str, Any], steady: bool = True) -> dict[str, Any]:
+    """What of an explanation must be the same after a restore; of the regions' order only if the pool was `steady`."""
     cache = found.get("cache") or {}
     regions = found.get("regions") or []
     return {
@@ -172,6 +183,6 @@ def golden_of(url: str, found: dict[str, Any]) -> dict[str, Any]:
         "route": found.get("route"),
         "key": cache.get("key"),
         "regions": [row["region"] for row in regions],
-        "healthy": not any("unhealthy" in str(row.get("reason")) for row in regions),
+        "healthy": steady and not any("unhealthy" in str(row.get("reason")) for row in regions),
         "backends": sorted((row["backend"], row["region"], row["weight"]) for row in found.get("backends") or []),
     }

@@ -243,6 +243,18 @@ def test_a_drill_proves_a_point_and_a_damaged_one_fails(site: Site) -> None:
     assert not list(site.state.glob(".drill")), "nothing of a drill is left"
 
 
+def test_a_drill_passes_for_a_point_that_was_taken_while_a_region_returned(site: Site) -> None:
+    site.start()
+    first_point(site)
+    site.edge("backend", "drain", "web", "127.0.0.1:9")
+    until_blocking(lambda: site.api("GET", "/v1/pools")[1]["pools"][0]["regions"]["eu"]["available"] == 0)
+    site.edge("backend", "activate", "web", "127.0.0.1:9")
+    until_blocking(lambda: site.api("GET", "/v1/regions/eu")[1]["ramping"])
+    point = site.edge("snapshot", "take").strip()
+    found = json.loads(site.edge("drill", "--json"))
+    assert found["passed"] and found["point"] == point
+
+
 def test_the_admin_api(site: Site) -> None:
     gateway = site.start()
     first_point(site)
