@@ -1,6 +1,6 @@
 """A greeting in the language of the visitor's country, which the gateway knows by its GeoIP database.
 
-curl http://127.0.0.1:8080/
+curl -H 'X-Forwarded-For: 193.252.1.1' http://127.0.0.1:8080/     # an address in France
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ async def example(edge: StartEdge, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
     async def start(name: str, **ports: int) -> Gateway:
         text = (DOCS / f"{name}.toml").read_text().replace("127.0.0.1:8080", "127.0.0.1:0")
+        text = text.replace('"../../', f'"{DOCS.parents[1]}/')
         for place, port in ports.items():
             text = text.replace(f"127.0.0.1:{place.removeprefix('p')}", f"127.0.0.1:{port}")
         return await edge(f'log.access = "@LOG@"\npython_path = ["{DOCS}"]\n{text}')
@@ -198,6 +199,8 @@ async def test_geo(example: Example, session: aiohttp.ClientSession) -> None:
     async with session.get(url(gateway, "/")) as answer:
         assert await answer.json() == {"hello": "Hello", "country": None}
         assert answer.headers["Cache-Control"].startswith("private")
+    async with session.get(url(gateway, "/"), headers={"X-Forwarded-For": "193.252.1.1"}) as answer:
+        assert await answer.json() == {"hello": "Bonjour", "country": "FR"}
 
 
 async def test_graphql_cache(example: Example, serve: Serve, session: aiohttp.ClientSession) -> None:
