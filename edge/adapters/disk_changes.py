@@ -21,10 +21,10 @@ from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import Sums, connect, fold_in
 from edge.adapters.disk_place import TURN, Place
 from edge.adapters.disk_room import STEP, Limits, NoRoom, Room, blocks
-from edge.adapters.disk_rows import insert_rows, purge_rows, remove_rows, use_rows
+from edge.adapters.disk_rows import insert_rows, purge_rows, purge_some, remove_rows, use_rows
 from edge.adapters.disk_version import Version
 from edge.cache.body import BodyFile
-from edge.cache.purge import Kind, Purge, base_of
+from edge.cache.purge import Numbered, Purge, base_of
 from edge.cache.stored import Stored
 
 ROW_BYTES = 512  # what a row may add to the index
@@ -148,15 +148,14 @@ class Changer:
                 self._breathe()
             self._changed(len(kept))
 
-    def purge(self, purge: Purge, at: float, number: int) -> set[tuple[int, int]]:
-        """Carry out an operator's purge; durable on return.
-
-        Returns (hash, variant) of the responses that a purge by URL or tag removed and that were still usable.
-        """
-        with self._have_turn(), self._transaction() as gone:
-            found = purge_rows(self.db, self.sums, [(purge, at)]) if purge.kind in (Kind.URL, Kind.TAG) else set()
-            self.note_purged(number)
-            self._drop_bodies(gone)
+    def purge(self, purges: Sequence[Numbered], at: float) -> list[set[tuple[int, int]]]:
+        """Carry out operators' purges in order, durable on return; returns for each what `purge_rows` does."""
+        found: list[set[tuple[int, int]]] = []
+        while len(found) < len(purges):
+            with self._have_turn(), self._transaction() as gone:
+                found += purge_some(self.db, self.sums, purges[len(found) :], at)
+                self.note_purged(purges[len(found) - 1].number)
+                self._drop_bodies(gone)
         return found
 
     def note_purged(self, number: int, floor: int = 0) -> None:

@@ -1,7 +1,7 @@
 """The disk tier as the supervisor holds it: locked for this gateway, in step with the journal's purges, purged durably.
 
 One rule: workers read a tier only after `open` has returned, and a purge is acknowledged only after `purge` has: its
-rows are gone with one fsync behind them.
+rows are gone with an fsync behind them, one for many purges.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_place import Place, TierError, lock_tier
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Purge, PurgeLog
+from edge.cache.purge import Numbered, PurgeLog
 
 
 class TierKeeper:
@@ -55,17 +55,14 @@ class TierKeeper:
         """The lock file's descriptor, for a successor."""
         return self._lock
 
-    def purge(self, purges: Sequence[Purge], at: float, number: int) -> set[tuple[int, int]]:
-        """Carry out purges durably; returns (hash, variant) of what they removed that was still usable.
+    def purge(self, purges: Sequence[Numbered], at: float) -> list[set[tuple[int, int]]]:
+        """Carry out purges in order, durably; returns, for each, (hash, variant) of what it removed that was usable.
 
         Blocking. Raises TierError.
         """
         try:
             with self._alone:
-                found: set[tuple[int, int]] = set()
-                for purge in purges:
-                    found |= self._changer.purge(purge, at, number)
-                return found
+                return self._changer.purge(purges, at)
         except (sqlite3.Error, OSError) as error:
             raise TierError(f"disk cache {self._place.path}: {error}") from None
 

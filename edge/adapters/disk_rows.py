@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from edge.adapters.disk_index import Sums
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import STAMPED, Kind, Numbered, Purge
 
+PURGED_ROWS = 512  # after which a transaction of purges ends
 AT_ONCE = (128, 64, 16, 4, 1)  # rows in one statement: few sizes, so that each is prepared once
 COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
 _HASH, _VARIANT, _CHOICE, _PART = 0, 1, 2, 11
@@ -104,6 +105,19 @@ def purge_rows(db: sqlite3.Connection, sums: Sums, purges: Sequence[tuple[Purge,
                 (now, seal, hashed, variant),
             )
     return touched
+
+
+def purge_some(db: sqlite3.Connection, sums: Sums, purges: Sequence[Numbered], at: float) -> list[set[tuple[int, int]]]:
+    """Carry out the first of these purges, as many as touch few rows together, because nobody else can write until
+    their transaction ends; returns for each what `purge_rows` does."""
+    found: list[set[tuple[int, int]]] = []
+    rows = 0
+    for each in purges:
+        found.append(purge_rows(db, sums, [(purge, at) for purge in each.purges if purge.kind not in STAMPED]))
+        rows += len(found[-1])
+        if rows >= PURGED_ROWS:
+            break
+    return found
 
 
 def drop_objects(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> int:

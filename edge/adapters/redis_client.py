@@ -33,7 +33,7 @@ from edge.config.redis_url import RedisAddress, Way, parse_redis_url
 from edge.errors import ConfigError
 
 ERRORS = (RedisError, RedisClusterException, OSError, EOFError, ValueError)  # ValueError: an answer that is none
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS = 16  # looks whether the server is back may each have one, while none is answered
 LEAST_ANSWER_S = 1.0  # of a sentinel, or of a node that is asked who has a slot
 
 

@@ -23,7 +23,7 @@ the response was last checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -70,6 +70,13 @@ class Purge:
         """From what `to_dict` gave; operators' input goes through `parse_purge`."""
         distrust = bool(found.get("distrust"))
         return cls(Kind(found["kind"]), found["value"].encode("latin-1"), bool(found["soft"]) or distrust, distrust)
+
+
+class Numbered(NamedTuple):
+    """An operator's purge as a tier that all workers read carries it out: under every key that it has there."""
+
+    number: int  # in the journal
+    purges: Sequence[Purge]
 
 
 class PurgeState(Enum):

@@ -18,7 +18,7 @@ from edge.adapters.disk_changes import Addition, Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.cache.record import encode
 from tests.kit.tier import NOW, SMALL, Killed, Stopping, body_of, looked, response, tier
 
@@ -41,7 +41,7 @@ def steps(path: Path, ops: FileOps) -> set[bytes]:
             target.write(body)
             file = target.finish()
             changer.apply(Changes([Addition(stored, encode(stored, 0, file), file, temp)], used=[]))
-        changer.purge(Purge(Kind.URL, b"http://a/large5"), NOW, 1)
+        changer.purge([Numbered(1, [Purge(Kind.URL, b"http://a/large5")])], NOW)
         changer.apply(Changes(purges=[(Purge(Kind.URL, b"http://a/3"), NOW)]))
     finally:
         changer.close()

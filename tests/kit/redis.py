@@ -48,6 +48,10 @@ class RedisProcess(Process):
         """One command; its answer as it comes, up to 64 KiB."""
         return say(self.port, *words)
 
+    def say_as(self, password: str, *words: str) -> bytes:
+        """As `say`, where a password is asked for."""
+        return say(self.port, *words, password=password)
+
     def pause(self) -> None:
         """It accepts connections (the kernel does) and answers nothing."""
         self.signal(signal.SIGSTOP)

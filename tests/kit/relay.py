@@ -1,7 +1,7 @@
-"""A TCP relay before a server, whose link a test may cut, or hold as a broken network does.
+"""A TCP relay before a server, whose link a test may cut, slow down, or hold as a broken network does.
 
 One rule: after `cut` nothing goes through, connections that were open included, until `mend`; after `hold` they stay
-open and carry nothing.
+open and carry nothing. What `lose` swallows never arrives: such a connection is of no use after `mend` either.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from collections import deque
+from time import monotonic
 
 from kit.ports import LOOPBACK
 
@@ -23,6 +25,10 @@ class Relay:
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._is_cut = self.is_held = self._closed = False
         self._holds_at = b""
+        self._slow_s = 0.0
+        self._loses = False
+        self.lost: set[socket.socket] = set()
+        self._late: deque[tuple[float, socket.socket, bytes]] = deque()  # when it goes on, to whom
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -38,9 +44,18 @@ class Relay:
         """Hold from when somebody asks for this, which is let through by `mend`."""
         self._holds_at = words
 
+    def lose(self) -> None:
+        """Swallow whatever comes, as a network does that loses packets; connections stay open."""
+        self._loses = True
+
+    def slow(self, seconds: float) -> None:
+        """Pass everything on so much later, both ways."""
+        self._slow_s = seconds
+
     def mend(self) -> None:
         """As before."""
         self._holds_at = b""
+        self._slow_s, self._loses = 0.0, False
         self._is_cut = self.is_held = False
 
     def close(self) -> None:
@@ -54,6 +69,9 @@ class Relay:
                 self._end_all()
             watched = [self._listener] if self.is_held else [self._listener, *self._pairs]
             ready, _, _ = select.select(watched, [], [], 0.01)
+            while self._late and self._late[0][0] <= monotonic():
+                _, peer, data = self._late.popleft()
+                self._send(peer, data)
             for sock in ready:
                 if sock is self._listener:
                     self._accept()
@@ -80,16 +98,28 @@ class Relay:
                 self.is_held = True
                 return
             data = sock.recv(262144)
-            if data:
-                peer.sendall(data)
-                return
         except OSError:
-            pass  # reset: both ends go
-        self._end(sock)
+            data = b""  # reset: both ends go
+        if not data:
+            self._end(sock)
+        elif self._loses or sock in self.lost:
+            self.lost |= {sock, peer}
+        elif self._slow_s or self._late:
+            self._late.append((monotonic() + self._slow_s, peer, data))
+        else:
+            self._send(peer, data)
+
+    def _send(self, peer: socket.socket, data: bytes) -> None:
+        try:
+            if peer in self._pairs:
+                peer.sendall(data)
+        except OSError:
+            self._end(peer)
 
     def _end(self, sock: socket.socket) -> None:
         peer = self._pairs.pop(sock)
         self._pairs.pop(peer, None)
+        self.lost -= {sock, peer}
         sock.close()
         peer.close()
 

@@ -17,7 +17,7 @@ from edge.adapters.disk_index import SCHEMA, SCHEMA_VERSION, make_index
 from edge.adapters.disk_place import Place, prepare
 from edge.adapters.disk_start import open_place
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge, PurgeLog, PurgeOutcome
+from edge.cache.purge import Kind, Numbered, Purge, PurgeLog, PurgeOutcome
 from edge.cache.record import Damaged, decode, encode, outlined
 from edge.cache.stored import Stored
 from tests.kit.slots import values_of
@@ -85,9 +85,9 @@ def test_what_another_process_does_is_seen_by_the_next_look(tmp_path: Path) -> N
     assert other.writer.flush()
     assert len(looked(store, KEY)) == 1
     changer = Changer(store.place, SMALL, durable=True)
-    changer.purge(Purge(Kind.URL, KEY, soft=True), NOW + 1, 1)
+    changer.purge([Numbered(1, [Purge(Kind.URL, KEY, soft=True)])], NOW + 1)
     assert [one.fresh_until for one in looked(store, KEY)] == [NOW + 1]
-    changer.purge(Purge(Kind.URL, KEY), NOW + 2, 2)
+    changer.purge([Numbered(2, [Purge(Kind.URL, KEY)])], NOW + 2)
     assert looked(store, KEY) == ()
     changer.close()
     other.close()

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_start import open_place, take_over
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.http.ranges import Part
 from tests.kit.tier import NOW, SMALL, body_of, looked, response, tier
 
@@ -149,7 +149,7 @@ class TierMachine(RuleBasedStateMachine):
         self.tier.forget(purge, self.now)
         if numbered or kind not in (Kind.URL, Kind.TAG):  # what the supervisor does before it acknowledges
             changer = Changer(self.tier.place, SMALL, durable=True)
-            changer.purge(purge, self.now, self.number)
+            changer.purge([Numbered(self.number, [purge])], self.now)
             changer.close()
         for key, places in self.model.kept.items():
             for place, known in list(places.items()):

@@ -17,7 +17,7 @@ from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_place import TierError, TierInUse, lock_tier, prepare
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.cache.record import Damaged
 from edge.http.ranges import Part
 from tests.kit.tier import NOW, SMALL, Full, body_of, looked, response, tier
@@ -120,9 +120,9 @@ def test_a_purge_counts_what_it_touched(tmp_path: Path) -> None:
     store.put(response(KEY, b"old", vary=((b"accept", b"old"),), tags=frozenset((b"t",)), received_at=NOW - 9e4), 0)
     store.writer.flush()
     changer = Changer(store.place, SMALL, durable=True)
-    assert len(changer.purge(Purge(Kind.TAG, b"t"), NOW, 1)) == 5  # the expired one is not counted
+    assert len(changer.purge([Numbered(1, [Purge(Kind.TAG, b"t")])], NOW)[0]) == 5  # the expired one is not counted
     assert looked(store, KEY) == ()
-    assert len(changer.purge(Purge(Kind.TAG, b"t"), NOW, 2)) == 0
+    assert changer.purge([Numbered(2, [Purge(Kind.TAG, b"t")])], NOW) == [set()]
     changer.close()
     store.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,12 @@ import pytest
 from kit.waiting import until
 
 from edge.cache.fleet.machines import Beat, Machine
+from edge.cache.fleet.purges import FleetPurge
 from edge.cache.fleet.stream import Entry, Follower, Head, Place, Todo
-from edge.control.fleet.host import FleetSettings
-from edge.control.fleet.member import Fleet
+from edge.cache.purge import Kind, Purge
+from edge.control.fleet.host import Arrived, FleetSettings
+from edge.control.fleet.looking import Looks
+from edge.control.fleet.member import TOGETHER, Fleet
 from edge.errors import FleetAway
 
 
@@ -50,6 +53,29 @@ class Server:
         """Nothing is open."""
 
 
+class Stream(Server):
+    """A stream of some purges, all of which can be read at once."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        payload = FleetPurge(Purge(Kind.TAG, b"t"), True, "other").dumps()
+        self.entries = [Entry(number, f"m{number}", payload) for number in range(1, count + 1)]
+
+    async def arrived(self, position: int, wait_s: float) -> bool:
+        while self.head.position < position:
+            if self.away.is_set():
+                raise FleetAway("away")
+            await asyncio.sleep(0.001)
+        return True
+
+    async def read(self, run: str, position: int) -> list[Entry]:
+        return [entry for entry in self.entries if entry.position >= position]
+
+    def grown(self) -> None:
+        """The server has all of them."""
+        self.head = Head("h", len(self.entries), self.entries[-1].mark, True, "run")
+
+
 class Host:
     """Does nothing, and says so."""
 
@@ -58,6 +84,16 @@ class Host:
         self.heard: list[tuple[bool, bool]] = []  # what workers were told: catching up, blind
         self.acted: list[int] = []  # beats that had been sent when every worker had acted on it
         self.server: Server | None = None
+        self.applied: list[tuple[int, Place]] = []  # how many entries, and the place that became durable with them
+        self.holds_at = -1  # so many times entries are applied; then nothing is
+
+    async def apply(
+        self, arrived: Sequence[Arrived], place: Place, recorded: Callable[[Arrived], None]
+    ) -> list[dict[str, Any]]:
+        if len(self.applied) == self.holds_at:
+            await asyncio.Event().wait()
+        self.applied.append((len(arrived), place))
+        return [{} for _ in arrived]
 
     async def distrust(self, why: str) -> None:
         self.distrusted.append(why)
@@ -95,9 +131,9 @@ async def test_who_hands_over_to_another_program_does_not_leave(leave: bool) -> 
 
 
 @asynccontextmanager
-async def cut_off(catch_up_s: float = 60.0) -> AsyncIterator[tuple[Fleet, Server, Host]]:
+async def cut_off(catch_up_s: float = 60.0, server: Server | None = None) -> AsyncIterator[tuple[Fleet, Server, Host]]:
     """A machine that was in step until the server went away."""
-    server, host = Server(), Host()
+    server, host = server or Server(), Host()
     host.server = server
     settings = FleetSettings("edge", "id", "", "1", 60.0, 1.0, catch_up_s)
     fleet = Fleet(settings, server, host, None)  # type: ignore[arg-type]
@@ -150,3 +186,76 @@ async def test_a_link_that_breaks_again_holds_back_only_who_knows_that_something
     follower.cut()
     assert follower.catching_up and follower.blind_at == 113.0
     assert follower.on_time(113.0) and not follower.catching_up
+
+
+async def test_a_position_is_told_part_by_part_when_it_is_applied() -> None:
+    stream, host = Stream(4 * TOGETHER + 1), Host()
+    settings = FleetSettings("edge", "id", "", "1", 60.0, 1.0)
+    fleet = Fleet(settings, stream, host, None)  # type: ignore[arg-type]
+    await fleet.start()
+    fleet.serving()
+    host.holds_at = 2
+    stream.grown()
+    await until(lambda: len(host.applied) == 2)
+    assert host.applied == [(TOGETHER, Place("h", number * TOGETHER, f"m{number * TOGETHER}")) for number in (1, 2)]
+    fleet.hurry()
+    await until(lambda: stream.told[-1]["position"] == 2 * TOGETHER)
+    assert max(told["position"] for told in stream.told) == 2 * TOGETHER
+    await fleet.stop()
+
+
+async def test_what_was_missed_is_applied_in_parts() -> None:
+    stream = Stream(4 * TOGETHER + 1)
+    async with cut_off(server=stream) as (fleet, server, host):
+        stream.grown()
+        server.away.clear()
+        await until(lambda: fleet.in_step)
+        assert [count for count, _ in host.applied] == [TOGETHER] * 4 + [1]
+        assert fleet.follower.place == Place("h", 4 * TOGETHER + 1, f"m{4 * TOGETHER + 1}")
+
+
+async def test_a_look_that_gets_no_answer_keeps_no_other_from_finding_the_server() -> None:
+    """The link lost everything when the first looks were sent; nobody answers those."""
+    lost = 3
+
+    async with cut_off() as (fleet, server, host):
+        looks = 0
+
+        async def reached() -> None:
+            nonlocal looks
+            looks += 1
+            if looks <= lost:
+                await asyncio.Event().wait()
+
+        server.reached = reached  # type: ignore[method-assign]
+        server.away.clear()
+        await until(lambda: fleet.in_step)
+        assert looks > lost and host.heard[-1] == (False, False)
+
+
+async def test_looks_end_with_the_first_answer_or_the_last_failure() -> None:
+    waiting: list[asyncio.Future[None]] = []
+    cancelled: list[int] = []
+
+    async def look() -> None:
+        number = len(waiting)
+        waiting.append(asyncio.get_running_loop().create_future())
+        try:
+            await waiting[number]
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+
+    asked = asyncio.create_task(Looks(look).answered(lambda: 0.001))
+    await until(lambda: len(waiting) >= 3)
+    waiting[0].set_exception(FleetAway("away"))
+    waiting[1].set_result(None)
+    await asked
+    assert set(cancelled) == set(range(2, len(waiting))), "those that nobody needs any more"
+
+    waiting.clear()
+    asked = asyncio.create_task(Looks(look).answered(lambda: 60.0))
+    await until(lambda: len(waiting) == 1)
+    waiting[0].set_exception(FleetAway("refused"))
+    with pytest.raises(FleetAway, match="refused"):
+        await asked

@@ -2,7 +2,8 @@
 
 One rule: a machine is forgotten only when it has been silent for longer than it may go without the stream
 (`max_blind`): by then it validates everything before each use, so that nothing depends on its word. What was seen once
-is remembered here, so that a server which lost its data makes nobody disappear.
+is remembered here, so that a server which lost its data makes nobody disappear. The server's clock may jump: how long
+somebody is silent, and how old a history is, is measured by our own clock as soon as there is something to measure.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from edge.cache.fleet.stream import Head
 
 MARGIN_S = 5.0  # beyond max_blind
 SILENT_S = 3.0  # who was not heard of for so long is not waited for, and has no say
-SETTLE_S = 3.0  # after a new history: by then each machine that is there has told so
+SETTLE_S = 3.0  # after a new history, or our own start: by then each machine that is there has told so
+CLOCK_S = 1.0  # the server's times are whole seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Beat:
 @dataclass(slots=True)
 class _Seen:
     machine: Machine
-    silent_since: float  # of this process's monotonic clock
+    silent_since: float  # of this process's monotonic clock, as `first_at`
+    first_at: float
 
 
 class Machines:
@@ -69,22 +72,27 @@ class Machines:
     def __init__(self, max_blind_s: float) -> None:
         self._seen: dict[str, _Seen] = {}
         self._own_max_s = max_blind_s
-        self._age_s = 0.0  # of the history
+        self._begun_at: float | None = None  # the history, by our clock
+        self._age_s = 0.0
 
     def see(self, found: Iterable[Machine], server_time: float, now: float) -> None:
         """What the server has of each machine now."""
         for machine in found:
             before = self._seen.get(machine.id)
             if before is None:
-                self._seen[machine.id] = _Seen(machine, now - max(0.0, server_time - machine.at))
+                self._seen[machine.id] = _Seen(machine, now - max(0.0, server_time - machine.at), now)
             elif machine.at != before.machine.at or machine.position != before.machine.position:
                 before.machine, before.silent_since = machine, now
         for identity in [one for one, seen in self._seen.items() if _is_over(seen, now)]:
             del self._seen[identity]
 
-    def history_is(self, age_s: float) -> None:
-        """How old the history is that this machine follows."""
-        self._age_s = age_s
+    def history_is(self, age_s: float, now: float) -> None:
+        """How old the history is that this machine follows, as the server says: it cannot have begun earlier than it
+        seemed to when it was heard of."""
+        begun_at = now - age_s
+        if self._begun_at is None or begun_at > self._begun_at + CLOCK_S:
+            self._begun_at = begun_at
+        self._age_s = now - self._begun_at
 
     @property
     def sure(self) -> bool:
@@ -118,4 +126,6 @@ class Machines:
 
 
 def _is_over(seen: _Seen, now: float) -> bool:
-    return seen.machine.left or now - seen.silent_since > seen.machine.max_blind_s + MARGIN_S
+    if seen.machine.left:
+        return True
+    return now - seen.silent_since > seen.machine.max_blind_s + MARGIN_S and now - seen.first_at >= SETTLE_S

@@ -25,6 +25,7 @@ from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
 from edge.cache.purge import Purge
 from edge.control.fleet.host import Arrived, Companion, FleetHost, FleetServer, FleetSettings
 from edge.control.fleet.limits import Limits
+from edge.control.fleet.looking import Looks
 from edge.control.fleet.opinions import Opinions
 from edge.control.fleet.recent import Recent
 from edge.control.fleet.sending import Sending
@@ -35,6 +36,7 @@ BEAT_S = 1.0
 AGAIN_MIN_S, AGAIN_MAX_S = 0.02, 0.1  # between looks whether the server is back: so long may what was purged be served
 AGAIN_BLIND_S = 2.0  # as AGAIN_MAX_S, where everything is validated
 START_S = 3.0  # how long a start waits for the server
+TOGETHER = 256  # entries that become durable with one change of the journal
 SKEW_S = 2.0  # between the server's clock and ours: told
 
 
@@ -132,11 +134,15 @@ class Fleet:
                     self._host.event("bug", {"where": "fleet", "error": f"{type(error).__name__}: {error}"})
                 self._cut(error)
             await asyncio.sleep(again_s)
-            again_s = min(AGAIN_BLIND_S if self.follower.blind else AGAIN_MAX_S, again_s * 2)
+            again_s = min(self._most_s(), again_s * 2)
+
+    def _most_s(self) -> float:
+        """From one look whether the server is back to the next."""
+        return AGAIN_BLIND_S if self.follower.blind else AGAIN_MAX_S
 
     async def _hold_back(self) -> None:
         """Nothing that is stored is used from before the others hear of this machine again. Raises EdgeError."""
-        await self._server.reached()
+        await Looks(self._server.reached).answered(self._most_s)
         self.follower.back(monotonic())
         if self.follower.catching_up:
             await self._host.told(self.standing())
@@ -204,7 +210,8 @@ class Fleet:
             self._load(whole, known)
         else:
             after = follower.on_entries(await self._server.read(follower.head.run, follower.reads_from))
-        await self._apply(after)
+        for at in range(0, len(after), TOGETHER):
+            await self._apply(after[at : at + TOGETHER])
         return len(after)
 
     def _load(self, whole: int, known: Sequence[Entry]) -> None:
@@ -250,8 +257,6 @@ class Fleet:
                 await self._beat()
 
     async def _apply(self, entries: Sequence[Entry]) -> None:
-        if not entries:
-            return
         arrived = [Arrived(entry, FleetPurge.loads(entry.payload, self.settings.key)) for entry in entries]
         for each in arrived:
             if not each.asked.readable:
@@ -271,7 +276,7 @@ class Fleet:
         now = monotonic()
         self.offset_s = beat.time - (clock + (now - sent_at) / 2)
         self.machines.see(beat.machines, beat.time, now)
-        self.machines.history_is(beat.history_age_s)
+        self.machines.history_is(beat.history_age_s, now)
         self.sending.look(now)
         self._look_at_clock()
         todo = self.follower.on_head(beat.head, sent_at)

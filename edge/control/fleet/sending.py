@@ -100,8 +100,9 @@ class Sending:
         while True:
             try:
                 beat = await self._server.beat("", {})
-                self._machines.see(beat.machines, beat.time, monotonic())
-                self._machines.history_is(beat.history_age_s)
+                heard_at = monotonic()
+                self._machines.see(beat.machines, beat.time, heard_at)
+                self._machines.history_is(beat.history_age_s, heard_at)
             except FleetAway:
                 pass  # as far as it was known
             now = monotonic()
