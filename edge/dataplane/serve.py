@@ -14,7 +14,6 @@ wait returns, and a callback of the upstream or of the client takes the exchange
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import Protocol
 
@@ -34,6 +33,7 @@ from edge.dataplane.upstream.request_head import identify
 from edge.errors import BadRequest, ClientError, MethodNotAllowed, NoBackend, TooLarge, outcome_of
 from edge.http.grammar import RequestHeaders
 from edge.http.host import absolute_target
+from edge.http.request_line import RequestLine
 
 # No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
 SLASH = 0x2F
@@ -57,11 +57,10 @@ class QuickClient(Client, Asking, Protocol):
     """A client connection that fast hits can be written to directly."""
 
 
-def serve(downstream: QuickClient, line: re.Match[bytes], block: RequestHeaders) -> None:
+def serve(downstream: QuickClient, line: RequestLine, block: RequestHeaders) -> None:
     """Serve one HTTP/1 request with a valid head. Never raises: every error becomes an answer."""
     worker, route = downstream.worker, None
-    method, target, minor = line.groups()
-    is_http11 = minor != b"0"
+    method, target, is_http11 = line
     if block.quick and worker.quick and is_http11 and not block.close and target[0] == SLASH:
         try:
             route = worker.router.get(block.host, target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from itertools import pairwise
 from math import inf
 from typing import Any, cast
@@ -18,7 +20,8 @@ from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.route import NoRoute
 from edge.dataplane.worker.worker import Worker
 from edge.http.forwarding import Networks
-from edge.http.grammar import Limits
+from edge.http.grammar import Limits, RequestHeaders, request_block
+from edge.http.memo import Memo
 
 pytestmark = pure_only
 
@@ -95,10 +98,32 @@ class Client:
         return self.recorder.seen, statuses, self.downstream.state is State.OPEN and not self.transport.is_closing()
 
 
-def outcome(*parts: bytes) -> tuple[object, object, bool]:
+def outcome(*parts: bytes, blocks: Memo[RequestHeaders] | None = None) -> tuple[object, object, bool]:
     client = Client()
+    client.worker.blocks = blocks or client.worker.blocks
     client.feed(*parts)
     return client.outcome
+
+
+def remembering(streams: Iterable[bytes]) -> Memo[RequestHeaders]:
+    """A memory of every block in them, also of those that begin at the wrong line."""
+    memo = Memo(lambda raw: request_block(raw, HEAD_LIMITS))
+    for stream in streams:
+        for found in re.finditer(b"(?=\r\n)", stream):
+            end = stream.find(b"\r\n\r\n", found.end())
+            if end >= 0:
+                block = stream[found.end() + 2 : end + 2]
+                assert memo.slow(block) is not memo.slow(block) or memo.get(block)
+    return memo
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_heads_that_came_before_are_the_same_heads(name: str) -> None:
+    stream, blocks = STREAMS[name], remembering(STREAMS.values())
+    whole = outcome(stream)
+    for at in range(len(stream)):
+        assert outcome(stream[:at], stream[at:], blocks=blocks) == whole, at
+        assert outcome(stream[:at], blocks=blocks) == outcome(stream[:at]), at
 
 
 @pytest.mark.parametrize("name", STREAMS)

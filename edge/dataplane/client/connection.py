@@ -27,9 +27,9 @@ from edge.dataplane.core.downstream import WRITE_TOGETHER
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.serve import refuse, serve
 from edge.errors import ClientGone, ClientSlow
-from edge.http.grammar import REQUEST_LINE, RequestHeaders, ResponseFacts
+from edge.http.grammar import RequestHeaders, ResponseFacts
 from edge.http.offence import offence
-from edge.http.utf8 import utf8_request_line
+from edge.http.request_line import known_line, request_line
 from edge.http2.frames import PREFACE
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 QUIET_S = 1.0  # without a byte, before a connection is closed that is to end
 HEADS_A_TURN = 16  # pipelined requests that one connection has served before others have their turn
 HEAD_BYTES_A_TURN = 16 * 1024
+ONE_HEAD = 4 * 1024  # what came at once, up to this many bytes, may be a head whose block is known
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -170,17 +171,22 @@ class ClientConnection(Accepted):
     # -- reading heads ---------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes, heads: int) -> None:
-        """Read and serve at most `heads` heads from `data`; keep the rest for a later turn."""
+        """Read and serve heads, this many at most, while nothing runs; what is left over waits for another turn."""
         worker, at = self.worker, 0
         limits = worker.head
         while True:
-            end = data.find(b"\r\n\r\n", at)
-            if end < 0:
-                self._partial(data[at:])
-                return
             line_end = data.find(b"\r\n", at)
-            match = REQUEST_LINE.fullmatch(data, at, line_end) or utf8_request_line(data[at:line_end], limits)
-            if match is None or end + 4 - at > limits.head_bytes or line_end - at > limits.first_line_bytes:
+            end, block = len(data) - 4, None
+            if not at and end < ONE_HEAD and data.endswith(b"\r\n"):  # mostly one head, whose block came before
+                block = worker.blocks.get(data[line_end + 2 : -2])
+            if block is None or line_end >= end:
+                block, end = None, data.find(b"\r\n\r\n", at)
+                if end < 0:
+                    self._partial(data[at:])
+                    return
+            raw = data[at:line_end]
+            line = known_line(raw) or request_line(raw, limits)
+            if line is None or end + 4 - at > limits.head_bytes or len(raw) > limits.first_line_bytes:
                 if self._h2c and not self._served and PREFACE.startswith(data[: len(PREFACE)]):
                     self._speak_http2(data)
                     return
@@ -190,11 +196,12 @@ class ClientConnection(Accepted):
                     return
                 at += 2  # one empty line before a request is skipped
                 continue
-            raw = data[line_end + 2 : end + 2]
-            block = worker.blocks.get(raw) or worker.blocks.slow(raw)
+            if block is None:
+                raw = data[line_end + 2 : end + 2]
+                block = worker.blocks.get(raw) or worker.blocks.slow(raw)
             self._served = True
             at = end + 4
-            serve(self, match, block)
+            serve(self, line, block)
             exchange = self.exchange
             if exchange is not None:
                 if at < len(data):
