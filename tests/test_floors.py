@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # F0 … F6; what stands alone in a pair of brackets is one part
-    ("errors config metrics frames spans sdk __init__",),
+    ("errors config metrics frames spans sdk seen __init__",),
     ("http", "http2"),
     ("cache", "balance", "recovery"),
     ("ports",),

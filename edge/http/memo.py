@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from edge.seen import SeenBefore
+
 T = TypeVar("T")
 BUDGET_BYTES = 16 * 1024 * 1024  # of both generations
 LONGEST = 8 * 1024  # longer blocks are never kept
-SEEN_ONCE = 8192  # blocks of which only a hash is known, in each of two generations
 # What the facts of a block hold, measured: its bytes about five times, for each line its facts, tuples and index.
 COST_BYTE, COST_LINE, COST_BLOCK = 5, 440, 1000
 
@@ -21,7 +22,7 @@ COST_BYTE, COST_LINE, COST_BLOCK = 5, 440, 1000
 class Memo(Generic[T]):
     """`get` first, which is a dictionary's own; `slow` when it said None."""
 
-    __slots__ = ("_budget", "_compute", "_cost", "_longest", "_old", "_once", "_once_before", "_spent", "_young", "get")
+    __slots__ = ("_budget", "_compute", "_cost", "_longest", "_old", "_seen", "_spent", "_young", "get")
 
     def __init__(
         self,
@@ -38,8 +39,7 @@ class Memo(Generic[T]):
         self._young: dict[bytes, T] = {}
         self._old: dict[bytes, T] = {}
         self._spent = 0  # by the younger generation
-        self._once: set[int] = set()
-        self._once_before: set[int] = set()
+        self._seen = SeenBefore()
         self.get = self._young.get  # the common case without one more call
 
     def slow(self, block: bytes) -> T:
@@ -47,7 +47,7 @@ class Memo(Generic[T]):
         found = self._old.get(block)
         if found is None:
             found = self._compute(block)
-            if len(block) > self._longest or not self._comes_again(hash(block)):
+            if len(block) > self._longest or not self._seen.came(hash(block)):
                 return found
         cost = self._cost(block)
         if cost > self._budget:
@@ -58,14 +58,6 @@ class Memo(Generic[T]):
         self._young[block] = found
         self._spent += cost
         return found
-
-    def _comes_again(self, mark: int) -> bool:
-        if mark in self._once or mark in self._once_before:
-            return True
-        if len(self._once) >= SEEN_ONCE:
-            self._once_before, self._once = self._once, set()
-        self._once.add(mark)
-        return False
 
 
 def cost_of(block: bytes) -> int:

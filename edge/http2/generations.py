@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from edge.seen import SeenBefore
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-SEEN_ONCE = 8192  # things of which only a hash is known, in each of two generations
 
 
 class Generations(Generic[K, V]):
     """`get` first, which is a dictionary's own; `older` when it said None; `keep` what had to be worked out."""
 
-    __slots__ = ("_budget", "_old", "_once", "_once_before", "_spent", "_young", "get")
+    __slots__ = ("_budget", "_old", "_seen", "_spent", "_young", "get")
 
     def __init__(self, budget: int) -> None:
         self._budget = budget // 2
         self._young: dict[K, tuple[V, int]] = {}
         self._old: dict[K, tuple[V, int]] = {}
         self._spent = 0  # by the younger generation
-        self._once: set[int] = set()
-        self._once_before: set[int] = set()
+        self._seen = SeenBefore()
         self.get = self._young.get  # the common case without one more call
 
     def older(self, key: K) -> V | None:
@@ -38,7 +38,7 @@ class Generations(Generic[K, V]):
 
     def keep(self, key: K, mark: int, value: V, cost: int) -> None:
         """Keep this, of so many bytes, if something with this mark came before."""
-        if cost <= self._budget and self._comes_again(mark):
+        if cost <= self._budget and self._seen.came(mark):
             self._put(key, value, cost)
 
     def _put(self, key: K, value: V, cost: int) -> None:
@@ -47,14 +47,6 @@ class Generations(Generic[K, V]):
             self.get = self._young.get
         self._young[key] = (value, cost)
         self._spent += cost
-
-    def _comes_again(self, mark: int) -> bool:
-        if mark in self._once or mark in self._once_before:
-            return True
-        if len(self._once) >= SEEN_ONCE:
-            self._once_before, self._once = self._once, set()
-        self._once.add(mark)
-        return False
 
     @property
     def spent(self) -> int:
