@@ -1,10 +1,9 @@
-"""What rules of a route cost: `python -m bench.rules [--rounds 5] [--seconds 1]`, about 90 s.
+"""What rules of a route cost: `python -m bench.rules [PART …] [--rounds 4] [--seconds 1]`, about 110 s.
 
-    header rules     one field set and one removed, in requests, in responses; beside the same forward without
-    passwords        credentials that are known; beside the same request of a route that does not ask
-    compression      100 KiB of HTML coded each time, zstd, br and gzip; nginx's gzip of the same, at two levels;
-                     10 KiB of HTML from store, coded and as it came; how long the loop is held (`rules_inside`)
-    rate limits      a decision among 1,000,000 known clients, and their memory (`rules_inside`)
+    requests    CPU of requests (75 s): a header field set and one removed; credentials that are known; 100 KiB of HTML
+                compressed each time, beside nginx's gzip of the same at two levels; hits of 10 KiB of HTML
+    turns       how long compressing a large page holds the loop (`rules_inside`)
+    limits      a decision of a rate limit that knows 1,000,000 clients, and their memory (`rules_inside`)
 
 One nginx is the origin, another the peer; each has one worker, as the gateway has. What a coding costs is the CPU of a
 coded answer less that of the same answer forwarded plain, on either side. Rounds are interleaved, figures are medians.
@@ -22,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ import bcrypt
 from bench.measure import cpu_seconds
 from bench.origin import user_line
 from bench.processes import LOOPBACK, Refused, Running, free_ports, program
-from bench.rules_inside import limit_rows, turn_rows
+from bench.rules_inside import Row, limit_rows, turn_rows
 
 CORE, LOAD_CORE = 0, 1
 PAGE_BYTES = 100 * 1024
@@ -155,7 +155,7 @@ def start(stack: ExitStack, folder: Path) -> Started:
         f"edge {name}": Way(gateway, port, host, "/small", MEMBER) for name, host in (("sent", "x"), ("known", "known"))
     }
     found |= {f"edge {name}": Way(gateway, port, "coded", "/page.html", accepts(name)) for name in ("none", *CODINGS)}
-    found |= {f"stored {name}": Way(gateway, port, "stored", "/ten.html", accepts(name)) for name in ("none", *CODINGS)}
+    found |= {f"stored {name}": Way(gateway, port, "stored", "/ten.html", accepts(name)) for name in STORED}
     found |= {
         f"nginx {name}": Way(peer, each, "a", "/page.html", accepts("gzip"))
         for name, each in zip(("none", "gzip 1", "gzip 6"), ports, strict=True)
@@ -164,6 +164,7 @@ def start(stack: ExitStack, folder: Path) -> Started:
 
 
 CODINGS = ("zstd", "br", "gzip")
+STORED = ("none", "zstd", "br")
 PAGES = {"ten": 10 * 1024, "page": PAGE_BYTES, "sixty": 60 * 1024, "large": 4 * 1024 * 1024}
 MEMBER = ("Authorization: Basic YWxpY2U6c2VjcmV0",)
 
@@ -194,7 +195,7 @@ def measure(way: Way, seconds: int) -> float:
     return spent / int(count[1]) * 1e6
 
 
-def rows(costs: dict[str, float]) -> list[tuple[str, str, str]]:
+def rows(costs: dict[str, float]) -> list[Row]:
     """What is told: a name, its figure, its bound."""
     plain = costs["edge plain"]
     found = [("forward 1 KiB, no rules", f"{plain:.1f} µs", "")]
@@ -209,7 +210,7 @@ def rows(costs: dict[str, float]) -> list[tuple[str, str, str]]:
             f"{costs[f'stored {name}']:.1f} µs",
             "as any hit",
         )
-        for name in ("none", *CODINGS)
+        for name in STORED
     ]
     peer = {name: costs[f"nginx {name}"] - costs["nginx none"] for name in ("gzip 1", "gzip 6")}
     found += [(f"nginx {name}, 100 KiB HTML", f"{cost:.0f} µs", "") for name, cost in peer.items()]
@@ -220,26 +221,40 @@ def rows(costs: dict[str, float]) -> list[tuple[str, str, str]]:
     return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=1)
-    given = parser.parse_args()
+PARTS = ("requests", "turns", "limits")
+
+
+def told(given: argparse.Namespace) -> Iterator[Row]:
+    """The rows of the parts that are asked for, each part when it is done."""
+    parts = given.parts or PARTS
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        try:
-            inside = list(limit_rows())
-            started = start(stack, Path(folder))
-            pages = {"4 MiB HTML": "/large.html", "60 KiB HTML": "/sixty.html"}
-            inside += turn_rows(started.origin, pages)
+        started = start(stack, Path(folder))
+        if "requests" in parts:
             found: dict[str, list[float]] = defaultdict(list)
             for _ in range(given.rounds):
                 for name, way in started.ways.items():
                     found[name].append(measure(way, given.seconds))
-        except Refused as refused:
-            sys.exit(f"bench.rules: {refused}")
-    for row in [*rows({name: statistics.median(each) for name, each in found.items()}), *inside]:
-        print("| " + " | ".join(row) + " |")
+            yield from rows({name: statistics.median(each) for name, each in found.items()})
+        if "turns" in parts:
+            yield from turn_rows(started.origin, {"4 MiB HTML": "/large.html", "60 KiB HTML": "/sixty.html"})
+        if "limits" in parts:
+            yield from limit_rows()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=int, default=1)
+    given = parser.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    try:
+        for row in told(given):
+            print("| " + " | ".join(row) + " |", flush=True)
+    except Refused as refused:
+        sys.exit(f"bench.rules: {refused}")
 
 
 if __name__ == "__main__":

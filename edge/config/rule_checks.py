@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edge.config.positions import OTHER, Problem
+from edge.config.auth import Auth
+from edge.config.positions import OTHER, Path, Problem
 from edge.config.routing import Route
 from edge.config.rule_values import match_range
-from edge.config.rules import Match
-from edge.config.types import Network
+from edge.config.rules import Concurrency, Match, RequestHeaders, ResponseHeaders
+from edge.config.types import Network, Section
 
 if TYPE_CHECKING:
     from edge.config.loader import Config
 
 NO_CONDITIONS = Match()
+NO_CONCURRENCY = Concurrency()
 
 
 def dead_rules(config: Config) -> Iterator[Problem]:
@@ -49,12 +51,50 @@ def _never(config: Config, at: int, route: Route) -> Iterator[Problem]:
         yield Problem(
             ("routes", at, "path_regex"), f"can match nothing: all paths of this route begin with {route.path}"
         )
+    yield from _without_effect(at, route)
     for number, network in enumerate(route.allow):
         if (place := _place(network, route.deny)) is not None:
             said = f"lets nobody in: {OTHER} has all of it"
             yield Problem(("routes", at, "allow", number), said, ("routes", at, "deny", place))
     if prefix is not None and not _related(prefix.rstrip("/") + "/", route.path.rstrip("/") + "/"):
         yield Problem(("routes", at, "strip_prefix"), f"has no effect: no path of this route begins with {prefix}")
+
+
+def _without_effect(at: int, route: Route) -> Iterator[Problem]:
+    """Tables that say nothing, and keys that another key of the route makes meaningless."""
+    auth, limit, edit = route.auth, route.rate_limit, route.request_headers
+    named_host = edit is not None and any(name.lower() == "host" for name in edit.set)
+    maps = route.strip_prefix is not None or named_host or not route.preserve_host
+    found: tuple[tuple[bool, Path, str], ...] = (
+        (route.match == NO_CONDITIONS, ("match",), "it names no condition"),
+        (route.concurrency == NO_CONCURRENCY, ("concurrency",), "it names no limit"),
+        (edit == RequestHeaders(), ("request_headers",), "it names no field"),
+        (route.response_headers == ResponseHeaders(), ("response_headers",), "it names no field"),
+        (route.sticky != "none" and not route.split, ("sticky",), "the route has no split"),
+        (route.mirror is not None and route.mirror.share == 0, ("mirror", "share"), "no request is copied"),
+        (not route.map_back and not maps, ("map_back",), "neither path nor host is changed"),
+        (not route.preserve_host and named_host, ("preserve_host",), "request_headers sets Host"),
+        (
+            limit is not None and limit.by == "route" and _given(limit, "clients"),
+            ("rate_limit", "clients"),
+            'by is "route"',
+        ),
+        (auth is not None and auth.basic is None and _given(auth, "realm"), ("auth", "realm"), "no basic"),
+        (auth is not None and auth.forward is None and bool(auth.copied), ("auth", "copied"), "no forward"),
+        (auth is not None and not _asks(auth) and _given(auth, "timeout"), ("auth", "timeout"), "no service is asked"),
+    )
+    for is_so, path, why in found:
+        if is_so:
+            yield Problem(("routes", at, *path), f"has no effect: {why}")
+
+
+def _given(section: Section, name: str) -> bool:
+    return name in section.model_fields_set
+
+
+def _asks(auth: Auth) -> bool:
+    """Whether it needs a service."""
+    return auth.forward is not None or (auth.jwt is not None and "://" in auth.jwt.jwks)
 
 
 def _place(network: Network, wider: Sequence[Network]) -> int | None:

@@ -103,7 +103,7 @@ def _check_placeholder(name: str, argument: str | None) -> None:
 def parse_redirect_target(value: object) -> str:
     """A URL or a path, with placeholders."""
     text = parse_template(value)
-    if not re.match(r"(?:https?|\{scheme\})://[^/]|/|\{(?:path|uri)\}", text) or " " in text or "\t" in text:
+    if not re.match(r"(?:https?|\{scheme\})://[^/]|/(?![/\\])|\{(?:path|uri)\}", text) or " " in text or "\t" in text:
         raise ValueError(f'must be a URL such as "https://{{host}}{{uri}}" or a path, got {shown(value)}')
     if re.match(r"(?:https?|\{scheme\})://\{(?:path|uri|query)\}", text):
         raise ValueError(f"has no host: write https://{{host}}{{uri}}, got {shown(value)}")

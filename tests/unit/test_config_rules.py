@@ -48,6 +48,7 @@ WRONG = [
         ':5:32 routes[0].bandwidth.by: must be "response", "client", "route", "header:<name>" or',
     ),
     ('redirect = { to = "x" }', ':5:14 routes[0].redirect.to: must be a URL such as "https://{host}{uri}" or a path'),
+    ('redirect = { to = "//x" }', ':5:14 routes[0].redirect.to: must be a URL such as "https://{host}{uri}" or a path'),
     (
         'redirect = { to = "https://{hots}/" }',
         ":5:14 routes[0].redirect.to: unknown placeholder {hots}, did you mean {host}?",
@@ -186,6 +187,27 @@ def test_a_route_without_a_pool_has_no_cache() -> None:
         (['path = "/b"\npath_regex = "(?i)^/B"'], None),
         (['path = "/b"\nstrip_prefix = "/api"'], ["routes", 1, "strip_prefix"]),
         (['path = "/api/x"\nstrip_prefix = "/api"'], None),
+        (['path = "/b"\nmatch = {}'], ["routes", 1, "match"]),
+        (['path = "/b"\nconcurrency = {}'], ["routes", 1, "concurrency"]),
+        (['path = "/b"\nconcurrency = { total = 1 }'], None),
+        (['path = "/b"\nrequest_headers = {}'], ["routes", 1, "request_headers"]),
+        (['path = "/b"\nresponse_headers = { set = {} }'], ["routes", 1, "response_headers"]),
+        (['path = "/b"\nsticky = "client"'], ["routes", 1, "sticky"]),
+        (['path = "/b"\nmirror = { pool = "web", share = "0%" }'], ["routes", 1, "mirror", "share"]),
+        (['path = "/b"\nmap_back = false'], ["routes", 1, "map_back"]),
+        (['path = "/b"\nmap_back = false\npreserve_host = false'], None),
+        (
+            ['path = "/b"\npreserve_host = false\nrequest_headers = { set = { host = "x" } }'],
+            ["routes", 1, "preserve_host"],
+        ),
+        (
+            ['path = "/b"\nrate_limit = { rate = "1/s", by = "route", clients = 9 }'],
+            ["routes", 1, "rate_limit", "clients"],
+        ),
+        (['path = "/b"\nauth = { forward = "http://b/", realm = "x" }'], ["routes", 1, "auth", "realm"]),
+        (['path = "/b"\nauth = { basic = "a", copied = ["X-A"] }'], ["routes", 1, "auth", "copied"]),
+        (['path = "/b"\nauth = { basic = "a", timeout = "1s" }'], ["routes", 1, "auth", "timeout"]),
+        (['path = "/b"\nauth = { jwt = { jwks = "http://b/" }, timeout = "1s" }'], None),
     ],
 )
 def test_what_can_never_act_is_told(lines: list[str], wanted: list[object] | None) -> None:

@@ -24,15 +24,23 @@ class Turns:
 
     def __init__(self, report: Callable[[BaseException], None]) -> None:
         self._queue: deque[Go] = deque()
+        self._again: list[Go] = []  # for the next turn at the earliest
         self._due = False
         self._report = report
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._again)
 
     def later(self, go: Go) -> None:
         """Call this in a later turn of the loop, after what is queued already."""
         self._queue.append(go)
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self.run)
+
+    def again(self, go: Go) -> None:
+        """The same for work that has just had its part of this turn: not in the rest of it."""
+        self._again.append(go)
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.run)
@@ -53,6 +61,8 @@ class Turns:
     def run(self) -> None:
         """Do one turn's share of the queue."""
         queue, until = self._queue, monotonic() + TURN_S
+        queue.extend(self._again)
+        self._again.clear()
         while queue:
             try:
                 queue.popleft()()
@@ -60,6 +70,6 @@ class Turns:
                 self._report(error)
             if monotonic() >= until:
                 break
-        self._due = bool(queue)
-        if queue:
+        self._due = bool(queue or self._again)
+        if self._due:
             asyncio.get_running_loop().call_soon(self.run)

@@ -102,7 +102,8 @@ class BodyCoder:
         self._full = exchange.downstream.paused
         if waits:
             exchange.downstream.paused = True
-            self._next_turn()
+            self._due = True
+            exchange.worker.turns.again(self._turn)
         elif self._ending is not None:
             exchange.end(self._ending)
         elif not self._full:

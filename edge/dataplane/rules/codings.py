@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -29,6 +29,12 @@ class Coder(Protocol):
 def available() -> tuple[str, ...]:
     """The codings whose libraries are installed, best first."""
     return tuple(name for name in KNOWN if name != "br" or find_spec("brotli") is not None)
+
+
+def load(names: Iterable[str]) -> None:
+    """Import what these codings need: not when the first response waits for it."""
+    for name in names:
+        stream(name, None, False)
 
 
 def _brotli() -> Any:

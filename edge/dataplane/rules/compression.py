@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.body_coder import BodyCoder, Sending
-from edge.dataplane.rules.codings import Coder, stream, whole
+from edge.dataplane.rules.codings import Coder, load, stream, whole
 from edge.dataplane.rules.headers import without
 from edge.http.fields import vary_names
 from edge.http.message import Fields
@@ -69,6 +69,7 @@ class Compression:
         self._choices: dict[bytes, str | None] = {}
         self._fitting: dict[bytes, bool] = {}
         self._running = 0
+        load(self.codings)
 
     # -- decisions -----------------------------------------------------------------------------------------------------
 

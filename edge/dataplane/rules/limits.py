@@ -274,19 +274,21 @@ class RateLimit:
         slots = slots if by != "route" else WAYS
         self._table = table_of(per_s, burst, slots, f"{self.text}, {slots} slots", share)
         self._slots = slots
+        self._per_s = per_s
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
 
     def apply(self, exchange: Running) -> None:
         """Count the request. Raises RateLimited."""
         now, key, table = monotonic(), self._key(exchange), self._table
         found = table.take(key, now)
-        if self._others is not None and found > 0:
-            self._others[key] = self._others.get(key, 0) + 1
         owed = found if found > 0 else table.slack - found
-        exchange.told_lines = b'RateLimit: "default";r=%d;t=%d\r\n%b' % (table.left(owed), ceil(owed), self._policy)
+        left = table.burst - owed * self._per_s + 1e-6  # as `RateTable.left`, and %d rounds down
+        exchange.told_lines = b'RateLimit: "default";r=%d;t=%d\r\n%b' % (left, ceil(owed), self._policy)
         if found <= 0:
             exchange.reason = "rate-limit"
             raise RateLimited(-found)
+        if self._others is not None:
+            self._others[key] = self._others.get(key, 0) + 1
 
     def take_over(self, lived: RateLimit) -> None:
         """Keep the counts after a reload."""

@@ -28,6 +28,8 @@ class Loop:
     def later(self, go: Callable[[], object]) -> None:
         self.due.append(go)
 
+    again = later
+
     def turn(self) -> None:
         due, self.due = self.due, []
         for go in due:
