@@ -121,8 +121,8 @@ async def test_its_numbers_are_those_of_the_api(page: Page) -> None:
     rows = {row[0]: row for row in shown}
     for backend in status["backends"]:
         row = rows[backend["id"]]
-        assert row[1:3] == ["web", backend["region"]]
-        assert row[3].split() == [backend["admin"], backend["health"]]
+        assert row[1].split() == [backend["admin"], backend["health"]]
+        assert row[2:4] == ["web", backend["region"]]
         assert row[6] == str(backend["attempts"])
     window = cache["routes"]["all"]["5m"]
     wanted = f"all|{window['requests']}|{window['hit_rate'] * 100:.1f} %|"
@@ -156,6 +156,28 @@ async def test_a_region_is_drained_by_its_form_and_the_event_is_seen(page: Page)
     await page.browser.click("dialog[open] button.main")
     await page.browser.until(f"!document.querySelector({lane!r}).textContent.includes('draining')")
     assert page.api("/v1/regions/us")["admin"] == "active"
+
+
+async def test_an_event_looks_as_what_it_says_a_state_is_not_as_what_it_was(page: Page) -> None:
+    await page.open()
+    told = [
+        {"kind": "region.health", "was": "unknown", "is": "healthy"},
+        {"kind": "region.health", "was": "healthy", "is": "degraded"},
+        {"kind": "backend.health", "was": "degraded", "is": "unhealthy"},
+        {"kind": "backend.health", "was": "unhealthy", "is": "healthy", "evidence": "3 in a row after it failed"},
+        {"kind": "region.admin", "was": "active", "is": "draining"},
+        {"kind": "worker.ready", "worker": 0},
+        {"kind": "worker.died", "worker": 0},
+        {"kind": "gateway.stopping"},
+    ]
+    looks = await page.browser.eval(
+        f"""import("/dashboard/events.js").then(({{ Events }}) => {{
+            const root = document.createElement("div"), events = new Events(root);
+            for (const each of {json.dumps(told)}) events.add({{ id: 1, time: "2026-11-27T12:00:00Z", ...each }});
+            return [...root.querySelectorAll("li")].reverse().map(each => each.className).join(" ");
+        }})"""
+    )
+    assert looks == "good warn bad good warn good bad plain"
 
 
 async def test_the_token_is_kept_nowhere_and_a_wrong_one_is_asked_for_again(page: Page) -> None:

@@ -9,10 +9,8 @@ export class Backends {
     this.rates = new Map();
     this.table = new Table("Backends by pool", [
       { title: "Backend", text: (row) => row.id },
-      { title: "Pool", text: (row) => row.pool },
-      { title: "Region", text: (row) => row.region },
       {
-        title: "State",
+        title: "State", // before what a phone has no room for
         make: () => h("span", {}, h("span"), " ", h("span"), " ", h("span")),
         set: (node, row) => {
           badge(node.children[0], row.admin, tone(row.admin));
@@ -21,6 +19,8 @@ export class Backends {
           node.title = row.evidence || "";
         },
       },
+      { title: "Pool", text: (row) => row.pool },
+      { title: "Region", text: (row) => row.region },
       {
         title: "In flight",
         make: () => h("span", { class: "load" }, h("span", { class: "meter", "aria-hidden": "true" }), h("span")),

@@ -1,12 +1,18 @@
 // What happens, as it happens: the newest on top.
 
-import { button, h, say } from "./dom.js";
+import { button, h, say, tone } from "./dom.js";
 import { clock } from "./format.js";
 
 const SHOWN = 200;
 const BAD = /unhealthy|died|failed|bug|corrupt|ejected|lost|unusable|refused/;
 const GOOD = /healthy|ready|taken|verified|returned|active/;
 const HIDDEN = new Set(["id", "time", "kind"]);
+
+/** How an event looks: where it says what a state was and is, by what it is. */
+function look(event, all) {
+  if (event.is !== undefined) return tone(event.is);
+  return BAD.test(all) ? "bad" : GOOD.test(all) ? "good" : "plain";
+}
 
 export class Events {
   constructor(root) {
@@ -32,8 +38,7 @@ export class Events {
     const facts = Object.entries(event).filter(([name, value]) => !HIDDEN.has(name) && value !== null && value !== "");
     const text = facts.map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(" · ");
     const all = `${event.kind} ${text}`;
-    const look = BAD.test(all) && !/is healthy/.test(all) ? "bad" : GOOD.test(all) ? "good" : "plain";
-    const node = h("li", { class: look, "data-kind": event.kind },
+    const node = h("li", { class: look(event, all), "data-kind": event.kind },
       h("time", { datetime: event.time }, clock(event.time)), h("strong", {}, event.kind), h("span", { class: "text" }, text));
     node.hidden = !all.toLowerCase().includes(this.only);
     this.list.prepend(node);

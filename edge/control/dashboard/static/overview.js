@@ -47,7 +47,7 @@ export class Overview {
     };
     const modern = part((each) => each.protocol === "HTTP/2.0");
     const secure = part((each) => each.tls !== "");
-    this.#tile("total", whole(total), `since ${span(found.uptime_s)} · ${modern} HTTP/2, ${secure} TLS`);
+    this.#tile("total", whole(total), `${modern} HTTP/2 · ${secure} TLS`);
     const flying = found.backends.reduce((sum, each) => sum + each.in_flight, 0);
     this.#tile("open", whole(found.requests.connections), `${whole(flying)} at backends`);
   }
