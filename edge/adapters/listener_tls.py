@@ -11,7 +11,7 @@ the listener has these settings: its session tickets open nothing elsewhere, and
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -66,13 +66,12 @@ class Certificates:
 class ListenerTls:
     """A listener's TLS (`dataplane.core.server_tls`)."""
 
-    __slots__ = ("_certificates", "_ours", "_settings", "_step", "_tickets", "context", "on_refused")
+    __slots__ = ("_certificates", "_ours", "_settings", "_step", "_tickets", "context")
 
     def __init__(self, settings: TlsSettings, pairs: Sequence[Pair]) -> None:
         """Raises ConfigError naming the file that cannot be used."""
         self._settings = settings
         self._certificates = Certificates(settings, pairs)
-        self.on_refused: Callable[[], None] = lambda: None
         self.context = settings.context()
         self.context.sni_callback = self._choose
         self._tickets: TicketSecret | None = None
@@ -121,7 +120,6 @@ class ListenerTls:
         """Called for each ClientHello, whether it has a name or not."""
         found = self._certificates.find(name)
         if found is None:
-            self.on_refused()
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         connection.context = found
         return None

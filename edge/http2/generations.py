@@ -18,7 +18,7 @@ V = TypeVar("V")
 class Generations(Generic[K, V]):
     """`get` first, which is a dictionary's own; `older` when it said None; `keep` what had to be worked out."""
 
-    __slots__ = ("_budget", "_old", "_seen", "_spent", "_young", "get")
+    __slots__ = ("_budget", "_old", "_seen", "_spent", "_young", "get", "turns")
 
     def __init__(self, budget: int) -> None:
         self._budget = budget // 2
@@ -26,6 +26,7 @@ class Generations(Generic[K, V]):
         self._old: dict[K, tuple[V, int]] = {}
         self._spent = 0  # by the younger generation
         self._seen = SeenBefore()
+        self.turns = 0  # how often the older one went
         self.get = self._young.get  # the common case without one more call
 
     def older(self, key: K) -> V | None:
@@ -43,10 +44,18 @@ class Generations(Generic[K, V]):
 
     def _put(self, key: K, value: V, cost: int) -> None:
         if self._spent + cost > self._budget:
-            self._old, self._young, self._spent = self._young, {}, 0
-            self.get = self._young.get
+            self._turn(self._young)
         self._young[key] = (value, cost)
         self._spent += cost
+
+    def _turn(self, old: dict[K, tuple[V, int]]) -> None:
+        self._old, self._young, self._spent = old, {}, 0
+        self.get = self._young.get
+        self.turns += 1
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._turn({})
 
     @property
     def spent(self) -> int:

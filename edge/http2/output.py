@@ -138,9 +138,9 @@ class Output:
 
     # -- bodies --------------------------------------------------------------------------------------------------------
 
-    def whole(self, stream_id: int, block: bytes, rest: bytes, body: bytes) -> bool:
-        """Send a whole response at once, its field block in two pieces; False when that is not possible now."""
-        size, head_size, left = len(body), len(block) + len(rest), self.window - len(body)
+    def whole(self, stream_id: int, block: bytes, body: bytes) -> bool:
+        """Send a whole response at once; False when that is not possible now."""
+        size, head_size, left = len(body), len(block), self.window - len(body)
         if size > FRAME_BYTES or left < 0 or size > self._initial or self.waiting or not self.is_open:
             return False
         if self.pending > TURN_BYTES or head_size > FRAME_BYTES or not size:
@@ -151,7 +151,6 @@ class Output:
         self.frames += (
             head(head_size << 8 | HEADERS, END_HEADERS, stream_id),
             block,
-            rest,
             head(size << 8, END_STREAM, stream_id),
             body,
         )

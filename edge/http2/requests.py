@@ -26,6 +26,7 @@ from edge.http2.hpack import (
 from edge.http2.request_fields import RequestFields, good_path, request_fields
 
 BUDGET_BYTES = 8 * 1024 * 1024
+WHOLE_BYTES = 4 * 1024 * 1024  # of blocks as they came, besides the facts
 STRINGS_BYTES = 2 * 1024 * 1024  # of Huffman strings that were read
 STRING_LONGEST = 512
 TABLES_BYTES = 4 * 1024 * 1024  # of tables that several connections come to have
@@ -34,9 +35,10 @@ _PATHS = frozenset((0x04, 0x14, 0x05, 0x15))  # literals without indexing that h
 _LEADING = 4  # bytes in which `:path` has to begin: the other fields before it are indexed ones
 # What a remembered block holds, measured: its facts with the grammar's, which have its bytes about four times.
 _COST_BLOCK, _COST_BYTE, _COST_ENTRY = 2600, 5, 8
-_COST_STRING, _COST_TABLE = 200, 400
+_COST_STRING, _COST_TABLE, _COST_WHOLE = 200, 400, 350
 
 Mend = Callable[[bytes], bytes | None]
+Read = tuple[RequestFields | None, bytes | None, Table]  # the facts, the `:path`, the table after it
 Block = tuple[Table, bytes | None, bytes]  # table before it; the block up to `:path`, which is cut out; what is left
 _STARTS = 1024  # beginnings of blocks of which it is known whether `:path` comes next
 
@@ -44,12 +46,26 @@ _STARTS = 1024  # beginnings of blocks of which it is known whether `:path` come
 class RequestReader:
     """Reads the field blocks of requests; one for a worker."""
 
-    __slots__ = ("_blocks", "_limits", "_mend", "_paths", "_starts", "_strings", "_tables", "first_table", "remembers")
+    __slots__ = (
+        "_blocks",
+        "_limits",
+        "_mend",
+        "_paths",
+        "_starts",
+        "_strings",
+        "_tables",
+        "_turn",
+        "_whole",
+        "first_table",
+        "remembers",
+    )
 
     def __init__(self, limits: ListLimits, budget: int = BUDGET_BYTES, mend: Mend | None = None) -> None:
         self._limits = limits
         self._mend = mend  # makes a `:path` of one that is none, or says that it cannot
         self._blocks: Generations[Block, tuple[RequestFields, Table]] = Generations(budget)
+        self._whole: Generations[tuple[Table, bytes], Read] = Generations(WHOLE_BYTES)  # with their `:path`
+        self._turn = 0  # of `_blocks`, whose facts `_whole` holds
         self._strings: Generations[bytes, bytes] = Generations(STRINGS_BYTES)
         self._paths: Generations[bytes, bytes] = Generations(STRINGS_BYTES)  # proven ones, by their literals
         self._starts: dict[bytes, int] = {}  # how many indexed fields they begin with; -1 where no `:path` follows
@@ -57,11 +73,19 @@ class RequestReader:
         self.first_table = empty_table(DEFAULT_TABLE)  # the one of every connection at its start
         self.remembers = True  # off to compare
 
-    def request(self, block: bytes, table: Table) -> tuple[RequestFields | None, bytes | None, Table]:
-        """(its facts, its `:path`, the table after it); no facts where the list is over the limits. Raises
-        ConnectionFault. Whether the facts make a request is for the caller to see (`malformed`)."""
+    def request(self, block: bytes, table: Table) -> Read:
+        """No facts where the list is over the limits. Raises ConnectionFault. Whether the facts make a request is for
+        the caller to see (`malformed`)."""
         if not self.remembers or len(block) > BLOCK_LONGEST:
             return self._plain(block, table)
+        key = (table, block)
+        known = self._whole.get(key)
+        if known is not None:
+            return known[0]
+        return self._whole.older(key) or self._by_parts(block, table)
+
+    def _by_parts(self, block: bytes, table: Table) -> Read:
+        """A block that did not come with this `:path` lately."""
         start, proven = block[:_LEADING], False
         path: bytes | None = None
         at = self._starts.get(start)
@@ -86,10 +110,20 @@ class RequestReader:
                     return self._plain(block, table)
             facts, after = older
         if path is None:
-            return facts, facts.path, after
-        if len(path) > facts.room or not (proven or good_path(path, facts.method)):
+            path = facts.path
+        elif len(path) > facts.room or not (proven or good_path(path, facts.method)):
             return self._plain(block, table)  # its fault is told as ever
-        return facts, path, after
+        found = facts, path, after
+        if known is not None:
+            self._keep_whole((table, block), found)
+        return found
+
+    def _keep_whole(self, key: tuple[Table, bytes], found: Read) -> None:
+        """What the facts cost is counted where they were remembered first: with those, these go too."""
+        if self._turn != self._blocks.turns:
+            self._turn = self._blocks.turns
+            self._whole.clear()
+        self._whole.keep(key, hash(key), found, _COST_WHOLE + len(key[1]))
 
     def _begins(self, start: bytes) -> int:
         """How many indexed fields a block begins with, where a literal `:path` follows them; else -1."""
@@ -147,7 +181,7 @@ class RequestReader:
         facts.room = -1 if facts.malformed else self._limits.size - size
         return facts
 
-    def _plain(self, block: bytes, table: Table) -> tuple[RequestFields | None, bytes | None, Table]:
+    def _plain(self, block: bytes, table: Table) -> Read:
         listed = read(block, table, self._limits, self._string if self.remembers else huffman_decoded)
         if listed.fields is None:
             return None, None, listed.table

@@ -17,7 +17,7 @@ HEADS_BYTES = 12 * 1024 * 1024
 HEAD_LONGEST = 4096
 TAILS = 4096  # of hits: pairs of an age and a time to live
 LINE_LONGEST = 1024  # longer ones are coded without Huffman, and not remembered
-_COST_LINE, _COST_HEAD = 250, 400
+_COST_LINE, _COST_HEAD = 250, 600
 NO_TABLE = b"\x20"  # "my table has no room": what a client that makes its table smaller has to hear once
 
 
@@ -56,6 +56,17 @@ def status(code: bytes) -> bytes:
     return bytes((0x80 | index,)) if index else b"\x08" + string(code)
 
 
+class CodedHead:
+    """A stored head as a field block, and the same as that of a hit of this age and time to live, in whole seconds."""
+
+    __slots__ = ("age", "block", "of_hit", "ttl")
+
+    def __init__(self, block: bytes) -> None:
+        self.block = block
+        self.age = self.ttl = -1  # of none yet
+        self.of_hit = b""
+
+
 class HeadCoder:
     """One for a worker: codes heads, and remembers the lines that come again."""
 
@@ -63,23 +74,33 @@ class HeadCoder:
 
     def __init__(self, budget: int = BUDGET_BYTES, heads_budget: int = HEADS_BYTES) -> None:
         self._lines: Generations[bytes, bytes] = Generations(budget)
-        self._heads: Generations[bytes, bytes] = Generations(heads_budget)
+        self._heads: Generations[bytes, CodedHead] = Generations(heads_budget)
         self._tails: dict[tuple[int, int], bytes] = {}
 
     def head(self, wire: bytes) -> bytes:
         """A status line and field lines, each with its CRLF, as a field block; from memory where it came before."""
         known = self._heads.get(wire)
-        if known is not None:
-            return known[0]
+        return known[0].block if known is not None else self._coded(wire).block
+
+    def hit(self, wire: bytes, age: int, ttl: int) -> bytes:
+        """The field block of a hit: the stored head with its Age and Cache-Status."""
+        known = self._heads.get(wire)
+        coded = known[0] if known is not None else self._coded(wire)
+        if coded.age != age or coded.ttl != ttl:
+            coded.age, coded.ttl = age, ttl
+            coded.of_hit = coded.block + self._tail(age, ttl)
+        return coded.of_hit
+
+    def _coded(self, wire: bytes) -> CodedHead:
         found = self._heads.older(wire)
         if found is None:
             line, _, rest = wire.partition(b"\r\n")
-            found = status(line[9:12]) + self.lines(rest)
+            found = CodedHead(status(line[9:12]) + self.lines(rest))
             if len(wire) <= HEAD_LONGEST:
-                self._heads.keep(wire, hash(wire), found, _COST_HEAD + len(wire) + len(found))
+                self._heads.keep(wire, hash(wire), found, _COST_HEAD + len(wire) + 2 * len(found.block))
         return found
 
-    def hit(self, age: int, ttl: int) -> bytes:
+    def _tail(self, age: int, ttl: int) -> bytes:
         """The encoded fields that end the head of a hit."""
         tail = self._tails.get((age, ttl))
         if tail is None:

@@ -46,7 +46,6 @@ class Accepted(Reading, ABC):
         "peer",
         "peer_bytes",
         "place",
-        "raw",
         "scheme",
         "shown_names",
         "spoken",
@@ -65,7 +64,6 @@ class Accepted(Reading, ABC):
         self.tls = self.logged = b""  # see `Downstream`
         self.spoken = PLACES[self.version, b""]
         self.trusted = False
-        self.raw: asyncio.Transport | None = None  # the connection below TLS
         self.deadline = inf  # for what is awaited from the client; what it has to take is looked at by `look`
         self.paused = False  # the client does not take what we write
         self.leaving: Leaving | None = None  # after the last answer
@@ -101,7 +99,7 @@ class Accepted(Reading, ABC):
     def follow(self, before: Accepted) -> None:
         """Take over the transport, identity and deadline of `before`, for the protocol that was agreed on."""
         self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
-        self.transport, self.raw, self.certificate = before.transport, before.raw, before.certificate
+        self.transport, self.certificate = before.transport, before.certificate
         self.addresses, self.deadline, self.shown_names = before.addresses, before.deadline, before.shown_names
         secured = self.transport.get_extra_info("ssl_object")
         self.tls = b"" if secured is None else secured.version().encode()
@@ -126,7 +124,7 @@ class Accepted(Reading, ABC):
 
     def unsent(self) -> int:
         """How many bytes the client's host has not acknowledged yet."""
-        return unsent(self.transport, self.raw)
+        return unsent(self.transport)
 
     # -- a tunnel's bytes ----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from edge.dataplane.caching.fast_hit import try_fast_hit
 from edge.dataplane.client.accepted import Accepted
@@ -43,9 +42,6 @@ from edge.http2.frames import (
 )
 from edge.http2.output import Sending
 from edge.http2.request_fields import OPAQUE_BODY, RequestFields, trailer_lines
-
-if TYPE_CHECKING:
-    pass
 
 _REQUEST = END_HEADERS | END_STREAM  # and nothing else: the usual request
 _TOO_LONG = (FRAME_BYTES + 1) << 8  # a frame's first word from here on is of a frame that is too long
@@ -169,11 +165,12 @@ class Http2Connection(Http2Life):
             if stop > end:
                 break
             kind = word & 255
-            work -= HEAD_WORK + (word >> _BY_SIZE) if kind in _OF_HEADS else 1
             try:
                 if kind == HEADERS and flags == _REQUEST and self._between:
+                    work -= HEAD_WORK + (word >> _BY_SIZE)
                     self.block(stream_id & LAST_STREAM, data[at + 9 : stop], True)
                 else:
+                    work -= HEAD_WORK + (word >> _BY_SIZE) if kind in _OF_HEADS else 1
                     self._other(kind, flags, stream_id & LAST_STREAM, data[at + 9 : stop])
                     self._between = self.fragments is None
             except StreamFault as fault:
@@ -330,13 +327,13 @@ class Http2Connection(Http2Life):
 
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
         """Write a fast hit on the current stream, without a Stream object unless it has to wait."""
-        stream_id, output, coder = self._answering, self.output, self.shared.coder
-        head, tail = coder.head(wire), coder.hit(int(age), int(ttl))
+        stream_id, output = self._answering, self.output
+        head = self.shared.coder.hit(wire, int(age), int(ttl))
         if self.before_block:
             head, self.before_block = self.before_block + head, b""
-        if len(chunks) == 1 and output.whole(stream_id, head, tail, chunks[0]):
+        if len(chunks) == 1 and output.whole(stream_id, head, chunks[0]):
             return
-        output.head(stream_id, head + tail, not length)
+        output.head(stream_id, head, not length)
         if not length:
             return
         stream = Sending(stream_id, output.initial)

@@ -25,9 +25,9 @@ OWED_SILENCE_S = 5.0  # from one that was still sending a body when it was answe
 READ_AWAY_BYTES = 64 * 1024 * 1024
 
 
-def unsent(transport: asyncio.Transport, raw: asyncio.Transport | None) -> int:
-    """Bytes that the client's host has not acknowledged. `raw`: the TCP connection below TLS."""
-    waiting = transport.get_write_buffer_size() + (0 if raw is None else raw.get_write_buffer_size())
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the client's host has not acknowledged."""
+    waiting = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
     if sock is None:
         return waiting
@@ -44,8 +44,6 @@ class Ending(Protocol):
     def worker(self) -> WorkerContext: ...
     @property
     def transport(self) -> asyncio.Transport: ...
-    @property
-    def raw(self) -> asyncio.Transport | None: ...
     def unsent(self) -> int: ...
     def stop_reading(self) -> None: ...
     def abort(self, reset: bool = False) -> None: ...
@@ -82,7 +80,7 @@ class Leaving:
         self._read_away = 0
         self._closed = False
         self._progress = Progress(downstream.unsent(), now, downstream.worker.limits.write_timeout)
-        if downstream.raw is None:
+        if downstream.transport.can_write_eof():
             downstream.transport.write_eof()
             self._closed = True
         elif not owes:  # TLS cannot end in one direction: bytes that came after its end would reset the connection

@@ -5,7 +5,7 @@ One rule: what is shown may change at any time; what is asked of clients stays a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 
@@ -13,8 +13,6 @@ class ServerTls(Protocol):
     """TLS of one listener of clients."""
 
     context: Any  # an ssl.SSLContext: what new handshakes begin with, the same one whatever certificates are shown
-
-    on_refused: Callable[[], None]  # called while a ClientHello is read for whose name there is nothing to show
 
     @property
     def asks_for_certificates(self) -> bool:

@@ -237,3 +237,12 @@ def test_lines_that_are_remembered_are_bounded() -> None:
         for _ in range(2):
             coder.lines(b"X-%d: %d\r\n" % (number, random.randrange(10)))
     assert len(coder._lines) * 250 <= 64 * 1024 + 1000
+
+
+def test_the_head_of_a_hit_is_that_of_its_second() -> None:
+    coder, wire = HeadCoder(), b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+    for age, ttl in [(0, 60), (0, 60), (1, 59), (1, 58), (1, 58), (0, 60)] * 2:
+        found = hpack.Decoder().decode(coder.hit(wire, age, ttl))
+        assert found[:2] == [(":status", "200"), ("content-type", "text/html")]
+        assert found[2:] == [("age", str(age)), ("cache-status", f"edge; hit; ttl={ttl}")]
+    assert coder.head(wire) == HeadCoder().head(wire)

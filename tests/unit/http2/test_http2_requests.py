@@ -212,3 +212,18 @@ def test_the_memory_is_bounded() -> None:
             reader.request(block, reader.first_table)
     assert reader._blocks.spent <= budget // 2
     assert 0 < len(reader._blocks) < 300
+
+
+def test_whole_blocks_hold_no_facts_that_are_forgotten() -> None:
+    """They are remembered besides the facts, which are what costs."""
+    reader = RequestReader(ListLimits(), 64 * 1024)
+    chance = random.Random(7)
+    for _ in range(3000):
+        encoder = PathLiteral()
+        often = chance.randrange(chance.choice((3, 3, 3, 60)))
+        lines = [*without(b":path"), (b":path", b"/%d" % chance.randrange(3)), (b"x-a", b"%d" % often)]
+        reader.request(bytes(encoder.encode(lines)), reader.first_table)
+    kept = {id(facts) for blocks in (reader._blocks._young, reader._blocks._old) for (facts, _), _ in blocks.values()}
+    held = {id(found[0]) for blocks in (reader._whole._young, reader._whole._old) for found, _ in blocks.values()}
+    assert held and reader._blocks.turns > 10
+    assert len(held - kept) <= len(kept)  # those of one turn, until the next block is kept
