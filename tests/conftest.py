@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.processes import GatewayProcess
@@ -21,6 +22,9 @@ from kit.repository import s3  # noqa: F401  # a fixture
 
 Connect = Callable[[int], Awaitable[RawClient]]
 StartGateway = Callable[[str], GatewayProcess]
+
+settings.register_profile("untimed", deadline=None)  # a machine that stands still for a moment fails no test
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
