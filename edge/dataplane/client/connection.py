@@ -177,10 +177,10 @@ class ClientConnection(Accepted):
         while True:
             line_end = data.find(b"\r\n", at)
             end, block = len(data) - 4, None
-            if not at and end < ONE_HEAD and data.endswith(b"\r\n"):  # mostly one head, whose block came before
-                block = worker.blocks.get(data[line_end + 2 : -2])
-            if block is None or line_end >= end:
-                block, end = None, data.find(b"\r\n\r\n", at)
+            if not at and 0 < line_end < end < ONE_HEAD and data.endswith(b"\r\n"):
+                block = worker.blocks.get(data[line_end + 2 : -2])  # mostly it is one head, whose block came before
+            if block is None:
+                end = data.find(b"\r\n\r\n", at)
                 if end < 0:
                     self._partial(data[at:])
                     return
