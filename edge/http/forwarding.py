@@ -58,9 +58,18 @@ def request_lines(
     fields: Fields, dropped: frozenset[bytes], trace: bool, withheld: frozenset[bytes] = frozenset()
 ) -> bytes:
     """The encoded end-to-end lines of a request, without those that are `withheld` from its backends."""
-    own = dropped | (ASSERTED if trace else ASSERTED_AND_TRACE) | withheld
-    kept = [line for key, line in fields.keyed() if key not in own and not looks_like(key, withheld)]
-    return b"".join([b"%b: %b\r\n" % line for line in kept])
+    own = own_names(dropped, trace, withheld)
+    return b"".join([b"%b: %b\r\n" % line for key, line in fields.keyed() if passes(key, own, withheld)])
+
+
+def own_names(dropped: frozenset[bytes], trace: bool, withheld: frozenset[bytes]) -> frozenset[bytes]:
+    """Names in lower case whose lines in a request do not pass: the gateway writes its own, or nothing."""
+    return dropped | (ASSERTED if trace else ASSERTED_AND_TRACE) | withheld
+
+
+def passes(key: bytes, own: frozenset[bytes], withheld: frozenset[bytes]) -> bool:
+    """Whether lines of this name pass."""
+    return key not in own and not looks_like(key, withheld)
 
 
 def looks_like(key: bytes, withheld: frozenset[bytes]) -> bool:

@@ -37,8 +37,8 @@ from edge.http.field_line import (
     length_of,
 )
 from edge.http.fields import tokens, too_many_cookies
-from edge.http.forwarding import OVERRIDES, has_overrides, request_lines, response_lines, tells_of_hops
-from edge.http.hopbyhop import dropped_names
+from edge.http.forwarding import OVERRIDES, has_overrides, own_names, passes, response_lines, tells_of_hops
+from edge.http.hopbyhop import HOP_BY_HOP, dropped_names
 from edge.http.host import normal_host
 from edge.http.message import Fields
 
@@ -216,7 +216,7 @@ def request_block(block: bytes, limits: Limits) -> RequestHeaders:
         return facts
     if len(deciding) <= MOST_USUAL and sum([one.in_request for one in deciding]) in USUAL:
         return _usual(lines, deciding)
-    return judged_together(lines)
+    return judged_together(lines, deciding)
 
 
 def _usual(lines: list[FieldLine], deciding: list[FieldLine]) -> RequestHeaders:
@@ -234,12 +234,12 @@ def _usual(lines: list[FieldLine], deciding: list[FieldLine]) -> RequestHeaders:
     return facts
 
 
-def judged_together(lines: list[FieldLine]) -> RequestHeaders:
-    """Facts of lines that are proven, whatever they are."""
-    facts = RequestHeaders(lines)
+def judged_together(lines: list[FieldLine], deciding: list[FieldLine]) -> RequestHeaders:
+    """Facts of lines that are proven, whatever they are; those that decide nothing need not be looked at."""
+    facts, fields = RequestHeaders(lines), fields_of(deciding)
     try:
-        _frame_request(facts)
-        _connection(facts)
+        _frame_request(facts, fields)
+        _connection(facts, fields, lines)
     except ClientError as error:
         facts.error = Refusal.of(error)
     except ValueError as error:
@@ -247,9 +247,8 @@ def judged_together(lines: list[FieldLine]) -> RequestHeaders:
     return facts
 
 
-def _frame_request(facts: RequestHeaders) -> None:
+def _frame_request(facts: RequestHeaders, fields: Fields) -> None:
     """Host and framing (RFC 9112 3.2, 6.1-6.3): exactly one reading, or an error."""
-    fields = facts.fields
     hosts = fields.get_all(b"host")
     if len(hosts) > 1:
         raise BadRequest("several Host fields")
@@ -268,9 +267,8 @@ def _frame_request(facts: RequestHeaders) -> None:
         facts.chunked = True
 
 
-def _connection(facts: RequestHeaders) -> None:
+def _connection(facts: RequestHeaders, fields: Fields, lines: list[FieldLine]) -> None:
     """Connection options, expectation, upgrade, and the lines that go upstream."""
-    fields = facts.fields
     options = tokens(fields, b"connection")
     facts.close = b"close" in options
     facts.keep_alive = b"keep-alive" in options and not facts.close
@@ -287,14 +285,20 @@ def _connection(facts: RequestHeaders) -> None:
     parents = fields.get_all(b"traceparent")
     dropped = dropped_names(fields)
     facts.trace = len(parents) == 1 and TRACEPARENT.fullmatch(parents[0]) is not None and b"traceparent" not in dropped
-    facts.forward = request_lines(fields, dropped, facts.trace)
+    facts.forward = _passed_on(lines, dropped, facts.trace, frozenset())
     facts.guarded = facts.forward
     if has_overrides(fields):
-        facts.guarded = request_lines(fields, dropped, facts.trace, OVERRIDES)
+        facts.guarded = _passed_on(lines, dropped, facts.trace, OVERRIDES)
     facts.forwarding = tells_of_hops(fields)
     facts.binds = binds(fields, CREDENTIALS)
     facts.plain = not (facts.length or facts.chunked or facts.expect or facts.upgrade)
     facts.quick = facts.plain and CACHE_WORDS.isdisjoint(fields.names()) and not too_many_cookies(fields)
+
+
+def _passed_on(lines: list[FieldLine], dropped: frozenset[bytes], trace: bool, withheld: frozenset[bytes]) -> bytes:
+    """`request_lines` of proven lines. What decides nothing passes, unless Connection names it."""
+    own, named = own_names(dropped, trace, withheld), dropped is not HOP_BY_HOP
+    return b"".join([one.wire for one in lines if not (one.in_request or named) or passes(one.key, own, withheld)])
 
 
 def response_head(head: bytes, limits: Limits, left_out: frozenset[bytes] = frozenset()) -> ResponseFacts:

@@ -60,14 +60,16 @@ def block_of(*lines: bytes) -> RequestHeaders:
     return request_block(b"".join(line + b"\r\n" for line in lines), LIMITS)
 
 
-USUAL_LINES = st.lists(
-    st.sampled_from(
-        b"Host: a.example|host: B.example:80|Host: a..:x|Connection: keep-alive|connection: Close|Cookie: a=1; b=2|"
-        b"Connection: keep-alive, X-Any|cookie: c|User-Agent: x|Accept:*/*|X-Any:  y |X_Forwarded_For: 1|"
-        b"If-None-Match: *|Range: |Connection: |Authorization: NTLM".split(b"|")
-    ),
-    max_size=6,
-)
+REQUEST_LINES = (
+    b"Host: a.example|host: B.example:80|Host: a..:x|Connection: keep-alive|connection: Close|Cookie: a=1; b=2|"
+    b"cookie: c|Connection: keep-alive, X-Any|Connection: accept|"
+    b"traceparent: 00-11111111111111111111111111111111-2222222222222222-01|"
+    b"X-Original-URL: /|X-Host: b|Content-Length: 5|Transfer-Encoding: chunked|Via: 1.1 x|Expect: 100-continue|"
+    b"User-Agent: x|"
+    b"Accept:*/*|X-Any:  y |X_Forwarded_For: 1|If-None-Match: *|Range: |Connection: |Authorization: NTLM|"
+    b"Upgrade: websocket"
+).split(b"|")
+USUAL_LINES = st.lists(st.sampled_from(REQUEST_LINES), max_size=6)
 
 
 @given(USUAL_LINES)
@@ -79,7 +81,7 @@ def test_what_few_lines_decide_is_what_all_lines_together_say(lines: list[bytes]
     block = b"".join(line + b"\r\n" for line in lines)
     proven = field_lines(block, LIMITS.line_bytes, LIMITS.fields)
     assert proven is not None and NO_LINE not in proven
-    assert facts_of(request_block(block, LIMITS)) == facts_of(judged_together(proven))
+    assert facts_of(request_block(block, LIMITS)) == facts_of(judged_together(proven, proven))
 
 
 USUAL_ANSWER_LINES = st.lists(
