@@ -15,6 +15,7 @@ from edge.metrics import HELP, LATENCY_BOUNDS_S, Histogram, Meter
 
 ROUTE_NUMBERS = ("bytes_in", "bytes_out", "cache_out", "origin_in", "origin_out", "own")
 BACKEND_NUMBERS = ("attempts", "retries", "origin_in", "origin_out")
+MS = "_ms"
 COUNTERS = {
     "refused_connections": "Client connections refused at a limit",
     "bugs": "Exceptions that no stage should let out",
@@ -69,6 +70,8 @@ def families(totals: Totals, extra: Extra, wanted: str, buckets: Buckets = USUAL
     flying = [((("pool", pool), ("backend", name)), totals.in_flight(pool, name)) for pool, name in totals.backends]
     yield gauge("edge_backend_in_flight", "Requests that are at a backend now", flying)
     for name, value in sorted(totals.store().items()):
+        if name.endswith(MS):  # metrics are in base units
+            name, value = f"{name.removesuffix(MS)}_seconds", value / 1000
         yield gauge(f"edge_store_{name}", store_help.of_workers(name), [((), value)])
     yield from _others(extra, newer)
     if newer:

@@ -25,7 +25,7 @@ WORKERS: dict[str, str] = {  # all workers together
     "disk_errors": "Errors of the disk or its index",
     "disk_damaged": "Stored responses that failed their checksum",
     "disk_waiting_bytes": "Memory of responses that wait to be written to disk",
-    "disk_lag_ms": "How long the last batch of writes had waited, over all workers",
+    "disk_lag_seconds": "How long the last batch of writes had waited, over all workers",
     "shared_hits": "Requests answered from the shared tier",
     "shared_misses": "Look-ups that found nothing in the shared tier",
     "shared_garbled": "Entries of the shared tier that were not usable",
