@@ -15,20 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import Sums, connect, fold_in
 from edge.adapters.disk_place import TURN, Place
 from edge.adapters.disk_room import STEP, Limits, NoRoom, Room, blocks
-from edge.adapters.disk_rows import insert_rows, purge_rows, purge_some, remove_rows, use_rows
+from edge.adapters.disk_rows import Row, insert_rows, purge_rows, purge_some, remove_rows, row_of, use_rows
 from edge.adapters.disk_version import Version
 from edge.cache.body import BodyFile
-from edge.cache.purge import Numbered, Purge, base_of
+from edge.cache.purge import Numbered, Purge
 from edge.cache.stored import Stored
 
 ROW_BYTES = 512  # what a row may add to the index
 FOLD_ROWS = 512
+BREATHE_ROWS = 64
 AHEAD = 2  # segments: where less is left, there is evicted before it has to be
 
 
@@ -354,23 +355,19 @@ class Changer:
         self._segments.clear()
 
     def _insert(self, additions: Sequence[Addition], places: list[tuple[int, int]], gone: list[Path]) -> None:
-        rows: list[tuple[Any, ...]] = []
+        rows: list[Row] = []
         tags: list[tuple[int, int, int]] = []
         for each, (segment, at) in zip(additions, places, strict=True):
-            stored, of = each.stored, self.sums.of
-            hashed = self.sums.of_key(stored.key)
-            variant = of(stored.variant) if stored.vary or stored.part else self.sums.plain
-            choice = variant if stored.part is None else of(stored.choice)
-            base_key = base_of(stored.key)
-            base = hashed if base_key == stored.key else of(base_key)
-            body = None if each.body is None else each.body.name
+            if len(rows) % BREATHE_ROWS == 0:
+                self._breathe()
+            body = None
             if each.body is not None:
                 self._place_body(each.body, each.temp, gone)
-            seal = self.sums.seal(hashed, variant, (segment, at, len(each.record)), 0.0)
-            tagged, part = int(bool(stored.tags)), int(stored.part is not None)
-            place = (segment, at, len(each.record), 0.0, stored.keep_until)
-            rows.append((hashed, variant, choice, base, *place, body, tagged, part, seal))
-            tags.extend((of(tag), hashed, variant) for tag in stored.tags)
+                body = each.body.name
+            row = row_of(self.sums, each.stored, (segment, at, len(each.record)), body)
+            rows.append(row)
+            if each.stored.tags:
+                tags.extend((self.sums.of(tag), *row[:2]) for tag in each.stored.tags)
         if self._coming is not None:
             self._coming([row[0] for row in rows])
         self._breathe()

@@ -12,15 +12,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from edge.adapters.disk_index import Sums
-from edge.cache.purge import STAMPED, Kind, Numbered, Purge
+from edge.cache.purge import STAMPED, Kind, Numbered, Purge, base_of
+from edge.cache.stored import Stored
 
 PURGED_ROWS = 512  # after which a transaction of purges ends
 AT_ONCE = (128, 64, 16, 4, 1)  # rows in one statement: few sizes, so that each is prepared once
-COLUMNS = "hash, variant, choice, base, segment, at, length, stale, until, body, tagged, part, seal"
-_HASH, _VARIANT, _CHOICE, _PART = 0, 1, 2, 11
-_ONE = "({})".format(", ".join("?" * len(COLUMNS.split(","))))
-_ADD = {count: f"INSERT OR IGNORE INTO objects ({COLUMNS}) VALUES " + ", ".join([_ONE] * count) for count in AT_ONCE}
-_PUT = {count: sql.replace("IGNORE", "REPLACE") for count, sql in _ADD.items()}
+# What every row says, and what most say by these: no variant, no tags, no part, no body in a file, the URL for a key.
+COLUMNS = ("hash", "variant", "segment", "at", "length", "until", "seal", "choice", "base", "body", "tagged", "part")
+PLAIN = 7
+_HASH, _VARIANT, _CHOICE, _PART = 0, 1, 7, 11
+
+
+def _add(count: int, width: int) -> str:
+    """The statement for so many rows that say so many columns."""
+    rows = []
+    for first in range(1, 1 + count * width, width):
+        marks = [f"?{at}" for at in range(first, first + width)]
+        unsaid = [marks[1], marks[0], "NULL", "0", "0"] if width == PLAIN else []
+        rows.append(f"({', '.join(marks + unsaid)}, 0)")
+    return f"INSERT OR IGNORE INTO objects ({', '.join(COLUMNS)}, stale) VALUES {', '.join(rows)}"
+
+
+_ADD = {(count, width): _add(count, width) for count in AT_ONCE for width in (PLAIN, len(COLUMNS))}
+_PUT = {which: sql.replace("IGNORE", "REPLACE") for which, sql in _ADD.items()}
 _DROP = {
     count: "DELETE FROM objects WHERE segment = ? AND hash IN ({0}) AND at IN ({0})".format(", ".join("?" * count))
     for count in AT_ONCE
@@ -29,30 +43,47 @@ _REMOVE = "DELETE FROM objects WHERE hash = ?1 AND variant = ?2 AND (?3 < 0 OR (
 _USE = "UPDATE objects SET used = 1 WHERE hash = ? AND variant = ? AND used = 0"
 _TAG = "INSERT OR IGNORE INTO tags VALUES (?, ?, ?)"
 
-Row = tuple[Any, ...]  # of COLUMNS
+Row = tuple[Any, ...]  # of COLUMNS: all of them, or the first PLAIN
 T = TypeVar("T")
 
 
 def insert_rows(db: sqlite3.Connection, rows: Sequence[Row], tags: Sequence[tuple[int, int, int]]) -> None:
     """Insert rows, replacing those with the same hash and variant; a complete response replaces its parts."""
-    if any(row[_PART] for row in rows) or db.execute("SELECT 1 FROM objects WHERE part = 1 LIMIT 1").fetchone():
-        _take_parts(db, rows)
+    plain = [row for row in rows if len(row) == PLAIN]
+    others = [row for row in rows if len(row) > PLAIN] if len(plain) < len(rows) else []
+    if any(row[_PART] for row in others) or db.execute("SELECT 1 FROM objects WHERE part = 1 LIMIT 1").fetchone():
+        _take_parts(db, plain, others)
     new = 0
-    for some in split(rows):
+    for some in (*split(plain), *split(others)):
         values = [value for row in some for value in row]
-        added = db.execute(_ADD[len(some)], values).rowcount
+        which = len(some), len(some[0])
+        added = db.execute(_ADD[which], values).rowcount
         new += added
         if added < len(some):
-            db.execute(_PUT[len(some)], values)
+            db.execute(_PUT[which], values)
     count_objects(db, new)
     if tags:
         db.executemany(_TAG, tags)
 
 
-def _take_parts(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    for row in rows:
-        if not row[_PART]:
-            drop_objects(db, "part = 1 AND hash = ? AND choice = ?", (row[_HASH], row[_CHOICE]))
+def row_of(sums: Sums, stored: Stored, place: tuple[int, int, int], body: bytes | None) -> Row:
+    """The row of a response whose record is at this place: segment, offset and length."""
+    hashed = sums.of_key(stored.key)
+    variant = sums.of(stored.variant) if stored.vary or stored.part else sums.plain
+    said = (hashed, variant, *place, stored.keep_until, sums.seal(hashed, variant, place, 0.0))
+    if body is None and not (stored.vary or stored.part or stored.tags) and b" " not in stored.key:
+        return said
+    choice = variant if stored.part is None else sums.of(stored.choice)
+    base_key = base_of(stored.key)
+    base = hashed if base_key == stored.key else sums.of(base_key)
+    return (*said, choice, base, body, int(bool(stored.tags)), int(stored.part is not None))
+
+
+def _take_parts(db: sqlite3.Connection, plain: Sequence[Row], others: Sequence[Row]) -> None:
+    """Delete the parts that whole responses supersede; a plain row's choice is its variant."""
+    whole = [(row[_HASH], row[_CHOICE]) for row in others if not row[_PART]]
+    for each in (*((row[_HASH], row[_VARIANT]) for row in plain), *whole):
+        drop_objects(db, "part = 1 AND hash = ? AND choice = ?", each)
 
 
 def split(rows: Sequence[T]) -> Iterator[Sequence[T]]:
