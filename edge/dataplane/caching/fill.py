@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 
 from edge.cache.flights import Flight, FlightMember, Outcome, Why
 from edge.cache.freshness import Times
+from edge.cache.key import key_of
 from edge.cache.policy import is_for_all
 from edge.cache.purge import PurgeState
 from edge.cache.revalidate import for_one, offer_fields, request_fields, rest_fields
 from edge.cache.stored import Plan, Stored
-from edge.cache.storing import storing
+from edge.cache.storing import storing, tags
 from edge.cache.verdict import Action, Failure, Reason, Verdict, forward, word
 from edge.dataplane.caching.answering import serve_all, stands_in
 from edge.dataplane.caching.follower import Follower
@@ -190,10 +191,12 @@ class Fill:
 
     def _invalidate(self, response: ResponseHead, now: float) -> None:
         """Carry out what the answer to an unsafe request invalidates, without preventing that itself is stored."""
-        purge_log = self.store.purge_log
-        current = self.seq == purge_log.now_seq()
+        if self.request.method == b"GET":
+            return
+        purge_log, named = self.store.purge_log, tags(self.request, response.fields) or ()
+        purged = purge_log.admit(self.seq, key_of(self.request, self.rules), named).verdict is not PurgeState.KEPT
         self.store.invalidate(self.request, response, self.rules, now)
-        if current:
+        if not purged:  # what others made invalid meanwhile did not name it
             self.seq = purge_log.now_seq()
 
     def _use(self, response: ResponseHead, times: Times, response_start: ResponseStart) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kit.cachelab import HOST, Lab, from_store
+from kit.cachelab import HOST, Lab, from_store, reply, request, until
+from kit.client import RawClient
+from kit.origin import Pause
+
+from edge.cache.purge_request import parse_purge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FRESH = "Cache-Control: max-age=600"
@@ -101,3 +105,33 @@ async def test_cache_groups_are_invalidated_within_their_origin(lab: Lab) -> Non
     lab.says('Cache-Group-Invalidation: "scripts"', body="")
     await lab.ask(method="POST", body=b"")
     assert await is_gone(lab, other)
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "stored"),
+    [
+        ("/another", None, True),
+        ("@here", None, False),
+        ("a purge of its tag", {"tag": "t"}, False),
+        ("a purge of its host", {"host": HOST}, False),
+        ("a purge of another tag", {"tag": "other"}, True),
+    ],
+)
+async def test_what_was_made_invalid_while_a_post_ran_counts_for_it_only_by_name(
+    lab: Lab, what: str, body: dict[str, str] | None, stored: bool
+) -> None:
+    """A POST's response answers later GETs; another client's writes elsewhere change nothing about that."""
+    lab.answers(Pause("go"), reply(FRESH, "Surrogate-Key: t", f"Content-Location: {lab.target}", body="posted"))
+    posting = await RawClient.connect(lab.port)
+    await posting.send(request(method="POST", target=lab.target, body=b"x"))
+    await until(lambda: len(lab.asked) == 1)
+    if body is not None:
+        lab.store.purge(parse_purge(body), lab.now)
+    else:
+        lab.says(status=204)
+        await lab.ask(method="PUT", target=what.replace("@here", lab.target), body=b"x")
+    lab.origin.release("go")
+    assert await posting.read_response(b"POST") is not None
+    await posting.close()
+    lab.says("Cache-Control: no-store", body="got")
+    assert from_store(await lab.ask()) is stored, what
