@@ -56,6 +56,8 @@ class EarlyWorker:
         """Wait for its end; the exit code."""
         import asyncio  # who waits has it; reading it takes as long as starting the process
 
+        if self._process.poll() is not None:
+            return self._process.returncode  # a signal that came too late has reaped it: nobody has that id
         ended = asyncio.Event()
         handle = os.pidfd_open(self.pid)
         loop = asyncio.get_running_loop()

@@ -137,6 +137,7 @@ class Parts:
 
     async def _outlive(self, successor: Successor) -> None:
         await successor.outlive(self._supervisor.workers)
+        end_orphans(self._orphans)  # it was killed, perhaps before it told its workers to end
         self._alone()
 
     async def hand_over(self) -> None:

@@ -9,15 +9,19 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK, free_ports
 from kit.processes import ROOT, GatewayProcess
+from kit.waiting import until
 
 from edge.app import build
 from edge.config.loader import load_text
 from edge.control.early import EarlyWorker, end_early, start_early
+from edge.control.slots import Hooks, Slot
 from edge.control.worker_process import ProcessChild, spawn_process
+from edge.control.workers import Workers
 from edge.frames import Frame, Kind
 
 TOML = """
@@ -123,6 +127,28 @@ def test_ctrl_c_does_not_reach_one_that_is_still_reading() -> None:
 
     assert asyncio.run(answers()) == 1  # it lived on, and ended over what it was told
     end_early([])
+
+
+async def test_one_that_died_before_it_was_taken_is_replaced() -> None:
+    early, spare, told = start_early(1), socket.socket(), []
+    dead = early[0]
+    os.kill(dead.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # nobody has reaped it
+
+    def first(slot: Slot) -> tuple[Frame, list[socket.socket]]:
+        return Frame(Kind.DRAIN, {}), [spare]
+
+    def event(kind: str, facts: dict[str, Any]) -> None:
+        told.append((kind, facts["code"]))
+
+    workers = Workers(lambda index: spawn_process(index, early), 1, Hooks(first, lambda index, frame: None, event))
+    workers.start()
+    try:
+        await until(lambda: len(told) > 1)
+        assert told[:2] == [("worker.died", -signal.SIGKILL), ("worker.died", 1)]  # the next one, over what it was told
+    finally:
+        await workers.kill()
+        spare.close()
 
 
 def test_ending_them_leaves_no_process() -> None:

@@ -47,6 +47,19 @@ def main_pid(gateway: GatewayProcess, told: int) -> None:
     assert os.getpgid(told) == gateway.pid
 
 
+def supervisors(gateway: GatewayProcess) -> list[int]:
+    """The programs of the gateway's session that keep workers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = os.getsid(int(path.name)) == gateway.pid and (path / "cmdline").read_bytes().split(b"\0")[2:4]
+        except OSError:
+            continue  # it has ended
+        if ours == [b"edge.cli.begin", b"run"]:
+            found.append(int(path.name))
+    return found
+
+
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -74,6 +87,28 @@ async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origi
     assert (await api(gateway, "POST", "/v1/purge", {"all": True}))[0] == 200  # the journal is the new one's
     os.kill(found["pid"], signal.SIGTERM)
     await until(lambda: not process_tree(found["pid"]), 20)
+
+
+async def test_a_program_that_is_killed_as_it_hands_over_leaves_no_worker(
+    gateway_process: Start, origin: EchoServer
+) -> None:
+    """They would serve on by the old file, and hear of no purge."""
+    gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
+    old = gateway.children
+    upgrading = asyncio.create_task(api(gateway, "POST", "/v1/upgrade"))
+    await until(lambda: len(supervisors(gateway)) == 2, 20)
+    gateway.signal(signal.SIGSTOP)  # it never hears that the new one is ready, and tells its workers nothing
+    await until(lambda: gateway.log().count("worker.ready") == 4, 60)
+    for _ in range(2):
+        status, shown = await api(gateway, "GET", "/v1/status")  # of the new one: the old one takes no questions
+        assert (status, shown["ready"], shown["pid"] != gateway.pid) == (200, True, True)
+    assert all(process_tree(pid) for pid in old)
+    gateway.signal(signal.SIGKILL)
+    await until(lambda: not any(process_tree(pid) for pid in old), 20)
+    await asyncio.gather(upgrading, return_exceptions=True)
+    assert (await get(gateway.http_port))[0] == 200
+    os.kill(shown["pid"], signal.SIGTERM)
+    await until(lambda: not process_tree(shown["pid"]), 20)
 
 
 async def test_the_new_program_is_the_service_manager_s_child_when_it_hears_of_it(
