@@ -68,8 +68,8 @@ min_dwell = "100ms"
 [pools.site.health]
 path = "/healthz"
 body = "fine"
-interval = "200ms"
-timeout = "150ms"
+interval = "1100ms"
+timeout = "1s"
 fall = 2
 rise = 2
 interval_down = "200ms"
@@ -119,7 +119,8 @@ async def test_a_sick_application_gives_way_and_returns(gateway_process: Start, 
     await until_health(gateway, "healthy")
     assert await get(gateway.http_port) == (200, b"app")
     for how, evidence in (("sick", "status 503"), ("raise", "status 500"), ("hang", "timed out"), ("odd", "without")):
-        (site / "how").write_text(how)
+        (site / "next").write_text(how)
+        (site / "next").rename(site / "how")  # a probe reads all of it or nothing
         assert evidence in await until_health(gateway, "unhealthy")
         await until_answer(gateway, b"other fine")
         (site / "how").unlink()
