@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 from kit.control import Whole
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.control.access import Access, Role, Token, Unauthenticated
 from edge.control.admin.application import CONNECTIONS, admin_app, start_admin
@@ -341,7 +341,7 @@ async def test_bytes_that_are_no_request_end_the_connection(connections: tuple[A
     found, port, _ = connections
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"\x16\x03\x01")
-    await asyncio.wait_for(ended(reader), 5)
+    await asyncio.wait_for(ended(reader), WAIT_S)
     await until(lambda: len(found) == 0)
     writer.close()
 
@@ -358,7 +358,7 @@ async def test_silent_and_half_open_connections_end(
     await clock.sweep()
     assert len(found) == 1
     clock.now += 1.5
-    await asyncio.wait_for(ended(reader), 5)
+    await asyncio.wait_for(ended(reader), WAIT_S)
     await until(lambda: len(found) == 0)
     writer.close()
 
@@ -387,7 +387,7 @@ async def test_a_half_open_connection_ends_after_an_answer_too(
     streams[1].write(ASK[:20])
     await until(lambda: not any(each.fresh for each in found._open.values()))
     clock.now += 10.5
-    await asyncio.wait_for(ended(streams[0]), 5)
+    await asyncio.wait_for(ended(streams[0]), WAIT_S)
     streams[1].close()
 
 
@@ -397,7 +397,7 @@ async def test_an_idle_connection_ends(connections: tuple[AdminConnections, int,
     streams[1].write(ASK)
     assert b" 200 " in await status_of(streams)
     clock.now += 61
-    await asyncio.wait_for(ended(streams[0]), 5)
+    await asyncio.wait_for(ended(streams[0]), WAIT_S)
     streams[1].close()
 
 

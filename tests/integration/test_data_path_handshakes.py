@@ -13,7 +13,7 @@ from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import OK, ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 from kit.wire import Wire
 
 SECURE = ssl.create_default_context()
@@ -213,9 +213,9 @@ async def test_a_drain_waits_for_no_handshake(
     gateway = await edge(edge_toml(origin.port, listen=https))
     client = await raw_client(gateway.port)
     await until(lambda: len(gateway.worker.downstreams) == 1)
-    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(30.0)))
+    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(60.0)))
     assert await client.ended()
-    await asyncio.wait_for(ended, 5)
+    await asyncio.wait_for(ended, WAIT_S)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

@@ -28,7 +28,7 @@ from kit.http2_corpus import (
 )
 from kit.http2_corpus import posts as posts_of
 from kit.origin import ScriptedOrigin, Step
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.dataplane.client.http2_connection import Http2Connection
 
@@ -135,5 +135,5 @@ async def test_what_comes_before_a_tunnel_takes_turns(gateway: Gateway, origin: 
     head = [(b":method", b"CONNECT"), *request(b"/hang")[1:], (b":protocol", b"websocket")]
     opened = frame(HEADERS, HEADERS_END, 1, literal([*head, (b"sec-websocket-version", b"13")]))
     assert await read_at_once(gateway, client, opened + frame(DATA, 0, 1, b"ab") * 20_000)
-    await asyncio.wait_for(served(gateway), 5)
+    await asyncio.wait_for(served(gateway), WAIT_S)
     await client.close()

@@ -15,7 +15,7 @@ from kit.client import RawClient
 from kit.http2 import Http2Client, request_head
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 from kit.wire import Wire
 
 from edge.dataplane.worker.report import connections
@@ -269,14 +269,14 @@ async def test_a_drain_waits_for_no_header(origin: ScriptedOrigin, edge: StartEd
     gateway = await edge(edge_toml(origin.port, listen=LISTEN))
     silent, served = await dial(gateway.port), await dial(gateway.port)
     await until(lambda: len(gateway.worker.downstreams) == 2)
-    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(30.0)))
+    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(60.0)))
     await until(lambda: gateway.worker.draining)
     response = None
     if await served.send(header() + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
         response = await served.read_response()
     assert response is not None and response.status == 200, "what was accepted is served"
     assert await silent.ended()
-    await asyncio.wait_for(ended, 5)
+    await asyncio.wait_for(ended, WAIT_S)
 
 
 async def test_connections_of_a_sender_are_shown(origin: ScriptedOrigin, edge: StartEdge, dial: Dial) -> None:

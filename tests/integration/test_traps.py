@@ -16,7 +16,7 @@ import pytest
 from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.builds import pure_only
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.cache.purge_request import parse_purge
 
@@ -168,11 +168,11 @@ async def test_trap_drain_of_connections_that_never_asked_anything(
     gateway = await edge(edge_toml(origin.port))
     silent = [await raw_client(gateway.port) for _ in range(3)]
     await until(lambda: len(gateway.worker.downstreams) == 3)
-    draining = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(20.0)))
+    draining = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(60.0)))
     for client in silent:
         assert await client.ended()
         await client.close()
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, WAIT_S)
 
 
 async def test_trap_a_purge_is_effective_before_its_call_returns(origin: ScriptedOrigin, proxy: Proxy) -> None:

@@ -20,7 +20,7 @@ from kit.control import Whole
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess, Process, process_tree
 from kit.reloads import EchoServer, Load, WebSocket
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 from reloading import GOING_AWAY, api, edge, get, toml
 
 from edge.adapters.disk_place import TierInUse, lock_tier
@@ -359,7 +359,7 @@ async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, mo
         return SimpleNamespace(pid=4711, close=lambda: None, successor=successor)
 
     monkeypatch.setattr(upgrading, "_spawn", started)
-    assert (await asyncio.wait_for(upgrading.upgrade(Change("test")), 5))["pid"] == 4711
+    assert (await asyncio.wait_for(upgrading.upgrade(Change("test")), WAIT_S))["pid"] == 4711
     process: Any = upgrading._process
     successor: Successor = process.successor
     new = Workers(lambda index: asyncio.Future(), 0, whole.supervisor.workers._hooks)

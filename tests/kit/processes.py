@@ -21,8 +21,8 @@ from bench.measure import process_tree, resident_bytes
 from kit.ports import LOOPBACK, free_ports
 from kit.waiting import until_blocking
 
-READY_S = 20.0
-STOP_S = 10.0
+READY_S = 30.0
+STOP_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 LOOK_S = 0.005
 
 Fact = Callable[[], object]

@@ -6,6 +6,8 @@ import asyncio
 from math import inf
 from typing import Any, cast
 
+from kit.waiting import WAIT_S
+
 from edge.adapters.backend_link import BackendLink
 from edge.adapters.upstream_connection import UpstreamConnection
 from edge.errors import UpstreamError
@@ -193,5 +195,5 @@ async def connected(owner: BackendLink, timeout: float = 5.0) -> Waiter:
     """Ask the link for a connection, and wait for it or the failure."""
     waiter = Waiter()
     owner.connect(cast(Any, waiter), timeout)
-    await asyncio.wait_for(waiter.told.wait(), 5)
+    await asyncio.wait_for(waiter.told.wait(), WAIT_S)
     return waiter

@@ -6,6 +6,7 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.waiting import WAIT_S
 
 from edge.adapters.memory_transport import HIGH_BYTES, PIECE_BYTES, MemoryTransport, join
 
@@ -80,7 +81,7 @@ def test_every_byte_arrives_once_and_in_order(steps: list[bytes | str]) -> None:
                 b.transport.resume_reading()
         b.transport.resume_reading()
         a.transport.close()
-        await asyncio.wait_for(b.lost.wait(), 5)
+        await asyncio.wait_for(b.lost.wait(), WAIT_S)
         assert b.got == b"".join(step for step in steps if isinstance(step, bytes))
         assert b.notes == ["eof", "lost"] and a.notes == ["lost"]
 
@@ -125,7 +126,7 @@ async def test_an_abort_drops_what_was_written_and_is_no_clean_end() -> None:
     a, b = pair()
     a.write(b"x")
     a.transport.abort()
-    await asyncio.wait_for(b.lost.wait(), 5)
+    await asyncio.wait_for(b.lost.wait(), WAIT_S)
     assert (b.got, b.notes, a.notes) == (b"", ["lost"], ["lost"])
     a.write(b"y")
     await turns()
