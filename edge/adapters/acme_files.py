@@ -21,7 +21,7 @@ from time import time
 import orjson
 
 from edge.adapters.certificate_pem import Life, NotUsable, life, self_signed
-from edge.adapters.durable_file import FRESH, create, put, sync_folder
+from edge.adapters.durable_file import FRESH, create, put, sync
 from edge.config.acme import FOLDER, Acme
 from edge.config.loader import Config
 
@@ -95,7 +95,7 @@ def stand_in(order: Order) -> str | None:
     not usable. Raises OSError."""
     for folder in (order.pem.parent.parent, order.pem.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     if not order.pem.exists():
         create(order.pem, self_signed(order.name, time()))
         return None

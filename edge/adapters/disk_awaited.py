@@ -29,7 +29,7 @@ import orjson
 
 from edge.adapters.disk_body import temp_name
 from edge.adapters.disk_changes import Changer, Changes, Packing
-from edge.adapters.disk_files import FileOps
+from edge.adapters.disk_files import FileOps, make_file
 from edge.adapters.disk_index import connect
 from edge.adapters.disk_place import MARK, STORE, Place, TierError
 from edge.adapters.disk_room import Limits, NoRoom
@@ -121,7 +121,7 @@ class AwaitedBodies:
         large = [(name, body, temp_name()) for name, body in bodies if len(body) > PACKED_BYTES]
         with _explained(self._place.path):
             for _, body, temp in large:
-                self._write(self._place.temp(temp), body)
+                make_file(self._ops, self._place.temp(temp), body)
             with self._alone, self._changer.turn():
                 for name, _, temp in large:
                     self._take_in(name, temp)
@@ -145,13 +145,6 @@ class AwaitedBodies:
         """All bodies have arrived: remove the folder."""
         (self.folder / POINT).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _write(self, path: Path, body: bytes) -> None:
-        descriptor = self._ops.open(path)
-        try:
-            self._ops.write(descriptor, body, 0)
-        finally:
-            os.close(descriptor)
 
     def _take_in(self, name: bytes, temp: str) -> None:
         if self._changer.known(name):

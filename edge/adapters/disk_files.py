@@ -49,6 +49,15 @@ class FileOps:
         path.unlink(missing_ok=True)
 
 
+def make_file(ops: FileOps, path: Path, data: bytes) -> None:
+    """Make a file of these bytes. Raises OSError."""
+    descriptor = ops.open(path)
+    try:
+        ops.write(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+
+
 class Cold(Exception):
     """The page cache does not have the bytes: read them in a thread."""
 

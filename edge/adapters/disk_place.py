@@ -21,12 +21,14 @@ from typing import Any
 
 import orjson
 
+from edge.adapters.durable_file import FRESH, put
 from edge.errors import EdgeError
 
 FORMAT = 1
 MARK = "edge-cache.json"
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in a file's place is damage, and nobody waits for it
 LOCK, SETUP, STORE, ASIDE, DAMAGED = "lock", "setup.lock", "store", "store.aside", "damaged"
+OURS = (LOCK, SETUP, MARK, STORE, ASIDE)
 TURN = "turn"  # in the store: held by whoever changes it
 
 
@@ -112,7 +114,7 @@ def _prepared(path: Path, history: str) -> Place:
     found = _mark(path)
     said = ""
     if found is None:
-        others = [each.name for each in path.iterdir() if each.name not in (LOCK, SETUP, MARK, STORE, ASIDE)]
+        others = [name for name in os.listdir(path) if name not in OURS and not name.startswith(FRESH)]
         if others:
             raise TierError(f"disk cache {path} holds files that are not the gateway's, such as {sorted(others)[0]!r}")
     why = _why_not(path, found, history)
@@ -123,10 +125,10 @@ def _prepared(path: Path, history: str) -> Place:
         found = None
     if found is None:
         found = {"format": FORMAT, "salt": os.urandom(16).hex(), "history": history}
-        _write(path / MARK, orjson.dumps(found))
+        put(path / MARK, orjson.dumps(found))
     elif history and not found.get("history"):
         found["history"] = history
-        _write(path / MARK, orjson.dumps(found))
+        put(path / MARK, orjson.dumps(found))
     for name in ("segments", "bodies", "temps"):
         (path / STORE / name).mkdir(parents=True, exist_ok=True)
     if not os.access(path / STORE, os.W_OK | os.X_OK):
@@ -154,21 +156,6 @@ def _mark(path: Path) -> dict[str, Any] | None:
         return {**found, "format": found["format"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file atomically and durably (SECURITY 18)."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

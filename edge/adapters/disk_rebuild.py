@@ -7,7 +7,6 @@ response is marked as one that needs validation before each use, so that no wind
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 from edge.adapters.disk_awaited import begin_awaiting
 from edge.adapters.disk_body import temp_name
 from edge.adapters.disk_changes import ROW_BYTES, Addition, Changer, Changes
-from edge.adapters.disk_files import FileOps
+from edge.adapters.disk_files import FileOps, make_file
 from edge.adapters.disk_place import Place, TierError
 from edge.adapters.disk_room import Limits, NoRoom, blocks
 from edge.adapters.disk_start import open_place
@@ -137,18 +136,10 @@ class _Rebuilding:
         temp = temp_name()
         if self.tight:
             self._changer.reserve(temp, blocks(file.length))
-        self._writing.append(self._pool.submit(self._write, self._place.temp(temp), body))
+        self._writing.append(self._pool.submit(make_file, self._ops, self._place.temp(temp), body))
         self._written.add(file.name)
         self._bytes += file.length
         return Addition(stored, record, file, temp)
-
-    def _write(self, path: Path, body: bytes) -> None:
-        """A body, which whoever gave it has compared with its name."""
-        descriptor = self._ops.open(path)
-        try:
-            self._ops.write(descriptor, body, 0)
-        finally:
-            os.close(descriptor)
 
     def flush(self) -> None:
         """Write what waits. Raises TierError."""

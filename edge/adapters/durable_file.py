@@ -35,7 +35,7 @@ def written(folder: Path, data: bytes) -> Path:
 def put(path: Path, data: bytes) -> None:
     """Write a file, replacing one that is there. Raises OSError."""
     os.replace(written(path.parent, data), path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def create(path: Path, data: bytes) -> bool:
@@ -47,13 +47,13 @@ def create(path: Path, data: bytes) -> bool:
         return False
     finally:
         os.unlink(fresh)
-    sync_folder(path.parent)
+    sync(path.parent)
     return True
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

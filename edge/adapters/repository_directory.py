@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge.adapters.durable_file import sync_folder, written
+from edge.adapters.durable_file import sync, written
 from edge.errors import RepositoryFull, RepositoryRefused, RepositoryUnreachable
 from edge.ports import RepositoryFile
 
@@ -37,7 +37,7 @@ class DirectoryRepository:
         with self._explained():
             fresh = self._written(data)
             os.replace(fresh, self._folder_of(name) / Path(name).name)
-            sync_folder((self._root / name).parent)
+            sync((self._root / name).parent)
 
     def create(self, name: str, data: bytes) -> bool:
         """See the port."""
@@ -49,7 +49,7 @@ class DirectoryRepository:
                 return False
             finally:
                 os.unlink(fresh)
-            sync_folder((self._root / name).parent)
+            sync((self._root / name).parent)
             return True
 
     def get(self, name: str) -> bytes | None:
@@ -100,7 +100,7 @@ class DirectoryRepository:
                 os.unlink(path)
             except FileNotFoundError:
                 return
-            sync_folder(path.parent)
+            sync(path.parent)
 
     def clean(self) -> None:
         """See the port."""
@@ -128,7 +128,7 @@ class DirectoryRepository:
         chain = [each for each in (folder, *folder.parents) if each == self._root or self._root in each.parents]
         for each in reversed(chain):
             each.mkdir(mode=0o700, parents=each == self._root, exist_ok=True)
-            sync_folder(each.parent)
+            sync(each.parent)
         self._made.add(folder)
 
     @contextmanager

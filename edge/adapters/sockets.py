@@ -34,14 +34,7 @@ def bind(host: str, port: int, shared: bool = True) -> socket.socket:
 
 def check_free(host: str, port: int, shared: bool = False) -> None:
     """Raises OSError when an address cannot be bound: SO_REUSEPORT alone would share it with a stranger."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
+    bind(host, port, shared).close()
 
 
 def bound_name(sock: socket.socket) -> str:

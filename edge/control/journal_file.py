@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from edge.adapters.durable_file import sync
 from edge.control.state_files import open_plain, refuse_link
 from edge.errors import EdgeError
 
@@ -119,9 +120,9 @@ def make_file(path: Path) -> None:
             )
         finally:
             db.close()
-        _sync(fresh)
+        sync(fresh)
         os.replace(fresh, path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def _stairs(version: int) -> str:
@@ -196,11 +197,3 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

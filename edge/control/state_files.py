@@ -45,12 +45,3 @@ def own_folder(path: Path) -> None:
         raise OSError(errno.EPERM, f"belongs to another user (uid {found.st_uid})")
     if found.st_mode & stat.S_IWOTH:
         raise OSError(errno.EPERM, f"everybody may write in it (mode {stat.S_IMODE(found.st_mode):04o}; chmod o-w)")
-
-
-def sync_folder(path: Path) -> None:
-    """A file that was made or renamed in the folder is there after a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,6 @@ step that was not done; a step that was begun and did not end is done again, whi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from edge.adapters.durable_file import put
 from edge.errors import EdgeError, RunbookFailed
 from edge.recovery.runbook import Check, Deed, Runbook, Step
 from edge.sidecar.shown import when
@@ -76,14 +76,8 @@ class Log:
     def save(self, run: Run) -> None:
         """Durable when this returns."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{run.id}.json"
-        fresh = path.with_suffix(".new")
         data = {name: getattr(run, name) for name in Run.__slots__}
-        with fresh.open("wb") as file:
-            file.write(orjson.dumps(data, option=orjson.OPT_INDENT_2))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        put(self._folder / f"{run.id}.json", orjson.dumps(data, option=orjson.OPT_INDENT_2))
 
 
 Waits = Callable[[Step, str], None]

@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
+from edge.adapters.durable_file import sync
 from edge.errors import RestoreRefused
 
 UNFINISHED = ".unfinished-restore"
@@ -82,8 +83,8 @@ def sync_tree(folder: Path, without: Path | None = None) -> None:
         for name in names:
             path = Path(base) / name
             if path.is_file() and not path.is_symlink():
-                _sync(path)
-        _sync(Path(base))
+                sync(path)
+        sync(Path(base))
 
 
 def finish(fresh: Path, target: Path, stamp: str) -> Path | None:
@@ -97,9 +98,9 @@ def finish(fresh: Path, target: Path, stamp: str) -> Path | None:
     else:
         kept = None
         os.rename(fresh, target)  # over an empty directory too
-    _sync(target.parent)
+    sync(target.parent)
     (target / UNFINISHED).unlink(missing_ok=True)
-    _sync(target)
+    sync(target)
     return kept
 
 
@@ -127,11 +128,3 @@ def _kept_name(target: Path, stamp: str) -> Path:
 
 def _prefix(target: Path) -> str:
     return f".{target.name}.restoring-"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -86,7 +86,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         assert told <= held <= told + 1  # the last one may have been durable before it could say so
 
 
-@pytest.mark.parametrize(("where", "count", "left"), [("_sync", 1, False), ("replace", 1, False), ("_sync", 2, True)])
+@pytest.mark.parametrize(("where", "count", "left"), [("sync", 1, False), ("replace", 1, False), ("sync", 2, True)])
 def test_kill_9_while_the_journal_is_made(tmp_path: Path, where: str, count: int, left: bool) -> None:
     path = tmp_path / "state.sqlite"
     maker = subprocess.run(

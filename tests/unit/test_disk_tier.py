@@ -17,6 +17,7 @@ from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_place import TierError, TierInUse, lock_tier, prepare
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
+from edge.adapters.durable_file import FRESH
 from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.cache.record import Damaged
 from edge.http.ranges import Part
@@ -466,3 +467,13 @@ def test_a_fifo_in_the_place_of_a_file_is_damage_that_nobody_waits_for(tmp_path:
     thread.start()
     thread.join(10.0)
     assert found == [()]
+
+
+def test_only_a_strangers_files_are_in_the_way_of_a_new_tier(tmp_path: Path) -> None:
+    (tmp_path / f"{FRESH}0123").write_bytes(b"{")  # a first start that was killed while it wrote its mark
+    prepare(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "photo.jpg").write_bytes(b"")
+    with pytest.raises(TierError, match="not the gateway's, such as 'photo.jpg'"):
+        prepare(other)
