@@ -475,5 +475,5 @@ def test_only_a_strangers_files_are_in_the_way_of_a_new_tier(tmp_path: Path) -> 
     other = tmp_path / "other"
     other.mkdir()
     (other / "photo.jpg").write_bytes(b"")
-    with pytest.raises(TierError, match="not the gateway's, such as 'photo.jpg'"):
+    with pytest.raises(TierError, match=r"not the gateway's, such as 'photo\.jpg'"):
         prepare(other)
