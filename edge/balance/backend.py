@@ -18,7 +18,7 @@ from edge.balance.latency import PeakEwma
 UNLIMITED = 1 << 60
 
 
-class Outcome(Enum):
+class AttemptOutcome(Enum):
     """How one attempt at a backend ended."""
 
     SUCCESS = "success"
@@ -26,7 +26,7 @@ class Outcome(Enum):
     NEUTRAL = "neutral"  # the client left, or a limit of ours: never the backend's fault
 
 
-SUCCESS = Outcome.SUCCESS  # a member through its class costs 50 ns in CPython 3.11, and each request asks
+SUCCESS = AttemptOutcome.SUCCESS  # a member through its class costs 50 ns in CPython 3.11, and each request asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Backend:
         assert self.in_flight > 0, f"backend {self.id} was given back more often than taken"
         self.in_flight -= 1
 
-    def observe(self, outcome: Outcome, latency_s: float, now: float) -> None:
+    def observe(self, outcome: AttemptOutcome, latency_s: float, now: float) -> None:
         """Take the result of one attempt; `latency_s` runs from request sent to response head, or to the failure."""
         if outcome is SUCCESS:
             self.latency.observe(latency_s, now)
@@ -161,7 +161,7 @@ class Backend:
             self._outlier.on_success(now)
             if self.half_open:
                 self._readmit("the trial request went well", now)
-        elif outcome is Outcome.GATEWAY_FAILURE:
+        elif outcome is AttemptOutcome.GATEWAY_FAILURE:
             self.failures += 1
             self.latency.fail(latency_s, now)
             evidence = self._outlier.on_failure(now)

@@ -33,7 +33,7 @@ STEP = 6181
 _REGION_SALT = 0x5DEECE66D  # so that a key's region and its place on the ring have nothing in common
 
 
-class Verdict(Enum):
+class PickResult(Enum):
     """The result of the last pick that left the fast way."""
 
     PICKED = "picked"
@@ -60,7 +60,7 @@ class Pool:
         self.policy = policy
         self.settings = settings
         self.fallback: Pool | None = None  # another pool; the backends that it gives have its name in `pool`
-        self.verdict = Verdict.NONE
+        self.verdict = PickResult.NONE
         self.view: RoutingView | None = None  # None: all regions of the pool, by weight of their backends
         self._randbelow = randbelow
         self._backends: dict[str, Backend] = {}
@@ -156,13 +156,13 @@ class Pool:
         for group in self._walk(ask):
             free = group.free(ask)
             if free:
-                self.verdict = Verdict.PICKED
+                self.verdict = PickResult.PICKED
                 return group.policy.pick(free, ask.hint, now)
             full = full or group.has_full()
             anybody = anybody or bool(group.candidates)
         # Somebody is in, but full or tried already: to wait, or to give up, is right. The rest is for all being down.
         found = None if anybody else self._all_down(now, ask)
-        self.verdict = Verdict.PICKED if found is not None else Verdict.FULL if full else Verdict.NONE
+        self.verdict = PickResult.PICKED if found is not None else PickResult.FULL if full else PickResult.NONE
         return found
 
     def _all_down(self, now: float, ask: Ask) -> Backend | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from edge.balance.backend import Backend, BackendSpec, Outcome
+from edge.balance.backend import AttemptOutcome, Backend, BackendSpec
 from edge.balance.failover import FailoverState, PoolRegions, decide
 from edge.balance.health import Admin, Health
 from edge.balance.pool import BalanceSettings, Pool
@@ -170,7 +170,7 @@ def _run(snapshot: Snapshot, view: RoutingView, requests: int) -> Shares:
         while running and running[0][0] <= now:
             ended_at, _, backend = heappop(running)
             backend.give_back(ended_at)
-            backend.observe(Outcome.SUCCESS, took[backend.id], ended_at)
+            backend.observe(AttemptOutcome.SUCCESS, took[backend.id], ended_at)
         chosen = pool.pick(now, hint=number)
         if chosen is not None:
             chosen.take(now)

@@ -21,7 +21,7 @@ from edge.http.cache_control import (
 from edge.http.dates import parse_date
 from edge.http.fields import age_value
 from edge.http.message import Fields, ResponseHead
-from edge.http.structured import Item, Kind, parse_dictionary
+from edge.http.structured import Item, ItemKind, parse_dictionary
 
 # RFC 9110 15.1: statuses that may be stored without explicit freshness.
 HEURISTIC = frozenset((200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501))
@@ -63,11 +63,11 @@ def _targeted(members: dict[bytes, Item]) -> CacheControl:
     collector = Collector()
     for name, item in members.items():
         if is_seconds(name):
-            if item.kind is Kind.INTEGER and isinstance(item.value, int):
+            if item.kind is ItemKind.INTEGER and isinstance(item.value, int):
                 collector.seconds(name, item.value)
-        elif item.kind is Kind.STRING and isinstance(item.value, bytes):
+        elif item.kind is ItemKind.STRING and isinstance(item.value, bytes):
             collector.flag(name, field_names(item.value))
-        elif not (item.kind is Kind.BOOLEAN and not item.value):
+        elif not (item.kind is ItemKind.BOOLEAN and not item.value):
             collector.flag(name, None)
     return collector.result(targeted=True)
 

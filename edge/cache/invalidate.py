@@ -8,7 +8,7 @@ from __future__ import annotations
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from edge.http.message import RequestHead, ResponseHead
-from edge.http.structured import Kind, parse_list
+from edge.http.structured import ItemKind, parse_list
 
 # Registered as safe (RFC 9110 9.2.1, 3253, 4918, 5323). A method that is not known is not safe.
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"))
@@ -40,7 +40,7 @@ def groups(request: RequestHead, response: ResponseHead) -> frozenset[bytes]:
     return frozenset(
         origin_tag(request, item.value)
         for item in parse_list(value) or ()
-        if item.kind is Kind.STRING and isinstance(item.value, bytes)
+        if item.kind is ItemKind.STRING and isinstance(item.value, bytes)
     )
 
 

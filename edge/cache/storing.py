@@ -18,7 +18,7 @@ from edge.http.fields import members, one_tag, vary_names
 from edge.http.hopbyhop import dropped_names, storable
 from edge.http.message import Fields, RequestHead, ResponseHead
 from edge.http.ranges import Part, parse_content_range
-from edge.http.structured import Kind, parse_list
+from edge.http.structured import ItemKind, parse_list
 
 # Statuses whose caching rules are known here: what must-understand asks for (RFC 9111 5.2.2.3).
 UNDERSTOOD = HEURISTIC | {302, 303, 307, 400, 401, 403, 406, 409, 411, 413, 415, 421, 422, 429, 500, 502, 503, 504}
@@ -202,7 +202,7 @@ def tags(request: RequestHead, fields: Fields) -> frozenset[bytes] | None:
             found.update(words.split(b" "))
     groups = fields.joined(b"cache-groups")
     for item in parse_list(groups) or () if groups is not None else ():
-        if item.kind is Kind.STRING and isinstance(item.value, bytes):
+        if item.kind is ItemKind.STRING and isinstance(item.value, bytes):
             found.update((item.value, origin_tag(request, item.value)))
     found.discard(b"")
     if len(found) > MAX_TAGS:

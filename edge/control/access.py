@@ -53,7 +53,7 @@ class Misdirected(Denied):
 
 
 _FINAL_DOT = re.compile(r"\.(?=(?::[0-9]*)?\Z)")
-_SAFE = ("GET", "HEAD")
+_READS = ("GET", "HEAD")
 _READ = {("POST", "/v1/simulate")}
 _SECRET = ("/v1/config/history/", "/v1/config/diff")  # the file as it was written, passwords and all
 _PURGE = {("POST", "/v1/purge"), ("POST", "/v1/warm")}
@@ -76,7 +76,7 @@ class Access:
         if path in ("/healthz", "/readyz"):
             return None  # probes ask by any name, and learn one word
         self._check_host(headers.get("Host"))
-        if method in _SAFE and (path == "/" or path.startswith("/dashboard/")):
+        if method in _READS and (path == "/" or path.startswith("/dashboard/")):
             return None  # files without secrets; a link to them may stand anywhere
         _check_origin(headers)
         if path in self._opened:
@@ -117,7 +117,7 @@ def permits(role: Role, method: str, path: str) -> bool:
     """Whether a role may use an endpoint."""
     if role is not Role.ADMIN and path.startswith(_SECRET):
         return False
-    if role is Role.ADMIN or method in _SAFE or (method, path) in _READ:
+    if role is Role.ADMIN or method in _READS or (method, path) in _READ:
         return True
     return role is Role.PURGE and (method, path) in _PURGE
 

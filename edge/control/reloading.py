@@ -65,7 +65,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ReloadOutcome:
     """The result of the last reload, for status."""
 
     at: float = 0.0
@@ -87,7 +87,7 @@ class Reloading:
         self.started: Callable[[], None] = lambda: None
         self.ended: Callable[[], None] = lambda: None
         self.have_files: Callable[[Config], None] = lambda config: None  # what it names and we make; may refuse
-        self.outcome = Outcome()
+        self.outcome = ReloadOutcome()
         self.counts = {True: 0, False: 0}
 
     @property
@@ -130,7 +130,7 @@ class Reloading:
                 return await self._reload(change, given)
             except EdgeError as error:
                 problems = error.problems if isinstance(error, NotAccepted) else [error.detail]
-                self.outcome = Outcome(time.time(), False, change.actor, problems, self.outcome.not_applied)
+                self.outcome = ReloadOutcome(time.time(), False, change.actor, problems, self.outcome.not_applied)
                 self.counts[False] += 1
                 self._all.events.add("gateway.reload_failed", {"actor": change.actor, "evidence": problems[0]})
                 raise
@@ -159,7 +159,7 @@ class Reloading:
             self._listeners.keep(config.listen)
         revision = self._all.accept()
         took_ms = round((time.monotonic() - began) * 1000, 1)
-        self.outcome = Outcome(time.time(), True, change.actor, [], wanted.not_applied)
+        self.outcome = ReloadOutcome(time.time(), True, change.actor, [], wanted.not_applied)
         self.counts[True] += 1
         facts = {"actor": change.actor, "changes": len(wanted.changes), "took_ms": took_ms}
         if renewed:

@@ -21,7 +21,7 @@ _ABOUT_ALL = frozenset((b"content-length", b"content-range"))
 _REFERENCE = 1_767_225_600.0  # the start of 2026: gives two-digit years 1977 to 2076
 
 
-class Kind(Enum):
+class AnswerKind(Enum):
     """How a stored response is given to this client."""
 
     FULL = "full"
@@ -35,15 +35,15 @@ class Kind(Enum):
 class Answer:
     """`ranges` are bytes of the representation of `complete` bytes; minus `shift` they index the stored body."""
 
-    kind: Kind
+    kind: AnswerKind
     ranges: tuple[Range, ...] = ()
     complete: int | None = None
     shift: int = 0
 
 
-FULL = Answer(Kind.FULL)
-NOT_MODIFIED = Answer(Kind.NOT_MODIFIED)
-PRECONDITION_FAILED = Answer(Kind.PRECONDITION_FAILED)
+FULL = Answer(AnswerKind.FULL)
+NOT_MODIFIED = Answer(AnswerKind.NOT_MODIFIED)
+PRECONDITION_FAILED = Answer(AnswerKind.PRECONDITION_FAILED)
 
 
 def answer(
@@ -71,11 +71,11 @@ def answer(
         return FULL
     if part is not None:
         found = within(specs, part, length)
-        return FULL if found is None else Answer(Kind.PARTIAL, (found[0],), part.complete, found[1])
+        return FULL if found is None else Answer(AnswerKind.PARTIAL, (found[0],), part.complete, found[1])
     if len(specs) > max_ranges:
         return FULL
     ranges = coalesce(satisfy(specs, length))
-    return Answer(Kind.PARTIAL if ranges else Kind.UNSATISFIABLE, ranges, length)
+    return Answer(AnswerKind.PARTIAL if ranges else AnswerKind.UNSATISFIABLE, ranges, length)
 
 
 def _condition(asked: Fields, stored: Fields) -> Answer | None:

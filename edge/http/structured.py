@@ -17,7 +17,7 @@ from edge.http.fields import MAX_MEMBERS
 MAX_STEPS = 8 * MAX_MEMBERS  # pieces of text that are taken for one field
 
 
-class Kind(Enum):
+class ItemKind(Enum):
     """The types of bare items, and the inner list."""
 
     INTEGER = "integer"
@@ -35,11 +35,11 @@ class Kind(Enum):
 class Item:
     """One member's value. Parameters are checked and then forgotten: nothing here has a use for them."""
 
-    kind: Kind
+    kind: ItemKind
     value: int | float | bytes | bool | str | tuple[Item, ...]
 
 
-TRUE = Item(Kind.BOOLEAN, True)
+TRUE = Item(ItemKind.BOOLEAN, True)
 _KEY = re.compile(rb"[a-z*][a-z0-9_\-.*]*")
 _NUMBER = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?")
 _STRING = re.compile(rb'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
@@ -141,7 +141,7 @@ class _Reader:
             self.take(_SP)
             if self.skip(b")"):
                 self.parameters()
-                return Item(Kind.INNER_LIST, tuple(items))
+                return Item(ItemKind.INNER_LIST, tuple(items))
             items.append(self._bare())
             self.parameters()
             if self.text[self.at : self.at + 1] not in (b" ", b")"):
@@ -157,7 +157,7 @@ class _Reader:
     def _bare(self) -> Item:
         first = self.text[self.at : self.at + 1]
         if first == b'"':
-            return Item(Kind.STRING, re.sub(rb"\\(.)", rb"\1", self.take(_STRING, 1)))
+            return Item(ItemKind.STRING, re.sub(rb"\\(.)", rb"\1", self.take(_STRING, 1)))
         if first == b"?":
             return self._boolean()
         if first == b":":
@@ -167,12 +167,12 @@ class _Reader:
         if first == b"@":
             self.at += 1
             date = self._number()
-            if date.kind is not Kind.INTEGER:
+            if date.kind is not ItemKind.INTEGER:
                 raise _Invalid
-            return Item(Kind.DATE, date.value)
+            return Item(ItemKind.DATE, date.value)
         if first == b"-" or first.isdigit():
             return self._number()
-        return Item(Kind.TOKEN, self.take(_TOKEN))
+        return Item(ItemKind.TOKEN, self.take(_TOKEN))
 
     def _number(self) -> Item:
         match = _NUMBER.match(self.text, self.at)
@@ -183,28 +183,28 @@ class _Reader:
         if fraction is None:
             if len(whole) > 15:
                 raise _Invalid
-            return Item(Kind.INTEGER, int(sign + whole))
+            return Item(ItemKind.INTEGER, int(sign + whole))
         if len(whole) > 12 or not 1 <= len(fraction) <= 3:
             raise _Invalid
-        return Item(Kind.DECIMAL, float(match[0]))
+        return Item(ItemKind.DECIMAL, float(match[0]))
 
     def _boolean(self) -> Item:
         if self.skip(b"?1"):
             return TRUE
         if self.skip(b"?0"):
-            return Item(Kind.BOOLEAN, False)
+            return Item(ItemKind.BOOLEAN, False)
         raise _Invalid
 
     def _bytes(self) -> Item:
         coded = self.take(_BYTES, 1).rstrip(b"=")
         try:
-            return Item(Kind.BYTES, b64decode(coded + b"=" * (-len(coded) % 4), validate=True))
+            return Item(ItemKind.BYTES, b64decode(coded + b"=" * (-len(coded) % 4), validate=True))
         except Base64Error:
             raise _Invalid from None
 
     def _display(self) -> Item:
         raw = re.sub(rb"%([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), self.take(_DISPLAY, 1))
         try:
-            return Item(Kind.DISPLAY, raw.decode("utf-8"))
+            return Item(ItemKind.DISPLAY, raw.decode("utf-8"))
         except UnicodeDecodeError:
             raise _Invalid from None

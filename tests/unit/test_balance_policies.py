@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.balance.backend import Backend, BackendSpec, Outcome
+from edge.balance.backend import AttemptOutcome, Backend, BackendSpec
 from edge.balance.health import Health
 from edge.balance.policies import FULL_SCAN, POLICIES, LeastConnections, RoundRobin
 from edge.balance.pool import BalanceSettings, Pool
@@ -142,7 +142,7 @@ def run_latency(failing: str, seconds: float, seed: int) -> tuple[Counter[str], 
         while running and running[0][0] <= now:
             at, _, ended, took = heappop(running)
             ended.give_back(at)
-            ended.observe(Outcome.GATEWAY_FAILURE if ended.id == failing else Outcome.SUCCESS, took, at)
+            ended.observe(AttemptOutcome.GATEWAY_FAILURE if ended.id == failing else AttemptOutcome.SUCCESS, took, at)
         chosen = p.pick(now)
         chosen.take(now)
         took = 0.001 if chosen.id == failing else 0.05

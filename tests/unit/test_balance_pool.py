@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge.balance.backend import Backend, BackendSpec, Outcome
+from edge.balance.backend import AttemptOutcome, Backend, BackendSpec
 from edge.balance.health import Admin, Health
-from edge.balance.pool import BalanceSettings, Pool, Verdict
+from edge.balance.pool import BalanceSettings, PickResult, Pool
 from edge.balance.regions import RoutingView
 
 PLAIN = BalanceSettings(slow_start_s=0.0)
@@ -37,7 +37,7 @@ def two_regions(**kwargs: object) -> Pool:
 
 def fail(target: Backend, times: int, now: float) -> None:
     for _ in range(times):
-        target.observe(Outcome.GATEWAY_FAILURE, 0.01, now)
+        target.observe(AttemptOutcome.GATEWAY_FAILURE, 0.01, now)
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_a_geo_order_never_leads_out_of_the_fence():
     for b in p.backends[:2]:
         b.set_health(DOWN, 0.0)
     assert p.pick(0.0, 0, (), ("us", "eu"), fence) is None
-    assert p.verdict is Verdict.NONE
+    assert p.verdict is PickResult.NONE
 
 
 def test_a_retry_takes_the_same_region_first_then_the_next_and_never_leaves_the_fence():
@@ -145,7 +145,7 @@ def test_the_fence_holds_on_every_rung(rung):
         retry = {b.region if (b := p.pick(0.0, 0, [p.get("e1")], None, fence)) else None for _ in range(20)}
         assert retry == ({None} if rung == "none" else {region})
     assert p.pick(0.0, fence=frozenset({"mars"})) is None
-    assert p.verdict is Verdict.NONE
+    assert p.verdict is PickResult.NONE
     assert p.pick(0.0, fence=frozenset()) is None
 
 
@@ -183,7 +183,7 @@ def test_full_is_not_none():
         picked.append(found.id)
     assert picked == ["a", "b", "b"]
     assert p.pick(0.0) is None
-    assert p.verdict is Verdict.FULL
+    assert p.verdict is PickResult.FULL
     assert p.is_full(0.0)
     assert not p.is_full(0.0, frozenset({"mars"}))
     p.get("a").give_back(0.0)
@@ -191,7 +191,7 @@ def test_full_is_not_none():
     for b in p.backends:
         b.set_health(DOWN, 0.0)
     assert p.pick(0.0) is None
-    assert p.verdict is Verdict.NONE
+    assert p.verdict is PickResult.NONE
     assert not p.is_full(0.0)
 
 
@@ -212,7 +212,7 @@ def test_a_full_backend_does_not_open_the_ladder():
     p.fallback = pool(backend("f"))
     p.pick(0.0).take(0.0)
     assert p.pick(0.0) is None
-    assert p.verdict is Verdict.FULL
+    assert p.verdict is PickResult.FULL
 
 
 def test_giving_back_twice_is_an_error():
@@ -241,7 +241,7 @@ def test_five_failures_in_a_row_eject_for_a_growing_time_and_a_trial_brings_it_b
     a = p.get("a")
     p.pick(0.0)
     fail(a, 4, 0.0)
-    a.observe(Outcome.SUCCESS, 0.01, 0.0)
+    a.observe(AttemptOutcome.SUCCESS, 0.01, 0.0)
     fail(a, 4, 0.0)
     assert a.available(0.0)
     fail(a, 1, 0.0)
@@ -256,7 +256,7 @@ def test_five_failures_in_a_row_eject_for_a_growing_time_and_a_trial_brings_it_b
     assert {p.pick(14.9).id for _ in range(4)} == {"b"}  # twice as long
     assert {p.pick(15.0).id for _ in range(4)} == {"a", "b"}
     a.take(15.0)
-    a.observe(Outcome.SUCCESS, 0.01, 15.0)
+    a.observe(AttemptOutcome.SUCCESS, 0.01, 15.0)
     assert {p.pick(15.0).id for _ in range(4)} == {"a", "b"}
     a.give_back(15.0)
     kinds = [(event.kind, event.subject) for event in p.take_events()]
@@ -310,11 +310,11 @@ def test_neutral_outcomes_never_count():
     p = pool(backend("a"), backend("b"))
     p.pick(0.0)
     for _ in range(100):
-        p.get("a").observe(Outcome.NEUTRAL, 9.0, 0.0)
+        p.get("a").observe(AttemptOutcome.NEUTRAL, 9.0, 0.0)
     assert p.get("a").available(0.0)
     assert not p.get("a").latency.known
     fail(p.get("a"), 4, 0.0)
-    p.get("a").observe(Outcome.NEUTRAL, 0.0, 0.0)  # nor do they break a row
+    p.get("a").observe(AttemptOutcome.NEUTRAL, 0.0, 0.0)  # nor do they break a row
     fail(p.get("a"), 1, 0.0)
     assert not p.get("a").available(0.0)
 
@@ -357,7 +357,7 @@ def test_a_whole_region_killed_leaves_to_the_other_by_live_failures_alone():
     for _ in range(200):  # 100 requests a second; eu refuses
         found = p.pick(now)
         found.take(now)
-        fail(found, 1, now) if found.region == "eu" else found.observe(Outcome.SUCCESS, 0.01, now)
+        fail(found, 1, now) if found.region == "eu" else found.observe(AttemptOutcome.SUCCESS, 0.01, now)
         found.give_back(now)
         now += 0.01
     assert {p.pick(now).region for _ in range(10)} == {"us"}
@@ -457,7 +457,7 @@ class Requests(RuleBasedStateMachine):
         found = self.pool.pick(self.now, hint, (), None, fence)
         if found is None:
             full = self.pool.is_full(self.now, fence)
-            assert (self.pool.verdict is Verdict.FULL) is full
+            assert (self.pool.verdict is PickResult.FULL) is full
             return
         assert found.region in ("eu", "us")
         assert fence is None or found.region in fence
@@ -468,8 +468,8 @@ class Requests(RuleBasedStateMachine):
         self.held.append(found)
 
     @precondition(lambda self: self.held)
-    @rule(index=st.integers(0, 99), outcome=st.sampled_from(Outcome))
-    def end(self, index: int, outcome: Outcome) -> None:
+    @rule(index=st.integers(0, 99), outcome=st.sampled_from(AttemptOutcome))
+    def end(self, index: int, outcome: AttemptOutcome) -> None:
         ended = self.held.pop(index % len(self.held))
         ended.observe(outcome, 0.01, self.now)
         ended.give_back(self.now)

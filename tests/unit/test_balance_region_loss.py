@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from edge.balance.backend import Backend, BackendSpec, Outcome
+from edge.balance.backend import AttemptOutcome, Backend, BackendSpec
 from edge.balance.failover import FailoverState, PoolRegions, decide
 from edge.balance.health import ProbeSettings, ProbeState
 from edge.balance.pool import BalanceSettings, Pool
@@ -58,7 +58,7 @@ class World:
                 self.reached.append((self.now, backend.region))
             backend.take(self.now)
             ok = backend.region not in self.dead
-            backend.observe(Outcome.SUCCESS if ok else Outcome.GATEWAY_FAILURE, 0.005, self.now)
+            backend.observe(AttemptOutcome.SUCCESS if ok else AttemptOutcome.GATEWAY_FAILURE, 0.005, self.now)
             backend.give_back(self.now)
             if ok:
                 return

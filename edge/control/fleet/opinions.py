@@ -26,7 +26,7 @@ WORDS = {"up": Health.HEALTHY, "down": Health.UNHEALTHY}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class OwnVerdict:
     """What our own probes say of a backend."""
 
     health: Health
@@ -54,12 +54,12 @@ class Opinions:
         self._machines = machines
         self._believer = believer
         self._hurry = hurry
-        self._own: dict[Key, Verdict] = {}
+        self._own: dict[Key, OwnVerdict] = {}
         self.disputes: dict[Key, Word] = {}
 
     def judged(self, key: Key, health: Health, evidence: str, now: float) -> None:
         """Our own probes changed their mind."""
-        self._own[key] = Verdict(health, evidence)
+        self._own[key] = OwnVerdict(health, evidence)
         self._hurry()
         self._decide(now)
 
@@ -99,7 +99,7 @@ class Opinions:
             if word.health is not self._believer.believed(key) is not None:
                 self._believer.believe(key, word.health, _evidence(own, word))
 
-    def _dispute(self, key: Key, own: Verdict, word: Word) -> None:
+    def _dispute(self, key: Key, own: OwnVerdict, word: Word) -> None:
         disputed = word.health is not own.health
         if disputed != (key in self.disputes):
             self._believer.disputed(key, own.health, word)
@@ -117,7 +117,7 @@ class Opinions:
         return found
 
 
-def _evidence(own: Verdict, word: Word) -> str:
+def _evidence(own: OwnVerdict, word: Word) -> str:
     if word.health is own.health:
         return own.evidence
     return f"{max(word.up, word.down)} of {word.up + word.down} machines say so; here: {own.evidence}"

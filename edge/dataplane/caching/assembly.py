@@ -24,7 +24,7 @@ from edge.http.asking import asking
 from edge.http.conditional import (
     CLIENT_OWN,
     Answer,
-    Kind,
+    AnswerKind,
     answer,
     failed_fields,
     not_modified_fields,
@@ -201,8 +201,8 @@ class Assembly:
         if b"accept-ranges" not in whole:
             whole = whole.plus((b"Accept-Ranges", b"bytes"))
         found = answer(self._request, 200, whole, total, 1)
-        first, last = found.ranges[0] if found.kind is Kind.PARTIAL else (0, total - 1)
-        content = found.kind in (Kind.FULL, Kind.PARTIAL)
+        first, last = found.ranges[0] if found.kind is AnswerKind.PARTIAL else (0, total - 1)
+        content = found.kind in (AnswerKind.FULL, AnswerKind.PARTIAL)
         if content and not (span.first <= first and last <= span.last) and not same_version(whole, whole):
             self._not_sliced(part)
             return
@@ -213,7 +213,7 @@ class Assembly:
             self._at, self._last = first, last
             self._write(*_shaped(found, whole), last - first + 1, False)
         else:
-            self._write(*_shaped(found, whole), 0, found.kind is not Kind.UNSATISFIABLE)
+            self._write(*_shaped(found, whole), 0, found.kind is not AnswerKind.UNSATISFIABLE)
             self._finish()
 
     def _write(self, status: int, fields: Fields, length: int | None, bodiless: bool) -> None:
@@ -298,13 +298,13 @@ def slice_of(size: int, number: int) -> tuple[bytes, Line]:
 
 def _shaped(found: Answer, whole: Fields) -> tuple[int, Fields]:
     """Status and field lines of a 200, or of the 206 that is cut out of it."""
-    if found.kind is Kind.PARTIAL:
+    if found.kind is AnswerKind.PARTIAL:
         return 206, partial_fields(whole, found.ranges[0], found.complete)
-    if found.kind is Kind.NOT_MODIFIED:
+    if found.kind is AnswerKind.NOT_MODIFIED:
         return 304, not_modified_fields(whole)
-    if found.kind is Kind.PRECONDITION_FAILED:
+    if found.kind is AnswerKind.PRECONDITION_FAILED:
         return 412, failed_fields(whole)
-    if found.kind is Kind.UNSATISFIABLE:
+    if found.kind is AnswerKind.UNSATISFIABLE:
         return 416, unsatisfiable_fields(whole, found.complete or 0)
     return 200, whole
 

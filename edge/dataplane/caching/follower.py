@@ -19,7 +19,7 @@ from edge.dataplane.caching.response_start import ResponseStart
 from edge.dataplane.core.body_mode import NO_BODY
 from edge.dataplane.core.error_response import status_line
 from edge.errors import EdgeError
-from edge.http.conditional import CONDITIONS, Kind, answer, failed_fields, not_modified_fields
+from edge.http.conditional import CONDITIONS, AnswerKind, answer, failed_fields, not_modified_fields
 from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.message import RequestHead
 
@@ -148,9 +148,9 @@ class Follower:
         if asked.decision.act is not Action.REVALIDATE or CONDITIONS.isdisjoint(asked.request.fields.names()):
             return False
         kind = answer(asked.request, response_start.status, response_start.fields, 0, 0).kind
-        if kind is Kind.NOT_MODIFIED:
+        if kind is AnswerKind.NOT_MODIFIED:
             status, fields = 304, not_modified_fields(response_start.fields)
-        elif kind is Kind.PRECONDITION_FAILED:
+        elif kind is AnswerKind.PRECONDITION_FAILED:
             status, fields = 412, failed_fields(response_start.fields)
         else:
             return False

@@ -20,7 +20,7 @@ from edge.http.cache_status import hit, line
 from edge.http.conditional import (
     CLIENT_OWN,
     Answer,
-    Kind,
+    AnswerKind,
     answer,
     failed_fields,
     multipart,
@@ -86,7 +86,7 @@ def _send_stored(
     length = sum(len(each) if isinstance(each, bytes) else each[1] - each[0] for each in chunks)
     exchange.status = status
     age = b"Age: %d\r\n" % stored.age(now)
-    head = (stored.wire, age) if found.kind is Kind.FULL else (status_line(status) + fields.encode(), age)
+    head = (stored.wire, age) if found.kind is AnswerKind.FULL else (status_line(status) + fields.encode(), age)
     if stored.file is None or not chunks:
         write(exchange, stored, head, chunks, length)  # type: ignore[arg-type]  # without a file all of them are bytes
     else:
@@ -96,13 +96,13 @@ def _send_stored(
 def _shaped(exchange: Exchange, stored: Stored, fields: Fields, found: Answer) -> tuple[int, Fields, tuple[Part, ...]]:
     """Status, fields and body pieces of the answer."""
     kind = found.kind
-    if kind is Kind.FULL:
+    if kind is AnswerKind.FULL:
         return stored.status, fields, stored.chunks if stored.file is None else ((0, stored.length),)
-    if kind is Kind.NOT_MODIFIED:
+    if kind is AnswerKind.NOT_MODIFIED:
         return 304, not_modified_fields(fields), _EMPTY
-    if kind is Kind.PRECONDITION_FAILED:
+    if kind is AnswerKind.PRECONDITION_FAILED:
         return 412, failed_fields(fields), _EMPTY
-    if kind is Kind.UNSATISFIABLE:
+    if kind is AnswerKind.UNSATISFIABLE:
         return 416, unsatisfiable_fields(fields, found.complete or 0), _EMPTY
     if len(found.ranges) == 1:
         first, last = found.ranges[0]

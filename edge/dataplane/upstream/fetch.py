@@ -15,7 +15,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from edge.balance.backend import SUCCESS, Backend, Outcome
+from edge.balance.backend import SUCCESS, AttemptOutcome, Backend
 from edge.dataplane.upstream.binding import bind, resume
 from edge.dataplane.upstream.hedge import GATEWAY_FAILURES, Hedge
 from edge.dataplane.upstream.request_head import client_lines, request_head
@@ -174,7 +174,7 @@ class Fetch:
         status, seconds, meter = facts.status, now - self.began_at, self.link.meter
         bad = status in GATEWAY_FAILURES
         if bad:
-            backend.observe(Outcome.GATEWAY_FAILURE, seconds, now)
+            backend.observe(AttemptOutcome.GATEWAY_FAILURE, seconds, now)
         elif done or status == 101:
             backend.observe(SUCCESS, seconds, now)
         else:
@@ -245,13 +245,13 @@ class Fetch:
             self.traced.failed(error)
         stale = isinstance(error, ConnectionLost) and connection is not None and connection.reused
         if not self.head_passed and not stale and error.counts:
-            backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
+            backend.observe(AttemptOutcome.GATEWAY_FAILURE, now - self.began_at, now)
             self.pool.failed(self.link, error)
         elif self.head_passed:
             if 0.0 < self._settles_at <= now:
                 self.settle(now)
             if error.counts:  # a body that breaks off is a failure like one that never began
-                backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
+                backend.observe(AttemptOutcome.GATEWAY_FAILURE, now - self.began_at, now)
             self.pool.failed(self.link, error)
         self.let_go(now)
         if self.beside is not None:
@@ -337,7 +337,7 @@ class Fetch:
         if self.backend is not None:
             now = monotonic()
             if error.side is Side.CLIENT:
-                self.backend.observe(Outcome.NEUTRAL, now - self.began_at, now)
+                self.backend.observe(AttemptOutcome.NEUTRAL, now - self.began_at, now)
             self.let_go(now)
 
     def tunnel_over(self) -> None:

@@ -15,7 +15,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edge.balance.backend import Backend, Outcome
+from edge.balance.backend import AttemptOutcome, Backend
 from edge.balance.latency import Ewma
 from edge.balance.retry import NoRetry
 from edge.dataplane.upstream.request_head import request_head
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # times what is usual at a backend
 LEAST_S = 0.05  # a shorter hedge than this would be below the tick
-SAFE = frozenset((b"GET", b"HEAD"))
+HEDGED = frozenset((b"GET", b"HEAD"))
 GATEWAY_FAILURES = frozenset((502, 503, 504))
 
 
@@ -46,7 +46,7 @@ def begin(fetch: Attempting, silent: tuple[Backend, ...], now: float) -> bool:
         or now - fetch.began_at < patience_s(route)
     ):
         return True
-    if exchange.method not in SAFE or exchange.upload is not None or exchange.wants_upgrade or exchange.block.binds:
+    if exchange.method not in HEDGED or exchange.upload is not None or exchange.wants_upgrade or exchange.block.binds:
         return True
     against = why_not(fetch, _silence(), now)
     if against is not None:
@@ -148,7 +148,7 @@ class Hedge:
         backend = fetch.backend
         assert backend is not None
         # The very request was answered elsewhere meanwhile: this is the first one's failure.
-        backend.observe(Outcome.GATEWAY_FAILURE, now - fetch.began_at, now)
+        backend.observe(AttemptOutcome.GATEWAY_FAILURE, now - fetch.began_at, now)
         fetch.pool.failed(fetch.link, _silence())
         fetch.tried = (*fetch.tried, backend)
         fetch.let_go(now)
@@ -183,7 +183,7 @@ class Hedge:
         fetch.beside = None
         fetch.hedges_lost += 1
         fetch.tried = (*fetch.tried, self.backend)
-        self.backend.observe(Outcome.GATEWAY_FAILURE, now - self.began_at, now)
+        self.backend.observe(AttemptOutcome.GATEWAY_FAILURE, now - self.began_at, now)
         self.drop(now, cancel)
 
     def on_bug(self, error: Exception) -> None:

@@ -12,7 +12,7 @@ from edge.http.conditional import (
     NOT_MODIFIED,
     PRECONDITION_FAILED,
     Answer,
-    Kind,
+    AnswerKind,
     answer,
     failed_fields,
     multipart,
@@ -108,7 +108,7 @@ def test_ranges(lines: list[str], expected: tuple[tuple[int, int], ...] | None) 
     if expected is None:
         assert of(*lines) == FULL
     else:
-        assert of(*lines) == Answer(Kind.PARTIAL if expected else Kind.UNSATISFIABLE, expected, 10)
+        assert of(*lines) == Answer(AnswerKind.PARTIAL if expected else AnswerKind.UNSATISFIABLE, expected, 10)
     assert of(*lines, method="HEAD") == FULL
 
 
@@ -121,7 +121,7 @@ def test_weak_validators_do_not_do_for_if_range() -> None:
 def test_a_part_is_answered_with_its_place() -> None:
     part = Part(4, 9, 20)
     got = answer(request("Range: bytes=6-8"), 206, STORED, 6, 5, part)
-    assert got == Answer(Kind.PARTIAL, ((6, 8),), 20, 4)
+    assert got == Answer(AnswerKind.PARTIAL, ((6, 8),), 20, 4)
 
 
 def test_304_lists_what_guides_caches_and_nothing_else() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.http.structured import TRUE, Item, Kind, parse_dictionary, parse_list
+from edge.http.structured import TRUE, Item, ItemKind, parse_dictionary, parse_list
 
 
 def test_each_type_of_member() -> None:
@@ -14,16 +14,16 @@ def test_each_type_of_member() -> None:
         b'a=1, b=-2.5, c="x\\"y", d=tok/en, e=:aGk=:, f, g=?0, h=@1659578233, i=%"f%c3%bc", j=(1 "2";p);q=3'
     )
     assert found == {
-        b"a": Item(Kind.INTEGER, 1),
-        b"b": Item(Kind.DECIMAL, -2.5),
-        b"c": Item(Kind.STRING, b'x"y'),
-        b"d": Item(Kind.TOKEN, b"tok/en"),
-        b"e": Item(Kind.BYTES, b"hi"),
+        b"a": Item(ItemKind.INTEGER, 1),
+        b"b": Item(ItemKind.DECIMAL, -2.5),
+        b"c": Item(ItemKind.STRING, b'x"y'),
+        b"d": Item(ItemKind.TOKEN, b"tok/en"),
+        b"e": Item(ItemKind.BYTES, b"hi"),
         b"f": TRUE,
-        b"g": Item(Kind.BOOLEAN, False),
-        b"h": Item(Kind.DATE, 1659578233),
-        b"i": Item(Kind.DISPLAY, "fü"),
-        b"j": Item(Kind.INNER_LIST, (Item(Kind.INTEGER, 1), Item(Kind.STRING, b"2"))),
+        b"g": Item(ItemKind.BOOLEAN, False),
+        b"h": Item(ItemKind.DATE, 1659578233),
+        b"i": Item(ItemKind.DISPLAY, "fü"),
+        b"j": Item(ItemKind.INNER_LIST, (Item(ItemKind.INTEGER, 1), Item(ItemKind.STRING, b"2"))),
     }
 
 
@@ -65,20 +65,23 @@ def test_any_error_makes_the_whole_field_invalid(value: bytes) -> None:
 
 
 def test_the_last_of_equal_keys_wins_and_white_space_may_stand_round_commas() -> None:
-    assert parse_dictionary(b" a=1 \t,\t b;x=2;y , a=3 ") == {b"b": TRUE, b"a": Item(Kind.INTEGER, 3)}
+    assert parse_dictionary(b" a=1 \t,\t b;x=2;y , a=3 ") == {b"b": TRUE, b"a": Item(ItemKind.INTEGER, 3)}
     assert parse_dictionary(b"") == {}
 
 
 def test_lists() -> None:
-    assert parse_list(b'"a", "b"') == [Item(Kind.STRING, b"a"), Item(Kind.STRING, b"b")]
+    assert parse_list(b'"a", "b"') == [Item(ItemKind.STRING, b"a"), Item(ItemKind.STRING, b"b")]
     assert parse_list(b'"a" "b"') is None
 
 
 ITEMS = st.one_of(
-    st.integers(-999, 10**15 - 1).map(lambda n: (b"%d" % n, Item(Kind.INTEGER, n))),
-    st.booleans().map(lambda b: (b"?%d" % b, Item(Kind.BOOLEAN, b))),
+    st.integers(-999, 10**15 - 1).map(lambda n: (b"%d" % n, Item(ItemKind.INTEGER, n))),
+    st.booleans().map(lambda b: (b"?%d" % b, Item(ItemKind.BOOLEAN, b))),
     st.text('ab \\"', max_size=5).map(
-        lambda s: (b'"%b"' % s.encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"'), Item(Kind.STRING, s.encode()))
+        lambda s: (
+            b'"%b"' % s.encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"'),
+            Item(ItemKind.STRING, s.encode()),
+        )
     ),
 )
 
