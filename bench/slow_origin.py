@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from bench.plain_origin import PlainOrigin
 from bench.processes import LOOPBACK
 
 DELAY_S = 0.05
@@ -22,32 +23,16 @@ CACHED, UNCACHED = _answer(b"max-age=86400", BODY), _answer(b"no-store", BODY)
 counted = {"c": 0, "n": 0}
 
 
-class SlowOrigin(asyncio.Protocol):
-    """One connection; requests without bodies, one at a time."""
+class SlowOrigin(PlainOrigin):
+    """One connection, which counts what it is asked for."""
 
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while b"\r\n\r\n" in self._buffer:
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            target = head.split(b" ", 2)[1]
-            if target == b"/count":
-                self._send(_answer(b"no-store", b"%d %d" % (counted["c"], counted["n"])))
-                continue
-            kind = "c" if b"/c/" in target else "n"
-            counted[kind] += 1
-            asyncio.get_running_loop().call_later(DELAY_S, self._send, CACHED if kind == "c" else UNCACHED)
-
-    def _send(self, answer: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(answer)
+    def asked(self, target: bytes) -> None:
+        if target == b"/count":
+            self.send(_answer(b"no-store", b"%d %d" % (counted["c"], counted["n"])))
+            return
+        kind = "c" if b"/c/" in target else "n"
+        counted[kind] += 1
+        asyncio.get_running_loop().call_later(DELAY_S, self.send, CACHED if kind == "c" else UNCACHED)
 
 
 async def serve(port: int) -> None:

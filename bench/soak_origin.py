@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from bench.plain_origin import PlainOrigin
 from bench.processes import LOOPBACK
 
 PAGE, BIG = b"p" * 4096, b"b" * (1 << 20)
@@ -25,48 +26,30 @@ def whole(body: bytes, fields: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, len(body), body)
 
 
-class Origin(asyncio.Protocol):
-    """One connection; requests one at a time."""
+class Origin(PlainOrigin):
+    """One connection, whose answers break as their paths say."""
 
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while b"\r\n\r\n" in self._buffer:
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            self._answer(head.split(b" ", 2)[1].split(b"/")[1])
-
-    def _answer(self, kind: bytes) -> None:
-        transport = self._transport
-        assert transport is not None
+    def asked(self, target: bytes) -> None:
+        kind, later = target.split(b"/")[1], asyncio.get_running_loop().call_later
         if kind in (b"page", b"healthz"):
-            transport.write(whole(PAGE, CACHED))
+            self.send(whole(PAGE, CACHED))
         elif kind == b"big":
-            transport.write(whole(BIG, CACHED))
+            self.send(whole(BIG, CACHED))
         elif kind == b"private":
-            transport.write(whole(PAGE * 4, FORBIDDEN))
+            self.send(whole(PAGE * 4, FORBIDDEN))
         elif kind == b"short":
-            transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + PAGE * 8)
-            asyncio.get_running_loop().call_later(0.02, transport.abort)
+            self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + PAGE * 8)
+            later(0.02, self.abort)
         elif kind == b"chunk":
-            transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + PAGE + b"\r\nzz\r\n")
+            self.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + PAGE + b"\r\nzz\r\n")
         elif kind == b"trickle":
-            transport.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (CACHED, PIECES * len(PIECE)))
+            self.send(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (CACHED, PIECES * len(PIECE)))
             self._trickle(PIECES)
         elif kind == b"garbage":
-            transport.write(b"\x00\x01 no HTTP\r\n\r\n")
+            self.send(b"\x00\x01 no HTTP\r\n\r\n")
 
     def _trickle(self, left: int) -> None:
-        transport = self._transport
-        assert transport is not None
-        if left and not transport.is_closing():
-            transport.write(PIECE)
+        if left and self.send(PIECE):
             asyncio.get_running_loop().call_later(0.01, self._trickle, left - 1)
 
 
