@@ -220,10 +220,6 @@ class PoolFull(UpstreamError):
     counts = False
 
 
-class StoreError(EdgeError):
-    """Cache IO failed; counted and logged, becomes a bypass, never seen by clients."""
-
-
 class FleetAway(EdgeError):
     """The server that machines share cannot be reached, or does not answer in time."""
 

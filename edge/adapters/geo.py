@@ -62,10 +62,10 @@ class _Database:
 class GeoReader:
     """One database file. `place` is for the request path; `refresh` is for a timer, and may run in a thread.
 
-    `generation` grows with each swap: whoever remembers places compares it. `problem` is why the last refresh failed.
+    `problem` is why the last refresh failed.
     """
 
-    __slots__ = ("_database", "_path", "_seen", "_warn", "failures", "generation", "problem", "read_errors")
+    __slots__ = ("_database", "_path", "_seen", "_warn", "failures", "problem")
 
     def __init__(self, path: str | os.PathLike[str] | None, warn: Callable[[str], None] | None = None) -> None:
         """None: no database, and nothing to warn of."""
@@ -73,9 +73,7 @@ class GeoReader:
         self._warn = warn if warn is not None else logging.getLogger("edge.geo").warning
         self._database: _Database | None = None
         self._seen: Signature | str = ""  # what the last refresh looked at
-        self.generation = 0
         self.failures = 0  # refreshes that found a bad file
-        self.read_errors = 0  # look-ups that hit damaged data
         self.problem = ""
         self.refresh()
 
@@ -99,9 +97,7 @@ class GeoReader:
     def _look_up(self, database: _Database, ip_text: str) -> ClientPlace | None:
         try:
             return _place_of(database.fast.get(ip_text))
-        except maxminddb.InvalidDatabaseError:
-            self.read_errors += 1
-        except ValueError:  # no address, or a v6 one in a v4 database
+        except (maxminddb.InvalidDatabaseError, ValueError):  # damaged; no address, or a v6 one in a v4 database
             pass
         return None
 
@@ -160,7 +156,6 @@ class GeoReader:
             self._warn(f"GeoIP database {self.problem}; {kept}")
             return False
         self._database = fresh
-        self.generation += 1
         self.problem = ""
         return True
 

@@ -224,13 +224,3 @@ def eligible_regions(specs: Iterable[RegionSpec], admin: Mapping[str, Admin]) ->
     return frozenset(
         spec.name for spec in specs if admin.get(spec.name, Admin.ACTIVE) is Admin.ACTIVE or spec.last_resort
     )
-
-
-def leaves_route_without_region(
-    routes: Iterable[RouteNeed], before: frozenset[str], after: frozenset[str]
-) -> list[str]:
-    """The routes that a change of the eligible regions would leave with none; those without one before do not count.
-
-    The safety rule: such a change is refused unless forced.
-    """
-    return [route.name for route in routes if route.served(before) and not route.served(after)]

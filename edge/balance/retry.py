@@ -27,15 +27,6 @@ class NoRetry(Enum):
     BUDGET = "budget"
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """How many more attempts, and which share of the active requests may be retries."""
-
-    retries: int = 2
-    budget_ratio: float = 0.2
-    budget_min: int = 3
-
-
 class RetryBudget:
     """Retries under way against requests under way. `began` and `ended` come in pairs."""
 

@@ -16,8 +16,6 @@ from edge.config.positions import nearest
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-STATES = {"activate": "active", "drain": "draining", "deactivate": "inactive"}
-
 
 def actor() -> str:
     """Who runs the command, for the audit."""

@@ -363,10 +363,6 @@ def _ms(value: float | None) -> str:
     return f"{value / 1000:.1f}s" if value >= 1000 else f"{value:.0f}ms" if value >= 10 else f"{value:.1f}ms"
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
 def _middle(values: Any) -> float | None:
     found = sorted(value for value in values if value is not None)
     return found[len(found) // 2] if found else None

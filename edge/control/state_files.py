@@ -1,7 +1,7 @@
-"""Files and folders that the gateway owns: whose they must be, and that nothing is reached through them.
+"""Opening files that the gateway owns, in folders where others may have put something of the same name.
 
 One rule: what is opened is a plain file of this very name. A symbolic link is never followed (its target may be
-anybody's), a FIFO or device is never waited on, and a folder into which everybody may put files is not used.
+anybody's), and a FIFO or device is never waited on. (`edge check` warns of a folder that everybody may write to.)
 """
 
 from __future__ import annotations
@@ -34,14 +34,3 @@ def refuse_link(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OSError(errno.ELOOP, "is a symbolic link" if stat.S_ISLNK(mode) else "is not a plain file")
-
-
-def own_folder(path: Path) -> None:
-    """Make the folder, for its owner alone, or take the one that is there. OSError when others could change it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.stat()
-    if found.st_uid not in (0, os.geteuid()):
-        raise OSError(errno.EPERM, f"belongs to another user (uid {found.st_uid})")
-    if found.st_mode & stat.S_IWOTH:
-        raise OSError(errno.EPERM, f"everybody may write in it (mode {stat.S_IMODE(found.st_mode):04o}; chmod o-w)")

@@ -32,7 +32,6 @@ from edge.http.field_line import (
     FieldLine,
     Lines,
     field_lines,
-    fields_of,
     hint_of,
     length_of,
 )
@@ -181,15 +180,6 @@ class ResponseFacts(Lines):
         other.misframed = True
         other.judged = None
         return other
-
-
-def split_lines(block: bytes, limits: Limits) -> Fields | None:
-    """The field lines of a block that ends in CRLF (or is empty); None when the grammar does not prove it.
-
-    Raises TooLarge past a limit. Field names: tokens, no space before the colon, no folding (RFC 9112 5.1, 5.2).
-    """
-    lines = field_lines(block, limits.line_bytes, limits.fields)
-    return None if lines is None or NO_LINE in lines else fields_of(lines)
 
 
 def content_length(fields: Fields) -> int | None:

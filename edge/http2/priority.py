@@ -5,7 +5,7 @@ One rule: it is a hint. What cannot be read says nothing, and nobody is refused 
 
 from __future__ import annotations
 
-DEFAULT_URGENCY, LEAST_URGENT = 3, 7
+DEFAULT_URGENCY = 3
 
 
 def urgency_of(priority: bytes) -> int:

@@ -17,7 +17,7 @@ from kit.waiting import until
 from edge.balance.health import Admin
 from edge.control.access import Access, Role, Token
 from edge.control.admin.application import admin_app
-from edge.errors import StoreError
+from edge.errors import EdgeError
 from edge.frames import Kind
 
 TOKEN = "t" * 40
@@ -128,7 +128,7 @@ async def test_a_wrong_purge_is_refused_in_one_line(gateway: Gateway, body: Any)
 
 
 async def test_what_cannot_be_made_durable_is_not_done(gateway: Gateway) -> None:
-    gateway.whole.state_store.fail = StoreError("disk full")
+    gateway.whole.state_store.fail = EdgeError("disk full")
     assert (await gateway.ask("POST", "/v1/purge", {"all": True}))[0] == 500
     status, found = await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining"})
     assert (status, found["detail"]) == (500, "disk full")

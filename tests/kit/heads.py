@@ -10,6 +10,8 @@ from edge.cache.stored import Plan, Stored, build
 from edge.cache.storing import storing
 from edge.cache.verdict import Reason
 from edge.http.dates import format_date
+from edge.http.field_line import NO_LINE, field_lines, fields_of
+from edge.http.grammar import Limits
 from edge.http.message import Fields, RequestHead, ResponseHead
 
 NOW = 1_800_000_000.0
@@ -64,3 +66,9 @@ def stored(
 def at_home(rules: Rules = OPEN, **changes: object) -> Rules:
     """Rules with changes."""
     return replace(rules, **changes)  # type: ignore[arg-type]
+
+
+def split_lines(block: bytes, limits: Limits) -> Fields | None:
+    """The field lines of a block that ends in CRLF (or is empty), by the grammar; None when it is not proven."""
+    lines = field_lines(block, limits.line_bytes, limits.fields)
+    return None if lines is None or NO_LINE in lines else fields_of(lines)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.heads import split_lines
 
 from edge import errors
 from edge.dataplane.core.error_response import error_response, status_line
 from edge.dataplane.core.route import Misdirected, NoRoute
 from edge.errors import EdgeError
-from edge.http.grammar import Limits, split_lines
+from edge.http.grammar import Limits
 
 DATE = b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EdgeError)]

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.heads import split_lines
 
 from edge.http.forwarding import (
     ASSERTED,
@@ -18,7 +19,7 @@ from edge.http.forwarding import (
     request_lines,
     response_lines,
 )
-from edge.http.grammar import Limits, split_lines
+from edge.http.grammar import Limits
 from edge.http.hopbyhop import HOP_BY_HOP, dropped_names
 from edge.http.identity import told_by
 from edge.http.message import Fields

@@ -10,7 +10,7 @@ from collections import Counter
 from ipaddress import ip_address
 from typing import Protocol
 
-from edge.balance.geo import ClientPlace, GeoDecision, GeoMap, GeoPolicy, Unknown
+from edge.balance.geo import ClientPlace, GeoDecision, GeoMap, GeoPolicy
 from edge.http.forwarding import UNIX
 
 
@@ -31,18 +31,6 @@ class Located(Protocol):
 
     @property
     def peer(self) -> str: ...
-
-
-class Nowhere:
-    """Stands in for a missing database: every place is unknown."""
-
-    def place(self, ip: str) -> ClientPlace:
-        """Always unknown."""
-        return ClientPlace(unknown=Unknown.NO_DATABASE)
-
-    def refresh(self) -> bool:
-        """Nothing to do."""
-        return False
 
 
 class Geography:
