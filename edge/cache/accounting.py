@@ -232,7 +232,7 @@ class Accounts:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """What is kept over a restart: the lifetime counts."""
+        """What is kept over a restart: the lifetime counts, as JSON values."""
         return {name: account.lifetime.to_dict() for name, account in self.routes.items()}
 
     @classmethod

@@ -176,24 +176,24 @@ class Fifo:
         self.queues: Sequence[EvictionQueue] = (self._queue,)
 
     def add(self, node: Node[Any], mark: int, into: EvictionQueue | None) -> None:
-        """At the tail."""
+        """Append to the tail."""
         self._queue.append(node)
 
     def touch(self, node: Node[Any]) -> None:
-        """Nothing."""
+        """Nothing to do: hits do not matter."""
 
     def victim(self) -> Node[Any] | None:
-        """The head."""
+        """The oldest node."""
         return self._queue.first
 
     def evicted(self, node: Node[Any], mark: int) -> None:
         """Nothing to remember."""
 
     def resize(self, budget_bytes: int) -> None:
-        """Nothing depends on it."""
+        """Nothing to do."""
 
     def ghosts(self) -> int:
-        """None."""
+        """Always 0: nothing is remembered."""
         return 0
 
 
@@ -203,7 +203,7 @@ class Lru(Fifo):
     moves = True
 
     def touch(self, node: Node[Any]) -> None:
-        """To the tail."""
+        """Move to the tail."""
         if node.queue is not None:
             node.queue.to_tail(node)
 

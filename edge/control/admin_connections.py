@@ -75,7 +75,7 @@ class AdminConnections:
         return True
 
     def leave(self, transport: asyncio.BaseTransport) -> None:
-        """A connection has ended."""
+        """A connection has ended: forget it."""
         self._open.pop(transport, None)
 
     def begin(self, transport: asyncio.BaseTransport | None) -> None:

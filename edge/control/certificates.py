@@ -87,7 +87,7 @@ class Ends:
         self._told: dict[tuple[str, float], int] = {}
 
     def due(self, found: list[CertificateFacts], now: float) -> Iterator[dict[str, object]]:
-        """The events to tell now."""
+        """The events that are due: a certificate ends soon, or has ended."""
         known, self._told = self._told, {}
         for each in found:
             left = each.days_left(now)

@@ -43,11 +43,11 @@ class Companion:
 
     @property
     def kept(self) -> bool:
-        """Whether a process runs, or is about to."""
+        """Whether the process runs or is about to be started again."""
         return self._keeper is not None
 
     def start(self) -> None:
-        """Keep one running. Does nothing when one does."""
+        """Keep the process running: start it, and again whenever it dies. Does nothing if it is kept already."""
         self._keeper = self._keeper or asyncio.create_task(self._keep(), name=self._module)
 
     def replace(self, reason: str) -> None:
@@ -57,7 +57,7 @@ class Companion:
             self.link.end(reason)  # it ends with its link
 
     async def stop(self) -> None:
-        """End it, whatever it does now."""
+        """End the process and do not start it again."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -89,7 +89,7 @@ class Companion:
         self._keeper = None
 
     async def _live_once(self) -> int:
-        """One process from start to end; its exit code."""
+        """Run the process once; returns its exit code."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = self._process = await asyncio.create_subprocess_exec(

@@ -68,7 +68,7 @@ class Difference:
     now: Any
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Plain values for JSON."""
         return {"key": self.key, "was": self.was, "is": self.now}
 
 

@@ -16,7 +16,7 @@ _START = '"$@" </dev/null & echo $! >&0'  # the shell's standard input is a pipe
 
 
 class Detached:
-    """A program that was started as nobody's child."""
+    """A program that outlives its starter, so that it is nobody's child process."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -44,7 +44,7 @@ class Detached:
         return cls(int(said))
 
     def send_signal(self, number: int) -> bool:
-        """Whether it is there to get it."""
+        """Send a signal; False when the process is gone."""
         try:
             signal.pidfd_send_signal(self._handle, number)
         except ProcessLookupError:
@@ -52,7 +52,7 @@ class Detached:
         return True
 
     async def wait(self) -> None:
-        """Wait for its end."""
+        """Wait for the end of the process."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._handle, ended.set)
@@ -62,7 +62,7 @@ class Detached:
             loop.remove_reader(self._handle)
 
     def close(self) -> None:
-        """Stop watching it."""
+        """Stop watching the process."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1

@@ -53,7 +53,7 @@ class EarlyWorker:
         self.pid = self._process.pid
 
     async def wait(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the process to end; returns its exit code."""
         import asyncio  # who waits has it; reading it takes as long as starting the process
 
         if self._process.poll() is not None:
@@ -70,11 +70,11 @@ class EarlyWorker:
         return self._process.wait()
 
     def send_signal(self, number: int) -> None:
-        """Nothing is sent to one that is gone."""
+        """Send a signal, if the process still runs."""
         self._process.send_signal(number)
 
     def end(self) -> None:
-        """End it: it is not needed."""
+        """End the process: it is not needed."""
         self._process.kill()
         self._process.wait()
         self.link.close()
@@ -97,7 +97,7 @@ def start_early(count: int) -> list[EarlyWorker]:
 
 
 def end_early(left: Sequence[EarlyWorker]) -> None:
-    """Nobody took these."""
+    """End the early workers that nobody took over."""
     for each in left:
         each.end()
 

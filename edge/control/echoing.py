@@ -39,7 +39,7 @@ class Echo:
         self.level = config.log.level
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Print it, if it is severe enough."""
+        """Print the event, if it is severe enough for `log.level`."""
         found = severity(event)
         if LEVELS.index(found) < LEVELS.index(self.level):
             return
@@ -49,7 +49,7 @@ class Echo:
 
 
 def severity(event: dict[str, Any]) -> str:
-    """One of LEVELS."""
+    """How severe an event is: one of LEVELS."""
     kind = str(event["kind"])
     word = kind.rpartition(".")[2]
     if word in ERRORS or word.endswith(("_failed", "_died")):

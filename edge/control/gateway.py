@@ -146,7 +146,7 @@ class Gateway:
         self.succeeded = False  # another program serves
 
     async def serve(self, parts: Parts) -> int:
-        """From start to end; the exit code."""
+        """Serve until told to stop; returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate)
@@ -272,7 +272,7 @@ class Gateway:
 
 
 def why_not_ready(supervisor: Supervisor) -> str | None:
-    """What a worker said that cannot start."""
+    """Why the workers cannot start, for people; None if they can."""
     for event in supervisor.events.recent:
         if event["kind"] == "worker.cannot_start":
             return f"the workers cannot start: {event['evidence']}"

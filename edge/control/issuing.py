@@ -97,7 +97,7 @@ class Issuing:
         return found
 
     def gauges(self) -> list[tuple[str, str, dict[str, str], float]]:
-        """Its gauges for `/metrics`."""
+        """The ACME gauges for `/metrics`."""
         found = []
         for row in self.rows:
             labels = {"name": row["name"], "directory": row["directory"]}
@@ -151,7 +151,7 @@ class Issuing:
             link.send(answer)
 
     async def renewed(self) -> None:
-        """Every worker shows what the files hold now."""
+        """Every worker now uses the certificates in the files."""
         async with self._lock:
             try:
                 await self._all.workers.tell(Kind.RENEWED, {})
@@ -160,5 +160,5 @@ class Issuing:
 
 
 def certified(config: Config) -> bool:
-    """Whether a listener gets certificates by itself."""
+    """Whether any listener gets certificates by ACME."""
     return any(each.acme is not None for each in config.listen.https)

@@ -61,7 +61,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class AdminState:
-    """What an operator wants of a region or backend."""
+    """An administrative state of a region or backend: who set it, why, and until when."""
 
     kind: str
     name: str
@@ -83,7 +83,7 @@ class PurgeRecord:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """Who did what."""
+    """One line of the audit log."""
 
     id: int
     at: float
@@ -121,7 +121,7 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Let go; harmless when closed already."""
+        """Close the journal; harmless when closed already."""
         if self._lock >= 0:
             self._db.close()
             os.close(self._lock)
@@ -140,7 +140,7 @@ class Journal:
 
     @property
     def history(self) -> str:
-        """What the sequence numbers belong to."""
+        """The id of this journal, to which its sequence numbers belong."""
         return str(self._rows("SELECT value FROM facts WHERE name = 'history'")[0][0])
 
     def first_change_after(self, sequence: int) -> float | None:
@@ -244,11 +244,11 @@ class Journal:
     # Purges
 
     def append_purge(self, purge: dict[str, Any]) -> int:
-        """The purge's id, higher than any before."""
+        """Record a purge durably; returns its id, which is higher than any before."""
         return self._insert("INSERT INTO purges (at, purge) VALUES (?, ?)", self._clock(), _json(purge))
 
     def purges_since(self, after: int) -> list[PurgeRecord]:
-        """Purges with a higher id, in order."""
+        """The purges with an id above `after`, in order."""
         rows = self._rows("SELECT id, at, purge FROM purges WHERE id > ? ORDER BY id", after)
         return [PurgeRecord(row[0], row[1], self._value(row[2])) for row in rows]
 
@@ -257,7 +257,7 @@ class Journal:
         self._write("INSERT OR REPLACE INTO facts VALUES ('epochs', ?)", _json(purge_log))
 
     def load_purge_log(self) -> dict[str, Any] | None:
-        """The purge log that was saved last."""
+        """The purge log as it was saved last."""
         rows = self._rows("SELECT value FROM facts WHERE name = 'epochs'")
         return dict(self._value(rows[0][0])) if rows else None
 
@@ -268,7 +268,7 @@ class Journal:
         self._write("INSERT OR REPLACE INTO facts VALUES ('fleet', ?)", _json(values))
 
     def fleet(self) -> dict[str, Any]:
-        """What was saved last."""
+        """The fleet's state as it was saved last."""
         rows = self._rows("SELECT value FROM facts WHERE name = 'fleet'")
         return dict(self._value(rows[0][0])) if rows else {}
 

@@ -58,7 +58,7 @@ class JournalError(EdgeError):
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """SQLite's errors become one line that names the file."""
+    """Turns SQLite errors inside the block into one line that names the file."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -69,7 +69,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, what: str) -> JournalError:
-    """The error that tells what to do."""
+    """The error for a damaged journal, which says what to do."""
     return JournalError(
         f"journal {path} is damaged ({what}): restore it from a recovery point, "
         f"or move it away together with its -wal file to start without run-time state"
@@ -98,7 +98,7 @@ def lock_file(path: Path) -> int:
 
 
 def make_file(path: Path) -> None:
-    """Make a journal if there is nothing of one."""
+    """Create a journal if there is none."""
     with _system_explained(path), explained(path):
         for suffix in ("", "-wal", "-shm"):
             refuse_link(path.with_name(path.name + suffix))
@@ -126,7 +126,7 @@ def make_file(path: Path) -> None:
 
 
 def _stairs(version: int) -> str:
-    """What brings a journal of this version up to date."""
+    """The statements that upgrade a journal from this version."""
     steps = "".join(MIGRATIONS[step] for step in range(version, SCHEMA_VERSION))
     return f"{steps} PRAGMA user_version = {SCHEMA_VERSION};"
 
@@ -143,11 +143,7 @@ def _refuse_cut(path: Path) -> None:
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open a journal that is there, and check it.
-
-    On a full disk there is no room for the shared index of the log (-shm). SQLite then keeps that index in memory, if
-    nobody else is to read the file: what is known is known, and a change is refused until there is room again.
-    """
+    """Open and check an existing journal."""
     with explained(path):
         try:
             return _opened(path, alone=False)

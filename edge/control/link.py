@@ -22,7 +22,7 @@ Answer = asyncio.Future[dict[str, Any]]
 
 
 class LinkLost(EdgeError):
-    """The other side has ended."""
+    """The other process ended, or its link did."""
 
 
 class Refused(EdgeError):
@@ -52,7 +52,7 @@ class Link:
         self._progress: dict[int, Progress] = {}
 
     def use(self, wire: Wire) -> None:
-        """Use this wire."""
+        """Send and receive over this wire."""
         self._wire = wire
 
     # -- out -------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class Link:
     # -- in --------------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the wire."""
+        """Decode bytes that arrived, and handle the frames in them."""
         try:
             frames = self._decoder.feed(data)
         except FrameError as error:
@@ -114,7 +114,7 @@ class Link:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def end(self, reason: str) -> None:
-        """End the link; the first reason counts."""
+        """End the link; of several reasons the first one is kept."""
         if self.closed is not None:
             return
         self.closed = reason

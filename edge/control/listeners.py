@@ -75,11 +75,11 @@ class Opened:
     before: dict[str, HeldListener] = field(default_factory=dict)
 
     def of(self, place: int) -> list[Bound]:
-        """The sockets that a worker will accept on."""
+        """The sockets on which the worker at this place accepts."""
         return bound_at(self.held, place)
 
     def close(self) -> None:
-        """Close them: they are not used."""
+        """Close sockets that will not be used."""
         for name, each in self.held.items():
             if name in self.before:
                 close_all(each.sockets[len(self.before[name].sockets) :])
@@ -93,7 +93,7 @@ def bound_at(listeners: Mapping[str, HeldListener], place: int) -> list[Bound]:
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:
-    """Close the sockets that were given to no worker."""
+    """Close the sockets that no worker was given."""
     for each in sockets:
         each.close()
 
@@ -184,16 +184,16 @@ class Listeners:
             self.found.pop(name).close()
 
     def of(self, place: int) -> list[Bound]:
-        """The sockets that a worker accepts on."""
+        """The sockets on which the worker at this place accepts."""
         return bound_at(self.found, place)
 
     def all(self) -> list[Bound]:
-        """Every socket, for a successor."""
+        """All sockets, for a successor."""
         shared = [(name, each) for name, listener in self.found.items() for each in listener.sockets]
         return [*shared, *self.alone.items()]
 
     def files(self) -> list[str]:
-        """The names of Unix sockets whose files are ours."""
+        """The paths of the Unix sockets that this gateway created."""
         return [name for name, listener in self.found.items() if listener.file is not None]
 
     def hand_over(self) -> None:

@@ -79,19 +79,19 @@ class Membership:
     backends: Mapping[Key, BackendEntry] = field(default_factory=dict)
 
     def with_region(self, entry: RegionEntry) -> Membership:
-        """One region added or changed."""
+        """A copy with this region added or replaced."""
         return replace(self, regions={**self.regions, entry.spec.name: entry})
 
     def without_region(self, name: str) -> Membership:
-        """One region fewer."""
+        """A copy without this region."""
         return replace(self, regions={key: entry for key, entry in self.regions.items() if key != name})
 
     def with_backend(self, entry: BackendEntry) -> Membership:
-        """One backend added or changed."""
+        """A copy with this backend added or replaced."""
         return replace(self, backends={**self.backends, (entry.spec.pool, entry.spec.id): entry})
 
     def without_backend(self, key: Key) -> Membership:
-        """One backend fewer."""
+        """A copy without this backend."""
         return replace(self, backends={each: entry for each, entry in self.backends.items() if each != key})
 
     def of_pool(self, pool: str) -> list[BackendEntry]:
@@ -136,7 +136,7 @@ def of_file(config: Config) -> Membership:
 
 
 def region_spec(name: str, region: RegionConfig) -> RegionSpec:
-    """A region's table as balancing sees it."""
+    """A region of the configuration as `balance` needs it."""
     return RegionSpec(
         name=name,
         tier=region.tier,
@@ -150,7 +150,7 @@ def region_spec(name: str, region: RegionConfig) -> RegionSpec:
 
 
 def backend_spec(pool: str, backend: BackendConfig) -> BackendSpec:
-    """A backend's table as balancing sees it."""
+    """A backend of the configuration as `balance` needs it."""
     url = backend.address
     return BackendSpec(
         id=backend.id,
@@ -166,7 +166,7 @@ def backend_spec(pool: str, backend: BackendConfig) -> BackendSpec:
 
 
 def routes_of(config: Config) -> list[Route]:
-    """The routes, for the safety rule."""
+    """The routes of the configuration, for the safety rule."""
     return [
         Route(
             route.name,

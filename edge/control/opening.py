@@ -87,7 +87,7 @@ class Parts:
         self._waiting: asyncio.Task[None] | None = None
 
     async def open_admin(self) -> None:
-        """Serve the admin API."""
+        """Start the admin API."""
         admin = self._settings.config.admin
         app = admin_app(self._supervisor, self._access, admin.body_timeout, admin.rate)
         here, tls = admin.listen, None if admin.tls is None else renewing_context(admin.tls.cert, admin.tls.key)
@@ -101,12 +101,12 @@ class Parts:
             raise CannotStart(f"admin.socket: {path}: cannot listen: {error.strerror or error}") from None
 
     def leave_admin(self) -> None:
-        """Take no more questions: a successor does."""
+        """Stop answering: a successor answers from now on."""
         if self._runner is not None:
             leave(self._runner)
 
     async def close_admin(self) -> None:
-        """End it."""
+        """Stop the admin API."""
         if self._waiting is not None:
             self._waiting.cancel()
         if self._runner is not None:
@@ -141,7 +141,7 @@ class Parts:
         self._alone()
 
     async def hand_over(self) -> None:
-        """A successor serves."""
+        """A successor serves: stop what it runs itself (admin API, sidecar, issuer, fleet)."""
         self.leave_admin()
         await self.recovery.stop()
         await self._issuing.stop()
@@ -222,7 +222,7 @@ def access_of(config: Config) -> Access:
 
 
 class Renewal:
-    """The admin API's tokens and names after a reload."""
+    """Applies tokens and host names of the admin API after a reload."""
 
     def __init__(self, access: Access, supervisor: Supervisor) -> None:
         self._access = access

@@ -12,11 +12,11 @@ from edge.config.loader import Config
 
 
 def pack(config: Config) -> str:
-    """For a frame."""
+    """A configuration as text (pickle in base64), for frames between processes of one gateway."""
     return base64.b64encode(pickle.dumps(config, protocol=5)).decode()
 
 
 def unpack(packed: str) -> Config:
-    """From a frame."""
+    """The configuration that `pack` encoded."""
     found: Config = pickle.loads(base64.b64decode(packed))
     return found

@@ -33,7 +33,7 @@ from edge.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Complete lines in the order of the text."""
+    """Errors and warnings, each a complete line, in the order of the file."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -138,7 +138,7 @@ def folder_problem(path: Path) -> str | None:
 
 
 def log_problem(path: Path) -> str | None:
-    """Why a log cannot be written."""
+    """Why the access log cannot be written; None if it can."""
     if path.is_dir():
         return "is a folder"
     if path.exists():
@@ -169,7 +169,7 @@ def _geoip(config: Config) -> Iterator[_Found]:
 
 
 def _exposure(config: Config) -> Iterator[_Found]:
-    """What works, but lets in whom nobody meant."""
+    """Warnings about settings that work, but give access to more clients than probably intended."""
     if not is_loopback(config.admin.listen.host) and config.admin.tls is None:
         yield _Found(
             ("admin", "listen"),
@@ -190,7 +190,7 @@ def _exposure(config: Config) -> Iterator[_Found]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can only be reached from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

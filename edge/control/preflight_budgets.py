@@ -26,7 +26,7 @@ SPARE_ROOM = 64 * 2**20  # for journal and log
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is."""
+    """Memory, open files and disk space of this machine."""
 
     memory: int
     open_files: int
@@ -55,7 +55,7 @@ def memory_limits(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> Iterator[i
 
 
 def budget_findings(config: Config, machine: Machine) -> Iterator[Finding]:
-    """What is too much."""
+    """Warnings about budgets that exceed what the machine has."""
     yield from _memory(config, machine)
     yield from _disk(config)
     yield from _open_files(config, machine)
@@ -107,14 +107,14 @@ def _open_files(config: Config, machine: Machine) -> Iterator[Finding]:
 
 
 def nearest_there(path: Path) -> Path:
-    """The path, or the nearest above it that exists."""
+    """The path itself, or its nearest parent that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def shown_size(number: int) -> str:
-    """Bytes for people."""
+    """A number of bytes for people."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30)):
         if number >= size:
             return f"{number / size:.1f} {unit}"

@@ -13,7 +13,7 @@ Finding = tuple[KeyPath, str, bool]  # key, what is wrong, whether nothing works
 
 
 def fleet_findings(config: Config) -> Iterator[Finding]:
-    """What is wrong."""
+    """What is wrong with `[fleet]` and `cache.shared`."""
     shared, fleet = config.cache.shared, config.fleet
     if shared is None and fleet is None:
         return

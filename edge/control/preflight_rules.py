@@ -35,7 +35,7 @@ def passwords(text: str, name: str) -> None:
 
 
 def key_set(text: str, name: str) -> None:
-    """Raises ValueError for what holds no key."""
+    """Check a JSON Web Key Set. Raises ValueError when it has no usable key."""
     from edge.dataplane.rules.tokens import parsed
 
     if not parsed(text.encode(), shared=True):

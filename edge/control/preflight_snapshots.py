@@ -26,7 +26,7 @@ PASSWORD = re.compile(r"://[^/\s\"'@]*:[^/\s\"'@$]+@|_password\s*=\s*[\"']+[^\s\
 
 
 def snapshot_findings(config: Config, text: str) -> Iterator[Finding]:
-    """What is wrong."""
+    """What is wrong with `[snapshots]`."""
     values = config.snapshots
     if values is None:
         return

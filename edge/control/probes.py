@@ -230,7 +230,7 @@ def _why(error: Exception) -> str:
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """A target, its task, and the bell that ends its sleep."""
+    """A probed target with its task and the event that ends its sleep."""
 
     target: ProbeTarget
     hurry: asyncio.Event
@@ -273,7 +273,7 @@ class Prober:
             watch.hurry.set()
 
     async def close(self) -> None:
-        """End every probe. Nothing is reported afterwards."""
+        """Stop all probes; nothing is reported afterwards."""
         self._closed = True
         self.update(())
         while self._ending:

@@ -49,12 +49,12 @@ class Probing:
         self._supervisor.on_decided = self.look_for_lost
 
     async def stop(self) -> None:
-        """End every probe."""
+        """Stop all probes."""
         if self._prober is not None:
             await self._prober.close()
 
     def follow(self) -> None:
-        """The membership changed: probe its backends."""
+        """The membership changed: probe its current backends."""
         self._follow()
         if self._prober is not None:
             self._prober.update(self._targets.values())
@@ -106,7 +106,7 @@ class Probing:
 
     @property
     def _opinions(self) -> Opinions | None:
-        """Who is asked besides our own probes."""
+        """The fleet's opinions, if health is shared."""
         fleet = self._supervisor.fleet
         return None if fleet is None else fleet.opinions
 
@@ -121,7 +121,7 @@ class Probing:
         return found
 
     def _told(self, identity: Hashable, ok: bool, seconds: float, evidence: str) -> None:
-        """One probe's result."""
+        """Handle the result of one probe."""
         key: Key = identity  # type: ignore[assignment]  # ours: `probe_target` gives them
         state = self._states.get(key)
         if state is None:
@@ -159,7 +159,7 @@ def probe_settings(health: HealthConfig) -> ProbeSettings:
 
 
 def probe_target(key: Key, spec: BackendSpec, pool: PoolConfig, tls: ssl.SSLContext | None) -> ProbeTarget:
-    """The probe of one backend."""
+    """What to probe for one backend."""
     health = pool.health
     assert health is not None
     return ProbeTarget(

@@ -30,7 +30,7 @@ Answers = Sequence[dict[str, Any]]  # of workers, to one purge
 
 
 class Tier(Protocol):
-    """The machine's disk tier; its calls block."""
+    """The machine's disk tier; its methods block."""
 
     def purge(self, purges: Sequence[Numbered], at: float) -> list[set[tuple[int, int]]]: ...
     def stats(self) -> dict[str, int]: ...
@@ -48,14 +48,14 @@ class Order:
 
 
 class PurgeStore(Protocol):
-    """Makes purges durable."""
+    """Records purges durably."""
 
     def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]: ...
     def save_purge_log(self, purge_log: PurgeLog) -> None: ...
 
 
 class Purging:
-    """One machine's."""
+    """Carries out purges on this machine: recorded, then in all tiers and workers."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Purging:
         return done
 
     async def _apply(self, part: Part) -> list[dict[str, Any]]:
-        """In force everywhere."""
+        """Put a recorded purge in force everywhere."""
         told = await asyncio.gather(*(self._tell(order, number) for order, number in part))
         tier, counts = self._tier(), [counted(answers) for answers in told]
         if tier is not None:

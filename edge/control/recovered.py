@@ -81,7 +81,7 @@ class Snapshot:
             self.texts = [str(newest[1]), *map(str, orjson.loads(newest[2]).values())]
 
     def add(self, name: str, value: bytes) -> None:
-        """An entry; a long value becomes a body."""
+        """Add an entry; a long value becomes a body of its own."""
         if len(value) <= INLINE_BYTES:
             self.table[name] = Entry(value)
             return
@@ -91,7 +91,7 @@ class Snapshot:
 
 
 def _reader(path: Path) -> sqlite3.Connection:
-    """A second connection, which writes nothing."""
+    """A second, read-only connection."""
     if not path.exists():
         raise JournalError(f"journal {path} is not there: start the gateway once, or restore a recovery point")
     db = sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, isolation_level=None, timeout=5.0)
@@ -112,14 +112,14 @@ def first_change_after(path: Path, history: str, sequence: int) -> float | None:
 
 
 def position(path: Path) -> tuple[str, int]:
-    """The history and the sequence number as they are."""
+    """The journal's history id and its current sequence number."""
     with explained(path), closing(_reader(path)) as db:
         facts = dict(db.execute("SELECT name, value FROM facts WHERE name IN ('history', 'sequence')").fetchall())
         return str(facts["history"]), int(facts["sequence"])
 
 
 def _key(values: tuple[Any, ...]) -> str:
-    """A row's key as a name that sorts as the key does."""
+    """A row's key as a name that sorts like the key."""
     return "/".join(f"{value:012d}" if isinstance(value, int) else str(value) for value in values)
 
 

@@ -30,7 +30,7 @@ class RecoveryRefused(Refusal):
 
 
 class Recovery:
-    """Runs one sidecar."""
+    """Runs the sidecar process."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -40,11 +40,11 @@ class Recovery:
 
     @property
     def restarts(self) -> int:
-        """How often a sidecar was replaced."""
+        """How often the sidecar was restarted."""
         return self._process.restarts
 
     def start(self) -> None:
-        """Keep a sidecar running. Does nothing when one does."""
+        """Keep a sidecar running; does nothing if one is kept already."""
         self._process.start()
 
     async def stop(self) -> None:

@@ -50,7 +50,7 @@ class Agent:
         self.want(orders)
 
     def want(self, orders: list[Order]) -> None:
-        """These names, from now on."""
+        """Set the names that need certificates."""
         self._orders = {order.key: order for order in orders}
         self._known = {key: acme_files.attempts(order) for key, order in self._orders.items()}
         self._wake.set()
@@ -86,7 +86,7 @@ class Agent:
         return {"renewed": done}
 
     def rows(self) -> list[dict[str, Any]]:
-        """How each name stands."""
+        """The state of each name, for people."""
         return [self._row(order) for order in self._orders.values()]
 
     def _row(self, order: Order) -> dict[str, Any]:

@@ -30,7 +30,7 @@ Step = Callable[[str, int, int], None]
 
 
 class Jobs(Protocol):
-    """What can be done. All block, raise RecoveryError, and run one at a time in a thread."""
+    """The jobs of the sidecar. All block, raise RecoveryError, and run one at a time in a thread."""
 
     def history(self) -> str: ...
     def points(self) -> dict[str, Point]: ...
@@ -57,7 +57,7 @@ class Timetable:
 
 @dataclass(slots=True)
 class Pause:
-    """After a failure."""
+    """The pause after a failure."""
 
     until: float = 0.0
     next_s: float = RETRY_MIN_S
@@ -65,7 +65,7 @@ class Pause:
 
 @dataclass(slots=True)
 class Known:
-    """What was found out since the start."""
+    """What has been found out since the start."""
 
     history: str = ""
     points: dict[str, Point] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Agent:
     # -- by itself -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work by the schedule until cancelled."""
         while True:
             await self.look()
             self._looked = True
@@ -287,7 +287,7 @@ class Agent:
         self.tell_status()
 
     def tell_status(self) -> None:
-        """How things are, as the gateway shows it."""
+        """Report the status to the gateway."""
         known = self.known
         self._publish(
             {

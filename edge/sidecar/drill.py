@@ -40,10 +40,10 @@ class Gateway(Protocol):
     """A second gateway that runs."""
 
     def differences(self, golden: Mapping[str, Any]) -> Iterator[str]:
-        """What it answers otherwise than was recorded, one line each."""
+        """What it answers differently from the recorded answers, one line each."""
 
     def served(self, table: Table) -> Iterator[str]:
-        """What it serves although it was purged, and what it does not serve as the point has it, one line each."""
+        """What it serves although it was purged, and what it does not serve as recorded, one line each."""
 
 
 class Lab(Protocol):
@@ -53,12 +53,12 @@ class Lab(Protocol):
         """The copy as a repository, with the same key."""
 
     def state(self, folder: Path) -> State:
-        """A state directory."""
+        """The state directory `folder`."""
 
     warm: Warm | None
 
     def accepted(self, restored: Restored) -> list[str]:
-        """What this program has against the restored configuration."""
+        """The problems that this program has with the restored configuration."""
 
     def purges_hold(self, folder: Path, table: Table) -> list[str]:
         """Purges of the point that the restored log does not refuse, one line each."""
@@ -69,7 +69,7 @@ class Lab(Protocol):
 
 @dataclass(slots=True)
 class Found:
-    """What a drill found."""
+    """The result of a drill."""
 
     point: str
     steps: list[dict[str, Any]] = field(default_factory=list)

@@ -29,7 +29,7 @@ MOST_POINTS = 4  # that are looked through for bodies which the restored one has
 
 @dataclass(slots=True)
 class Filled:
-    """How far it is."""
+    """The progress of filling the tier."""
 
     point: str = ""
     bodies: int = 0

@@ -42,7 +42,7 @@ class Filling:
         self.asked = 0
 
     async def run(self) -> None:
-        """Until all is brought."""
+        """Fetch bodies until all are stored."""
         begun = monotonic()
         server = await asyncio.start_unix_server(self._answer, sock=self._listening)
         async with server:

@@ -30,7 +30,7 @@ RENEW_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock. `started` tells a process from a later one of the same number."""
+    """Who holds a lock. `started` tells the process from a later one with the same id."""
 
     exclusive: bool
     purpose: str
@@ -70,7 +70,7 @@ class Lock:
             raise
 
     def keep(self) -> None:
-        """Renew it when it is time."""
+        """Renew the lock when it is time."""
         if monotonic() - self._renewed > RENEW_S:
             self.check()
             self._write()
@@ -84,7 +84,7 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Let go; a repository that is away or refuses keeps the file until it expires."""
+        """Release the lock; if the repository refuses or is unreachable, it expires by itself."""
         try:
             self._repository.delete(self._name)
         except RecoveryError:

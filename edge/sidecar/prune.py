@@ -22,7 +22,7 @@ from edge.sidecar.vault import is_hash
 
 @dataclass(slots=True)
 class Pruned:
-    """What was decided, and what was done about it."""
+    """What was decided for each point, and what was done."""
 
     decisions: list[Decision]
     removed_points: list[str] = field(default_factory=list)

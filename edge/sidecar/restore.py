@@ -39,10 +39,7 @@ JOURNAL_NAMES = ("state.sqlite", "state.sqlite.lock", "restored", NOTE)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to restore to. `replace`: what is there is switched out and kept; else it must not be there, or be empty.
-    `survivor` is a state directory whose journal may know purges beyond the point. `rehearsal`: no client will be
-    served from it, so cached responses are as the point has them, whatever was purged since. `later`: cached bodies are
-    left in the repository, and the gateway that starts has them brought (`sidecar.fill`)."""
+    """Where to restore to. `replace`: keep what is there beside it; else the directory must be missing or empty."""
 
     state: Path
     cache: Path | None = None  # None: bodies are not restored
@@ -54,7 +51,7 @@ class Target:
 
 @dataclass(slots=True)
 class Restored:
-    """What was done."""
+    """The result of a restore."""
 
     point: Point
     state: Path

@@ -22,7 +22,7 @@ POLL_S = 0.5
 
 
 class Hands(Protocol):
-    """Who does the deeds. Each may be done twice. They raise EdgeError."""
+    """Carries out the steps. Each may be repeated safely. They raise EdgeError."""
 
     def holds(self, check: Check) -> str | None:
         """None when it is so, else how it is."""
@@ -58,7 +58,7 @@ class Log:
         self._folder = folder
 
     def begin(self, book: Runbook, parameters: Mapping[str, str], now: float) -> Run:
-        """A new run."""
+        """Begin a new run."""
         stamp = (when(now) or "").replace(":", "").replace("-", "").replace(".", "")
         return Run(f"{book.name}-{stamp}", book.name, dict(parameters))
 
@@ -74,7 +74,7 @@ class Log:
         raise RunbookFailed(f"{name}: there is no run to go on with in {self._folder}: run it without --resume")
 
     def save(self, run: Run) -> None:
-        """Durable when this returns."""
+        """Write the run; durable on return."""
         self._folder.mkdir(parents=True, exist_ok=True)
         data = {name: getattr(run, name) for name in Run.__slots__}
         put(self._folder / f"{run.id}.json", orjson.dumps(data, option=orjson.OPT_INDENT_2))
@@ -84,7 +84,7 @@ Waits = Callable[[Step, str], None]
 
 
 def rehearse(book: Runbook, hands: Hands) -> Iterator[tuple[Step, str]]:
-    """What a run would do now: each step with what it would do or what stands in its way. Nothing is changed."""
+    """For each step what a run would do now, or what prevents it. Changes nothing."""
     for step in book.steps:
         check = step.when if step.deed is not Deed.CHECK else step.check
         if check is None:

@@ -60,7 +60,7 @@ def files_view(point: Point) -> list[dict[str, Any]]:
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:
-    """What becomes of a point, and why."""
+    """What happens to a point, and why, as plain values."""
     point = decision.point
     return {
         "id": point.id,
@@ -72,7 +72,7 @@ def decision_view(decision: Decision) -> dict[str, Any]:
 
 
 def pruned_view(pruned: Pruned, dry_run: bool) -> dict[str, Any]:
-    """What was decided and done."""
+    """What was decided and done, as plain values."""
     return {
         "dry_run": dry_run,
         "points": [decision_view(decision) for decision in pruned.decisions],
@@ -84,7 +84,7 @@ def pruned_view(pruned: Pruned, dry_run: bool) -> dict[str, Any]:
 
 
 def verified_view(found: Verified) -> dict[str, Any]:
-    """What was looked at, and what is wrong."""
+    """What was checked and what is wrong, as plain values."""
     return {
         "ok": not found.problems,
         "points": found.points,

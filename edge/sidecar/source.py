@@ -38,7 +38,7 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a restore made of a table."""
+    """The result of restoring a table."""
 
     history: str  # the new one
     sequence: int
@@ -89,10 +89,10 @@ class Warm(Protocol):
         """
 
     def expect(self, entries: Table, folder: Path, number: int, distrust: bool, point: str) -> bool:
-        """As `rebuild`, without the bodies, which are brought from a point later; False where not all have room."""
+        """As `rebuild`, without the bodies, which are fetched later; False when not all have room."""
 
     def adopt(self, folder: Path, history: str) -> None:
-        """Say which history of purges it follows."""
+        """Set the history of purges that the tier follows."""
 
 
 class Awaiting(Protocol):
@@ -105,13 +105,13 @@ class Awaiting(Protocol):
         """Bodies that are not there, with about their bytes."""
 
     def put(self, bodies: Sequence[tuple[bytes, bytes]]) -> None:
-        """Put bodies in that were compared with their names; what nothing waits for any more is dropped."""
+        """Store bodies whose SHA-256 was checked; those that nothing waits for any more are dropped."""
 
     def place(self, name: bytes, body: bytes) -> bool:
-        """Put in one that a request waits for; False when whoever asked is to be given it. From any thread."""
+        """Store one body that a request waits for; False when the caller must be sent it. From any thread."""
 
     def lose(self, names: Iterable[bytes]) -> int:
-        """They cannot be had: what waits for them is a miss; how many responses."""
+        """Drop the responses whose bodies cannot be had; returns how many."""
 
     def end(self) -> None:
         """Nothing is awaited any more."""

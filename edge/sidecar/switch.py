@@ -38,7 +38,9 @@ def begin(target: Path) -> Path:
 
 
 def tidy(target: Path, stamp: str) -> list[Path]:
-    """See to what killed restores left: unfinished directories go, an old state gets its name. Those that got one."""
+    """Clean up after killed restores: delete unfinished directories, and give replaced ones their names, which are
+    returned.
+    """
     found = []
     for path in sorted(target.parent.glob(f"{_prefix(target)}*")):
         if (path / UNFINISHED).exists() or not any(path.iterdir()):
@@ -52,10 +54,7 @@ def tidy(target: Path, stamp: str) -> list[Path]:
 
 
 def carry_over(old: Path, fresh: Path, without: Collection[str], restored: Path | None = None) -> None:
-    """Give the new directory what the old one has beside what is restored, as further names of the same files.
-
-    `without`: names that are not carried over, nor those that go on with a dash; `restored`: nor what is below this.
-    """
+    """Link into the new directory what the old one has beside what is restored."""
     for path in sorted(old.rglob("*")):
         name = path.relative_to(old)
         if any(name.parts[0] == word or name.parts[0].startswith(f"{word}-") for word in without):

@@ -35,7 +35,7 @@ Progress = Callable[[str, int, int], None]  # what is done, bytes so far, bytes 
 
 
 def silent(phase: str, done: int, whole: int) -> None:
-    """Nobody looks."""
+    """Discards progress reports."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a job has to work with. `wall` gives epoch seconds."""
+    """What a job works with. `wall` returns epoch seconds."""
 
     vault: Vault
     pace: Pace

@@ -52,7 +52,7 @@ class Vault:
         return cls(repository, _sealer(form.read_config_file(data), key, random, repository.place))
 
     def remember(self, other: Vault) -> None:
-        """Take over what another one, of the same repository, has read: manifests never change."""
+        """Reuse the manifests that another vault of the same repository has read: they never change."""
         self._manifests = other._manifests
 
     # -- points ----------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Vault:
     # -- tables and bodies -----------------------------------------------------------------------------------------
 
     def index(self, point: Point) -> Index:
-        """What a point itself carries. Raises ChecksumMismatch when a file is not what the manifest says."""
+        """The entries that a point itself carries. Raises ChecksumMismatch when a file does not match the manifest."""
         return form.read_index(self._index_payload(file) for file in point.index)
 
     def _index_payload(self, file: StoredFile) -> bytes:

@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(slots=True)
 class Verified:
-    """What was looked at, and what is wrong with which point."""
+    """What was checked, and what is wrong with which point."""
 
     points: list[str] = field(default_factory=list)
     files: int = 0

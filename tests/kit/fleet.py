@@ -50,7 +50,7 @@ class Machine:
 disk = {{ path = "{directory}/cache", size = "64MiB", min_free = "0B" }}
 [cache.shared]
 url = "{url}"
-timeout = "250ms"
+timeout = "1s"
 {settings.server}
 [fleet]
 url = "{url}"

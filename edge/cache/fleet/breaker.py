@@ -17,7 +17,7 @@ OPEN_MIN_S, OPEN_MAX_S = 1.0, 30.0
 
 
 class BreakerState(Enum):
-    """What becomes of a question."""
+    """Whether questions are let through."""
 
     CLOSED = "closed"  # asked
     OPEN = "open"  # not asked
@@ -38,7 +38,7 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Whether it may be asked."""
+        """Whether the server may be asked."""
         return self.state is BreakerState.CLOSED
 
     def failed(self, now: float, why: str) -> None:
@@ -68,7 +68,7 @@ class Breaker:
         return True
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened since the last time."""
+        """The events since the last call."""
         told, self._told = self._told, []
         return told
 

@@ -196,7 +196,7 @@ class Follower:
         return place.position if not self._verified and place.position else place.position + 1
 
     def applied(self, entries: Iterable[Entry]) -> None:
-        """They are durable and in every worker."""
+        """These entries are durable and in force in every worker."""
         place = self._placed()
         for entry in entries:
             self.place = Place(place.history, entry.position, entry.mark)
