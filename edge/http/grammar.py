@@ -32,6 +32,7 @@ from edge.http.field_line import (
     FieldLine,
     Lines,
     field_lines,
+    fields_of,
     hint_of,
     length_of,
 )
