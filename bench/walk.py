@@ -12,6 +12,7 @@ import asyncio
 import sys
 import tempfile
 from email.utils import formatdate
+from itertools import count
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from edge.config.loader import load_text
 
 KINDS = ("hit", "miss", "uncacheable", "failover")
 BEFORE = 4  # requests that are not shown
+_PAGES = count()  # none is asked for in two walks: request lines are remembered
 IDLE = 1.5  # seconds without a request: what comes by the clock shows itself
 ROOT = str(Path(__file__).resolve().parents[1] / "edge")
 TOML = """
@@ -91,7 +93,7 @@ async def one(port: int, target: str, found: Walk) -> None:
             sys.setprofile(found.watch_idle)
             await asyncio.sleep(IDLE)
             sys.setprofile(found.hook)
-        writer.write(b"GET %b HTTP/1.1\r\nHost: site.example\r\n\r\n" % target.format(number).encode())
+        writer.write(b"GET %b HTTP/1.1\r\nHost: site.example\r\n\r\n" % target.format(next(_PAGES)).encode())
         await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(2)
     sys.setprofile(None)
