@@ -32,6 +32,15 @@ def folders(python_path: Iterable[str], filename: str) -> list[str]:
     return [str(Path(filename).resolve().parent), *(str(Path(each).resolve()) for each in python_path)]
 
 
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def end_running() -> None:
+    """End what is being tried: nobody waits for the answers any more."""
+    for child in list(_running):
+        child.kill()
+
+
 class Tried(NamedTuple):
     """What cannot be loaded, and why, in a line each, named with its kind before it; and which code it is."""
 
@@ -51,13 +60,21 @@ def tried(named: list[str], looked_in: list[str]) -> Tried:
 
 def _tried(named: list[str], looked_in: list[str], stdin: int) -> Tried:
     command = [sys.executable, "-m", __name__, orjson.dumps(looked_in).decode(), orjson.dumps(named).decode()]
+    child = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    _running.add(child)
     try:
-        done = subprocess.run(command, capture_output=True, timeout=IMPORT_S, stdin=stdin, check=False)
-        found = orjson.loads(done.stdout.splitlines()[-1])
+        said, _ = child.communicate(timeout=IMPORT_S)
+        found = orjson.loads(said.splitlines()[-1])
     except subprocess.TimeoutExpired:
         return Tried(dict.fromkeys(named, f"did not load within {IMPORT_S:g} s"))
     except (orjson.JSONDecodeError, IndexError):
         return Tried(dict.fromkeys(named, "the process that tried to load it ended without an answer"))
+    finally:
+        _running.discard(child)
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
     return Tried({str(name): str(why) for name, why in found["unusable"].items()}, str(found["code"]))
 
 

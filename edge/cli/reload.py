@@ -34,7 +34,7 @@ def _show(found: dict[str, Any]) -> None:
     changes = found["changes"]
     verb = "applied" if found["applied"] else "would change"
     for each in changes[:MOST_SHOWN]:
-        click.echo(safe(f"  {each['key']}: {_value(each['was'])} → {_value(each['is'])}"))
+        click.echo(safe(f"  {each['key']}: {brief(each['was'])} → {brief(each['is'])}"))
     if len(changes) > MOST_SHOWN:
         click.echo(f"  and {len(changes) - MOST_SHOWN} more")
     for line in found["warnings"]:
@@ -69,11 +69,20 @@ def _show_forecast(found: dict[str, Any]) -> None:
         click.echo(safe(line), err=True)
 
 
-def _value(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value on one line, cut where it is long."""
     if value is None:
         return "–"
-    text = one_line(value)
+    text = one_line(_says(value))
     return text if len(text) <= WIDEST else f"{text[:WIDEST]}…"
+
+
+def _says(value: Any) -> Any:
+    """Of a table what it says, without what is off or empty."""
+    if not isinstance(value, dict):
+        return value
+    found = {name: _says(item) for name, item in value.items()}
+    return {name: item for name, item in found.items() if item not in (None, "", [], {}) and item is not False}
 
 
 @click.command("history")

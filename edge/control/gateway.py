@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.adapters.app_check import end_running
 from edge.adapters.config_files import matching
 from edge.adapters.systemd import Manager
 from edge.adapters.tls import stamps
@@ -193,6 +194,7 @@ class Gateway:
         return True
 
     async def _end(self) -> int:
+        end_running()  # a reload that waits for an import would hold the process
         if not self.succeeded:
             self._manager.stopping()
         drain = asyncio.create_task(self._drain(), name="drain")

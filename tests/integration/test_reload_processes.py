@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -13,6 +14,7 @@ from kit.reloads import EchoServer, Load
 from kit.waiting import until
 from reloading import api, get, reload, toml
 
+from edge.adapters.app_check import IMPORT_S
 from edge.adapters.sockets import bind
 from edge.config.loader import Listen
 from edge.control.listeners import Listeners
@@ -130,3 +132,17 @@ def test_a_socket_that_was_handed_over_is_kept_with_fewer_workers() -> None:
     finally:
         listeners.close()
         assert all(isinstance(each, socket.socket) and each.fileno() == -1 for each in given)
+
+
+async def test_a_stop_does_not_wait_for_a_reload_whose_import_hangs(gateway_process: Start, origin: EchoServer) -> None:
+    good = toml(origin.port)
+    gateway = await asyncio.to_thread(gateway_process, good)
+    told = gateway.directory / "told"
+    (gateway.directory / "slow.py").write_text(f"import time\nopen({str(told)!r}, 'w').close()\ntime.sleep(3600)\n")
+    gateway.rewrite(
+        good.replace('id = "one"\n', "").replace(f'url = "http://{LOOPBACK}:{origin.port}"', 'app = "slow:app"')
+    )
+    gateway.signal(signal.SIGHUP)
+    await until(told.exists)
+    gateway.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(gateway.wait, IMPORT_S / 2) == 0

@@ -18,6 +18,7 @@ import edge.cli
 from edge.cli import client as cli_client
 from edge.cli.client import Failed, connect, percent, size, table, text
 from edge.cli.main import LATER, main
+from edge.cli.reload import WIDEST, brief
 
 GOOD = """
 [listen]
@@ -357,3 +358,19 @@ def test_a_start_waits_for_nothing_that_it_does_not_use(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert [name for name in COSTLY[module] if name in loaded] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (False, "false"),
+        (0, "0"),
+        ([], "[]"),
+        ({"name": "new", "auth": None, "deny": [], "internal": False, "cache": {"min_uses": 0, "name": ""}},
+         '{"name":"new","cache":{"min_uses":0}}'),
+    ],
+)  # fmt: skip
+def test_a_change_is_told_in_brief(value: object, shown: str) -> None:
+    assert brief(value) == shown
+    assert len(brief([value] * 500)) == WIDEST + 1
