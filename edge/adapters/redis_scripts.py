@@ -32,7 +32,8 @@ class Scripts:
     async def within(self, asked: Awaitable[T], wait_s: float) -> T:
         """Wait for an answer so long."""
         try:
-            return await asyncio.wait_for(asked, wait_s)
+            async with asyncio.timeout(wait_s):
+                return await asked
         except ERRORS as error:
             await self.client.connection_pool.disconnect(inuse_connections=False)
             raise FleetAway(why_of(error)) from None

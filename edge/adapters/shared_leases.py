@@ -35,7 +35,8 @@ class Leases:
         pipeline = self._client.pipeline(transaction=False)
         for name in wanted:
             pipeline.set(f"{self._namespace}:l:{name}", b"", nx=True, px=int(self.lease_s * 1000))
-        answers = await asyncio.wait_for(pipeline.execute(raise_on_error=False), within_s)
+        async with asyncio.timeout(within_s):
+            answers = await pipeline.execute(raise_on_error=False)
         held = {name for name, answer in zip(wanted, answers, strict=True) if answer is None}
         self._remember([name for name in wanted if name not in held], now)
         return held

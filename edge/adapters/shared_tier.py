@@ -125,7 +125,7 @@ class SharedTier:
 
     def look(self, key: bytes, variant: bytes, then: Then) -> bool:
         """Ask for a key; `then` is called with what it has, which may be nothing. False: not asked, nothing comes."""
-        if not self.usable or len(self._asked) >= MOST_ASKED or self.view.is_own(key, self.clock()):
+        if not self.usable or len(self._asked) >= MOST_ASKED or self.view.is_own(key, monotonic()):
             return False
         deadline = monotonic() + self._timeout_s
         self._asked.append(_Asked(key, name_of(key, variant), then, deadline, deadline + self._leases.lease_s))
@@ -196,7 +196,7 @@ class SharedTier:
 
     def left_of(self, entry: SharedEntry) -> Stored | None:
         """The response of an entry, if it may be used; its times by this machine's clock. To be asked once."""
-        stored = self.view.left_of(entry, self.clock())
+        stored = self.view.left_of(entry, monotonic())
         if stored is None:
             self.misses += 1
         return stored
@@ -258,7 +258,8 @@ class SharedTier:
         pipeline = self._cache.client.pipeline(transaction=False)
         for name, value, life_ms in pairs:
             pipeline.set(f"{self._namespace}:{name}", value, px=life_ms)
-        answers = await asyncio.wait_for(pipeline.execute(raise_on_error=False), WRITE_S)
+        async with asyncio.timeout(WRITE_S):
+            answers = await pipeline.execute(raise_on_error=False)
         refused = [answer for answer in answers if isinstance(answer, Exception)]
         self.written += len(answers) - len(refused)
         self.dropped += len(refused)

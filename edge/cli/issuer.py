@@ -37,7 +37,8 @@ async def run_issuer(fd: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     link = await connect(socket.socket(fileno=fd), frames.put_nowait)
-    first = await asyncio.wait_for(frames.get(), FIRST_FRAME_S)
+    async with asyncio.timeout(FIRST_FRAME_S):
+        first = await frames.get()
     issuer = Issuer(link, first)
     link.on_frame = issuer.on_frame
     while not frames.empty():
@@ -87,7 +88,8 @@ class Issuer:
             self._link.send(ack(frame, error=error.detail))
 
     async def _show(self, tokens: Mapping[str, str]) -> object:
-        return await asyncio.wait_for(self._link.ask(Kind.ASK, {"what": "show", "tokens": dict(tokens)}), SHOWN_S)
+        async with asyncio.timeout(SHOWN_S):
+            return await self._link.ask(Kind.ASK, {"what": "show", "tokens": dict(tokens)})
 
     def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:
         self._link.send(Frame(Kind.EVENT, {**facts, "kind": kind}))

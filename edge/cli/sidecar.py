@@ -49,7 +49,8 @@ async def run_sidecar(fd: int) -> int:
     os.nice(NICE)
     frames: asyncio.Queue[Frame] = asyncio.Queue()
     link = await connect(socket.socket(fileno=fd), frames.put_nowait)
-    first = await asyncio.wait_for(frames.get(), FIRST_FRAME_S)
+    async with asyncio.timeout(FIRST_FRAME_S):
+        first = await frames.get()
     sidecar = Sidecar(link, given(first.body))
     link.on_frame = sidecar.on_frame
     while not frames.empty():
@@ -110,7 +111,8 @@ class Sidecar:
     async def _gather(self) -> Mapping[str, bytes]:
         """What only the gateway knows. A point without it is worth more than none."""
         try:
-            found = await asyncio.wait_for(self._link.ask(Kind.ASK, {"what": "recovery-facts"}), GATHER_S)
+            async with asyncio.timeout(GATHER_S):
+                found = await self._link.ask(Kind.ASK, {"what": "recovery-facts"})
         except (LinkLost, Refused, TimeoutError) as error:
             self._tell("recovery.facts_missing", {"detail": str(error) or "no answer in time"})
             return {}

@@ -41,7 +41,8 @@ async def _one(slot: Slot, target: ProbeTarget) -> Answer:
     try:
         if child is None:
             raise LinkLost("the worker has ended")
-        found = await asyncio.wait_for(child.link.ask(Kind.ASK, body), target.timeout_s + MARGIN_S)
+        async with asyncio.timeout(target.timeout_s + MARGIN_S):
+            found = await child.link.ask(Kind.ASK, body)
     except TimeoutError:
         return Answer(False, monotonic() - began, f"worker {slot.index} did not answer in time")
     except (LinkLost, Refused) as error:

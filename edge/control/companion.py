@@ -66,7 +66,8 @@ class Companion:
         process = self._process
         if process is not None and process.returncode is None:
             try:
-                await asyncio.wait_for(process.wait(), END_S)
+                async with asyncio.timeout(END_S):
+                    await process.wait()
             except TimeoutError:
                 with suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)

@@ -105,7 +105,8 @@ class Listener:
         if not self._events and not self._all.closed:
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._news.wait()
             except TimeoutError:
                 return None
         if not self._events:

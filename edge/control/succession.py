@@ -76,7 +76,8 @@ class Successor:
 
         async def too(kind: Kind, body: dict[str, Any]) -> None:
             try:
-                await asyncio.wait_for(link.ask(kind, body), PASSED_ON_S)
+                async with asyncio.timeout(PASSED_ON_S):
+                    await link.ask(kind, body)
             except (LinkLost, TimeoutError):
                 pass  # it has ended, or is not able to serve either
 
@@ -222,7 +223,8 @@ class Upgrading:
             return
         try:
             if process.send_signal(signal.SIGTERM):
-                await asyncio.wait_for(process.wait(), 5.0)
+                async with asyncio.timeout(5.0):
+                    await process.wait()
         except TimeoutError:
             if process.send_signal(signal.SIGKILL):
                 await process.wait()

@@ -193,7 +193,8 @@ class Workers:
         """Ask the first worker that is ready. Raises LinkLost when there is none or it dies, Refused, TimeoutError."""
         for slot in self.slots:
             if slot.state is State.READY and slot.child is not None:
-                return await asyncio.wait_for(slot.child.link.ask(kind, body, on_progress), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    return await slot.child.link.ask(kind, body, on_progress)
         raise LinkLost("no worker is ready")
 
     async def ask(self, slot: Slot, kind: Kind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
@@ -204,7 +205,8 @@ class Workers:
         child, over = slot.child, slot.over
         assert child is not None
         try:
-            return await asyncio.wait_for(child.link.ask(kind, body), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await child.link.ask(kind, body)
         except LinkLost:
             child.signal(signal.SIGKILL)
             await over.wait()
@@ -233,7 +235,8 @@ class Workers:
             slot.restarts += 1
             self._hooks.event("worker.died", {"worker": slot.index, "code": code, "again_in_s": backoff_s})
             try:
-                await asyncio.wait_for(self._stop.wait(), backoff_s)
+                async with asyncio.timeout(backoff_s):
+                    await self._stop.wait()
             except TimeoutError:
                 pass  # the backoff is over
             backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
@@ -302,7 +305,8 @@ class Workers:
 async def _read_out(link: Link) -> None:
     """What a worker said last, such as its counts, is still on its way when it has ended."""
     try:
-        await asyncio.wait_for(link.ended.wait(), READ_OUT_S)
+        async with asyncio.timeout(READ_OUT_S):
+            await link.ended.wait()
     except TimeoutError:
         pass  # a child of its own holds the socket open; nothing more is to come
 

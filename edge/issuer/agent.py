@@ -65,7 +65,8 @@ class Agent:
                     await self._look(order)
             self._publish(self.rows())
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._rest_s())
+                async with asyncio.timeout(self._rest_s()):
+                    await self._wake.wait()
 
     def _rest_s(self) -> float:
         now = time()
@@ -164,7 +165,8 @@ class Agent:
     async def _worked(self, job: Callable[[Order, asyncio.AbstractEventLoop], Any], order: Order) -> Any:
         """In a thread. Raises Hangs."""
         try:
-            return await asyncio.wait_for(asyncio.to_thread(job, order, asyncio.get_running_loop()), JOB_S)
+            async with asyncio.timeout(JOB_S):
+                return await asyncio.to_thread(job, order, asyncio.get_running_loop())
         except TimeoutError:
             raise Hangs(f"the server kept us for more than {JOB_S:g} s") from None
 

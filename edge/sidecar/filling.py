@@ -78,7 +78,8 @@ class Filling:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            name = await asyncio.wait_for(reader.readexactly(NAME_BYTES), NAME_S)
+            async with asyncio.timeout(NAME_S):
+                name = await reader.readexactly(NAME_BYTES)
             self.asked += 1
             try:
                 body = await asyncio.get_running_loop().run_in_executor(self._threads, self._filler.ask, name)

@@ -27,6 +27,7 @@ class Server:
         self.told: list[dict[str, Any]] = []
         self.away = asyncio.Event()
         self.head = Head("h", 0, "", True, "run")
+        self.time = 1000.0
 
     async def reached(self) -> None:
         if self.away.is_set():
@@ -36,7 +37,7 @@ class Server:
         await self.reached()
         self.told.append(told)
         machines: list[Machine] = []
-        return Beat(self.head, 1000.0, 100.0, machines)
+        return Beat(self.head, self.time, 100.0, machines)
 
     async def arrived(self, position: int, wait_s: float) -> bool:
         await self.away.wait()
@@ -85,6 +86,7 @@ class Host:
         self.acted: list[int] = []  # beats that had been sent when every worker had acted on it
         self.server: Server | None = None
         self.applied: list[tuple[int, Place]] = []  # how many entries, and the place that became durable with them
+        self.events: list[tuple[str, dict[str, Any]]] = []
         self.holds_at = -1  # so many times entries are applied; then nothing is
 
     async def apply(
@@ -114,7 +116,8 @@ class Host:
     def unsent(self) -> list[Any]:
         return []
 
-    def event(self, kind: str, facts: dict[str, Any]) -> None: ...
+    def event(self, kind: str, facts: dict[str, Any]) -> None:
+        self.events.append((kind, facts))
 
 
 @pytest.mark.parametrize("leave", [True, False])
@@ -128,6 +131,18 @@ async def test_who_hands_over_to_another_program_does_not_leave(leave: bool) -> 
     await fleet.stop(leave=leave)
     await fleet.stop()  # the end of the process
     assert [bool(told.get("left")) for told in server.told].count(True) == leave
+
+
+async def test_who_stops_while_there_is_something_to_tell_stops() -> None:
+    """What was waited for and the end come in one turn of the loop."""
+    server = Server()
+    fleet = Fleet(FleetSettings("edge", "id", "", "1", 30.0, 1.0), server, Host(), None)  # type: ignore[arg-type]
+    await fleet.start()
+    await until(lambda: len(server.told) >= 2)
+    fleet.hurry()
+    async with asyncio.timeout(20.0):
+        await fleet.stop()
+    assert server.told[-1]["left"]
 
 
 @asynccontextmanager
@@ -186,6 +201,37 @@ async def test_a_link_that_breaks_again_holds_back_only_who_knows_that_something
     follower.cut()
     assert follower.catching_up and follower.blind_at == 113.0
     assert follower.on_time(113.0) and not follower.catching_up
+
+
+async def test_clocks_that_differ_or_jump_are_told_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = 1000.0
+    monkeypatch.setattr("edge.control.fleet.member.time", lambda: here)
+    server, host = Server(), Host()
+    settings = FleetSettings("edge", "id", "", "1", 60.0, 1.0)
+    fleet = Fleet(settings, server, host, None)  # type: ignore[arg-type]
+    await fleet.start()
+
+    async def offset() -> float:
+        beats = len(server.told)
+        fleet.hurry()
+        await until(lambda: len(server.told) > beats + 1)
+        return float(server.told[-1]["clock_offset_s"])
+
+    def clocks() -> list[float]:
+        return [facts["offset_s"] for kind, facts in host.events if kind == "fleet.clock"]
+
+    assert await offset() == pytest.approx(0.0, abs=1.0) and clocks() == []
+    here = 1300.0
+    assert await offset() == pytest.approx(-300.0, abs=1.0) and clocks() == pytest.approx([-300.0], abs=1.0)
+    server.time = 1300.0
+    assert await offset() == pytest.approx(0.0, abs=1.0)
+    server.time = 100.0
+    assert await offset() == pytest.approx(-1200.0, abs=1.0)
+    assert clocks() == pytest.approx([-300.0, -1200.0], abs=1.0), "each time it is told once"
+    assert fleet.in_step and not fleet.follower.blind
+    await fleet.stop()
 
 
 async def test_a_position_is_told_part_by_part_when_it_is_applied() -> None:

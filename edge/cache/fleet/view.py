@@ -29,7 +29,7 @@ class StreamPurge:
 
 
 class FleetView:
-    """One worker's. `now` is epoch seconds by this machine's clock."""
+    """One worker's. `now` is of a monotonic clock: one that jumps would forget what was made invalid."""
 
     __slots__ = ("_log", "_own", "_own_all_until", "before", "certified", "in_step", "line", "offset_s", "position")
 

@@ -237,7 +237,8 @@ class Fleet:
     async def _beats(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._beat_now.wait(), BEAT_S)
+                async with asyncio.timeout(BEAT_S):
+                    await self._beat_now.wait()
             except TimeoutError:
                 pass  # it is time
             self._beat_now.clear()

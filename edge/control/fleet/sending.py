@@ -66,7 +66,8 @@ class Sending:
         try:
             for mark, purge in zip(marks, purges, strict=True):
                 position = (await self._publish(place.history, run, mark, purge, True, actor, reason)).position
-            answers = await asyncio.wait_for(done, APPLY_S)
+            async with asyncio.timeout(APPLY_S):
+                answers = await done
         except TimeoutError:
             raise FleetAway("the stream's purges are not carried out here") from None
         finally:

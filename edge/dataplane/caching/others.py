@@ -76,13 +76,12 @@ def purged(worker: WorkerContext, asked: Purge, position: int | None) -> None:
     store = worker.store
     if store is None or store.shared is None:
         return
-    view, now = store.shared.view, time()
-    names = names_of(worker, asked)
+    view, names = store.shared.view, names_of(worker, asked)
     if position is not None:
-        view.record(StreamPurge(position, names, now))
+        view.record(StreamPurge(position, names, time()))
         return
     for name in names:
-        view.invalidated(name, now)
+        view.invalidated(name, monotonic())
 
 
 def follow(worker: WorkerContext, body: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from edge.cache import invalidate
@@ -223,7 +223,7 @@ class Store:
     def _invalidate(self, purge: Purge, now: float) -> None:
         self.purge(purge, now)
         if self.shared is not None:
-            self.shared.view.invalidated(purge, now)
+            self.shared.view.invalidated(purge, monotonic())
         if self.announce is not None:
             self.announce(purge)
 

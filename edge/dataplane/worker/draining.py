@@ -57,7 +57,8 @@ async def drain(worker: Drainable, grace_s: float) -> None:
     while worker.downstreams and (now := monotonic()) < until:
         worker.turns.each(worker.downstreams, partial(_drain, worker, now), DRAINED_IN_A_TURN)
         try:
-            await asyncio.wait_for(worker.drained.wait(), min(LOOK_S, until - now))
+            async with asyncio.timeout(min(LOOK_S, until - now)):
+                await worker.drained.wait()
         except TimeoutError:
             pass  # look again
 
