@@ -1,4 +1,5 @@
-"""A machine that is cut off while purges pass: `python -m bench.cut [--seconds 60] [--purges 1000] [--max-blind 30]`.
+"""A machine that is cut off while purges pass:
+`python -m bench.cut [--seconds 60] [--purges 1000] [--max-blind 30] [--lose]`.
 
 Three gateways with a disk tier, each with a link of its own to one redis-server. The link of one is cut, the others
 purge, the link is mended; clients ask the one that is cut off all the time. What they get is old (purged meanwhile) or
@@ -111,7 +112,7 @@ def run(fleet: Machines, relay: Relay, server: RedisProcess, given: argparse.Nam
     me = cut.fleet["id"]
     clients = Clients(cut)
     try:
-        relay.cut()
+        (relay.lose if given.lose else relay.cut)()
         cut_at = monotonic()
         until_blocking(lambda: not cut.fleet["in_step"])
         fleet.origin.now = "new"
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the link is cut")
     parser.add_argument("--purges", type=int, default=1000)
     parser.add_argument("--max-blind", type=float, default=30.0, help="fleet.max_blind, seconds; its default is 30")
+    parser.add_argument("--lose", action="store_true", help="the link loses what is sent, and ends nothing")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-cut-") as folder:
         server = RedisProcess.start(Path(folder))

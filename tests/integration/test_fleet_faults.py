@@ -7,6 +7,7 @@ in test_shared_tier, a link that breaks in test_fleet and test_fleet_back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,25 @@ def test_a_slow_server_makes_purges_slow_and_nothing_else(world: World) -> None:
     for relay in world.relays:
         relay.mend()
     assert [len(evidence(machine)) for machine in world.machines] == events, "nobody was cut off"
+
+
+def test_a_link_that_carries_nothing_for_a_moment_makes_a_purge_wait(world: World) -> None:
+    """Too short to be noticed, as a rule: nobody says that it is applied before it is."""
+    until_blocking(world.all_in_step)
+    first, second = world.machines
+    world.origin.now = "old"
+    world.all_get("/moment")
+    world.origin.now = "new"
+    position = first.fleet["position"]
+    world.relays[1].hold()
+    with ThreadPoolExecutor(1) as pool:
+        purge = pool.submit(first.purge, url=f"http://{HOST}/moment")
+        until_blocking(lambda: first.fleet["position"] == position + 1)
+        world.relays[1].mend()
+        found = purge.result()["machines"]
+    assert second.get("/moment") == b"new" if found["applied"] == 2 else found["late"] == [second.name]
+    until_blocking(world.all_in_step)
+    assert world.all_get("/moment") == {b"new"}
 
 
 HOSTILE = {

@@ -45,7 +45,7 @@ def shown(fleet: Fleet) -> dict[str, Any]:
         "run": follower.run,
         "position": 0 if place is None else place.position,
         "lag": fleet.lag,
-        "clock_offset_s": round(fleet.offset_s, 3),
+        "clock_offset_s": round(fleet.offset_s, 3) or 0.0,
         "max_blind_s": fleet.settings.max_blind_s,
         "sure": fleet.machines.sure,
         "states": None if fleet.states is None else {"number": fleet.states.number, "owed": fleet.states.owed},

@@ -302,7 +302,7 @@ class Fleet:
             "run": self.follower.run,
             "position": place.position if place is not None and ack else -1,
             "in_step": self.in_step,
-            "clock_offset_s": round(self.offset_s, 3),
+            "clock_offset_s": round(self.offset_s, 3) or 0.0,  # never -0
             **{name: value for each in self.companions for name, value in each.told().items()},
         }
 
