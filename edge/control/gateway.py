@@ -67,6 +67,7 @@ async def run_gateway(settings: Settings) -> int:
     roll = WorkerPidFile(state / WORKERS_FILE, orphans, settings.early)
     echo = Echo(config)
     supervisor = Supervisor(running, state_store, roll.spawn, echo, listeners)
+    roll.unwritten = lambda why: supervisor.events.add("worker.unrecorded", {"evidence": why})
     for line in state_store.passed_over:
         supervisor.events.add("gateway.passed_over", {"evidence": line})
     tier = open_tier(config, state_store, supervisor, successor)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -89,11 +91,12 @@ def end_orphans(orphans: list[int]) -> None:
 
 class WorkerPidFile:
     """The process ids of the workers, in a file that is written before a worker can serve; the next supervisor reads
-    it if this one is killed.
+    it if this one is killed. Where it cannot be written the worker serves all the same, and `unwritten` is told why.
     """
 
     def __init__(self, path: Path, orphans: list[int], early: list[EarlyWorker]) -> None:
         self.path = path
+        self.unwritten: Callable[[str], None] = lambda why: None
         self._early = early
         self._orphans = orphans
         self._pids: dict[int, int] = {}
@@ -111,9 +114,30 @@ class WorkerPidFile:
         if left:
             self._write(left)
         else:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink()
 
     def _write(self, pids: list[int]) -> None:
-        fresh = self.path.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps(pids))
-        fresh.replace(self.path)
+        data, fresh = orjson.dumps(pids), self.path.with_suffix(".new")
+        try:
+            fresh.write_bytes(data)
+            fresh.replace(self.path)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
+            if not self._written_over(data):
+                self.unwritten(f"{self.path}: {error.strerror}")
+
+    def _written_over(self, data: bytes) -> bool:
+        """On a full disk the file that is there has room of its own: one write, with spaces behind, is whole or not."""
+        try:
+            file = open_plain(self.path, os.O_WRONLY)
+        except OSError:
+            return False
+        try:
+            data = data.ljust(os.fstat(file).st_size)
+            return os.pwrite(file, data, 0) == len(data)
+        except OSError:
+            return False
+        finally:
+            os.close(file)

@@ -65,6 +65,28 @@ def test_a_worker_killed_is_replaced(gateway_process: Start) -> None:
     assert get(gateway.http_port) == 502
 
 
+@pytest.mark.parametrize("room", ["of the file's own", "none"])
+def test_a_worker_is_replaced_where_its_id_cannot_be_written(gateway_process: Start, room: str) -> None:
+    """As on a full disk: who serves comes first."""
+    gateway = gateway_process(toml(2))
+    known = gateway.directory / "state" / "workers.json"
+    before = gateway.children
+    known.with_suffix(".new").mkdir()
+    if room == "none":
+        known.unlink()
+        known.mkdir()
+    os.kill(before[0], signal.SIGKILL)
+    until_blocking(lambda: gateway.log().count("worker.ready") == 3, 60)
+    assert gateway.admin_status("/readyz") == 200
+    assert get(gateway.http_port) == 502
+    assert ("worker.unrecorded" in gateway.log()) is (room == "none")
+    now = gateway.children
+    assert (len(now), before[0] in now) == (2, False)
+    if room != "none":
+        assert sorted(json.loads(known.read_text())) == sorted(now)
+    assert gateway.stop() == 0
+
+
 def test_term_ends_everything_with_zero(gateway_process: Start) -> None:
     gateway = gateway_process(toml(2))
     children = gateway.children
