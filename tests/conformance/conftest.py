@@ -23,7 +23,7 @@ from subject import Subject
 collect_ignore = [] if IS_COMPILED else ["test_builds.py"]  # it compares the compiled build with the source
 
 LIMITS = 'max_body = "64KiB"\nheader_timeout = "2s"'
-POOL = 'timeouts = { connect = "1s", first_byte = "1s", head = "2s", body = "1s" }'
+POOL = 'timeouts = { connect = "10s", first_byte = "1s", head = "2s", body = "1s" }'
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import uvloop
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
+from kit.processes import patient
 from kit.waiting import until
 
 from edge.app import build, listen
@@ -185,7 +186,7 @@ def edge_toml(
 {log}
 [pools.origin]
 ejection = false
-{pool}
+{patient(pool)}
 {backends}
 [[routes]]
 host = "*"

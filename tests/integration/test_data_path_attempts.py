@@ -361,6 +361,6 @@ async def test_tls_to_a_backend(tls_origin: StartTls, edge: StartEdge, raw_clien
 async def test_a_plain_origin_where_tls_was_expected(
     origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
-    gateway = await edge(edge_toml(f"https://127.0.0.1:{origin.port}"))
+    gateway = await edge(edge_toml(f"https://127.0.0.1:{origin.port}", pool='timeouts = { connect = "1s" }'))
     assert (await (await raw_client(gateway.port)).get("/")).status in (502, 504)
     assert not origin.targets()

@@ -40,7 +40,7 @@ memory = "{memory}"
 {f'disk = {{ path = "{disk}", size = "64MiB", min_free = "0B" }}' if disk else ""}
 [pools.origin]
 ejection = false
-timeouts = {{ connect = "2s", first_byte = "5s", head = "5s", body = "5s" }}
+timeouts = {{ connect = "10s", first_byte = "5s", head = "5s", body = "5s" }}
 backends = [{{ url = "http://{LOOPBACK}:{port}" }}]
 [[routes]]
 host = "*"

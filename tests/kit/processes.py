@@ -175,6 +175,12 @@ workers = {workers}
 """
 
 
+def patient(pool: str) -> str:
+    """Lines of a pool's table that allow ten seconds for connecting, unless they say otherwise: by default it is one,
+    which a machine that stands still for a moment exceeds."""
+    return pool if "timeouts" in pool else f'timeouts = {{ connect = "10s" }}\n{pool}'
+
+
 def gateway_toml(origin_port: int, *, limits: str = "", pool: str = "", route: str = "cache = false") -> str:
     """A configuration with one origin: extra lines for `[limits]`, the pool and the route may be given."""
     return f"""{gateway_head()}
@@ -184,7 +190,7 @@ trusted_proxies = []
 
 [pools.origin]
 ejection = false
-{pool}
+{patient(pool)}
 [[pools.origin.backends]]
 url = "http://{LOOPBACK}:{origin_port}"
 
