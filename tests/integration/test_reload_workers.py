@@ -62,7 +62,7 @@ async def test_what_has_a_life_of_its_own_lives_on(
     backend, link, store = pool.pool.backends[0], next(iter(pool.links.values())), worker.store
     kept = list(link.connections)
     taken, meter = backend.taken, worker.router.routes[0].meter
-    await reload(text.replace("[pools.origin]", '[pools.origin]\nqueue = 7\ntimeouts = { idle = "9s" }'))
+    await reload(text.replace('timeouts = { connect = "10s" }', 'queue = 7\ntimeouts = { idle = "9s" }'))
     assert worker.pools["origin"] is pool
     assert (pool.pool.backends[0], next(iter(pool.links.values())), worker.store) == (backend, link, store)
     assert list(link.connections) == kept
