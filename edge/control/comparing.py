@@ -82,13 +82,22 @@ def _compared(old: Any, new: Any, key: str, name: str) -> Iterator[Difference]:
     one of the key."""
     parts, others = _parts(old, name), _parts(new, name)
     if parts is None or others is None:
-        yield Difference(key, plain(old, name), plain(new, name))
+        yield Difference(key, _said(old, plain(old, name)), _said(new, plain(new, name)))
         return
     for step in dict.fromkeys((*others, *parts)):
         was, now = parts.get(step), others.get(step)
         if was != now:  # nearly all are the same, and need no name
             inner = f"[{step}]" if isinstance(old, tuple) else f".{step}" if key else str(step)
             yield from _compared(was, now, key + inner, str(step))
+
+
+def _said(value: Any, shown: Any) -> Any:
+    """Of a table that is only on one side, what its file says: a new route is a few keys, not all defaults."""
+    if isinstance(value, Section) and isinstance(shown, dict):
+        return {
+            name: _said(getattr(value, name), found) for name, found in shown.items() if name in value.model_fields_set
+        }
+    return shown
 
 
 def _parts(value: Any, name: str) -> Mapping[Any, Any] | None:
