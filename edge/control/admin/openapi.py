@@ -63,8 +63,8 @@ _DONE: Schema = {"type": "object"}
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/", "The dashboard.", text=("text/html",), open=True),
     Operation("GET", "/dashboard/{file}", "A file of the dashboard.", text=("*/*",), open=True),
-    Operation("GET", "/healthz", "The supervisor's loop turns.", text=("text/plain",), open=True),
-    Operation("GET", "/readyz", "Clients are served; else 503.", text=("text/plain",), open=True),
+    Operation("GET", "/healthz", "200 while the supervisor runs.", text=("text/plain",), open=True),
+    Operation("GET", "/readyz", "200 while clients are served, else 503.", text=("text/plain",), open=True),
     Operation(
         "GET",
         "/metrics",
@@ -72,13 +72,13 @@ OPERATIONS: tuple[Operation, ...] = (
         text=("text/plain", "application/openmetrics-text"),
     ),
     _get("/v1/openapi.json", "This document.", {"type": "object", "required": ["openapi", "paths"]}),
-    _get("/v1/status", "What the gateway is and does.", ref("Status")),
+    _get("/v1/status", "Version, workers, backends, regions and routes.", ref("Status")),
     _get("/v1/config", "The running configuration, secrets hidden.", ref("Config")),
     Operation(
         "POST",
         "/v1/reload",
-        "Take on the configuration file as it is now; with `dry_run`, tell what that would change. Of a 422 `problems` "
-        "has a line for each mistake, and nothing has changed.",
+        "Apply the configuration file as it is now; with `dry_run`, only tell what would change. If it has mistakes, nothing "
+        "changes, and the answer is 422 with a line for each mistake in `problems`.",
         {200: ref("Reloaded")},
         body="ReloadBody",
     ),
@@ -95,17 +95,17 @@ OPERATIONS: tuple[Operation, ...] = (
         listed("revisions", ref("Revision")),
         query={**_NUMBERED, "limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
     ),
-    _get("/v1/config/history/{id}", "One of them with its text.", ref("RevisionText")),
+    _get("/v1/config/history/{id}", "One accepted configuration, with its text.", ref("RevisionText")),
     _get(
         "/v1/config/diff",
-        "Two of them beside each other, as a unified diff; left out: the newest and the one before.",
+        "Two accepted configurations as a unified diff; by default the newest and the one before.",
         obj({"from": COUNT, "to": COUNT, "lines": arr(STR)}),
         query={"from": _ID, "to": _ID},
     ),
     Operation(
         "POST",
         "/v1/config/rollback",
-        "Take on one of them (left out: the one before the newest), and write it into the file.",
+        "Apply an earlier configuration (by default the one before the newest), and write it into the file.",
         {200: ref("Reloaded")},
         body="RollbackBody",
     ),
@@ -128,21 +128,27 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/v1/cache", "Hit rates, offload and bandwidth by window and route; the stores.", ref("Cache")),
     _get(
         "/v1/cache/top",
-        "What is asked for most, sampled from the access log.",
+        "The most requested URLs, from a sample of the access log.",
         ref("Hottest"),
         query={"limit": {"type": "integer", "minimum": 1, "maximum": 100}},
     ),
     Operation(
         "POST",
         "/v1/purge",
-        "Make stored responses unusable: one, or many as `items`. Answered when it is durable and in force everywhere.",
+        "Purge one thing, or many as `items`. Answered when the purge is durable and in force everywhere.",
         {200: {"anyOf": [ref("Purged"), obj({"purges": arr(ref("Purged"))})]}},
         body="PurgeBody",
     ),
-    Operation("POST", "/v1/warm", "Fetch URLs into the store; a JSON line a step.", text=(LINES,), body="WarmBody"),
+    Operation(
+        "POST",
+        "/v1/warm",
+        "Fetch URLs into the cache; answers with a JSON line for each step.",
+        text=(LINES,),
+        body="WarmBody",
+    ),
     _get(
         "/v1/explain",
-        "What would become of a request; nothing is sent.",
+        "How a request would be handled, without sending it.",
         ref("Explained"),
         query={"url": STR, "client": STR, "method": STR, "header": arr(STR)},
         required=("url",),
@@ -153,7 +159,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ref("Connections"),
         query={"limit": _PAGED["limit"]},
     ),
-    _get("/v1/fleet", "Machines that serve together, and where this one stands; 404 without a fleet.", ref("Fleet")),
+    _get("/v1/fleet", "The machines of the fleet, and whether this one is in step; 404 without a fleet.", ref("Fleet")),
     _get("/v1/certificates", "The listeners' certificates, and hosts of routes that none covers.", ref("Certificates")),
     _get("/v1/regions", "All regions.", listed("regions", ref("Region")), query=_PAGED),
     _get(_REGION, "One region.", ref("Region")),
@@ -169,7 +175,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST",
         f"{_REGION}/failback",
-        "Let pools that left this region come back to it.",
+        "Let pools that switched away from this region return to it.",
         {200: obj({"pools": arr(STR)})},
         body="ChangeBody",
     ),
@@ -196,18 +202,18 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST",
         "/v1/simulate",
-        "Rehearse a loss against the live view: shares before and after.",
+        "Shares of traffic before and after a supposed loss; changes nothing.",
         {200: ref("Simulated")},
         body="SimulateBody",
     ),
     Operation(
         "POST",
         "/v1/certificates/renew",
-        "Ask for the certificates of these names now, or of all that are got by ACME; answered when workers show them.",
+        "Renew the ACME certificates of these names (or all) now; answered when all workers use them.",
         {200: obj({"renewed": arr(obj({"name": STR, "directory": STR}))})},
         body="RenewBody",
     ),
-    _get("/v1/recovery", "How well the state is kept: targets, what is achieved, alerts.", table(ANY)),
+    _get("/v1/recovery", "RPO and RTO: targets, what is achieved, and alerts.", table(ANY)),
     _get("/v1/snapshots", "Recovery points, the newest first.", listed("points", ref("Point")), query=_PAGED),
     Operation("POST", "/v1/snapshots", "Take a point.", {200: _DONE}, body="SnapshotBody", text=(LINES,)),
     _get(_POINT, "One point.", ref("Point")),
@@ -215,9 +221,9 @@ OPERATIONS: tuple[Operation, ...] = (
         Operation("POST", f"{_POINT}/{what}", summary, {200: _DONE}, body=body, text=(LINES,))
         for what, summary, body in (
             ("verify", "Verify a point.", "VerifyBody"),
-            ("drill", "Prove that a point restores.", "ChangeBody"),
+            ("drill", "Prove that a point can be restored.", "ChangeBody"),
             ("hold", "Keep a point whatever the rules say.", "ChangeBody"),
-            ("release", "Let the rules decide again.", "ChangeBody"),
+            ("release", "End a hold: the rules of `keep` decide again.", "ChangeBody"),
         )
     ),
 )
