@@ -77,8 +77,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST",
         "/v1/reload",
-        "Apply the configuration file as it is now; with `dry_run`, only tell what would change. If it has mistakes, nothing "
-        "changes, and the answer is 422 with a line for each mistake in `problems`.",
+        "Apply the configuration file as it is now; with `dry_run`, only tell what would change. If it has mistakes, "
+        "nothing changes, and the answer is 422 with a line for each mistake in `problems`.",
         {200: ref("Reloaded")},
         body="ReloadBody",
     ),
