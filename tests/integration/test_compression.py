@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from random import randbytes
+from threading import get_ident
 
 import brotli
 import pytest
@@ -91,6 +92,24 @@ async def test_a_stored_body_is_coded_once_for_each_coding(origin: ScriptedOrigi
     assert sorted(made) == ["br", "gzip", "zstd"]
     assert found.get(b"content-length") == b"%d" % len(found.body.content)
     assert (found.get(b"cache-status") or b"").startswith(b"edge; hit")
+
+
+@pytest.mark.parametrize(("level", "size"), [(9, 2000), (6, 2000), (9, len(LARGE)), (5, len(LARGE))])
+async def test_what_takes_long_is_not_coded_on_the_loop(
+    level: int, size: int, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    body = LARGE[:size]
+    origin.default = (answer(body),)
+    gateway, client = await proxy(route=f"compress = {{ level = {level} }}")
+    coded = gateway.worker.router.routes[0].coded
+    assert coded is not None
+    threads: list[int] = []
+    inner = coded.rule.whole
+    coded.rule.whole = lambda coding, data: (threads.append(get_ident()), inner(coding, data))[1]  # type: ignore[method-assign]
+    for _ in range(2):
+        assert plain(await ask(client, "br")) == body
+    loop = await gateway.on_loop(get_ident)
+    assert threads and loop not in threads
 
 
 async def test_a_new_response_has_new_forms_and_a_purge_takes_all(origin: ScriptedOrigin, proxy: Proxy) -> None:

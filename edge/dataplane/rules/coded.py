@@ -18,7 +18,6 @@ from edge.dataplane.rules.steps import Waiting
 from edge.http.message import Fields
 
 AT_ONCE = 64 * 1024  # a larger body takes longer than the loop may be held
-SLOWLY = 4 * 1024  # the same of a high level
 LARGEST = 16 * 1024 * 1024  # a larger one goes as it is
 WAITING = 64  # bodies in threads, and before them
 REMEMBERED = 8192  # responses that are not to be coded
@@ -73,7 +72,7 @@ class CodedForms:
             return stored
         if coding is None:
             return changed(stored, varied(stored.wire, fields))
-        if stored.file is None and stored.length <= (AT_ONCE if self.rule.is_quick else SLOWLY):
+        if stored.file is None and self.rule.is_quick and stored.length <= AT_ONCE:
             return self._keep(store, stored, key, coding, self.rule.whole(coding, b"".join(stored.chunks)))
         if key not in self._pending and len(self._pending) >= WAITING:
             return changed(stored, varied(stored.wire, fields))
