@@ -30,6 +30,7 @@ from edge.cache.stored import Stored
 ROW_BYTES = 512  # what a row may add to the index
 FOLD_ROWS = 512
 BREATHE_ROWS = 64
+WRITE_BYTES = 128 * 1024  # written at a time
 AHEAD = 2  # segments: where less is left, there is evicted before it has to be
 
 
@@ -295,7 +296,7 @@ class Changer:
         waiting: list[bytes] = []
         segment, size, limit = self._segment(0) if additions else [], 0, self.limits.segment
         for each in additions:
-            if segment[3] >= limit:
+            if size >= WRITE_BYTES or segment[3] >= limit:
                 self._flush(segment, waiting)
                 segment, size = self._segment(0), 0
             places.append((segment[0], segment[2] + size))
@@ -311,6 +312,7 @@ class Changer:
             self._ops.write(segment[1], data, segment[2])
             segment[2] += len(data)
             waiting.clear()
+            self._breathe()
 
     def _append_main(self, record: bytes, body: int) -> tuple[int, int]:
         segment = self._segment(1)
@@ -371,7 +373,7 @@ class Changer:
         if self._coming is not None:
             self._coming([row[0] for row in rows])
         self._breathe()
-        insert_rows(self.db, rows, tags)
+        insert_rows(self.db, rows, tags, self._breathe)
 
     def _place_body(self, body: BodyFile, temp: str | None, gone: list[Path]) -> None:
         """Rename a body to its final name, unless one with the same content exists."""

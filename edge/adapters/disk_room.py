@@ -145,6 +145,7 @@ class Room:
         """
         db = self._db
         rows = [_Lying(*row) for row in db.execute(_LYING, (victim, STEP)).fetchall()]
+        self._breathe()
         kept = self._rescue(victim, rows) if rows else set()
         self._breathe()
         dropped = [row for row in rows if row.at not in kept]

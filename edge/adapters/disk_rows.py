@@ -8,7 +8,7 @@ Each step of a statement lets other threads run and may then wait for them, so m
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from edge.adapters.disk_index import Sums
@@ -47,7 +47,12 @@ Row = tuple[Any, ...]  # of COLUMNS: all of them, or the first PLAIN
 T = TypeVar("T")
 
 
-def insert_rows(db: sqlite3.Connection, rows: Sequence[Row], tags: Sequence[tuple[int, int, int]]) -> None:
+def insert_rows(
+    db: sqlite3.Connection,
+    rows: Sequence[Row],
+    tags: Sequence[tuple[int, int, int]],
+    breathe: Callable[[], None] = lambda: None,
+) -> None:
     """Insert rows, replacing those with the same hash and variant; a complete response replaces its parts."""
     plain = [row for row in rows if len(row) == PLAIN]
     others = [row for row in rows if len(row) > PLAIN] if len(plain) < len(rows) else []
@@ -61,6 +66,7 @@ def insert_rows(db: sqlite3.Connection, rows: Sequence[Row], tags: Sequence[tupl
         new += added
         if added < len(some):
             db.execute(_PUT[which], values)
+        breathe()
     count_objects(db, new)
     if tags:
         db.executemany(_TAG, tags)

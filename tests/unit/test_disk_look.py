@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge.adapters import disk_look
-from edge.adapters.disk_changes import Changer
+from edge.adapters.disk_changes import BREATHE_ROWS, WRITE_BYTES, Addition, Changer, Changes
 from edge.adapters.disk_index import SCHEMA, SCHEMA_VERSION, make_index
 from edge.adapters.disk_place import Place, prepare
 from edge.adapters.disk_start import open_place
@@ -377,4 +377,18 @@ def test_whoever_changes_much_can_rest_in_between(tmp_path: Path) -> None:
     with changer.turn():
         changer.make_room(25 * 1024 * 1024)
     assert rests >= 8
+    changer.close()
+
+
+def test_whoever_stores_much_can_rest_in_between(tmp_path: Path) -> None:
+    rests = 0
+
+    def rest() -> None:
+        nonlocal rests
+        rests += 1
+
+    changer = Changer(open_place(tmp_path), SMALL, breathe=rest)
+    each = [response(b"http://a/%d" % n, bytes(4000)) for n in range(512)]
+    changer.apply(Changes(additions=[Addition(one, encode(one, 0)) for one in each]))
+    assert rests >= 512 * 4000 // WRITE_BYTES + 512 // BREATHE_ROWS
     changer.close()
