@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -265,6 +266,13 @@ def plain(value: Any, name: str = "") -> Any:
         return [plain(item, name) for item in items]
     if value is None or isinstance(value, bool | int | float):
         return value
-    if _SECRET.search(name):
+    if is_secret(name):
         return HIDDEN
-    return _USERINFO.sub(f"//{HIDDEN}@", str(value))
+    text = str(value)
+    return _USERINFO.sub(f"//{HIDDEN}@", text) if "//" in text else text
+
+
+@lru_cache(1024)
+def is_secret(name: str) -> bool:
+    """Whether a key is named like what is never shown."""
+    return _SECRET.search(name) is not None
