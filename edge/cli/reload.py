@@ -73,16 +73,8 @@ def brief(value: Any) -> str:
     """A value on one line, cut where it is long."""
     if value is None:
         return "–"
-    text = one_line(_says(value))
+    text = one_line(value)
     return text if len(text) <= WIDEST else f"{text[:WIDEST]}…"
-
-
-def _says(value: Any) -> Any:
-    """Of a table what it says, without what is off or empty."""
-    if not isinstance(value, dict):
-        return value
-    found = {name: _says(item) for name, item in value.items()}
-    return {name: item for name, item in found.items() if item not in (None, "", [], {}) and item is not False}
 
 
 @click.command("history")
