@@ -1,6 +1,6 @@
 """`python -m bench.walk [hit|miss|uncacheable|failover]`: one request as the list of functions that it runs through.
 
-A gateway in this process, an origin beside it, and the profile hook of the interpreter: the list is what the code does,
+A gateway in this process, an origin beside it, and the trace hook of the interpreter: the list is what the code does,
 not what somebody wrote down. One rule: others of its kind went before, so that nothing is shown that only a first one
 does (connections are made, heads that come again are remembered).
 """
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections import Counter
 from email.utils import formatdate
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge.config.loader import load_text
 KINDS = ("hit", "miss", "uncacheable", "failover")
 BEFORE = 4  # requests that are not shown
 _PAGES = count()  # none is asked for in two walks: request lines are remembered
+SETTLE = 0.005  # seconds; what a request leaves to later turns of the loop is its own
 IDLE = 1.5  # seconds without a request: what comes by the clock shows itself
 ROOT = str(Path(__file__).resolve().parents[1] / "edge")
 TOML = """
@@ -68,40 +70,62 @@ class Walk:
 
     def __init__(self) -> None:
         self.steps: dict[tuple[str, str], int] = {}
+        self.instructions: Counter[tuple[str, str]] = Counter()  # of the interpreter, by file and function
         self._idle: set[CodeType] = set()
 
+    def begin(self) -> None:
+        """The next request is another walk."""
+        self.steps, self.instructions = {}, Counter()
+
     def watch_idle(self, frame: FrameType, event: str, arg: Any) -> None:
-        """For `sys.setprofile` while no request is under way: learns what comes by the clock."""
+        """For `sys.settrace` while no request is under way: learns what comes by the clock."""
         if event == "call" and frame.f_code.co_filename.startswith(ROOT):
             self._idle.add(_outermost(frame))
 
-    def hook(self, frame: FrameType, event: str, arg: Any) -> None:
-        """For `sys.setprofile` around the request."""
+    def hook(self, frame: FrameType, event: str, arg: Any) -> Any:
+        """For `sys.settrace` around the request."""
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(ROOT) or code.co_name.startswith("<"):
-            return
-        if _outermost(frame) not in self._idle:
+        if not code.co_filename.startswith(ROOT) or _outermost(frame) in self._idle:
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if not code.co_name.startswith("<"):
             step = (code.co_filename.removeprefix(ROOT + "/"), code.co_qualname)
             self.steps[step] = self.steps.get(step, 0) + 1
+        return self._runs
+
+    def _runs(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "opcode":
+            code = frame.f_code
+            self.instructions[code.co_filename.removeprefix(ROOT + "/"), code.co_qualname] += 1
+        return self._runs
 
 
-async def one(port: int, target: str, found: Walk) -> None:
-    """Requests on a kept connection; the last one is the walk."""
+async def ask(port: int, target: str, found: Walk, walks: int) -> None:
+    """Requests on a kept connection; the last ones are walks."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for number in range(BEFORE + 1):
+    ran = []
+    for number in range(BEFORE + walks):
         if number == BEFORE:
-            sys.setprofile(found.watch_idle)
+            sys.settrace(found.watch_idle)
             await asyncio.sleep(IDLE)
-            sys.setprofile(found.hook)
+            sys.settrace(found.hook)
+        found.begin()
         writer.write(b"GET %b HTTP/1.1\r\nHost: site.example\r\n\r\n" % target.format(next(_PAGES)).encode())
         await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(2)
-    sys.setprofile(None)
+        await asyncio.sleep(SETTLE)
+        ran.append((found.instructions.total(), number, found.steps, found.instructions))
+    sys.settrace(None)
     writer.close()
+    _, _, found.steps, found.instructions = min(ran[BEFORE:])
+    for _, _, _, instructions in ran[BEFORE:]:
+        found.instructions &= instructions
 
 
-async def walk(kind: str, lines: str = "", routes: str = "") -> Walk:
-    """The walk of one request; `lines` and further routes are put to the configuration."""
+async def walk(kind: str, lines: str = "", routes: str = "", walks: int = 1) -> Walk:
+    """The walk of one request; `lines` and further routes are put to the configuration. Of several, that of the
+    fewest instructions, and of each function the fewest: some come once a second, some by how long something took.
+    """
     origin = Origin(kind)
     server = await asyncio.start_server(origin.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -113,7 +137,7 @@ async def walk(kind: str, lines: str = "", routes: str = "") -> Walk:
         worker = build(config)
         addresses = await listen(worker, config)
         found = Walk()
-        await one(addresses[0][1], "/page" if kind == "hit" else "/page/{}", found)
+        await ask(addresses[0][1], "/page" if kind == "hit" else "/page/{}", found, walks)
         await worker.drain(1.0)
         await worker.close()
     server.close()

@@ -112,6 +112,19 @@ async def test_what_it_changes_is_asked_and_kept_apart(
     assert (await ask(session, gateway, "/old"))[1] == "/new?from=old "
 
 
+async def test_one_changes_what_those_before_it_made(
+    port: int, edge: StartEdge, session: aiohttp.ClientSession
+) -> None:
+    rules = 'request_headers = { set = { X-First = "0", X-Rule = "1" } }\nstrip_prefix = "/site"\ncache = false'
+    gateway = await edge(toml(port, "First", "Second", route=rules))
+    for _ in range(3):  # as it comes first, and as it is remembered
+        assert (await ask(session, gateway, "/site/first", X_Own="1"))[0] == 200
+    seen = {(path, *(fields.get(name) for name in ("x-first", "x-rule", "x-own", "via"))) for path, fields in asked}
+    assert seen == {("/second", "2", "1", "1", "1.1 edge")}
+    gone = {"x-always", "x-real-ip", "user-agent"}
+    assert len(asked) == 3 and all(gone.isdisjoint(fields) for _, fields in asked)
+
+
 async def test_what_is_refreshed_is_changed_as_well(port: int, edge: StartEdge, session: aiohttp.ClientSession) -> None:
     rules = 'cache = { override_ttl = "1s", stale_while_revalidate = "60s" }'
     gateway = await edge(toml(port, "Hooks", route=rules))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from inprocess import Proxy
+from inprocess import Connect, Gateway, Proxy, StartEdge, app_toml
 from kit.builds import pure_only
 from kit.origin import ScriptedOrigin
 
@@ -33,8 +33,8 @@ def test_all_usual_attributes_have_a_place(kind: type) -> None:
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
 
 
-async def test_an_ordinary_request_sets_no_others(origin: ScriptedOrigin, proxy: Proxy) -> None:
-    gateway, client = await proxy()
+def looked_at(gateway: Gateway) -> list[tuple[bytes, bool]]:
+    """Of each request that ends from now on: its target, and whether its exchange has a dictionary."""
     worker = gateway.worker
     seen: list[tuple[bytes, bool]] = []
     finished = worker.finished
@@ -44,7 +44,26 @@ async def test_an_ordinary_request_sets_no_others(origin: ScriptedOrigin, proxy:
         seen.append((exchange.target, has_dictionary(exchange)))
 
     worker.finished = look  # type: ignore[method-assign]
+    return seen
+
+
+async def test_an_ordinary_request_sets_no_others(origin: ScriptedOrigin, proxy: Proxy) -> None:
+    gateway, client = await proxy()
+    seen = looked_at(gateway)
     origin.route("/chunked", CHUNKED)
     for target in ("/", "/chunked", "/missing"):
         await client.get(target)
     assert seen == [(target, False) for target in (b"/", b"/chunked", b"/missing")]
+
+
+async def test_a_request_that_a_hook_changes_sets_no_others(
+    origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    hooks = 'hooks = ["hooks_under_test:First"]\ncache = false'
+    gateway = await edge(app_toml(f'url = "http://127.0.0.1:{origin.port}"', route=hooks))
+    client = await raw_client(gateway.port)
+    seen = looked_at(gateway)
+    for _ in range(2):
+        await client.get("/")
+    assert seen == [(b"/", False)] * 2
+    assert [request.get(b"x-always") for request in origin.requests] == [b"1"] * 2

@@ -15,7 +15,7 @@ from edge.cache.stored import AT_ONCE_BYTES, Stored
 from edge.dataplane.core.body_mode import CHUNKED, CLOSE, LENGTH, NO_BODY, NOT_STARTED
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Http1Downstream
 from edge.dataplane.core.error_response import error_response, status_line
-from edge.dataplane.core.layout import settle_layout
+from edge.dataplane.core.layout import RulePlaces, settle_layout
 from edge.dataplane.core.passing import Passage, ended, passed, paused, resumed
 from edge.dataplane.core.route import Route
 from edge.dataplane.core.sources import Delivering, Fetching
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LAST = frozenset((400, 408, 413, 414, 417, 431, 501, 505))  # of the client's errors, those that end its connection
 
 
-class Exchange:
+class Exchange(RulePlaces):
     """What is known of one request while it runs, and what is written of its response."""
 
     version = b"HTTP/1.1"
@@ -68,8 +68,6 @@ class Exchange:
     request_id = b""
     identity = b""  # who it is, where the route asked (`auth`)
     granted: tuple[Line, ...] = ()  # what a backend is told of that
-    apart = b""  # what keeps its stored responses from other requests' of the same URI
-    changes: tuple[object, ...] = ()  # what hooks of the route changed in the request (`rules.hooks`)
     told_lines = b""  # what rules tell the client in further lines
     traced: Traced | None = None
     _at_end: tuple[Callable[[], None], ...] = ()
@@ -89,6 +87,7 @@ class Exchange:
         self.block = block
         self.host = block.host  # lower case, as received: routes and backends see it
         self.scheme = downstream.scheme  # the client's own, also behind a trusted proxy
+        self.apart, self.changes = b"", ()
         self.keep = (is_http11 and not block.close) or (not is_http11 and block.keep_alive)
         self.started_at = monotonic()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge.cache.key import cookies
 from edge.dataplane.rules.headers import Removal, without
+from edge.http.memo import Memo
 from edge.sdk import Changes
 
 KNOWN_BYTES = 256 * 1024  # what one object that a hook returns again and again remembers
@@ -125,7 +126,7 @@ class ResponseView:
 class Edit(Removal):
     """A hook's `Changes`, as bytes."""
 
-    __slots__ = ("apart", "lines", "once", "target")
+    __slots__ = ("_ending", "apart", "lines", "once", "target")
 
     def __init__(self, changes: Changes, forbidden: frozenset[str]) -> None:
         """Raises ValueError or TypeError for changes that cannot be made."""
@@ -135,6 +136,7 @@ class Edit(Removal):
         self.target = None if changes.target is None else _target(changes.target)
         said = b"%b\n%b\n%b" % (self.lines, b",".join(self.gone), self.target or b"")
         self.apart = kept_apart(said)
+        self._ending: Memo[bytes] | None = None  # the gateway's own lines as they are sent, by what they were
 
     @classmethod
     def of(cls, changes: Changes, direction: str, forbidden: frozenset[str]) -> Edit:
@@ -142,12 +144,27 @@ class Edit(Removal):
         found: Edit | None = changes.prepared.get(direction)
         if found is None:
             found = changes.prepared[direction] = cls(changes, forbidden)
-        else:
-            found.once = False
         return found
 
     def kept(self, lines: bytes) -> bytes:
-        return without(lines, self.gone) if self.once else Removal.kept(self, lines)
+        if self.once:
+            self.once = False
+            return without(lines, self.gone)
+        return Removal.kept(self, lines)
+
+    def applied(self, lines: bytes, own: bytes) -> tuple[bytes, bytes]:
+        """A request's lines, the client's and the gateway's own, without those that go; with those that are set."""
+        if self.once:
+            self.once = False
+            return without(lines, self.gone), self._ended(own)
+        ending = self._ending
+        if ending is None:
+            ending = self._ending = Memo(self._ended, KNOWN_BYTES)
+        ended = ending.get(own)
+        return Removal.kept(self, lines) if self.gone else lines, ending.slow(own) if ended is None else ended
+
+    def _ended(self, own: bytes) -> bytes:
+        return without(own, self.gone) + self.lines
 
 
 @lru_cache(maxsize=1024)

@@ -20,9 +20,8 @@ from edge.config.rule_values import NOT_FOR_CLIENTS, NOT_FOR_ORIGINS
 from edge.dataplane.rules.asked import Asked
 from edge.dataplane.rules.compiled import RuleSet
 from edge.dataplane.rules.delivery import Delivery
-from edge.dataplane.rules.headers import without
 from edge.dataplane.rules.hook_heads import Edit, RequestView, ResponseView, field_line, kept_apart
-from edge.dataplane.rules.outbound import Granted, Outbound
+from edge.dataplane.rules.outbound import Granted, Outbound, Sent
 from edge.errors import HookFailed
 from edge.sdk import Changes, Respond
 
@@ -124,8 +123,8 @@ class HookStep:
         """Carry out what a hook returned; whether it answered the request."""
         try:
             if isinstance(found, Changes):
-                edit = Edit.of(found, "request", NOT_FOR_ORIGINS)
-                exchange.changes = (*exchange.changes, edit)
+                edit = found.prepared.get("request") or Edit.of(found, "request", NOT_FOR_ORIGINS)
+                exchange.changes += (edit,)
                 if hook.cache_key is None:
                     exchange.apart += edit.apart
                 return False
@@ -172,24 +171,14 @@ class HookOutbound(Outbound):
     def explain(self, asked: Asked) -> list[dict[str, str]]:
         return [] if self._rules is None else self._rules.explain(asked)
 
-    def target(self, asked: Asked) -> bytes:
-        found = asked.target if self._rules is None else self._rules.target(asked)
-        for edit in asked.changes:  # type: ignore[attr-defined]  # an exchange's
-            found = edit.target or found
-        return found
-
-    def host(self, asked: Asked, usual: bytes, region: bytes) -> bytes:
-        return usual if self._rules is None else self._rules.host(asked, usual, region)
-
-    def lines(self, asked: Granted, lines: bytes, own: bytes, region: bytes) -> bytes:
+    def sent(self, asked: Granted, host: bytes, lines: bytes, own: bytes, region: bytes) -> Sent:
+        target = asked.target
         if self._rules is not None:
-            lines, own = self._rules.lines(asked, lines, own, region), b""
-        added = b""
-        for edit in asked.changes:  # type: ignore[attr-defined]
-            if edit.gone:
-                lines, own, added = edit.kept(lines), edit.kept(own), without(added, edit.gone) if added else added
-            added += edit.lines
-        return b"%b%b%b" % (lines, own, added)
+            target, host, lines, own = self._rules.sent(asked, host, lines, own, region)
+        for edit in asked.changes:  # type: ignore[attr-defined]  # an exchange's
+            target = edit.target or target
+            lines, own = edit.applied(lines, own)
+        return target, host, lines, own
 
 
 class HookDelivery(Delivery):

@@ -23,6 +23,9 @@ class Granted(Asked, Protocol):
     def granted(self) -> tuple[Line, ...]: ...
 
 
+Sent = tuple[bytes, bytes, bytes, bytes]  # target, Host, the client's lines and those that the gateway puts to them
+
+
 class Outbound:
     """The request rules of a route, as `upstream.request_head` uses them."""
 
@@ -50,6 +53,11 @@ class Outbound:
         if self._edit is not None:
             rows.append({"rule": "request_headers", "does": self._edit.explain(asked)})
         return rows
+
+    def sent(self, asked: Granted, host: bytes, lines: bytes, own: bytes, region: bytes) -> Sent:
+        """What a backend is asked; `host` is the usual one. Raises BadRequest."""
+        lines = self.lines(asked, lines, own, region)
+        return self.target(asked), self.host(asked, host, region), lines, b""
 
     def target(self, asked: Asked) -> bytes:
         """The target for the backend. Raises BadRequest."""

@@ -37,8 +37,7 @@ def request_head(
     target, own = exchange.target, forwarding_lines(exchange)
     if route.outbound is not None:
         region = backend.region.encode()
-        target, host = route.outbound.target(exchange), route.outbound.host(exchange, host, region)
-        lines, own = route.outbound.lines(exchange, lines, own, region), b""
+        target, host, lines, own = route.outbound.sent(exchange, host, lines, own, region)
     ids = (
         exchange.identify() if traced is None else b"X-Request-Id: %b\r\n%b" % (exchange.own_id(), traced.sent(target))
     )

@@ -79,6 +79,24 @@ def language(head: RequestHead) -> str:
     return "de" if head.get("Accept-Language").startswith("de") else "en"
 
 
+SETS = Changes(set={"X-Always": "1", "X-First": "1"})
+CHANGES = Changes(set={"X-First": "2"}, remove=["X-Always", "X-Real-IP", "User-Agent"], target="/second")
+
+
+class First:
+    """The same for every request."""
+
+    def request(self, head: RequestHead) -> Changes:
+        return SETS
+
+
+class Second:
+    """Takes back some of what `First` set, and some lines of the client's and the gateway's."""
+
+    def request(self, head: RequestHead) -> Changes:
+        return CHANGES
+
+
 class Slow:
     async def request(self, head: RequestHead) -> None:
         return None
