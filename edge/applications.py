@@ -17,7 +17,7 @@ from edge.adapters.app_faults import BLOCKED, HOOK, Faults
 from edge.config.loader import Config
 from edge.dataplane.caching.instead import answer_instead
 from edge.dataplane.client.connection import ClientConnection
-from edge.dataplane.client.onward import TIMEOUTS, Onward
+from edge.dataplane.client.onward import TIMEOUTS, Means, Onward
 from edge.dataplane.rules.compiled import RuleSet
 from edge.dataplane.rules.hooks import Hook, with_hooks
 from edge.errors import ConfigError
@@ -161,7 +161,7 @@ class Applications:
     # -- what applications ask -------------------------------------------------------------------------------------
 
     def _view(self, faults: Faults) -> Callable[[Any], Onward]:
-        return partial(Onward, app=faults.app, dial=self._dial, tell=self._tell, counts=faults)
+        return partial(Onward, Means(faults.app, self._dial, self._tell, faults))
 
     def _tell(self, kind: str, facts: dict[str, Any]) -> None:
         self.worker.tell(kind, facts)

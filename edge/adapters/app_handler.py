@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import StreamWriter
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, PayloadAccessError, RequestHandler, _ErrInfo
 
 
@@ -89,9 +89,10 @@ class AppHandler(RequestHandler):
         else:
             await self.finish_response(request, answer, None)
         self._keepalive = keeps = bool(answer.keep_alive)
-        if not payload.is_eof():
-            keeps = await self._leave_out(payload) and keeps
-        payload.set_exception(PayloadAccessError())
+        if payload is not EMPTY_PAYLOAD:
+            if not payload.is_eof():
+                keeps = await self._leave_out(payload) and keeps
+            payload.set_exception(PayloadAccessError())
         return keeps and not (self._close or self._force_close)
 
     async def _leave_out(self, payload: StreamReader) -> bool:

@@ -25,10 +25,12 @@ from edge.adapters.app_check import folders
 from edge.app import build, listen
 from edge.applications import named
 from edge.cli.client import safe
+from edge.config.listening import places
 from edge.config.loader import Config, load
 from edge.config.sources import Sources
 from edge.config.types import parse_address
 from edge.dataplane.worker.listener import place_text
+from edge.dataplane.worker.worker import Worker
 from edge.errors import ConfigError
 
 GRACE_S = 5.0
@@ -130,6 +132,15 @@ def configuration(asked: dict[str, Any]) -> Config:
     return config.model_copy(update={"listen": config.listen.model_copy(update={"http": (address,), "https": ()})})
 
 
+async def opened(worker: Worker, config: Config) -> list[tuple[str, int]]:
+    """Where it listens now. Raises ConfigError."""
+    try:
+        return await listen(worker, config)
+    except OSError as error:
+        wanted = ", ".join(name for name, _, _ in places(config.listen))
+        raise ConfigError([f"cannot listen on {wanted}: {error.strerror or error}"]) from None
+
+
 async def serve(asked: dict[str, Any]) -> int:
     """Until SIGTERM, or until who started it is gone; the exit code."""
     from edge.adapters.app_server import AppUnusable, load
@@ -140,7 +151,7 @@ async def serve(asked: dict[str, Any]) -> int:
             load(name, folders(config.python_path, asked["filename"]))
         worker = build(config, TerminalLog(), filename=asked["filename"], disk=False)
         worker.tell = show_event
-        addresses = await listen(worker, config)
+        addresses = await opened(worker, config)
     except AppUnusable as error:
         if error.__cause__ is None:
             show(error.detail)
@@ -148,8 +159,8 @@ async def serve(asked: dict[str, Any]) -> int:
             show_error(error.__cause__)
         tell(files=files(asked["folder"]))
         return 1
-    except (ConfigError, OSError) as error:
-        for line in error.problems if isinstance(error, ConfigError) else [f"cannot listen: {error.strerror}"]:
+    except ConfigError as error:
+        for line in error.problems:
             show(line)
         tell(files=files(asked["folder"]))
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,8 @@ app.router.add_get("/", page)
 class Dev:
     """A running `edge dev`; what it says is in a file."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, *arguments: str, port: int | None = None) -> None:
+        self.folder, self.port = folder, port or free_port()
         self._said = folder / "said.txt"
         command = [sys.executable, "-m", "edge.cli.main", "dev", *arguments, "--listen", f"127.0.0.1:{self.port}"]
         with self._said.open("wb") as file:
@@ -120,6 +121,16 @@ async def test_it_waits_for_a_first_version_that_runs(folder: Path) -> None:
         await dev.answers("two")
     finally:
         dev.end()
+
+
+async def test_a_port_that_is_taken_is_named(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        dev = Dev(folder, "page.py", port=port)
+        try:
+            await dev.says(f"cannot listen on 127.0.0.1:{port}: Address already in use")
+        finally:
+            dev.end()
 
 
 async def test_the_configuration_beside_it_counts(folder: Path) -> None:

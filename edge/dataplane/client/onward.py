@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
 from multidict import CIMultiDict
@@ -51,18 +51,36 @@ class Counts(Protocol):
         """Add `amount` to the counter `name`."""
 
 
-class Onward:
-    """The gateway as one request of an application sees it (`edge.sdk.Edge`).
+class Means(NamedTuple):
+    """What all requests of one application have in common."""
 
-    `sink` receives the application's answer.
+    app: str
+    dial: Dial
+    tell: Tell
+    counts: Counts
+
+
+class Onward:
+    """One request of an application (`edge.sdk.Edge`). `sink` is who waits for the application's answer.
+
+    Most requests ask it nothing, so its facts are looked up when they are asked for.
     """
 
-    def __init__(self, sink: Any, app: str, dial: Dial, tell: Tell, counts: Counts) -> None:
-        self._fetch = fetch = getattr(sink, "fetch", sink)  # a hedge stands for its fetch
-        self._exchange: Exchange = fetch.exchange
-        self._app = app
-        self._dial, self._tell, self._counts = dial, tell, counts
+    __slots__ = ("_fetches", "_means", "_sink")
+
+    def __init__(self, means: Means, sink: Any) -> None:
+        self._means = means
+        self._sink = sink
         self._fetches = 0
+
+    @property
+    def _fetch(self) -> Any:
+        return getattr(self._sink, "fetch", self._sink)  # a hedge stands for its fetch
+
+    @property
+    def _exchange(self) -> Exchange:
+        exchange: Exchange = self._fetch.exchange
+        return exchange
 
     @property
     def client(self) -> str:
@@ -120,7 +138,7 @@ class Onward:
         self._fetches += 1
         if self._fetches > MAX_FETCHES:
             raise FetchError(f"more than {MAX_FETCHES} subrequests of one request")
-        answer = Answer(self._dial(chain, self.client))
+        answer = Answer(self._means.dial(chain, self.client))
         await answer.ask(head, method == "HEAD", body)
         return answer
 
@@ -140,11 +158,11 @@ class Onward:
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter that the application defines."""
-        self._counts.add_own(name, amount)
+        self._means.counts.add_own(name, amount)
 
     def log(self, message: str) -> None:
         """Write an event `app.log`; at most 1,000 characters."""
-        self._tell("app.log", {"app": self._app, "request": self.request_id, "evidence": message[:1000]})
+        self._means.tell("app.log", {"app": self._means.app, "request": self.request_id, "evidence": message[:1000]})
 
 
 def request_text(
