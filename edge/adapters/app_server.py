@@ -46,14 +46,16 @@ def find(name: str, folders: Sequence[str]) -> object:
     module_name, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-        for word in attribute.split("."):
-            found = getattr(found, word)
-    except AttributeError:
-        raise AppUnusable(f"{name}: {module_name} has no {attribute}") from None
     except BaseException as error:  # an import runs the application's own code: it may raise anything, SystemExit too
         if isinstance(error, KeyboardInterrupt):
             raise
         raise AppUnusable(f"{name}: {where(error)}{type(error).__name__}: {error}") from error
+    try:
+        for word in attribute.split("."):
+            found = getattr(found, word)
+    except AttributeError:
+        file = getattr(sys.modules[module_name], "__file__", None)  # a library's module may have that name
+        raise AppUnusable(f"{name}: {module_name} has no {attribute}{f' (it is {file})' if file else ''}") from None
     return found
 
 
