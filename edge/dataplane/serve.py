@@ -56,16 +56,20 @@ class Client(Protocol):
 class QuickClient(Client, Asking, Protocol):
     """A client connection that fast hits can be written to directly."""
 
+    def last(self) -> Asking: ...  # the same, for the answer after which it closes
+
 
 def serve(downstream: QuickClient, line: RequestLine, block: RequestHeaders) -> None:
     """Serve one HTTP/1 request with a valid head. Never raises: every error becomes an answer."""
     worker, route = downstream.worker, None
     method, target, is_http11 = line
-    if block.quick and worker.quick and is_http11 and not block.close and target[0] == SLASH:
+    if block.quick and worker.quick and is_http11 and target[0] == SLASH:
         try:
             route = worker.router.get(block.host, target)
-            if route is not None and method == b"GET" and try_fast_hit(downstream, route, target, block):
-                return
+            if route is not None and method == b"GET":
+                asking = downstream.last() if block.close else downstream
+                if try_fast_hit(asking, route, target, block):
+                    return
         except Exception as error:
             fail(downstream.begin_exchange(method, target, True, block), error)
             return

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_connection import Http2Connection
+from edge.dataplane.client.last_hit import LastHit
 from edge.dataplane.client.leaving import Leaving, Progress
 from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM
 from edge.dataplane.client.tunnel import Tunnel, switch
-from edge.dataplane.core.downstream import WRITE_TOGETHER
+from edge.dataplane.core.downstream import WRITE_TOGETHER, Asking
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.serve import refuse, serve
 from edge.errors import ClientGone, ClientSlow
@@ -278,6 +279,10 @@ class ClientConnection(Accepted):
         """Make the exchange for a request that was read."""
         exchange = self.exchange = Exchange(self, method, target, is_http11, block)
         return exchange
+
+    def last(self) -> Asking:
+        """This connection, for a fast hit after which it closes."""
+        return LastHit(self)
 
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
         """Write a fast hit: stored head lines, body `chunks` of `length` bytes, `age` and `ttl` in seconds."""
