@@ -132,13 +132,15 @@ def judge(target: Target, medians: Medians) -> tuple[float | None, float | None,
 
 
 def target_table(outcome: Outcome) -> Table:
-    """Each target with its bound in this run."""
+    """Each target of the cases that this run had, with its bound in it."""
     medians = outcome.medians()
     table = Table(title="targets", title_justify="left")
     for name in ("case", "target", "gateway", "bound", ""):
         table.add_column(name, justify="left" if name in ("case", "target", "") else "right")
     for target in TARGETS:
         mine, bound, holds = judge(target, medians)
+        if mine is None:
+            continue
         sign = "≥" if target.at_least else "≤"
         text = f"{target.metric} {sign} {target.factor:g}" + (f" × {target.reference}" if target.reference else "")
         if target.stretch:
