@@ -25,7 +25,7 @@ AT_ONCE_BYTES: Final = 256 * 1024  # a larger body is sent as its client takes i
 NO_CONTENT = frozenset((204, 304))  # 205 has none either, but has to say so (RFC 9110 15.3.6)
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
 _OVERHEAD_BYTES = 470
-_PER_CHUNK_BYTES = 49
+PER_CHUNK_BYTES = 49
 _PER_VARY_BYTES = 16  # where the values are shared; else:
 _PER_OWN_VARY_BYTES = 144
 _PER_TAG_BYTES = 100
@@ -295,7 +295,7 @@ def charge(made: Stored) -> int:
         + len(made.wire)
         + (made.length if made.file is None else len(made.file.sums) + _PER_FILE_BYTES)
         + len(made.etag or b"")
-        + _PER_CHUNK_BYTES * len(made.chunks)
+        + PER_CHUNK_BYTES * len(made.chunks)
         + _charge_of(made.vary)
         + sum(_PER_TAG_BYTES + len(tag) for tag in made.tags)
     )

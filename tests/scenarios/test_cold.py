@@ -20,7 +20,7 @@ from kit.origin import Pause, Step
 from kit.slots import names_of
 
 from edge.cache.purge import Kind, Purge
-from edge.cache.stored import Stored
+from edge.cache.stored import PER_CHUNK_BYTES, Stored
 from edge.dataplane.caching.cold import Cold
 from edge.dataplane.caching.fill import Fill
 
@@ -87,7 +87,7 @@ class Seen:
             "stored": [_of(each) for each in lab.stored()],
             "markers": sorted((repr(key), why) for key, (_, why) in flights._markers.items()),
             "meter": {"hit": 0, **meter.verdicts},
-            "bytes": lab.store.index.bytes,
+            "bytes": lab.store.index.bytes - sum(map(_split, lab.store.index)),
             "rest": lab.at_rest,
         }
 
@@ -100,7 +100,13 @@ def _shown(response: Response) -> tuple[Any, ...]:
 def _of(stored: Stored) -> dict[str, Any]:
     found = {name: getattr(stored, name) for name in names_of(Stored) if name not in ("chunks", "file", "wire")}
     body = b"".join(stored.chunks) if stored.file is None else b"(file)"
+    found["size_bytes"] -= _split(stored)
     return {**found, "body": body, "wire": re.sub(rb"Date: [^\r]*", b"", stored.wire)}
+
+
+def _split(stored: Stored) -> int:
+    """What it is charged for the pieces that its body came in: the socket decides how many."""
+    return PER_CHUNK_BYTES * len(stored.chunks)
 
 
 async def both(
