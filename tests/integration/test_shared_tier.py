@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from kit.cachelab import HOST, Lab, from_store, lab_toml, until
 from kit.origin import Pause, ScriptedOrigin
+from kit.ports import LOOPBACK
 from kit.redis import RedisProcess
+from kit.relay import Relay
 
 from edge.adapters.fleet_server import RedisFleetServer
 from edge.adapters.redis_client import Link
@@ -302,6 +304,28 @@ async def test_a_server_that_does_not_answer_costs_one_timeout_and_then_nothing(
     assert pair.tier(pair.a).misses == misses, "nobody asks a server that does not answer"
     pair.server.go_on()
     await until(lambda: pair.tier(pair.a).usable)
+
+
+@pytest.mark.parametrize("fault", ["slow", "hold", "lose"])
+async def test_a_link_that_is_slow_or_carries_nothing_fails_no_request(server: RedisProcess, fault: str) -> None:
+    """Slower than a look-up may be; open and silent; open and never to carry anything again."""
+    relay = Relay(server.port)
+    try:
+        async with open_pair(server, url=f"redis://{LOOPBACK}:{relay.port}/0") as pair:
+            pair.a.says(FRESH, body="good")
+            await pair.a.ask(target="/first")
+            await pair.written()
+            {"slow": lambda: relay.slow(0.3), "hold": relay.hold, "lose": relay.lose}[fault]()
+            for number in range(FAILURES + 1):
+                pair.a.says(FRESH, body="good")
+                assert (await pair.a.ask(target=f"/{number}")).body.content == b"good"
+            assert not pair.tier(pair.a).usable
+            told = [event for event in pair.a.store.take_events() if event["kind"] == "shared.open"]
+            assert told[0]["evidence"] == "no answer in time"
+            relay.mend()
+            await until(lambda: pair.tier(pair.a).usable, 30)
+    finally:
+        relay.close()
 
 
 async def test_full_memory_stops_writing_and_reading_goes_on(pair: Pair) -> None:

@@ -122,9 +122,13 @@ class Machines:
         self.origin = Origin()
         self.machines: list[Machine] = []
         self._directory, self._settings = directory, settings
-        for url in urls:
-            self.add(url)
-        until_blocking(lambda: all(self.in_step(machine) for machine in self.machines))
+        try:
+            for url in urls:
+                self.add(url)
+            until_blocking(lambda: all(self.in_step(machine) for machine in self.machines))
+        except BaseException:
+            self.close()  # nobody else can
+            raise
 
     def add(self, url: str) -> Machine:
         """One more, ready."""
