@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK, free_ports
-from kit.processes import ROOT, GatewayProcess
+from kit.processes import ROOT, GatewayProcess, in_session
 from kit.waiting import until
 
 from edge.app import build
@@ -32,20 +32,6 @@ log = { access = "off" }
 pools.web.backends = [{ url = "http://127.0.0.1:9" }]
 routes = [{ pool = "web" }]
 """
-
-
-def in_session(leader: int) -> list[int]:
-    """The processes of a session, its leader left out."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and int(path.name) != leader:
-            try:
-                state, _, _, session = (path / "stat").read_text().rpartition(")")[2].split()[:4]
-            except OSError:
-                continue
-            if int(session) == leader and state != "Z":
-                found.append(int(path.name))
-    return found
 
 
 def test_they_become_the_workers(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from kit.control import Whole
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, Process, process_tree
+from kit.processes import ROOT, GatewayProcess, Process, in_session, process_tree
 from kit.reloads import EchoServer, Load, WebSocket
 from kit.waiting import WAIT_S, until
 from reloading import GOING_AWAY, api, edge, get, toml
@@ -48,16 +48,9 @@ def main_pid(gateway: GatewayProcess, told: int) -> None:
 
 
 def supervisors(gateway: GatewayProcess) -> list[int]:
-    """The programs of the gateway's session that keep workers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            ours = os.getsid(int(path.name)) == gateway.pid and (path / "cmdline").read_bytes().split(b"\0")[2:4]
-        except OSError:
-            continue  # it has ended
-        if ours == [b"edge.cli.begin", b"run"]:
-            found.append(int(path.name))
-    return found
+    """The programs that keep workers, beside the one that was started first."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in in_session(gateway.pid)}
+    return [pid for pid, path in commands.items() if path.exists() and b"edge.cli.begin" in path.read_bytes()]
 
 
 def parent_of(pid: int) -> int:
@@ -96,7 +89,7 @@ async def test_a_program_that_is_killed_as_it_hands_over_leaves_no_worker(
     gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
     old = gateway.children
     upgrading = asyncio.create_task(api(gateway, "POST", "/v1/upgrade"))
-    await until(lambda: len(supervisors(gateway)) == 2, 20)
+    await until(lambda: len(supervisors(gateway)) == 1, 20)
     gateway.signal(signal.SIGSTOP)  # it never hears that the new one is ready, and tells its workers nothing
     await until(lambda: gateway.log().count("worker.ready") == 4, 60)
     for _ in range(2):
@@ -258,13 +251,13 @@ def managed(
     """A gateway as a service manager starts it, with its sockets as files 3 and on."""
 
     class Managed(GatewayProcess):
-        def launch(self, command: list[str]) -> None:
+        def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
             names = [f"{each.fileno()}" for each in inherited]
             moves = "".join(f"exec {3 + at}<&{name}; " for at, name in enumerate(names))
             script = f'{moves}LISTEN_FDS={len(names)} LISTEN_PID=$$ exec "$@"'
             environ = dict(os.environ, PYTHONPATH=str(ROOT), **environment)
             with self.output.open("ab") as sink:
-                self._child = subprocess.Popen(
+                return subprocess.Popen(
                     ["bash", "-c", script if inherited else 'exec "$@"', "bash", *command],
                     cwd=self.directory, env=environ, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                     start_new_session=True, pass_fds=[each.fileno() for each in inherited],

@@ -15,6 +15,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bench.measure import process_tree, resident_bytes
@@ -31,6 +32,20 @@ class NotReady(Exception):
     """The process ended, or its time ran out, before it was ready."""
 
 
+def in_session(leader: int) -> list[int]:
+    """The living processes of a session, its leader left out."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit() and int(path.name) != leader:
+            try:
+                state, _, _, session = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+            except OSError:
+                continue
+            if int(session) == leader and state != "Z":
+                found.append(int(path.name))
+    return found
+
+
 class Process:
     """One started command in a session of its own."""
 
@@ -38,13 +53,18 @@ class Process:
         self.name = name
         self.directory = directory
         self.output = directory / f"{name}.out"
-        self.launch(command)
+        self._left: list[tuple[int, int]] = []  # by launches before this one: process and session
+        self._child = self._start(command)
 
     def launch(self, command: list[str]) -> None:
-        """Start it."""
+        """Start it again, after its end."""
+        self._left += [(pid, self.pid) for pid in in_session(self.pid)]
+        self._child = self._start(command)
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
         with self.output.open("wb") as sink:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 command, cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                 start_new_session=True,
             )  # fmt: skip
@@ -102,11 +122,15 @@ class Process:
         return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL for the whole session at once; the exit code."""
+        """SIGKILL for the whole session at once, and for what launches before this one left; the exit code."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        for pid, session in self._left:
+            with suppress(ProcessLookupError):
+                if os.getsid(pid) == session:
+                    os.kill(pid, signal.SIGKILL)
         return self._child.wait(STOP_S)
 
 

@@ -63,10 +63,9 @@ class Stream(Server):
         self.entries = [Entry(number, f"m{number}", payload) for number in range(1, count + 1)]
 
     async def arrived(self, position: int, wait_s: float) -> bool:
-        while self.head.position < position:
-            if self.away.is_set():
-                raise FleetAway("away")
-            await asyncio.sleep(0.001)
+        await until(lambda: self.away.is_set() or self.head.position >= position)
+        if self.head.position < position:
+            raise FleetAway("away")
         return True
 
     async def read(self, run: str, position: int) -> list[Entry]:
