@@ -15,7 +15,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "compute"
 
 
 @pytest_asyncio.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+async def browser(edge: StartEdge, tmp_path: Path) -> AsyncIterator[Browser]:
+    """It ends before the gateways do (`edge`): a stream that a stopped gateway cuts is no trouble of a page's."""
     async with Browser(tmp_path / "browser") as found:
         yield found
         troubles = [each for each in found.troubles if "/favicon.ico" not in each]  # the examples have none
