@@ -72,5 +72,5 @@ def parsed(text: str, seconds: int) -> Load:
     done = int(requests[1])
     traffic = _TRAFFIC.search(text)
     longest, mean = float(times[3]) * _UNITS[times[4]], float(times[5]) * _UNITS[times[6]]
-    errors = done - int(status[1]) + int(requests[4])
+    errors = max(0, done - int(status[1])) + int(requests[4])  # a stream that the end of the time cut has its status
     return Load(done, seconds, int(traffic[1]) if traffic else 0, int(mean), int(longest), errors)
