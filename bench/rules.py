@@ -71,6 +71,10 @@ pool = "web"
 cache = false
 compress = true
 [[routes]]
+host = "hits"
+pool = "web"
+cache = {{ default_ttl = "1h" }}
+[[routes]]
 host = "stored"
 pool = "web"
 compress = true
@@ -155,7 +159,10 @@ def start(stack: ExitStack, folder: Path) -> Started:
         f"edge {name}": Way(gateway, port, host, "/small", MEMBER) for name, host in (("sent", "x"), ("known", "known"))
     }
     found |= {f"edge {name}": Way(gateway, port, "coded", "/page.html", accepts(name)) for name in ("none", *CODINGS)}
-    found |= {f"stored {name}": Way(gateway, port, "stored", "/ten.html", accepts(name)) for name in STORED}
+    found |= {
+        f"stored {name}": Way(gateway, port, "hits" if name == "none" else "stored", "/ten.html", accepts(name))
+        for name in STORED
+    }
     found |= {
         f"nginx {name}": Way(peer, each, "a", "/page.html", accepts("gzip"))
         for name, each in zip(("none", "gzip 1", "gzip 6"), ports, strict=True)

@@ -39,7 +39,7 @@ class Turns:
             asyncio.get_running_loop().call_soon(self.run)
 
     def again(self, go: Go) -> None:
-        """The same for work that has just had its part of this turn: not in the rest of it."""
+        """For work that has had its part of this turn: call it in the next one, first."""
         self._again.append(go)
         if not self._due:
             self._due = True
@@ -61,7 +61,7 @@ class Turns:
     def run(self) -> None:
         """Do one turn's share of the queue."""
         queue, until = self._queue, monotonic() + TURN_S
-        queue.extend(self._again)
+        queue.extendleft(reversed(self._again))
         self._again.clear()
         while queue:
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -147,6 +149,7 @@ def small_share() -> Iterator[None]:
     """So that bodies of a few bytes take many turns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body_coder, "SHARE_BYTES", SHARE)
+        patch.setattr(body_coder, "TURN_S", 0.0)
         yield
 
 
@@ -184,6 +187,21 @@ def test_who_brings_it_waits_and_a_client_that_leaves_takes_it_with_it() -> None
     assert not found.downstream.paused
     found.loop.turn()
     assert not found.loop.due and found.counting.given == 0
+
+
+def test_the_coder_goes_when_the_response_ends() -> None:
+    """Its tables take a megabyte; they must not wait for the garbage collector."""
+    gc.disable()
+    try:
+        found = Response([b"x" * (3 * SHARE)], 1 << 30, False)
+        lives = weakref.ref(found.counting)
+        found.bring()
+        while not found.ended:
+            found.loop.turn()
+        del found.counting
+        assert lives() is None
+    finally:
+        gc.enable()
 
 
 def test_events_do_not_wait_for_a_turn() -> None:
