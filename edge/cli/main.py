@@ -182,6 +182,7 @@ def _run(path: Path, successor: Successor | None) -> None:
 
         for line in preflight_warnings(config, sources):
             click.echo(safe(f"edge: {line}"), err=True)
+        gc.freeze()  # libraries stay: to look through them took 35 ms now and then, in which a purge waited
         gc.enable()  # `begin` had it rest
         with quiet_stderr(), quiet_names():
             code = uvloop.run(run_gateway(Settings(config, sources, successor, early=early)))
