@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kit.heads import split_lines
 from kit.slots import values_of
 
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
@@ -21,7 +22,6 @@ from edge.http.grammar import (
     judged_together,
     request_block,
     response_head,
-    split_lines,
 )
 from edge.http.host import absolute_target, normal_host
 from edge.http.offence import request_line_error
