@@ -121,12 +121,12 @@ class Given(GatewayProcess):
 
     held: socket.socket
 
-    def launch(self, command: list[str]) -> None:
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         """As systemd does."""
         script = f'exec 3<&{self.held.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
         root = str(Path(__file__).resolve().parents[1])
         with self.output.open("ab") as sink:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 ["bash", "-c", script, "bash", *command],
                 cwd=self.directory, env=dict(os.environ, PYTHONPATH=root), stdin=subprocess.DEVNULL, stdout=sink,
                 stderr=sink, start_new_session=True, pass_fds=[self.held.fileno()],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+from base64 import b64encode
+from pathlib import Path
 
+import bcrypt
 import pytest
 from inprocess import Connect, Gateway, Proxy, StartEdge, app_toml
 from kit.builds import pure_only
@@ -67,3 +70,20 @@ async def test_a_request_that_a_hook_changes_sets_no_others(
         await client.get("/")
     assert seen == [(b"/", False)] * 2
     assert [request.get(b"x-always") for request in origin.requests] == [b"1"] * 2
+
+
+async def test_a_request_that_rules_limit_and_let_in_sets_no_others(
+    origin: ScriptedOrigin, proxy: Proxy, tmp_path: Path
+) -> None:
+    passwords = tmp_path / "htpasswd"
+    passwords.write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n")
+    gateway, client = await proxy(
+        route=f'cache = false\nauth = {{ basic = "{passwords}" }}\nrate_limit = {{ rate = "100/s" }}'
+    )
+    seen = looked_at(gateway)
+    who = b64encode(b"alice:secret").decode()
+    for _ in range(2):
+        await client.send(f"GET / HTTP/1.1\r\nHost: a.example\r\nAuthorization: Basic {who}\r\n\r\n".encode())
+        response = await client.read_response()
+        assert response is not None and response.status == 200 and response.get(b"ratelimit")
+    assert seen == [(b"/", False)] * 2

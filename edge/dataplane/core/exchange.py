@@ -66,9 +66,6 @@ class Exchange(RulePlaces):
     must_switch = False  # to its client any success means that the protocol was switched
     expected: int | None = None
     request_id = b""
-    identity = b""  # who it is, where the route asked (`auth`)
-    granted: tuple[Line, ...] = ()  # what a backend is told of that
-    told_lines = b""  # what rules tell the client in further lines
     traced: Traced | None = None
     _at_end: tuple[Callable[[], None], ...] = ()
 
@@ -87,7 +84,7 @@ class Exchange(RulePlaces):
         self.block = block
         self.host = block.host  # lower case, as received: routes and backends see it
         self.scheme = downstream.scheme  # the client's own, also behind a trusted proxy
-        self.apart, self.changes = b"", ()
+        self.apart, self.identity, self.told_lines, self.changes, self.granted = b"", b"", b"", (), ()
         self.keep = (is_http11 and not block.close) or (not is_http11 and block.keep_alive)
         self.started_at = monotonic()
 

@@ -8,6 +8,8 @@ whatever the first requests are like; of what few of them set, only what rules s
 
 from __future__ import annotations
 
+from edge.http.message import Line
+
 _USUAL = (  # in the order of a request's life
     *("downstream", "worker", "method", "target", "is_http11", "block", "host", "scheme", "keep", "started_at"),
     *("route", "key", "found", "verdict", "follower", "fetch", "attempts", "served_by", "request_id", "reason"),
@@ -19,10 +21,13 @@ _USUAL = (  # in the order of a request's life
 class RulePlaces:
     """What rules and hooks set: places beside those 29, so that an exchange of such a route gets no dictionary."""
 
-    __slots__ = ("apart", "changes")
+    __slots__ = ("apart", "changes", "granted", "identity", "told_lines")
 
     apart: bytes  # what keeps its stored responses from other requests' of the same URI
     changes: tuple[object, ...]  # what hooks changed in the request (`rules.hooks`)
+    granted: tuple[Line, ...]  # what a backend is told of who it is
+    identity: bytes  # who it is, where the route asked (`auth`)
+    told_lines: bytes  # what rules tell the client in further lines
 
 
 def settle_layout(kind: type) -> None:
