@@ -79,15 +79,15 @@ def serve(downstream: QuickClient, line: RequestLine, block: RequestHeaders) -> 
 def serve_fully(
     downstream: Client, method: bytes, target: bytes, is_http11: bool, block: RequestHeaders, route: Route | None
 ) -> None:
-    """Serve one request, of any protocol, that no fast hit answered; `route` where it is known and the request
-    quick.
-    """
+    """Serve one request, of any protocol, that no fast hit answered; `route` where it is known already."""
     exchange = downstream.begin_exchange(method, target, is_http11, block)
     worker = exchange.worker
     try:
         if worker.tracing is not None:
             worker.tracing.begin(exchange)
-        unproven = route is None or method not in USUAL or target[0] != SLASH or block.host is None or block.forwarding
+        unproven = (
+            not block.plain or method not in USUAL or target[0] != SLASH or block.host is None or block.forwarding
+        )
         if unproven or downstream.shown_names is not None or worker.stopping:  # else `admit` would find nothing
             admit(exchange)
         if worker.tokens and answer_challenge(exchange):
