@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 RECORD_BYTES = 16384  # the longest plaintext of a record (RFC 8446 5.1); reading less could leave a rest inside OpenSSL
@@ -154,9 +155,8 @@ class TlsTransport(asyncio.Transport):
             return
         self._closing = True
         try:
-            self.session.unwrap()
-        except ssl.SSLWantReadError:
-            pass
+            with suppress(ssl.SSLWantReadError):  # the client's own close_notify is still to come
+                self.session.unwrap()
         except ssl.SSLError:
             self.abort()
             return
