@@ -11,11 +11,11 @@ from corpus import Answer, Pass, Refuse, RequestCase, Seen
 from kit.client import RawClient, Response
 from kit.message import Framing
 from kit.origin import Received
+from kit.waiting import WAIT_S
 from request_corpus import CASES
 from subject import Subject
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-WAIT_S = 4.0
 PROBE = b"/probe"
 
 
@@ -37,7 +37,7 @@ async def test_request(case: RequestCase, subject: Subject) -> None:
         await client.close()
     probe = await RawClient.connect(subject.port)
     try:
-        assert (await probe.get(PROBE.decode(), wait_s=WAIT_S)).status == 200, "the gateway no longer serves"
+        assert (await probe.get(PROBE.decode())).status == 200, "the gateway no longer serves"
     finally:
         await probe.close()
     await _check_origin(case, subject, served)

@@ -12,11 +12,11 @@ import pytest
 from corpus import Abort, Deliver, GatewayError, ResponseCase, Reuse
 from kit.client import RawClient, Response
 from kit.message import Framing
+from kit.waiting import WAIT_S
 from response_corpus import CASES
 from subject import Subject
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-WAIT_S = 4.0
 HEAD_WAIT_S = 0.3
 AFTER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nafter"
 
@@ -114,7 +114,7 @@ async def _settle(case: ResponseCase, subject: Subject) -> None:
 async def _check_after(case: ResponseCase, subject: Subject) -> None:
     client = await RawClient.connect(subject.port)
     try:
-        after = await client.get("/after", wait_s=WAIT_S)
+        after = await client.get("/after")
     finally:
         await client.close()
     assert after.status == 200, after.raw_head

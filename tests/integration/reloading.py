@@ -14,6 +14,7 @@ from typing import Any
 
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess, gateway_head
+from kit.waiting import WAIT_S
 
 GOING_AWAY = (0x88, b"\x03\xe9")
 
@@ -42,7 +43,7 @@ async def edge(gateway: GatewayProcess, *arguments: str) -> subprocess.Completed
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(gateway.config)]
     return await asyncio.to_thread(
-        subprocess.run, command, cwd=gateway.directory, env=environment, capture_output=True, text=True, timeout=30
+        subprocess.run, command, cwd=gateway.directory, env=environment, capture_output=True, text=True, timeout=WAIT_S
     )
 
 
@@ -51,7 +52,7 @@ async def api(gateway: GatewayProcess, method: str, path: str, body: Any = None)
 
     def ask() -> tuple[int, Any]:
         token = (gateway.directory / "state" / "admin.token").read_text().strip()
-        connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=20)
+        connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=WAIT_S)
         data = None if body is None else json.dumps(body)
         with closing(connection):
             connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
@@ -74,7 +75,7 @@ async def get(port: int, path: str = "/", host: str = "any.example") -> tuple[in
     """Status and body of one request; 0 when there is no answer."""
 
     def ask() -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
         try:
             connection.request("GET", path, headers={"Host": host})
             found = connection.getresponse()

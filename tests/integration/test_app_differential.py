@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import WSMsgType, web
 from inprocess import APPS, Gateway, StartEdge, app_toml
+from kit.waiting import WAIT_S
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, about aiohttp's newer ways
 sys.path.insert(0, str(APPS))
@@ -225,7 +226,7 @@ async def talk(port: int, more: dict[str, Any], steps: list[Step]) -> list[Any]:
                 elif what == "close":
                     heard.append(await found.close(code=value))
                     continue
-                message = await found.receive(timeout=10)
+                message = await found.receive(timeout=WAIT_S)
                 heard.append(
                     (message.type, message.data if message.type is not WSMsgType.ERROR else None, message.extra)
                 )

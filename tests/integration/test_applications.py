@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from inprocess import APPS, Gateway, StartEdge, app_toml
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.config.loader import load_text
 from edge.control.admin.exposition import exposition
@@ -167,7 +167,7 @@ async def test_a_client_that_does_not_read_holds_it_back(site: Gateway, session:
 async def test_websocket_and_events(site: Gateway, session: aiohttp.ClientSession) -> None:
     async with session.ws_connect(f"http://127.0.0.1:{site.port}/echo") as socket:
         await socket.send_str("hello")
-        assert await socket.receive_str(timeout=5) == "hello"
+        assert await socket.receive_str(timeout=WAIT_S) == "hello"
     assert await ask(session, site, "/events") == (200, "data: 0\n\ndata: 1\n\ndata: 2\n\n")
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml
 from kit.client import RawClient, Response
 from kit.origin import Pause, ScriptedOrigin, Step
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.dataplane.rules.passwords import PasswordFile
 from edge.errors import ConfigError
@@ -134,7 +134,7 @@ async def test_a_client_that_leaves_while_its_password_is_checked(
 
     def slow(file: PasswordFile, name: bytes, password: bytes) -> bool:
         began.set()
-        return goes_on.wait(5) and check(file, name, password)
+        return goes_on.wait(WAIT_S) and check(file, name, password)
 
     monkeypatch.setattr(PasswordFile, "check", slow)
     gateway = await edge(edge_toml(origin.port, route=f'cache = false\nauth = {{ basic = "{passwords}" }}'))

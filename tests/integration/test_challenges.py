@@ -12,7 +12,7 @@ import pytest_asyncio
 from kit.control import TWO_WORKERS, Whole
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 from reloading import get
 
 from edge.control.journal import Revision
@@ -65,7 +65,7 @@ def ports(whole: Whole) -> list[int]:
 
 async def ask(port: int, method: str, target: str, host: str) -> tuple[int, bytes]:
     def once() -> tuple[int, bytes]:
-        with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
+        with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)) as connection:
             connection.request(method, target, headers={"Host": host})
             found = connection.getresponse()
             return found.status, found.read()

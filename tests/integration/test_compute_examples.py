@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from inprocess import Gateway, StartEdge
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.config.loader import load_text
 
@@ -177,11 +177,11 @@ async def test_chat(example: Example, session: aiohttp.ClientSession) -> None:
         assert "WebSocket" in await answer.text()
     async with session.ws_connect(url(gateway, "/room")) as one, session.ws_connect(url(gateway, "/room")) as other:
         await one.send_str("hello")
-        assert [await each.receive_str(timeout=5) for each in (one, other)] == ["hello", "hello"]
+        assert [await each.receive_str(timeout=WAIT_S) for each in (one, other)] == ["hello", "hello"]
         await other.send_str("x" * 3000)
-        assert (await other.receive(timeout=5)).data == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+        assert (await other.receive(timeout=WAIT_S)).data == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
         await one.send_str("still here")
-        assert await one.receive_str(timeout=5) == "still here"
+        assert await one.receive_str(timeout=WAIT_S) == "still here"
     await until(lambda: gateway.in_flight == 0)
 
 

@@ -17,6 +17,7 @@ from kit.haproxy import HaproxyProcess
 from kit.nginx import READER, UNIX_FRONT, NginxPeer
 from kit.ports import free_port
 from kit.processes import GatewayProcess, Process
+from kit.waiting import WAIT_S
 
 Start = Callable[[str], GatewayProcess]
 CLIENT = "127.0.0.5"  # curl's own address
@@ -49,7 +50,7 @@ def text(listen: str = 'proxy_protocol = ["127.0.0.1"]', url: str = "http://127.
 
 
 def said(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, errors="replace")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True, errors="replace")
     return done.stdout
 
 
@@ -107,7 +108,7 @@ def test_curl_sends_one(gateway_process: Start, certificate: str) -> None:
     assert said("curl", "-s", "--interface", CLIENT, plain) == "fixed", "not listed: without"
     liar = ("--haproxy-protocol", "--interface", CLIENT)
     assert said("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", *liar, plain) == "400"
-    without = subprocess.run(["curl", "-s", plain], capture_output=True, timeout=30)
+    without = subprocess.run(["curl", "-s", plain], capture_output=True, timeout=WAIT_S)
     assert (without.returncode, without.stdout) == (52, b""), "listed, and silent about it: an empty reply"
     assert [each for each in clients(gateway) if each != CLIENT] == ["127.0.0.1", "127.0.0.1"]
 

@@ -15,7 +15,7 @@ import pytest
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 from kit.processes import ROOT, GatewayProcess, NotReady, Process, gateway_toml, process_tree
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 Start = Callable[[str], GatewayProcess]
 
@@ -24,12 +24,12 @@ def edge(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """One command of the CLI."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     command = [sys.executable, "-m", "edge.cli.main", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=WAIT_S)
 
 
 def get(port: int, path: str = "/") -> int:
     """Status of one request to the listener; 0 when refused."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status
@@ -76,7 +76,7 @@ def test_a_worker_is_replaced_where_its_id_cannot_be_written(gateway_process: St
         known.unlink()
         known.mkdir()
     os.kill(before[0], signal.SIGKILL)
-    until_blocking(lambda: gateway.log().count("worker.ready") == 3, 60)
+    until_blocking(lambda: gateway.log().count("worker.ready") == 3)
     assert gateway.admin_status("/readyz") == 200
     assert get(gateway.http_port) == 502
     assert ("worker.unrecorded" in gateway.log()) is (room == "none")

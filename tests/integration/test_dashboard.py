@@ -23,6 +23,7 @@ from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_head
 from kit.redis import RedisProcess
+from kit.waiting import WAIT_S
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -65,7 +66,7 @@ class Page:
         """What the API says."""
         asked = urllib.request.Request(self.base + path, headers={"Authorization": f"Bearer {self.token}"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(asked, timeout=10) as found:
+        with opener.open(asked, timeout=WAIT_S) as found:
             return json.loads(found.read())
 
     async def login(self, token: str = "") -> None:

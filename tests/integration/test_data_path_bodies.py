@@ -289,7 +289,7 @@ async def test_an_origin_that_never_reads_stops_the_client(
 
     async def write() -> None:
         for chunk in chunks:
-            await client.wire.send(chunk, wait_s=20)
+            await client.wire.send(chunk)
 
     writing = asyncio.create_task(write())
     await until(lambda: any(each.transport.get_write_buffer_size() > 65536 for each in gateway.upstream()))

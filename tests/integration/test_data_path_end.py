@@ -14,7 +14,7 @@ from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin, Step
 from kit.processes import GatewayProcess, gateway_toml, resident_bytes
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 StartGateway = Callable[[str], GatewayProcess]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -156,7 +156,7 @@ async def test_64_mib_each_way_in_bounded_memory(
         if number % 64 == 0:
             most = max(most, resident_bytes(gateway.pid))
     await client.send(b"0\r\n\r\n")
-    response = await client.read_response(b"POST", wait_s=20)
+    response = await client.read_response(b"POST")
     assert response is not None and response.status == 200
     body = origin.requests[-1].body
     assert body is not None and len(body.content) == len(piece) * count
@@ -220,7 +220,7 @@ async def test_what_is_accepted_as_a_drain_begins_is_answered(origin: ScriptedOr
         return client
 
     with await gateway.on_loop(ask_and_drain) as client:
-        client.settimeout(5)
+        client.settimeout(WAIT_S)
         assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 

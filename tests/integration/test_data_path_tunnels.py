@@ -12,7 +12,7 @@ import pytest_asyncio
 from aiohttp import web
 from inprocess import Connect, Proxy, StartEdge, edge_toml
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin, Step
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 ASK = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: %b\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -51,10 +51,10 @@ async def test_a_websocket_echo(echo_port: int, edge: StartEdge) -> None:
             assert gateway.in_flight == 1
             for text in ("one", "x" * 300_000):
                 await socket.send_str(text)
-                assert (await socket.receive_str(timeout=5)) == text
+                assert (await socket.receive_str(timeout=WAIT_S)) == text
             blob = bytes(range(256)) * 4096
             await asyncio.gather(socket.send_bytes(blob), socket.send_bytes(blob))
-            assert [await socket.receive_bytes(timeout=5) for _ in range(2)] == [blob, blob]
+            assert [await socket.receive_bytes(timeout=WAIT_S) for _ in range(2)] == [blob, blob]
             await socket.ping()
         assert socket.close_code == 1000
     await until(lambda: gateway.in_flight == 0 and gateway.upstream_connections == 0)

@@ -14,12 +14,11 @@ import aiohttp
 import pytest
 from click.testing import CliRunner
 from kit.ports import free_port
-from kit.waiting import until, until_blocking
+from kit.waiting import WAIT_S, until, until_blocking
 
 from edge.cli.main import main
 from edge.config.loader import load_text
 
-WAIT_S = 30.0
 APP = """
 from aiohttp import web
 

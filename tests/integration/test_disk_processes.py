@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, NotReady
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 OBJECTS = 200
 TOML = f"""
@@ -84,7 +84,7 @@ async def origin() -> AsyncIterator[Origin]:
 
 def get(port: int, target: str) -> tuple[str, bytes]:
     """Cache-Status and body, over a connection of its own so that any worker may have it."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
     try:
         connection.request("GET", target, headers={"Host": "a.test"})
         response = connection.getresponse()
@@ -96,7 +96,7 @@ def get(port: int, target: str) -> tuple[str, bytes]:
 
 def admin(gateway: GatewayProcess, method: str, path: str, body: Any = None) -> Any:
     token = (gateway.directory / "state" / "token").read_text().strip()
-    connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=WAIT_S)
     try:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)

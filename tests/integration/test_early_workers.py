@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kit.ports import LOOPBACK, free_ports
 from kit.processes import ROOT, GatewayProcess, in_session
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.app import build
 from edge.config.loader import load_text
@@ -94,7 +94,7 @@ def test_one_that_is_told_nothing_ends_with_its_supervisor() -> None:
     early.link.close()
 
     async def ends() -> int:
-        return await asyncio.wait_for(early.wait(), 20)
+        return await asyncio.wait_for(early.wait(), WAIT_S)
 
     assert asyncio.run(ends()) == 1
     early.channel.close()
@@ -109,7 +109,7 @@ def test_ctrl_c_does_not_reach_one_that_is_still_reading() -> None:
         child = await spawn_process(0, taken)
         assert isinstance(child, ProcessChild) and taken == []
         child.link.send(Frame(Kind.DRAIN, {}))  # a first frame that says nothing to serve
-        return await asyncio.wait_for(child.wait(), 20)
+        return await asyncio.wait_for(child.wait(), WAIT_S)
 
     assert asyncio.run(answers()) == 1  # it lived on, and ended over what it was told
     end_early([])
@@ -130,7 +130,7 @@ async def test_one_that_died_before_it_was_taken_is_replaced() -> None:
     workers = Workers(lambda index: spawn_process(index, early), 1, Hooks(first, lambda index, frame: None, event))
     workers.start()
     try:
-        await until(lambda: len(told) > 1, 60)
+        await until(lambda: len(told) > 1)
         assert told[:2] == [("worker.died", -signal.SIGKILL), ("worker.died", 1)]  # the next one, over what it was told
     finally:
         await workers.kill()
@@ -150,7 +150,7 @@ def test_a_signal_to_the_whole_group_ends_each_worker_once(tmp_path: Path) -> No
     gateway = GatewayProcess.start(toml, tmp_path)
     try:
         os.killpg(gateway.pid, signal.SIGTERM)
-        assert gateway.wait(20) == 0
+        assert gateway.wait() == 0
         assert "Traceback" not in gateway.log()
     finally:
         gateway.kill()

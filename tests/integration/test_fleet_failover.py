@@ -44,7 +44,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[SentinelGroup, Machines]]:
     with ExitStack() as ends:
         group = SentinelGroup(tmp_path)
         ends.callback(group.kill)
-        world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0, fleet='ack_timeout = "20s"'))
+        world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0, fleet='ack_timeout = "50s"'))
         ends.callback(world.close)
         yield group, world
 
@@ -106,7 +106,7 @@ def test_without_most_of_the_sentinels_nobody_is_in_step(guarded: tuple[Sentinel
         each.kill()
     until_blocking(lambda: not any(each.fleet["in_step"] for each in world.machines))
     assert "sentinels" in world.machines[0].fleet["trouble"]
-    until_blocking(lambda: all(each.fleet["blind"] for each in world.machines), 40)
+    until_blocking(lambda: all(each.fleet["blind"] for each in world.machines))
     world.origin.now = "served on"
     assert world.all_get("/alone") == {b"served on"}
 
@@ -172,7 +172,7 @@ def test_a_cluster_of_three_and_the_failover_of_the_streams_shard(tmp_path: Path
         assert world.all_get(targets[0]) == {b"two"}
         run = first.fleet["run"]
         owner.kill()
-        until_blocking(lambda: in_step(world, run), 40)
+        until_blocking(lambda: in_step(world, run))
         world.wait_sure()
         world.origin.now = "three"
         assert second.purge(url=f"http://{HOST}{targets[1]}")["machines"] == ALL

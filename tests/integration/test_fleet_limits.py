@@ -11,7 +11,7 @@ import pytest
 from kit.fleet import HOST, Machine, Machines, Settings
 from kit.ports import LOOPBACK
 from kit.redis import RedisProcess
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 BURST = 6
 SETTINGS = Settings(
@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, server: RedisProcess) -> Ite
 
 
 def status(machine: Machine, who: str) -> int:
-    connection = http.client.HTTPConnection(LOOPBACK, machine.gateway.http_port, timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, machine.gateway.http_port, timeout=WAIT_S)
     connection.request("GET", "/", headers={"Host": HOST, "X-Who": who})
     found = connection.getresponse().status
     connection.close()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pytest
 from kit.ports import LOOPBACK, free_port
 from kit.processes import ROOT, GatewayProcess
+from kit.waiting import WAIT_S
 
 POOLS = ("web", "app", "canary", "shadow")
 COUNTS_DOWN = re.compile(r'(retry-after: |ratelimit: "default";r=[0-9]+;t=)([0-9]+)')
@@ -137,7 +138,7 @@ def check(command: Command, folder: Path) -> None:
         env={**os.environ, "CURL_HOME": str(folder), "no_proxy": "*"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=WAIT_S,
         check=False,
     )
     printed = iter(done.stdout.replace("\r", "").splitlines())

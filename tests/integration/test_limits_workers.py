@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_head
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 TOML = f"""{gateway_head(2, log="@STATE@/access.log")}
 [pools.web]
@@ -30,7 +30,7 @@ respond = {{ status = 204 }}
 
 def ask(port: int) -> int:
     """Over a connection of its own: the kernel gives it to any worker."""
-    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)) as connection:
         connection.request("GET", "/")
         return connection.getresponse().status
 
@@ -60,7 +60,7 @@ class Clients:
     def ask(self, count: int) -> None:
         """So many more."""
         for _ in range(count):
-            self.waiting.append(socket.create_connection((LOOPBACK, self._port), timeout=10))
+            self.waiting.append(socket.create_connection((LOOPBACK, self._port), timeout=WAIT_S))
             self.waiting[-1].sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 
     def left(self) -> int:

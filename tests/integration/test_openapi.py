@@ -24,6 +24,7 @@ from jsonschema import Draft202012Validator
 from kit.control import TWO_WORKERS, Whole
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_ports
+from kit.waiting import WAIT_S
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from edge.control.access import Access, Role, Token, permits
@@ -250,7 +251,7 @@ async def test_bytes_that_are_no_http_get_a_problem_as_well() -> None:
         ):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(data + b"\r\n\r\n")
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), WAIT_S)
             head, _, body = answer.partition(b"\r\n\r\n")
             assert b" 400 " in head or b" 421 " in head, answer
             assert b"application/problem+json" in head, answer

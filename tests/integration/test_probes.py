@@ -14,11 +14,9 @@ import trustme
 import uvloop
 from kit.origin import OK, Action, Pause, Repeat, ScriptedOrigin, Step
 from kit.ports import LOOPBACK, free_port
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.control.probes import BODY_BYTES, Answer, NextDelay, OnResult, ProbeKind, Prober, ProbeTarget, probe
-
-WAIT_S = 10.0
 
 
 def target_of(port: int, **changes: Any) -> ProbeTarget:

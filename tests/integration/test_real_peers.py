@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kit.nginx import NginxSite
 from kit.processes import GatewayProcess
+from kit.waiting import WAIT_S
 
 PAGE = """<!doctype html><html><head><meta charset="utf-8"><title>site</title>
 <link rel="stylesheet" href="/style.css"><script src="/app.js" defer></script></head>
@@ -98,7 +99,7 @@ def test_chromium_loads_a_site_twice_and_the_second_load_is_all_hits(gateway: Ga
 
 def curl(url: str, *arguments: str) -> tuple[int, bytes, bytes]:
     """Status, raw head and body of one answer."""
-    raw = subprocess.run(["curl", "-s", "-i", *arguments, url], capture_output=True, timeout=30, check=True).stdout
+    raw = subprocess.run(["curl", "-s", "-i", *arguments, url], capture_output=True, timeout=WAIT_S, check=True).stdout
     head, _, body = raw.partition(b"\r\n\r\n")
     return int(head.split(b" ", 2)[1]), head, body
 

@@ -19,7 +19,7 @@ import pytest
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess, Process, gateway_head
 from kit.repository import BUCKET, S3Server
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 pytestmark = pytest.mark.timeout(120)  # a drill starts a second gateway
 TOML = (
@@ -72,7 +72,8 @@ class Site:
         """Run a command; its standard output. Never a traceback."""
         found = subprocess.run(
             [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.config)],
-            *(), cwd=self.home, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=50,
+            cwd=self.home, env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            capture_output=True, text=True, timeout=WAIT_S,
         )  # fmt: skip
         assert "Traceback" not in found.stderr, found.stderr
         assert found.returncode == code, (arguments, found.returncode, found.stdout, found.stderr)
@@ -87,7 +88,7 @@ class Site:
     def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON of the admin API."""
         assert self.gateway is not None
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=30)
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)
         token = (self.state / "admin.token").read_text().strip()
         data = None if body is None else json.dumps(body)
         connection.request(method, path, data, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
@@ -101,7 +102,7 @@ class Site:
     def get(self, host: str, path: str) -> tuple[int, str]:
         """Status and Cache-Status of a request to the gateway."""
         assert self.gateway is not None
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=30)
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)
         connection.request("GET", path, headers={"Host": host, "Cache-Control": "only-if-cached"})
         answer = connection.getresponse()
         answer.read()
@@ -116,7 +117,7 @@ class Site:
     def body(self, path: str) -> bytes:
         """The body of a plain GET."""
         assert self.gateway is not None
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=30)
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)
         connection.request("GET", path, headers={"Host": "www.example.com"})
         answer = connection.getresponse()
         found = answer.read()
@@ -291,13 +292,13 @@ def test_points_are_taken_by_schedule_and_alert_when_they_cannot_be(tmp_path: Pa
         (tmp_path / "points").rename(tmp_path / "gone")
         (tmp_path / "points").write_text("no directory")
         site.edge("purge", "--tag", "x")
-        until_blocking(lambda: "recovery.failed" in gateway.log(), 40)
+        until_blocking(lambda: "recovery.failed" in gateway.log())
         until_blocking(lambda: site.api("GET", "/v1/recovery")[1]["failures"] > 0)
         assert site.get("www.example.com", "/a")[0] == 504  # requests are served as before
-        until_blocking(lambda: "RPO missed" in gateway.log(), 40)
+        until_blocking(lambda: "RPO missed" in gateway.log())
         (tmp_path / "points").unlink()
         (tmp_path / "gone").rename(tmp_path / "points")
-        until_blocking(lambda: "recovery.alert_over" in gateway.log(), 50)
+        until_blocking(lambda: "recovery.alert_over" in gateway.log())
     finally:
         gateway.kill()
 
@@ -373,7 +374,7 @@ def test_runbooks_against_a_gateway(site: Site) -> None:
     until_blocking(lambda: site.config.read_text() == good)
     restarted = Process([sys.executable, "-m", "edge.cli.main", "run", "-c", str(site.config)], site.home, "again")
     try:
-        assert running.wait(40) == 0
+        assert running.wait() == 0
     finally:
         running.kill()
         restarted.kill()
@@ -453,7 +454,7 @@ def test_a_gateway_elsewhere_is_asked_by_its_admin_listener(site: Site) -> None:
         command = [sys.executable, "-m", "edge.cli.main", *arguments, *there]
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         return subprocess.run(
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=50, check=False
+            command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False
         )
 
     point = edge("snapshot", "take", "--kind", "incremental").stdout.strip()

@@ -112,7 +112,7 @@ async def test_replaced_files_are_shown_by_every_worker_without_a_reload(gateway
         (files.key, other.key, "certificate.renewed", {"new.test"}),
     ):
         ours.write_bytes(theirs.read_bytes())
-        await until(partial(told, kind), 20, look_s=0.1)
+        await until(partial(told, kind), look_s=0.1)
         await until(partial(all_show, names))  # the event comes before the workers have done it
 
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from aiohttp import web
+from kit.waiting import WAIT_S
 
 from edge.errors import ConfigError
 from edge.sdk import edge
@@ -89,7 +90,7 @@ routes = [{ path = "/echo", pool = "p" }]
     found = await edge_gateway(application, config=text)
     async with found.ws_connect("/echo") as socket:
         await socket.send_str("a")
-        assert await socket.receive_str(timeout=5) == "a"
+        assert await socket.receive_str(timeout=WAIT_S) == "a"
     async with found.get("/other") as answer:
         assert answer.status == 404
 

@@ -18,7 +18,7 @@ from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 from kit.processes import GatewayProcess
 from kit.tls import client_hello, issue, record
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 from kit.wire import Wire
 
 ALERT, HANDSHAKE = 21, 22
@@ -143,7 +143,7 @@ async def client_says(port: int, lines: bytes, *options: str) -> bytes:
     assert client.stdin is not None and client.stdout is not None
     said = await client.stdout.readuntil(b"SSL handshake has read")
     client.stdin.write(lines)
-    said += (await asyncio.wait_for(client.communicate(), 10))[0]
+    said += (await asyncio.wait_for(client.communicate(), WAIT_S))[0]
     return said
 
 

@@ -251,7 +251,7 @@ async def test_an_upgrade_hands_sockets_over(gateway_process: Start, origin: Scr
     assert await ask(path) == 200
     assert not is_there(gone), "the new file has no such listener"
     os.kill(found["pid"], signal.SIGTERM)
-    await until(lambda: not Path(f"/proc/{found['pid']}").exists(), 20)
+    await until(lambda: not Path(f"/proc/{found['pid']}").exists())
     assert not is_there(path)
 
 
@@ -300,7 +300,7 @@ async def test_probes_and_commands_know_sockets(gateway_process: Start, tmp_path
         _, found = await api(gateway, "GET", "/v1/pools/web/backends")
         return bool(found["backends"][0]["health"] == "unhealthy")
 
-    await until(unhealthy, 20, look_s=0.1)
+    await until(unhealthy, look_s=0.1)
     added = await command(gateway, "backend", "add", "web", f"unix:{tmp_path / 'more.sock'}", "--region", "default")
     assert added.returncode == 0, added.stderr
     _, found = await api(gateway, "GET", "/v1/pools/web/backends")

@@ -67,7 +67,7 @@ async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origi
     assert status == 200, found
     assert found["before"] == gateway.pid
     main_pid(gateway, found["pid"])
-    await until(lambda: not gateway.running, 20)
+    await until(lambda: not gateway.running)
     seen = load.done
     await until(lambda: load.done > seen + 200)
     load.stop.set()
@@ -79,7 +79,7 @@ async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origi
     assert (shown["pid"], shown["ready"]) == (found["pid"], True)
     assert (await api(gateway, "POST", "/v1/purge", {"all": True}))[0] == 200  # the journal is the new one's
     os.kill(found["pid"], signal.SIGTERM)
-    await until(lambda: not process_tree(found["pid"]), 20)
+    await until(lambda: not process_tree(found["pid"]))
 
 
 async def test_a_program_that_is_killed_as_it_hands_over_leaves_no_worker(
@@ -89,19 +89,19 @@ async def test_a_program_that_is_killed_as_it_hands_over_leaves_no_worker(
     gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
     old = gateway.children
     upgrading = asyncio.create_task(api(gateway, "POST", "/v1/upgrade"))
-    await until(lambda: len(supervisors(gateway)) == 1, 20)
+    await until(lambda: len(supervisors(gateway)) == 1)
     gateway.signal(signal.SIGSTOP)  # it never hears that the new one is ready, and tells its workers nothing
-    await until(lambda: gateway.log().count("worker.ready") == 4, 60)
+    await until(lambda: gateway.log().count("worker.ready") == 4)
     for _ in range(2):
         status, shown = await api(gateway, "GET", "/v1/status")  # of the new one: the old one takes no questions
         assert (status, shown["ready"], shown["pid"] != gateway.pid) == (200, True, True)
     assert all(process_tree(pid) for pid in old)
     gateway.signal(signal.SIGKILL)
-    await until(lambda: not any(process_tree(pid) for pid in old), 20)
+    await until(lambda: not any(process_tree(pid) for pid in old))
     await asyncio.gather(upgrading, return_exceptions=True)
     assert (await get(gateway.http_port))[0] == 200
     os.kill(shown["pid"], signal.SIGTERM)
-    await until(lambda: not process_tree(shown["pid"]), 20)
+    await until(lambda: not process_tree(shown["pid"]))
 
 
 async def test_the_new_program_is_the_service_manager_s_child_when_it_hears_of_it(
@@ -117,7 +117,7 @@ async def test_the_new_program_is_the_service_manager_s_child_when_it_hears_of_i
     main_pid(gateway, found["pid"])
     socket.close()
     os.kill(found["pid"], signal.SIGTERM)
-    await until(lambda: not process_tree(found["pid"]), 20)
+    await until(lambda: not process_tree(found["pid"]))
 
 
 async def test_a_new_program_that_cannot_start_leaves_the_old_one(gateway_process: Start, origin: EchoServer) -> None:
@@ -156,7 +156,7 @@ async def test_an_upgrade_keeps_the_state_directory_and_takes_on_another_disk_ti
     gateway.rewrite(text("two"))
     status, found = await api(gateway, "POST", "/v1/upgrade")
     assert status == 200, found
-    await until(lambda: not gateway.running, 20)
+    await until(lambda: not gateway.running)
     assert await get(gateway.http_port) == (200, b"one")
     state = gateway.directory / "state"
     with pytest.raises(TierInUse):
@@ -170,7 +170,7 @@ async def test_sigusr2_upgrades_and_what_was_drained_stays_drained(gateway_proce
     assert (await edge(gateway, "backend", "add", "web", url, "--region", "default")).returncode == 0
     assert (await edge(gateway, "backend", "drain", "web", f"{LOOPBACK}:9")).returncode == 0
     gateway.signal(signal.SIGUSR2)
-    await until(lambda: not gateway.running, 20)
+    await until(lambda: not gateway.running)
     assert await get(gateway.http_port) == (200, b"one")
     _, found = await api(gateway, "GET", "/v1/pools/web/backends")
     states = {each["id"]: each["admin"] for each in found["backends"]}
@@ -283,10 +283,10 @@ async def test_a_service_manager_is_told(tmp_path: Path, origin: EchoServer, man
         status, found = await api(gateway, "POST", "/v1/upgrade")
         assert status == 200
         await until(lambda: manager.heard(f"MAINPID={found['pid']}"))
-        await until(lambda: not gateway.running, 20)
+        await until(lambda: not gateway.running)
         os.kill(found["pid"], signal.SIGTERM)
         await until(lambda: manager.heard("STOPPING=1"))
-        await until(lambda: not process_tree(found["pid"]), 20)
+        await until(lambda: not process_tree(found["pid"]))
 
 
 async def test_a_restart_on_a_given_socket_loses_nothing(tmp_path: Path, origin: EchoServer) -> None:
@@ -302,12 +302,12 @@ async def test_a_restart_on_a_given_socket_loses_nothing(tmp_path: Path, origin:
             folder.mkdir()
             with managed(text, folder, {}, given) as gateway:
                 seen = load.done
-                await until(lambda seen=seen: load.done > seen + 50, 20)  # type: ignore[misc]
+                await until(lambda seen=seen: load.done > seen + 50)  # type: ignore[misc]
                 gateway.signal(signal.SIGTERM)
                 assert await asyncio.to_thread(gateway.wait) == 0
         with managed(text, tmp_path, {}, given):
             seen = load.done
-            await until(lambda: load.done > seen + 50, 20)
+            await until(lambda: load.done > seen + 50)
             load.stop.set()
             await asking
         assert load.failed == []
@@ -410,7 +410,7 @@ async def test_a_killed_supervisor_is_succeeded_without_a_lost_request(
     command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(gateway.config)]
     second = Process(command, gateway.directory, "successor")
     try:
-        await until(lambda: not any(process_tree(pid) for pid in left), 20)
+        await until(lambda: not any(process_tree(pid) for pid in left))
         seen = load.done
         await until(lambda: load.done > seen + 50)
         load.stop.set()

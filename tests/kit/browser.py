@@ -18,10 +18,7 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
-from kit.waiting import until
-
-READY_S = 30.0
-WAIT_S = 20.0
+from kit.waiting import WAIT_S, until
 
 
 def chromium() -> str | None:
@@ -69,7 +66,7 @@ class Browser:
 
     def _kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(WAIT_S)
 
     async def _connect(self) -> None:
         port_file = self._home / "DevToolsActivePort"
@@ -78,7 +75,7 @@ class Browser:
             assert self._process.poll() is None, "chromium did not start"
             return port_file.exists() and "\n" in port_file.read_text()
 
-        await until(started, READY_S, look_s=0.05)
+        await until(started, WAIT_S, look_s=0.05)
         port = int(port_file.read_text().split("\n")[0])
         self._session = ClientSession()
         async with self._session.get(f"http://127.0.0.1:{port}/json/list") as response:

@@ -20,7 +20,7 @@ from kit import waiting
 from kit.client import RawClient, Response
 from kit.origin import Action, Received, ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.wire import WAIT_S
+from kit.waiting import WAIT_S
 
 HOST = "a.example"
 _WHEN = re.compile(r"@(-?[0-9]+)")

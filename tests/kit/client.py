@@ -14,7 +14,8 @@ from pathlib import Path
 
 from kit.message import Body, Framing, Line, Malformed, framing_of, read_body, split_head, values
 from kit.ports import LOOPBACK
-from kit.wire import WAIT_S, Wire
+from kit.waiting import WAIT_S
+from kit.wire import Wire
 
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 

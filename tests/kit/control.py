@@ -30,8 +30,8 @@ from edge.dataplane.worker.agent import Agent
 from edge.dataplane.worker.worker import Worker
 from edge.frames import Frame, Kind
 from edge.worker_reload import WorkerReload
+from kit.waiting import WAIT_S
 
-WAIT_S = 5.0
 TWO_WORKERS = """
 [log]
 access = "off"

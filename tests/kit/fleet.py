@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,11 +19,10 @@ from typing import Any
 
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_toml
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 HOST = "site.example"
 MAX_BLIND_S = 2.0
-WAIT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,10 @@ max_blind = "{settings.max_blind_s:g}s"
         """The admin API."""
         token = (self.directory / "state" / "admin.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        found = json.loads(answer.read())
-        connection.close()
+        with closing(http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)) as connection:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            found = json.loads(answer.read())
         assert answer.status in (200, 201), found
         return found
 
@@ -91,11 +90,10 @@ max_blind = "{settings.max_blind_s:g}s"
 
     def get(self, target: str, method: str = "GET") -> bytes:
         """A client's request; the body."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)
-        connection.request(method, target, headers={"Host": HOST})
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
+        with closing(http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)) as connection:
+            connection.request(method, target, headers={"Host": HOST})
+            answer = connection.getresponse()
+            body = answer.read()
         assert answer.status == 200, (answer.status, body)
         return body
 

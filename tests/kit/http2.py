@@ -18,7 +18,8 @@ import hpack
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 from kit.ports import LOOPBACK
-from kit.wire import WAIT_S, Wire
+from kit.waiting import WAIT_S
+from kit.wire import Wire
 
 Lines = list[tuple[bytes, bytes]]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

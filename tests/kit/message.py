@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from kit.wire import WAIT_S, Wire
+from kit.waiting import WAIT_S
+from kit.wire import Wire
 
 Line = tuple[bytes, bytes]
 FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")

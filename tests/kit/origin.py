@@ -20,7 +20,8 @@ from pathlib import Path
 
 from kit.message import Body, Framing, Line, Malformed, framing_of, read_body, split_head, values
 from kit.ports import LOOPBACK
-from kit.wire import WAIT_S, Wire
+from kit.waiting import WAIT_S
+from kit.wire import Wire
 
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 OK = OK_HEAD + b"ok"

@@ -20,10 +20,8 @@ from pathlib import Path
 
 from bench.measure import process_tree, resident_bytes
 from kit.ports import LOOPBACK, free_ports
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
-READY_S = 30.0
-STOP_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -90,7 +88,7 @@ class Process:
         """What it wrote so far."""
         return self.output.read_text(errors="replace")
 
-    def wait_ready(self, ready: Callable[[], bool], wait_s: float = READY_S) -> None:
+    def wait_ready(self, ready: Callable[[], bool], wait_s: float = WAIT_S) -> None:
         """Poll until `ready()`; raises `NotReady` with the output when it ends or takes too long."""
         try:
             until_blocking(lambda: ready() or not self.running, wait_s)
@@ -107,11 +105,11 @@ class Process:
         """Send a signal to the first process."""
         self._child.send_signal(number)
 
-    def wait(self, wait_s: float = STOP_S) -> int:
+    def wait(self, wait_s: float = WAIT_S) -> int:
         """Wait for its end; the exit code."""
         return self._child.wait(wait_s)
 
-    def stop(self, wait_s: float = STOP_S) -> int:
+    def stop(self, wait_s: float = WAIT_S) -> int:
         """SIGTERM, then SIGKILL for what is left of the tree; the exit code."""
         if self.running:
             self._child.terminate()
@@ -131,7 +129,7 @@ class Process:
             with suppress(ProcessLookupError):
                 if os.getsid(pid) == session:
                     os.kill(pid, signal.SIGKILL)
-        return self._child.wait(STOP_S)
+        return self._child.wait(WAIT_S)
 
 
 class GatewayProcess(Process):

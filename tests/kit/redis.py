@@ -63,8 +63,8 @@ class RedisProcess(Process):
 
 def say(port: int, *words: str | bytes, password: str = "") -> bytes:
     """One command to who listens there; its answer as it comes, up to 64 KiB."""
-    with socket.create_connection((LOOPBACK, port), 2) as sock:
-        sock.settimeout(2)
+    with socket.create_connection((LOOPBACK, port), 10) as sock:
+        sock.settimeout(10)
         for command in (("AUTH", password), words) if password else (words,):
             raw = [word.encode() if isinstance(word, str) else word for word in command]
             sock.sendall(b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw))

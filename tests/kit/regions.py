@@ -24,9 +24,8 @@ from kit.message import Malformed
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess, Process, gateway_head
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
-WAIT_S = 12.0
 NAMES = ("eu-1", "eu-2", "us-1", "us-2")
 PROBES = (
     'health = { path = "/healthz", interval = "250ms", timeout = "200ms", interval_transition = "100ms",'
@@ -138,7 +137,7 @@ pool = "web"
 
     def _api(self, method: str, path: str, body: Any) -> Answer:
         token = (self._directory / "state" / "admin.token").read_text().strip()
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=10)
+        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
@@ -152,7 +151,7 @@ pool = "web"
         command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.gateway.config)]
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         return await asyncio.to_thread(
-            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=30, check=False
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False
         )
 
     async def pool(self) -> Any:

@@ -20,6 +20,7 @@ import pytest
 from edge.ports import Repository, RepositoryFile
 from kit.ports import LOOPBACK, free_port
 from kit.processes import Process
+from kit.waiting import WAIT_S
 
 BUCKET = "points"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -94,7 +95,7 @@ class S3Server:
 
     def request(self, method: str, path: str) -> int:
         """The status of a bare request; 0 when nobody answers."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=WAIT_S)
         try:
             connection.request(method, path)
             return connection.getresponse().status
@@ -161,7 +162,7 @@ class FaultyProxy:
                 if fault in ("500", "503", "403"):
                     self.answer(int(fault), b"<Error><Code>%b</Code></Error>" % WORDS[fault], [])
                     return
-                upstream = http.client.HTTPConnection(LOOPBACK, server.port, timeout=20)
+                upstream = http.client.HTTPConnection(LOOPBACK, server.port, timeout=WAIT_S)
                 try:
                     upstream.request(self.command, self.path, body, dict(self.headers.items()))
                     found = upstream.getresponse()

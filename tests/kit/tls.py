@@ -13,8 +13,7 @@ from pathlib import Path
 import trustme
 
 from kit.ports import LOOPBACK
-
-WAIT_S = 10.0
+from kit.waiting import WAIT_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-WAIT_S = 20.0
+WAIT_S = 60.0  # of what fails: a busy machine may stand still for seconds, and who succeeds never waits for it
 LOOK_S = 0.005
 
 Fact = Callable[[], object]
@@ -41,7 +41,7 @@ async def until(
 
 
 def until_blocking(
-    fact: Fact, wait_s: float = 2 * WAIT_S, look_s: float = 0.02, said: Callable[[], object] | None = None
+    fact: Fact, wait_s: float = WAIT_S, look_s: float = 0.02, said: Callable[[], object] | None = None
 ) -> Any:
     """The same for a test without a loop, or a thread of one."""
     deadline = time.monotonic() + wait_s

@@ -12,7 +12,8 @@ import socket
 import struct
 from collections.abc import Callable
 
-WAIT_S = 5.0
+from kit.waiting import WAIT_S
+
 NO_LINGER = struct.pack("ii", 1, 0)
 
 

@@ -170,7 +170,7 @@ async def test_bodies_that_nobody_takes_stay_within_the_budget(
             for number, client in enumerate(crowd):
                 lab.origin.route(f"/large{number}", head(200, (line,), BODY), body)
                 await client.send(request(target=f"/large{number}"))
-            await until(lambda: len(fills) == CROWD and all(at_rest(each()) for each in fills), wait_s=20)
+            await until(lambda: len(fills) == CROWD and all(at_rest(each()) for each in fills))
             stats = lab.store.index.stats()
             assert live(fills) <= stats.reserved_bytes + PIECES
             assert lab.store.index.bytes + stats.reserved_bytes <= BUDGET_MIB * 1024 * 1024
@@ -191,7 +191,7 @@ async def test_slow_clients_get_their_whole_body_and_all_is_given_back(monkeypat
             for number, client in enumerate(crowd):
                 lab.origin.route(f"/large{number}", head(200, (FRESH,), BODY), body)
                 await client.send(request(target=f"/large{number}"))
-            await until(lambda: len(fills) == 4 and all(at_rest(each()) for each in fills), wait_s=20)
+            await until(lambda: len(fills) == 4 and all(at_rest(each()) for each in fills))
             for client in crowd:
                 found = await client.read_head()
                 assert found is not None and found.status == 200

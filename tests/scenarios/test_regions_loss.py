@@ -6,6 +6,7 @@ import pytest
 from kit.client import RawClient
 from kit.origin import OK, Step
 from kit.regions import Load, Regions, spread
+from kit.waiting import WAIT_S
 
 SWITCH = 'failover = "switch"\ndown_after = "300ms"\nup_after = "500ms"\nmin_dwell = "500ms"\n'
 FENCED = """
@@ -100,7 +101,7 @@ async def test_a_backend_that_fails_one_probe_of_three_is_taken_out_and_stays_ou
         for script in (OK, OK, b"HTTP/1.1 500 Flap\r\nContent-Length: 0\r\n\r\n"):
             regions.origins["eu-1"].enqueue(script)
     done = regions.origins["eu-1"].counters["responses"] + 3 * rounds
-    await regions.origins["eu-1"].wait_for("responses", done, 12)
+    await regions.origins["eu-1"].wait_for("responses", done, WAIT_S)
     events = [each for each in await regions.events() if each["kind"] == "backend.health"]
     moves = [(each["was"], each["is"]) for each in events if each["backend"] == "eu-1" and each["was"] != "unknown"]
     assert moves == [("healthy", "unhealthy")]

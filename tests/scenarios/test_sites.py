@@ -21,6 +21,7 @@ from backports import zstd
 from kit.ports import LOOPBACK
 from kit.processes import ROOT, GatewayProcess
 from kit.sites import PICTURE, SCRIPT, STYLE, NextJs, RunningSite, Site, WordPress
+from kit.waiting import WAIT_S
 
 MEMBERS = ("ada", "grace", "edsger")
 CODINGS = ("br", "gzip", "zstd, br", "gzip, deflate, br, zstd")
@@ -46,7 +47,7 @@ class Browser:
     """One visitor on a kept connection, with its cookies."""
 
     def __init__(self, port: int, number: int = 0) -> None:
-        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
         self._coding = CODINGS[number % len(CODINGS)]
         self.cookies = {"_ga": f"GA1.1.{number}"}
         self.asked = self.hits = 0

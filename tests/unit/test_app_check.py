@@ -11,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
-WAIT_S = 20.0
 ASKS = "import sys\nfrom edge.adapters.app_check import tried\ntried(['app slow:app'], [sys.argv[1]])\n"
 TELLS = """\
 import os, pathlib

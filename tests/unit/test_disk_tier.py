@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from kit.waiting import WAIT_S
 
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_files import FileOps
@@ -395,7 +396,7 @@ def test_too_much_waiting_is_dropped_and_counted(tmp_path: Path) -> None:
 
     class Stuck(FileOps):
         def write(self, fd: int, data: bytes, at: int) -> None:
-            gate.wait(20)
+            gate.wait(WAIT_S)
             super().write(fd, data, at)
 
     store = tier(tmp_path, ops=Stuck())
@@ -416,7 +417,7 @@ async def test_a_look_in_a_thread_obeys_a_purge_that_came_meanwhile(tmp_path: Pa
     def slow(*args, **kwargs):  # type: ignore[no-untyped-def]
         result = inner(*args, **kwargs)
         read.set()
-        go.wait(10)
+        go.wait(WAIT_S)
         return result
 
     store._read = slow  # type: ignore[method-assign]
@@ -425,7 +426,7 @@ async def test_a_look_in_a_thread_obeys_a_purge_that_came_meanwhile(tmp_path: Pa
     store.forget(Purge(Kind.URL, KEY), NOW)
     await asyncio.to_thread(store.writer.flush)
     go.set()
-    await asyncio.wait_for(seen.wait(), 10)
+    await asyncio.wait_for(seen.wait(), WAIT_S)
     assert found == [()]
     store.close()
 

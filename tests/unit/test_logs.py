@@ -13,6 +13,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.waiting import WAIT_S
 
 from edge.adapters.background_writer import HELD_BYTES
 from edge.adapters.logs import FLUSH_BYTES, AccessLog
@@ -106,7 +107,7 @@ def test_standard_error_may_be_gone_or_full() -> None:
         "print('to nobody', file=sys.stderr)\n"
         "os._exit(7)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=WAIT_S, check=False)
     assert done.returncode == 7
 
 

@@ -9,6 +9,7 @@ from datetime import UTC
 from typing import Any
 
 import pytest
+from kit.waiting import WAIT_S
 
 from edge.config.schedule import parse_schedule
 from edge.errors import RecoveryError, RepositoryLocked, RepositoryUnreachable
@@ -54,7 +55,7 @@ class FakeJobs:
         try:
             self.begun.set()
             if self.gate is not None:
-                self.gate.wait(5)
+                self.gate.wait(WAIT_S)
             self._do(f"take {kind.value}")
             name = f"p{len(self.held)}"
             self.held[name] = Point(name, "hash", kind, self.wall[0], self.own, 0, 0)

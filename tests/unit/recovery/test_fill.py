@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kit.recovery import KEY, Clock, work_on
 from kit.repository import MemoryRepository
+from kit.waiting import WAIT_S
 
 from edge.adapters.disk_awaited import AwaitedBodies, awaits, listen_awaited
 from edge.adapters.disk_export import DiskWarm
@@ -343,7 +344,7 @@ def meanwhile(restoring: Restoring, scene: Callable[[DiskTier, Held], Coroutine[
         found = restoring.open()
         await scene(found, filler)
         filler.go = True
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, WAIT_S)
         found.close()
 
     asyncio.run(play())
