@@ -26,6 +26,7 @@ from kit.wire import Wire
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 OK = OK_HEAD + b"ok"
 SILENCE_S = 60.0
+TURNS_OF_AN_ACCEPT = 5  # of the loop: from the system's queue to a connection
 
 
 class Step(Enum):
@@ -110,15 +111,19 @@ class ScriptedOrigin:
         """Stop listening and end every connection; what was recorded stays."""
         if self._server is None:
             return
-        self._server.close()
+        server, self._server = self._server, None
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(TURNS_OF_AN_ACCEPT):  # asyncio leaves a socket open that it accepted before the server's end
+            await asyncio.sleep(0)
+        server.close()
         running = dict(self._tasks)
         for task, wire in running.items():
             task.cancel()
             if wire.transport is not None:
                 wire.transport.abort()  # a task that is cancelled before its first step closes nothing
         await asyncio.gather(*running, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await server.wait_closed()
 
     @property
     def url(self) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from kit.client import RawClient
 from kit.message import Framing, Malformed
 from kit.origin import Pause, ScriptedOrigin, Step
+from kit.ports import LOOPBACK
+from kit.waiting import WAIT_S
 
 Connect = Callable[[int], Awaitable[RawClient]]
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -75,3 +81,14 @@ async def test_a_peer_that_leaves_is_counted(origin: ScriptedOrigin, raw_client:
     await origin.wait_for("closed", 1)
     with pytest.raises(AssertionError, match="never reached 2"):
         await origin.wait_for("closed", 2, wait_s=0.01)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_comes_as_the_origin_ends_is_ended_too(origin: ScriptedOrigin, turns: int) -> None:
+    with socket.create_connection((LOOPBACK, origin.port), WAIT_S) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await origin.stop()
+        gc.collect()  # what is left open is told now
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
