@@ -35,7 +35,7 @@ class Kind(Enum):
     FLEET = "fleet"  # where the machine stands in its fleet; load: what the purge stream holds
     ASK = "ask"  # what: explain | connections | pools
     WARM = "warm"  # urls; answered by PROGRESS frames and one ACK
-    DRAIN = "drain"  # grace_s
+    DRAIN = "drain"  # grace_s; answered when nobody is let in any more
     REOPEN = "reopen"  # the log
     PREPARE = "prepare"  # number, config, listeners: build the next graph aside
     COMMIT = "commit"  # number, members, view: serve by it; answered when the listeners are as it says
@@ -50,7 +50,7 @@ class Kind(Enum):
     EVENT = "event"
     RECOVERY = "recovery"  # the sidecar's report
     CERTIFICATES = "certificates"  # rows: how the names stand that the issuer sees to
-    INVALIDATED = "invalidated"  # by an unsafe request (RFC 9111 4.4): for the other workers
+    INVALIDATED = "invalidated"  # for the other workers; where it is answered, they have done it
     PROGRESS = "progress"
     ACK = "ack"  # ok, and the answer or an error
 

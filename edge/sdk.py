@@ -215,7 +215,7 @@ class Edge(Protocol):
         """
 
     async def purge_tag(self, tag: str) -> int:
-        """Purge what carries a tag from this worker's cache and tell the others; how many responses here."""
+        """Purge what carries a tag from the caches of all workers; how many responses there were in this one's."""
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter of the application's own: `edge_app_own_total{app, name}` on /metrics.

@@ -75,7 +75,7 @@ class BodyWriter:
 class OpenBody:
     """A body file that is being served, in pieces of PIECE_BYTES."""
 
-    __slots__ = ("_checked", "_fd", "file")
+    __slots__ = ("_checked", "_fd", "_touched", "file")
 
     def __init__(self, file: BodyFile, path: Path, checked: Checked) -> None:
         """Raises OSError where the file is missing, Damaged where its length is wrong."""
@@ -85,7 +85,8 @@ class OpenBody:
         if found.st_size != file.length:
             self.close()
             raise Damaged(f"body of {found.st_size} bytes instead of {file.length}")
-        key = (file.name, found.st_mtime_ns, found.st_ctime_ns)
+        self._touched = found.st_mtime_ns, found.st_ctime_ns
+        key = (file.name, *self._touched)
         known = checked.get(key)
         if known is None:
             known = checked[key] = bytearray(-(-file.length // PIECE_BYTES))
@@ -108,11 +109,16 @@ class OpenBody:
         Raises Cold where reading would wait for the disk and `wait` is false; Damaged; OSError.
         """
         data = read_at(self._fd, self.file.size_of(number), number * PIECE_BYTES, wait)
-        if wait or not self._checked[number]:
+        if wait or not self._checked[number] or self._is_touched():
             if not self.file.checks(number, data):
                 raise Damaged("a piece of a body does not fit its checksum")
             self._checked[number] = 1
         return data
+
+    def _is_touched(self) -> bool:
+        """Whether somebody has written to the file since it was opened."""
+        found = os.fstat(self._fd)
+        return (found.st_mtime_ns, found.st_ctime_ns) != self._touched
 
     def close(self) -> None:
         """Close the file; harmless when done already."""

@@ -11,6 +11,7 @@ be many, so that is for a thread.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -130,7 +131,8 @@ class Notes:
     """What a worker has been told to forget and has not yet taken out of the index, in a file that outlives it.
 
     Appending is one write to the page cache, so a look-up after a restart knows of it even when the worker was killed
-    right after the answer to the unsafe request that asked for it.
+    right after the answer to the unsafe request that asked for it. Who holds its lock is alive: another process may
+    have the id of one that was killed.
     """
 
     __slots__ = ("_fd", "path")
@@ -138,7 +140,7 @@ class Notes:
     def __init__(self, place: Place) -> None:
         self.path = place.store / "notes" / str(os.getpid())
         self.path.parent.mkdir(exist_ok=True)
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._fd = _held(self.path)
 
     def add(self, purge: Purge) -> None:
         """Append a purge."""
@@ -159,18 +161,33 @@ class Notes:
                 self.path.unlink()
 
 
+def _held(path: Path) -> int:
+    """The file open and locked; made again where somebody took it for a dead worker's between the two."""
+    while True:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(fd).st_ino:
+                return fd
+        os.close(fd)
+
+
 def noted(place: Place) -> Iterator[tuple[Path, list[tuple[Purge, float]]]]:
     """Purges that dead workers had not yet applied, by file; applying one twice does no harm."""
     folder = place.store / "notes"
     for path in sorted(folder.iterdir()) if folder.exists() else ():
-        if alive(int(path.name)):
-            continue
-        data, at, found = path.read_bytes(), 0, []
-        while at + 5 <= len(data):
-            length = int.from_bytes(data[at + 1 : at + 5], "big")
-            kind, value = data[at : at + 1], data[at + 5 : at + 5 + length]
-            at += 5 + length
-            if len(value) == length:
-                purge = Purge(Kind.URL if kind in b"uU" else Kind.TAG, value, kind.isupper())
-                found.append((purge, path.stat().st_mtime))
-        yield path, found
+        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:  # it ends just now; it is alive
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield path, _purges_in(file.read(), os.fstat(file.fileno()).st_mtime)
+
+
+def _purges_in(data: bytes, when: float) -> list[tuple[Purge, float]]:
+    """The notes in a file that was last written to at this time; the last one may be cut."""
+    at, found = 0, []
+    while at + 5 <= len(data):
+        length = int.from_bytes(data[at + 1 : at + 5], "big")
+        kind, value = data[at : at + 1], data[at + 5 : at + 5 + length]
+        at += 5 + length
+        if len(value) == length:
+            found.append((Purge(Kind.URL if kind in b"uU" else Kind.TAG, value, kind.isupper()), when))
+    return found

@@ -78,7 +78,7 @@ def is_bypassed(request: RequestHead, rules: Rules) -> bool:
     fields = request.fields
     if any(name in fields for name in rules.bypass_headers):
         return True
-    if rules.bypassing_paths and _is_below(request.target, rules.bypassing_paths):
+    if rules.bypassing_paths and is_path_bypassed(request.target, rules):
         return True
     if b"cookie" not in fields or not (rules.bypass_cookies or rules.key_cookies):
         return False
@@ -87,9 +87,9 @@ def is_bypassed(request: RequestHead, rules: Rules) -> bool:
     return bool(rules.bypass_cookies) and rules.bypassing_cookies.meet(cookies(fields))
 
 
-def _is_below(target: bytes, prefixes: tuple[bytes, ...]) -> bool:
-    """Whether the path is below one of the normal prefixes; with an encoded separator, in either reading of it."""
-    path = normal_path(target)
+def is_path_bypassed(target: bytes, rules: Rules) -> bool:
+    """Whether the rules keep the path away from the cache; with an encoded separator, either reading of it counts."""
+    path, prefixes = normal_path(target), rules.bypassing_paths
     if any(below(path, prefix) for prefix in prefixes):
         return True
     return hides_separator(target) and any(below(literal_path(target), prefix) for prefix in prefixes)
@@ -157,6 +157,8 @@ def _reuse(method: bytes, stored: Stored, control: CacheControl, rules: Rules, n
         return _validate(method, stored, Reason.NO_CACHE)
     if control is not NONE and _client_objects(stored, control, ttl, now):
         return _validate(method, stored, Reason.REQUEST)
+    if stored.is_ahead(now):
+        return _validate(method, stored, Reason.STALE)
     if ttl > 0:
         return Decision(Action.FRESH, Reason.FRESH, stored)
     if not stored.must_revalidate:

@@ -22,6 +22,7 @@ MAX_VARY = 32  # names in Vary: each is compared with each variant
 MAX_SHARED = 1024  # selections, of SHARED_BYTES at most
 SHARED_BYTES = 256
 AT_ONCE_BYTES: Final = 256 * 1024  # a larger body is sent as its client takes it
+CLOCK_STEP_S: Final = 300.0  # so far may a clock be set back, or another machine's be ahead, with nothing in doubt
 NO_CONTENT = frozenset((204, 304))  # 205 has none either, but has to say so (RFC 9110 15.3.6)
 # Measured: the object, its floats and ints, and the headers of the bytes objects and tuples that every one has.
 _OVERHEAD_BYTES = 470
@@ -194,8 +195,12 @@ class Stored:
         return self.fresh_until - now
 
     def is_fresh(self, now: float) -> bool:
-        """Age < lifetime, strictly."""
-        return now < self.fresh_until
+        """Age < lifetime, strictly; and the age is known."""
+        return now < self.fresh_until and not self.is_ahead(now)
+
+    def is_ahead(self, now: float) -> bool:
+        """Whether it came later than it is now: the clock was set back, so that nobody knows how old it is."""
+        return self.received_at - now > CLOCK_STEP_S
 
     def expired(self, now: float) -> Stored:
         """A copy that is stale from `now` on (soft purge, a HEAD that contradicts); its windows count from there."""

@@ -23,6 +23,7 @@ from edge.control.link import Link, connect
 from edge.control.packing import unpack
 from edge.dataplane.worker.agent import Agent
 from edge.dataplane.worker.listener import place_text
+from edge.dataplane.worker.worker import Worker
 from edge.errors import ConfigError
 from edge.frames import Frame, Kind
 from edge.worker_reload import WorkerReload, by_name
@@ -83,6 +84,7 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
         config, filename=body["filename"], disk=body.get("disk", True), tickets=TicketSecret.told(body["tickets"])
     )
     agent = Agent(worker, link.send, ended, WorkerReload(worker, config, take))
+    spread_by(worker, link)
     agent.begin(body)
     addresses = await listen(worker, config, sockets)
     agent.start()
@@ -91,6 +93,12 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     told = {"pid": os.getpid(), "addresses": [place_text(each) for each in addresses], "code": code}
     link.send(Frame(Kind.READY, told))
     return agent
+
+
+def spread_by(worker: Worker, link: Link) -> None:
+    """What somebody has this worker purge is to go in the others, before he hears that it went."""
+    if worker.store is not None:
+        worker.store.spread = lambda purge: link.ask(Kind.INVALIDATED, {"purge": purge.to_dict(), "number": None})
 
 
 def raise_open_files() -> None:

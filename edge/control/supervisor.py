@@ -327,9 +327,7 @@ class Supervisor:
             if self.fleet is not None and self.fleet.limits is not None:
                 self.fleet.limits.counted(body["rows"])
         elif frame.kind is Kind.INVALIDATED:
-            for slot in self.workers.live:
-                if slot.index != index and slot.child is not None:
-                    slot.child.link.send(Frame(Kind.PURGE, body))
+            self.workers.pass_on(index, frame)
             if self.fleet is not None:
                 self.fleet.invalidated(Purge.from_dict(body["purge"]))
 

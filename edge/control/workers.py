@@ -19,9 +19,9 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from edge.control.link import Link, LinkLost, Progress, Refused
+from edge.control.link import Answer, Link, LinkLost, Progress, Refused
 from edge.control.slots import Child, Hooks, Slot, State
-from edge.frames import Frame, Kind
+from edge.frames import Frame, Kind, ack
 
 ANSWER_S = 5.0  # how long a worker may take to apply what it is told
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
@@ -74,7 +74,7 @@ class Workers:
         return True
 
     async def renew(self, number: int, timeout_s: float, grace_s: float) -> None:
-        """New workers, so many, in all places; those before them end their requests when all new ones listen.
+        """New workers, so many, in all places; those before them let nobody in any more, and end their requests.
 
         Raises Refused when one of them does not start: then none takes over, and those before serve on.
         """
@@ -83,25 +83,25 @@ class Workers:
         fresh = [slot for slot in self.slots if slot.trial]
         await _settled(fresh, timeout_s)  # who is not ready then has failed
         failed = next((slot for slot in fresh if slot.state is not State.READY), None)
-        for slot in fresh if failed is not None else before:
-            self._retire(slot, None if failed is not None else grace_s)
+        gone = fresh if failed is not None else before
+        leaving = [self._retire(slot, None if failed is not None else grace_s) for slot in gone]
         for slot in fresh:
             slot.trial = slot.joining = False
         if failed is not None:
             await asyncio.gather(*keepers)
             raise Refused(failed.last_words or f"the new worker was not ready within {timeout_s:g} s")
+        await _left(leaving)
 
     async def resize(self, number: int, timeout_s: float, grace_s: float) -> None:
         """Change the number of workers: surplus ones drain, new ones are started and awaited for `timeout_s`."""
-        for slot in self.holding:
-            if slot.place >= number:
-                self._retire(slot, grace_s)
+        leaving = [self._retire(slot, grace_s) for slot in self.holding if slot.place >= number]
         there = {slot.place for slot in self.holding}
         self._join([place for place in range(number) if place not in there])
         fresh = [slot for slot in self.slots if slot.joining]
         await _settled(fresh, timeout_s)
         for slot in fresh:
             slot.joining = False
+        await _left(leaving)
 
     def _join(self, places: Iterable[int], trial: bool = False) -> list[asyncio.Task[None]]:
         """Start workers beside those that serve, with numbers that nobody has."""
@@ -115,17 +115,18 @@ class Workers:
         return keepers
 
     @staticmethod
-    def _retire(slot: Slot, grace_s: float | None) -> None:
-        """Nobody follows it: it ends its requests within the grace time, or at once."""
+    def _retire(slot: Slot, grace_s: float | None) -> Answer | None:
+        """Nobody follows it: it ends at once, or its requests within the grace time; then its answer when it lets
+        nobody in any more."""
         slot.retired, child = True, slot.child
         if child is None:
-            return
+            return None
         if grace_s is None:
             child.signal(signal.SIGKILL)
-            return
+            return None
         slot.state = State.DRAINING
-        child.link.send(Frame(Kind.DRAIN, {"grace_s": grace_s}))
         asyncio.get_running_loop().call_later(grace_s + 2.0, child.signal, signal.SIGKILL)
+        return child.link.ask(Kind.DRAIN, {"grace_s": grace_s})
 
     async def drain(self, grace_s: float) -> None:
         """Let every worker finish its exchanges and end; after the grace time and a margin they are killed."""
@@ -158,6 +159,21 @@ class Workers:
         for slot in self.live:
             assert slot.child is not None
             slot.child.link.send(frame)
+
+    def pass_on(self, index: int, invalidated: Frame) -> None:
+        """What a worker has invalidated goes in the others; where it waits for that (`id`), it hears of the end."""
+        others = [slot for slot in self.live if slot.index != index]
+        if not invalidated.id:
+            for slot in others:
+                assert slot.child is not None
+                slot.child.link.send(Frame(Kind.PURGE, invalidated.body))
+            return
+        own = next((slot.child for slot in self.live if slot.index == index), None)
+        work = asyncio.gather(
+            *(self.ask(slot, Kind.PURGE, invalidated.body, ANSWER_S) for slot in others), return_exceptions=True
+        )
+        if own is not None:
+            work.add_done_callback(lambda _: own.link.send(ack(invalidated)))
 
     async def tell(
         self,
@@ -319,3 +335,10 @@ async def _settled(slots: list[Slot], timeout_s: float) -> None:
                 await slot.settled.wait()
     except TimeoutError:
         pass  # the slots tell
+
+
+async def _left(leaving: Iterable[Answer | None]) -> None:
+    """Until those that end let nobody in any more. Who does not say so in time has its grace time all the same."""
+    asked = [answer for answer in leaving if answer is not None]
+    if asked:
+        await asyncio.wait([asyncio.gather(*asked, return_exceptions=True)], timeout=ANSWER_S)

@@ -1,6 +1,7 @@
 """What a Host names, and a target that names one itself (RFC 9110 7.2, RFC 9112 3.2.2).
 
-One rule: one form for each name, lower case and without an empty port, so that two spellings are never two hosts.
+One rule: one form for each name, lower case, without an empty port or zeros before it, so that two spellings are never
+two hosts.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 
 
 def normal_host(value: bytes) -> bytes | None:
-    """A Host (RFC 9110 7.2) in lower case, without an empty port; None when it is none.
+    """A Host (RFC 9110 7.2) in its one form; None when it is none.
 
     That is a registered name, IPv4 or bracketed IPv6 address, and a port that exists.
     """
     match = HOST.fullmatch(value) if len(value) <= HOST_LONGEST + 6 else None
     if match is None or len(match[1]) > HOST_LONGEST:
         return None
-    if not match[2]:
-        return match[1].lower()
-    return value.lower() if 0 < int(match[2]) < 65536 else None
+    name, port = match[1].lower(), match[2]
+    if not port:
+        return name
+    if port.startswith(b"0"):  # the same port in other words (RFC 3986 6.2.3)
+        port = port.lstrip(b"0")
+    return b"%b:%b" % (name, port) if port and int(port) < 65536 else None
 
 
 def absolute_target(target: bytes) -> tuple[bytes, bytes] | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from kit.client import RawClient
 from kit.control import TWO_WORKERS, Whole
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.cache.purge import Kind as PurgeKind
 from edge.cache.purge import Purge
 from edge.control.link import LinkLost, Refused, pair
 from edge.control.registry import Change
 from edge.control.slots import State
+from edge.dataplane.worker.listener import Listener
 from edge.frames import Frame, Kind, ack
 
 TOML = (
@@ -120,6 +123,43 @@ async def test_an_invalidation_in_one_worker_reaches_the_others(whole: Whole) ->
     first.store.announce(Purge(PurgeKind.URL, b"http://a/"))
     await until(lambda: second.store is not None and second.store.purge_log.seq > before)
     assert first.store.purge_log.seq == before
+
+
+async def test_what_a_client_purges_is_in_force_in_all_workers_when_it_is_answered() -> None:
+    whole = Whole(TOML + "purge_methods = true\ncache = true\n")
+    await whole.start()
+    other = whole.children[1]
+    assert other.worker is not None and other.worker.store is not None and other.agent is not None
+    before, other.deaf = other.worker.store.purge_log.seq, True
+    client = await RawClient.connect(whole.port)
+    await client.send(b"PURGE /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    await until(lambda: other.frames[-1].kind is Kind.PURGE)
+    assert client.leftover == b""
+    other.agent.on_frame(other.frames[-1])
+    answer = await client.read_response()
+    assert answer is not None and (answer.status, answer.body.content) == (200, b"purged 0\n")
+    assert other.worker.store.purge_log.seq > before
+    await client.close()
+    await whole.supervisor.close()
+
+
+async def test_new_workers_have_taken_over_when_those_before_let_nobody_in(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave, leaving, may = Listener.leave, asyncio.Event(), asyncio.Event()
+
+    async def held(self: Listener) -> None:
+        leaving.set()
+        await may.wait()
+        await leave(self)
+
+    monkeypatch.setattr(Listener, "leave", held)
+    renewed = asyncio.ensure_future(whole.supervisor.workers.renew(1, WAIT_S, WAIT_S))
+    await leaving.wait()
+    assert not renewed.done()
+    may.set()
+    await renewed
+    assert all(not child.worker.listeners["127.0.0.1:0"]._servers for child in whole.children[:2] if child.worker)
 
 
 # -- the link ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin, Step
@@ -64,3 +65,33 @@ async def test_a_split_has_the_pools_that_live_on(origin: ScriptedOrigin, edge: 
     route, pool = gateway.worker.router.routes[0], gateway.worker.pools["origin"]
     assert len(route.members) == 2 and all(member.pool is pool for member in route.members)
     assert gateway.requests == 2 and len(origin.requests) == 4
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(
+    "rule",
+    ["cookies = ['session']", "headers = ['X-Preview']", "paths = ['/account']"],
+    ids=["cookie", "header", "path"],
+)
+async def test_who_is_kept_away_from_the_cache_gets_nothing_that_was_stored_before_that_was_a_rule(
+    rule: str, quick: bool, origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
+) -> None:
+    text = edge_toml(origin.port, log='access = "off"', route="cache = true")
+    gateway = await edge(text)
+    origin.default = (b"HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 2\r\n\r\nok",)
+    client = await raw_client(gateway.port)
+    asked = b"GET /account/a HTTP/1.1\r\nHost: a\r\nCookie: session=1\r\nX-Preview: 1\r\n\r\n"
+
+    async def said() -> bytes:
+        gateway.worker.quick = quick
+        await client.send(asked)
+        response = await client.read_response()
+        assert response is not None
+        return response.get(b"cache-status") or b""
+
+    assert (await said()).startswith(b"edge; fwd=uri-miss")
+    assert (await said()).startswith(b"edge; hit")
+    await reload(gateway, text, text.replace("cache = true", f"cache = {{ bypass = {{ {rule} }} }}"))
+    assert (await said()).startswith(b"edge; fwd=bypass")
+    await reload(gateway, text, text)
+    assert (await said()).startswith(b"edge; hit"), "it is stored as before"

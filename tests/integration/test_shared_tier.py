@@ -28,8 +28,8 @@ from edge.cache.fleet.stream import Place
 from edge.cache.purge import Kind, Purge
 from edge.config.loader import load_text
 from edge.config.redis_url import parse_redis_url
-from edge.dataplane.caching.others import follow, purged
-from edge.dataplane.caching.purging import Purging
+from edge.dataplane.caching.others import follow
+from edge.dataplane.caching.purging import Purging, purged
 from edge.errors import FleetAway, HistoryChanged
 
 FRESH = "Cache-Control: max-age=600"
@@ -70,13 +70,15 @@ class Pair:
 
 
 @asynccontextmanager
-async def open_pair(server: RedisProcess, extra: str = "", rules: str = "", url: str = "") -> AsyncIterator[Pair]:
+async def open_pair(
+    server: RedisProcess, extra: str = "", rules: str = "", url: str = "", route: str = ""
+) -> AsyncIterator[Pair]:
     origin = ScriptedOrigin()
     await origin.start()
     labs = []
     shared = f'shared = {{ url = "{url or server.url}", timeout = "250ms" {extra} }}'
     for _ in range(2):
-        toml = lab_toml(origin.port, rules).replace("[pools.origin]", f"{shared}\n[pools.origin]")
+        toml = lab_toml(origin.port, rules, route=route).replace("[pools.origin]", f"{shared}\n[pools.origin]")
         config = load_text(toml, "lab.toml")
         worker = build(config)
         bound = await listen(worker, config)
@@ -193,6 +195,15 @@ async def test_what_this_machine_invalidated_is_not_taken_from_the_others(pair: 
     pair.b.now += 300.0  # its clock is set: that makes nothing older
     pair.a.says(FRESH, body="new")
     assert (await pair.b.ask(target="/x")).body.content == b"new"
+
+
+async def test_what_a_client_purged_here_is_not_taken_from_the_others(server: RedisProcess) -> None:
+    async with open_pair(server, route="purge_methods = true") as pair:
+        pair.a.says(FRESH, body="old")
+        await pair.both("/x")
+        assert (await pair.b.ask(method="PURGE", target="/x")).body.content == b"purged 1\n"
+        pair.a.says(FRESH, body="new")
+        assert (await pair.b.ask(target="/x")).body.content == b"new"
 
 
 async def test_out_of_step_nobody_is_asked_and_blind_nothing_is_believed(pair: Pair) -> None:

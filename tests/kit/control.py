@@ -16,6 +16,7 @@ from edge.app import build, listen
 from edge.balance.health import Admin
 from edge.cache.fleet.stream import Place
 from edge.cache.purge import PurgeLog
+from edge.cli.worker_process import spread_by
 from edge.config.loader import Config, config_hash, load_text
 from edge.config.sources import Sources
 from edge.control.journal import Revision
@@ -67,6 +68,7 @@ class InProcess:
         config = unpack(body["config"])
         worker = build(config)
         agent = Agent(worker, self._own.send, self._end, WorkerReload(worker, config))
+        spread_by(worker, self._own)
         agent.begin(body)
         self.addresses = await listen(worker, config)
         agent.start()

@@ -57,6 +57,22 @@ async def test_a_restart_serves_what_was_stored_and_nothing_that_was_purged(tmp_
         assert lab.store.disk_hits == 2
 
 
+async def test_what_a_fast_hit_found_and_could_not_use_is_nobodys_after_a_purge(tmp_path: Path) -> None:
+    """A connection with an identity of its own (NTLM) is answered by its backend, whatever was found for it."""
+    async with open_lab(RULES, "1KiB", disk=str(tmp_path)) as lab:
+        lab.fresh()
+        lab.says(FRESH, "Vary: X-Any", body="old")
+        await lab.ask()
+        await written(lab)
+        lab.origin.default = (head(200, ("Cache-Control: no-store",), 2) + b"no",)
+        await lab.ask("Authorization: NTLM TlRM", target="/bound")
+        assert (await lab.ask()).body.content == b"no"
+        lab.store.purge(parse_purge({"url": f"http://{HOST}{lab.target}"}), lab.now)
+        await lab.hang_up()
+        lab.says(FRESH, body="new")
+        assert (await lab.ask("Cache-Control: max-age=600")).body.content == b"new"
+
+
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.parametrize("memory", ["1KiB", "8MiB"])
 async def test_a_large_body_does_not_pass_through_memory(tmp_path: Path, announced: bool, memory: str) -> None:

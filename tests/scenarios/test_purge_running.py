@@ -16,6 +16,7 @@ from edge.adapters.disk_tier import DiskTier
 from edge.cache.purge import Kind, Purge
 from edge.cache.purge_request import parse_purge
 from edge.cache.removal import STEP
+from edge.control.link import LinkLost
 from edge.dataplane.caching import purging
 from edge.frames import packed, unpacked
 
@@ -265,6 +266,19 @@ async def test_a_client_that_purges_hears_the_whole_count() -> None:
         answer = await lab.ask(method="PURGE", target="/x")
         assert answer.body.content == b"purged 1000\n"
         assert len(lab.store.index) == 0
+
+
+async def test_a_client_that_purges_hears_where_other_workers_could_not_be_told() -> None:
+    async def away(purge: Purge) -> None:
+        raise LinkLost("the supervisor is gone")
+
+    async with open_lab(route="purge_methods = ['127.0.0.0/8']") as lab:
+        lab.says(FRESH, body="old")
+        await lab.ask()
+        lab.store.spread = away
+        answer = await lab.ask(method="PURGE")
+        assert (answer.status, answer.body.content) == (503, b"purged 1 here; other workers could not be told\n")
+        assert lab.stored() == ()
 
 
 async def test_a_count_that_takes_long_is_told_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,26 @@ async def test_what_was_for_all_stands_in(lines: tuple[str, ...]) -> None:
         assert (response.status, response.body.content) == (200, b"all's")
 
 
+async def test_who_waits_for_a_validation_does_not_get_what_turns_out_to_vary() -> None:
+    async with open_lab() as lab, crowd(lab, 3) as clients:
+        lab.fresh()
+        lab.says("Cache-Control: max-age=1, stale-while-revalidate=0", 'ETag: "a"', body="first's")
+        await lab.ask("Cookie: who=first")
+        lab.later(5)
+        lab.answers(Pause("go"), head(304, (FRESH, 'ETag: "a"', "Vary: Cookie"), None))
+        await send(lab, clients[:1], "Cookie: who=first")
+        await until(lambda: len(lab.asked) == 2)
+        await send(lab, clients[1:], "Cookie: who=other")
+        await until(lambda: waiting(lab) == 2)
+        lab.origin.default = (reply(FRESH, 'ETag: "b"', "Vary: Cookie", body="other's"),)
+        lab.origin.release("go")
+        assert [each.body.content for each in await read(clients)] == [b"first's", b"other's", b"other's"]
+        await ended(lab)
+        lab.origin.default = (Step.CLOSE,)
+        assert (await lab.ask("Cookie: who=first")).body.content == b"first's"
+        assert (await lab.ask("Cookie: who=third", "Cache-Control: max-stale")).status >= 500, "no place but its own"
+
+
 async def test_a_cookie_in_a_304_is_its_clients_alone() -> None:
     async with open_lab(rules="set_cookie = 'refuse'") as lab:
         lab.fresh()

@@ -19,6 +19,7 @@ from edge.adapters.disk_place import TierError, TierInUse, lock_tier, prepare
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
 from edge.adapters.durable_file import FRESH
+from edge.cache.body import PIECE_BYTES
 from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.cache.record import Damaged
 from edge.http.ranges import Part
@@ -129,7 +130,9 @@ def test_a_purge_counts_what_it_touched(tmp_path: Path) -> None:
     store.close()
 
 
-def test_an_invalidation_outlives_a_killed_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("process", [999_999_999, 1], ids=["nobody", "another-process"])
+def test_an_invalidation_outlives_a_killed_worker(process: int, tmp_path: Path) -> None:
+    """Also where its process id is another process's now."""
     store = tier(tmp_path)
     store.put(response(KEY), 0)
     store.put(response(KEY + b"2", tags=frozenset((b"t",))), 0)
@@ -146,12 +149,12 @@ def test_an_invalidation_outlives_a_killed_worker(tmp_path: Path) -> None:
     store.close()
     assert not list((store.place.store / "notes").iterdir())
     (tmp_path / "copy" / "store" / "notes" / str(os.getpid())).unlink()
-    (tmp_path / "copy" / "store" / "notes" / "999999999").write_bytes(said + b"u\0\0")
+    (tmp_path / "copy" / "store" / "notes" / str(process)).write_bytes(said + b"u\0\0")
     place = take_over(open_place(tmp_path / "copy"), SMALL, PurgeLog(), "")
     last = tier(tmp_path / "copy")
     assert looked(last, KEY) == looked(last, KEY + b"2") == ()
     assert looked(last, KEY + b"3")
-    assert not list((place.store / "notes").glob("999999999"))
+    assert not list((place.store / "notes").glob(str(process)))
     last.close()
 
 
@@ -318,6 +321,24 @@ def return_whole(path: Path, bodies: dict[bytes, bytes]) -> None:
     for key, body in bodies.items():
         store.put(response(key, body), 0)
     store.writer.flush()
+    store.close()
+
+
+def test_a_body_that_rots_while_it_is_sent_is_not_given_out(tmp_path: Path) -> None:
+    store = tier(tmp_path)
+    store.put(response(KEY, BIG), 0)
+    store.writer.flush()
+    (found,) = looked(store, KEY)
+    assert body_of(store, found) == BIG  # each piece has been compared now
+    opened = store.open_body(found)
+    assert opened is not None and opened.piece(0, False) == BIG[:PIECE_BYTES]
+    (file,) = (each for each in (store.place.store / "bodies").rglob("*") if each.is_file())
+    with file.open("r+b") as damaged:
+        damaged.seek(PIECE_BYTES + 7)
+        damaged.write(b"damage")
+    assert isinstance(opened.quick(1), Damaged)
+    assert opened.quick(2) == BIG[2 * PIECE_BYTES :]
+    opened.close()
     store.close()
 
 

@@ -11,6 +11,7 @@ from kit.heads import split_lines
 from kit.slots import values_of
 
 from edge.errors import BadRequest, ClientError, ResponseInvalid, TooLarge
+from edge.http import field_line
 from edge.http.field_line import CACHE_WORDS, NO_LINE, field_lines
 from edge.http.grammar import (
     REQUEST_LINE,
@@ -24,6 +25,7 @@ from edge.http.grammar import (
     response_head,
 )
 from edge.http.host import absolute_target, normal_host
+from edge.http.memo import Memo
 from edge.http.offence import request_line_error
 
 LIMITS = Limits()
@@ -82,6 +84,41 @@ def test_what_few_lines_decide_is_what_all_lines_together_say(lines: list[bytes]
     proven = field_lines(block, LIMITS.line_bytes, LIMITS.fields)
     assert proven is not None and NO_LINE not in proven
     assert facts_of(request_block(block, LIMITS)) == facts_of(judged_together(proven, proven))
+
+
+ANY_LINE = st.one_of(
+    st.sampled_from(REQUEST_LINES),
+    st.sampled_from(REQUEST_LINES).map(bytes.swapcase),
+    st.builds(lambda line, size: line + b"," * size, st.sampled_from(REQUEST_LINES), st.integers(480, 620)),
+    ODD_LINE,
+)
+
+
+@given(
+    st.lists(
+        st.builds(lambda lines: b"".join(line + b"\r\n" for line in lines), st.lists(ANY_LINE, max_size=5)), max_size=5
+    ),
+    st.sampled_from((6000, 20_000, field_line.LINES_BYTES)),
+    st.sampled_from((2, field_line.NAMES_REMEMBERED)),
+)
+@settings(max_examples=200)
+def test_what_lines_came_before_changes_nothing(blocks: list[bytes], memory: int, names: int) -> None:
+    """Neither that they are remembered, nor that others pushed them out."""
+    limits = Limits(line_bytes=600, fields=6)
+
+    def judged(block: bytes) -> object:
+        head = b"HTTP/1.1 200 OK\r\n%b\r\n" % block
+        return facts_of(request_block(block, limits)), said(lambda: response_head(head, limits))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(field_line, "_names", {})
+        patch.setattr(field_line, "_lines", Memo(field_line.field_line, longest=-1))
+        first = [judged(block) for block in blocks]
+        patch.setattr(field_line, "NAMES_REMEMBERED", names)
+        patch.setattr(field_line, "_names", {})
+        patch.setattr(field_line, "_lines", Memo(field_line.field_line, memory, field_line.LINE_LONGEST))
+        for _ in range(3):
+            assert [judged(block) for block in blocks] == first
 
 
 USUAL_ANSWER_LINES = st.lists(
@@ -213,6 +250,24 @@ def test_refused_requests(lines: tuple[bytes, ...], status: int) -> None:
     error = block_of(*lines).error
     assert error is not None
     assert error.status == status
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (b"A.example", b"a.example"),
+        (b"a.example:", b"a.example"),
+        (b"a.example:80", b"a.example:80"),
+        (b"a.example:080", b"a.example:80"),
+        (b"[::A]:00443", b"[::a]:443"),
+        (b"a.example:00000", None),
+        (b"a.example:65536", None),
+        (b"a.example:000080", None),
+    ],
+)
+def test_a_host_has_one_form(said: bytes, meant: bytes | None) -> None:
+    assert normal_host(said) == meant
+    assert block_of(b"Host: " + said).host == meant
 
 
 def test_facts_of_a_request() -> None:

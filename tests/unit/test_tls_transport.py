@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit.tls import issue
 
 from edge.adapters.tls import server_context
-from edge.dataplane.client.tls_transport import GATHERED_BYTES, TlsTransport
+from edge.dataplane.client.tls_transport import ANSWERS_BYTES, EMPTY_BYTES, GATHERED_BYTES, READ_BYTES, TlsTransport
 
 SECURE = ssl.create_default_context()
 SECURE.check_hostname, SECURE.verify_mode = False, ssl.CERT_NONE
@@ -80,12 +83,40 @@ class Server:
         self.notes.append("lost")
 
 
+class Records:
+    """Makes a client's records by hand, from its traffic secret (RFC 8446 5.2, 7.3): what `ssl` has no call for."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._use(secret)
+
+    def _use(self, secret: bytes) -> None:
+        self._secret, self._count = secret, 0
+        self._cipher, self._nonce = AESGCM(self._expand(b"key", 32)), self._expand(b"iv", 12)
+
+    def _expand(self, label: bytes, length: int) -> bytes:
+        info = length.to_bytes(2, "big") + bytes([len(label) + 6]) + b"tls13 " + label + b"\0"
+        return HKDFExpand(SHA384(), length, info).derive(self._secret)
+
+    def record(self, content: bytes, kind: int = 23) -> bytes:
+        """One record; of application data if nothing else is said."""
+        head = b"\x17\x03\x03" + (len(content) + 17).to_bytes(2, "big")
+        nonce = (int.from_bytes(self._nonce, "big") ^ self._count).to_bytes(12, "big")
+        self._count += 1
+        return head + self._cipher.encrypt(nonce, content + bytes([kind]), head)
+
+    def new_keys(self, answered: bool) -> bytes:
+        """A KeyUpdate (RFC 8446 4.6.3), after which the next keys are in use."""
+        said = self.record(b"\x18\0\0\x01" + bytes([answered]), 22)
+        self._use(self._expand(b"traffic upd", 48))
+        return said
+
+
 class Joined:
     """A client in memory and our end of its connection, after the handshake."""
 
-    def __init__(self, context: ssl.SSLContext, early: bytes = b"") -> None:
+    def __init__(self, context: ssl.SSLContext, early: bytes = b"", secure: ssl.SSLContext = SECURE) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.client = SECURE.wrap_bio(self._in, self._out)
+        self.client = secure.wrap_bio(self._in, self._out)
         self.socket, self.server = Socket(), Server()
         self.transport = TlsTransport(self.socket, context)
         with pytest.raises(ssl.SSLWantReadError):
@@ -284,3 +315,58 @@ def test_a_client_that_is_refused_is_told_why(context: ssl.SSLContext) -> None:
         TlsTransport(socket, context).shake(outgoing.read())
     (said,) = socket.writes
     assert said[:1] + said[-2:] == b"\x15\x02\x28"  # fatal: handshake_failure
+
+
+# -- keys that are renewed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renewing(context: ssl.SSLContext, tmp_path: Path) -> tuple[Joined, Records]:
+    """A connection whose client goes on with records made by hand."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.keylog_filename = str(tmp_path / "keys")
+    joined = Joined(context, secure=client)
+    assert (joined.client.cipher() or "")[0] == "TLS_AES_256_GCM_SHA384"
+    rows = [line.split() for line in (tmp_path / "keys").read_text().splitlines()]
+    (secret,) = [row[2] for row in rows if row[0] == "CLIENT_TRAFFIC_SECRET_0"]
+    return joined, Records(bytes.fromhex(secret))
+
+
+def test_keys_may_be_renewed(renewing: tuple[Joined, Records]) -> None:
+    joined, records = renewing
+    for number in range(300):
+        joined.transport.data_received(records.new_keys(number % 2 == 0) + records.record(b"%d." % number))
+    assert b"".join(joined.server.data) == b"".join(b"%d." % number for number in range(300))
+    joined.server.then = lambda data: joined.transport.write(b"answer")
+    joined.transport.data_received(records.record(b"x"))
+    assert joined.said() == b"answer"
+    assert "abort" not in joined.socket.notes
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "not-answered"])
+@pytest.mark.parametrize("between", [b"", b"x"], ids=["nothing-else", "data-between"])
+def test_keys_that_are_renewed_for_ever_are_neither_worked_for_nor_answered_for_ever(
+    answered: bool, between: bytes, renewing: tuple[Joined, Records]
+) -> None:
+    joined, records = renewing
+    joined.said()
+    came, read = 0, b""
+    while came < 4 * EMPTY_BYTES and not joined.transport.is_closing():
+        read = b"".join(records.new_keys(answered) for _ in range(100)) + (records.record(between) if between else b"")
+        joined.transport.data_received(read)
+        came += len(read)
+    assert joined.transport.is_closing() == bool(answered or not between), "data among them has deadlines of its own"
+    assert joined.socket.notes in ([], ["abort"])
+    assert sum(map(len, joined.socket.writes)) <= ANSWERS_BYTES
+    if joined.transport.is_closing():
+        assert came <= EMPTY_BYTES + len(read)
+
+
+def test_what_came_at_once_is_decrypted_in_parts(renewing: tuple[Joined, Records]) -> None:
+    joined, records = renewing
+    joined.transport.data_received(b"".join(records.record(b"x" * 16000) for _ in range(20)))
+    assert sum(map(len, joined.server.data)) == 20 * 16000
+    assert max(map(len, joined.server.data)) <= READ_BYTES
+    joined.transport.data_received(b"".join(records.new_keys(False) for _ in range(10_000)))
+    assert joined.socket.notes == ["abort"]

@@ -10,6 +10,7 @@ from functools import partial
 
 from edge.cache.flights import FlightMember, Outcome
 from edge.cache.policy import is_for_all, may_serve_stale
+from edge.cache.selection import matching
 from edge.cache.stored import Stored
 from edge.cache.verdict import Failure, Verdict, forward
 from edge.dataplane.caching.filling import Filling
@@ -51,6 +52,8 @@ def _answer_waiting(fill: Filling, give: Callable[[FlightMember], bool]) -> None
 
 def _collapsed(fill: Filling, stored: Stored, member: FlightMember) -> bool:
     if not isinstance(member, Follower) or purged_for(fill, member, stored.key, stored.tags):
+        return False
+    if not matching(member.asked.request.fields, (stored,), fill.rules):  # it has another Vary now
         return False
     _serve(fill, member, stored, Verdict.COLLAPSED, fill.store.clock())
     return True

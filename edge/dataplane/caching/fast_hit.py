@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.cache.key import cache_key
+from edge.cache.policy import is_path_bypassed
 from edge.dataplane.caching.tiers import from_disk
 from edge.dataplane.core.certificate import covers
 from edge.http.grammar import RequestHeaders
@@ -34,6 +35,8 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
     if store is None or rules is None or host is None or route.looks or worker.draining:
         return False
     if route.prefetcher is not None or (block.forwarding and downstream.trusted):  # each has to see the request
+        return False
+    if rules.bypassing_paths and is_path_bypassed(target, rules):  # it may have been stored before that was a rule
         return False
     if (
         rules.plain_key and downstream.key_host is host
@@ -61,7 +64,12 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
             return False
     if worker.tracing is not None and worker.tracing.picks(downstream, block):  # the full way makes a span
         return False
-    age = now - stored.born if now > stored.received_at > stored.born else stored.age(now)
+    if now > stored.received_at > stored.born:
+        age = now - stored.born
+    elif stored.is_ahead(now):
+        return False
+    else:
+        age = stored.age(now)
     length = stored.length
     meter = route.meter
     meter.hits_by[downstream.spoken] += 1

@@ -47,8 +47,8 @@ def validated(fill: Filling, response: ResponseHead, times: Times) -> Stored | N
     if not fresh.keepable:
         if displaces(chosen, now):
             fill.store.discard(chosen)
-    elif fresh.vary == chosen.vary or chosen.language is not None:
-        fill.store.replace(chosen, fresh, fill.seq, now)
+    elif decision.act is Action.REVALIDATE or fresh.vary == chosen.vary or chosen.language is not None:
+        fill.store.replace(chosen, fresh, fill.seq, now)  # also where it has another Vary from now on
     else:  # offered to a request that selects another place: it is there in both (RFC 9111 4.1)
         fill.store.put(fresh, fill.seq, now)
     return fresh

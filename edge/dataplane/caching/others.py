@@ -7,7 +7,7 @@ known not to be stored, and anything while the machine is not in step with the f
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.cache.fleet.record import SharedEntry
@@ -69,19 +69,6 @@ def _take(exchange: Exchange, stored: Stored | None) -> None:
         exchange.found = into_memory(store, key, memory, newer)
         if store.disk is not None:
             store.disk.put(stored, store.purge_log.now_seq())
-
-
-def purged(worker: WorkerContext, asked: Purge, position: int | None) -> None:
-    """A purge was carried out here: at its place in the fleet's stream, or not in there yet."""
-    store = worker.store
-    if store is None or store.shared is None:
-        return
-    view, names = store.shared.view, names_of(worker, asked)
-    if position is not None:
-        view.record(StreamPurge(position, names, time()))
-        return
-    for name in names:
-        view.invalidated(name, monotonic())
 
 
 def follow(worker: WorkerContext, body: dict[str, Any]) -> None:

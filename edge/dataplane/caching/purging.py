@@ -11,14 +11,16 @@ import asyncio
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from edge.cache.fleet.view import StreamPurge
 from edge.cache.key import cache_key, uri_of
 from edge.cache.purge import STAMPED, Kind, Purge
 from edge.cache.removal import Removal
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
+from edge.errors import EdgeError, outcome_of
 from edge.http.forwarding import DEFAULT_PORTS
 from edge.http.message import Fields
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 MAX_MARKS = 65536  # 16 bytes each, in one frame
 MARKS_A_TURN = 200
 COUNT_S = 2.0  # how long whoever purges waits for the exact count
+SPREAD_S = 10.0  # and for the other workers: longer than one may take to answer (`control.workers`)
 
 _NO_FIELDS = Fields()
 
@@ -141,16 +144,48 @@ def keys_of(worker: WorkerContext, url: bytes) -> list[bytes]:
     return keys
 
 
+def purged(worker: WorkerContext, asked: Purge, position: int | None) -> None:
+    """A purge was carried out here: at its place in the fleet's stream, or not in there yet."""
+    store = worker.store
+    if store is None or store.shared is None:
+        return
+    view, names = store.shared.view, names_of(worker, asked)
+    if position is not None:
+        view.record(StreamPurge(position, names, time()))
+        return
+    for name in names:
+        view.invalidated(name, monotonic())
+
+
+async def purged_everywhere(worker: WorkerContext, asked: Purge) -> tuple[int, bool]:
+    """Purge on somebody's behalf who is answered when no worker serves it any more: how many responses there were in
+    this one, and whether all others have heard of it."""
+    purging, told = Purging(worker, asked), True
+    purged(worker, asked, None)
+    if worker.store is not None and worker.store.spread is not None:
+        try:
+            async with asyncio.timeout(SPREAD_S):
+                await worker.store.spread(asked)
+        except (EdgeError, TimeoutError):
+            told = False
+    over = asyncio.Event()
+    purging.then(over.set)
+    await over.wait()
+    return purging.count or 0, told
+
+
 def obey(exchange: Exchange) -> None:
-    """PURGE of a client that may: this worker's store at once, the others' as after an unsafe request."""
-    worker = exchange.worker
+    """PURGE of a client that may: answered when it is in force in every worker."""
     url = b"%b://%b%b" % (exchange.scheme, exchange.authority, exchange.target)
-    purging = Purging(worker, Purge(Kind.URL, url))
-    if worker.store is not None and worker.store.announce is not None:
-        worker.store.announce(Purge(Kind.URL, url))
 
-    def answer() -> None:
-        if not exchange.ended:  # its client may have left meanwhile
-            exchange.reply(200, b"Content-Type: text/plain\r\n", f"purged {purging.count}\n".encode())
+    def answer(done: asyncio.Task[tuple[int, bool]]) -> None:
+        if exchange.ended:  # its client may have left meanwhile
+            return
+        try:
+            count, told = done.result()
+            status, more = (200, "") if told else (503, " here; other workers could not be told")
+            exchange.reply(status, b"Content-Type: text/plain\r\n", f"purged {count}{more}\n".encode())
+        except Exception as error:
+            exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
-    purging.then(answer)
+    asyncio.ensure_future(purged_everywhere(exchange.worker, Purge(Kind.URL, url))).add_done_callback(answer)

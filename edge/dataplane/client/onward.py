@@ -18,7 +18,7 @@ import orjson
 from multidict import CIMultiDict
 
 from edge.cache.purge import Kind, Purge
-from edge.dataplane.caching.purging import Purging
+from edge.dataplane.caching.purging import purged_everywhere
 from edge.errors import UpstreamError
 from edge.http.chunked import chunk, last_chunk
 from edge.http.grammar import ResponseFacts
@@ -143,18 +143,9 @@ class Onward:
         return answer
 
     async def purge_tag(self, tag: str) -> int:
-        """Purge a tag in this worker, and announce the purge to the others."""
-        store = self._exchange.worker.store
-        if store is None:
-            return 0
-        purge = Purge(Kind.TAG, tag.encode())
-        purging = Purging(self._exchange.worker, purge)
-        if store.announce is not None:
-            store.announce(purge)
-        over = asyncio.Event()
-        purging.then(over.set)
-        await over.wait()
-        return purging.count or 0
+        """Purge a tag in every worker of this machine; how many responses there were in this one."""
+        count, _ = await purged_everywhere(self._exchange.worker, Purge(Kind.TAG, tag.encode()))
+        return count
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter that the application defines."""

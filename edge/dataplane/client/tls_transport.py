@@ -7,6 +7,9 @@ The event loop's own TLS layer needs two tasks, a timer and several loop iterati
 One rule: nothing is buffered here. Bytes are decrypted and passed on in the same call, and everything that is written
 during that call leaves in one write at its end. Only the socket's transport has a buffer, so it alone counts what is
 unsent, and pausing reading or writing pauses the socket.
+
+New keys (KeyUpdate, RFC 8446 4.6.3) cost us a derivation for 27 bytes of the client, and an answer where it wants one,
+whether it reads or not. So what carries no data is bounded: what OpenSSL answers by itself, and bytes in a row.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from typing import Any
 
 RECORD_BYTES = 16384  # the longest plaintext of a record (RFC 8446 5.1); reading less could leave a rest inside OpenSSL
 GATHERED_BYTES = 65536  # written at most together: a memory BIO never shrinks
+READ_BYTES = 65536  # decrypted at most together, for the same reason, and so that a flood is seen in time
+ANSWERS_BYTES = 16384  # that OpenSSL may say by itself in the life of a connection: 600 new keys
+EMPTY_BYTES = 65536  # in a row without data: a record, even one of padding, is a quarter of that
 
 Bytes = bytes | bytearray | memoryview
 
@@ -26,7 +32,19 @@ Bytes = bytes | bytearray | memoryview
 class TlsTransport(asyncio.Transport):
     """The server side. `session` is OpenSSL's view of the connection."""
 
-    __slots__ = ("_closing", "_gathers", "_incoming", "_open", "_outgoing", "_protocol", "_raw", "_seal", "session")
+    __slots__ = (
+        "_answers",
+        "_closing",
+        "_empty",
+        "_gathers",
+        "_incoming",
+        "_open",
+        "_outgoing",
+        "_protocol",
+        "_raw",
+        "_seal",
+        "session",
+    )
 
     def __init__(self, raw: asyncio.Transport, context: ssl.SSLContext) -> None:
         super().__init__()
@@ -37,6 +55,7 @@ class TlsTransport(asyncio.Transport):
         self._open, self._seal = self.session.read, self.session.write
         self._closing = False
         self._gathers = True  # writes wait for the end of the read, or of the handshake
+        self._answers = self._empty = 0  # bytes: see the module
 
     # -- the handshake ---------------------------------------------------------------------------------------------
 
@@ -56,18 +75,25 @@ class TlsTransport(asyncio.Transport):
     def begin(self) -> None:
         """Start passing data, after the handshake and once the protocol is set."""
         self._raw.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
+        self._answers = -self._outgoing.pending  # the end of the handshake, and what the protocol said first
         self._take()
 
     # -- what the transport below says -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Decrypt bytes of the client."""
-        self._incoming.write(data)
-        self._take()
+        count = len(data)
+        if count <= READ_BYTES:
+            self._incoming.write(data)
+            self._take(count)
+            return
+        for at in range(0, count, READ_BYTES):
+            if not self._raw.is_closing():
+                self.data_received(data[at : at + READ_BYTES])
 
-    def _take(self) -> None:
-        """Pass on everything that can be decrypted now."""
-        read, incoming = self._open, self._incoming
+    def _take(self, count: int = 0) -> None:
+        """Pass on everything that can be decrypted now, after `count` bytes came."""
+        read, incoming, outgoing = self._open, self._incoming, self._outgoing
         found: list[bytes] = []
         ended, self._gathers = False, True
         try:
@@ -84,15 +110,25 @@ class TlsTransport(asyncio.Transport):
         except ssl.SSLError:
             self.abort()
             return
+        if (outgoing.pending or self._empty or not found) and self._floods(0 if found else count):
+            self.abort()
+            return
         if found and not self._closing:
             self._protocol.data_received(found[0] if len(found) == 1 else b"".join(found))
         if ended:
             self._peer_ended()
         self._gathers = False
-        if self._outgoing.pending:
+        if outgoing.pending:
             self._flush()
         if ended:
             self._raw.close()
+
+    def _floods(self, empty: int) -> bool:
+        """Whether the client makes us work for nothing: count what OpenSSL has just said by itself, and the `empty`
+        bytes that came, which are 0 where there was data among them."""
+        self._answers += self._outgoing.pending
+        self._empty = self._empty + empty if empty else 0
+        return self._answers > ANSWERS_BYTES or self._empty > EMPTY_BYTES
 
     def _peer_ended(self) -> None:
         """The client sent close_notify: answer it."""

@@ -236,7 +236,8 @@ class Route:
         self.services = does.services()
         self.dress = None if self.delivery is None else self.delivery.dress
         self.refuses = bool(self.internal or self.methods)
-        self.looks = self.refuses or not does.plain
+        asks_request = self.rules is not None and (self.rules.bypass_cookies or self.rules.bypass_headers)
+        self.looks = self.refuses or not does.plain or bool(asks_request)  # stored before that was a rule, too
         self.bodies, self.affinity = does.bodies, does.affinity
         if self.bodies is not None and self.bodies.compression is not None:
             self.coded = CodedForms(self.bodies.compression)

@@ -49,6 +49,7 @@ class Store:
         self.refreshing: set[bytes] = set()  # variants that a background refresh is fetching
         self.clock: Callable[[], float] = time  # the wall clock: every age and lifetime is told by it
         self.announce: Callable[[Purge], None] | None = None
+        self.spread: Callable[[Purge], Awaitable[object]] | None = None  # the same, until the others have done it
         self.disk: DiskTier | None = None
         self.looked: tuple[bytes, tuple[Stored, ...]] | None = None  # what the quick way found and could not use
         self.shared: SharedTier | None = None
@@ -181,6 +182,7 @@ class Store:
         touched: Callable[[Stored], None] = lambda stored: None,
     ) -> Removal[Stored] | None:
         """Put a purge in force; see `Index.purge`."""
+        self.looked = None
         if self.disk is None:
             removal = self.index.purge(purge, now, number, touched)
         else:

@@ -20,8 +20,8 @@ from edge.balance.geo import GeoMap
 from edge.balance.health import Admin, Health
 from edge.balance.regions import RegionSpec, RoutingView
 from edge.cache.purge import Purge
-from edge.dataplane.caching.others import follow, purged
-from edge.dataplane.caching.purging import Purging
+from edge.dataplane.caching.others import follow
+from edge.dataplane.caching.purging import Purging, purged
 from edge.dataplane.rules.fleet_limits import counted, follow_limits
 from edge.dataplane.worker.explain import explain
 from edge.dataplane.worker.graph import show_tokens
@@ -73,7 +73,6 @@ class Agent:
             Kind.MEMBERS: self._members,
             Kind.FLEET: self._fleet,
             Kind.ASK: self._ask,
-            Kind.DRAIN: self._drain,
             Kind.REOPEN: self._reopen,
             Kind.ABANDON: self._abandon,
             Kind.CHALLENGES: self._challenges,
@@ -152,6 +151,9 @@ class Agent:
         """Carry out a frame; acknowledge it when it has an id."""
         if frame.kind is Kind.WARM:
             self._run(self._warm(frame), "warm")
+            return
+        if frame.kind is Kind.DRAIN:
+            self.drain(float(frame.body["grace_s"]), lambda: self._answer(ack(frame)))
             return
         if frame.kind is Kind.ASK and frame.body.get("what") == "probe":
             self._run(self._probe(frame), "probe")
@@ -291,15 +293,11 @@ class Agent:
             return {"pools": {name: runtime.pool.table(now) for name, runtime in self.worker.pools.items()}}
         raise BadRequest(f"unknown question {what!r}")
 
-    def _drain(self, body: dict[str, Any]) -> None:
-        """End running exchanges within the grace time, then the worker."""
-        self.drain(float(body["grace_s"]))
-
-    def drain(self, grace_s: float) -> None:
-        """As the DRAIN frame does."""
+    def drain(self, grace_s: float, left: Callable[[], None] = lambda: None) -> None:
+        """End running exchanges within the grace time, then the worker; `left`: when nobody is let in any more."""
 
         async def end() -> None:
-            await self.worker.drain(grace_s)
+            await self.worker.drain(grace_s, left)
             self._ended()
 
         self._run(end(), "drain")

@@ -13,7 +13,7 @@ One rule: nothing that a client has sent is left without an answer for as long a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -48,11 +48,12 @@ class Drainable(Protocol):
     def drained(self) -> asyncio.Event: ...  # no connection is left
 
 
-async def drain(worker: Drainable, grace_s: float) -> None:
-    """Accept no more; every connection ends. Returns when none is left or the time is over."""
+async def drain(worker: Drainable, grace_s: float, left: Callable[[], None]) -> None:
+    """Accept no more, then call `left`; every connection ends. Returns when none is there or the time is over."""
     for listener in worker.listeners.values():
         await listener.leave()
     worker.draining = True
+    left()
     until = monotonic() + grace_s
     while worker.downstreams and (now := monotonic()) < until:
         worker.turns.each(worker.downstreams, partial(_drain, worker, now), DRAINED_IN_A_TURN)

@@ -327,9 +327,9 @@ class Worker:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    async def drain(self, grace: float) -> None:
-        """Accept no more, let what runs end within `grace` seconds, then close what is left."""
-        await drain(self, grace)
+    async def drain(self, grace: float, left: Callable[[], None] = lambda: None) -> None:
+        """Accept no more, then call `left`; let what runs end within `grace` seconds, then close what is there."""
+        await drain(self, grace, left)
         await self.close()
 
     async def close(self) -> None:

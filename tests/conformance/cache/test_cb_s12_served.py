@@ -71,6 +71,22 @@ async def test_an_age_is_never_negative_when_the_clock_jumps_back(lab: Lab) -> N
     lab.later(100)
 
 
+async def test_what_came_later_than_it_is_now_is_validated_whatever_its_lifetime(lab: Lab) -> None:
+    lab.says(FRESH, 'ETag: "a"')
+    await lab.ask()
+    assert from_store(await lab.ask())
+    lab.later(-3600)
+    lab.says(FRESH, 'ETag: "a"', status=304)
+    assert await status_of(lab) == "edge; fwd=stale; fwd-status=304; ttl=600; detail=stale"
+    response = await lab.ask()
+    assert (from_store(response), response.get(b"age")) == (True, b"0")
+    lab.later(-3600)
+    lab.answers(Step.CLOSE)
+    lab.answers(Step.CLOSE)
+    assert (await lab.ask()).status == 200, "better than nothing"
+    lab.later(7200)
+
+
 async def status_of(lab: Lab, *lines: str, **how: str) -> str:
     response = await lab.ask(*lines, **how)
     told = response.get(b"cache-status")
