@@ -25,10 +25,7 @@ from kit.processes import GatewayProcess, gateway_head
 from kit.redis import RedisProcess
 from kit.waiting import WAIT_S
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.xdist_group("browser")
 
 TOML = f"""{gateway_head(1, log="@STATE@/access.jsonl")}
 [snapshots]

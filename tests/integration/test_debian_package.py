@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kit.builds import IS_COMPILED
 from kit.ports import free_ports
 from kit.processes import DIRECT, ROOT, Process
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(IS_COMPILED, reason="a package is made from the source tree"),
+]
 HOME = "usr/lib/streamgate-edge"
 
 

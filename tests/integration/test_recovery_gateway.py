@@ -21,7 +21,6 @@ from kit.processes import ROOT, GatewayProcess, Process, gateway_head
 from kit.repository import BUCKET, S3Server
 from kit.waiting import WAIT_S, until_blocking
 
-pytestmark = pytest.mark.timeout(120)  # a drill starts a second gateway
 TOML = (
     gateway_head()
     + """
