@@ -66,27 +66,28 @@ class Certificates:
 class ListenerTls:
     """A listener's TLS (`dataplane.core.server_tls`)."""
 
-    __slots__ = ("_certificates", "_ours", "_settings", "_step", "_tickets", "context")
+    __slots__ = (
+        "_certificates",
+        "_ours",
+        "_settings",
+        "_step",
+        "_tickets",
+        "asks_for_certificates",
+        "context",
+        "requires_certificates",
+    )
 
     def __init__(self, settings: TlsSettings, pairs: Sequence[Pair]) -> None:
         """Raises ConfigError naming the file that cannot be used."""
         self._settings = settings
         self._certificates = Certificates(settings, pairs)
+        self.asks_for_certificates = bool(settings.client_ca)
+        self.requires_certificates = self.asks_for_certificates and settings.client_required
         self.context = settings.context()
         self.context.sni_callback = self._choose
         self._tickets: TicketSecret | None = None
         self._ours = b""
         self._step = -1
-
-    @property
-    def asks_for_certificates(self) -> bool:
-        """See `dataplane.core.server_tls`."""
-        return bool(self._settings.client_ca)
-
-    @property
-    def requires_certificates(self) -> bool:
-        """See `dataplane.core.server_tls`."""
-        return self.asks_for_certificates and self._settings.client_required
 
     def names(self, context: Any) -> frozenset[bytes] | None:
         """See `dataplane.core.server_tls`."""

@@ -29,7 +29,7 @@ class Socket(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.protocol: Any = None
+        self.protocols: list[object] = []
         self.writes: list[bytes] = []
         self.notes: list[str] = []
 
@@ -38,7 +38,7 @@ class Socket(asyncio.Transport):
         self.writes.append(bytes(data))
 
     def set_protocol(self, protocol: Any) -> None:
-        self.protocol = protocol
+        self.protocols.append(protocol)
 
     def close(self) -> None:
         self.notes.append("close")
@@ -118,7 +118,8 @@ class Joined:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = secure.wrap_bio(self._in, self._out)
         self.socket, self.server = Socket(), Server()
-        self.transport = TlsTransport(self.socket, context)
+        self.transport = TlsTransport(self.socket, None)
+        self.transport.open(context)
         with pytest.raises(ssl.SSLWantReadError):
             self.client.do_handshake()
         while not self.transport.shake(self._out.read()):
@@ -169,6 +170,22 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     folder = Path(tmp_path_factory.mktemp("tls"))
     files = issue(trustme.CA(), folder, "a.test")
     return server_context(*files.pair)
+
+
+def test_the_socket_has_one_protocol_from_the_start(context: ssl.SSLContext) -> None:
+    """Another one would stop and start its reading, in system calls."""
+    joined = Joined(context)
+    joined.transport.data_received(joined.told(b"asked"))
+    assert joined.socket.protocols == [joined.transport]
+    assert joined.server.data == [b"asked"]
+
+
+def test_before_the_handshake_bytes_are_passed_on_as_they_are() -> None:
+    socket, above = Socket(), Server()
+    transport = TlsTransport(socket, above)
+    transport.data_received(b"GET /")
+    transport.connection_lost(None)
+    assert (above.data, above.notes, socket.writes) == ([b"GET /"], ["lost"], [])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
@@ -311,8 +328,10 @@ def test_a_client_that_is_refused_is_told_why(context: ssl.SSLContext) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         client.wrap_bio(incoming, outgoing).do_handshake()
     socket = Socket()
+    transport = TlsTransport(socket, None)
+    transport.open(context)
     with pytest.raises(ssl.SSLError, match="NO_SHARED_CIPHER"):
-        TlsTransport(socket, context).shake(outgoing.read())
+        transport.shake(outgoing.read())
     (said,) = socket.writes
     assert said[:1] + said[-2:] == b"\x15\x02\x28"  # fatal: handshake_failure
 

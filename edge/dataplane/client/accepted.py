@@ -84,7 +84,6 @@ class Accepted(Reading, ABC):
             there = transport.get_extra_info("peername")  # None: it was reset before it was accepted
             self.peer = there[0] if isinstance(there, tuple) else "" if there is None else UNIX
         self.peer_bytes = self.peer.encode()
-        self.logged = logged(self.peer_bytes, self.version, b"")
 
     def was_accepted(self, transport: asyncio.BaseTransport) -> bool:
         """Admit a new connection and set its deadline; False when it was refused and aborted."""
@@ -101,8 +100,7 @@ class Accepted(Reading, ABC):
         self.peer, self.peer_bytes, self.trusted = before.peer, before.peer_bytes, before.trusted
         self.transport, self.certificate = before.transport, before.certificate
         self.addresses, self.deadline, self.shown_names = before.addresses, before.deadline, before.shown_names
-        secured = self.transport.get_extra_info("ssl_object")
-        self.tls = b"" if secured is None else secured.version().encode()
+        self.tls = before.tls
         self.spoken = PLACES[self.version, self.tls]
         self.logged = logged(self.peer_bytes, self.version, self.tls)
         self.worker.hand_over(before, self)

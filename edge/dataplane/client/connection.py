@@ -24,7 +24,7 @@ from edge.dataplane.client.last_hit import LastHit
 from edge.dataplane.client.leaving import Leaving, Progress
 from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM
 from edge.dataplane.client.tunnel import Tunnel, switch
-from edge.dataplane.core.downstream import WRITE_TOGETHER, Asking
+from edge.dataplane.core.downstream import WRITE_TOGETHER, Asking, logged
 from edge.dataplane.core.exchange import Exchange
 from edge.dataplane.serve import refuse, serve
 from edge.errors import ClientGone, ClientSlow
@@ -75,7 +75,9 @@ class ClientConnection(Accepted):
     # -- asyncio ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self.was_accepted(transport):
+        if self.was_accepted(transport):
+            self.logged = logged(self.peer_bytes, self.version, b"")
+        else:
             self.state = State.GONE
 
     @classmethod

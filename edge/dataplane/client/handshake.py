@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING
 
 from edge.dataplane.client.accepted import Accepted
@@ -47,27 +47,30 @@ _REASONS = {  # OpenSSL's words to ours; what is not here "failed"
 class Handshake(Accepted):
     """A connection whose TLS handshake is not finished. `h2c`: HTTP/2 may begin without ALPN."""
 
-    __slots__ = ("_accepted_at", "_begun", "_h2c", "_over", "_secure", "_tls")
+    __slots__ = ("_begun", "_h2c", "_over", "_secure", "_shakes", "_tls")
+
+    _secure: TlsTransport  # once it is admitted
 
     def __init__(self, worker: WorkerContext, tls: ServerTls, h2c: bool) -> None:
         super().__init__(worker, b"https")
         self._tls = tls
         self._h2c = h2c
-        self._accepted_at = monotonic()
         self._begun = False
-        self._secure: TlsTransport | None = None  # once the client's first record is read
+        self._shakes = False  # the client's first record is read
         self._over = False  # it counts no more: ended, or never admitted
 
     # -- asyncio ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._over = not self.was_accepted(transport)
+        if not self._over:
+            self._secure = TlsTransport(self.transport, self)
 
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
-        if self._secure is not None:
-            self._go_on(self._secure, data)
+        if self._shakes:
+            self._go_on(data)
         elif self._begun:
             self._buffer += data
             self.stop_reading(TURN)
@@ -88,6 +91,7 @@ class Handshake(Accepted):
                 self._begin()
         elif data[:1].isalpha():
             self._buffer = b""
+            self._secure.set_protocol(None)  # they would keep each other in memory
             self.worker.handshakes.results["plain_http"] += 1
             self.scheme = b"http"
             refuse(ClientConnection.take_over(self), PlainHttp("plain HTTP on a port that speaks HTTPS"))
@@ -100,35 +104,38 @@ class Handshake(Accepted):
             self.end("too_many")
             return
         self._begun = True
-        self.worker.turns.later(self._answer)
+        self.worker.turns.soon(self._answer)
 
     def _answer(self) -> None:
         """Read the first record and answer it: the expensive part, which signs and takes OpenSSL's memory."""
         if self._over or self.transport.is_closing():
             return
-        self._secure = TlsTransport(self.transport, self._tls.context)
-        self._go_on(self._secure, self.take_buffer())
+        self._shakes = True
+        self._secure.open(self._tls.context)
+        self._go_on(self.take_buffer())
         self.start_reading(TURN)
 
-    def _go_on(self, secure: TlsTransport, data: bytes) -> None:
+    def _go_on(self, data: bytes) -> None:
         try:
-            done = secure.shake(data)
+            done = self._secure.shake(data)
         except ssl.SSLError as error:
             self.end(_word(error))
             return
         if done:
-            self._secured(secure)
+            self._secured()
 
-    def _secured(self, secure: TlsTransport) -> None:
+    def _secured(self) -> None:
         """The handshake succeeded: check the certificate and continue in the agreed protocol."""
-        connection = secure.session
-        if not self._may_stay(connection):
+        secure, tls = self._secure, self._tls
+        engine = secure.engine
+        if tls.asks_for_certificates and not self._may_stay(secure.session):
             self.end("no_certificate")
             return
-        self.worker.handshakes.done(self, bool(connection.session_reused), connection.version() or "")
-        self.transport = secure
-        self.shown_names = self._tls.names(connection.context)
-        if connection.selected_alpn_protocol() == "h2":
+        version = engine.version() or ""
+        self.worker.handshakes.done(self, bool(engine.session_reused), version)
+        self.transport, self.tls = secure, version.encode()
+        self.shown_names = tls.names(engine.context)
+        if engine.selected_alpn_protocol() == "h2":
             Http2Connection.take_over(self, b"")
         else:
             ClientConnection.take_over(self, self._h2c)
@@ -136,8 +143,6 @@ class Handshake(Accepted):
 
     def _may_stay(self, connection: ssl.SSLObject) -> bool:
         """Whether the client's certificate is acceptable; stores it on the connection."""
-        if not self._tls.asks_for_certificates:
-            return True
         try:
             found = certificate_of(connection)
         except (ValueError, ssl.SSLError):
@@ -179,7 +184,7 @@ class Handshake(Accepted):
 
     def drain(self, now: float) -> None:
         """No request came yet; one may be about to come, so wait for a moment of silence."""
-        if self._accepted_at <= now - QUIET_S:
+        if self.deadline - self.worker.limits.header_timeout <= now - QUIET_S:
             self.end("drained")
 
 

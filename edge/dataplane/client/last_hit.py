@@ -6,10 +6,12 @@ One rule: the answer is that of the full way: it says `Connection: close`, and t
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Protocol
+
+from edge.dataplane.core.downstream import Asking
 
 
-class Closing(Protocol):
+class Closing(Asking, Protocol):
     """The connection."""
 
     transport: asyncio.Transport
@@ -18,17 +20,29 @@ class Closing(Protocol):
 
 
 class LastHit:
-    """Stands in for the connection in `try_fast_hit` (`Asking`); what it does not know, the connection does."""
+    """Stands in for the connection in `try_fast_hit` (`Asking`)."""
 
-    __slots__ = ("_connection", "key_host", "key_start")
+    __slots__ = (
+        "_connection",
+        "key_host",
+        "key_start",
+        "logged",
+        "peer_bytes",
+        "scheme",
+        "shown_names",
+        "spoken",
+        "trusted",
+        "version",
+        "worker",
+    )
 
     def __init__(self, connection: Closing) -> None:
         self._connection = connection
         self.key_host: bytes | None = None  # one request only: nothing is worth remembering
         self.key_start = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        self.worker, self.scheme, self.version = connection.worker, connection.scheme, connection.version
+        self.trusted, self.shown_names = connection.trusted, connection.shown_names
+        self.logged, self.peer_bytes, self.spoken = connection.logged, connection.peer_bytes, connection.spoken
 
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
         """Write the answer, then close politely."""

@@ -79,7 +79,7 @@ class Leaving:
         self._sent_at = inf  # when everything was sent
         self._read_away = 0
         self._closed = False
-        self._progress = Progress(downstream.unsent(), now, downstream.worker.limits.write_timeout)
+        self._progress: Progress | None = None  # most are gone before the first look
         if downstream.transport.can_write_eof():
             downstream.transport.write_eof()
             self._closed = True
@@ -102,7 +102,9 @@ class Leaving:
         """On each tick: close the connection when it has lingered long enough."""
         downstream = self._front
         left = downstream.unsent()
-        if self._progress.stalled(left, now):
+        if self._progress is None:
+            self._progress = Progress(left, now, downstream.worker.limits.write_timeout)
+        elif self._progress.stalled(left, now):
             downstream.abort(reset=True)
             return
         if left:

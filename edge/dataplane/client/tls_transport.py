@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import Any
 
 RECORD_BYTES = 16384  # the longest plaintext of a record (RFC 8446 5.1); reading less could leave a rest inside OpenSSL
@@ -30,11 +29,13 @@ Bytes = bytes | bytearray | memoryview
 
 
 class TlsTransport(asyncio.Transport):
-    """The server side. `session` is OpenSSL's view of the connection."""
+    """The server side. `session` is OpenSSL's view of the connection; `engine` has the same calls in C: CPython wraps
+    each in a Python function."""
 
     __slots__ = (
         "_answers",
         "_closing",
+        "_decrypts",
         "_empty",
         "_gathers",
         "_incoming",
@@ -43,27 +44,42 @@ class TlsTransport(asyncio.Transport):
         "_protocol",
         "_raw",
         "_seal",
+        "engine",
         "session",
     )
 
-    def __init__(self, raw: asyncio.Transport, context: ssl.SSLContext) -> None:
-        super().__init__()
-        self._raw = raw
-        self._protocol: Any = None  # an asyncio.Protocol by its methods
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._open, self._seal = self.session.read, self.session.write
+    session: ssl.SSLObject
+    engine: Any
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
+    _open: Callable[[int], bytes]
+    _seal: Callable[[Bytes], int]
+
+    def __init__(self, raw: asyncio.Transport, protocol: Any) -> None:
+        """`protocol` (an asyncio.Protocol by its methods) gets the socket's bytes as they are until `begin`. Make it
+        before the socket is read: uvloop stops and starts reading for another protocol, which costs system calls."""
+        self._raw = raw  # asyncio's __init__ would make a dictionary for `get_extra_info`, which is the raw one's here
+        self._protocol = protocol
+        self._decrypts = False
         self._closing = False
         self._gathers = True  # writes wait for the end of the read, or of the handshake
         self._answers = self._empty = 0  # bytes: see the module
+        raw.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
 
     # -- the handshake ---------------------------------------------------------------------------------------------
+
+    def open(self, context: ssl.SSLContext) -> None:
+        """Take OpenSSL's memory, for a handshake under this context."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.session = session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.engine = engine = getattr(session, "_sslobj", session)
+        self._open, self._seal = engine.read, engine.write
 
     def shake(self, data: bytes) -> bool:
         """Feed the handshake; returns whether it is finished. On ssl.SSLError the alert has been sent."""
         self._incoming.write(data)
         try:
-            self.session.do_handshake()
+            self.engine.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return False
@@ -74,22 +90,24 @@ class TlsTransport(asyncio.Transport):
 
     def begin(self) -> None:
         """Start passing data, after the handshake and once the protocol is set."""
-        self._raw.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
+        self._decrypts = True
         self._answers = -self._outgoing.pending  # the end of the handshake, and what the protocol said first
         self._take()
 
     # -- what the transport below says -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Decrypt bytes of the client."""
+        """Bytes of the client: decrypt them, after the handshake."""
         count = len(data)
-        if count <= READ_BYTES:
+        if not self._decrypts:
+            self._protocol.data_received(data)
+        elif count <= READ_BYTES:
             self._incoming.write(data)
             self._take(count)
-            return
-        for at in range(0, count, READ_BYTES):
-            if not self._raw.is_closing():
-                self.data_received(data[at : at + READ_BYTES])
+        else:
+            for at in range(0, count, READ_BYTES):
+                if not self._raw.is_closing():
+                    self.data_received(data[at : at + READ_BYTES])
 
     def _take(self, count: int = 0) -> None:
         """Pass on everything that can be decrypted now, after `count` bytes came."""
@@ -191,8 +209,9 @@ class TlsTransport(asyncio.Transport):
             return
         self._closing = True
         try:
-            with suppress(ssl.SSLWantReadError):  # the client's own close_notify is still to come
-                self.session.unwrap()
+            self.session.unwrap()
+        except ssl.SSLWantReadError:  # the client's own close_notify is still to come
+            pass
         except ssl.SSLError:
             self.abort()
             return

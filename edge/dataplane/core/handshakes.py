@@ -29,7 +29,7 @@ class Handshakes:
         self.results: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
         self._running: dict[Running, None] = {}  # the oldest first
-        self._clients: Counter[str] = Counter()
+        self._clients: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -38,12 +38,12 @@ class Handshakes:
         """Whether a handshake may begin. `most` in all, `of_a_client` for one address (0: no limit of its own; trusted
         proxies are exempt).
         """
-        if not one.trusted and 0 < of_a_client <= self._clients[one.peer]:
+        if not one.trusted and 0 < of_a_client <= self._clients.get(one.peer, 0):
             return False
         if len(self._running) >= most:
             next(iter(self._running)).end("displaced")
         self._running[one] = None
-        self._clients[one.peer] += 1
+        self._clients[one.peer] = self._clients.get(one.peer, 0) + 1  # who made room may have been of this client
         return True
 
     def done(self, one: Running, resumed: bool, version: str) -> None:
@@ -56,6 +56,8 @@ class Handshakes:
         """The handshake is over, in whatever way."""
         if one in self._running:
             del self._running[one]
-            self._clients[one.peer] -= 1
-            if not self._clients[one.peer]:
+            left = self._clients[one.peer] - 1
+            if left:
+                self._clients[one.peer] = left
+            else:
                 del self._clients[one.peer]

@@ -27,6 +27,7 @@ class Turns:
         self._again: list[Go] = []  # for the next turn at the earliest
         self._due = False
         self._report = report
+        self._rested_at = 0.0  # when there may be work again without a turn
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._again)
@@ -37,6 +38,20 @@ class Turns:
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.run)
+
+    def soon(self, go: Go) -> None:
+        """Call this at once, where nothing is queued and there was a rest since the last such call that was as long as
+        that one; else as `later`. A turn of its own costs as much as a small part of the work."""
+        begun = monotonic()
+        if self._due or begun < self._rested_at:
+            self.later(go)
+            return
+        try:
+            go()
+        except Exception as error:
+            self._report(error)
+        ended = monotonic()
+        self._rested_at = ended + (ended - begun)
 
     def again(self, go: Go) -> None:
         """For work that has had its part of this turn: call it in the next one, first."""
