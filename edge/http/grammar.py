@@ -90,10 +90,11 @@ REQUEST_FACTS = (
 class RequestHeaders(Lines):
     """Facts of a request's header block. `error` refuses the request; `forward` goes upstream as it is."""
 
-    __slots__ = REQUEST_FACTS
+    __slots__ = (*REQUEST_FACTS, "known")
 
     def __init__(self, lines: list[FieldLine]) -> None:
         super().__init__(lines)
+        self.known: Any = None  # what a route's `auth` found it to be worth (`rules.authentication.Verdicts`)
         self.error: Refusal | None = None
         self.host: bytes | None = None  # lower case, port kept
         self.length: int | None = None

@@ -60,6 +60,13 @@ def passwords(tmp_path: Path) -> Path:
     return path
 
 
+def without_alice(passwords: Path) -> Path:
+    """The same file without its first line."""
+    path = passwords.with_name("without-alice")
+    path.write_text("".join(passwords.read_text().splitlines(keepends=True)[1:]))
+    return path
+
+
 # -- passwords ---------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +108,17 @@ async def test_what_members_get_is_never_shared(passwords: Path, origin: Scripte
             assert (await ask(client, "/x", basic(*pair))).status == 200
     assert len(origin.requests) == 2, "each has its own"
     assert (await ask(client, "/x")).status == 401
+
+
+async def test_who_is_known_on_one_route_is_not_on_another(
+    passwords: Path, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
+    others = without_alice(passwords)
+    second = f'[[routes]]\npath = "/bob"\npool = "origin"\ncache = false\nauth = {{ basic = "{others}" }}'
+    _, client = await proxy(route=f'cache = false\nauth = {{ basic = "{passwords}" }}\n{second}')
+    for _ in range(4):
+        found = [(await ask(client, path, basic("alice", "secret"))).status for path in ("/x", "/bob/x")]
+        assert found == [200, 401], "the same head each time"
 
 
 @pytest.mark.parametrize(

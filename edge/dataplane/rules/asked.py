@@ -5,13 +5,15 @@ One rule: rules read, they never hold a request; what they decide is their retur
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge.http.message import Fields
 
 
 class Headers(Protocol):
     """The header block, as far as rules read it."""
+
+    known: Any  # what a route's `auth` found it to be worth (`authentication.Verdicts`)
 
     @property
     def fields(self) -> Fields: ...

@@ -59,7 +59,8 @@ class Unauthorized(Denied):
 
 
 class Verdicts(Generic[T]):
-    """What was found out before, by what the client sent. Only a keyed digest of that is kept."""
+    """What was found out before, by what the client sent. Only a keyed digest of that is kept here. Heads of requests
+    that are remembered as they came (`http.memo`) are told their verdict: for those no digest is made."""
 
     __slots__ = ("_found", "_key")
 
@@ -80,6 +81,18 @@ class Verdicts(Generic[T]):
             del self._found[mark]
             return None
         return found[0]
+
+    def note(self, exchange: Running, mark: bytes) -> None:
+        """Tell the request's head what `get` has found: heads that come again are mostly one object (`http.memo`)."""
+        exchange.block.known = (self._key, *self._found[mark])
+
+    def noted(self, exchange: Running) -> T | None:
+        """What the head was told by these verdicts, as long as it holds."""
+        known = exchange.block.known
+        if known is None or known[0] is not self._key or known[2] <= exchange.started_at:
+            return None
+        verdict: T = known[1]
+        return verdict
 
     def put(self, mark: bytes, verdict: T, seconds: float) -> None:
         """Remember a verdict for `seconds`; the oldest is dropped when the memory is full."""
@@ -110,12 +123,17 @@ class BasicAuth:
 
     def apply(self, exchange: Running) -> Waiting | None:
         """Raises Unauthorized; NoBackend (503) when too many passwords wait to be checked."""
+        known = self._verdicts.noted(exchange)
+        if isinstance(known, Identity):
+            admit(exchange, known)
+            return None
         given = exchange.block.fields.joined(b"authorization")
         if given is None:
             raise self._refused(exchange, "credentials are missing")
         mark = self._verdicts.mark(given)
         verdict = self._verdicts.get(mark)
         if isinstance(verdict, Identity):
+            self._verdicts.note(exchange, mark)
             admit(exchange, verdict)
             return None
         pair = None if verdict is False else credentials(given)

@@ -26,6 +26,7 @@ class Running(Asked, Protocol):
     apart: bytes
     granted: tuple[Line, ...]
     told_lines: bytes
+    started_at: float
     downstream: Any
     follower: Any
     route: Any
@@ -95,6 +96,8 @@ def run(exchange: Any, steps: tuple[Step, ...], then: Callable[[Any], None], at:
     """Pass the steps from `at` on, then `then`. Raises what a step raises."""
     for number in range(at, len(steps)):
         outcome = steps[number].apply(exchange)
+        if outcome is None:
+            continue
         if isinstance(outcome, Waiting):
             outcome.go_on = partial(run, exchange, steps, then, number + 1)
             return

@@ -144,12 +144,17 @@ class JwtAuth:
 
     def apply(self, exchange: Running) -> Waiting | None:
         """Raises Unauthorized; NoBackend (503) when keys cannot be had."""
+        known = self._verdicts.noted(exchange)
+        if isinstance(known, Identity):
+            admit(exchange, known)
+            return None
         token = self._token(exchange)
         if token is None:
             raise self._refused(exchange, "a token is missing", b"Bearer")
         mark = self._verdicts.mark(token)
         verdict = self._verdicts.get(mark)
         if isinstance(verdict, Identity):
+            self._verdicts.note(exchange, mark)
             admit(exchange, verdict)
             return None
         if verdict is False:
