@@ -277,6 +277,7 @@ def worker_limits(config: Config) -> WorkerLimits:
         hold_bytes=limits.replay_buffer,
         buffer_high=limits.buffer_high,
         buffer_low=limits.buffer_low,
+        unread_bytes=limits.unread_memory,
         chunk_line_bytes=limits.max_chunk_line,
         trailer_bytes=limits.max_trailers,
         max_ranges=limits.max_ranges,

@@ -177,6 +177,11 @@ class Limits(Section):
         "64KiB", "Per connection and direction: reading stops when this waits to be written"
     )
     buffer_low: Size = entry("16KiB", "Reading goes on when no more than this waits")
+    unread_memory: Size = entry(
+        "1GiB",
+        "Memory of answers that clients of a worker have not taken, all together; beyond it the connections that hold "
+        "most are ended; 0 = no bound",
+    )
     connections: AtLeastOne = entry(20000, "Client connections in each worker; refused early beyond it")
     connections_per_client: Count = entry(4096, "Connections of one client address in each worker; 0 = no limit")
     handshakes: AtLeastOne = entry(

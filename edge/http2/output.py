@@ -10,7 +10,7 @@ turns of 16 KiB; what is queued are the pieces themselves, never copies.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from edge.http2.frames import (
     DATA,
@@ -30,6 +30,7 @@ from edge.http2.priority import DEFAULT_URGENCY
 
 Piece = bytes | bytearray | memoryview
 SMALL_BYTES = 128  # a DATA frame that is cut smaller by a window
+STREAM_BYTES = 8 * 1024  # about what a stream takes, with its exchange and its backend connection
 TURN_BYTES = 128 * 1024  # that one connection sends before others have their turn
 
 
@@ -253,6 +254,21 @@ class Output:
         stream.urgency = urgency
         if ready:
             self._queue(stream)
+
+    def held(self, streams: Collection[Sending], seen: set[int] | None) -> int:
+        """Bytes of memory behind what waits, of all `streams`. With `seen`, a piece that is in it is not counted again;
+        else a stored body is counted for each stream that waits with it, and streams whose turn is the backend's."""
+        if seen is None:
+            return self.queued + STREAM_BYTES * len(streams)
+        total = 0
+        for stream in streams:
+            if stream.queued:
+                total += STREAM_BYTES
+                for piece in stream.pieces:
+                    if id(piece) not in seen:
+                        seen.add(id(piece))
+                        total += len(piece)
+        return total
 
     # -- windows -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ BACKEND_NUMBERS = ("attempts", "retries", "origin_in", "origin_out")
 MS = "_ms"
 COUNTERS = {
     "refused_connections": "Client connections refused at a limit",
+    "unread_connections": "Client connections ended because clients left too much unread, all together",
     "bugs": "Exceptions that no stage should let out",
     "log_lost": "Access log lines that could not be written",
     "spans": "Spans that a collector took (log.otlp)",

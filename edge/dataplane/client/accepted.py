@@ -124,6 +124,15 @@ class Accepted(Reading, ABC):
         """How many bytes the client's host has not acknowledged yet."""
         return unsent(self.transport)
 
+    def held(self, seen: set[int] | None) -> int:
+        """How many bytes of answers are in memory because the client has not taken them (`worker.unread`). With `seen`,
+        what is in it already is not counted again."""
+        return self.transport.get_write_buffer_size()
+
+    def end_unread(self) -> None:
+        """End the connection for what it holds; what was cut must not look whole."""
+        self.abort(reset=True)
+
     # -- a tunnel's bytes ----------------------------------------------------------------------------------------------
 
     def send_raw(self, data: bytes) -> None:

@@ -341,6 +341,19 @@ class Http2Connection(Http2Life):
         self.streams[stream_id] = stream
         output.send(stream, chunks, True)
 
+    # -- what the client does not take ------------------------------------------------------------------------------
+
+    def held(self, seen: set[int] | None) -> int:
+        """See `Accepted`. A stream is memory too, with what has to go on when its client takes more."""
+        return super().held(seen) + self.output.held(self.streams.values(), seen)
+
+    def end_unread(self) -> None:
+        """See `Accepted`."""
+        if self.leaving is None:
+            self.end(Code.ENHANCE_YOUR_CALM, "unread")
+        else:
+            self.abort()
+
     # -- bodies of requests ----------------------------------------------------------------------------------------
 
     def came(self, size: int) -> None:

@@ -129,6 +129,8 @@ class StreamExchange(Exchange):
         if body:
             self.bytes_out = len(body)
             self.stream.body((body,), done or self._is_whole())
+            if self.stream.paused and self.fetch is not None:
+                self.fetch.pause()
         if done:
             self.finish()
 

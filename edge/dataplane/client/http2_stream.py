@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edge.http.proxy_protocol import ClientEnds
 
 HIGH, LOW = 64 * 1024, 16 * 1024  # bytes that may wait for the client before whoever writes them is held back
+TOGETHER = 16 * HIGH  # of all streams of a connection: then each is held back with whatever it has
 
 
 class StreamOwner(Protocol):
@@ -209,7 +210,7 @@ class Stream(Sending):
         connection = self.connection
         connection.output.send(self, pieces, ends, trailers)
         connection.soon()
-        if self.queued > HIGH:
+        if self.queued > HIGH or (connection.output.queued > TOGETHER and self.queued):
             self.paused = True
             connection.worker.slow.add(connection)
 

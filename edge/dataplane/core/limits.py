@@ -23,6 +23,7 @@ class WorkerLimits:
     hold_bytes: int = 64 * 1024
     buffer_high: int = 64 * 1024
     buffer_low: int = 16 * 1024
+    unread_bytes: int = 1024 * 1024 * 1024  # of answers, held for all clients together; 0: no bound
     chunk_line_bytes: int = 4096
     trailer_bytes: int = 8192
     max_ranges: int = 5

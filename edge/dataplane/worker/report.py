@@ -71,6 +71,7 @@ class Counting:
         worker = self._worker
         now = {
             "refused_connections": worker.refused_connections,
+            "unread_connections": worker.unread.ended,
             "bugs": worker.bugs,
             "log_lost": worker.log.lost,
             "spans": worker.spans.sent,

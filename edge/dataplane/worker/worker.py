@@ -35,6 +35,7 @@ from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, hold, use
 from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.listener import Listener
+from edge.dataplane.worker.unread import Unread
 from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
 from edge.http.grammar import Limits, RequestHeaders, request_block
@@ -81,6 +82,7 @@ class Worker:
         self.tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None  # events, for the control plane
         self.downstreams: set[Accepted] = set()
         self.slow: set[Accepted] = set()  # those whose unsent bytes are looked at on each tick
+        self.unread: Unread[Accepted] = Unread()
         self.paced: dict[Paced, None] = {}  # responses that wait for their bandwidth
         self.handshakes = Handshakes()
         self.turns = Turns(self.report_bug)
@@ -226,6 +228,9 @@ class Worker:
         self._part(self.refresh)
         late = [downstream for downstream in self.downstreams if downstream.deadline <= now]
         self.turns.each(late, partial(self._expire, now), ENDED_IN_A_TURN)
+        excess = self.unread.excess(self.limits.unread_bytes)
+        if excess:
+            self.turns.each(excess, self._end_unread, ENDED_IN_A_TURN)
         self.turns.each(self.slow, partial(self._look, now), LOOKED_AT_IN_A_TURN)
         if self.paced:
             self.turns.each(self.paced, Paced.tick, LOOKED_AT_IN_A_TURN)
@@ -258,6 +263,12 @@ class Worker:
     def _look(self, now: float, downstream: Accepted) -> None:
         if downstream in self.slow:
             downstream.look(now)
+            self.unread.count(downstream)
+
+    def _end_unread(self, downstream: Accepted) -> None:
+        if downstream in self.downstreams:
+            self.unread.ended += 1
+            downstream.end_unread()
 
     def _part(self, part: Callable[..., object], *given: Any) -> None:
         """One part of a tick: what it lets out is a bug, and the other parts are done all the same."""
