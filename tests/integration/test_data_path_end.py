@@ -191,6 +191,22 @@ async def test_one_line_for_every_exchange_refused_ones_included(origin: Scripte
     assert len({served["id"], refused["id"], malformed["id"]}) == 3
 
 
+async def test_the_log_tells_the_bytes_of_the_gateway_s_own_errors(proxy: Proxy, raw_client: Connect) -> None:
+    gateway, _ = await proxy()
+    sent = []
+    for request, method in (
+        (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", b"TRACE"),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", b"HEAD"),
+        (b"\x01\x02\r\n\r\n", b"GET"),
+    ):
+        client = await raw_client(gateway.port)
+        await client.send(request)
+        response = await client.read_response(method)
+        assert response is not None and response.status >= 400
+        sent.append(len(response.body.content))
+    assert [line["bytes_out"] for line in await gateway.log(3)] == sent and sent[0] > 0 == sent[1]
+
+
 async def test_the_combined_format(origin: ScriptedOrigin, proxy: Proxy) -> None:
     gateway, client = await proxy(log='access = "@LOG@"\nformat = "combined"')
     await client.send(b'GET /x HTTP/1.1\r\nHost: a\r\nUser-Agent: q"\xff\tx\r\nReferer: http://r/\r\n\r\n')

@@ -329,6 +329,7 @@ class Exchange(RulePlaces):
             lines, body = self.route.bodies.error(error.status, lines, body)
         self.status = error.status
         self.mode = LENGTH
+        self.bytes_out = 0 if self.method == b"HEAD" else len(body)
         self.respond(status_line(error.status), b"%bContent-Length: %d\r\n" % (lines, len(body)), (body,), len(body))
         self.finish()
 
