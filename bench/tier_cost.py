@@ -47,7 +47,7 @@ def writes(tier: DiskTier, first: int, count: int, size: int, pace: int) -> floa
     def work() -> None:
         for at in range(0, count, pace):
             for one in made[at : at + pace]:
-                tier.put(one, 0)
+                tier.put(one, tier.purge_log().seq)
             tier.writer.flush(60)
 
     return spent(count, work)

@@ -13,8 +13,9 @@ from pathlib import Path
 from random import Random
 from statistics import quantiles
 
-from edge.adapters.disk_changes import Addition, Changer, Changes
+from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_room import Limits
+from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place
 from edge.adapters.disk_tier import DiskTier
 from edge.cache.record import encode

@@ -23,7 +23,6 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -31,7 +30,7 @@ from edge.adapters.disk_body import temp_name
 from edge.adapters.disk_changes import Changer, Changes, Packing
 from edge.adapters.disk_files import FileOps, make_file
 from edge.adapters.disk_index import connect
-from edge.adapters.disk_place import MARK, STORE, Place, TierError
+from edge.adapters.disk_place import STORE, Place, TierError
 from edge.adapters.disk_room import Limits, NoRoom
 from edge.adapters.disk_writer import PACKED_BYTES
 from edge.cache.record import Damaged, decode, holding
@@ -179,8 +178,7 @@ class AwaitedBodies:
 
 def _place(path: Path) -> Place:
     try:
-        found: dict[str, Any] = orjson.loads((path / MARK).read_bytes())
-        return Place(path, bytes.fromhex(found["salt"]))
+        return Place.marked(path)
     except (OSError, ValueError, KeyError):
         raise RecoveryError(f"disk cache {path}: there is none") from None
 

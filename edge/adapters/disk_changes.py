@@ -10,39 +10,28 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import sleep
 from typing import NamedTuple
 
 from edge.adapters.disk_files import FileOps
-from edge.adapters.disk_index import Sums, connect, fold_in
+from edge.adapters.disk_index import Sums, connect, fold_in, limit_log
 from edge.adapters.disk_place import TURN, Place
 from edge.adapters.disk_room import STEP, Limits, NoRoom, Room, blocks
-from edge.adapters.disk_rows import Row, insert_rows, purge_rows, purge_some, remove_rows, row_of, use_rows
+from edge.adapters.disk_rows import Addition, Rows, insert_rows, purge_rows, purge_some, remove_rows, use_rows
+from edge.adapters.disk_segments import MAIN, SegmentWriter
 from edge.adapters.disk_version import Version
 from edge.cache.body import BodyFile
 from edge.cache.purge import Numbered, Purge
-from edge.cache.stored import Stored
 
 ROW_BYTES = 512  # what a row may add to the index
-FOLD_ROWS = 512
+FOLD_BYTES = 8 * 1024  # of the log, for each changed row, after which it is folded in
 BREATHE_ROWS = 64
-WRITE_BYTES = 128 * 1024  # written at a time
 AHEAD = 2  # segments: where less is left, there is evicted before it has to be
-
-
-@dataclass(slots=True, eq=False)
-class Addition:
-    """A response to be stored: its record, and its body's file when the body is not in the record."""
-
-    stored: Stored
-    record: bytes
-    body: BodyFile | None = None
-    temp: str | None = None  # the body's temporary file; None where the body is there already
-    seq: int = 0  # the worker's purge sequence when it was asked for
+GIVE_WAY_S = 0.0005
 
 
 class RowAt(NamedTuple):
@@ -99,18 +88,20 @@ class Changer:
         """
         self.place = place
         self.limits = limits
-        self.sums = sums or Sums(place.salt)
+        self.sums = sums or Sums(place)
         self._ops = ops or FileOps()
         self.db = connect(place)
         self.db.execute("PRAGMA cache_size = -16384")  # a batch touches pages all over the tree
+        limit_log(self.db, limits.log)
         if durable:  # a purge must outlive a power cut
             self.db.execute("PRAGMA synchronous = FULL")
         self._turn = os.open(place.store / TURN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._breathe, self._fold, self._coming = breathe, fold or self._fold_in, coming
         self._rows = 0  # since the log was folded in
-        self.room = Room(place, self.db, limits, self._append_main, hot, breathe)
+        self._segments = SegmentWriter(place, self.db, self._ops, limits.segment, breathe)
+        self.room = Room(place, self.db, limits, self._segments.append_main, hot, breathe)
         self._version = Version(place, self._ops)
-        self._segments: dict[int, list[int]] = {}  # by main: id, fd, bytes, charge
+        self._moved: list[tuple[Path, Path]] = []  # bodies that this transaction gave their names, and those before
 
     def close(self) -> None:
         """Close index, lock and segments; harmless when done already."""
@@ -119,32 +110,28 @@ class Changer:
         turn, self._turn = self._turn, -1
         if turn >= 0:
             os.close(turn)
-        for _, fd, *_ in self._segments.values():
-            os.close(fd)
-        self._segments.clear()
+        self._segments.close()
 
     # -- what is done --------------------------------------------------------------------------------------------------
 
-    def apply(self, changes: Changes, still: Callable[[Addition], bool] = lambda addition: True) -> None:
-        """Commit one batch, all or nothing; additions for which `still` returns False are left out.
+    def apply(self, changes: Changes, still: Callable[[list[Addition]], list[Addition]] = lambda all: all) -> None:
+        """Commit one batch, all or nothing; `still` says which of the additions are still wanted.
 
         Raises sqlite3.Error, OSError, NoRoom.
         """
         with self._have_turn():
-            wanted = [each for each in changes.additions if still(each)]
-            need = sum(len(each.record) + ROW_BYTES for each in wanted)
-            if need:
-                self.make_room(need)
+            if changes.additions:
+                self.make_room(sum(each.length + ROW_BYTES for each in changes.additions))
+            wanted = still(changes.additions)
             # A body that is there already may have gone with its last response, for want of room.
             kept = [each for each in wanted if each.body is None or each.temp is not None or self.known(each.body.name)]
-            places = self._append(kept)
-            self._breathe()
+            places = self._segments.append(kept)
             with self._transaction() as gone:
                 purge_rows(self.db, self.sums, changes.purges)
                 remove_rows(self.db, changes.removed)
-                self._note_segments()
+                self._segments.note()
                 self._insert(kept, places, gone)
-                self._drop_temps([each.temp for each in changes.additions if each.temp and each not in kept], gone)
+                self.drop_temps([each.temp for each in changes.additions if each.temp and each not in kept], gone)
                 use_rows(self.db, changes.used)
                 self._drop_bodies(gone)
                 self._breathe()
@@ -184,12 +171,11 @@ class Changer:
 
     def pack(self, packings: Sequence[Packing]) -> None:
         """Move responses to records that contain their bodies; inside the turn in which their rows were read."""
-        places = self._append(packings)
+        places = self._segments.append(packings)
         with self._transaction() as gone:
-            self._note_segments()
-            for each, (segment, at) in zip(packings, places, strict=True):
+            self._segments.note()
+            for each, where in zip(packings, places, strict=True):
                 assert each.row is not None
-                where = (segment, at, len(each.record))
                 seal = self.sums.seal(each.hashed, each.variant, where, each.row.stale)
                 self.db.execute(
                     "UPDATE objects SET segment = ?, at = ?, length = ?, body = NULL, seal = ? "
@@ -210,36 +196,45 @@ class Changer:
     def drop_temp(self, temp: str) -> None:
         """Delete a temporary file and free its reservation."""
         with self._have_turn(), self._transaction() as gone:
-            self._drop_temps([temp], gone)
+            self.drop_temps([temp], gone)
 
-    def _drop_temps(self, temps: list[str], gone: list[Path]) -> None:
+    def drop_temps(self, temps: Sequence[str], gone: list[Path]) -> None:
+        """As `drop_temp`, inside a transaction whose files to be deleted are `gone`."""
         for temp in temps:
             self.db.execute("DELETE FROM temps WHERE name = ?", (temp,))
             gone.append(self.place.temp(temp))
 
     def make_room(self, need: int) -> None:
-        """Evict until `need` more bytes fit; inside the turn. Raises NoRoom."""
+        """Evict until `need` more bytes fit; at the beginning of a turn. Raises NoRoom.
+
+        Others get a turn between two steps: there may be many, and a purge must not wait for all of them.
+        """
         lacking = self.room.lacking(need)
         if -AHEAD * self.limits.segment < lacking <= 0:
             self._evict_some()
         while lacking > 0:
             self._evict_some()
             lacking = self.room.lacking(need)
+            if lacking > 0:
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                sleep(GIVE_WAY_S)
+                fcntl.flock(self._turn, fcntl.LOCK_EX)
+                lacking = self.room.lacking(need)
 
     def _evict_some(self) -> None:
         """One step of eviction. Raises NoRoom when nothing is left to evict."""
         with self._transaction() as gone:
-            self._note_segments()
-            main = self._segments.get(1, [0])[0]
+            self._segments.note()
+            main = self._segments.main()
             victim = self.room.victim(main)
             if victim is None and main:
-                os.close(self._segments.pop(1)[1])  # its own main segment is all that is left
+                self._segments.end(MAIN)  # it is all that is left
                 victim = self.room.victim(0)
             if victim is None:
                 raise NoRoom(f"disk cache {self.place.path}: nothing left to evict")
             if self.room.evict_some(victim):
                 gone.append(self.place.segment(victim))
-            self._note_segments()
+            self._segments.note()
             self._drop_bodies(gone)
             self._breathe()
         self._changed(STEP)
@@ -247,7 +242,7 @@ class Changer:
     def _changed(self, rows: int) -> None:
         """Count changed rows and checkpoint the log often, because that is the longest work without a rest."""
         self._rows += rows
-        if self._rows >= FOLD_ROWS:
+        if self._rows >= self.limits.log // FOLD_BYTES:
             self._rows = 0
             self.room.shrink()
             self._fold()
@@ -274,6 +269,7 @@ class Changer:
     def _transaction(self) -> Iterator[list[Path]]:
         """One transaction; the files appended to the yielded list are deleted after the commit."""
         gone: list[Path] = []
+        self._moved.clear()
         version = self._version.begin()
         self.db.execute("BEGIN IMMEDIATE")
         try:
@@ -283,97 +279,26 @@ class Changer:
         except BaseException:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
-            self._forget_segments()  # what is in them and what the index says may differ now
+            self._segments.forget()  # what is in them and what the index says may differ now
+            self._move_back()
             raise
         for path in gone:
             self._ops.unlink(path)
 
     transaction = _transaction
 
-    def _append(self, additions: Sequence[Addition]) -> list[tuple[int, int]]:
-        """Append records to segments on trial; returns (segment, offset) of each."""
-        places: list[tuple[int, int]] = []
-        waiting: list[bytes] = []
-        segment, size, limit = self._segment(0) if additions else [], 0, self.limits.segment
-        for each in additions:
-            if size >= WRITE_BYTES or segment[3] >= limit:
-                self._flush(segment, waiting)
-                segment, size = self._segment(0), 0
-            places.append((segment[0], segment[2] + size))
-            waiting.append(each.record)
-            size += len(each.record)
-            segment[3] += len(each.record) + (blocks(each.body.length) if each.body is not None else 0)
-        self._flush(segment, waiting)
-        return places
-
-    def _flush(self, segment: list[int], waiting: list[bytes]) -> None:
-        if waiting:
-            data = b"".join(waiting)
-            self._ops.write(segment[1], data, segment[2])
-            segment[2] += len(data)
-            waiting.clear()
-            self._breathe()
-
-    def _append_main(self, record: bytes, body: int) -> tuple[int, int]:
-        segment = self._segment(1)
-        at = segment[2]
-        self._ops.write(segment[1], record, at)
-        segment[2] += len(record)
-        segment[3] += len(record) + body
-        return segment[0], at
-
-    def _segment(self, main: int) -> list[int]:
-        """The segment that is being written, or a new one; for `main` also inside a transaction."""
-        found = self._segments.get(main)
-        if found is not None:
-            kept = self.db.execute("SELECT 1 FROM segments WHERE id = ?", (found[0],)).fetchone()
-            if kept is not None and found[3] < self.limits.segment:
-                return found
-            if self.db.in_transaction or kept is None:
-                self._note_segments()
-            else:
-                with self._transaction():
-                    self._note_segments()
-            os.close(found[1])
-            self._segments.pop(main, None)
-        number = self.db.execute("INSERT INTO segments (main, bytes, charge) VALUES (?, 0, 0)", (main,)).lastrowid or 0
-        made = [number, self._ops.open(self.place.segment(number)), 0, 0]
-        self._segments[main] = made
-        return made
-
-    def _note_segments(self) -> None:
-        for number, _, count, charge in self._segments.values():
-            self.db.execute("UPDATE segments SET bytes = ?, charge = ? WHERE id = ?", (count, charge, number))
-
-    def _forget_segments(self) -> None:
-        """Close the segments being written and cut off what was appended but not committed."""
-        for number, fd, *_ in self._segments.values():
-            try:
-                kept = self.db.execute("SELECT bytes FROM segments WHERE id = ?", (number,)).fetchone()
-                self._ops.truncate(fd, 0 if kept is None else kept[0])
-            except (OSError, sqlite3.Error):
-                pass  # the next start looks how long the file is
-            os.close(fd)
-        self._segments.clear()
-
-    def _insert(self, additions: Sequence[Addition], places: list[tuple[int, int]], gone: list[Path]) -> None:
-        rows: list[Row] = []
-        tags: list[tuple[int, int, int]] = []
-        for each, (segment, at) in zip(additions, places, strict=True):
-            if len(rows) % BREATHE_ROWS == 0:
+    def _insert(self, additions: Sequence[Addition], places: list[tuple[int, int, int]], gone: list[Path]) -> None:
+        rows = Rows(self.sums.plain)
+        for at, (each, place) in enumerate(zip(additions, places, strict=True)):
+            if at % BREATHE_ROWS == 0:
                 self._breathe()
-            body = None
             if each.body is not None:
                 self._place_body(each.body, each.temp, gone)
-                body = each.body.name
-            row = row_of(self.sums, each.stored, (segment, at, len(each.record)), body)
-            rows.append(row)
-            if each.stored.tags:
-                tags.extend((self.sums.of(tag), *row[:2]) for tag in each.stored.tags)
+            rows.add(self.sums, each, place)
         if self._coming is not None:
-            self._coming([row[0] for row in rows])
+            self._coming(rows.hashes())
         self._breathe()
-        insert_rows(self.db, rows, tags, self._breathe)
+        insert_rows(self.db, rows, self._breathe)
 
     def _place_body(self, body: BodyFile, temp: str | None, gone: list[Path]) -> None:
         """Rename a body to its final name, unless one with the same content exists."""
@@ -383,8 +308,15 @@ class Changer:
         if self.known(body.name):
             gone.append(self.place.temp(temp))
             return
-        self._ops.rename(self.place.temp(temp), self.place.body(body.name))
+        self._moved.append((self.place.temp(temp), self.place.body(body.name)))
+        self._ops.rename(*self._moved[-1])
         self._add_body(body)
+
+    def _move_back(self) -> None:
+        """Bodies whose rows were not committed are temporary files as before: they count as such, and go as such."""
+        for temp, body in self._moved:
+            with suppress(OSError):  # the next start sweeps it
+                self._ops.rename(body, temp)
 
     def _add_body(self, body: BodyFile) -> None:
         self.db.execute("INSERT INTO bodies VALUES (?, ?, 0)", (body.name, blocks(body.length)))

@@ -60,7 +60,7 @@ class DiskWarm:
         place = self._place()
         if place is None or not place.index.exists():
             return {}
-        sums = Sums(place.salt)
+        sums = Sums(place)
         try:
             with closing(connect(place)) as db:
                 rows = db.execute(_ROWS).fetchall()
@@ -117,7 +117,7 @@ class DiskWarm:
 
     def _place(self) -> Place | None:
         try:
-            return Place(self.path, bytes.fromhex(orjson.loads((self.path / MARK).read_bytes())["salt"]))
+            return Place.marked(self.path)
         except (OSError, ValueError, KeyError):
             return None
 

@@ -127,16 +127,13 @@ class Segments:
         self._open.clear()
 
 
-def read_ahead(path: Path, small: int) -> bool:
-    """Ask the kernel to read a file that is larger than `small` bytes; returns whether it was asked."""
+def read_ahead(path: Path) -> None:
+    """Ask the kernel to read a file; of a large one that alone may take a while."""
     try:
         fd = os.open(path, READ)
     except OSError:
-        return False
+        return
     try:
-        if os.fstat(fd).st_size <= small:
-            return False
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-        return True
     finally:
         os.close(fd)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from mmap import mmap
 from threading import Thread
@@ -69,16 +69,19 @@ class Filter:
         at = (self._first if half == 1 else self._second) + (hashed >> 3 & self._mask)
         return bool(bits[at] >> (hashed & 7) & 1)
 
-    def add(self, hashes: Iterable[int]) -> None:
+    def add(self, hashes: Sequence[int]) -> None:
         """Set the bits of rows that are about to be added; inside the turn."""
-        bits, mask, first, second = self._bits, self._mask, self._first, self._second
-        count = 0
-        for hashed in hashes:
-            at, bit = hashed >> 3 & mask, 1 << (hashed & 7)
-            bits[first + at] |= bit
-            bits[second + at] |= bit
-            count += 1
-        self._put(_SET, self._get(_SET) + count)
+        bits, mask = self._bits, self._mask
+        filling = self._get(_FILLER)  # before `_HALF`, which whoever fills sets first when it is done
+        half = bits[_HALF]
+        starts = (self._first, self._second) if filling or not half else (self._start(half),)
+        for start in starts:
+            for hashed in hashes:
+                bits[start + (hashed >> 3 & mask)] |= 1 << (hashed & 7)
+        self._put(_SET, self._get(_SET) + len(hashes))
+
+    def _start(self, half: int) -> int:
+        return self._first if half == 1 else self._second
 
     def _get(self, field: slice) -> int:
         return int.from_bytes(self._bits[field], "big")
@@ -94,8 +97,7 @@ class Filter:
             return
         if self._thread is not None and self._thread.is_alive():
             return
-        filler = self._get(_FILLER)
-        if not filler or not alive(filler):
+        if not alive(self._get(_FILLER)):
             self._thread = Thread(target=self._fill, name="disk-filter", daemon=True)
             self._thread.start()
 
@@ -106,13 +108,15 @@ class Filter:
             self._thread.join(10.0)
 
     def _fill(self) -> None:
-        """Fill the unused half, then switch to it. Two workers doing this at once do no harm."""
+        """Fill the unused half, then switch to it."""
         bits = self._bits
-        self._put(_FILLER, os.getpid())
         with suppress(sqlite3.Error, OSError):  # whoever asks the index next is told why it cannot be read
-            half = 2 if bits[_HALF] == 1 else 1
-            start = self._first if half == 1 else self._second
             with held(self._place.store / TURN):  # a bit from before has its row by now, one from after stays
+                if alive(self._get(_FILLER)):
+                    return  # another worker was quicker
+                self._put(_FILLER, os.getpid())
+                half = 2 if bits[_HALF] == 1 else 1
+                start = self._start(half)
                 self._clear(start)
             count = self._scan(start)
             if not self._closing:

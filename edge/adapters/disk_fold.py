@@ -2,7 +2,7 @@
 
 One rule: it is the longest piece of work that the tier does, so it is nobody's who may be waited for. On a core that
 all share the kernel takes the core from it as soon as the loop has something to do. Where it does not keep up, or
-fails, the log grows to `disk_index.CHECKPOINT_PAGES`, and whoever commits then folds it in and is told why it cannot.
+fails, the log grows to its limit, and whoever commits then folds it in and is told why it cannot.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ from edge.adapters.disk_place import Place, TierError
 SCHEMA_VERSION = 2
 MAX_KNOWN, KNOWN_BYTES = 4096, 256  # hashes of keys, up to this length
 PAGE_BYTES = 4096
-CHECKPOINT_PAGES = 768  # of the write-ahead log, before it is folded in by a commit; `Changer` sees to it before that
-LOG_BYTES = 4 * 1024 * 1024  # what the write-ahead log may take
+LOG_SHARE = (
+    0.75  # of what the log may take: where it is so long, a commit folds it in; `Changer` sees to it before that
+)
 # Rows lie in the order in which they come and go, as their records do: a batch touches pages all over `by_hash` alone,
 # which is small. An older store has its rows by hash, and an index `by_segment`; every statement fits both.
 SCHEMA = """
@@ -64,6 +65,7 @@ END;
 """
 # Version 1 counted objects by triggers, which cost as much as the rows.
 _FROM_1 = "BEGIN; DROP TRIGGER object_comes; DROP TRIGGER object_goes; PRAGMA user_version = 2; COMMIT;"
+_HASH = struct.Struct(">q")
 _SEALED = struct.Struct(">qqqqqd")
 
 
@@ -81,12 +83,13 @@ class Row(NamedTuple):
 class Sums:
     """Salted hashes and seals of one store."""
 
-    __slots__ = ("_first", "_known", "_salt", "plain")
+    __slots__ = ("_begun", "_first", "_known", "plain")
 
-    def __init__(self, salt: bytes) -> None:
-        self._salt = salt
+    def __init__(self, place: Place) -> None:
+        salt = place.salt
+        self._begun = blake2b(digest_size=8, key=salt).copy
         self._first = int.from_bytes(salt[:4], "big")
-        self.plain = self.of(b"")  # the variant of most responses
+        self.plain = self.of(b"") if place.format == 1 else 0  # the variant of most responses: 0 takes no room in a row
         self._known: dict[bytes, int] = {}
 
     def of_key(self, key: bytes) -> int:
@@ -103,7 +106,13 @@ class Sums:
 
     def of(self, data: bytes) -> int:
         """A signed 64-bit integer that stands for a key, a variant or a tag."""
-        return int.from_bytes(blake2b(data, digest_size=8, key=self._salt).digest(), "big", signed=True)
+        state = self._begun()  # half the cost of a new one
+        state.update(data)
+        return int(_HASH.unpack(state.digest())[0])
+
+    def of_variant(self, name: bytes) -> int:
+        """As `of`, for the name of a variant."""
+        return self.of(name) if name else self.plain
 
     def seal(self, hashed: int, variant: int, place: tuple[int, int, int], stale: float) -> int:
         """The checksum that a row must carry."""
@@ -122,11 +131,15 @@ def connect(place: Place, busy_s: float = 5.0) -> sqlite3.Connection:
     )
     db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last transactions, it never mixes them up
     db.execute("PRAGMA recursive_triggers = ON")  # what REPLACE takes away counts as deleted
-    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     db.execute("PRAGMA mmap_size = 0")
     db.execute("PRAGMA temp_store = MEMORY")
     return db
+
+
+def limit_log(db: sqlite3.Connection, size: int) -> None:
+    """How long the log may become by this connection's commits, in bytes."""
+    db.execute(f"PRAGMA wal_autocheckpoint = {int(size * LOG_SHARE) // PAGE_BYTES}")
+    db.execute(f"PRAGMA journal_size_limit = {size}")
 
 
 def fold_in(db: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge.adapters.disk_changes import Changer
@@ -42,7 +43,7 @@ class TierKeeper:
         try:
             place = open_place(path, history)
             taken = take_over(place, limits, purge_log, history)
-            return cls(Place(taken.path, taken.salt, taken.said or place.said), limits, lock)
+            return cls(replace(taken, said=taken.said or place.said), limits, lock)
         except (sqlite3.Error, OSError) as error:
             os.close(lock)
             raise TierError(f"disk cache {path}: {error}") from None

@@ -9,26 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
+from edge.adapters.disk_rows import Addition
 from edge.cache.purge import Kind, Purge, base_of
 from edge.cache.stored import Stored
 
-
-@dataclass(slots=True)
-class Put:
-    """A response to be written, with the worker's purge sequence and the journal's purge number at its request."""
-
-    stored: Stored
-    seq: int
-    temp: str | None = None
-    at: float = field(default_factory=monotonic)
-
-    @property
-    def bytes(self) -> int:
-        """The memory that it holds while it waits."""
-        return self.stored.size_bytes
-
-
-Pending = dict[bytes, dict[bytes, Put | None]]  # by key and variant; None: removed
+Pending = dict[bytes, dict[bytes, Addition | None]]  # by key and variant; None: removed
 
 
 class Purges:
@@ -74,15 +59,22 @@ class Waiting:
     _keys: dict[bytes, set[bytes]] = field(default_factory=dict)  # by URL, where rules added something to it
     _tagged: dict[bytes, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # key and variant, by tag
     bytes: int = 0
+    since: float = 0.0  # when the oldest response came; 0: there is none
 
     def __bool__(self) -> bool:
         return bool(self.responses or self.removed or self.purges or self.used or self.forsaken)
 
-    def put(self, put: Put) -> None:
+    def put(self, put: Addition) -> None:
         """Add a response; a complete one replaces its parts."""
         stored = put.stored
+        if not self.since:
+            self.since = monotonic()
+        self.bytes += stored.size_bytes + len(put.record)
+        places = self.responses.get(stored.key)
+        if places is None and put.plain is not None:  # it has no name but its key
+            self.responses[stored.key] = {b"": put}
+            return
         key, variant = stored.key, stored.variant
-        places = self.responses.get(key)
         if places is None:
             places = self.responses[key] = {}
         elif stored.part is None:
@@ -90,13 +82,12 @@ class Waiting:
             for each in [each for each in places if each.startswith(parts)]:
                 del places[each]
         places[variant] = put
-        self.bytes += put.bytes
         if b" " in key:
             self._keys.setdefault(base_of(key), set()).add(key)
         for tag in stored.tags:
             self._tagged.setdefault(tag, set()).add((key, variant))
 
-    def named(self, purge: Purge, now: float) -> Iterator[Put]:
+    def named(self, purge: Purge, now: float) -> Iterator[Addition]:
         """The usable waiting responses that a purge by URL or tag names."""
         if purge.kind is Kind.URL:
             keys = (purge.value, *self._keys.get(purge.value, ()))
@@ -111,7 +102,7 @@ class Waiting:
                 yield put
 
 
-_NOTHING: dict[bytes, Put | None] = {}
+_NOTHING: dict[bytes, Addition | None] = {}
 
 
 def left_of(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | None:

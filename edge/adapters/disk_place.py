@@ -24,7 +24,8 @@ import orjson
 from edge.adapters.durable_file import FRESH, put
 from edge.errors import EdgeError
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, FORMAT)  # that are read and kept; the first named what has no variant by a hash, as it does others
 MARK = "edge-cache.json"
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in a file's place is damage, and nobody waits for it
 LOCK, SETUP, STORE, ASIDE, DAMAGED = "lock", "setup.lock", "store", "store.aside", "damaged"
@@ -47,6 +48,13 @@ class Place:
     path: Path
     salt: bytes
     said: str = ""
+    format: int = FORMAT
+
+    @classmethod
+    def marked(cls, path: Path, said: str = "") -> Place:
+        """The tier in a directory by its mark. Raises OSError, ValueError, KeyError."""
+        found = orjson.loads((path / MARK).read_bytes())
+        return cls(path, bytes.fromhex(found["salt"]), said, int(found["format"]))
 
     @property
     def store(self) -> Path:
@@ -133,13 +141,13 @@ def _prepared(path: Path, history: str) -> Place:
         (path / STORE / name).mkdir(parents=True, exist_ok=True)
     if not os.access(path / STORE, os.W_OK | os.X_OK):
         raise TierError(f"disk cache {path} cannot be written to")
-    return Place(path, bytes.fromhex(found["salt"]), said)
+    return Place(path, bytes.fromhex(found["salt"]), said, found["format"])
 
 
 def _why_not(path: Path, found: dict[str, Any] | None, history: str) -> str | None:
     if found is None:
         return "has lost its mark" if (path / STORE).exists() else None
-    if found["format"] != FORMAT:
+    if found["format"] not in FORMATS:
         return f"is of format {found['format']}, this version writes {FORMAT}"
     if (path / STORE / DAMAGED).exists():
         return "is damaged"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from edge.adapters.disk_awaited import begin_awaiting
 from edge.adapters.disk_body import temp_name
-from edge.adapters.disk_changes import ROW_BYTES, Addition, Changer, Changes
+from edge.adapters.disk_changes import ROW_BYTES, Changer, Changes
 from edge.adapters.disk_files import FileOps, make_file
 from edge.adapters.disk_place import Place, TierError
 from edge.adapters.disk_room import Limits, NoRoom, blocks
+from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place
 from edge.adapters.disk_writer import PACKED_BYTES
 from edge.cache.body import BodyFile

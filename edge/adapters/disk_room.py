@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge.adapters.disk_index import LOG_BYTES, PAGE_BYTES, Sums
+from edge.adapters.disk_index import PAGE_BYTES, Sums
 from edge.adapters.disk_place import Place, TierError
 from edge.adapters.disk_rows import drop_rows
 from edge.cache.record import key_at
@@ -26,6 +26,7 @@ BLOCK = 4096
 FOLDERS_BYTES = 1200 * 1024  # folders, at most 256 of bodies
 MIN_SIZE = 32 * 1024 * 1024
 _MIN_SEGMENT, _MAX_SEGMENT = 256 * 1024, 32 * 1024 * 1024
+_MIN_LOG, _MAX_LOG = 4 * 1024 * 1024, 16 * 1024 * 1024
 VACUUM_PAGES = 512
 STEP = 128  # objects of a segment that are evicted in one transaction
 KEY_WITHIN = 1024  # a record's bytes that have its key, unless that is very long
@@ -49,6 +50,11 @@ class Limits:
     def segment(self) -> int:
         """The size of a segment in bytes."""
         return max(_MIN_SEGMENT, min(_MAX_SEGMENT, self.size // 512 // BLOCK * BLOCK))
+
+    @property
+    def log(self) -> int:
+        """What the index's log may take, in bytes: in a longer one a page is folded in once for more of its changes."""
+        return max(_MIN_LOG, min(_MAX_LOG, self.size // 64))
 
 
 class _Lying(NamedTuple):
@@ -98,7 +104,7 @@ class Room:
         self._left = 0  # bytes of it that may yet be written again
         self._begun: int | None = None  # a segment of which only some were evicted: the next victim
         self._db = db
-        self._sums = Sums(place.salt)
+        self._sums = Sums(place)
         self.limits = limits
         self._copy = copy
         self._hot = hot
@@ -110,7 +116,7 @@ class Room:
             log = os.stat(f"{self._place.index}-wal").st_size
         except OSError:
             log = 0
-        return int(pages * PAGE_BYTES + max(log, LOG_BYTES) + FOLDERS_BYTES + segments + bodies + temps)
+        return int(pages * PAGE_BYTES + max(log, self.limits.log) + FOLDERS_BYTES + segments + bodies + temps)
 
     def lacking(self, need: int) -> int:
         """How many bytes must be freed before `need` more fit; 0 or less: none. Raises NoRoom."""
@@ -121,7 +127,7 @@ class Room:
         if limits.min_free:
             found = os.statvfs(self._place.store)
             lacking = max(lacking, need + limits.min_free - found.f_bavail * found.f_frsize)
-        if lacking > 0 and need > limit - LOG_BYTES - FOLDERS_BYTES:
+        if lacking > 0 and need > limit - limits.log - FOLDERS_BYTES:
             raise NoRoom(f"disk cache {self._place.path}: {need} bytes are more than fit")
         return lacking
 

@@ -11,19 +11,18 @@ be many, so that is for a thread.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_index import connect, is_damage, make_index
+from edge.adapters.disk_notes import noted
 from edge.adapters.disk_place import DAMAGED, Place, TierError, prepare
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_rows import drop_objects
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import PurgeLog
 
 
 def open_place(path: Path, history: str = "") -> Place:
@@ -61,7 +60,7 @@ def take_over(place: Place, limits: Limits, purge_log: PurgeLog, history: str) -
             mark_damaged(place)
             fresh = open_place(place.path, history)
             said = f"disk cache {place.path} has seen purges that the journal has not: moved aside, starting empty"
-            return Place(fresh.path, fresh.salt, said)
+            return replace(fresh, said=said)
         with changer.turn(), changer.transaction() as gone:
             measured(changer, place, gone)
             changer.note_purged(purge_log.number, purge_log.floor >> 32 if purge_log.floor >> 32 > purged else 0)
@@ -92,10 +91,19 @@ def measured(changer: Changer, place: Place, gone: list[Path]) -> None:
         db.execute("DELETE FROM segments WHERE id = ?", (number,))
     for name, writer in db.execute("SELECT name, writer FROM temps").fetchall():
         if not alive(writer):
-            db.execute("DELETE FROM temps WHERE name = ?", (name,))
-            gone.append(place.temp(name))
+            changer.drop_temps([name], gone)
     held = {name for (name,) in db.execute("SELECT name FROM temps")}
     gone.extend(Path(entry.path) for entry in os.scandir(place.store / "temps") if entry.name not in held)
+
+
+def sweep_temps(changer: Changer) -> None:
+    """Delete what other workers left half written when they were killed: until then it counts against the budget."""
+    own = os.getpid()
+    left = changer.db.execute("SELECT name, writer FROM temps WHERE writer <> ?", (own,)).fetchall()
+    dead = [name for name, writer in left if not alive(writer)]
+    if dead:
+        with changer.turn(), changer.transaction() as gone:
+            changer.drop_temps(dead, gone)
 
 
 def sweep_bodies(place: Place, limits: Limits) -> int:
@@ -115,8 +123,8 @@ def sweep_bodies(place: Place, limits: Limits) -> int:
 
 
 def alive(process: int) -> bool:
-    """Whether another process with this id runs (our own id means a dead predecessor's)."""
-    if process == os.getpid():
+    """Whether another process with this id runs (our own id means a dead predecessor's, 0 nobody's)."""
+    if process in (0, os.getpid()):
         return False
     try:
         os.kill(process, 0)
@@ -125,69 +133,3 @@ def alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-class Notes:
-    """What a worker has been told to forget and has not yet taken out of the index, in a file that outlives it.
-
-    Appending is one write to the page cache, so a look-up after a restart knows of it even when the worker was killed
-    right after the answer to the unsafe request that asked for it. Who holds its lock is alive: another process may
-    have the id of one that was killed.
-    """
-
-    __slots__ = ("_fd", "path")
-
-    def __init__(self, place: Place) -> None:
-        self.path = place.store / "notes" / str(os.getpid())
-        self.path.parent.mkdir(exist_ok=True)
-        self._fd = _held(self.path)
-
-    def add(self, purge: Purge) -> None:
-        """Append a purge."""
-        kind = b"u" if purge.kind is Kind.URL else b"t"
-        os.write(self._fd, (kind.upper() if purge.soft else kind) + len(purge.value).to_bytes(4, "big") + purge.value)
-
-    def clear(self) -> None:
-        """All purges are in the index: empty the file."""
-        os.ftruncate(self._fd, 0)
-
-    def close(self) -> None:
-        """Close the file; delete it if it is empty. Harmless when called again, also from two threads at once."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-        with suppress(FileNotFoundError):  # another one was quicker
-            if not self.path.stat().st_size:
-                self.path.unlink()
-
-
-def _held(path: Path) -> int:
-    """The file open and locked; made again where somebody took it for a dead worker's between the two."""
-    while True:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        with suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(fd).st_ino:
-                return fd
-        os.close(fd)
-
-
-def noted(place: Place) -> Iterator[tuple[Path, list[tuple[Purge, float]]]]:
-    """Purges that dead workers had not yet applied, by file; applying one twice does no harm."""
-    folder = place.store / "notes"
-    for path in sorted(folder.iterdir()) if folder.exists() else ():
-        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:  # it ends just now; it is alive
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield path, _purges_in(file.read(), os.fstat(file.fileno()).st_mtime)
-
-
-def _purges_in(data: bytes, when: float) -> list[tuple[Purge, float]]:
-    """The notes in a file that was last written to at this time; the last one may be cut."""
-    at, found = 0, []
-    while at + 5 <= len(data):
-        length = int.from_bytes(data[at + 1 : at + 5], "big")
-        kind, value = data[at : at + 1], data[at + 5 : at + 5 + length]
-        at += 5 + length
-        if len(value) == length:
-            found.append((Purge(Kind.URL if kind in b"uU" else Kind.TAG, value, kind.isupper()), when))
-    return found

@@ -11,6 +11,7 @@ out that its checksum, its key, or a purge speaks against; what is damaged is a 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -29,11 +30,14 @@ from edge.adapters.disk_filter import Filter, Share
 from edge.adapters.disk_fold import Folder
 from edge.adapters.disk_index import Sums, is_damage
 from edge.adapters.disk_look import NOTHING, Looker, Read
-from edge.adapters.disk_pending import Put, Waiting, overlay
+from edge.adapters.disk_notes import Notes, noted
+from edge.adapters.disk_pending import Waiting, overlay
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import Limits
-from edge.adapters.disk_start import Notes, mark_damaged, noted, open_place
-from edge.adapters.disk_writer import Spill, Writer
+from edge.adapters.disk_rows import Addition
+from edge.adapters.disk_spill import Spill
+from edge.adapters.disk_start import mark_damaged, open_place
+from edge.adapters.disk_writer import Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
 from edge.cache.purge import Kind, Purge, PurgeLog
@@ -66,7 +70,7 @@ class DiskTier:
         self.hits = self.misses = self.damaged = 0
         self._min_uses = min_uses
         self._uses = Fingerprints(65536)
-        self._sums = Sums(place.salt)
+        self._sums = Sums(place)
         self._filter = Filter.of(place, limits.size, share)
         self._looker = Looker(place, self._sums, self._filter, busy_s=0.5, remembers=True)
         self._looker.floor = self._fact("floor")
@@ -88,14 +92,17 @@ class DiskTier:
         changer = Changer(
             place, limits, ops, hot, breathe=self._breathe, fold=self._folder.fold, coming=coming, sums=self._sums
         )
-        self.writer = Writer(place, changer, self._notes, self._admitted, self._call, self._told.add, ops)
+        self.writer = Writer(
+            place, changer, self._notes, self._admitted, lambda: self.purge_log().seq, self._call, self._told.add, ops
+        )
         for path, purges in left:
             for purge, at in purges:
                 self.writer.forget(purge, at)
             if path != self._notes.path:
                 path.unlink(missing_ok=True)
         self.writer.start()
-        if read_ahead(place.index, WARM_BYTES):  # look-ups go through a thread meanwhile
+        if os.path.getsize(place.index) > WARM_BYTES:  # look-ups go through a thread meanwhile
+            self._pool.submit(read_ahead, place.index)
             self._cold_until = monotonic() + SLOW_FOR_S
         self._looker.rows(0)  # the first one opens files
         self._blocks_read = getrusage(RUSAGE_THREAD).ru_inblock
@@ -129,10 +136,11 @@ class DiskTier:
         """The responses stored for a key; None where reading would wait for the disk (use `look_later`)."""
         writer = self.writer
         taken, waiting = before = writer.pending
-        again = None if writer.damaged else self._looker.again(key, before, self.purge_log())
-        if again is not None:
-            self.hits += 1
-            return (again,)
+        if self._looker.remembered(key) is not None and not writer.damaged:
+            again = self._looker.again(key, before, self.purge_log())
+            if again is not None:
+                self.hits += 1
+                return (again,)
         waits = key in taken.responses or key in waiting.responses
         if not waits and self._looker.lacks(self._sums.of_key(key)):
             self.misses += 1
@@ -224,8 +232,7 @@ class DiskTier:
 
     def mark(self, stored: Stored) -> tuple[int, int]:
         """(hash of the key, hash of the variant): identifies a stored response in all workers."""
-        variant = stored.variant
-        return self._sums.of_key(stored.key), self._sums.of(variant) if variant else self._sums.plain
+        return self._sums.of_key(stored.key), self._sums.of_variant(stored.variant)
 
     def waiting(self, purge: Purge, now: float) -> list[Stored]:
         """What waits to be written and what a purge by URL or tag, not yet in force, is about to touch."""
@@ -241,7 +248,7 @@ class DiskTier:
         """Queue a response to be written; False when the queue is full or the disk fails."""
         if self._min_uses > 1 and temp is None and not self._often(stored.key):
             return False
-        return self.writer.put(Put(stored, seq, temp))
+        return self.writer.put(Addition(stored, temp=temp, seq=seq))
 
     def _often(self, key: bytes) -> bool:
         mark = self._sums.of(key) & 0xFFFFFFFFFFFFFFFF
@@ -275,7 +282,7 @@ class DiskTier:
     def spill(self, length: int | None) -> Spill:
         """Begin to write a body of `length` bytes (None: unknown) while it streams."""
         self._loop = asyncio.get_running_loop()  # where its calls come back to
-        return Spill(self.writer, length)
+        return Spill(self.writer.wake, length)
 
     def forsake(self, temp: str) -> None:
         """Drop a spilled body."""

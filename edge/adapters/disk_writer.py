@@ -11,19 +11,21 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic, sleep
 
 from edge.adapters.disk_body import BodyWriter, temp_name
-from edge.adapters.disk_changes import Addition, Changer, Changes
+from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_index import is_damage
-from edge.adapters.disk_pending import Purges, Put, Waiting
+from edge.adapters.disk_notes import Notes
+from edge.adapters.disk_pending import Purges, Waiting
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_room import NoRoom
-from edge.adapters.disk_start import Notes
-from edge.cache.body import BodyFile
+from edge.adapters.disk_rows import Addition
+from edge.adapters.disk_spill import Call, Spill, SpillWriter
+from edge.adapters.disk_start import sweep_temps
 from edge.cache.purge import Purge
 from edge.cache.record import encode
 from edge.cache.stored import Stored
@@ -32,55 +34,15 @@ GATHER_S, GATHER_MANY_S = 0.02, 0.05
 MANY = 128  # responses at once, after which the next are gathered longer: in a larger batch each costs less
 RETRY_S = 1.0
 PACKED_BYTES = 64 * 1024  # a larger body has a file of its own
+AT_ONCE_BYTES = 8 * 1024  # with a body up to here the record is made by the loop
 MAX_WAITING = 48 * 1024 * 1024
 MAX_BATCH = 1024 * 1024
 MAX_ROWS = 512
 HURRY = 8 * 1024 * 1024  # bytes that wait, from which on the thread takes no rest and gathers no longer
 WORK_S, REST_S = 0.0006, 0.0006
 MAX_USED = 1024
-SPILL_STEP = 8 * 1024 * 1024  # reserved at a time where the length is not known
-SPILL_FULL = 4 * 1024 * 1024  # bytes that wait to be written before its source is held back
 
 Admit = Callable[[Stored, int], Stored | None]  # what purges left of a response; called in the thread
-
-
-class Spill:
-    """A body written to disk while it streams, instead of being kept in memory. Belongs to the loop."""
-
-    def __init__(self, writer: Writer, length: int | None) -> None:
-        self.length = length
-        self.failed = False
-        self.done: Callable[[BodyFile | None, str], None] | None = None
-        self.drained: Callable[[], None] | None = None
-        self.given = 0  # bytes, counted by the loop
-        self.taken = 0  # bytes, counted by the thread
-        self.pieces: deque[bytes | None] = deque()  # None: the end
-        self.moved_at = monotonic()
-        self._writer = writer
-        self.target: BodyWriter | None = None  # the thread's
-        self.reserved = 0
-
-    @property
-    def full(self) -> bool:
-        """The disk is too slow: pause the source until `drained` is called."""
-        return self.given - self.taken > SPILL_FULL and not self.failed
-
-    def write(self, data: bytes) -> None:
-        """Append a piece."""
-        self.given += len(data)
-        self.pieces.append(data)
-        self._writer.wake(self)
-
-    def finish(self, done: Callable[[BodyFile | None, str], None]) -> None:
-        """The body is complete: `done` is called with its file, or None when it could not be written."""
-        self.done = done
-        self.pieces.append(None)
-        self._writer.wake(self)
-
-    def abort(self) -> None:
-        """Drop the body."""
-        self.failed = True
-        self._writer.wake(self)
 
 
 class Writer:
@@ -92,7 +54,8 @@ class Writer:
         changer: Changer,
         notes: Notes,
         admit: Admit,
-        call: Callable[[Callable[[], None]], None],
+        seq: Callable[[], int],
+        call: Call,
         tell: Callable[[str, str], None],
         ops: FileOps | None = None,
     ) -> None:
@@ -104,8 +67,10 @@ class Writer:
         self.damaged = False
         self._place, self._changer, self._notes = place, changer, notes
         self._rested_at = monotonic()
-        self._admit, self._call, self._tell = admit, call, tell
+        self._admit, self._seq, self._tell = admit, seq, tell
+        self._sums = changer.sums
         self._ops = ops or FileOps()
+        self._spill_writer = SpillWriter(place, changer, self._ops, call, self.forsake)
         self._spills: deque[Spill] = deque()
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
@@ -121,13 +86,16 @@ class Writer:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, put: Put) -> bool:
+    def put(self, put: Addition) -> bool:
         """Queue a response; False when the queue is full or the disk fails."""
+        stored = put.stored
         taken, waiting = self.pending
-        too_much = taken.bytes + waiting.bytes + put.bytes > MAX_WAITING
-        if self._closing or self.damaged or too_much or monotonic() < self._failing_until:
+        too_much = taken.bytes + waiting.bytes + stored.size_bytes > MAX_WAITING
+        if self._closing or self.damaged or too_much or (self._failing_until and monotonic() < self._failing_until):
             self.dropped += 1
             return False
+        if stored.length <= AT_ONCE_BYTES and stored.file is None:
+            put.make(self._sums)  # a third of what it costs later, when other things have been in the processor's cache
         with self._lock:
             self.waiting.put(put)
             if self._idle:
@@ -155,8 +123,8 @@ class Writer:
 
     def forget(self, purge: Purge, now: float) -> None:
         """Queue a purge by URL or tag; look-ups obey it at once."""
-        self._notes.add(purge)
-        with self._lock:
+        with self._lock:  # in one step, or the thread could clear the note of a purge that does not wait yet
+            self._notes.add(purge)
             self.waiting.purges.add(purge, now)
             if self._idle:
                 self._ready.notify_all()
@@ -220,6 +188,8 @@ class Writer:
 
     def _run(self) -> None:
         try:
+            with suppress(sqlite3.Error, OSError):  # the next start does it
+                sweep_temps(self._changer)
             while self._wait():
                 self._spill_all()
                 self._write_batch()
@@ -235,6 +205,8 @@ class Writer:
                 self._idle = True
                 self._ready.wait()
                 self._idle = False
+            if self._closing and monotonic() < self._failing_until:
+                return False  # what purges wait is noted
             at_once = self._closing or bool(self._spills)
         if not at_once:  # many in one transaction: each costs a turn, and the loop's lock for a while
             gather = GATHER_MANY_S if self._many and self.waiting.bytes < HURRY else GATHER_S
@@ -258,55 +230,81 @@ class Writer:
         if not taken:
             return
         puts = [put for places in taken.responses.values() for put in places.values() if put is not None]
-        changes = Changes(removed=list(taken.removed), purges=list(taken.purges), used=list(taken.used))
-        oldest = puts[0].at if puts else None
         self._many = len(puts) >= MANY
-        size = 0
         try:
-            for temp in taken.forsaken:
-                self._changer.drop_temp(temp)
+            self._take_away(taken)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error, len(puts), [put.temp for put in puts])
+            self._keep(taken)
+        else:
+            self._add(puts, list(taken.used))
+        if taken.since:
+            self.lag_s = monotonic() - taken.since
+        with self._lock:
+            self.pending = (Waiting(), self.waiting)
+
+    def _take_away(self, taken: Waiting) -> None:
+        """Carry out purges and removals: before responses, and apart from them, for which there may be no room."""
+        if taken.purges or taken.removed:
+            self._changer.apply(Changes(removed=list(taken.removed), purges=list(taken.purges)))
+        with self._lock:
+            if not self.waiting.purges:
+                self._notes.clear()
+        for temp in taken.forsaken:
+            self._changer.drop_temp(temp)
+
+    def _add(self, puts: Sequence[Addition], used: list[tuple[int, int]]) -> None:
+        """Write responses, in transactions of a bounded size."""
+        changes, size, before = Changes(used=used), 0, self.written
+        seq = self._seq()  # what is purged from now on follows in its turn
+        try:
             for put in puts:
-                self.breathe()
-                addition = self._addition(put)
+                ready = put.record and put.seq >= seq
+                if not ready:
+                    self.breathe()
+                addition = put if ready else self._addition(put)
                 if addition is None:
                     continue
                 changes.additions.append(addition)
-                size += len(addition.record)
+                size += addition.length
                 if size >= MAX_BATCH or len(changes.additions) >= MAX_ROWS:
                     self._apply(changes)
                     changes, size = Changes(), 0
-            self._apply(changes)
-            if not self._failing_until > monotonic():
-                with self._lock:
-                    if not self.waiting.purges:
-                        self._notes.clear()
+            if changes.additions or changes.used:
+                self._apply(changes)
         except (sqlite3.Error, OSError, NoRoom) as error:
-            self._failed(error, taken, len(changes.additions))
-        if oldest is not None:
-            self.lag_s = monotonic() - oldest
-        with self._lock:
-            self.pending = (Waiting(), self.waiting)
+            temps = [each.temp for each in (*puts, *changes.additions)]
+            self._failed(error, len(puts) - (self.written - before), temps)
 
     def _apply(self, changes: Changes) -> None:
         """Commit one batch; responses that a purge named meanwhile are left out."""
         self._changer.apply(changes, self._still)
         self.written += len(changes.additions)
 
-    def _still(self, addition: Addition) -> bool:
-        return self._admit(addition.stored, addition.seq) is not None  # a soft purge follows in its turn
+    def _still(self, additions: list[Addition]) -> list[Addition]:
+        seq = self._seq()
+        return [each for each in additions if each.seq >= seq or self._admit(each.stored, each.seq) is not None]
 
-    def _addition(self, put: Put) -> Addition | None:
-        """The record for a response, with its body in a file if it is large; None: a purge came first."""
+    def _addition(self, put: Addition) -> Addition | None:
+        """What is to be written for it, with its body in a file if it is large; None: a purge came first."""
         stored = self._admit(put.stored, put.seq)
         if stored is None:
             if put.temp is not None:
                 self._changer.drop_temp(put.temp)
             return None
         number = put.seq >> 32
-        if stored.file is not None or stored.length <= PACKED_BYTES:
+        if stored.file is not None:
             return Addition(stored, encode(stored, number), stored.file, put.temp, put.seq)
+        if stored.length <= PACKED_BYTES:
+            made = Addition(stored, temp=put.temp, seq=put.seq)
+            made.make(self._sums)
+            return made
         temp = temp_name()
-        self._changer.reserve(temp, stored.length)
+        try:
+            self._changer.reserve(temp, stored.length)
+        except NoRoom as error:  # for this one; the others of the batch are written
+            self._failed(error, 1)
+            return None
         target = BodyWriter(self._place, temp, self._ops)
         try:
             for chunk in stored.chunks:
@@ -318,21 +316,32 @@ class Writer:
             raise
         return Addition(stored, encode(stored, number, body), body, temp, put.seq)
 
-    def _failed(self, error: Exception, taken: Waiting, lost: int) -> None:
-        """The disk is full, read-only, missing or damaged: drop what could not be written and go on serving."""
+    def _failed(self, error: Exception, lost: int, temps: Iterable[str | None] = ()) -> None:
+        """The disk is full, read-only, missing or damaged: drop what could not be written and go on serving.
+
+        `lost`: how many responses; `temps`: their temporary files, which go as soon as the disk lets them.
+        """
         self.errors += 1
         self.dropped += max(1, lost)
         if isinstance(error, sqlite3.Error) and is_damage(error):
             self.damaged = True
         self._tell("disk.damaged" if self.damaged else "disk.failed", str(error))
-        if isinstance(error, NoRoom):
-            return
-        self._failing_until = monotonic() + RETRY_S
         with self._lock:
-            self.waiting.purges = Purges((*taken.purges, *self.waiting.purges))
-            self.waiting.removed |= taken.removed
+            self.waiting.forsaken += [temp for temp in temps if temp is not None]
+        if not isinstance(error, NoRoom):
+            self._failing_until = monotonic() + RETRY_S
 
-    # -- spills --------------------------------------------------------------------------------------------------------
+    def _keep(self, taken: Waiting) -> None:
+        """What was to be taken away waits for the next try, and is hidden until then."""
+        with self._lock:
+            waiting = self.waiting
+            waiting.purges = Purges((*taken.purges, *waiting.purges))
+            waiting.removed |= taken.removed
+            waiting.forsaken += taken.forsaken
+            for key, places in taken.responses.items():
+                for variant, put in places.items():
+                    if put is None:
+                        waiting.responses.setdefault(key, {}).setdefault(variant, None)
 
     def _spill_all(self) -> None:
         while True:
@@ -342,51 +351,10 @@ class Writer:
                 spill = self._spills.popleft()
                 self._spilling = True
             try:
-                self._spill(spill)
+                self._spill_writer.write(spill)
             except (sqlite3.Error, OSError, NoRoom) as error:
-                self._end_spill(spill)
+                self._spill_writer.end(spill)
                 if not isinstance(error, NoRoom):
                     self.errors += 1
                     self._tell("disk.failed", str(error))
             self._spilling = False
-
-    def _spill(self, spill: Spill) -> None:
-        """Write the data that a spill has received."""
-        if spill.failed:
-            self._end_spill(spill)
-            return
-        if spill.target is None:
-            temp = temp_name()
-            spill.reserved = SPILL_STEP if spill.length is None else spill.length
-            self._changer.reserve(temp, spill.reserved)
-            spill.target = BodyWriter(self._place, temp, self._ops)
-        while spill.pieces:
-            piece = spill.pieces.popleft()
-            if piece is None:
-                if spill.done is not None:
-                    self._call(partial(spill.done, spill.target.finish(), spill.target.temp))
-                return
-            if spill.target.length + len(piece) > spill.reserved:
-                spill.reserved += SPILL_STEP
-                self._changer.reserve(spill.target.temp, spill.reserved)
-            spill.target.write(piece)
-            was_full = spill.full
-            spill.taken += len(piece)
-            spill.moved_at = monotonic()
-            if was_full and not spill.full and spill.drained is not None:
-                self._call(spill.drained)
-
-    def _end_spill(self, spill: Spill) -> None:
-        spill.failed = True
-        spill.pieces.clear()
-        target, spill.target = spill.target, None
-        if target is not None:
-            target.close()
-            try:
-                self._changer.drop_temp(target.temp)
-            except (sqlite3.Error, OSError):
-                pass  # the next start removes it
-        if spill.drained is not None:
-            self._call(spill.drained)
-        if spill.done is not None:
-            self._call(partial(spill.done, None, ""))

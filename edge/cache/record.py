@@ -26,6 +26,7 @@ _SUMMED = 8  # where what the checksum covers begins
 # received_at, born, lifetime, fresh_until, four windows; the part's first, last and complete length (-1: unknown)
 _FIXED = struct.Struct(">4sI II IiiIII HBB Q 8d 3q")
 _HEAD_BYTES = _FIXED.size
+_AFTER_SUM = struct.Struct(">II IiiIII HBB Q 8d 3q")  # the fixed part without what stands before `_SUMMED`
 _KEY_LENGTH_AT = 12
 _BODY_LENGTH, _FILE_LENGTH, _FLAGS, _NUMBER = 2, 9, 12, 13  # which of the fixed part's fields
 _MUST_REVALIDATE, _NO_CACHE, _SIMPLE, _PART = 1, 2, 4, 8
@@ -74,8 +75,13 @@ def outlined(kept: Kept, record: bytes) -> Outline:
 def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
     """A record; with `file` (the response's own, or one that was just written from its chunks) without the body."""
     file = file or stored.file
+    head = head_of(stored, number, file)
+    return head if file is not None else b"".join((head, *stored.chunks))
+
+
+def head_of(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
+    """What `encode` returns, without the chunks of the body that follow where it is in no file."""
     part, etag, language = stored.part, stored.etag, stored.language
-    body = () if file is not None else stored.chunks
     choices = _packed([each for pair in stored.vary for each in pair]) if stored.vary else b""
     tags = _packed(sorted(stored.tags)) if stored.tags else b""
     named = b"" if file is None else file.name + file.length.to_bytes(8, "big") + file.sums
@@ -87,8 +93,8 @@ def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
     )
     first, last, complete = (-1, -1, None) if part is None else (part.first, part.last, part.complete)
     # fmt: off
-    fixed = _FIXED.pack(
-        MAGIC, 0, 0 if file is not None else stored.length, len(stored.key), len(stored.wire),
+    fixed = _AFTER_SUM.pack(
+        0 if file is not None else stored.length, len(stored.key), len(stored.wire),
         -1 if etag is None else len(etag), -1 if language is None else len(language),
         len(choices), len(tags), len(named), stored.status, _NUMBERS[stored.source], flags, number,
         stored.received_at, stored.born, stored.lifetime_s, stored.fresh_until,
@@ -96,10 +102,11 @@ def encode(stored: Stored, number: int, file: BodyFile | None = None) -> bytes:
         first, last, -1 if complete is None else complete,
     )
     # fmt: on
-    rest = b"".join(
-        (fixed[_SUMMED:], stored.key, stored.wire, etag or b"", language or b"", choices, tags, named, *body)
-    )
-    return MAGIC + crc32(rest).to_bytes(4, "big") + rest
+    rest = b"".join((fixed, stored.key, stored.wire, etag or b"", language or b"", choices, tags, named))
+    summed = crc32(rest)
+    for chunk in stored.chunks if file is None else ():
+        summed = crc32(chunk, summed)
+    return MAGIC + summed.to_bytes(4, "big") + rest
 
 
 def decode(data: bytes, key: bytes | None = None) -> Kept:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from edge.adapters.disk_body import BodyWriter, temp_name
-from edge.adapters.disk_changes import Addition, Changer, Changes
+from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE
+from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
 from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.cache.record import encode

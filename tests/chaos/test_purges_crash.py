@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.adapters.disk_changes import Addition, Changer, Changes
+from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_index import connect
 from edge.adapters.disk_place import Place
+from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place, take_over
 from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
 from edge.cache.record import encode

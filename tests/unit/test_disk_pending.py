@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.adapters.disk_changes import Addition, Changer, Changes
-from edge.adapters.disk_pending import Purges, Put, Waiting, left_of
+from edge.adapters.disk_changes import Changer, Changes
+from edge.adapters.disk_pending import Purges, Waiting, left_of
+from edge.adapters.disk_rows import Addition
 from edge.cache.purge import Kind, Purge
 from tests.kit.tier import NOW, looked, response, stuck, tier
 
@@ -78,7 +79,7 @@ def test_purges_by_name_do_what_each_of_them_would(
 def test_named_is_what_a_look_at_all_would_find(puts: list[tuple[bytes, frozenset[bytes]]], purge: Purge) -> None:
     waiting = Waiting()
     for at, (key, tags) in enumerate(puts):
-        waiting.put(Put(response(key, tags=tags, received_at=NOW + at), at))
+        waiting.put(Addition(response(key, tags=tags, received_at=NOW + at), seq=at))
     last = dict(puts)
     names = {
         key
@@ -94,9 +95,9 @@ def test_what_came_while_the_disk_was_busy_is_written_as_one_batch(
     sizes: list[int] = []
     real = Changer.apply
 
-    def counted(self: Changer, changes: Changes, still: Callable[[Addition], bool] = lambda each: True) -> None:
+    def counted(self: Changer, changes: Changes, *still: Callable[[list[Addition]], list[Addition]]) -> None:
         sizes.append(len(changes.additions))
-        real(self, changes, still)
+        real(self, changes, *still)
 
     monkeypatch.setattr(Changer, "apply", counted)
     store = tier(tmp_path)

@@ -349,7 +349,7 @@ def test_a_hopeless_index_is_moved_aside_with_one_line(tmp_path: Path) -> None:
     assert "moved aside" in place.said and "\n" not in place.said
     assert (tmp_path / "store.aside" / "index.db").read_bytes().startswith(b"garbage")
     mark = tmp_path / "edge-cache.json"
-    mark.write_bytes(mark.read_bytes().replace(b'"format":1', b'"format":99'))
+    mark.write_bytes(mark.read_bytes().replace(b'"format":2', b'"format":99'))
     assert "format 99" in open_place(tmp_path).said
 
 
