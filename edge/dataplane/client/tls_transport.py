@@ -21,9 +21,9 @@ from typing import Any
 
 RECORD_BYTES = 16384  # the longest plaintext of a record (RFC 8446 5.1); reading less could leave a rest inside OpenSSL
 GATHERED_BYTES = 65536  # written at most together: a memory BIO never shrinks
-READ_BYTES = 65536  # decrypted at most together, for the same reason, and so that a flood is seen in time
+READ_BYTES = 5 + RECORD_BYTES + 256  # decrypted at most together: the longest record, so that a flood is seen in time
 ANSWERS_BYTES = 16384  # that OpenSSL may say by itself in the life of a connection: 600 new keys
-EMPTY_BYTES = 65536  # in a row without data: a record, even one of padding, is a quarter of that
+EMPTY_BYTES = 2 * READ_BYTES  # in a row without data: a record of padding, and most of the next one
 
 Bytes = bytes | bytearray | memoryview
 
