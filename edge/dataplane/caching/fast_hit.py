@@ -69,7 +69,7 @@ def try_fast_hit(downstream: Asking, route: Route, target: bytes, block: Request
     elif stored.is_ahead(now):
         return False
     else:
-        age = stored.age(now)
+        age = float(stored.age(now))
     length = stored.length
     meter = route.meter
     meter.hits_by[downstream.spoken] += 1
