@@ -8,20 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 
 from bench import table
 from bench.cases import CASES
 from bench.peers import PEERS
-from bench.processes import Refused
+from bench.processes import Refused, as_command
 from bench.run import Bench, Outcome, Plan, cores, default_peers, versions
 
 RESULTS = Path(__file__).with_name("results")
@@ -87,40 +84,24 @@ def write_json(path: Path, plan: Plan, outcome: Outcome, said: dict[str, object]
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # a second one must not stop the cleaning up
-    raise KeyboardInterrupt
-
-
-def main(arguments: list[str]) -> int:
-    """0 when it ran, 2 when it was refused, 130 when it was interrupted."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _interrupt)
+def main(arguments: list[str]) -> None:
+    """Run the plan and show its table. Raises Refused."""
     console, progress = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = max(console.width, 150)  # a log file has room
-    try:
-        plan, path = plan_from(arguments)
-        said: dict[str, object] = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine()}
-        if cores()[0] == cores()[1]:
-            progress.print("only one core: proxies and load share it, so read the ratios with care", style="yellow")
-        with tempfile.TemporaryDirectory(prefix="edge-bench-") as name:
-            with Bench.opened(plan, Path(name)) as bench:
-                said["versions"] = versions(plan.peers)
-                with progress.status("starting") as status:
-                    outcome = bench.measure(status.update)
-            write_json(path, plan, outcome, said)
-    except Refused as refused:
-        print(f"bench: {refused}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bench: interrupted, everything is ended", file=sys.stderr)
-        return 130
+    plan, path = plan_from(arguments)
+    said: dict[str, object] = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine()}
+    if cores()[0] == cores()[1]:
+        progress.print("only one core: proxies and load share it, so read the ratios with care", style="yellow")
+    with tempfile.TemporaryDirectory(prefix="edge-bench-") as name:
+        with Bench.opened(plan, Path(name)) as bench:
+            said["versions"] = versions(plan.peers)
+            with progress.status("starting") as status:
+                outcome = bench.measure(status.update)
+        write_json(path, plan, outcome, said)
     table.show(outcome, plan.peers, console)
     console.print(f"figures: {path}", markup=False, highlight=False)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    as_command(lambda: main(sys.argv[1:]))

@@ -23,6 +23,8 @@ from kit.fleet import HOST, Machine, Machines, Settings
 from kit.redis_many import SentinelGroup
 from kit.waiting import until_blocking
 
+from bench.processes import as_command
+
 SETTINGS = Settings(max_blind_s=8.0, fleet='share = ["states", "health"]')
 
 
@@ -130,4 +132,4 @@ class Afternoon:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

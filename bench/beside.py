@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from bench.processes import LOOPBACK, Refused, Running, free_ports
+from bench.processes import LOOPBACK, Refused, Running, as_command, free_ports
 
 GATEWAY_CORE, LOAD_CORE = 0, 1
 HITS, ASKED = 500, 200  # a second
@@ -148,14 +148,11 @@ def main() -> None:
         (directory / "site_of_bench.py").write_text(SITE)
         config = CONFIG.format(port=port, admin=admin, workers=given.workers)
         (directory / "edge.toml").write_text(config)
-        try:
-            command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(directory / "edge.toml")]
-            gateway = stack.enter_context(Running("gateway", command, directory, GATEWAY_CORE))
-            gateway.wait_for(port, "/page")
-            show(asyncio.run(rounds(port, given.seconds)))
-        except Refused as error:
-            raise SystemExit(f"bench.beside: {error}") from None
+        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(directory / "edge.toml")]
+        gateway = stack.enter_context(Running("gateway", command, directory, GATEWAY_CORE))
+        gateway.wait_for(port, "/page")
+        show(asyncio.run(rounds(port, given.seconds)))
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

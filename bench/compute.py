@@ -24,7 +24,7 @@ import aiohttp
 from bench import origin
 from bench.load import Shape, run
 from bench.measure import cpu_seconds, resident_bytes
-from bench.processes import LOOPBACK, Refused, Running, free_ports, program
+from bench.processes import LOOPBACK, Refused, Running, as_command, free_ports, program
 
 GATEWAY_CORE, LOAD_CORE = 0, 1
 MIB = 1024 * 1024
@@ -278,14 +278,11 @@ def main() -> None:
     given = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-compute-")))
-        try:
-            bench = Bench(stack, directory)
-            for _ in range(given.rounds):
-                for name, peer, path in LOADS:
-                    bench.load(name, peer, path, given.seconds)
-            memory = bench.large()
-        except Refused as error:
-            raise SystemExit(f"bench.compute: {error}") from None
+        bench = Bench(stack, directory)
+        for _ in range(given.rounds):
+            for name, peer, path in LOADS:
+                bench.load(name, peer, path, given.seconds)
+        memory = bench.large()
     found = {name: statistics.median(each) for name, each in bench.found.items()}
     print("CPU of a request, microseconds (median of rounds; each round)")
     for name, rounds in bench.found.items():
@@ -296,4 +293,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -35,6 +35,8 @@ from kit.redis import RedisProcess
 from kit.relay import Relay
 from kit.waiting import until_blocking
 
+from bench.processes import as_command
+
 TARGETS = [f"/o{number}" for number in range(20)]
 TOGETHER = 100  # purges of one request
 CLIENTS = 4
@@ -173,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -25,6 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bench.processes import as_command
 from bench.steady import Sample, SteadyLoad
 from edge.cli.client import connect
 from edge.cli.second import spare_ports
@@ -233,4 +234,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    as_command(lambda: asyncio.run(main()))

@@ -36,6 +36,7 @@ from kit.processes import GatewayProcess, gateway_toml
 from kit.redis import RedisProcess
 
 from bench.measure import cpu_seconds
+from bench.processes import as_command
 
 HOST = b"site.example"
 BODY = 10 * 1024
@@ -355,4 +356,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

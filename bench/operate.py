@@ -29,6 +29,7 @@ from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import EchoServer, Load
 from kit.waiting import until
 
+from bench.processes import as_command
 from bench.reload import large, slowest
 
 CLIENTS = 64
@@ -310,4 +311,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

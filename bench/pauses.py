@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-import sys
 from time import monotonic, sleep
 
 import orjson
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from bench.load import SCRIPT
 from bench.measure import process_tree, resident_bytes
-from bench.processes import LOOPBACK, Refused, answer, gateway_and_origin, program
+from bench.processes import LOOPBACK, Refused, answer, as_command, gateway_and_origin, program
 
 CONFIG = """
 [listen]
@@ -135,4 +134,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_command(main)

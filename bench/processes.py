@@ -1,7 +1,7 @@
 """Processes of a run: free ports, pinning to a core, waiting until they answer, and ending all of them.
 
 One rule: each process lives in a session of its own and is ended through it, children included, on every way out of
-the run; Ctrl-C reaches the run alone, which then ends the rest in order.
+the run; Ctrl-C and SIGTERM reach the run alone, which then ends the rest in order (`as_command`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple
+from types import FrameType, TracebackType
+from typing import NamedTuple, NoReturn
 
 LOOPBACK = "127.0.0.1"
 SEARCH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
@@ -29,6 +29,26 @@ STOP_S = 5.0
 
 class Refused(Exception):
     """The run cannot start, or a process of it failed; the text is one line for people."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a second one must not stop the cleaning up
+    raise KeyboardInterrupt
+
+
+def as_command(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main` as a command, and exit with its code: 2 when it was refused, 130 when it was interrupted."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
+    try:
+        sys.exit(main())
+    except Refused as refused:
+        print(f"bench: {refused}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("bench: interrupted, everything is ended", file=sys.stderr)
+        sys.exit(130)
 
 
 def program(name: str) -> str | None:

@@ -22,6 +22,8 @@ from kit.redis import RedisProcess
 from kit.relay import Relay
 from kit.waiting import until_blocking
 
+from bench.processes import as_command
+
 PROBES = 'health = { path = "/", interval = "300ms", timeout = "200ms", fall = 2, rise = 1 }'
 SETTINGS = Settings(max_blind_s=30.0, fleet='share = ["health"]', pool=PROBES)
 KINDS = ("backend.health", "fleet.disputed")
@@ -92,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

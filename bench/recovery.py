@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.processes import as_command
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_tier import DiskTier
 from edge.cache.purge import PurgeLog
@@ -170,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

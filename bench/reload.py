@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import EchoServer, Load, WebSocket
 
+from bench.processes import as_command
+
 BASE = gateway_head(2)
 
 
@@ -172,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

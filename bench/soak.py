@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import random
 import socket
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import process_tree, resident_bytes
-from bench.processes import LOOPBACK, Refused, gateway_and_origin
+from bench.processes import LOOPBACK, Refused, as_command, gateway_and_origin
 
 RATE = 50.0
 SAMPLE_S = 2.0
@@ -284,4 +283,4 @@ def show(figures: dict[str, dict[str, float]], seen: Counter[str], console: Cons
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_command(main)

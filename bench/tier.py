@@ -26,6 +26,8 @@ from random import Random
 from statistics import quantiles
 from typing import Any
 
+from bench.processes import as_command
+
 try:
     import lmdb  # type: ignore[import-not-found]
 except ImportError:
@@ -338,4 +340,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

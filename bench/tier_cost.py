@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
+from bench.processes import as_command
 from bench.tier_start import stored
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_tier import DiskTier
@@ -72,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from statistics import quantiles
 
+from bench.processes import as_command
 from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_room import Limits
 from edge.adapters.disk_rows import Addition
@@ -138,4 +139,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)
