@@ -17,7 +17,7 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from edge.adapters.dialing import is_path
+from edge.adapters.dialing import is_path, within
 from edge.adapters.names import Names, race
 from edge.adapters.upstream_connection import Phase, UpstreamConnection
 from edge.cache.judged import cost_beside
@@ -249,8 +249,7 @@ class BackendLink:
 
     async def _connect(self, waiter: Connector, timeout: float) -> None:
         try:
-            async with asyncio.timeout(timeout):
-                connection = await self._open(waiter)
+            connection = await within(timeout, lambda: self._open(waiter))
         except TimeoutError:
             waiter.on_failed(ConnectTimeout("connect deadline passed"))
         except UpstreamError as error:

@@ -7,11 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TypeVar
+
+STOOD_STILL_S = 0.25  # a time limit that is told later than this was held up here
+
+T = TypeVar("T")
 
 
 def is_path(host: str) -> bool:
     """Whether a host is the path of a Unix socket."""
     return host.startswith("/")
+
+
+async def within(seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+    """Do it within so many seconds. Raises TimeoutError, but after a standstill of this process tries once more: then
+    the time was over before anything that came meanwhile was read.
+    """
+    until = monotonic() + seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await work()
+    except TimeoutError:
+        if monotonic() - until < STOOD_STILL_S:
+            raise
+    async with asyncio.timeout(seconds):
+        return await work()
 
 
 async def dial(address: str, port: int) -> socket.socket:

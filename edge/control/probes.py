@@ -21,7 +21,7 @@ from enum import Enum
 from time import monotonic
 from typing import NamedTuple
 
-from edge.adapters.dialing import is_path
+from edge.adapters.dialing import is_path, within
 from edge.errors import ResponseInvalid
 from edge.http.chunked import ChunkedReader
 from edge.http.grammar import Framing, Limits, ResponseFacts, response_head
@@ -96,10 +96,9 @@ async def probe(target: ProbeTarget) -> Answer:
     if target.ask is not None:
         return await target.ask(target)
     started = monotonic()
-    stage = ["connecting"]
+    stage = [""]
     try:
-        async with asyncio.timeout(target.timeout_s):
-            latency_s, evidence = await _attempt(target, stage)
+        latency_s, evidence = await within(target.timeout_s, lambda: _attempt(target, stage))
         return Answer(True, latency_s, evidence)
     except TimeoutError:
         evidence = f"timed out after {target.timeout_s:g} s while {stage[0]}"
@@ -114,7 +113,7 @@ async def probe(target: ProbeTarget) -> Answer:
 
 async def _attempt(target: ProbeTarget, stage: list[str]) -> tuple[float, str]:
     """Latency and evidence of a success. `stage` holds what is being done, for the evidence of a timeout."""
-    started = monotonic()
+    started, stage[0] = monotonic(), "connecting"
     tls = target.tls if target.kind is ProbeKind.HTTP else None
     name = (target.server_name or target.host) if tls is not None else None
     first = header_of(target.proxy_protocol, None) if target.proxy_protocol is not None else b""

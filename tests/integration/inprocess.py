@@ -97,6 +97,10 @@ class Gateway:
 
         return await self.thread.run(call())
 
+    async def turned(self) -> None:
+        """Wait for the end of the worker's turn: what a client has got may be counted a moment after it was written."""
+        await self.on_loop(lambda: None)
+
     # -- what can be counted
 
     @property

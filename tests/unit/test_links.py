@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from math import inf
 from time import monotonic
 from typing import Any, cast
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.adapters.backend_link import IDLE_MARGIN_S, BackendLink, Peer, response_memo
+from edge.adapters.dialing import STOOD_STILL_S
 from edge.adapters.names import NameUnresolved
 from edge.adapters.upstream_connection import UpstreamConnection
 from edge.errors import ConnectFailed, ConnectTimeout
@@ -134,6 +136,27 @@ async def test_a_silent_address_is_a_connect_timeout(monkeypatch: Patch) -> None
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
     waiter = await connected(link(), timeout=0.01)
     assert isinstance(waiter.error, ConnectTimeout)
+
+
+async def test_a_process_that_stood_still_connects_once_more(monkeypatch: Patch) -> None:
+    """Its timer runs before it hears that it is connected, which says nothing of the backend."""
+    loop = asyncio.get_running_loop()
+    plainly, tries = loop.create_connection, 0
+
+    async def stands_still(*given: Any, **how: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            time.sleep(2 * STOOD_STILL_S)  # noqa: ASYNC251 (what it is about)
+            await asyncio.Event().wait()
+        return await plainly(*given, **how)
+
+    monkeypatch.setattr(loop, "create_connection", stands_still)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        owner = link(port=listening.getsockname()[1])
+        waiter = await connected(owner, timeout=0.05)
+        assert (waiter.error, tries) == (None, 2)
+        await owner.close()
 
 
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "a..b", "x" * 64 + ".example", "\udcff"])

@@ -19,6 +19,7 @@ from edge.http.grammar import Limits
 
 pytestmark = pure_only
 
+STANDS_S = 3.0
 PARTS = ("refresh", "front", "pool", "meter", "store", "log")
 
 
@@ -57,6 +58,18 @@ async def test_a_part_that_raises_takes_no_other_with_it(broken: str, capfd: pyt
     assert f"RuntimeError: {broken}" in capfd.readouterr().err
     assert ticked.worker._timer is not None
     ticked.worker._timer.cancel()
+
+
+async def test_the_first_tick_after_a_standstill_ends_nobody() -> None:
+    """What came meanwhile is not read yet. Only the first: a loop that is always late ends people too."""
+    ticked = Ticked("")
+    for parts in ({"front", "pool"}, set(), {"front", "pool"}, set()):
+        ticked.done.clear()
+        ticked.worker._standstill._looked_at -= STANDS_S
+        ticked.worker._tick()
+        assert ticked.worker._timer is not None
+        ticked.worker._timer.cancel()
+        assert set(PARTS) - ticked.done == parts
 
 
 async def test_a_bug_is_counted_where_standard_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from edge.dataplane.client.http2_life import Http2Life
 from edge.dataplane.core.limits import WorkerLimits
 from edge.dataplane.core.turns import Turns
 from edge.dataplane.worker.listener import Listener
+from edge.dataplane.worker.standstill import Standstill
 
 LOOK_S = 0.1
 DRAINED_IN_A_TURN = 32
@@ -55,8 +56,10 @@ async def drain(worker: Drainable, grace_s: float, left: Callable[[], None]) -> 
     worker.draining = True
     left()
     until = monotonic() + grace_s
+    standstill = Standstill(LOOK_S)
     while worker.downstreams and (now := monotonic()) < until:
-        worker.turns.each(worker.downstreams, partial(_drain, worker, now), DRAINED_IN_A_TURN)
+        if not standstill.over(now):
+            worker.turns.each(worker.downstreams, partial(_drain, worker, now), DRAINED_IN_A_TURN)
         try:
             async with asyncio.timeout(min(LOOK_S, until - now)):
                 await worker.drained.wait()

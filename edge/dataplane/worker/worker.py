@@ -35,6 +35,7 @@ from edge.dataplane.worker.draining import drain, look_after
 from edge.dataplane.worker.graph import Graph, Retired, hold, use
 from edge.dataplane.worker.hottest import Hottest
 from edge.dataplane.worker.listener import Listener
+from edge.dataplane.worker.standstill import Standstill
 from edge.dataplane.worker.unread import Unread
 from edge.dataplane.worker.vitals import Vitals
 from edge.http.forwarding import Networks
@@ -116,6 +117,7 @@ class Worker:
         self.spans = SpanCounts()
         self.hottest = Hottest()
         self.vitals = Vitals(TICK_S)
+        self._standstill = Standstill(TICK_S)
         self.collector = Collector()
         self.ended_connections = 0
         self.refresh()
@@ -226,19 +228,12 @@ class Worker:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         now = monotonic()
         self._part(self.refresh)
-        late = [downstream for downstream in self.downstreams if downstream.deadline <= now]
-        self.turns.each(late, partial(self._expire, now), ENDED_IN_A_TURN)
-        excess = self.unread.excess(self.limits.unread_bytes)
-        if excess:
+        if not self._standstill.over(now):
+            self._end_late(now)
+        if excess := self.unread.excess(self.limits.unread_bytes):
             self.turns.each(excess, self._end_unread, ENDED_IN_A_TURN)
-        self.turns.each(self.slow, partial(self._look, now), LOOKED_AT_IN_A_TURN)
         if self.paced:
             self.turns.each(self.paced, Paced.tick, LOOKED_AT_IN_A_TURN)
-        for pool in self.pools.values():
-            self._part(pool.tick, now)
-        self._part(self.retired.tick, now)
-        if self.leaving:
-            self._part(look_after, self, now)
         for route in (*self.router.routes, *self.retired.routes):
             self._part(route.fold, now)
         if self.store is not None:
@@ -255,6 +250,17 @@ class Worker:
                 self._part(listener.tls.tick, self.now)
         if self.geography is not None:
             asyncio.get_running_loop().run_in_executor(None, self.geography.places.refresh)
+
+    def _end_late(self, now: float) -> None:
+        """Whatever has a deadline, of clients and of backends."""
+        late = [downstream for downstream in self.downstreams if downstream.deadline <= now]
+        self.turns.each(late, partial(self._expire, now), ENDED_IN_A_TURN)
+        self.turns.each(self.slow, partial(self._look, now), LOOKED_AT_IN_A_TURN)
+        for pool in self.pools.values():
+            self._part(pool.tick, now)
+        self._part(self.retired.tick, now)
+        if self.leaving:
+            self._part(look_after, self, now)
 
     def _expire(self, now: float, downstream: Accepted) -> None:
         if downstream.deadline <= now and downstream in self.downstreams:  # when its turn comes, too
