@@ -22,8 +22,15 @@ from subject import Subject
 
 collect_ignore = [] if IS_COMPILED else ["test_builds.py"]  # it compares the compiled build with the source
 
-LIMITS = 'max_body = "64KiB"\nheader_timeout = "2s"'
-POOL = 'timeouts = { connect = "10s", first_byte = "1s", head = "2s", body = "1s" }'
+LIMITS = 'max_body = "64KiB"'
+POOL = 'timeouts = { connect = "10s", first_byte = "30s", head = "30s", body = "30s" }'
+SILENT = """cache = false
+[[routes]]
+path = "/silent"
+pool = "origin"
+cache = false
+timeouts = { first_byte = "1s", head = "2s", body = "1s" }
+"""  # for origins that fall silent: nobody else is to be quick
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def subject_process(
         directory.chmod(0o755)  # nginx's workers may run as another user
         process = NginxProcess.start(origin_port, directory)
     else:
-        process = GatewayProcess.start(gateway_toml(origin_port, limits=LIMITS, pool=POOL), directory)
+        process = GatewayProcess.start(gateway_toml(origin_port, limits=LIMITS, pool=POOL, route=SILENT), directory)
     yield process
     process.stop()
 

@@ -12,6 +12,7 @@ import pytest
 from corpus import Abort, Deliver, GatewayError, ResponseCase, Reuse
 from kit.client import RawClient, Response
 from kit.message import Framing
+from kit.origin import Step
 from kit.waiting import WAIT_S
 from response_corpus import CASES
 from subject import Subject
@@ -28,17 +29,18 @@ async def test_the_corpus_is_large_enough() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.section} {case.name}")
 async def test_response(case: ResponseCase, subject: Subject) -> None:
-    subject.origin.route("/case", *case.script)
+    target = b"/silent/case" if Step.SILENCE in case.script else b"/case"
+    subject.origin.route(target, *case.script)
     subject.origin.route("/after", AFTER)
     client = await RawClient.connect(subject.port)
     try:
-        await client.send(case.method + b" /case HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        await client.send(b"%b %b HTTP/1.1\r\nHost: a.example\r\n\r\n" % (case.method, target))
         response = await _read(client, case.method, subject)
         _check(case, response, client)
     finally:
         await client.close()
     await _settle(case, subject)
-    await _check_after(case, subject)
+    await _check_after(case, target, subject)
 
 
 async def _read(client: RawClient, method: bytes, subject: Subject) -> Response:
@@ -111,7 +113,7 @@ async def _settle(case: ResponseCase, subject: Subject) -> None:
         await subject.origin.wait_for("closed", 1, WAIT_S)
 
 
-async def _check_after(case: ResponseCase, subject: Subject) -> None:
+async def _check_after(case: ResponseCase, target: bytes, subject: Subject) -> None:
     client = await RawClient.connect(subject.port)
     try:
         after = await client.get("/after")
@@ -120,8 +122,7 @@ async def _check_after(case: ResponseCase, subject: Subject) -> None:
     assert after.status == 200, after.raw_head
     assert after.body.content == b"after", "another exchange's bytes reached this client"
     first, second = (
-        [each.connection for each in subject.origin.requests if each.target == target]
-        for target in (b"/case", b"/after")
+        [each.connection for each in subject.origin.requests if each.target == asked] for asked in (target, b"/after")
     )
     assert len(second) == 1
     if _reuse(case) is Reuse.YES:

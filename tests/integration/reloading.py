@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any
 
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, gateway_head
+from kit.processes import ROOT, GatewayProcess, gateway_head, patient
 from kit.waiting import WAIT_S
 
 GOING_AWAY = (0x88, b"\x03\xe9")
@@ -25,7 +25,7 @@ def toml(
     """A gateway before one origin."""
     return f"""{gateway_head(workers, addresses=addresses)}
 [pools.web]
-{pool}
+{patient(pool)}
 [[pools.web.backends]]
 id = "one"
 url = "http://{LOOPBACK}:{port}"

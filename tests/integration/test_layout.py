@@ -56,6 +56,7 @@ async def test_an_ordinary_request_sets_no_others(origin: ScriptedOrigin, proxy:
     origin.route("/chunked", CHUNKED)
     for target in ("/", "/chunked", "/missing"):
         await client.get(target)
+    await gateway.turned()
     assert seen == [(target, False) for target in (b"/", b"/chunked", b"/missing")]
 
 
@@ -68,6 +69,7 @@ async def test_a_request_that_a_hook_changes_sets_no_others(
     seen = looked_at(gateway)
     for _ in range(2):
         await client.get("/")
+    await gateway.turned()
     assert seen == [(b"/", False)] * 2
     assert [request.get(b"x-always") for request in origin.requests] == [b"1"] * 2
 
@@ -86,4 +88,5 @@ async def test_a_request_that_rules_limit_and_let_in_sets_no_others(
         await client.send(f"GET / HTTP/1.1\r\nHost: a.example\r\nAuthorization: Basic {who}\r\n\r\n".encode())
         response = await client.read_response()
         assert response is not None and response.status == 200 and response.get(b"ratelimit")
+    await gateway.turned()
     assert seen == [(b"/", False)] * 2

@@ -18,6 +18,7 @@ from kit.waiting import WAIT_S, until_blocking
 
 TOML = f"""{gateway_head(2, log="@STATE@/access.log")}
 [pools.web]
+timeouts = {{ connect = "10m", first_byte = "10m", head = "10m" }}
 backends = [{{ url = "http://{LOOPBACK}:1" }}]
 [[routes]]
 pool = "web"

@@ -100,6 +100,7 @@ async def test_names_that_no_certificate_covers_may_be_refused(
         seen = await s_client(gateway.port, name=name)
         assert seen.code and not seen.subject
         assert "unrecognized name" in seen.text
+    await gateway.turned()
     assert dict(gateway.worker.handshakes.results) == {"unknown_name": 3}
     for name in ("first.test", "www.example.com"):
         assert (await s_client(gateway.port, name=name)).statuses == [200]

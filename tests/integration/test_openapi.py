@@ -241,7 +241,7 @@ async def test_bytes_that_are_no_http_get_a_problem_as_well() -> None:
     port = free_ports(1)[0]
     nobody: Any = SimpleNamespace(admin_answers={})  # nothing gets as far as a supervisor
     app = admin_app(nobody, Access([Token(TOKEN)]))
-    runner = await start_admin(app, LOOPBACK, port, 16, 5.0)
+    runner = await start_admin(app, LOOPBACK, port, 16, WAIT_S)
     try:
         for data in (
             b"\x16\x03\x01\x00\x05hello\r\n",

@@ -166,6 +166,7 @@ async def test_what_is_no_header_ends_the_connection(
     assert (await good.get("/")).status == 200
     bad = await dial(gateway.port, first)
     assert await bad.wire.until_end() == b""
+    await gateway.turned()
     assert gateway.worker.header_errors == {word: 1}
     await until(lambda: len(gateway.worker.downstreams) == 1)
     assert (await good.get("/")).status == 200
@@ -177,7 +178,12 @@ async def test_a_header_has_to_be_in_time(origin: ScriptedOrigin, edge: StartEdg
     for first in (b"", header()[:20]):
         late = await dial(gateway.port, first)
         assert await late.wire.until_end() == b""
+    await gateway.turned()
     assert gateway.worker.header_errors == {"late": 2}
+
+
+async def test_who_leaves_in_a_header_is_forgotten(origin: ScriptedOrigin, edge: StartEdge, dial: Dial) -> None:
+    gateway = await edge(edge_toml(origin.port, listen=LISTEN))
     left = await dial(gateway.port, header()[:20])
     await until(lambda: len(gateway.worker.downstreams) == 1)
     left.reset()
@@ -201,6 +207,7 @@ async def test_limits_are_the_client_s_not_the_sender_s(origin: ScriptedOrigin, 
     silent = [await dial(gateway.port) for _ in range(4)]
     await until(lambda: len(gateway.worker.downstreams) == 4)  # of one sender, and of nobody yet
     assert await (await dial(gateway.port)).ended(), "silent ones count towards the limit in all"
+    await gateway.turned()
     assert gateway.worker.refused_connections == 1
     for at, client in enumerate(silent):  # at the very limit, each becomes a client's
         await client.send(header(f"203.0.113.{at}"))
@@ -209,6 +216,7 @@ async def test_limits_are_the_client_s_not_the_sender_s(origin: ScriptedOrigin, 
     await until(lambda: len(gateway.worker.downstreams) == 3)
     second = await dial(gateway.port, header("203.0.113.1", port=4712))
     assert await second.ended()
+    await gateway.turned()
     assert gateway.worker.refused_connections == 2
     await silent.pop(1).close()
     await until(lambda: len(gateway.worker.downstreams) == 2)
@@ -267,8 +275,13 @@ async def test_tls_and_http2_behind_it(
 
 async def test_a_drain_waits_for_no_header(origin: ScriptedOrigin, edge: StartEdge, dial: Dial) -> None:
     gateway = await edge(edge_toml(origin.port, listen=LISTEN))
-    silent, served = await dial(gateway.port), await dial(gateway.port)
+    silent = await dial(gateway.port)
+    await until(lambda: len(gateway.worker.downstreams) == 1)
+    before = set(gateway.worker.downstreams)
+    served = await dial(gateway.port)
     await until(lambda: len(gateway.worker.downstreams) == 2)
+    (newest,) = gateway.worker.downstreams - before
+    newest.deadline += WAIT_S  # as if it had come just now, however long this test stands still
     ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(60.0)))
     await until(lambda: gateway.worker.draining)
     response = None

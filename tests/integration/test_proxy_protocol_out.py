@@ -11,7 +11,7 @@ from kit.client import RawClient
 from kit.http2 import Http2Client, request_head
 from kit.origin import OK, Pause, ScriptedOrigin
 from kit.ports import LOOPBACK
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 from edge.config.loader import load_text
 from edge.control.probes import ProbeKind, ProbeTarget, probe
@@ -94,7 +94,9 @@ async def test_who_leaves_while_the_answer_is_on_its_way_leaves_no_connection(
     await leader.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await origin.wait_for("heads", 1)
     await follower.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    await until(lambda: len(gateway.worker.downstreams) == 2)
+    store = gateway.worker.store
+    assert store is not None
+    await until(lambda: any(flight.waiting for flight in list(store.flights._flights.values())))
     ends = ends_of(leader)
     await leader.close()
     origin.release("go")
@@ -190,7 +192,7 @@ async def test_before_tls_and_through_two_gateways(
 @VERSIONS
 @pytest.mark.parametrize("kind", ["http", "tcp"])
 async def test_probes_speak_for_themselves(version: Version, kind: str, origin: ScriptedOrigin) -> None:
-    target = ProbeTarget("b", LOOPBACK, origin.port, 5.0, kind=ProbeKind(kind), proxy_protocol=version)
+    target = ProbeTarget("b", LOOPBACK, origin.port, WAIT_S, kind=ProbeKind(kind), proxy_protocol=version)
     assert (await probe(target)).ok
     await origin.wait_for("closed", 1)
     if kind == "http":

@@ -47,6 +47,7 @@ class FileOrigin:
         self.gate: asyncio.Event | None = None  # the second half of each answer waits for it
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
@@ -55,8 +56,15 @@ class FileOrigin:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
+        for task, writer in list(self._serving.items()):
+            writer.transport.abort()
+            await asyncio.wait((task,))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = writer
+        task.add_done_callback(self._serving.pop)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await self._answer(head.decode(), writer)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kit.nginx import NginxSite
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, patient
 from kit.waiting import WAIT_S
 
 PAGE = """<!doctype html><html><head><meta charset="utf-8"><title>site</title>
@@ -56,7 +56,8 @@ def gateway(site: NginxSite, tmp_path: Path) -> Iterator[GatewayProcess]:
         [log]
         access = "@STATE@/access.jsonl"
         [pools.site]
-        health = {{ path = "/index.html", interval = "1s", timeout = "500ms" }}
+        health = {{ path = "/index.html", interval = "10s", timeout = "9s" }}
+        {patient("")}
         [[pools.site.backends]]
         url = "http://127.0.0.1:{site.http_port}"
         [[routes]]
@@ -75,7 +76,7 @@ def chromium(url: str, profile: Path) -> str:
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     also = f"--disable-component-update --disable-sync --user-data-dir={profile} --virtual-time-budget=8000 --dump-dom"
     command = [binary, *flags.split(), *also.split(), url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout
 
 
 def lines(gateway: GatewayProcess) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
-from kit.processes import GatewayProcess, gateway_head
+from kit.processes import GatewayProcess, gateway_head, patient
 from kit.tls import Files, issue, s_client
 from kit.waiting import until
 from reloading import api, edge
@@ -44,6 +44,7 @@ def gateway(tmp_path: Path, origin: ScriptedOrigin) -> Iterator[Secure]:
         address = "{LOOPBACK}:{port}"
         certificates = [{issue(trustme.CA(), tmp_path, "a.test").toml}]
         [pools.web]
+        {patient("")}
         [[pools.web.backends]]
         url = "{origin.url}"
         [[routes]]

@@ -11,6 +11,7 @@ from kit.client import RawClient, Response
 from kit.http2 import Http2Client, request_head
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import LOOPBACK
+from kit.processes import patient
 from kit.waiting import until
 
 from edge.dataplane.rules.mirror import Mirror
@@ -29,7 +30,8 @@ async def ask(client: RawClient, target: str = "/x", *lines: str, method: str = 
 
 
 def pool(name: str, port: int) -> str:
-    return f'\n[pools.{name}]\nejection = false\nbackends = [{{ url = "http://{LOOPBACK}:{port}" }}]\n'
+    lines = patient("ejection = false")
+    return f'\n[pools.{name}]\n{lines}\nbackends = [{{ url = "http://{LOOPBACK}:{port}" }}]\n'
 
 
 def cookie_of(response: Response) -> str | None:
@@ -297,7 +299,7 @@ async def test_a_page_in_place_of_an_error(
     route: str, method: str, pages: str, origin: ScriptedOrigin, proxy: Proxy
 ) -> None:
     origin.default = (BROKEN, *([b"x" * 1000, Pause("rest"), b"x" * 2000] if method == "GET" else []))
-    _, client = await proxy(route=f"{route}\n{pages}\nretry = {{ attempts = 0, statuses = [503] }}")
+    gateway, client = await proxy(route=f"{route}\n{pages}\nretry = {{ attempts = 0, statuses = [503] }}")
     for _ in range(2):
         text = f"{method} /x HTTP/1.1\r\nHost: a\r\n\r\n"
         await client.send(text.encode())
@@ -309,6 +311,7 @@ async def test_a_page_in_place_of_an_error(
         assert (found.get(b"content-length"), found.get(b"etag")) == (b"14", None)
         assert found.get(b"set-cookie") == b"a=b"
         assert found.body.content == (b"<h1>sorry</h1>" if method == "GET" else b"")
+        await until(lambda: any(link.idle for link in gateway.worker.pools["origin"].links.values()))
     assert {request.connection for request in origin.requests} == {1}, "read to its end, so that it can be used again"
 
 

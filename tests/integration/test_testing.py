@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from aiohttp import web
-from kit.waiting import WAIT_S
+from kit.waiting import WAIT_S, until
 
 from edge.errors import ConfigError
 from edge.sdk import edge
@@ -55,7 +55,7 @@ async def test_origins_answer_subrequests(edge_gateway: Start) -> None:
         async with await edge().fetch("/users/1", host="users.internal") as answer:
             return web.json_response(await answer.json())
 
-    found = await edge_gateway(page, origins={"users.internal": users}, backend='time_limit = "5s"')
+    found = await edge_gateway(page, origins={"users.internal": users}, backend='time_limit = "1m"')
     async with found.get("/") as answer:
         assert await answer.json() == {"path": "/users/1"}
     assert [line["host"] for line in found.log()] == ["users.internal", f"127.0.0.1:{found.port}"]
@@ -121,4 +121,4 @@ async def test_what_cannot_run_is_told_and_nothing_stays() -> None:
     with pytest.raises(ConfigError, match="no database"):
         async with gateway(application):
             pass
-    assert "watchdog" not in {thread.name for thread in threading.enumerate()}
+    await until(lambda: "watchdog" not in {thread.name for thread in threading.enumerate()})

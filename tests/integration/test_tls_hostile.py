@@ -16,7 +16,7 @@ from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
-from kit.processes import GatewayProcess
+from kit.processes import GatewayProcess, patient
 from kit.tls import client_hello, issue, record
 from kit.waiting import WAIT_S, until
 from kit.wire import Wire
@@ -107,6 +107,7 @@ async def test_what_is_broken_ends_at_once(
     await client.send(data)
     await client.wire.until_end()
     await until(lambda: not gateway.worker.downstreams)
+    await gateway.turned()
     assert results(gateway) == {word: 1}
     good = await secured(gateway.port)
     assert (await good.get("/", "a.test")).status == 200
@@ -188,6 +189,7 @@ listen = "{LOOPBACK}:@ADMIN@"
 [state]
 path = "@STATE@"
 [pools.origin]
+{patient("")}
 backends = [{{ url = "http://{LOOPBACK}:{origin.port}" }}]
 [[routes]]
 path = "/"

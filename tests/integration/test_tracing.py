@@ -6,6 +6,7 @@ sink sends once a second, or when it is closed: a test closes the worker before 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -45,7 +46,11 @@ class Traced:
 
     async def spans(self) -> list[Span]:
         """Everything that was sent, once the worker has ended."""
+        tracing = self.gateway.worker.tracing
         await self.gateway.stop()
+        if tracing is not None:  # the worker waits a moment for what is sent, and not for a collector that stands still
+            sending: Any = tracing.sink
+            await asyncio.to_thread(sending._closing.join)
         return [
             span
             for request in self.collector.requests
@@ -237,7 +242,9 @@ async def test_what_no_collector_takes_is_counted_and_told(origin: ScriptedOrigi
     counts = case.gateway.worker.spans
     await until(lambda: counts.lost == 2)
     store = case.gateway.worker.store
-    assert store is not None and [event["kind"] for event in store.take_events()] == ["traces.failed"]
+    assert store is not None
+    told = await until(store.take_events)
+    assert [event["kind"] for event in told] == ["traces.failed"]
     assert counts.sent == 0
 
 
@@ -251,6 +258,7 @@ async def test_more_than_may_wait_is_dropped_and_counted(
     for _ in range(4):
         await case.ask(asked())
     counts = case.gateway.worker.spans
+    await case.gateway.turned()
     assert counts.dropped == 4, "a request and its attempt are two; the batch that is being sent waits too"
 
 

@@ -13,7 +13,7 @@ from time import time
 from typing import Any
 
 import pytest
-from inprocess import Connect, Proxy, StartEdge, edge_toml
+from inprocess import Connect, Gateway, Proxy, StartEdge, edge_toml
 from kit.builds import pure_only
 from kit.origin import OK, Pause, Repeat, ScriptedOrigin
 from kit.waiting import WAIT_S, until
@@ -101,16 +101,28 @@ async def test_trap_pipelining(origin: ScriptedOrigin, proxy: Proxy) -> None:
     assert [request.body.content for request in origin.requests[:2] if request.body] == [b"GET /"] * 2
 
 
+async def grow_older(gateway: Gateway, seconds: float) -> None:
+    """Let time pass for clients' connections alone: whatever runs for them counts its own."""
+    await gateway.turned()
+
+    def older() -> None:
+        for each in gateway.worker.downstreams:
+            each.deadline -= seconds
+
+    await gateway.on_loop(older)
+
+
 async def test_trap_a_keep_alive_timer_closing_a_busy_connection(
     origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
-    gateway = await edge(edge_toml(origin.port, limits='idle_timeout = "300ms"\nheader_timeout = "300ms"'))
+    gateway = await edge(edge_toml(origin.port, limits='idle_timeout = "1m"\nheader_timeout = "1m"'))
     origin.route("/slow", Pause("go"), OK)
     busy, idle = await raw_client(gateway.port), await raw_client(gateway.port)
     await busy.get("/")
     await busy.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
     await until(lambda: gateway.in_flight == 1)
     await idle.get("/")
+    await grow_older(gateway, 60)
     assert await idle.ended()  # a whole idle time has passed since the busy one began
     origin.release("go")
     response = await busy.read_response()
@@ -121,13 +133,16 @@ async def test_trap_a_keep_alive_timer_closing_a_busy_connection(
 async def test_a_connection_that_only_gets_hits_is_busy_too(
     origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
-    limits = 'header_timeout = "300ms"\nidle_timeout = "1m"'
+    limits = 'header_timeout = "1m"\nidle_timeout = "10m"'
     gateway = await edge(edge_toml(origin.port, route="cache = true", limits=limits))
     origin.route("/hit", STORED + b"hit")
     assert (await (await raw_client(gateway.port)).get("/hit")).status == 200
     client = await raw_client(gateway.port)
     assert b"; hit" in ((await client.get("/hit")).get(b"cache-status") or b"")
-    assert await (await raw_client(gateway.port)).ended()  # one that says nothing ends after the header's time
+    silent = await raw_client(gateway.port)
+    await until(lambda: len(gateway.worker.downstreams) == 3)
+    await grow_older(gateway, 60)
+    assert await silent.ended()  # one that says nothing ends after the header's time
     assert (await client.get("/hit")).status == 200
 
 
@@ -156,7 +171,7 @@ async def test_trap_a_client_that_never_reads(origin: ScriptedOrigin, proxy: Pro
     await until(lambda: any(each.paused for each in list(gateway.worker.downstreams)))
     (downstream,) = gateway.worker.downstreams
     (connection,) = gateway.upstream()
-    assert connection._paused_reading
+    await until(lambda: connection._paused_reading)
     assert downstream.transport.get_write_buffer_size() < 1024 * 1024
     client.reset()
     await origin.wait_for("gone", 1)
@@ -276,6 +291,7 @@ async def test_trap_a_bug_is_answered_once_and_never_tried_again(
     assert b"secret" not in response.raw_head + response.body.content
     assert b"error=proxy_internal_error" in (response.get(b"proxy-status") or b"")
     assert called == [b"/bug"]
+    await gateway.turned()
     assert gateway.worker.bugs == 1
     gateway.worker.bugs = 0
     assert (await gateway.log(1))[0]["error"] == "proxy_internal_error"
@@ -294,6 +310,7 @@ async def test_a_bug_before_there_is_an_exchange_is_answered_too(proxy: Proxy) -
     response = await client.get("/bug")
     gateway.worker.router = router
     assert response.status == 500 and b"secret" not in response.raw_head + response.body.content
+    await gateway.turned()
     assert gateway.worker.bugs == 1
     gateway.worker.bugs = 0
     assert (await client.get("/")).status == 200
@@ -322,6 +339,7 @@ async def test_a_bug_in_a_callback_ends_its_exchange_too(
     response = await client.read_response()
     assert response is None or (response.status == 500 and b"secret" not in response.raw_head)
     await until(lambda: gateway.in_flight == 0)
+    await gateway.turned()
     assert gateway.worker.bugs == 1
     gateway.worker.bugs = 0
     assert len(await gateway.log(1)) == 1

@@ -290,17 +290,16 @@ async def test_a_backend_behind_a_socket_is_told_of_clients(
 async def test_probes_and_commands_know_sockets(gateway_process: Start, tmp_path: Path, app: ScriptedOrigin) -> None:
     url = f"unix:{tmp_path / 'app.sock'}"
     app.route("/well", OK)
-    text = toml(1, pool='health = { path = "/well", interval = "200ms", timeout = "100ms" }', route="")
+    text = toml(1, pool='health = { path = "/well", interval = "1s", timeout = "900ms" }', route="")
     gateway = await asyncio.to_thread(gateway_process, text.replace("http://127.0.0.1:1", url).replace("any.", "*."))
-    _, found = await api(gateway, "GET", "/v1/pools/web/backends")
-    assert [(each["url"], each["health"]) for each in found["backends"]] == [(url, "healthy")]
-    await app.stop()
 
-    async def unhealthy() -> bool:
+    async def shown(*wanted: tuple[str, str]) -> bool:
         _, found = await api(gateway, "GET", "/v1/pools/web/backends")
-        return bool(found["backends"][0]["health"] == "unhealthy")
+        return tuple((each["url"], each["health"]) for each in found["backends"]) == wanted
 
-    await until(unhealthy, look_s=0.1)
+    await until(lambda: shown((url, "healthy")), look_s=0.05)
+    await app.stop()
+    await until(lambda: shown((url, "unhealthy")), look_s=0.05)
     added = await command(gateway, "backend", "add", "web", f"unix:{tmp_path / 'more.sock'}", "--region", "default")
     assert added.returncode == 0, added.stderr
     _, found = await api(gateway, "GET", "/v1/pools/web/backends")

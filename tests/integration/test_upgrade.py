@@ -108,7 +108,7 @@ async def test_the_new_program_is_the_service_manager_s_child_when_it_hears_of_i
     gateway_process: Start, origin: EchoServer
 ) -> None:
     """systemd waits at a stop for its own children alone: any other main process it kills at once."""
-    text = toml(origin.port).replace("[listen]", '[limits]\nshutdown_grace = "9s"\n[listen]')
+    text = toml(origin.port).replace("[listen]", '[limits]\nshutdown_grace = "60s"\n[listen]')
     gateway = await asyncio.to_thread(gateway_process, text)
     socket = await WebSocket.connect(gateway.http_port, "/")  # the old program stays for it
     _, found = await api(gateway, "POST", "/v1/upgrade")
@@ -180,7 +180,7 @@ async def test_sigusr2_upgrades_and_what_was_drained_stays_drained(gateway_proce
 async def test_a_stop_takes_requests_for_a_while_and_says_goodbye_to_websockets(
     gateway_process: Start, origin: EchoServer
 ) -> None:
-    text = toml(origin.port, more='[limits]\nshutdown_delay = "1s"\nshutdown_grace = "20s"\n')
+    text = toml(origin.port, more='[limits]\nshutdown_delay = "8s"\nshutdown_grace = "60s"\n')
     gateway = await asyncio.to_thread(gateway_process, text)
     spoken = await WebSocket.connect(gateway.http_port)
     assert await spoken.echo(b"hello") == b"hello"
@@ -199,7 +199,7 @@ async def test_a_stop_takes_requests_for_a_while_and_says_goodbye_to_websockets(
     assert await asyncio.to_thread(gateway.wait) == 0  # long before the grace time is over
     load.stop.set()
     await asking
-    assert origin.closed == [b"\x03\xe9"]
+    await until(lambda: origin.closed == [b"\x03\xe9"])
     assert all("Connect" in each for each in load.failed), load.failed  # refused at the end; never cut
 
 

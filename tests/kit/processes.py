@@ -171,7 +171,7 @@ class GatewayProcess(Process):
     def admin_status(self, path: str) -> int:
         """The status of a GET on the admin listener; 0 when it does not answer."""
         try:
-            with DIRECT.open(f"http://{LOOPBACK}:{self.admin_port}{path}", timeout=2) as answer:
+            with DIRECT.open(f"http://{LOOPBACK}:{self.admin_port}{path}", timeout=WAIT_S) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refused:
             with refused:

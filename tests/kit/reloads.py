@@ -1,6 +1,7 @@
 """Load and streams that must not notice anything: clients that ask without a break, WebSockets that speak.
 
-One rule: everything that is not a whole good answer is kept as a failure with what was seen.
+One rule: everything that is not a whole good answer is kept as a failure with what was seen. A client that was silent
+for so long that its connection may be closed begins a new one, as any client does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import base64
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from time import monotonic
 
+from edge.dataplane.client.connection import QUIET_S
 from kit.ports import LOOPBACK
 
 
@@ -34,17 +37,25 @@ class Load:
     async def _client(self) -> None:
         request = f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode()
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        answered_at = 0.0
         while not self.stop.is_set():
+            silent_s, head = 0.0, b""
             try:
                 if streams is None:
                     streams = await asyncio.open_connection(LOOPBACK, self.port)
+                else:
+                    silent_s = monotonic() - answered_at
                 reader, writer = streams
                 writer.write(request)
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 body = await reader.readexactly(length)
+                answered_at = monotonic()
             except (OSError, EOFError, ValueError) as error:
-                self.failed.append(f"{type(error).__name__}: {error}")
+                if silent_s < QUIET_S / 2 or head or getattr(error, "partial", b""):
+                    self.failed.append(f"{type(error).__name__}: {error}")
+                else:
+                    self.reconnects += 1
                 streams = None
                 continue
             if not head.startswith(b"http/1.1 200"):

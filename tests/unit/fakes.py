@@ -191,7 +191,7 @@ class Waiter:
         self.told.set()
 
 
-async def connected(owner: BackendLink, timeout: float = 5.0) -> Waiter:
+async def connected(owner: BackendLink, timeout: float = WAIT_S) -> Waiter:
     """Ask the link for a connection, and wait for it or the failure."""
     waiter = Waiter()
     owner.connect(cast(Any, waiter), timeout)

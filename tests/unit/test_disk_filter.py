@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kit.waiting import WAIT_S
 
 from edge.adapters import disk_filter
 from edge.adapters.disk_filter import Filter, filter_bytes
@@ -73,7 +74,7 @@ def test_until_it_is_filled_every_key_may_be_there(tmp_path: Path) -> None:
         assert all(looked(fresh, key(number)) for number in range(50))
         filter_of(fresh).tick()
         assert filter_of(fresh)._thread is not None
-        filter_of(fresh)._thread.join(10)
+        filter_of(fresh)._thread.join(WAIT_S)
         assert share_of(fresh, range(1000, 1100)) < 0.1
         assert all(looked(fresh, key(number)) for number in range(50))
 
@@ -128,7 +129,7 @@ def test_what_went_is_forgotten_by_the_next_filling(tmp_path: Path, monkeypatch:
         assert share_of(store, range(590)) == 1
         filter_of(store).tick()
         assert filter_of(store)._thread is not None
-        filter_of(store)._thread.join(10)
+        filter_of(store)._thread.join(WAIT_S)
         assert share_of(store, range(590)) < 0.1
         assert all(looked(store, key(number)) for number in range(590, 600))
         filter_of(store)._thread = None
@@ -150,7 +151,7 @@ def test_a_filling_that_was_killed_is_done_by_another(tmp_path: Path) -> None:
         found._put(disk_filter._FILLER, ended.pid)
         found.tick()
         assert found._thread is not None
-        found._thread.join(10)
+        found._thread.join(WAIT_S)
         assert not found.may_have(1)
 
 

@@ -443,7 +443,7 @@ async def test_a_look_in_a_thread_obeys_a_purge_that_came_meanwhile(tmp_path: Pa
 
     store._read = slow  # type: ignore[method-assign]
     store.look_later(KEY, lambda here: (found.append(here), seen.set()))
-    await asyncio.to_thread(read.wait, 10)
+    await asyncio.to_thread(read.wait, WAIT_S)
     store.forget(Purge(Kind.URL, KEY), NOW)
     await asyncio.to_thread(store.writer.flush)
     go.set()
@@ -487,7 +487,7 @@ def test_a_fifo_in_the_place_of_a_file_is_damage_that_nobody_waits_for(tmp_path:
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(10.0)
+    thread.join(WAIT_S)
     assert found == [()]
 
 

@@ -197,7 +197,7 @@ async def test_whoever_asks_waits_for_the_job_that_runs(monkeypatch: pytest.Monk
     steps: list[tuple[str, int, int]] = []
     one = asyncio.create_task(bench.agent.take(FULL, "a", lambda *step: steps.append(step)))
     two = asyncio.create_task(bench.agent.take(INCR, "b"))
-    await asyncio.to_thread(bench.jobs.begun.wait, 5)
+    await asyncio.to_thread(bench.jobs.begun.wait, WAIT_S)
     assert bench.agent.known.running == "take full"
     bench.jobs.gate.set()
     await asyncio.gather(one, two)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kit.recovery import KEY, Clock, work_on
 from kit.repository import MemoryRepository
-from kit.waiting import WAIT_S
+from kit.waiting import WAIT_S, until
 
 from edge.adapters.disk_awaited import AwaitedBodies, awaits, listen_awaited
 from edge.adapters.disk_export import DiskWarm
@@ -392,6 +392,31 @@ def test_without_a_repository_awaited_responses_are_misses_and_come_later(restor
         assert await read(found, large) == BODIES[3]
 
     meanwhile(restoring, scene)
+
+
+def test_a_sidecar_that_comes_up_beside_the_workers_is_waited_for(
+    restoring: Restoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.adapters.disk_asker.WAIT_S", WAIT_S)
+    restoring.restore()
+    found = restoring.open()
+    asker = found._asker
+    assert asker is not None
+    asker._patient_until += WAIT_S
+
+    async def play() -> None:
+        asking = asyncio.ensure_future(later(found, KEYS[1]))
+        await until(lambda: asker._asking)
+        filler = Held(AwaitedBodies(restoring.cache, SMALL), lambda: restoring.work, lambda: restoring.work)
+        filling = Filling(filler, listen_awaited(restoring.cache), lambda *_: None, lambda _: None)
+        running = asyncio.create_task(filling.run())
+        (one,) = await asking
+        assert await read(found, one) == BODIES[1]
+        filler.go = True
+        await running
+
+    asyncio.run(play())
+    found.close()
 
 
 def test_without_a_sidecar_nobody_waits_for_ever(restoring: Restoring) -> None:
