@@ -12,14 +12,19 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hyperframe.frame import SettingsFrame
 from inprocess import Connect, Gateway, StartEdge, edge_toml
 from kit.client import RawClient
+from kit.http2 import PREFACE, FrameClient, request_head
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 from kit.processes import GatewayProcess, patient
 from kit.tls import client_hello, issue, record
 from kit.waiting import WAIT_S, until
 from kit.wire import Wire
+
+from edge.dataplane.client import http2_life
+from edge.dataplane.client.http2_life import Http2Life
 
 ALERT, HANDSHAKE = 21, 22
 HELLO = client_hello(b"a.test")
@@ -146,6 +151,34 @@ async def client_says(port: int, lines: bytes, *options: str) -> bytes:
     client.stdin.write(lines)
     said += (await asyncio.wait_for(client.communicate(), WAIT_S))[0]
     return said
+
+
+async def test_an_http2_connection_that_was_just_made_as_a_drain_begins_is_served(
+    https: str, origin: ScriptedOrigin, edge: StartEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its preface and its first request are on their way: it is no idle connection yet."""
+    drained: list[Http2Life] = []
+    drain = Http2Life.drain
+
+    def looked_at(self: Http2Life, now: float) -> None:
+        drain(self, now)
+        drained.append(self)
+
+    monkeypatch.setattr(Http2Life, "drain", looked_at)
+    monkeypatch.setattr(http2_life, "QUIET_S", WAIT_S)
+    gateway = await edge(edge_toml(origin.port, listen=https))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    client = await FrameClient.connect(gateway.port, hello=False, tls=context)
+    await until(lambda: any(isinstance(each, Http2Life) for each in gateway.worker.downstreams))
+    ended = asyncio.ensure_future(gateway.on_loop(lambda: gateway.worker.drain(WAIT_S)))
+    await until(lambda: drained)
+    await client.send(PREFACE, SettingsFrame(0), client.head(1, request_head(scheme=b"https")))
+    await client.until(lambda: client.ended(1))
+    await client.until(lambda: client.goaway)
+    await client.close()
+    await ended
 
 
 async def test_nobody_renegotiates(https: str, origin: ScriptedOrigin, edge: StartEdge) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_connection import Http2Connection
 from edge.dataplane.client.last_hit import LastHit
-from edge.dataplane.client.leaving import Leaving, Progress
+from edge.dataplane.client.leaving import QUIET_S, Leaving, Progress
 from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM
 from edge.dataplane.client.tunnel import Tunnel, switch
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Asking, logged
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from edge.dataplane.core.bound import Bound
     from edge.dataplane.core.context import WorkerContext
 
-QUIET_S = 1.0  # without a byte, before a connection is closed that is to end
 HEADS_A_TURN = 16  # pipelined requests that one connection has served before others have their turn
 HEAD_BYTES_A_TURN = 16 * 1024
 ONE_HEAD = 4 * 1024  # what came at once, up to this many bytes, may be a head whose block is known

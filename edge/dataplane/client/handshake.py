@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.certificate import certificate_of
-from edge.dataplane.client.connection import QUIET_S, ClientConnection
+from edge.dataplane.client.connection import ClientConnection
 from edge.dataplane.client.http2_connection import Http2Connection
+from edge.dataplane.client.leaving import QUIET_S
 from edge.dataplane.client.reading import TURN
 from edge.dataplane.client.tls_transport import TlsTransport
 from edge.dataplane.core.server_tls import ServerTls

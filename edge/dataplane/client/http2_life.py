@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_stream import Stream
-from edge.dataplane.client.leaving import Leaving, Progress
+from edge.dataplane.client.leaving import QUIET_S, Leaving, Progress
 from edge.dataplane.client.reading import ALL
 from edge.http2 import frames as wire
 from edge.http2.frames import LAST_STREAM, Code, ConnectionFault, StreamFault
@@ -259,10 +259,11 @@ class Http2Life(Accepted):
             stream.drain()
         if self._going or self.leaving is not None or self.is_gone:
             return
-        self._going = True
-        if not self._settled:
-            self.abort()
+        if not self._settled:  # its preface, with a request, may be on its way
+            if self.deadline - self.worker.limits.header_timeout <= now - QUIET_S:
+                self.abort()
             return
+        self._going = True
         self.output.frames.append(wire.goaway(LAST_STREAM, Code.NO_ERROR))
         self.output.frames.append(wire.frame(wire.PING, 0, 0, _GOODBYE))
         self._goodbye_at = monotonic() + GOODBYE_S

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from edge.dataplane.core.context import WorkerContext
 
+QUIET_S = 1.0  # without a byte, before a connection is closed that is to end
 LINGER_S = 30.0  # in all, once everything is sent
 SILENCE_S = 2.0  # without a byte from a client that owes none
 OWED_SILENCE_S = 5.0  # from one that was still sending a body when it was answered

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from edge.dataplane.client.accepted import Accepted
-from edge.dataplane.client.connection import QUIET_S
+from edge.dataplane.client.leaving import QUIET_S
 from edge.dataplane.core.context import WorkerContext
 from edge.dataplane.core.exchange import Exchange
 from edge.http.forwarding import Networks
