@@ -54,7 +54,7 @@ class Limits:
     @property
     def log(self) -> int:
         """What the index's log may take, in bytes: in a longer one a page is folded in once for more of its changes."""
-        return max(_MIN_LOG, min(_MAX_LOG, self.size // 64))
+        return max(_MIN_LOG, min(_MAX_LOG, self.size // 32))
 
 
 class _Lying(NamedTuple):
