@@ -36,6 +36,7 @@ from tests.kit.tier import NOW, SMALL
 first, last, together, disk_rows.PURGED_ROWS = (int(word) for word in sys.argv[2:])
 changer = Changer(open_place(Path(sys.argv[1])), SMALL, durable=True)
 for at in range(first, last, together):
+    sys.stdin.readline()  # it is let
     numbers = range(at, min(last, at + together))
     found = changer.purge([Numbered(each, [Purge(Kind.URL, b"http://a/%d" % each)]) for each in numbers], NOW)
     assert [len(touched) for touched in found] == [1] * len(numbers)
@@ -53,11 +54,15 @@ def filled(path: Path) -> Place:
 
 
 def purge_and_kill(path: Path, first: int, lines: int, together: int, rows: int) -> int:
-    """Run the purger from a number on, kill it after so many lines; the last number that it has acknowledged."""
+    """Run the purger from a number on, kill it after so many lines; the last number that it has acknowledged. It goes
+    one step further at most, however late the kill comes."""
     arguments = [str(each) for each in (path, first, OBJECTS + 1, together, rows)]
     command = [sys.executable, "-c", PURGER, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(sys.path)}) as purger:
-        assert purger.stdout is not None
+    pipe, environment = subprocess.PIPE, {"PYTHONPATH": ":".join(sys.path)}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as purger:
+        assert purger.stdin is not None and purger.stdout is not None
+        purger.stdin.write("\n" * (lines + 1))
+        purger.stdin.flush()
         told = [purger.stdout.readline() for _ in range(lines)]
         purger.send_signal(signal.SIGKILL)
         told += [line for line in purger.stdout.read().splitlines(keepends=True) if line.endswith("\n")]

@@ -101,6 +101,11 @@ class Gateway:
         """Wait for the end of the worker's turn: what a client has got may be counted a moment after it was written."""
         await self.on_loop(lambda: None)
 
+    def stop_ticks(self) -> None:
+        """On its loop: from now on it does by the clock only what the test calls."""
+        assert self.worker._timer is not None
+        self.worker._timer.cancel()
+
     # -- what can be counted
 
     @property

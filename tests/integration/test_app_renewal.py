@@ -17,11 +17,13 @@ from test_reload import api, get
 Start = Callable[[str], GatewayProcess]
 CODE = """
 import asyncio
+from pathlib import Path
 from aiohttp import web
 from helper_of_site import WORD
 
 async def page(request):
-    await asyncio.sleep(float(request.query.get("wait", "0")))
+    while "wait" in request.query and not Path(__file__).with_name("go").exists():
+        await asyncio.sleep(0.02)
     return web.Response(text=WORD)
 
 def app():
@@ -50,6 +52,7 @@ def toml(site: Path, workers: int = 2, route: str = "", app: str = "site_of_test
 python_path = ["{site}"]
 {gateway_head(workers)}
 [pools.site]
+timeouts = {{ first_byte = "60s", head = "60s" }}
 [[pools.site.backends]]
 app = "{app}"
 [[routes]]
@@ -75,7 +78,7 @@ async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process:
     load = Load(gateway.http_port)
     asking = asyncio.create_task(load.run(16))
     await until(lambda: load.bodies[b"one"] > 50)
-    slow = asyncio.create_task(get(gateway.http_port, "/?wait=3"))
+    slow = asyncio.create_task(get(gateway.http_port, "/?wait"))
 
     async def at_the_old_code() -> bool:
         return any(each["state"] == "fetching" and each["age_s"] > 0.3 for each in await clients_of(gateway))
@@ -87,6 +90,7 @@ async def test_new_code_takes_over_under_load_and_nothing_fails(gateway_process:
     await served(gateway, b"second")
     seen = load.bodies[b"second"]
     await until(lambda: load.bodies[b"second"] > seen + 200)
+    (site / "go").touch()
     assert await slow == (200, b"one")  # begun with the old code, ended with it
     load.stop.set()
     await asking

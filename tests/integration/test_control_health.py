@@ -25,11 +25,11 @@ access = "off"
 [regions.us]
 tier = 1
 [pools.web]
-ejection = { consecutive = 2, time = "5s" }
+ejection = { consecutive = 2, time = "60s" }
 [pools.web.health]
 path = "/healthz"
 interval = "@INTERVAL@"
-timeout = "80ms"
+timeout = "2s"
 interval_transition = "20ms"
 interval_down = "@DOWN@"
 [[pools.web.backends]]
@@ -85,7 +85,7 @@ async def two() -> AsyncIterator[ScriptedOrigin]:
 
 
 async def test_a_region_that_stops_answering_loses_its_traffic(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    async with Probed(origin, two, "100ms") as probed:
+    async with Probed(origin, two, "2100ms") as probed:
         await until(lambda: probed.shares() == {"eu": 100.0})
         await origin.stop()
         await until(lambda: probed.shares() == {"us": 100.0})
@@ -118,7 +118,7 @@ async def test_a_failed_request_brings_the_next_probe_forward(origin: ScriptedOr
 async def test_a_registered_backend_is_probed_and_a_removed_one_forgotten(
     origin: ScriptedOrigin, two: ScriptedOrigin
 ) -> None:
-    async with Probed(origin, two, "100ms") as probed:
+    async with Probed(origin, two, "2100ms") as probed:
         registry = probed.whole.supervisor.registry
         body = {"url": f"http://localhost:{two.port}", "region": "eu"}
         await registry.put_backend("web", "three", body, Change("test"))
@@ -143,7 +143,7 @@ async def test_a_backend_that_every_worker_ejected_is_out_of_its_regions_health(
 async def test_with_nobody_left_probes_are_quick_and_the_first_to_return_serves(
     origin: ScriptedOrigin, two: ScriptedOrigin
 ) -> None:
-    async with Probed(origin, two, "100ms", down="10m") as probed:
+    async with Probed(origin, two, "2100ms", down="10m") as probed:
         await two.stop()
         await until(lambda: probed.health("two") is Health.UNHEALTHY)
         await origin.stop()
@@ -154,7 +154,7 @@ async def test_with_nobody_left_probes_are_quick_and_the_first_to_return_serves(
 
 
 async def test_an_ejection_ends_with_the_outage_that_probes_saw(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    async with Probed(origin, two, "100ms") as probed:
+    async with Probed(origin, two, "2100ms") as probed:
         worker = probed.whole.children[0].worker
         assert worker is not None
         backend = worker.pools["web"].pool.get("one")
@@ -171,11 +171,11 @@ async def test_an_ejection_ends_with_the_outage_that_probes_saw(origin: Scripted
         assert "readmitted" in kinds and "region.ramp" in kinds
         shown = Views(probed.whole.supervisor)
         assert 10.0 <= shown.pool("web")["regions"]["eu"]["ramping"] < 100.0
-        assert shown.region("eu")["ramping"]["web"] == shown.status()["regions"][0]["ramping"]
+        assert 10.0 <= shown.region("eu")["ramping"]["web"] <= shown.status()["regions"][0]["ramping"] < 100.0
 
 
 async def test_what_operators_change_is_told(origin: ScriptedOrigin, two: ScriptedOrigin) -> None:
-    async with Probed(origin, two, "100ms") as probed:
+    async with Probed(origin, two, "2100ms") as probed:
         registry, change = probed.whole.supervisor.registry, Change("me", "night shift")
         await registry.put_region("ap", {"tier": 1}, change)
         await registry.put_backend("web", "three", {"url": f"http://localhost:{two.port}", "region": "ap"}, change)

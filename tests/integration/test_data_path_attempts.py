@@ -44,7 +44,7 @@ async def test_a_backend_whose_bodies_break_off_is_ejected(
     bad, good = await origins(), await origins()
     bad.default = BROKEN_BODIES[broken]
     text = edge_toml(bad.port, good.port, route=f"cache = {cache}")
-    gateway = await edge(text.replace("ejection = false", "ejection = { consecutive = 3 }"))
+    gateway = await edge(text.replace("ejection = false", 'ejection = { consecutive = 3, time = "60s" }'))
     whole = 0
     for _ in range(12):
         client = await raw_client(gateway.port)
@@ -66,7 +66,9 @@ async def test_a_body_that_ran_for_long_is_no_trial_any_more(
     gateway = await edge(edge_toml(one.port, two.port).replace("ejection = false", ""))
     pool = gateway.worker.pools["origin"]
     backend = pool.pool.backends[0]
+    await gateway.on_loop(gateway.stop_ticks)
     await gateway.on_loop(lambda: backend.eject(monotonic() - 60))
+    before = monotonic()
     client = await raw_client(gateway.port)
     for _ in range(2):  # the other one's turn, and the trial
         await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -76,7 +78,7 @@ async def test_a_body_that_ran_for_long_is_no_trial_any_more(
             break
         await client.read_body(head)
     assert backend.half_open
-    await gateway.on_loop(lambda: pool.tick(monotonic() + 1.0))
+    await gateway.on_loop(lambda: pool.tick(before + 1.0))
     assert backend.half_open
     await gateway.on_loop(lambda: pool.tick(monotonic() + 3.0))
     assert not backend.half_open
@@ -230,7 +232,7 @@ async def test_retries_are_bounded_by_their_budget(origins: StartOrigins, edge: 
 async def test_a_full_backend_makes_a_queue_that_is_served_in_order(
     origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
-    gateway = await edge(edge_toml(origin.port, backend="max_in_flight = 1", pool='timeouts = { queue = "5s" }'))
+    gateway = await edge(edge_toml(origin.port, backend="max_in_flight = 1", pool='timeouts = { queue = "60s" }'))
     origin.default = (Pause("go"), OK)
     clients = [await raw_client(gateway.port) for _ in range(3)]
     for number, client in enumerate(clients):
@@ -245,7 +247,7 @@ async def test_a_full_backend_makes_a_queue_that_is_served_in_order(
 
 
 async def test_who_waits_too_long_gets_503(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> None:
-    limits = 'queue = 1\ntimeouts = { queue = "100ms" }'
+    limits = 'queue = 1\ntimeouts = { queue = "60s", first_byte = "10m", head = "10m" }'
     gateway = await edge(edge_toml(origin.port, backend="max_in_flight = 1", pool=limits))
     origin.default = (Pause("go"), OK)
     first, second, third = [await raw_client(gateway.port) for _ in range(3)]
@@ -254,6 +256,7 @@ async def test_who_waits_too_long_gets_503(origin: ScriptedOrigin, edge: StartEd
     await second.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await until(lambda: gateway.worker.pools["origin"].queued == 1)
     full = await third.get("/")
+    await gateway.on_loop(lambda: gateway.worker.pools["origin"].tick(monotonic() + 61.0))
     late = await second.read_response()
     assert late is not None
     for refused in (full, late):
@@ -266,7 +269,7 @@ async def test_who_waits_too_long_gets_503(origin: ScriptedOrigin, edge: StartEd
 
 
 async def test_who_leaves_the_queue_is_not_served(origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect) -> None:
-    gateway = await edge(edge_toml(origin.port, backend="max_in_flight = 1", pool='timeouts = { queue = "5s" }'))
+    gateway = await edge(edge_toml(origin.port, backend="max_in_flight = 1", pool='timeouts = { queue = "60s" }'))
     origin.default = (Pause("go"), OK)
     first, second = [await raw_client(gateway.port) for _ in range(2)]
     await first.send(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -266,7 +266,7 @@ async def test_a_client_that_never_reads_stops_the_reading_upstream(origin: Scri
     await until(lambda: any(downstream.paused for downstream in list(gateway.worker.downstreams)))
     downstream = next(iter(gateway.worker.downstreams))
     assert downstream.transport.get_write_buffer_size() < 1024 * 1024
-    assert [each._paused_reading for each in gateway.upstream()] == [True]
+    await until(lambda: [each._paused_reading for each in gateway.upstream()] == [True])
     client.wire.resume_reading()
     seen = 0
     while seen < MANY * len(PIECE):

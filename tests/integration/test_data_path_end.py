@@ -33,7 +33,7 @@ async def test_a_drain_ends_idle_connections_politely_and_running_exchanges_with
     assert (await kept.get("/")).status == 200
     await running.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
     await until(lambda: gateway.in_flight == 1)
-    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(5.0)))
+    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(WAIT_S)))
     for idle in (fresh, kept):
         assert await idle.ended()
         assert not idle.wire.was_reset
@@ -63,7 +63,7 @@ async def test_a_request_that_was_begun_when_the_drain_came_is_served(origin: Sc
     gateway, client = await proxy()
     await client.send(GET[:9])
     await until(lambda: any(downstream._buffer for downstream in list(gateway.worker.downstreams)))
-    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(5.0)))
+    ended = asyncio.create_task(gateway.on_loop(lambda: gateway.worker.drain(WAIT_S)))
     await until(lambda: gateway.worker.draining)
     await client.send(GET[9:])
     response = await client.read_response()
@@ -83,7 +83,7 @@ def logging(origin_port: int, **more: str) -> str:
 async def test_term_ends_running_exchanges_within_the_grace_time(
     origin: ScriptedOrigin, gateway_process: StartGateway, raw_client: Connect
 ) -> None:
-    gateway = gateway_process(logging(origin.port, limits='shutdown_grace = "5s"'))
+    gateway = gateway_process(logging(origin.port, limits='shutdown_grace = "60s"'))
     origin.route("/slow", Pause("go"), OK)
     idle, running = await raw_client(gateway.http_port), await raw_client(gateway.http_port)
     assert (await idle.get("/")).status == 200
@@ -110,7 +110,7 @@ async def test_a_second_term_ends_at_once(
     await client.send(GET)
     await origin.wait_for("heads", 1)
     gateway.signal(signal.SIGTERM)
-    await until(lambda: gateway.admin_status("/readyz") != 200)  # readiness fails first
+    await until(lambda: gateway.admin_status("/readyz") == 503)  # readiness fails first
     assert gateway.running
     gateway.signal(signal.SIGTERM)
     await asyncio.to_thread(gateway.wait, 5)
@@ -232,7 +232,7 @@ async def test_what_is_accepted_as_a_drain_begins_is_answered(origin: ScriptedOr
     async def ask_and_drain() -> socket.socket:
         client = socket.create_connection(("127.0.0.1", gateway.port))  # on the loop, which accepts nothing meanwhile
         client.sendall(GET)
-        await gateway.worker.drain(5.0)
+        await gateway.worker.drain(WAIT_S)
         return client
 
     with await gateway.on_loop(ask_and_drain) as client:

@@ -217,7 +217,7 @@ async def test_a_replaced_request_id(origin: ScriptedOrigin, proxy: Proxy) -> No
 async def test_the_request_id_is_told_to_the_client_by_a_setting(
     route: str, origin: ScriptedOrigin, proxy: Proxy
 ) -> None:
-    fresh = b"HTTP/1.1 200 OK\r\nX-Request-Id: backend-own\r\nCache-Control: max-age=9\r\nContent-Length: 0\r\n\r\n"
+    fresh = b"HTTP/1.1 200 OK\r\nX-Request-Id: backend-own\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n"
     origin.default = (fresh,)
     gateway, client = await proxy(limits="return_request_id = true", route=route)
     told = []
@@ -240,7 +240,7 @@ async def test_the_request_id_is_told_to_the_client_by_a_setting(
 async def test_the_log_of_a_hit_keeps_no_id_that_the_setting_refuses(
     policy: str, origin: ScriptedOrigin, proxy: Proxy
 ) -> None:
-    origin.default = (b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nContent-Length: 0\r\n\r\n",)
+    origin.default = (b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n",)
     gateway, client = await proxy(limits=f'request_id = "{policy}"', route="cache = true")
     for _ in range(2):
         await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: client-chose-this\r\n\r\n")

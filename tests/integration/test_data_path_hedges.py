@@ -16,7 +16,8 @@ from kit.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
-LATER_S = 1.5  # past the default `retry.hedge`, before any timeout
+HEDGE_S, LATER_S = 100.0, 150.0  # no machine stands still for so long
+POOL = f'timeouts = {{ first_byte = "1h", head = "1h" }}\nretry = {{ hedge = "{HEDGE_S:g}s", deadline = "1h" }}'
 
 
 async def tick(gateway: Gateway, later_s: float = LATER_S) -> None:
@@ -45,13 +46,13 @@ class Pair:
 async def pair(origins: StartOrigins, edge: StartEdge, raw_client: Connect) -> Pair:
     first, second = await origins(), await origins()
     first.default = (Pause("first"), OK)
-    gateway = await edge(edge_toml(first.port, second.port))
+    gateway = await edge(edge_toml(first.port, second.port, pool=POOL))
     return Pair(gateway, await raw_client(gateway.port), first, second)
 
 
 async def test_a_silent_backend_s_request_is_answered_by_another(pair: Pair) -> None:
     await pair.ask()
-    await tick(pair.gateway, 0.5)
+    await tick(pair.gateway, HEDGE_S / 2)
     assert pair.second.counters["heads"] == 0, "too early"
     await tick(pair.gateway)
     assert (await answer(pair.client)).status == 200
@@ -113,7 +114,7 @@ async def test_a_hedge_that_cannot_connect_leaves_the_first_alone(
 ) -> None:
     first = await origins()
     first.default = (Pause("first"), OK)
-    gateway = await edge(edge_toml(first.port, free_port()))
+    gateway = await edge(edge_toml(first.port, free_port(), pool=POOL))
     client = await raw_client(gateway.port)
     await client.send(GET)
     await first.wait_for("heads", 1)
@@ -138,12 +139,12 @@ async def test_when_the_first_fails_the_hedge_is_all_there_is(pair: Pair) -> Non
 
 async def test_a_route_whose_answers_always_take_long_is_hedged_only_after_ten_times_that(pair: Pair) -> None:
     (route,) = pair.gateway.worker.router.routes
-    route.waits.append(0.3)  # as its answers so far
+    route.waits.append(HEDGE_S / 5)  # as its answers so far
     await pair.gateway.on_loop(lambda: route.fold(monotonic()))
     await pair.ask()
-    await tick(pair.gateway, 2.0)
+    await tick(pair.gateway, LATER_S)
     assert pair.second.counters["heads"] == 0
-    await tick(pair.gateway, 4.0)
+    await tick(pair.gateway, HEDGE_S * 3)
     assert (await answer(pair.client)).status == 200
     assert pair.second.counters["heads"] == 1
 
@@ -188,11 +189,11 @@ async def test_a_client_that_leaves_ends_both_attempts(pair: Pair) -> None:
 async def test_hedging_can_be_switched_off(origins: StartOrigins, edge: StartEdge, raw_client: Connect) -> None:
     first, second = await origins(), await origins()
     first.default = (Pause("first"), OK)
-    gateway = await edge(edge_toml(first.port, second.port, pool='retry = { hedge = "0s" }'))
+    gateway = await edge(edge_toml(first.port, second.port, pool=POOL.replace(f"{HEDGE_S:g}s", "0s")))
     client = await raw_client(gateway.port)
     await client.send(GET)
     await first.wait_for("heads", 1)
-    await tick(gateway, 5.0)
+    await tick(gateway, LATER_S)
     first.release("first")
     assert (await answer(client)).status == 200
     assert second.counters["heads"] == 0
@@ -210,9 +211,11 @@ async def test_a_backend_that_lets_many_wait_while_another_answers_is_ejected(
         await client.send(POST)
     await first.wait_for("heads", 5)
     await second.wait_for("responses", 5)
+    pool = gateway.worker.pools["origin"]
+    silent, other = pool.pool.backends
     await tick(gateway, 0.0)
-    await tick(gateway)
-    silent, other = gateway.worker.pools["origin"].pool.backends
+    heard_at = pool._pace(other.id).heard_at
+    await gateway.on_loop(lambda: pool.tick(heard_at + 1.5))
     assert (silent.ejections, other.ejections) == (1, 0)
     first.release("first")
     assert [(await answer(client)).status for client in clients] == [200] * 10
@@ -224,7 +227,9 @@ async def test_a_death_with_many_in_flight_fails_none_of_them(
     count = 16
     first, second = await origins(), await origins()
     first.default = (Pause("first"), Step.RESET)
-    gateway = await edge(edge_toml(first.port, second.port, pool='retry = { budget = "0%", min = 2 }'))
+    gateway = await edge(
+        edge_toml(first.port, second.port, pool='retry = { budget = "0%", min = 2 }\ntimeouts = { queue = "60s" }')
+    )
     clients = [await raw_client(gateway.port) for _ in range(count)]
     for client in clients:
         await client.send(GET)

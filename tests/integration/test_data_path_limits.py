@@ -13,7 +13,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost:", GET + b"GET / HTTP/1.1\r\nX: 1\r\n"])
 async def test_a_head_that_does_not_end_in_time(begun: bytes, origin: ScriptedOrigin, proxy: Proxy) -> None:
-    gateway, client = await proxy(limits='header_timeout = "200ms"')
+    gateway, client = await proxy(limits='header_timeout = "1s"')
     await client.send(begun)
     if begun.startswith(GET):
         first = await client.read_response()
@@ -26,7 +26,7 @@ async def test_a_head_that_does_not_end_in_time(begun: bytes, origin: ScriptedOr
 
 
 async def test_a_head_in_drops_has_one_deadline_in_all(proxy: Proxy) -> None:
-    _, client = await proxy(limits='header_timeout = "300ms"')
+    _, client = await proxy(limits='header_timeout = "1s"')
     drops = 0
     await client.send(b"GET / HTTP/1.1\r\n")
     while not client.wire.ended and not client.leftover and drops < 200:
@@ -41,7 +41,7 @@ async def test_a_head_in_drops_has_one_deadline_in_all(proxy: Proxy) -> None:
 
 
 async def test_a_connection_on_which_nothing_comes(proxy: Proxy) -> None:
-    gateway, client = await proxy(limits='header_timeout = "200ms"')
+    gateway, client = await proxy(limits='header_timeout = "1s"')
     assert await client.ended()
     assert client.leftover == b""
     await until(lambda: not gateway.worker.downstreams)
@@ -55,7 +55,7 @@ async def test_an_idle_kept_connection(proxy: Proxy) -> None:
 
 
 async def test_a_body_that_stops(origin: ScriptedOrigin, proxy: Proxy) -> None:
-    gateway, client = await proxy(limits='body_timeout = "200ms"')
+    gateway, client = await proxy(limits='body_timeout = "1s"')
     await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\npart")
     response = await client.read_response()
     assert response is not None
@@ -66,7 +66,7 @@ async def test_a_body_that_stops(origin: ScriptedOrigin, proxy: Proxy) -> None:
 
 
 async def test_a_body_that_only_trickles(origin: ScriptedOrigin, proxy: Proxy) -> None:
-    _, client = await proxy(limits='body_timeout = "10s"\nbody_grace = "200ms"\nmin_body_rate = "1MiB"')
+    _, client = await proxy(limits='body_timeout = "60s"\nbody_grace = "1s"\nmin_body_rate = "1MiB"')
     await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n")
     for _ in range(200):
         await client.send(b"x")
@@ -84,7 +84,7 @@ async def test_a_slow_origin_is_not_the_client_s_fault(
     deaf_origin: DeafOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
     """An upload that waits because its origin does not read is never answered with 408."""
-    limits, pool = 'body_timeout = "1s"', 'timeouts = { body = "2s" }'
+    limits, pool = 'body_timeout = "2s"', 'timeouts = { body = "3s" }'
     gateway = await edge(edge_toml(deaf_origin.port, limits=limits, pool=pool))
     client = await raw_client(gateway.port)
     await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % deaf_origin.size)
@@ -144,7 +144,7 @@ async def test_an_idle_origin_connection_is_given_up(origin: ScriptedOrigin, pro
 async def test_a_slow_client_takes_nothing_from_a_good_one(
     origin: ScriptedOrigin, edge: StartEdge, raw_client: Connect
 ) -> None:
-    gateway = await edge(edge_toml(origin.port, limits='header_timeout = "5s"'))
+    gateway = await edge(edge_toml(origin.port, limits='header_timeout = "60s"'))
     slow = [await raw_client(gateway.port) for _ in range(50)]
     for client in slow:
         await client.send(b"GET / HTTP/1.1\r\nX:")

@@ -34,6 +34,7 @@ access = "off"
 memory = "16MiB"
 disk = {{ path = "TIER", size = "64MiB", min_free = "0B" }}
 [pools.o]
+timeouts = {{ connect = "10s" }}
 backends = [{{ url = "http://{LOOPBACK}:ORIGIN" }}]
 [[routes]]
 host = "*"
@@ -162,8 +163,10 @@ def _shared_and_killed(toml: str, path: Path, origin: Origin) -> None:
         # One worker dies, and its successor finds what the other one stored.
         get(gateway.http_port, "/late")
         all_written(gateway, OBJECTS + 1)
-        os.kill(next(child for child in gateway.children if _is_worker(child)), signal.SIGKILL)
-        until_blocking(lambda: gateway.admin_status("/readyz") == 200 and sum(map(_is_worker, gateway.children)) > 1)
+        dies = next(child for child in gateway.children if _is_worker(child))
+        os.kill(dies, signal.SIGKILL)
+        until_blocking(lambda: not _is_worker(dies) and sum(map(_is_worker, gateway.children)) > 1)
+        until_blocking(lambda: gateway.admin_status("/readyz") == 200)
         for _ in range(12):
             assert "hit" in get(gateway.http_port, "/late")[0]
         assert gateway.stop() == 0

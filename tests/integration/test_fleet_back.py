@@ -48,8 +48,7 @@ def opened(directory: Path, pool: ThreadPoolExecutor, catch_up: str) -> Iterator
         purge = pool.submit(other.purge, url=f"http://{HOST}/purged")
         until_blocking(lambda: other.fleet["position"] == 1)
         assert late.get("/purged") == b"old", "it cannot know yet"
-        relay.mend()
-        relay.hold_at(b"XRANGE")
+        relay.mend(hold_at=b"XRANGE")
         until_blocking(lambda: relay.is_held)
         heard = server.say("HGET", "{edge}:machines", late.fleet["id"])
         assert b'"in_step":false' in heard, "the server hears it again"

@@ -45,7 +45,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[SentinelGroup, Machines]]:
     with ExitStack() as ends:
         group = SentinelGroup(tmp_path)
         ends.callback(group.kill)
-        world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0, fleet='ack_timeout = "50s"'))
+        world = Machines(tmp_path, [group.url] * 2, Settings(max_blind_s=12.0, ack_timeout_s=50.0))
         ends.callback(world.close)
         yield group, world
 

@@ -15,7 +15,8 @@ from kit.waiting import until_blocking
 SETTINGS = Settings(
     max_blind_s=30.0,
     fleet='share = ["states", "health"]',
-    pool='health = { path = "/", interval = "300ms", timeout = "200ms", fall = 2, rise = 1 }',
+    pool='health = { path = "/", interval = "2100ms", timeout = "2s", interval_transition = "100ms", '
+    'interval_down = "300ms", fall = 2, rise = 1 }',  # who refuses is known at once, who is slow is not
 )
 
 

@@ -19,7 +19,7 @@ from inprocess import Gateway, StartEdge, edge_toml
 from kit.http2 import FrameClient, Http2Client, read_some, request_head
 from kit.origin import OK, Pause, ScriptedOrigin, Step
 from kit.ports import free_port
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -361,7 +361,7 @@ async def test_a_drain_says_goodbye_twice_and_lets_streams_end(origin: ScriptedO
     origin.default = (Pause("slow"), OK)
     await client.send(client.head(1))
     await origin.wait_for("heads", 1)
-    drained = asyncio.ensure_future(gateway.on_loop(lambda: gateway.worker.drain(5.0)))
+    drained = asyncio.ensure_future(gateway.on_loop(lambda: gateway.worker.drain(WAIT_S)))
     await client.until(lambda: client.goaway)
     await client.until(lambda: client.of(PingFrame, 0))
     await client.send(client.head(3))  # it was on its way

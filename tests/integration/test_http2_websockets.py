@@ -16,7 +16,7 @@ from inprocess import StartEdge, edge_toml
 from kit.http2 import FrameClient, Http2Client
 from kit.http2_corpus import DATA, END, Lines, frame, literal
 from kit.origin import OK, ScriptedOrigin, Step
-from kit.waiting import until
+from kit.waiting import WAIT_S, until
 
 LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 CONNECT: Lines = [
@@ -201,7 +201,7 @@ async def test_a_drain_closes_websockets(echo_port: int, edge: StartEdge) -> Non
     client = await FrameClient.connect(gateway.port)
     await client.send(frame(1, 4, 1, literal(CONNECT)))
     await client.until(lambda: client.of(HeadersFrame, 1))
-    await gateway.on_loop(lambda: gateway.worker.drain(5.0))
+    await gateway.on_loop(lambda: gateway.worker.drain(WAIT_S))
     while await client.more():
         pass
     body = b"".join(f.data for f in client.frames if f.stream_id == 1 and f.type == DATA)

@@ -15,6 +15,7 @@ import trustme
 
 from kit.ports import LOOPBACK, free_port, free_ports
 from kit.processes import Process
+from kit.waiting import WAIT_S
 
 DNS, SERVER = "pebble-challtestsrv", "pebble"
 LIFE_S = 5 * 365 * 86400
@@ -95,7 +96,7 @@ class Pebble:
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.ca)),
         )
-        with opener.open(url, timeout=2) as answer:
+        with opener.open(url, timeout=WAIT_S) as answer:
             return bytes(answer.read())
 
 

@@ -28,8 +28,9 @@ START = 1_800_000_000.0
 
 
 def lab_toml(port: int, rules: str = "", memory: str = "64MiB", route: str = "", disk: str = "") -> str:
-    """One pool, one route; `rules` are keys of its `cache` table."""
-    rules = f"set_cookie = 'store', {rules}" if "set_cookie" not in rules else rules
+    """One pool, one route; `rules` are keys of its `cache` table. No limit ends anything before a test would fail."""
+    for key, value in (("set_cookie", "store"), ("collapse_wait", f"{WAIT_S:g}s")):
+        rules = f"{key} = '{value}', {rules}" if key not in rules else rules
     return f"""
 [listen]
 http = ["{LOOPBACK}:0"]
@@ -40,7 +41,7 @@ memory = "{memory}"
 {f'disk = {{ path = "{disk}", size = "64MiB", min_free = "0B" }}' if disk else ""}
 [pools.origin]
 ejection = false
-timeouts = {{ connect = "10s", first_byte = "5s", head = "5s", body = "5s" }}
+timeouts = {{ connect = "{WAIT_S:g}s", first_byte = "{WAIT_S:g}s", head = "{WAIT_S:g}s", body = "{WAIT_S:g}s" }}
 backends = [{{ url = "http://{LOOPBACK}:{port}" }}]
 [[routes]]
 host = "*"

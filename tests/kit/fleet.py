@@ -22,7 +22,7 @@ from kit.processes import GatewayProcess, gateway_toml
 from kit.waiting import WAIT_S, until_blocking
 
 HOST = "site.example"
-MAX_BLIND_S = 2.0
+MAX_BLIND_S = 6.0  # longer than a machine stands still that is merely busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Settings:
 
     server: str = ""  # of [cache.shared] too
     max_blind_s: float = MAX_BLIND_S
+    ack_timeout_s: float = 6.0
     fleet: str = ""
     pool: str = ""
     route: str = "cache = true"
@@ -50,12 +51,13 @@ class Machine:
 disk = {{ path = "{directory}/cache", size = "64MiB", min_free = "0B" }}
 [cache.shared]
 url = "{url}"
-timeout = "1s"
+timeout = "5s"
 {settings.server}
 [fleet]
 url = "{url}"
 name = "{self.name}"
 max_blind = "{settings.max_blind_s:g}s"
+ack_timeout = "{settings.ack_timeout_s:g}s"
 {settings.server}
 {settings.fleet}
 """
@@ -123,7 +125,7 @@ class Machines:
         try:
             for url in urls:
                 self.add(url)
-            until_blocking(lambda: all(self.in_step(machine) for machine in self.machines))
+            until_blocking(self.all_in_step)
         except BaseException:
             self.close()  # nobody else can
             raise
@@ -145,6 +147,10 @@ class Machines:
         found = machine.fleet
         words = [each["state"] for each in found["machines"]]
         return bool(found["in_step"]) and words == ["in step"] * len(self.machines)
+
+    def all_in_step(self) -> bool:
+        """Whether all of them are, and each sees it so. Who was silent for some seconds is named late at once."""
+        return all(self.in_step(machine) for machine in self.machines)
 
     def wait_sure(self) -> None:
         """Until "applied on N of N" is certain."""

@@ -17,9 +17,9 @@ CONFIG = """
 global
   maxconn 200
 defaults
-  timeout connect 5s
-  timeout client 5s
-  timeout server 5s
+  timeout connect 60s
+  timeout client 60s
+  timeout server 60s
 frontend here
   mode {mode}
   bind 127.0.0.1:{port} {bind}

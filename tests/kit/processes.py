@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from bench.measure import process_tree, resident_bytes
 from kit.ports import LOOPBACK, free_ports
 from kit.waiting import WAIT_S, until_blocking
 
+TIMEOUTS = "timeouts = {"
 ROOT = Path(__file__).resolve().parents[2]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -200,7 +202,11 @@ workers = {workers}
 def patient(pool: str) -> str:
     """Lines of a pool's table that allow ten seconds for connecting, unless they say otherwise: by default it is one,
     which a machine that stands still for a moment exceeds."""
-    return pool if "timeouts" in pool else f'timeouts = {{ connect = "10s" }}\n{pool}'
+    if re.search(r"\bconnect\b", pool):
+        return pool
+    if TIMEOUTS in pool:
+        return pool.replace(TIMEOUTS, f'{TIMEOUTS} connect = "10s",', 1)
+    return f'{TIMEOUTS} connect = "10s" }}\n{pool}'
 
 
 def gateway_toml(origin_port: int, *, limits: str = "", pool: str = "", route: str = "cache = false") -> str:

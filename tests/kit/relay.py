@@ -52,9 +52,9 @@ class Relay:
         """Pass everything on so much later, both ways."""
         self._slow_s = seconds
 
-    def mend(self) -> None:
-        """As before."""
-        self._holds_at = b""
+    def mend(self, hold_at: bytes = b"") -> None:
+        """As before; or but for `hold_at`, which whoever comes back at once may ask for first."""
+        self._holds_at = hold_at
         self._slow_s, self._loses = 0.0, False
         self._is_cut = self.is_held = False
 
