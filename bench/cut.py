@@ -21,6 +21,7 @@ import argparse
 import http.client
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -29,11 +30,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from kit.fleet import HOST, WAIT_S, Machine, Machines, Settings
+from kit.fleet import HOST, LinkedMachines, Machine, Settings
 from kit.ports import LOOPBACK
-from kit.redis import RedisProcess
-from kit.relay import Relay
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 from bench.processes import as_command
 
@@ -105,16 +104,17 @@ def purge_all(machine: Machine, purges: int, cut: Machine) -> int:
     return late
 
 
-def run(fleet: Machines, relay: Relay, server: RedisProcess, given: argparse.Namespace) -> dict[str, float]:
+def run(fleet: LinkedMachines, given: argparse.Namespace) -> dict[str, float]:
     """The figures."""
     cut, other, _ = fleet.machines
+    link, server = fleet.link(cut), fleet.server
     fleet.origin.now = "old"
     for target in TARGETS:
         fleet.all_get(target)
     me = cut.fleet["id"]
     clients = Clients(cut)
     try:
-        (relay.lose if given.lose else relay.cut)()
+        (link.lose if given.lose else link.cut)()
         cut_at = monotonic()
         until_blocking(lambda: not cut.fleet["in_step"])
         fleet.origin.now = "new"
@@ -124,7 +124,7 @@ def run(fleet: Machines, relay: Relay, server: RedisProcess, given: argparse.Nam
         silent = server.say("HGET", "{edge}:machines", me)
         clients.pause_s = 0.0
         mended_at = monotonic()
-        relay.mend()
+        link.mend()
         until_blocking(lambda: server.say("HGET", "{edge}:machines", me) != silent)
         heard_at = monotonic()
         until_blocking(lambda: cut.fleet["in_step"])
@@ -157,20 +157,12 @@ def main() -> None:
     parser.add_argument("--max-blind", type=float, default=30.0, help="fleet.max_blind, seconds; its default is 30")
     parser.add_argument("--lose", action="store_true", help="the link loses what is sent, and ends nothing")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-cut-") as folder:
-        server = RedisProcess.start(Path(folder))
-        relays = [Relay(server.port) for _ in range(3)]
-        try:
-            urls = [f"redis://{LOOPBACK}:{relay.port}/0" for relay in relays]
-            fleet = Machines(Path(folder), urls, Settings(max_blind_s=given.max_blind))
-            try:
-                found = run(fleet, relays[0], server, given)
-            finally:
-                fleet.close()
-        finally:
-            for relay in relays:
-                relay.close()
-            server.kill()
+    settings = Settings(max_blind_s=given.max_blind)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-cut-") as folder,
+        closing(LinkedMachines(Path(folder), 3, settings)) as fleet,
+    ):
+        found = run(fleet, given)
     print("cut     ", ", ".join(f"{name} {value:,}" for name, value in found.items()))
 
 

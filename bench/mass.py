@@ -27,7 +27,7 @@ from time import monotonic, thread_time
 from bench.lookup import plan_of
 from bench.processes import LOOPBACK
 from edge.app import build, listen
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.cache.stored import build as stored_of
 from edge.config.loader import load_text
 from edge.dataplane.worker.worker import Worker
@@ -92,7 +92,8 @@ async def purged(worker: Worker, purge: Purge, count: int, name: str) -> None:
     """A purge, until nothing is left of what it named."""
     store = worker.store
     assert store is not None
-    fill(worker, count, purge.value if purge.kind is Kind.TAG else b"", purge.value if purge.kind is Kind.URL else b"")
+    tag, base = (purge.value, b"") if purge.kind is PurgeKind.TAG else (b"", purge.value)
+    fill(worker, count, tag, base)
     await asyncio.sleep(0.3)
     probe = Probe()
     await asyncio.sleep(0)
@@ -195,9 +196,9 @@ async def main(names: list[str]) -> None:
     try:
         for name in names or ["tag", "url", "attach", "alone", "validated", "pieces"]:
             if name == "tag":
-                await purged(worker, Purge(Kind.TAG, b"news"), 50_000, name)
+                await purged(worker, Purge(PurgeKind.TAG, b"news"), 50_000, name)
             elif name == "url":
-                await purged(worker, Purge(Kind.URL, b"http://a.example/x"), 100_000, name)
+                await purged(worker, Purge(PurgeKind.URL, b"http://a.example/x"), 100_000, name)
             else:
                 await asked(worker, bound[0][1], name)
     finally:

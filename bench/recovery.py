@@ -156,7 +156,7 @@ def main() -> None:
         begun = time.monotonic()
         rows["restore_s"], restored = edge(home, "restore")
         rows["restored_bodies"] = restored["bodies"]
-        with running(home / "edge.toml", home, admin_port) as check:
+        with running(home / "edge.toml", home) as check:
             RunningGateway(http_port, admin_port).wait(check)
             rows["restore_to_ready_s"] = round(time.monotonic() - begun, 2)
             assert stored(http_port, count // 2) == SIZES[count // 2 % len(SIZES)] * 1024

@@ -38,7 +38,7 @@ async def ask(link: AppLink, worker: Worker, path: str, host: str, timeout_s: fl
     authority = host.encode("latin-1", "replace")
     request = RequestHead(b"GET", b"http", authority, path.encode("latin-1", "replace"), Fields())
     route = worker.router.routes[0]
-    exchange = background(worker, route, request, worker.no_block, BackgroundClient(worker, b"http"))
+    exchange = background(route, request, worker.no_block, BackgroundClient(worker, b"http"))
     connection = link.new_connection()
     began = monotonic()
     try:

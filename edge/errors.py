@@ -1,4 +1,4 @@
-"""Every way a request or an operation can fail, mapped once at the border (DESIGN §8).
+"""Every way a request or an operation can fail, mapped once at the border.
 
 Each class knows whose side failed, the status a client sees, the RFC 9209 word for `Proxy-Status`, whether another
 attempt may be made, and whether it counts against the backend. `CancelledError` is never one of these.

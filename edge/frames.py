@@ -24,7 +24,7 @@ _MORE = 1 << 31
 _LENGTH = 4
 
 
-class Kind(Enum):
+class FrameKind(Enum):
     """Every frame there is. Down: supervisor to worker. Up: worker to supervisor."""
 
     # down
@@ -63,7 +63,7 @@ class FrameError(EdgeError):
 class Frame:
     """One message. `body` holds plain JSON values."""
 
-    kind: Kind
+    kind: FrameKind
     body: dict[str, Any] = field(default_factory=dict)
     id: int = 0
 
@@ -73,7 +73,7 @@ def ack(question: Frame, answer: dict[str, Any] | None = None, error: str | None
     body: dict[str, Any] = {"ok": error is None, "answer": answer or {}}
     if error is not None:
         body["error"] = error
-    return Frame(Kind.ACK, body, question.id)
+    return Frame(FrameKind.ACK, body, question.id)
 
 
 def packed(numbers: array[int]) -> str:
@@ -134,6 +134,6 @@ def _decoded(data: bytes) -> Frame:
         kind, number, body = orjson.loads(data)
         if not isinstance(number, int) or not isinstance(body, dict):
             raise ValueError("id or body of another type")
-        return Frame(Kind(kind), body, number)
+        return Frame(FrameKind(kind), body, number)
     except ValueError as error:  # orjson.JSONDecodeError, a wrong count, an unknown kind
         raise FrameError(f"not a frame: {error}") from None

@@ -235,7 +235,7 @@ class Meter:
             self.first_byte.count_by(bounds)
 
     def add(self, delta: Mapping[str, Any]) -> None:
-        """Sum a delta in."""
+        """Add what `delta` returned in another process."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + delta[name])
         self.status = [a + b for a, b in zip(self.status, delta["status"], strict=True)]

@@ -25,7 +25,7 @@ from edge.metrics import Meter
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds for each wait on a backend; the defaults are SECURITY's."""
+    """Seconds for each wait on a backend; the defaults are safe on the open internet."""
 
     connect: float = 1.0
     first_byte: float = 10.0

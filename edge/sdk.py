@@ -109,7 +109,7 @@ class ResponseHead(Protocol):
 
     @property
     def request(self) -> RequestHead:
-        """What it answers."""
+        """The request that it answers."""
 
     @property
     def status(self) -> int:
@@ -121,7 +121,7 @@ class ResponseHead(Protocol):
 
     @property
     def fields(self) -> Sequence[tuple[str, str]]:
-        """Every line."""
+        """Every line: name and value, in order."""
 
     def get(self, name: str, default: str = "") -> str:
         """A field's value; lines of one name are joined with a comma."""
@@ -158,7 +158,7 @@ class Fetched(Protocol):
         """The body as JSON. Raises ValueError."""
 
     def close(self) -> None:
-        """Wanted no more."""
+        """Give up the rest of the body: the subrequest ends at once."""
 
     async def __aenter__(self) -> Fetched: ...
 

@@ -139,7 +139,7 @@ def by_name(names: Sequence[str], sockets: Sequence[socket.socket]) -> dict[str,
 
 
 def close_all(sockets: Mapping[str, Sequence[socket.socket]]) -> None:
-    """They are not needed."""
+    """Close sockets that a reload opened and does not need."""
     for sock in (sock for found in sockets.values() for sock in found):
         sock.close()
 

@@ -1,9 +1,9 @@
 """The floors of the building, as a table: imports go down only, pure floors stay pure, files stay short and explained.
 
-One rule: what DESIGN §3 draws is checked here and nowhere else. An import under `TYPE_CHECKING` counts: a name that is
-known is a dependency. Parts of one floor do not see each other; inside a part (a package, or the files of F0 and of F6,
-which are one part each) everything may, as long as no circle comes of it. The rooms of the data path stand in an order
-of their own.
+One rule: what `edge/README.md` draws is checked here and nowhere else. An import under `TYPE_CHECKING` counts: a name
+that is known is a dependency. Parts of one floor do not see each other; inside a part (a package, or the files of F0
+and of F6, which are one part each) everything may, as long as no circle comes of it. The rooms of the data path stand
+in an order of their own.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Order:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Identifies the order."""
+        """The folder and the name, which together identify an order."""
         return self.values.folder, self.name
 
 

@@ -39,7 +39,7 @@ def sources_of(path: Path, text: str | None = None) -> Sources:
 
 
 def why_unread(error: OSError | UnicodeDecodeError) -> str:
-    """A few words."""
+    """Why a file could not be read, in a few words."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 text: {error.reason} at byte {error.start}"
     return error.strerror or str(error)

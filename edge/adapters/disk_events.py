@@ -9,7 +9,7 @@ from typing import Any
 EVERY_S = 10.0
 
 
-class Told:
+class DiskEvents:
     """Events that wait until somebody takes them."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge.adapters.disk_place import READ, Place
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 
 
 class Notes:
@@ -32,7 +32,7 @@ class Notes:
     def add(self, purge: Purge) -> None:
         """Append a purge."""
         self._empty = False
-        kind = b"u" if purge.kind is Kind.URL else b"t"
+        kind = b"u" if purge.kind is PurgeKind.URL else b"t"
         os.write(self._fd, (kind.upper() if purge.soft else kind) + len(purge.value).to_bytes(4, "big") + purge.value)
 
     def clear(self) -> None:
@@ -83,5 +83,5 @@ def _purges_in(data: bytes, when: float) -> list[tuple[Purge, float]]:
         kind, value = data[at : at + 1], data[at + 5 : at + 5 + length]
         at += 5 + length
         if len(value) == length:
-            found.append((Purge(Kind.URL if kind in b"uU" else Kind.TAG, value, kind.isupper()), when))
+            found.append((Purge(PurgeKind.URL if kind in b"uU" else PurgeKind.TAG, value, kind.isupper()), when))
     return found

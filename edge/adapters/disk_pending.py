@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from edge.adapters.disk_rows import Addition
-from edge.cache.purge import Kind, Purge, base_of
+from edge.cache.purge import Purge, PurgeKind, base_of
 from edge.cache.stored import Stored
 
 Pending = dict[bytes, dict[bytes, Addition | None]]  # by key and variant; None: removed
@@ -23,7 +23,7 @@ class Purges:
 
     def __init__(self, purges: Iterable[tuple[Purge, float]] = ()) -> None:
         self.times: dict[Purge, float] = {}
-        self._named: dict[tuple[Kind, bytes], list[tuple[Purge, float]]] = {}
+        self._named: dict[tuple[PurgeKind, bytes], list[tuple[Purge, float]]] = {}
         for purge, at in purges:
             self.add(purge, at)
 
@@ -41,9 +41,9 @@ class Purges:
 
     def left_of(self, stored: Stored) -> Stored | None:
         """What these purges leave of a response in the index: itself, a stale version, or None."""
-        left = _after(stored, self._named.get((Kind.URL, base_of(stored.key)), ()))
+        left = _after(stored, self._named.get((PurgeKind.URL, base_of(stored.key)), ()))
         for tag in stored.tags:
-            left = left and _after(left, self._named.get((Kind.TAG, tag), ()))
+            left = left and _after(left, self._named.get((PurgeKind.TAG, tag), ()))
         return left
 
 
@@ -89,7 +89,7 @@ class Waiting:
 
     def named(self, purge: Purge, now: float) -> Iterator[Addition]:
         """The usable waiting responses that a purge by URL or tag names."""
-        if purge.kind is Kind.URL:
+        if purge.kind is PurgeKind.URL:
             keys = (purge.value, *self._keys.get(purge.value, ()))
             puts = (put for key in keys for put in self.responses.get(key, _NOTHING).values())
         else:
@@ -98,7 +98,7 @@ class Waiting:
         for put in puts:
             if put is None or put.stored.keep_until <= now:
                 continue
-            if purge.kind is Kind.URL or purge.value in put.stored.tags:
+            if purge.kind is PurgeKind.URL or purge.value in put.stored.tags:
                 yield put
 
 
@@ -111,7 +111,7 @@ def left_of(stored: Stored, purges: Iterable[tuple[Purge, float]]) -> Stored | N
     names = [
         (purge, at)
         for purge, at in purges
-        if (purge.value == base if purge.kind is Kind.URL else purge.value in stored.tags)
+        if (purge.value == base if purge.kind is PurgeKind.URL else purge.value in stored.tags)
     ]
     return _after(stored, names)
 

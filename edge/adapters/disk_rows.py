@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from edge.adapters.disk_index import Sums
 from edge.cache.body import BodyFile
-from edge.cache.purge import STAMPED, Kind, Numbered, Purge, base_of
+from edge.cache.purge import STAMPED, Numbered, Purge, PurgeKind, base_of
 from edge.cache.record import head_of
 from edge.cache.stored import Stored
 
@@ -182,7 +182,7 @@ def purge_rows(db: sqlite3.Connection, sums: Sums, purges: Sequence[tuple[Purge,
     touched: set[tuple[int, int]] = set()
     for purge, now in purges:
         named = sums.of(purge.value)
-        if purge.kind is Kind.TAG:
+        if purge.kind is PurgeKind.TAG:
             where, values = "(hash, variant) IN (SELECT hash, variant FROM tags WHERE tag = ?)", [named]
         else:
             where, values = "(hash = ? AND base = hash) OR (base = ? AND base <> hash)", [named, named]

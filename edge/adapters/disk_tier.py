@@ -24,7 +24,7 @@ from time import monotonic
 from edge.adapters.disk_asker import THREADS, Asker, AwaitedBody
 from edge.adapters.disk_body import Checked, OpenBody
 from edge.adapters.disk_changes import Changer
-from edge.adapters.disk_events import Told
+from edge.adapters.disk_events import DiskEvents
 from edge.adapters.disk_files import Cold, FileOps, read_ahead
 from edge.adapters.disk_filter import Filter, Share
 from edge.adapters.disk_fold import Folder
@@ -40,7 +40,7 @@ from edge.adapters.disk_start import mark_damaged, open_place
 from edge.adapters.disk_writer import Writer
 from edge.cache.body import BodyFile
 from edge.cache.eviction import Fingerprints
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Purge, PurgeKind, PurgeLog
 from edge.cache.record import Damaged
 from edge.cache.stored import Stored
 
@@ -54,7 +54,7 @@ Then = Callable[[tuple[Stored, ...]], None]
 
 
 class DiskTier:
-    """See the module (`ports.DiskTier`). All methods belong to the loop."""
+    """The disk tier of one worker (`ports.DiskTier`). All methods belong to the loop."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class DiskTier:
         self._looker = Looker(place, self._sums, self._filter, busy_s=0.5, remembers=True)
         self._looker.floor = self._fact("floor")
         self._checked: Checked = OrderedDict()
-        self._told = Told()
+        self._told = DiskEvents()
         self.events = self._told.take
         self._asker = Asker.of(place)  # None: no body is awaited after a restore
         self._pool = ThreadPoolExecutor(2 if self._asker is None else THREADS, "disk-reader")
@@ -262,7 +262,7 @@ class DiskTier:
 
     def forget(self, purge: Purge, now: float) -> None:
         """Apply a purge by URL or tag; look-ups obey it at once. Other kinds are found by their number."""
-        if purge.kind in (Kind.URL, Kind.TAG):
+        if purge.kind in (PurgeKind.URL, PurgeKind.TAG):
             self.writer.forget(purge, now)
             for meanwhile in self._looking:
                 meanwhile.append((purge, now))

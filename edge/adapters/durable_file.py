@@ -15,11 +15,12 @@ from secrets import token_hex
 FRESH = ".new-"
 
 
-def written(folder: Path, data: bytes) -> Path:
-    """Write a durable file, mode 0600, under a temporary name."""
+def written(folder: Path, data: bytes, mode: int = 0o600) -> Path:
+    """Write a durable file under a temporary name."""
     fresh = folder / f"{FRESH}{token_hex(12)}"
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(descriptor, mode)
         left = memoryview(data)
         while left:
             left = left[os.write(descriptor, left) :]
@@ -32,9 +33,9 @@ def written(folder: Path, data: bytes) -> Path:
     return fresh
 
 
-def put(path: Path, data: bytes) -> None:
+def put(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file, replacing one that is there. Raises OSError."""
-    os.replace(written(path.parent, data), path)
+    os.replace(written(path.parent, data, mode), path)
     sync(path.parent)
 
 

@@ -23,7 +23,7 @@ from edge.adapters.redis_scripts import ANSWER_S, Scripts, meaning
 from edge.adapters.tls import unreadable
 from edge.cache.fleet.machines import Beat, Machine
 from edge.cache.fleet.record import key_of
-from edge.cache.fleet.stream import Entry, Head, Place
+from edge.cache.fleet.stream import Entry, Head, StreamPlace
 from edge.errors import ConfigError, FleetAway, HistoryChanged
 
 READ_S = 5.0  # of all that the stream holds
@@ -129,7 +129,7 @@ class RedisFleetServer:
         """An empty stream with a history of its own, unless another machine was faster."""
         await self._scripts.run(_BEGIN, instead_of, history)
 
-    async def certify(self, place: Place, run: str) -> None:
+    async def certify(self, place: StreamPlace, run: str) -> None:
         """The server's new process goes on with the stream, whose last entry this is; unless it is another by now."""
         await self._scripts.run(_CERTIFY, place.history, place.position, place.mark, run)
 

@@ -31,7 +31,7 @@ return redis.call('HGETALL', KEYS[1])
 
 
 class RedisStatesServer:
-    """One machine's link."""
+    """The states of a fleet, as one machine reads and writes them."""
 
     def __init__(self, link: Link, namespace: str) -> None:
         self._scripts = Scripts(link, ("{" + namespace + "}:states",))

@@ -87,7 +87,7 @@ class LoopWatchdog:
         self._told(Blocked(culprit, seconds, stack))
 
     def _look(self, loop_thread: int) -> None:
-        """The thread."""
+        """The thread's loop: note the stack of whoever has held the loop up for longer than CATCH_S."""
         while not self._over.wait(LOOK_S):
             turned = self._turned
             if self._caught is not None or monotonic() - turned < CATCH_S:

@@ -29,7 +29,7 @@ from edge.adapters.redis_primary import BySentinels, BySlot, NoPrimary, PrimaryP
 from edge.adapters.tls import client_context
 from edge.adapters.word_file import secret_in
 from edge.config.fleet import SecretFile, Server
-from edge.config.redis_url import RedisAddress, Way, parse_redis_url
+from edge.config.redis_url import RedisAddress, Topology, parse_redis_url
 from edge.errors import ConfigError
 
 ERRORS = (RedisError, RedisClusterException, OSError, EOFError, ValueError)  # ValueError: an answer that is none
@@ -75,18 +75,18 @@ class Link:
         address, ours = self.address, self._options()
         if address.tls:
             ours["ssl"] = True
-        if address.way is Way.DIRECT:
+        if address.topology is Topology.DIRECT:
             host, port = address.hosts[0]
             return redis.Redis(host=host, port=port, max_connections=MOST_CONNECTIONS, **ours)
         asking = [redis.Redis(host=host, port=port, **self._asking()) for host, port in address.hosts]
-        locator = BySentinels(asking) if address.way is Way.SENTINEL else BySlot(asking, near)
+        locator = BySentinels(asking) if address.topology is Topology.SENTINEL else BySlot(asking, near)
         pool = PrimaryPool(address.name, locator, max_connections=MOST_CONNECTIONS, **ours)
         return redis.Redis.from_pool(pool)
 
     def spread_client(self) -> redis.Redis | RedisCluster:
         """A client for names that may be anywhere."""
         address = self.address
-        if address.way is not Way.CLUSTER:
+        if address.topology is not Topology.CLUSTER:
             return self.client("")
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
         options = {name: value for name, value in self._options().items() if name != "db"}
@@ -103,7 +103,7 @@ class Link:
 
     def _asking(self) -> dict[str, Any]:
         """Of those who are asked where the primary is: sentinels have users of their own."""
-        if self.address.way is Way.SENTINEL:
+        if self.address.topology is Topology.SENTINEL:
             return {"ssl": self.address.tls, **self.sentinels._asdict(), **self._bounds(LEAST_ANSWER_S)}
         return {"ssl": self.address.tls, **self._options(), **self._bounds(LEAST_ANSWER_S)}
 

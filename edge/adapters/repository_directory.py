@@ -33,14 +33,14 @@ class DirectoryRepository:
         self.place = f"file:{root}"
 
     def put(self, name: str, data: bytes) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             fresh = self._written(data)
             os.replace(fresh, self._folder_of(name) / Path(name).name)
             sync((self._root / name).parent)
 
     def create(self, name: str, data: bytes) -> bool:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             fresh = self._written(data)
             try:
@@ -53,7 +53,7 @@ class DirectoryRepository:
             return True
 
     def get(self, name: str) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 return (self._root / name).read_bytes()
@@ -61,7 +61,7 @@ class DirectoryRepository:
                 return None
 
     def read(self, name: str, offset: int, length: int) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 with (self._root / name).open("rb") as file:
@@ -71,7 +71,7 @@ class DirectoryRepository:
                 return None
 
     def size(self, name: str) -> int | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 return (self._root / name).stat().st_size
@@ -79,7 +79,7 @@ class DirectoryRepository:
                 return None
 
     def files(self, prefix: str) -> Iterator[RepositoryFile]:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             start = self._root / prefix
             for folder, folders, names in os.walk(start):
@@ -93,7 +93,7 @@ class DirectoryRepository:
                     yield RepositoryFile(path.relative_to(self._root).as_posix(), size)
 
     def delete(self, name: str) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             path = self._root / name
             try:
@@ -103,7 +103,7 @@ class DirectoryRepository:
             sync(path.parent)
 
     def clean(self) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             folder = self._root / TEMPORARY
             for path in folder.iterdir() if folder.is_dir() else ():

@@ -32,11 +32,11 @@ class RetryingRepository:
         self._attempts = attempts
 
     def put(self, name: str, data: bytes) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         self._again(lambda: self._inner.put(name, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """See the port."""
+        """As `ports.Repository` says."""
         tries = 0
 
         def once() -> bool:
@@ -49,27 +49,27 @@ class RetryingRepository:
         return self._again(once)
 
     def get(self, name: str) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._again(lambda: self._inner.get(name))
 
     def read(self, name: str, offset: int, length: int) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._again(lambda: self._inner.read(name, offset, length))
 
     def size(self, name: str) -> int | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._again(lambda: self._inner.size(name))
 
     def files(self, prefix: str) -> Iterator[RepositoryFile]:
-        """See the port. A listing that broke off is begun again as a whole."""
+        """As `ports.Repository` says. A listing that broke off is begun again as a whole."""
         yield from self._again(lambda: list(self._inner.files(prefix)))
 
     def delete(self, name: str) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         self._again(lambda: self._inner.delete(name))
 
     def clean(self) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         self._again(self._inner.clean)
 
     def _again(self, deed: Callable[[], Answer]) -> Answer:

@@ -66,12 +66,12 @@ class S3Repository:
             ) from None
 
     def put(self, name: str, data: bytes) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             self._api.put(self._store, name, data, use_multipart=False)
 
     def create(self, name: str, data: bytes) -> bool:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 self._api.put(self._store, name, data, mode="create", use_multipart=False)
@@ -80,7 +80,7 @@ class S3Repository:
             return True
 
     def get(self, name: str) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 return bytes(self._api.get(self._store, name).bytes())
@@ -88,7 +88,7 @@ class S3Repository:
                 return None
 
     def read(self, name: str, offset: int, length: int) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         size = self.size(name)
         if size is None:
             return None
@@ -101,7 +101,7 @@ class S3Repository:
                 return None
 
     def size(self, name: str) -> int | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 return int(self._api.head(self._store, name)["size"])
@@ -109,14 +109,14 @@ class S3Repository:
                 return None
 
     def files(self, prefix: str) -> Iterator[RepositoryFile]:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             for page in self._api.list(self._store, prefix=prefix.strip("/") or None):
                 for each in page:
                     yield RepositoryFile(each["path"], int(each["size"]))
 
     def delete(self, name: str) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         with self._explained():
             try:
                 self._api.delete(self._store, name)

@@ -35,7 +35,7 @@ from edge.cache.fleet.view import FleetView
 from edge.cache.purge import PurgeLog, PurgeState
 from edge.cache.stored import Stored
 from edge.config.loader import Config, fleet_of
-from edge.config.redis_url import Way
+from edge.config.redis_url import Topology
 
 MOST_ASKED = 1024  # look-ups that wait; beyond, they are misses at once
 ASKING = 2  # questions on their way; what comes meanwhile goes together in the next one
@@ -99,7 +99,7 @@ class SharedTier:
         self._timeout_s = timeout_s
         form = SharedFormat(key)
         self._dumps = form.dumps
-        cache = _SpreadCache if link.address.way is Way.CLUSTER else RedisCache
+        cache = _SpreadCache if link.address.topology is Topology.CLUSTER else RedisCache
         self._cache = cache(serializer=_Serializer(form), namespace=namespace, timeout=timeout_s)
         self._cache.client = link.spread_client()
         self._namespace = namespace

@@ -48,7 +48,7 @@ class PoolRegions:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RegionMemory:
     """What is remembered of one region between decisions."""
 
     good: bool
@@ -69,7 +69,7 @@ class FailoverState:
     switches: tuple[float, ...] = ()  # by health, within the freeze window
     frozen: bool = False
     failback_asked: bool = False  # the operator's word, for failback = "manual"
-    memories: Mapping[str, Memory] = field(default_factory=dict)
+    memories: Mapping[str, RegionMemory] = field(default_factory=dict)
     preferences: Mapping[int, Preference] = field(default_factory=dict)  # by tier
     panic: frozenset[str] = frozenset()
     left: str | None = None  # the region that served until an operator took it out, for its return
@@ -139,16 +139,16 @@ def _remember(
     settings: FailoverSettings,
     now: float,
 ) -> FailoverState:
-    memories: dict[str, Memory] = {}
+    memories: dict[str, RegionMemory] = {}
     for region in present:
         seen = health[region.name]
         good = seen.verdict(settings.healthy_min) is not Health.UNHEALTHY
         alive = seen.available > 0
         old = state.memories.get(region.name)
         if old is None:
-            memories[region.name] = Memory(good, NEVER if good else now, alive)
+            memories[region.name] = RegionMemory(good, NEVER if good else now, alive)
             continue
-        memories[region.name] = Memory(
+        memories[region.name] = RegionMemory(
             good,
             old.since if good is old.good else now,
             alive,

@@ -49,7 +49,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class HealthChange:
     """A change of a backend's health."""
 
     old: Health
@@ -87,7 +87,7 @@ class ProbeState:
         self._clean = True  # no trouble since the last clean run, or since the start
         self._need = settings.rise
 
-    def on_result(self, ok: bool, now: float, needed: bool = False) -> Change | None:
+    def on_result(self, ok: bool, now: float, needed: bool = False) -> HealthChange | None:
         """Take one probe's result. Returns the change of health that it causes, if any.
 
         `needed`: its pool has no other backend, so one that flapped is taken back after `rise` successes too.
@@ -95,7 +95,7 @@ class ProbeState:
         self.hurried = False
         return self._on_success(needed) if ok else self._on_failure()
 
-    def _on_success(self, needed: bool) -> Change | None:
+    def _on_success(self, needed: bool) -> HealthChange | None:
         self._good_run += 1
         if self._failures:
             self._interleaved = True
@@ -112,7 +112,7 @@ class ProbeState:
         self._failures, self._good_run, self._interleaved, self._clean = 0, 0, False, False
         return self._become(Health.HEALTHY, evidence)
 
-    def _on_failure(self) -> Change | None:
+    def _on_failure(self) -> HealthChange | None:
         self._good_run = 0
         self._failures += 1
         if self.health is Health.UNHEALTHY or self._failures < self.settings.fall:
@@ -123,9 +123,9 @@ class ProbeState:
         how = "with successes between" if self._interleaved else "in a row"
         return self._become(Health.UNHEALTHY, f"{self._failures} failures {how}")
 
-    def _become(self, health: Health, evidence: str) -> Change:
+    def _become(self, health: Health, evidence: str) -> HealthChange:
         old, self.health = self.health, health
-        return Change(old, health, evidence)
+        return HealthChange(old, health, evidence)
 
     def hurry(self) -> None:
         """A live request failed here: make the next probe due at the pace of a transition."""

@@ -7,7 +7,7 @@ ejection ends, a slow start goes on), never per request. A pick is then: region 
     region by share (or the caller's order) ─► next regions in order ─► last resorts ─► FULL? None, wait
       ─► fallback pool ─► fail-open (health ignored) ─► None
 
-Panic (health ignored in a tier that is short, SEMANTICS 2) is part of the candidates; with nothing available at all the
+Panic (health ignored in a tier that is short) is part of the candidates; with nothing available at all the
 ladder applies instead, so that a fallback pool is reached and a dead fence answers 503.
 """
 
@@ -51,7 +51,7 @@ class BalanceSettings:
 
 
 class Pool:
-    """One pool's backends in one process."""
+    """The backends of one pool in one process, and the policy that chooses among them."""
 
     def __init__(
         self, name: str, backends: Iterable[Backend], policy: str, settings: BalanceSettings, randbelow: Randbelow
@@ -118,7 +118,7 @@ class Pool:
         return self._drawn[min(bisect_right(self._bounds, at), len(self._drawn) - 1)]
 
     def _draw_inside(self, ask: Ask) -> list[str]:
-        """The same among the regions inside the fence."""
+        """The region of `_draw`, drawn among those inside the fence; an empty list where there is none."""
         if not self._drawn:
             return []
         if ask.fence is None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from edge.balance.health import Health
 
 
-class Word(NamedTuple):
+class QuorumVerdict(NamedTuple):
     """The health to believe, and how many machines say what; our own word is counted."""
 
     health: Health
@@ -20,10 +20,10 @@ class Word(NamedTuple):
     down: int
 
 
-def quorum(own: Health, others: Iterable[Health]) -> Word:
+def quorum(own: Health, others: Iterable[Health]) -> QuorumVerdict:
     """The health of a backend by the word of all machines. Machines that do not know it are not counted."""
     words = [own, *others]
     up, down = words.count(Health.HEALTHY), words.count(Health.UNHEALTHY)
     if up == down:
-        return Word(own, up, down)
-    return Word(Health.HEALTHY if up > down else Health.UNHEALTHY, up, down)
+        return QuorumVerdict(own, up, down)
+    return QuorumVerdict(Health.HEALTHY if up > down else Health.UNHEALTHY, up, down)

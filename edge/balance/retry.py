@@ -63,7 +63,7 @@ class RetryBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedRequest:
     """A request whose last attempt failed."""
 
     error: EdgeError
@@ -75,7 +75,7 @@ class Failed:
     deadline: float | None = None  # monotonic seconds
 
 
-def may_retry(failed: Failed, retries: int, budget: RetryBudget, now: float) -> NoRetry | None:
+def may_retry(failed: FailedRequest, retries: int, budget: RetryBudget, now: float) -> NoRetry | None:
     """None when the request may be sent again, otherwise the first reason against it."""
     if failed.head_passed:
         return NoRetry.HEAD_PASSED

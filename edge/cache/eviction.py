@@ -259,7 +259,7 @@ class Lfu:
 
 
 class S3Fifo:
-    """See the module's docstring."""
+    """S3-FIFO: once-used responses leave by the small queue, those that are used again live in main."""
 
     cap = 3
     moves = False

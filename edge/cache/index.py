@@ -20,17 +20,17 @@ from enum import Enum
 from typing import Generic
 
 from edge.cache.eviction import Fingerprints
-from edge.cache.purge import STAMPED, Kind, Purge, PurgeLog, PurgeOutcome, PurgeState
+from edge.cache.purge import STAMPED, Purge, PurgeKind, PurgeLog, PurgeOutcome, PurgeState
 from edge.cache.queues import Node
 from edge.cache.removal import STEP, Removal, Removals
 from edge.cache.table import NODE_BYTES, CacheTable, E, Entry, Group, RemovalReason, Stats, cost_of, mark_of
 
-__all__ = ["Entry", "Group", "Index", "Node", "Put", "RemovalReason", "Stats", "supersedes"]
+__all__ = ["Entry", "Group", "Index", "Node", "PutResult", "RemovalReason", "Stats", "supersedes"]
 
 SWEEP_STEPS = 4  # nodes looked at with each put while a stamp is being carried out
 
 
-class Put(Enum):
+class PutResult(Enum):
     """What the index did with a response that it was offered."""
 
     STORED = "stored"
@@ -45,7 +45,7 @@ class Put(Enum):
     @property
     def ok(self) -> bool:
         """Whether the response is in the index."""
-        return self is Put.STORED or self is Put.REPLACED
+        return self is PutResult.STORED or self is PutResult.REPLACED
 
 
 def supersedes(new: Entry, old: Entry) -> bool:
@@ -54,7 +54,7 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 class Index(Generic[E]):
-    """See the module's docstring. `now` is epoch seconds; `seq` is `purge_log.now_seq()` from when the fill started."""
+    """The memory tier of one worker. `now` is epoch seconds, `seq` is `purge_log.now_seq()` from a fill's start."""
 
     def __init__(
         self,
@@ -156,11 +156,11 @@ class Index(Generic[E]):
 
     # Storing
 
-    def put(self, stored: E, now: float, seq: int, min_uses: int | None = None) -> Put:
+    def put(self, stored: E, now: float, seq: int, min_uses: int | None = None) -> PutResult:
         """Store a whole response whose fill started at `seq`; what it supersedes is replaced in any case."""
         fate = self.purge_log.admit(seq, stored.key, stored.tags)
         if fate.verdict is PurgeState.GONE:
-            return Put.PURGED
+            return PutResult.PURGED
         if self._table.sweeping:
             self.sweep(SWEEP_STEPS, now)
         nodes = self._table.nodes(stored.key)
@@ -171,21 +171,21 @@ class Index(Generic[E]):
                     self._table.drop(old, RemovalReason.REPLACED)
                 old = node
         if old is not None and fate.verdict is PurgeState.STALE and old.seq > seq:
-            return Put.PURGED  # softly; what is there is from after the purge, or was made stale by it just as well
+            return PutResult.PURGED  # softly: what is there is newer than the purge, or is stale by it as well
         if old is None:
             refused = self._refused(stored, nodes, now, self.min_uses if min_uses is None else min_uses)
             if refused is not None:
                 return refused
         return self._place(stored, old, fate, now)
 
-    def replace(self, old: E, new: E, now: float, seq: int) -> Put:
+    def replace(self, old: E, new: E, now: float, seq: int) -> PutResult:
         """Store `new`, a validated head with the same body, in the place of `old`. The validation started at `seq`."""
         fate = self.purge_log.admit(seq, new.key, new.tags)
         if fate.verdict is PurgeState.GONE:
-            return Put.PURGED
+            return PutResult.PURGED
         node = self._table.node_of(old)
         if node is None or not self._check(node):
-            return Put.GONE
+            return PutResult.GONE
         for other in self._table.nodes(new.key):
             if other is not node and supersedes(new, other.sole):
                 self._table.drop(other, RemovalReason.REPLACED)
@@ -214,7 +214,7 @@ class Index(Generic[E]):
         """Whether an empty index would take a body of so many bytes as it comes (`reserve`)."""
         return count <= min(self._table.budget // 2, self._table.budget - self._table.fixed - NODE_BYTES)
 
-    def _refused(self, stored: E, nodes: tuple[Node[E], ...], now: float, min_uses: int) -> Put | None:
+    def _refused(self, stored: E, nodes: tuple[Node[E], ...], now: float, min_uses: int) -> PutResult | None:
         if len(nodes) >= self.variant_limit:
             for node in nodes:
                 if node.sole.keep_until <= now:
@@ -222,12 +222,12 @@ class Index(Generic[E]):
                 elif node.seq < self.purge_log.last_stamp:
                     self._check(node)
             if len(self._table.nodes(stored.key)) >= self.variant_limit:
-                return Put.VARY_LIMIT
+                return PutResult.VARY_LIMIT
         if not self.fits(stored):
-            return Put.SIZE
-        return None if self.enough_uses(stored.key, min_uses) else Put.MIN_USES
+            return PutResult.SIZE
+        return None if self.enough_uses(stored.key, min_uses) else PutResult.MIN_USES
 
-    def _place(self, stored: E, old: Node[E] | None, fate: PurgeOutcome, now: float) -> Put:
+    def _place(self, stored: E, old: Node[E] | None, fate: PurgeOutcome, now: float) -> PutResult:
         """Make room and link a new node in, with its predecessor's hits and place in the order."""
         table = self._table
         node = Node(stored, cost_of(stored), self.purge_log.seq)
@@ -237,15 +237,15 @@ class Index(Generic[E]):
             table.drop(old, RemovalReason.REPLACED, stored)
         refused = None
         if old is not None and not self.fits(stored):
-            refused = Put.SIZE
+            refused = PutResult.SIZE
         elif not table.make_room(node.cost + NODE_BYTES, now):
-            refused = Put.NO_ROOM
+            refused = PutResult.NO_ROOM
         if refused is not None:
             table.lost(stored)
             return refused
         node.sole = fate.left_of(stored) or stored  # a purged one does not come here
         table.link(node, into)
-        return Put.REPLACED if old is not None else Put.STORED
+        return PutResult.REPLACED if old is not None else PutResult.STORED
 
     def reserve(self, count: int, now: float) -> bool:
         """Reserve bytes for a running fill, evicting for them. False when fills would hold over half of the budget."""
@@ -296,13 +296,13 @@ class Index(Generic[E]):
         table = self._table
         nodes: set[Node[E]] = set()
         keys: set[bytes] = set()
-        if purge.kind is Kind.TAG:
+        if purge.kind is PurgeKind.TAG:
             nodes = table.take_tagged(purge.value)
         else:
             keys = table.take_keys(purge.value)
         removal = Removal(purge, now, seq, nodes, keys, touched)
         self._removals.add(removal)
-        if purge.kind is Kind.URL:  # the key that is the URL itself is in no table of its own
+        if purge.kind is PurgeKind.URL:  # the key that is the URL itself is in no table of its own
             for node in table.nodes(purge.value):
                 self._check(node)
         self._go_on(removal, self.step)
@@ -336,7 +336,7 @@ class Index(Generic[E]):
             table.relist(removal.purge.value, key)
         if not removal.left:
             self._removals.end(removal)
-            if removal.purge.kind is Kind.TAG:
+            if removal.purge.kind is PurgeKind.TAG:
                 table.let_go_tagged(removal.purge.value, nodes)
             else:
                 table.let_go_keys(removal.purge.value, keys)

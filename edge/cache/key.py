@@ -1,4 +1,4 @@
-"""The cache key: what makes two requests the same (RFC 9111 2, SECURITY 11).
+"""The cache key: what makes two requests the same (RFC 9111 2).
 
 One rule: the key is the URI exactly as the origin sees it, never decoded or re-quoted; only an operator's rule leaves
 something of it out. What rules add comes after a space, which no URI holds, with its length before it: unambiguous.

@@ -186,8 +186,7 @@ def _validate(method: bytes, stored: Stored, reason: Reason) -> Decision:
 
 def is_for_all(response: Stored | Plan, rules: Rules) -> bool:
     """Whether other requests may be answered with it without asking the origin: the origin said that it stays good
-    for a while, or that it is public. What is kept only to be validated belongs to its first client (SECURITY
-    22).
+    for a while, or that it is public. What is kept only to be validated belongs to its first client.
     """
     if response.no_cache:
         return False

@@ -143,7 +143,7 @@ class Sequence:
         return found[1] + number.rjust(len(found[2]), b"0") + found[3]
 
 
-class Refusal(Enum):
+class PrefetchRefusal(Enum):
     """Why no prefetch starts now."""
 
     BUSY = "concurrency"
@@ -178,7 +178,7 @@ class Gate:
         self.running = 0
         self.fetched = 0  # since the start
         self.hits = 0
-        self.refused = dict.fromkeys(Refusal, 0)
+        self.refused = dict.fromkeys(PrefetchRefusal, 0)
         self._outcomes: deque[bool] = deque(maxlen=4 * rules.sample)
         self._sent: deque[list[float]] = deque()  # per second: [second, requests to origins, of these prefetches]
         self._off_until = float("-inf")
@@ -189,25 +189,25 @@ class Gate:
         outcomes = self._outcomes
         return sum(outcomes) / len(outcomes) if len(outcomes) >= self.rules.sample else None
 
-    def may_start(self, now: float, load: float, failing_over: bool = False) -> Refusal | None:
+    def may_start(self, now: float, load: float, failing_over: bool = False) -> PrefetchRefusal | None:
         """None when a prefetch may start (then call `started`), otherwise the reason. `load` is 0 to 1."""
         refusal = self._refusal(now, load, failing_over)
         if refusal is not None:
             self.refused[refusal] += 1
         return refusal
 
-    def _refusal(self, now: float, load: float, failing_over: bool) -> Refusal | None:
+    def _refusal(self, now: float, load: float, failing_over: bool) -> PrefetchRefusal | None:
         if failing_over:
-            return Refusal.FAILOVER
+            return PrefetchRefusal.FAILOVER
         if self.judge(now):
-            return Refusal.PRECISION
+            return PrefetchRefusal.PRECISION
         if load > self.rules.max_load:
-            return Refusal.LOAD
+            return PrefetchRefusal.LOAD
         if self.running >= self.rules.concurrency:
-            return Refusal.BUSY
+            return PrefetchRefusal.BUSY
         self._forget(now)
         total, own = sum(sent[1] for sent in self._sent), sum(sent[2] for sent in self._sent)
-        return Refusal.SHARE if own + 1 > self.rules.share * (total + 1) else None
+        return PrefetchRefusal.SHARE if own + 1 > self.rules.share * (total + 1) else None
 
     def origin_request(self, now: float, count: int = 1) -> None:
         """Count requests that were sent to origins for clients."""

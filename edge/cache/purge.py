@@ -38,7 +38,7 @@ MAX_STAMPS = 1024
 _KEY = re.compile(rb"(https?)://([^/? ]*)([^? ]*)")
 
 
-class Kind(Enum):
+class PurgeKind(Enum):
     """What a purge names its responses by."""
 
     URL = "url"
@@ -48,14 +48,14 @@ class Kind(Enum):
     ALL = "all"
 
 
-STAMPED = frozenset({Kind.PREFIX, Kind.HOST, Kind.ALL})
+STAMPED = frozenset({PurgeKind.PREFIX, PurgeKind.HOST, PurgeKind.ALL})
 
 
 @dataclass(frozen=True, slots=True)
 class Purge:
     """One purge. `value` by kind: URL, or its key without additions; tag; authority (or nothing) + path; authority."""
 
-    kind: Kind
+    kind: PurgeKind
     value: bytes = b""
     soft: bool = False
     distrust: bool = False  # a soft one after which nothing is served before the origin has said that it is good
@@ -69,7 +69,9 @@ class Purge:
     def from_dict(cls, found: Mapping[str, Any]) -> Purge:
         """From what `to_dict` gave; operators' input goes through `parse_purge`."""
         distrust = bool(found.get("distrust"))
-        return cls(Kind(found["kind"]), found["value"].encode("latin-1"), bool(found["soft"]) or distrust, distrust)
+        return cls(
+            PurgeKind(found["kind"]), found["value"].encode("latin-1"), bool(found["soft"]) or distrust, distrust
+        )
 
 
 class Numbered(NamedTuple):
@@ -138,7 +140,7 @@ class Stamp(NamedTuple):
         )
 
 
-Target = tuple[Kind, bytes]
+Target = tuple[PurgeKind, bytes]
 
 
 class PurgeLog:
@@ -180,7 +182,7 @@ class PurgeLog:
             stamp = Stamp(soft=self.seq, soft_at=now, distrust=self.seq if purge.distrust else 0)
         else:
             stamp = Stamp(hard=self.seq)
-        if purge.kind is Kind.ALL:
+        if purge.kind is PurgeKind.ALL:
             self._all = self._all.join(stamp)
             if not purge.soft:  # nothing that an older entry speaks of is left
                 self._stamps.clear()
@@ -214,9 +216,9 @@ class PurgeLog:
         if seq < self.floor:
             return GONE
         log = self._log
-        found = log.get((Kind.URL, base_of(key)), _NONE)
+        found = log.get((PurgeKind.URL, base_of(key)), _NONE)
         for tag in tags:
-            found = found.join(log.get((Kind.TAG, tag), _NONE))
+            found = found.join(log.get((PurgeKind.TAG, tag), _NONE))
         return _fate(found.join(self._stamp_of(key)), seq)
 
     def stamped(self, seq: int, key: bytes) -> PurgeOutcome:
@@ -231,9 +233,9 @@ class PurgeLog:
         """
         if number >= self.seq >> 32:
             return KEPT
-        found = self._log.get((Kind.URL, base_of(key)), _NONE)
+        found = self._log.get((PurgeKind.URL, base_of(key)), _NONE)
         for tag in tags:
-            found = found.join(self._log.get((Kind.TAG, tag), _NONE))
+            found = found.join(self._log.get((PurgeKind.TAG, tag), _NONE))
         found = found.join(self._stamp_of(key))
         return _fate(Stamp(found.hard >> 32, found.soft >> 32, found.soft_at, found.distrust >> 32), number)
 
@@ -256,13 +258,13 @@ class PurgeLog:
             return found
         host, path = host_and_path(key)
         path = normal_path(path)  # whatever spelling is stored: it is the same place
-        found = found.join(stamps.get((Kind.HOST, host), _NONE))
+        found = found.join(stamps.get((PurgeKind.HOST, host), _NONE))
         end = 0
         for _ in range(self._depth + 1):
             end = path.find(b"/", end)
             prefix = path if end < 0 else path[:end]
             for value in (prefix, host + prefix):
-                found = found.join(stamps.get((Kind.PREFIX, value), _NONE))
+                found = found.join(stamps.get((PurgeKind.PREFIX, value), _NONE))
             if end < 0:
                 break
             end += 1
@@ -286,10 +288,10 @@ class PurgeLog:
         purge_log.seq, purge_log.last_stamp, purge_log.floor = found["seq"], found["last_stamp"], found["floor"]
         purge_log._all = Stamp(*found["all"])
         for kind, value, *stamp in found["stamps"]:
-            purge_log._stamps[Kind(kind), value.encode("latin-1")] = Stamp(*stamp)
+            purge_log._stamps[PurgeKind(kind), value.encode("latin-1")] = Stamp(*stamp)
             purge_log._depth = max(purge_log._depth, value.count("/"))
         for kind, value, *stamp in found["log"]:
-            purge_log._note((Kind(kind), value.encode("latin-1")), Stamp(*stamp))
+            purge_log._note((PurgeKind(kind), value.encode("latin-1")), Stamp(*stamp))
         return purge_log
 
 

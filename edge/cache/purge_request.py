@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from edge.cache.purge import Kind, Purge, without_default_port
+from edge.cache.purge import Purge, PurgeKind, without_default_port
 from edge.errors import BadRequest
 from edge.http.paths import normal_path
 
@@ -37,10 +37,10 @@ def parse_purge(found: object) -> Purge:
         raise BadRequest("purge: give exactly one of url, tag, prefix, host, all")
     if asked:
         raise BadRequest(f"purge: unknown field {_shown(next(iter(asked)))}")
-    kind = next((kind for kind in Kind if kind.value == name), None)
+    kind = next((kind for kind in PurgeKind if kind.value == name), None)
     if kind is None:
         raise BadRequest(f"purge: unknown kind {_shown(name)}; one of url, tag, prefix, host, all")
-    if kind is Kind.ALL:
+    if kind is PurgeKind.ALL:
         if value is not True:
             raise BadRequest("purge: all must be true")
         return Purge(kind, soft=soft)
@@ -51,12 +51,12 @@ def _shown(value: object) -> str:
     return repr(value)[:60]
 
 
-def _text(kind: Kind, value: object) -> str:
+def _text(kind: PurgeKind, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRequest(f"purge: {kind.value} must be a text that is not empty")
     if len(value) > _MAX_VALUE:
         raise BadRequest(f"purge: {kind.value} is longer than {_MAX_VALUE} characters")
-    allowed = " " if kind is Kind.TAG else "!"  # group names (RFC 9875) may have spaces inside
+    allowed = " " if kind is PurgeKind.TAG else "!"  # group names (RFC 9875) may have spaces inside
     if value != value.strip() or not all(allowed <= char <= "~" for char in value):
         raise BadRequest(f"purge: {kind.value} has characters that must be percent-encoded: {_shown(value)}")
     return value
@@ -91,9 +91,9 @@ def _prefix(text: str) -> bytes:
     return authority + normal_path(path.encode()).removesuffix(b"/") if path else authority
 
 
-_VALUES: dict[Kind, Callable[[str], bytes]] = {
-    Kind.URL: _url,
-    Kind.TAG: str.encode,
-    Kind.PREFIX: _prefix,
-    Kind.HOST: _authority,
+_VALUES: dict[PurgeKind, Callable[[str], bytes]] = {
+    PurgeKind.URL: _url,
+    PurgeKind.TAG: str.encode,
+    PurgeKind.PREFIX: _prefix,
+    PurgeKind.HOST: _authority,
 }

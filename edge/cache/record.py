@@ -18,7 +18,7 @@ from edge.cache.body import NAME_BYTES, BodyFile
 from edge.cache.checksum import crc32
 from edge.cache.stored import Stored, charge, shared
 from edge.cache.verdict import Source
-from edge.http.ranges import Part
+from edge.http.ranges import ContentRange
 
 MAGIC = b"EDR\x01"  # the last byte is the format
 _SUMMED = 8  # where what the checksum covers begins
@@ -155,7 +155,7 @@ def decode(data: bytes, key: bytes | None = None) -> Kept:
     made.outage_s, made.keep_s = _same(outage_s), _same(keep_s)
     made.must_revalidate, made.no_cache = bool(flags & _MUST_REVALIDATE), bool(flags & _NO_CACHE)
     made.simple = bool(flags & _SIMPLE) and made.file is None
-    made.part = Part(first, last, None if complete < 0 else complete) if flags & _PART else None
+    made.part = ContentRange(first, last, None if complete < 0 else complete) if flags & _PART else None
     made.size_bytes = charge(made)
     return Kept(made, number)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic
 
-from edge.cache.purge import Kind, Purge, Target, base_of
+from edge.cache.purge import Purge, PurgeKind, Target, base_of
 from edge.cache.queues import Node
 from edge.cache.table import E
 
@@ -75,15 +75,15 @@ class Removals(Generic[E]):
         return bool(self._of)
 
     def add(self, removal: Removal[E]) -> None:
-        """Begin one more."""
+        """Add a removal that begins."""
         self._of.setdefault((removal.purge.kind, removal.purge.value), []).append(removal)
 
     def first(self) -> Removal[E]:
-        """The oldest one."""
+        """The removal that began first."""
         return next(iter(self._of.values()))[0]
 
     def end(self, removal: Removal[E]) -> None:
-        """One is over."""
+        """Take out a removal that is over."""
         target = (removal.purge.kind, removal.purge.value)
         left = [each for each in self._of[target] if each is not removal]
         if left:
@@ -93,6 +93,6 @@ class Removals(Generic[E]):
 
     def naming(self, key: bytes, tags: Iterable[bytes], after: int) -> list[Removal[Any]]:
         """The removals that name a response, if they began after it was last checked (`after`); the oldest first."""
-        targets: list[Target] = [(Kind.URL, base_of(key)), *((Kind.TAG, tag) for tag in tags)]
+        targets: list[Target] = [(PurgeKind.URL, base_of(key)), *((PurgeKind.TAG, tag) for tag in tags)]
         found = [each for target in targets for each in self._of.get(target, ()) if each.seq > after]
         return sorted(found, key=lambda each: each.seq) if len(found) > 1 else found

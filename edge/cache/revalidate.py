@@ -1,4 +1,4 @@
-"""Validating a stored response and what comes of it (RFC 9111 4.3, 3.2, 3.4; CACHE_BEHAVIOUR 7).
+"""Validating a stored response and what comes of it (RFC 9111 4.3, 3.2, 3.4).
 
 One rule: fields are replaced whole, name by name, but never the ones that describe the stored bytes. The result is
 always a new Stored that shares the body; the old one stays as it was for whoever still sends it.

@@ -19,8 +19,11 @@ class _Body:
         self.gone = gone
 
 
-class Sending:
-    """By the identity of their chunks. Each call tells how many bytes are to be set aside; negative: given back."""
+class SentBodies:
+    """How often each body is being sent, by the identity of its chunks.
+
+    Each call returns how many bytes are to be set aside for it; a negative number is to be given back.
+    """
 
     __slots__ = ("_bodies",)
 
@@ -31,7 +34,7 @@ class Sending:
         return bool(self._bodies)
 
     def begin(self, chunks: Chunks, stored: bool) -> int:
-        """One more is sent it; `stored`: the table has it."""
+        """One more client is sent the body. `stored`: the table has it."""
         body = self._bodies.get(id(chunks))
         if body is None:
             body = self._bodies[id(chunks)] = _Body(chunks, not stored)
@@ -39,7 +42,7 @@ class Sending:
         return body.bytes if body.gone and body.count == 1 else 0
 
     def end(self, chunks: Chunks) -> int:
-        """One has it, or left."""
+        """One client has all of the body, or has left."""
         body = self._bodies[id(chunks)]
         body.count -= 1
         if body.count:
@@ -48,7 +51,7 @@ class Sending:
         return -body.bytes if body.gone else 0
 
     def dropped(self, chunks: Chunks) -> int:
-        """The table has it no more."""
+        """The table does not have the body any more."""
         body = self._bodies.get(id(chunks))
         if body is None or body.gone:
             return 0
@@ -56,7 +59,7 @@ class Sending:
         return body.bytes
 
     def stored(self, chunks: Chunks) -> int:
-        """The table has it (again)."""
+        """The table has the body again."""
         body = self._bodies.get(id(chunks))
         if body is None or not body.gone:
             return 0

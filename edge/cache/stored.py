@@ -14,7 +14,7 @@ from edge.cache.body import BodyFile
 from edge.cache.verdict import Source
 from edge.http.dates import format_date
 from edge.http.message import Fields, Line, ResponseHead
-from edge.http.ranges import Part
+from edge.http.ranges import ContentRange
 
 Selecting = tuple[tuple[bytes, bytes | None], ...]  # (lower-case name in Vary, comparable value or None), sorted
 NOT_IN_WIRE = frozenset((b"age", b"cache-status", b"content-length"))
@@ -56,7 +56,7 @@ class Plan:
     etag: bytes | None
     tags: frozenset[bytes]
     language: bytes | None = None
-    part: Part | None = None
+    part: ContentRange | None = None
     length: int | None = None  # what Content-Length announced
 
     def fits(self, length: int) -> bool:
@@ -73,7 +73,7 @@ class Plan:
 
 
 class Stored:
-    """See the module. Times are seconds since the epoch; the four windows are lengths that count from `fresh_until`."""
+    """One stored response. Times are epoch seconds; the four windows are lengths that count from `fresh_until`."""
 
     __slots__ = (
         "born",
@@ -111,7 +111,7 @@ class Stored:
     size_bytes: int  # what it counts against the budget, this object included
     vary: Selecting
     language: bytes | None  # Content-Language, lower case, where Vary is just Accept-Language
-    part: Part | None  # of a 206
+    part: ContentRange | None  # of a 206
     etag: bytes | None
     tags: frozenset[bytes]
     received_at: float

@@ -1,4 +1,4 @@
-"""May this response be stored, and as what (RFC 9111 3, 5.2.2; CACHE_BEHAVIOUR 2)?
+"""May this response be stored, and as what (RFC 9111 3, 5.2.2)?
 
 One rule: every condition that fails has a Reason; what passes all becomes a Plan with every time and list worked out.
 """
@@ -17,7 +17,7 @@ from edge.http.credentials import CERTIFICATE_NAMES
 from edge.http.fields import members, one_tag, vary_names
 from edge.http.hopbyhop import dropped_names, storable
 from edge.http.message import Fields, RequestHead, ResponseHead
-from edge.http.ranges import Part, parse_content_range
+from edge.http.ranges import ContentRange, parse_content_range
 from edge.http.structured import ItemKind, parse_list
 
 # Statuses whose caching rules are known here: what must-understand asks for (RFC 9111 5.2.2.3).
@@ -44,7 +44,9 @@ def storing(request: RequestHead, response: ResponseHead, rules: Rules, times: T
     return plan(request, response, rules, times, part)
 
 
-def plan(request: RequestHead, response: ResponseHead, rules: Rules, times: Times, part: Part | None) -> Plan | Reason:
+def plan(
+    request: RequestHead, response: ResponseHead, rules: Rules, times: Times, part: ContentRange | None
+) -> Plan | Reason:
     """As `storing`, for a head whose status was already found good; updates of stored responses enter here."""
     fields = response.fields
     control = policy(fields, rules)
@@ -104,7 +106,7 @@ def _as_sent(fields: Fields) -> Fields:
     return fields.without(dropped_names(fields)) if b"connection" in fields else fields
 
 
-def _part(request: RequestHead, response: ResponseHead) -> Part | None:
+def _part(request: RequestHead, response: ResponseHead) -> ContentRange | None:
     """The part that a storable 206 holds: asked for, one range, and no longer than it says."""
     fields = response.fields
     if request.method != b"GET" or b"range" not in request.fields:

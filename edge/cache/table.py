@@ -19,7 +19,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from edge.cache.eviction import POLICIES, Fingerprints, Policy
 from edge.cache.purge import base_of
 from edge.cache.queues import EvictionQueue, Node, Wheel
-from edge.cache.sending import Sending
+from edge.cache.sending import SentBodies
 from edge.cache.tags import MultiMap
 
 NODE_BYTES = 208  # a node and its share of the tables (bench/lookup.py measures it)
@@ -110,7 +110,7 @@ def mark_of(key: bytes) -> int:
 
 
 class CacheTable(Generic[E]):
-    """See the module's docstring. `now` is epoch seconds."""
+    """The stored responses in all their orders, and their bytes. `now` is epoch seconds."""
 
     def __init__(self, budget_bytes: int, eviction: str) -> None:
         self.budget = budget_bytes
@@ -127,7 +127,7 @@ class CacheTable(Generic[E]):
         self.bytes = self.fixed
         self._unswept: list[EvictionQueue] = []  # the last one is being swept
         self._cursor: Node[E] | None = None
-        self._sending = Sending()
+        self._sending = SentBodies()
 
     # Finding
 
@@ -314,7 +314,7 @@ class CacheTable(Generic[E]):
             self._unswept.pop()
 
     def stats(self) -> Stats:
-        """The numbers now."""
+        """The table's counts and sizes at this moment."""
         gone = {why.value: count for why, count in self.gone.items() if why is not RemovalReason.COLD}
         ghosts, tags = self.policy.ghosts(), len(self._tags)
         return Stats(self.objects, len(self.found), self.bytes, self.reserved, self.budget, ghosts, tags, gone)

@@ -16,7 +16,7 @@ from edge.control.early import begin_early, end_early
 
 
 def main() -> None:
-    """The command."""
+    """The command `edge`: the entry point of the package."""
     gc.disable()
     begun = begin_early() if sys.argv[1:2] == ["run"] and "--help" not in sys.argv and "-h" not in sys.argv else []
     try:

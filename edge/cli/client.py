@@ -23,8 +23,8 @@ import click
 import orjson
 
 from edge.adapters.config_files import ENCODING, sources_of, why_unread
+from edge.cli.admin_target import AdminTarget
 from edge.cli.text import safe as safe  # for commands, which have the rest from here
-from edge.cli.way import Way
 from edge.config.loader import Admin as AdminTable
 from edge.config.loader import load
 from edge.config.paths import folder_of
@@ -46,7 +46,7 @@ _HOST = re.compile(r"[A-Za-z0-9._:%-]*")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-class Failed(click.ClickException):
+class CommandFailed(click.ClickException):
     """One clear line, exit code 1."""
 
     def show(self, file: Any = None) -> None:
@@ -57,12 +57,12 @@ class Failed(click.ClickException):
 class Admin:
     """Where the admin API is, and the token for it."""
 
-    way: Way
+    target: AdminTarget
     token: str
     source: str  # where the address is from, for the error's text
 
     def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
-        """The answer's JSON."""
+        """The JSON that the API answers a GET with. Raises CommandFailed."""
         return self.call("GET", path, query=query)
 
     def call(
@@ -73,12 +73,12 @@ class Admin:
         query: dict[str, Any] | None = None,
         timeout_s: float | None = TIMEOUT_S,
     ) -> Any:
-        """One request; its answer's JSON. Raises Failed with the API's own line."""
+        """One request; its answer's JSON. Raises CommandFailed with the API's own line."""
         connection, answer = self._send(method, path, body, query, timeout_s)
         try:
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"the gateway at {self.way} broke off: {error}") from None
+            raise CommandFailed(f"the gateway at {self.target} broke off: {error}") from None
         finally:
             connection.close()
         return self.parsed(data) if data else {}
@@ -88,7 +88,7 @@ class Admin:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise Failed(f"{self.way} ({self.source}) answered what is no JSON") from None
+            raise CommandFailed(f"{self.target} ({self.source}) answered what is no JSON") from None
 
     def lines(
         self,
@@ -105,7 +105,7 @@ class Admin:
                 if line.strip():
                     yield line.strip()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"the gateway at {self.way} broke off: {error}") from None
+            raise CommandFailed(f"the gateway at {self.target} broke off: {error}") from None
         finally:
             connection.close()
 
@@ -118,7 +118,7 @@ class Admin:
         timeout_s: float | None = TIMEOUT_S,
         accept: str = "application/json",
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = self.way.connect(timeout_s)
+        connection = self.target.connect(timeout_s)
         given = {key: value for key, value in (query or {}).items() if value is not None}
         target = path + ("?" + urlencode(given, doseq=True) if given else "")
         headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
@@ -131,24 +131,24 @@ class Admin:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Failed(f"no gateway answers at {self.way} ({self.source}): {why}") from None
+            raise CommandFailed(f"no gateway answers at {self.target} ({self.source}): {why}") from None
         if answer.getheader("Edge-Version") is None:
             answer.close()
             connection.close()
-            raise Failed(f"{self.way} ({self.source}) is no StreamGate Edge admin API: some other server")
+            raise CommandFailed(f"{self.target} ({self.source}) is no StreamGate Edge admin API: some other server")
         if answer.status >= 300:
             try:
                 data = answer.read()
             except (OSError, http.client.HTTPException):
                 data = b""
             connection.close()
-            raise Failed(_error_line(answer.status, data, self))
+            raise CommandFailed(_error_line(answer.status, data, self))
         return connection, answer
 
 
 def _error_line(status: int, data: bytes, admin: Admin) -> str:
     if status == 401:
-        return f"the gateway at {admin.way} does not accept the token; give --token-file or EDGE_TOKEN"
+        return f"the gateway at {admin.target} does not accept the token; give --token-file or EDGE_TOKEN"
     try:
         found = orjson.loads(data)
         detail, problems = str(found["detail"]), [str(each) for each in found.get("problems", [])]
@@ -171,7 +171,7 @@ def admin_options(command: Decorated) -> Decorated:
 
 
 def json_option(command: Decorated) -> Decorated:
-    """`--json`."""
+    """Give a command the option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
@@ -187,37 +187,37 @@ def connect(config: Path | None, admin: str | None, token_file: Path | None) -> 
             pin = None if found.tls is None else str(found.tls.cert)
     if not address:
         address, source = DEFAULT_ADMIN, "the default; -c FILE or --admin name another"
-    way = _way(address, pin)
+    target = _target(address, pin)
     token = os.environ.get("EDGE_TOKEN", "").strip()
     if token and not _is_token(token):
-        raise Failed("EDGE_TOKEN: holds no admin token")
+        raise CommandFailed("EDGE_TOKEN: holds no admin token")
     token = token or _token(token_file or Path(DEFAULT_TOKEN_FILE))
-    return Admin(way, token, source)
+    return Admin(target, token, source)
 
 
-def _way(address: str, pin: str | None) -> Way:
+def _target(address: str, pin: str | None) -> AdminTarget:
     """`HOST:PORT`, with http:// or https:// before it, or `unix:PATH`."""
     if address.startswith("unix:"):
-        return Way("localhost", 0, path=address.removeprefix("unix:"))
+        return AdminTarget("localhost", 0, path=address.removeprefix("unix:"))
     host, _, port = address.removeprefix("http://").removeprefix("https://").rstrip("/").rpartition(":")
     host = host.strip("[]")
     if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536) or not _HOST.fullmatch(host):
-        raise Failed(f"{address}: not HOST:PORT")
+        raise CommandFailed(f"{address}: not HOST:PORT")
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return Way(reachable, int(port), address.startswith("https://"), pin)
+    return AdminTarget(reachable, int(port), address.startswith("https://"), pin)
 
 
 def _from_config(path: Path) -> AdminTable:
     try:
         text = path.read_text(ENCODING)
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"{path}: {why_unread(error)}") from None
+        raise CommandFailed(f"{path}: {why_unread(error)}") from None
     try:
         admin = load(sources_of(path, text)).admin
     except ConfigError as error:
         found = _admin_table(text, str(path))
         if found is None:
-            raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
+            raise CommandFailed(f"{error.problems[0]} (`edge check` tells all)") from None
         admin = found
     return admin
 
@@ -236,16 +236,18 @@ def _token(path: Path) -> str:
     try:
         token = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        raise Failed(
+        raise CommandFailed(
             f"{path}: there is no admin token: a gateway writes it at its first start. Does one run here? "
             "-c FILE names its configuration, --token-file the token"
         ) from None
     except OSError as error:
-        raise Failed(f"{path}: cannot read the admin token: {error.strerror}; --token-file names another") from None
+        raise CommandFailed(
+            f"{path}: cannot read the admin token: {error.strerror}; --token-file names another"
+        ) from None
     except UnicodeDecodeError:
         token = ""
     if not _is_token(token):
-        raise Failed(f"{path}: holds no admin token")
+        raise CommandFailed(f"{path}: holds no admin token")
     return token
 
 
@@ -292,7 +294,7 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
 
 
 def text(cell: Any) -> str:
-    """One cell."""
+    """A value as the text of one table cell, on one line."""
     if cell is None or cell == "":
         return "-"
     if isinstance(cell, bool):
@@ -324,7 +326,7 @@ def clock(at: str | None) -> str | None:
 
 
 def date(at: str | None) -> str | None:
-    """A moment for a table."""
+    """A time of the API (RFC 3339) as a table shows it."""
     return None if at is None else f"{moment(at):%Y-%m-%d %H:%M:%S}"
 
 
@@ -339,7 +341,7 @@ def counted(number: int, word: str) -> str:
 
 
 def percent(ratio: float | None) -> str | None:
-    """A ratio as per cent."""
+    """A ratio (0 to 1) in per cent."""
     return None if ratio is None else f"{ratio * 100:.1f} %"
 
 
@@ -349,7 +351,7 @@ def share_of(share: float, ramping: float | None) -> str:
 
 
 def size(number: float | None) -> str | None:
-    """Bytes for people."""
+    """A number of bytes with the unit that suits it."""
     if number is None:
         return None
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -33,7 +33,7 @@ PAGE = """<!doctype html>
 
 
 def origin(name: str, region: str) -> web.Application:
-    """One sample origin."""
+    """A sample origin: a page that may be kept, one that may not, and a stream of events."""
 
     async def page(request: web.Request) -> web.Response:
         text = PAGE.format(name=name, time=datetime.now(UTC).isoformat(timespec="seconds"))
@@ -111,7 +111,7 @@ class Origins:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """End them."""
+        """End the origins, by force where one takes longer than five seconds."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()

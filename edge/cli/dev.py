@@ -23,7 +23,7 @@ import click
 import orjson
 
 from edge.adapters.config_files import sources_of, why_unread
-from edge.cli.client import Failed, safe
+from edge.cli.client import CommandFailed, safe
 from edge.config.loader import load
 from edge.config.sources import Sources
 
@@ -124,7 +124,7 @@ class Session:
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens."""
+        """Where the worker that serves listens."""
         return [] if self._serving is None else self._serving.addresses
 
     def changed(self) -> list[str]:
@@ -148,7 +148,7 @@ class Session:
         return True
 
     def end(self) -> None:
-        """No more."""
+        """Have the worker that serves end."""
         if self._serving is not None:
             self._serving.end()
 
@@ -166,15 +166,15 @@ def _stamps(files: list[str]) -> dict[str, tuple[int, int]]:
 
 
 def wanted(target: str, config: Path | None, listen: str | None) -> tuple[Path, Path | None, dict[str, Any]]:
-    """The application's file, its configuration's, and what the worker is told. Raises Failed, ConfigError."""
+    """The application's file, its configuration's, and what the worker is told. Raises CommandFailed, ConfigError."""
     file, attribute = target, "app"
     if ":" in target and not Path(target).exists():
         file, _, attribute = target.rpartition(":")
     app = Path(file).resolve()
     if app.suffix != ".py" or not app.stem.isidentifier() or not attribute.isidentifier():
-        raise Failed(f"{target}: must be a Python file such as app.py, or app.py:NAME of what it holds")
+        raise CommandFailed(f"{target}: must be a Python file such as app.py, or app.py:NAME of what it holds")
     if not app.is_file():
-        raise Failed(f"{target}: no such file")
+        raise CommandFailed(f"{target}: no such file")
     beside = app.with_suffix(".toml")
     if config is None and beside.is_file():
         config = beside
@@ -186,7 +186,7 @@ def wanted(target: str, config: Path | None, listen: str | None) -> tuple[Path, 
         try:
             sources = sources_of(config)
         except (OSError, UnicodeDecodeError) as error:
-            raise Failed(f"{config}: {why_unread(error)}") from None
+            raise CommandFailed(f"{config}: {why_unread(error)}") from None
     load(sources)
     return app, config, {**told(sources), "listen": listen, "folder": str(app.parent)}
 

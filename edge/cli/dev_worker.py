@@ -50,7 +50,7 @@ class TerminalLog:
         """The terminal shows no dates."""
 
     def add(self, line: bytes) -> None:
-        """One request."""
+        """Show one line of the access log as a short line."""
         found = orjson.loads(line)
         words = [word for word in (found["verdict"], found["reason"], found["error"]) if word]
         show(
@@ -115,7 +115,7 @@ def files(folder: str) -> list[str]:
 
 
 def tell(**facts: Any) -> None:
-    """The one line on standard output."""
+    """Write the one line of standard output."""
     sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
     sys.stdout.buffer.flush()
 
@@ -133,7 +133,7 @@ def configuration(asked: dict[str, Any]) -> Config:
 
 
 async def opened(worker: Worker, config: Config) -> list[tuple[str, int]]:
-    """Where it listens now. Raises ConfigError."""
+    """Listen, and return the addresses. Raises ConfigError."""
     try:
         return await listen(worker, config)
     except OSError as error:

@@ -22,7 +22,7 @@ import orjson
 from edge.adapters.config_files import sources_of
 from edge.adapters.disk_export import DiskWarm
 from edge.adapters.repository_directory import DirectoryRepository
-from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState, base_of
+from edge.cache.purge import Purge, PurgeKind, PurgeLog, PurgeState, base_of
 from edge.cache.record import Damaged, decode
 from edge.cli.second import contained, running, spare_ports
 from edge.cli.state import RESTORED, LocalState, accepted
@@ -35,7 +35,7 @@ from edge.control.state_store import JournalStateStore
 from edge.errors import DrillFailed, RecoveryBusy, RecoveryError
 from edge.recovery.points import Point, closure, is_sound, newest_first
 from edge.recovery.table import Entry, Table
-from edge.sidecar.drill import Asked, Found, drill
+from edge.sidecar.drill import DrillRequest, Found, drill
 from edge.sidecar.pace import Pace
 from edge.sidecar.restore import Restored, Target, restore
 from edge.sidecar.source import CACHE, State, Warm
@@ -61,20 +61,20 @@ class LocalLab:
         self.warm: Warm | None = DiskWarm(Path("unused"), 2 * cached + 64 * 1024 * 1024) if cached else None
 
     def open(self, directory: Path) -> Work:
-        """See the port."""
+        """As `sidecar.drill.Lab` says."""
         vault = Vault.open(DirectoryRepository(directory), self._key, os.urandom, make=False)
         return Work(vault, Pace(), self._wall)
 
     def state(self, folder: Path) -> State:
-        """See the port."""
+        """As `sidecar.drill.Lab` says."""
         return LocalState(folder, self._key is not None)
 
     def accepted(self, restored: Restored) -> list[str]:
-        """See the port."""
+        """As `sidecar.drill.Lab` says."""
         return accepted(restored.state, restored.rebuilt)
 
     def purges_hold(self, folder: Path, table: Table) -> list[str]:
-        """See the port: a response that was filled just before a purge must not be usable any more."""
+        """As `sidecar.drill.Lab` says: a response that was filled just before a purge must not be usable any more."""
         state_store = JournalStateStore.open(folder)
         try:
             purge_log = state_store.purge_log()
@@ -84,7 +84,7 @@ class LocalLab:
 
     @contextmanager
     def boot(self, restored: Restored, place: Path) -> Iterator[RunningGateway]:
-        """See the port."""
+        """As `sidecar.drill.Lab` says."""
         text = restored.rebuilt.config
         if text is None:
             raise DrillFailed("the point holds no configuration to start from")
@@ -94,7 +94,7 @@ class LocalLab:
         sources = sources_of(restored.state / RESTORED / restored.rebuilt.config_name)
         raw = contained(put_together(sources).raw, restored.state, place, (http_port, admin_port))
         path.write_text(toml_of(raw), encoding="utf-8")
-        with running(path, place, admin_port) as check:
+        with running(path, place) as check:
             gateway = RunningGateway(http_port, admin_port)
             gateway.wait(check)
             yield gateway
@@ -118,11 +118,11 @@ def refusals_missing(purge_log: PurgeLog, table: Table) -> Iterator[str]:
 def _touched(purge: Purge) -> tuple[bytes, tuple[bytes, ...]]:
     """A key and tags that a purge names."""
     value = purge.value
-    if purge.kind is Kind.URL:
+    if purge.kind is PurgeKind.URL:
         return base_of(value), ()
-    if purge.kind is Kind.TAG:
+    if purge.kind is PurgeKind.TAG:
         return b"http://drill.example/", (value,)
-    if purge.kind is Kind.PREFIX:
+    if purge.kind is PurgeKind.PREFIX:
         return b"http://" + (value if not value.startswith(b"/") else b"drill.example" + value), ()
     return b"http://" + (value or b"drill.example") + b"/", ()
 
@@ -148,7 +148,7 @@ class RunningGateway:
             sleep(0.02)
 
     def differences(self, golden: Mapping[str, Any]) -> Iterator[str]:
-        """See the port."""
+        """As `sidecar.drill.Gateway` says."""
         for recorded in orjson.loads(golden.get("golden/requests", b"[]")):
             url = recorded["url"]
             found = golden_of(url, self._ask(f"/v1/explain?url={quote(url, safe='')}"))
@@ -182,13 +182,13 @@ class RunningGateway:
                     yield f"{kind[:-1]} {name} was {state}, and is {found.get(name, 'not there')}"
 
     def served(self, table: Table) -> Iterator[str]:
-        """See the port: asked as a client would, for what is stored only."""
+        """As `sidecar.drill.Gateway` says: asked as a client would, for what is stored only."""
         for name in sorted(each for each in table if each.startswith("journal/purges/"))[-PURGES:]:
             if table[name].blob:
                 continue  # a value of more than 2 KiB
             purge = Purge.from_dict(orjson.loads(orjson.loads(table[name].data)[2]))
             url = base_of(purge.value)
-            if purge.kind is Kind.URL and not purge.soft and self._stored(url) is not None:
+            if purge.kind is PurgeKind.URL and not purge.soft and self._stored(url) is not None:
                 yield f"{url.decode('latin-1')} was purged before the point"
         for url, entry in stored_urls(table, SERVED):
             body = self._stored(url)
@@ -307,5 +307,5 @@ def run_drill(work: Work, point: Point, values: Snapshots | None, state: Path, k
     wanted = 3 * sum(file.size for link in closure(points, point.id) for file in link.files) + point.body_bytes
     with drill_room(state, wanted) as place:
         return drill(
-            work, Asked(point, place, rpo_s, rto_s, unsaved, judged), LocalLab(key, work.wall, point.body_bytes)
+            work, DrillRequest(point, place, rpo_s, rto_s, unsaved, judged), LocalLab(key, work.wall, point.body_bytes)
         )

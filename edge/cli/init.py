@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from edge.cli.client import DEFAULT_CONFIG, Failed, safe
+from edge.cli.client import DEFAULT_CONFIG, CommandFailed, safe
 from edge.config.loader import load_text
 from edge.config.types import parse_backend_url
 
@@ -93,7 +93,7 @@ def init(directory: Path, with_app: bool, backend: str | None) -> None:
     try:
         parse_backend_url(url)
     except ValueError as error:
-        raise Failed(f"--backend {error}") from None
+        raise CommandFailed(f"--backend {error}") from None
     line = 'app = "app:app"                           # app.py beside this file' if with_app else f'url = "{url}"'
     files = {DEFAULT_CONFIG: CONFIG.format(backend=line)}
     if with_app:
@@ -101,7 +101,7 @@ def init(directory: Path, with_app: bool, backend: str | None) -> None:
     load_text(files[DEFAULT_CONFIG], DEFAULT_CONFIG)
     taken = [name for name in files if (directory / name).exists()]
     if taken:
-        raise Failed(f"{directory / taken[0]} is there already; nothing was written")
+        raise CommandFailed(f"{directory / taken[0]} is there already; nothing was written")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
@@ -109,7 +109,7 @@ def init(directory: Path, with_app: bool, backend: str | None) -> None:
                 file.write(text)
             click.echo(safe(f"wrote {directory / name}"))
     except OSError as error:
-        raise Failed(f"{error.filename}: {error.strerror}") from None
+        raise CommandFailed(f"{error.filename}: {error.strerror}") from None
     place = "" if directory == Path(".") else f"cd {directory} && "
     if with_app:
         click.echo(safe(f"\nNext: {place}edge dev app.py"))

@@ -24,8 +24,8 @@ from edge.adapters import acme_files
 from edge.control.link import Link, connect
 from edge.control.packing import unpack
 from edge.errors import EdgeError
-from edge.frames import Frame, Kind, ack
-from edge.issuer.agent import Agent
+from edge.frames import Frame, FrameKind, ack
+from edge.issuer.agent import IssuerAgent
 
 FIRST_FRAME_S = 10.0
 SHOWN_S = 20.0
@@ -60,10 +60,10 @@ class Issuer:
         self._state = Path(config.state.path)
         self._alone = asyncio.Event()  # nobody else asks for certificates of this state
         self._work: set[asyncio.Task[None]] = set()
-        self.agent = Agent(acme_files.orders(config), self._show, self._tell, self._publish)
+        self.agent = IssuerAgent(acme_files.orders(config), self._show, self._tell, self._publish)
 
     async def run(self) -> None:
-        """Until a job hangs."""
+        """Issue and renew until a job hangs; returns then, and the process ends."""
         await asyncio.to_thread(acme_files.only_issuer, self._state)
         self._alone.set()
         try:
@@ -73,9 +73,9 @@ class Issuer:
 
     def on_frame(self, frame: Frame) -> None:
         """Another configuration, or what the supervisor asks."""
-        if frame.kind is Kind.CONFIG:
+        if frame.kind is FrameKind.CONFIG:
             self.agent.want(acme_files.orders(unpack(frame.body["config"])))
-        elif frame.kind is Kind.ASK:
+        elif frame.kind is FrameKind.ASK:
             task = asyncio.create_task(self._answer(frame), name="asked")
             self._work.add(task)
             task.add_done_callback(self._work.discard)
@@ -89,13 +89,13 @@ class Issuer:
 
     async def _show(self, tokens: Mapping[str, str]) -> object:
         async with asyncio.timeout(SHOWN_S):
-            return await self._link.ask(Kind.ASK, {"what": "show", "tokens": dict(tokens)})
+            return await self._link.ask(FrameKind.ASK, {"what": "show", "tokens": dict(tokens)})
 
     def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:
-        self._link.send(Frame(Kind.EVENT, {**facts, "kind": kind}))
+        self._link.send(Frame(FrameKind.EVENT, {**facts, "kind": kind}))
 
     def _publish(self, rows: list[dict[str, Any]]) -> None:
-        self._link.send(Frame(Kind.CERTIFICATES, {"rows": rows}))
+        self._link.send(Frame(FrameKind.CERTIFICATES, {"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from edge.sidecar.restore import chosen
 from edge.sidecar.shown import point_view, pruned_view, verified_view
 from edge.sidecar.source import with_warm
 from edge.sidecar.take import Progress, Work, silent, take
-from edge.sidecar.verify import Part, verify
+from edge.sidecar.verify import Portion, verify
 
 HEARTBEAT_S = 5.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -70,7 +70,7 @@ class LocalJobs:
         return self._filler
 
     def history(self) -> str:
-        """Of the state as it is."""
+        """The history of the journal as it is now."""
         return state_of(self._config, self._filename, True).now()[0]
 
     def points(self) -> dict[str, Point]:
@@ -82,25 +82,25 @@ class LocalJobs:
 
     @staticmethod
     def ordered(points: Mapping[str, Point]) -> list[Point]:
-        """The newest first."""
+        """The points, newest first."""
         return newest_first(points.values())
 
     def take(self, kind: PointKind, extra: Mapping[str, bytes], step: Progress) -> dict[str, Any]:
-        """Take a point."""
+        """Take a point; returns it as plain values."""
         work = self._work(True, step)
         state = state_of(self._config, self._filename, work.vault.sealer.encrypted)
         awaited = None if self._filler is None else self._filler.read
         return point_view(take(work, kind, lambda: with_warm(state.capture(extra), self._warm, awaited)).point)
 
     def prune(self) -> dict[str, Any]:
-        """Expire."""
+        """Expire points by the retention rules; returns what was kept and removed."""
         zone = ZoneInfo(self._values.timezone)
         return pruned_view(prune(self._work(), rules_of(self._values.keep), zone, dry_run=False), False)
 
     def verify(self, point: str | None, part: tuple[int, int] | None, step: Progress) -> dict[str, Any]:
-        """Verify one or all."""
+        """Verify one point, or all of them (None); `part`: read the n-th of t parts of their data as well."""
         wanted = None if point is None else [point]
-        return verified_view(verify(self._work(False, step), wanted, None if part is None else Part(*part)))
+        return verified_view(verify(self._work(False, step), wanted, None if part is None else Portion(*part)))
 
     def drill(self, point: str | None, step: Progress) -> dict[str, Any]:
         """Drill one, or the newest sound one."""
@@ -110,7 +110,7 @@ class LocalJobs:
         return run_drill(work, found, self._values, Path(self._config.state.path), key).view()
 
     def note(self, point: str, what: str, reason: str) -> dict[str, Any]:
-        """Hold or release."""
+        """Hold a point, or release it (`what`). Raises NoRecoveryPoint."""
         work = self._work()
         if point not in work.vault.points():
             raise NoRecoveryPoint(f"there is no recovery point {point}: `edge snapshot list` shows those there are")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from edge.cli.client import (
-    Failed,
+    CommandFailed,
     admin_options,
     connect,
     console,
@@ -187,16 +187,16 @@ def warm(file: Any, config: Path | None, admin: str | None, token_file: Path | N
     try:
         urls = [line.strip() for line in file if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError as error:
-        raise Failed(f"{file.name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise CommandFailed(f"{file.name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     if not all(map(is_utf8, urls)):  # standard input tells other bytes as lone surrogates
-        raise Failed(f"{file.name}: not UTF-8 text")
+        raise CommandFailed(f"{file.name}: not UTF-8 text")
     if not urls:
-        raise Failed(f"{file.name}: no URLs in it")
+        raise CommandFailed(f"{file.name}: no URLs in it")
     gateway = connect(config, admin, token_file)
     lines = (gateway.parsed(line) for line in gateway.lines("POST", "/v1/warm", {"urls": urls}))
     last = _warm_json(lines) if as_json else _warm_bar(lines, len(urls))
     if not last.get("finished"):
-        raise Failed(last.get("detail") or "the gateway broke off before the list was done")
+        raise CommandFailed(last.get("detail") or "the gateway broke off before the list was done")
     if not as_json:
         for each in last["failures"]:
             click.echo(safe(f"edge: {each['url']}: {each['reason']}"), err=True)

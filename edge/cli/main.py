@@ -22,7 +22,18 @@ from edge.adapters.background_writer import quiet_stderr
 from edge.adapters.config_files import sources_of, why_unread
 from edge.adapters.tls import quiet_names
 from edge.cli.build_kind import build_kind
-from edge.cli.client import DEFAULT_CONFIG, Failed, connect, console, counted, is_utf8, json_option, safe, say, table
+from edge.cli.client import (
+    DEFAULT_CONFIG,
+    CommandFailed,
+    connect,
+    console,
+    counted,
+    is_utf8,
+    json_option,
+    safe,
+    say,
+    table,
+)
 from edge.config.loader import Config, config_hash, describe, load
 from edge.config.sources import Sources
 from edge.errors import ConfigError, EdgeError
@@ -91,13 +102,13 @@ class Commands(click.Group):
                 click.echo(safe(problem), err=True)
             ctx.exit(1)
         except EdgeError as error:
-            raise Failed(error.detail or type(error).__name__) from None
+            raise CommandFailed(error.detail or type(error).__name__) from None
         except KeyboardInterrupt:
             ctx.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own ways to end
         except Exception as error:
-            raise Failed(f"a bug in this command: {type(error).__name__}: {error} ({place_of(error)})") from None
+            raise CommandFailed(f"a bug in this command: {type(error).__name__}: {error} ({place_of(error)})") from None
 
 
 def place_of(error: BaseException) -> str:
@@ -121,13 +132,15 @@ def main() -> None:
 
 
 def read_config(path: Path) -> tuple[Config, Sources]:
-    """Read and check the configuration. Raises ConfigError for mistakes in it, Failed when it cannot be read."""
+    """Read and check the configuration. Raises ConfigError for mistakes in it, CommandFailed when it cannot be read."""
     try:
         sources = sources_of(path)
     except FileNotFoundError as error:
-        raise Failed(f"{path}: {why_unread(error)}; `edge init` writes a first one, -c FILE names another") from None
+        raise CommandFailed(
+            f"{path}: {why_unread(error)}; `edge init` writes a first one, -c FILE names another"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"{path}: {why_unread(error)}") from None
+        raise CommandFailed(f"{path}: {why_unread(error)}") from None
     return load(sources), sources
 
 
@@ -172,7 +185,7 @@ def _run(path: Path, successor: Successor | None) -> None:
     config, sources = read_config(path)
     found = uvloop_version
     if tuple(map(int, found.split(".")[:2])) < OLDEST_UVLOOP:  # uvloop issue 645
-        raise Failed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
+        raise CommandFailed(f"uvloop {found} is too old: below 0.23 one client's response could reach another")
     from edge.control.early import end_early, start_early, worker_count
 
     early = start_early(worker_count(config))
@@ -237,7 +250,7 @@ def beside_what_runs(path: Path) -> list[str]:
         gateway = connect(path, None, None)
         if Path(gateway.call("GET", "/v1/status", timeout_s=ASKED_S)["config"]["file"]).samefile(path):
             return not_in_force(gateway.call("POST", "/v1/reload", {"dry_run": True}, timeout_s=ASKED_S)["needs"])
-    except (Failed, OSError, KeyError, TypeError):
+    except (CommandFailed, OSError, KeyError, TypeError):
         pass  # none runs, or it is another one's
     return []
 
@@ -255,7 +268,7 @@ def demo_command(directory: Path) -> None:
 
     taken = demo.busy()
     if taken is not None:
-        raise Failed(f"{taken} is in use; the demo needs {demo.HTTP} and {demo.ADMIN}")
+        raise CommandFailed(f"{taken} is in use; the demo needs {demo.HTTP} and {demo.ADMIN}")
     directory.mkdir(parents=True, exist_ok=True)
     origins = demo.Origins()
     try:
@@ -268,7 +281,7 @@ def demo_command(directory: Path) -> None:
         with quiet_stderr(), quiet_names():
             code = uvloop.run(run_gateway(settings))
     except RuntimeError as error:
-        raise Failed(str(error)) from None
+        raise CommandFailed(str(error)) from None
     finally:
         origins.stop()
     sys.exit(code)

@@ -10,7 +10,7 @@ from edge.cli.text import safe
 
 
 class Plain(Console):
-    """See the module."""
+    """A console that prints text as text."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(safe(each) if isinstance(each, str) else each for each in objects), **options)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edge.cli.client import Admin, Failed, admin_options, connect, counted, is_utf8, json_option, safe, say
+from edge.cli.client import Admin, CommandFailed, admin_options, connect, counted, is_utf8, json_option, safe, say
 from edge.cli.fleet import told
 from edge.cli.regions import actor
 
@@ -79,7 +79,7 @@ def _told(found: dict[str, Any], soft: bool) -> None:
 
 
 def _on_machines(done: list[dict[str, Any]], as_json: bool) -> None:
-    """How many of a fleet's machines have applied all of them; Failed where one is late."""
+    """How many of a fleet's machines have applied all of them. Raises CommandFailed where one is late."""
     found = [each["machines"] for each in done if "machines" in each]
     if not found:
         return
@@ -87,7 +87,7 @@ def _on_machines(done: list[dict[str, Any]], as_json: bool) -> None:
     if not as_json:
         click.echo(safe(told(worst)))
     if worst["late"]:
-        raise Failed(
+        raise CommandFailed(
             "not on every machine yet; who is late uses what it has for fleet.max_blind at most, then validates it"
         )
 
@@ -98,17 +98,19 @@ def _read(file: Iterable[str]) -> list[dict[str, Any]]:
     try:
         lines = [line.strip() for line in file]
     except UnicodeDecodeError as error:
-        raise Failed(f"{name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise CommandFailed(f"{name}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
         kind, _, value = line.partition(" ")
         item = {kind: value.strip()} if kind in KINDS and value.strip() else {"url": line}
         if not is_utf8(line) or ("url" in item and "://" not in item["url"]):
-            raise Failed(f"{name}: line {number}: expected a URL, or tag, prefix or host and a value: {line[:60]!r}")
+            raise CommandFailed(
+                f"{name}: line {number}: expected a URL, or tag, prefix or host and a value: {line[:60]!r}"
+            )
         found.append(item)
     if not found:
-        raise Failed(f"{name}: nothing to purge in it")
+        raise CommandFailed(f"{name}: nothing to purge in it")
     return found
 
 

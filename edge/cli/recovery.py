@@ -39,12 +39,12 @@ class Where:
 
     @classmethod
     def of(cls, values: Snapshots) -> Where:
-        """That of a configuration."""
+        """The repository that a configuration names."""
         return cls(values.repository, values.endpoint, values.region, values.encryption_key_file)
 
 
 def repository_of(where: Where) -> Repository:
-    """The adapter, with retries."""
+    """The adapter of a repository, with retries around it."""
     kind, _, rest = where.repository.partition(":")
     inner: Repository
     if kind == "file":
@@ -94,7 +94,7 @@ def awaiting_of(config: Config) -> AwaitedBodies | None:
 
 
 def cache_of(config: Config | None) -> Path | None:
-    """Where it is."""
+    """The disk tier's directory; None without one."""
     return None if config is None or config.cache.disk is None else Path(config.cache.disk.path)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from edge.cli.client import Admin, Failed, admin_options, connect, json_option, safe, say, share_of, table
+from edge.cli.client import Admin, CommandFailed, admin_options, connect, json_option, safe, say, share_of, table
 from edge.cli.client import console as terminal
 from edge.config.positions import nearest
 
@@ -18,7 +18,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def actor() -> str:
-    """Who runs the command, for the audit."""
+    """The user who runs the command, for the audit."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user id without a name
@@ -26,7 +26,7 @@ def actor() -> str:
 
 
 def change_options(command: Decorated) -> Decorated:
-    """Why, for how long, and whether the safety rule is passed over."""
+    """Give a command the options of a change: why, for how long, and whether the safety rule is passed over."""
     for option in (
         click.option("--force", is_flag=True, help="Even if it leaves a route without a region."),
         click.option("--expires", metavar="DURATION", help="Undo it after this time, such as 1h."),
@@ -151,7 +151,7 @@ def backend_list(
     if pool is not None and not pools:
         names = [each["name"] for each in found["pools"]]
         near = nearest(pool, names)
-        raise Failed(
+        raise CommandFailed(
             f"there is no pool {pool}" + (f", did you mean {near}?" if near else f"; known: {', '.join(names)}")
         )
     if as_json:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from edge.adapters.config_files import sources_of, why_unread
-from edge.cli.client import DEFAULT_CONFIG, Failed, size
+from edge.cli.client import DEFAULT_CONFIG, CommandFailed, size
 from edge.cli.recovery import Where, open_work
 from edge.config.loader import Config, load
 from edge.config.paths import below, folder_of
@@ -30,8 +30,8 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the common options say."""
+class RepositoryOptions:
+    """What the options say that all commands about recovery points share."""
 
     path: Path
     where: Where
@@ -53,13 +53,13 @@ class Asked:
     def work(self, make: bool = False) -> Work:
         """The repository, open."""
         if not self.where.repository:
-            raise Failed("this needs the repository itself: give -c FILE or --repository")
+            raise CommandFailed("this needs the repository itself: give -c FILE or --repository")
         chain = self.config.snapshots.chain if self.config is not None and self.config.snapshots is not None else 48
         return open_work(self.where, make, progress=progress, longest_chain=chain)
 
 
 def repository_options(command: Decorated) -> Decorated:
-    """The options that say which repository is meant; they end as one argument, `asked`."""
+    """Give a command the options that say which repository is meant; they come as one argument, `options`."""
 
     def wrapped(
         path: Path | None,
@@ -72,7 +72,7 @@ def repository_options(command: Decorated) -> Decorated:
         **others: Any,
     ) -> None:
         given = Where(repository, endpoint, region, key_file) if repository is not None else None
-        command(_asked(path, given, key_file, admin, token_file), **others)
+        command(_options(path, given, key_file, admin, token_file), **others)
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
@@ -90,29 +90,31 @@ def repository_options(command: Decorated) -> Decorated:
     return found  # type: ignore[no-any-return]
 
 
-def _asked(
+def _options(
     path: Path | None, given: Where | None, key_file: str | None, admin: str | None, token_file: Path | None
-) -> Asked:
+) -> RepositoryOptions:
     file = path or Path(DEFAULT_CONFIG)
     try:
         config = _config(file) if file.is_file() else None
-    except Failed:
+    except CommandFailed:
         where, state = salvaged(file.read_text(encoding="utf-8", errors="replace"), folder_of(str(file)))
         if given is None and where is None:
             raise
-        return Asked(file, given or where or Where(""), None, admin, token_file, state)
+        return RepositoryOptions(file, given or where or Where(""), None, admin, token_file, state)
     if given is not None:
-        return Asked(file, given, config, admin, token_file)
+        return RepositoryOptions(file, given, config, admin, token_file)
     if config is None and admin is not None:
-        return Asked(file, Where(""), None, admin, token_file)
+        return RepositoryOptions(file, Where(""), None, admin, token_file)
     if config is None:
-        raise Failed(f"{file}: no such file; give -c FILE, or --repository for a repository without one")
+        raise CommandFailed(f"{file}: no such file; give -c FILE, or --repository for a repository without one")
     if config.snapshots is None:
-        raise Failed(f'{file}: has no [snapshots]: give it a repository = "file:/mnt/backups", or give --repository')
+        raise CommandFailed(
+            f'{file}: has no [snapshots]: give it a repository = "file:/mnt/backups", or give --repository'
+        )
     where = Where.of(config.snapshots)
     if key_file is not None:
         where = Where(where.repository, where.endpoint, where.region, key_file)
-    return Asked(file, where, config, admin, token_file)
+    return RepositoryOptions(file, where, config, admin, token_file)
 
 
 def salvaged(text: str, folder: str = "") -> tuple[Where | None, Path | None]:
@@ -131,22 +133,22 @@ def salvaged(text: str, folder: str = "") -> tuple[Where | None, Path | None]:
     return where, Path(below(folder, found.get("state.path", "var")))
 
 
-def checked_config(asked: Asked) -> Config:
-    """The configuration as it is in its file. Raises Failed."""
-    return asked.config if asked.config is not None else _config(asked.path)
+def checked_config(options: RepositoryOptions) -> Config:
+    """The configuration as it is in its file. Raises CommandFailed."""
+    return options.config if options.config is not None else _config(options.path)
 
 
 def _config(path: Path) -> Config:
     try:
         return load(sources_of(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"{path}: {why_unread(error)}") from None
+        raise CommandFailed(f"{path}: {why_unread(error)}") from None
     except ConfigError as error:
-        raise Failed(f"{error.problems[0]} (`edge check` tells all)") from None
+        raise CommandFailed(f"{error.problems[0]} (`edge check` tells all)") from None
 
 
 def progress(phase: str, done: int, whole: int) -> None:
-    """One line that changes, for people who look."""
+    """Show how far long work is, on one line that is written over; nothing where nobody looks."""
     if sys.stderr.isatty():
         share = f"{100 * done / whole:3.0f} %" if whole else ""
         click.echo(f"\r{phase}: {share} {size(done) if whole > 10_000 else done}   ", err=True, nl=False)

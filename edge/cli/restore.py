@@ -16,9 +16,9 @@ from typing import Any
 import click
 
 from edge.adapters.key_file import key_of
-from edge.cli.client import Failed, console, json_option, say, size, table
+from edge.cli.client import CommandFailed, console, json_option, say, size, table
 from edge.cli.recovery import Where, cache_of, warm_of
-from edge.cli.repository import Asked, checked_config, named, own_state, repository_options
+from edge.cli.repository import RepositoryOptions, checked_config, named, own_state, repository_options
 from edge.cli.state import FILES, LocalState, accepted, newest_config
 from edge.errors import DrillFailed
 from edge.recovery.points import Point
@@ -36,7 +36,7 @@ from edge.sidecar.take import Work
 @json_option
 @repository_options
 def restore_command(
-    asked: Asked, point: str | None, at: str | None, to: Path | None, whole: bool, as_json: bool
+    options: RepositoryOptions, point: str | None, at: str | None, to: Path | None, whole: bool, as_json: bool
 ) -> None:
     """Restore the state from a recovery point. The gateway must not run; what was there before is kept beside it.
 
@@ -44,16 +44,18 @@ def restore_command(
     """
     if point is not None and at is not None:
         raise click.UsageError("give --point or --at, not both")
-    work = asked.work()
+    work = options.work()
 
     def choose(points: dict[str, Point]) -> Point:
         return chosen(points, None if point is None else named(points, point).id, _time(at))
 
-    if to is None and asked.config is None:
-        if asked.path.exists():
-            raise Failed(f"{asked.path} cannot be used (`edge check`): mend it, move it away, or give --to DIR")
-        asked = _machine(asked, work, choose)
-    found = _restored(asked, work, choose, to, whole)
+    if to is None and options.config is None:
+        if options.path.exists():
+            raise CommandFailed(
+                f"{options.path} cannot be used (`edge check`): mend it, move it away, or give --to DIR"
+            )
+        options = _machine(options, work, choose)
+    found = _restored(options, work, choose, to, whole)
     problems = accepted(found.state, found.rebuilt)
     if as_json:
         say(restored_view(found, problems))
@@ -62,19 +64,19 @@ def restore_command(
 
 
 def _restored(
-    asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point], to: Path | None, whole: bool
+    options: RepositoryOptions, work: Work, choose: Callable[[dict[str, Point]], Point], to: Path | None, whole: bool
 ) -> Restored:
-    encrypted, warm = work.vault.sealer.encrypted, warm_of(asked.config)
+    encrypted, warm = work.vault.sealer.encrypted, warm_of(options.config)
     if to is not None:
-        survivor = Path(asked.config.state.path) if asked.config is not None else None
+        survivor = Path(options.config.state.path) if options.config is not None else None
         target = Target(to, to / "cache" if warm is not None else None, survivor=survivor)
         return restore(work, LocalState(to, encrypted), warm, choose, target)
-    assert asked.config is not None
-    state, cache = Path(asked.config.state.path), cache_of(asked.config)
-    there, later = state.exists(), not whole and _brought_later(asked)
-    lock = own_state(asked.config)
+    assert options.config is not None
+    state, cache = Path(options.config.state.path), cache_of(options.config)
+    there, later = state.exists(), not whole and _brought_later(options)
+    lock = own_state(options.config)
     if lock is None:
-        raise Failed(f"{state}: a gateway runs with this state directory: stop it, or restore with --to DIR")
+        raise CommandFailed(f"{state}: a gateway runs with this state directory: stop it, or restore with --to DIR")
     with lock:
         if not there:  # the lock made it: there is nothing to keep, and no survivor
             target = Target(state, cache, replace=True, later=later)
@@ -87,13 +89,13 @@ def _restored(
         return restore(work, LocalState(state, encrypted), warm, choose, target)
 
 
-def _brought_later(asked: Asked) -> bool:
+def _brought_later(options: RepositoryOptions) -> bool:
     """Whether the gateway will have a sidecar that can bring bodies: one with this repository."""
-    values = None if asked.config is None else asked.config.snapshots
-    return values is not None and Where.of(values) == asked.where
+    values = None if options.config is None else options.config.snapshots
+    return values is not None and Where.of(values) == options.where
 
 
-def _machine(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Point]) -> Asked:
+def _machine(options: RepositoryOptions, work: Work, choose: Callable[[dict[str, Point]], Point]) -> RepositoryOptions:
     """On a machine without a configuration: put the point's own, and the files that it names, where they belong.
 
     Nothing that is there is written over.
@@ -106,9 +108,9 @@ def _machine(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Poin
 
     text, included = newest_config(table, read)
     if text is None:
-        raise Failed("the point holds no configuration: give one with -c, or --to DIR for the state alone")
-    home = asked.path.absolute().parent
-    put = {asked.path: text.encode(), **{home / name: value.encode() for name, value in included.items()}}
+        raise CommandFailed("the point holds no configuration: give one with -c, or --to DIR for the state alone")
+    home = options.path.absolute().parent
+    put = {options.path: text.encode(), **{home / name: value.encode() for name, value in included.items()}}
     for name, entry in table.items():
         if name.startswith(FILES):
             put[home / name.removeprefix(FILES)] = read(entry)  # an absolute path stays one
@@ -120,7 +122,7 @@ def _machine(asked: Asked, work: Work, choose: Callable[[dict[str, Point]], Poin
         path.touch(mode=0o600)
         path.write_bytes(data)
         click.echo(f"{path}: from the point", err=True)
-    return replace(asked, config=checked_config(replace(asked, config=None)))
+    return replace(options, config=checked_config(replace(options, config=None)))
 
 
 def _time(text: str | None) -> float | None:
@@ -134,7 +136,7 @@ def _time(text: str | None) -> float | None:
 
 
 def restored_view(found: Restored, problems: list[str]) -> dict[str, Any]:
-    """What a restore did."""
+    """What a restore did, as plain values."""
     return {
         "point": found.point.id,
         "taken_at": when(found.point.taken_at),
@@ -172,16 +174,16 @@ def _tell(found: Restored, problems: list[str]) -> None:
 @click.option("--point", help="Which point; left out: the newest sound one.")
 @json_option
 @repository_options
-def drill_command(asked: Asked, point: str | None, as_json: bool) -> None:
+def drill_command(options: RepositoryOptions, point: str | None, as_json: bool) -> None:
     """Prove that a point can be restored. A second gateway boots from it; damaged copies must be refused."""
     from edge.cli.drill import run_drill  # not cheap, and not needed for other commands
 
-    work = asked.work()
+    work = options.work()
     points = work.vault.points()
     found = chosen(points, None if point is None else named(points, point).id, None)
-    values = None if asked.config is None else asked.config.snapshots
-    state = Path(tempfile.gettempdir()) / "edge-drill" if asked.config is None else Path(asked.config.state.path)
-    result = run_drill(work, found, values, state, key_of(asked.where.key_file))
+    values = None if options.config is None else options.config.snapshots
+    state = Path(tempfile.gettempdir()) / "edge-drill" if options.config is None else Path(options.config.state.path)
+    result = run_drill(work, found, values, state, key_of(options.where.key_file))
     if as_json:
         say(result.view())
     else:

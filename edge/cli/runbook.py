@@ -13,21 +13,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import orjson
 
 from edge.adapters.config_files import ENCODING
+from edge.adapters.durable_file import put
 from edge.adapters.key_file import key_of
-from edge.cli.client import Admin, Failed, connect, console, json_option, say, table
+from edge.cli.admin_target import AdminTarget
+from edge.cli.client import Admin, CommandFailed, connect, console, json_option, say, table
 from edge.cli.recovery import cache_of, state_of, warm_of
-from edge.cli.repository import Asked, checked_config, named, own_state, repository_options
+from edge.cli.repository import RepositoryOptions, checked_config, named, own_state, repository_options
 from edge.cli.state import LocalState, accepted, newest_config
-from edge.cli.way import Way
 from edge.config.types import Address, UnixAddress
 from edge.control.recovered import JOURNAL_FILE, Snapshot
-from edge.control.written_back import put_included
+from edge.control.written_back import NEW_MODE, put_included
 from edge.errors import ConfigError, RunbookFailed
 from edge.recovery.points import Point, PointKind, is_sound
 from edge.recovery.runbook import Check, Deed, Runbook, Step, filled, read_runbook
@@ -59,13 +60,13 @@ def books(folder: Path | None) -> dict[str, tuple[Runbook, str]]:
 class LocalHands:
     """`sidecar.runbook.Hands` on this machine."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, options: RepositoryOptions) -> None:
+        self._options = options
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
     def holds(self, check: Check) -> str | None:
-        """See the port."""
+        """As `sidecar.runbook.Hands.holds`."""
         found: dict[str, Callable[[Check], str | None]] = {
             "ready": self._ready,
             "stopped": self._stopped,
@@ -77,16 +78,16 @@ class LocalHands:
         }
         try:
             return found[check.what](check)
-        except Failed as error:
+        except CommandFailed as error:
             raise RunbookFailed(error.message) from None
 
     def _ready(self, check: Check) -> str | None:
         admin = self._admin()
-        status, text = _asked(admin.way, "/readyz")
+        status, text = _ask(admin.target, "/readyz")
         return _unless(status == 200, bool(check.value), text.strip() or "no gateway answers")
 
     def _stopped(self, check: Check) -> str | None:
-        lock = own_state(checked_config(self._asked))
+        lock = own_state(checked_config(self._options))
         if lock is not None:
             lock.close()
         return _unless(lock is not None, bool(check.value), "a gateway holds the state directory")
@@ -104,15 +105,15 @@ class LocalHands:
         return None
 
     def _points(self, check: Check) -> str | None:
-        points = self._asked.work().vault.points()
+        points = self._options.work().vault.points()
         sound = sum(is_sound(points, point) for point in points.values())
         return None if sound >= int(check.value) else f"there are {sound}"
 
     def _config(self, check: Check) -> str | None:
         try:
-            checked_config(replace(self._asked, config=None))
+            checked_config(replace(self._options, config=None))
             why = "the file is accepted"
-        except (Failed, ConfigError) as error:
+        except (CommandFailed, ConfigError) as error:
             return str(getattr(error, "message", error)) if check.value else None
         return None if check.value else why
 
@@ -122,17 +123,17 @@ class LocalHands:
         return None if not lost else f"{lost[0]} could not be served"
 
     def _url(self, check: Check) -> str | None:
-        listen = checked_config(self._asked).listen.http
+        listen = checked_config(self._options).listen.http
         if not listen:
             raise RunbookFailed("the gateway has no plain listener to ask")
         host, _, path = str(check.value).partition("://")[2].partition("/")
-        status, _ = _asked(_way(listen[0]), f"/{path}", host)
+        status, _ = _ask(_target(listen[0]), f"/{path}", host)
         return None if status == int(check.more.get("status", 200)) else f"it answers {status}"
 
     # -- deeds -----------------------------------------------------------------------------------------------------
 
     def carry_out(self, step: Step, run: str) -> str:
-        """See the port."""
+        """As `sidecar.runbook.Hands.carry_out`."""
         deeds: dict[Deed, Callable[[Step, str], str]] = {
             Deed.DRAIN: self._state,
             Deed.ACTIVATE: self._state,
@@ -144,7 +145,7 @@ class LocalHands:
         }
         try:
             return deeds[step.deed](step, run)
-        except Failed as error:
+        except CommandFailed as error:
             raise RunbookFailed(error.message) from None
 
     def _state(self, step: Step, run: str) -> str:
@@ -167,14 +168,14 @@ class LocalHands:
 
     def _snapshot(self, step: Step, run: str) -> str:
         kind = str(step.values.get("kind", "full"))
-        config = checked_config(self._asked)
+        config = checked_config(self._options)
         lock = own_state(config)
         if lock is None:
             body = {"kind": kind, "actor": f"runbook:{run}", "reason": step.name}
             return f"point {self._finished('/v1/snapshots', body, step.timeout_s)['id']}"
         with lock:
-            work = self._asked.work(make=True)
-            state = state_of(config, str(self._asked.path), work.vault.sealer.encrypted)
+            work = self._options.work(make=True)
+            state = state_of(config, str(self._options.path), work.vault.sealer.encrypted)
             return (
                 f"point {take(work, PointKind(kind), lambda: with_warm(state.capture({}), warm_of(config))).point.id}"
             )
@@ -182,13 +183,13 @@ class LocalHands:
     def _restore(self, step: Step, run: str) -> str:
         if step.values.get("what", "state") == "config":
             return self._restore_config(str(step.values.get("point", "")))
-        config = checked_config(self._asked)
+        config = checked_config(self._options)
         state = Path(config.state.path)
         lock = own_state(config)
         if lock is None:
             raise RunbookFailed(f"{state}: a gateway runs with this state directory: stop it")
         with lock:
-            work = self._asked.work()
+            work = self._options.work()
             local = LocalState(state, work.vault.sealer.encrypted)
             target = Target(state, cache_of(config), replace=True, survivor=state)
             found = restore(work, local, warm_of(config), self._choose(step), target)
@@ -198,33 +199,29 @@ class LocalHands:
     def _restore_config(self, point: str) -> str:
         """The newest accepted configuration takes the file's place; the file is kept beside it."""
         (text, included), source = self._last_config(point)
-        path = self._asked.path
+        path = self._options.path
         put_included(included, path.parent)
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
             return f"the file is that of {source} already"
-        kept = ""
+        kept, mode = "", NEW_MODE
         if path.exists():
+            mode = path.stat().st_mode & 0o777
             bad = path.with_name(f"{path.name}.bad-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
             os.link(path, bad)
             kept = f", the bad one is kept as {bad.name}"
-        fresh = path.with_name(path.name + ".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        self._asked = replace(self._asked, config=None)  # whoever needs it reads the file as it is now
+        put(path, text.encode(), mode)
+        self._options = replace(self._options, config=None)  # whoever needs it reads the file as it is now
         return f"{path} is that of {source}{kept}"
 
     def _last_config(self, point: str) -> tuple[tuple[str, dict[str, str]], str]:
         """A text with those that it includes, and where it is from: the state directory's journal, else a point."""
-        state = self._asked.state
+        state = self._options.state
         if not point and state is not None and (state / JOURNAL_FILE).exists():
             found = Snapshot(state / JOURNAL_FILE)
             kept, included = newest_config(found.table, lambda entry: found.bodies[entry.blob])
             if kept is not None:
                 return (kept, included), f"the journal in {state}"
-        work = self._asked.work()
+        work = self._options.work()
         points = work.vault.points()
         name = chosen(points, named(points, point).id if point else None, None).id
         held, places = work.vault.table(points, name)
@@ -244,16 +241,16 @@ class LocalHands:
     def _drill(self, step: Step, run: str) -> str:
         from edge.cli.drill import run_drill  # not cheap
 
-        config = checked_config(self._asked)
-        work = self._asked.work()
+        config = checked_config(self._options)
+        work = self._options.work()
         point = self._choose(step)(work.vault.points())
-        found = run_drill(work, point, config.snapshots, Path(config.state.path), key_of(self._asked.where.key_file))
+        found = run_drill(work, point, config.snapshots, Path(config.state.path), key_of(self._options.where.key_file))
         if not found.passed:
             raise RunbookFailed(found.problems[0])
         return f"{point.id} passed, rto {found.rto_s} s"
 
     def _finished(self, path: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The last line of long work. Raises RunbookFailed."""
+        """Do long work by the API, and return the last line of its answer. Raises RunbookFailed."""
         last: dict[str, Any] = {}
         for line in self._admin().lines("POST", path, body, timeout_s=timeout_s):
             last = orjson.loads(line)
@@ -262,23 +259,23 @@ class LocalHands:
         return last
 
     def _admin(self) -> Admin:
-        return connect(self._asked.path, self._asked.admin, self._asked.token_file)
+        return connect(self._options.path, self._options.admin, self._options.token_file)
 
 
 def _unless(found: bool, wanted: bool, why: str) -> str | None:
     return None if found is wanted else why if wanted else "it is so"
 
 
-def _way(address: Address | UnixAddress) -> Way:
-    """To a listener of this machine."""
+def _target(address: Address | UnixAddress) -> AdminTarget:
+    """How to reach a listener of this machine."""
     if isinstance(address, UnixAddress):
-        return Way("localhost", 0, path=address.path)
-    return Way({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
+        return AdminTarget("localhost", 0, path=address.path)
+    return AdminTarget({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
-def _asked(way: Way, path: str, authority: str = "") -> tuple[int, str]:
-    """Status and text; 0 when nobody answers."""
-    connection = way.connect(ANSWER_S)
+def _ask(target: AdminTarget, path: str, authority: str = "") -> tuple[int, str]:
+    """Status and text of a GET; 0 when nobody answers."""
+    connection = target.connect(ANSWER_S)
     try:
         connection.request("GET", path, headers={"Host": authority} if authority else {})
         answer = connection.getresponse()
@@ -297,17 +294,17 @@ def runbook() -> None:
     """List, rehearse and carry out recovery procedures."""
 
 
-def _folder(asked: Asked) -> Path | None:
-    values = asked.config.snapshots if asked.config is not None else None
+def _folder(options: RepositoryOptions) -> Path | None:
+    values = options.config.snapshots if options.config is not None else None
     return Path(values.runbooks) if values is not None and values.runbooks is not None else None
 
 
 @runbook.command("list")
 @json_option
 @repository_options
-def list_command(asked: Asked, as_json: bool) -> None:
+def list_command(options: RepositoryOptions, as_json: bool) -> None:
     """List the runbooks."""
-    found = books(_folder(asked))
+    found = books(_folder(options))
     if as_json:
         rows = [
             {
@@ -335,17 +332,17 @@ def list_command(asked: Asked, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and what stands in the way.")
 @click.option("--resume", is_flag=True, help="Go on with the last run that did not come to its end.")
 @repository_options
-def run_command(asked: Asked, name: str, settings: tuple[str, ...], dry_run: bool, resume: bool) -> None:
+def run_command(options: RepositoryOptions, name: str, settings: tuple[str, ...], dry_run: bool, resume: bool) -> None:
     """Carry out a runbook, step by step. Ends with a non-zero code when a step fails."""
-    found = books(_folder(asked))
+    found = books(_folder(options))
     if name not in found:
-        raise Failed(f"there is no runbook {name}; known: {', '.join(found)}")
+        raise CommandFailed(f"there is no runbook {name}; known: {', '.join(found)}")
     given = dict(_setting(each) for each in settings)
-    hands = LocalHands(asked)
+    hands = LocalHands(options)
     if dry_run:
         _tell(rehearse(filled(found[name][0], given), hands))
         return
-    state = asked.state or Path.cwd() / "var"
+    state = options.state or Path.cwd() / "var"
     # Beside the state directory, which a step may switch out.
     log = Log(state.with_name(f"{state.name}-{RUNS}"))
     run = log.unfinished(name) if resume else None
@@ -367,12 +364,8 @@ def _waits(step: Step, why: str) -> None:
 def _setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        _usage(f"--set {text}: expected NAME=VALUE")
+        raise click.UsageError(f"--set {text}: expected NAME=VALUE")
     return name, value
-
-
-def _usage(text: str) -> NoReturn:
-    raise click.UsageError(text)
 
 
 COMMANDS = (runbook,)

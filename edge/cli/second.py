@@ -98,7 +98,7 @@ def _nowhere(backend: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running(path: Path, place: Path, admin_port: int) -> Iterator[Callable[[], None]]:
+def running(path: Path, place: Path) -> Iterator[Callable[[], None]]:
     """`edge run` as a process; gives what raises DrillFailed when it has ended."""
     log = place / "gateway.log"
     with log.open("wb") as sink:

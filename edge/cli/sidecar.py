@@ -31,9 +31,9 @@ from edge.config.snapshots import Snapshots
 from edge.config.sources import Sources
 from edge.control.link import Link, LinkLost, Refused, connect
 from edge.errors import EdgeError, RecoveryError
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, FrameKind, ack
 from edge.recovery.points import PointKind
-from edge.sidecar.agent import Agent, Timetable
+from edge.sidecar.agent import SidecarAgent, Timetable
 from edge.sidecar.filling import Filling
 from edge.sidecar.shown import point_view
 
@@ -55,7 +55,7 @@ async def run_sidecar(fd: int) -> int:
     link.on_frame = sidecar.on_frame
     while not frames.empty():
         sidecar.on_frame(frames.get_nowait())
-    link.send(Frame(Kind.READY, {"pid": os.getpid()}))
+    link.send(Frame(FrameKind.READY, {"pid": os.getpid()}))
     own = asyncio.create_task(sidecar.run(), name="schedule")
     ended = asyncio.create_task(link.ended.wait(), name="link")
     await asyncio.wait((own, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -79,7 +79,7 @@ class Sidecar:
         self._link = link
         self._config = config
         self._jobs = LocalJobs(config, sources.filename)
-        self.agent = Agent(self._jobs, timetable(config.snapshots), self._gather, self._tell, self._publish)
+        self.agent = SidecarAgent(self._jobs, timetable(config.snapshots), self._gather, self._tell, self._publish)
         self._work: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -112,30 +112,30 @@ class Sidecar:
         """What only the gateway knows. A point without it is worth more than none."""
         try:
             async with asyncio.timeout(GATHER_S):
-                found = await self._link.ask(Kind.ASK, {"what": "recovery-facts"})
+                found = await self._link.ask(FrameKind.ASK, {"what": "recovery-facts"})
         except (LinkLost, Refused, TimeoutError) as error:
             self._tell("recovery.facts_missing", {"detail": str(error) or "no answer in time"})
             return {}
         return {name: orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for name, value in found.items()}
 
     def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:
-        self._link.send(Frame(Kind.EVENT, {**facts, "kind": kind}))
+        self._link.send(Frame(FrameKind.EVENT, {**facts, "kind": kind}))
 
     def _publish(self, status: dict[str, Any]) -> None:
-        self._link.send(Frame(Kind.RECOVERY, status))
+        self._link.send(Frame(FrameKind.RECOVERY, status))
 
     def on_frame(self, frame: Frame) -> None:
         """What the supervisor asks; or another configuration, with the same schedule and repository."""
-        if frame.kind is Kind.CONFIG:
+        if frame.kind is FrameKind.CONFIG:
             self._jobs.renew(load(given(frame.body)), frame.body["filename"])
-        if frame.kind is Kind.ASK:
+        if frame.kind is FrameKind.ASK:
             task = asyncio.create_task(self._answer(frame), name="asked")
             self._work.add(task)
             task.add_done_callback(self._work.discard)
 
     async def _answer(self, frame: Frame) -> None:
         def step(phase: str, done: int, whole: int) -> None:
-            self._link.send(Frame(Kind.PROGRESS, {"phase": phase, "done": done, "whole": whole}, frame.id))
+            self._link.send(Frame(FrameKind.PROGRESS, {"phase": phase, "done": done, "whole": whole}, frame.id))
 
         try:
             found = await self._done(frame.body, step)
@@ -163,7 +163,7 @@ class Sidecar:
 
 
 def timetable(values: Snapshots) -> Timetable:
-    """When what is due."""
+    """The schedules of `[snapshots]`: points, verifying and drills."""
     schedules = {
         PointKind.FULL: values.full,
         PointKind.DIFFERENTIAL: values.differential,

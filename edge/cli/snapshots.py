@@ -15,16 +15,16 @@ import click
 import orjson
 
 from edge.adapters.key_file import key_of
-from edge.cli.client import Failed, connect, console, json_option, say, size, table
+from edge.cli.client import CommandFailed, connect, console, json_option, say, size, table
 from edge.cli.recovery import rules_of, state_of, warm_of
-from edge.cli.repository import Asked, named, own_state, progress, repository_options
+from edge.cli.repository import RepositoryOptions, named, own_state, progress, repository_options
 from edge.errors import VerifyFailed
 from edge.recovery.points import PointKind, newest_first
 from edge.sidecar.prune import prune
 from edge.sidecar.shown import files_view, point_view, pruned_view, verified_view
 from edge.sidecar.source import with_warm
 from edge.sidecar.take import Work, take
-from edge.sidecar.verify import Part, Verified, verify
+from edge.sidecar.verify import Portion, Verified, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,18 +39,18 @@ def snapshot() -> None:
 )  # fmt: skip
 @json_option
 @repository_options
-def take_command(asked: Asked, kind: str, as_json: bool) -> None:
+def take_command(options: RepositoryOptions, kind: str, as_json: bool) -> None:
     """Take a point now and print its id."""
-    if asked.config is None and not asked.remote:
-        raise Failed(f"{asked.path}: no such file: the state to take is the one that a configuration names")
-    lock = None if asked.config is None else own_state(asked.config)
-    if lock is None or asked.config is None:
-        found = _by_gateway(asked, {"kind": kind, "actor": "cli"})
+    if options.config is None and not options.remote:
+        raise CommandFailed(f"{options.path}: no such file: the state to take is the one that a configuration names")
+    lock = None if options.config is None else own_state(options.config)
+    if lock is None or options.config is None:
+        found = _by_gateway(options, {"kind": kind, "actor": "cli"})
     else:
         with lock:
-            work = asked.work(make=True)
-            state = state_of(asked.config, str(asked.path), work.vault.sealer.encrypted)
-            warm = warm_of(asked.config)
+            work = options.work(make=True)
+            state = state_of(options.config, str(options.path), work.vault.sealer.encrypted)
+            warm = warm_of(options.config)
             found = point_view(take(work, PointKind(kind), lambda: with_warm(state.capture({}), warm)).point)
     if as_json:
         say(found)
@@ -62,28 +62,28 @@ def take_command(asked: Asked, kind: str, as_json: bool) -> None:
     click.echo(found["id"])
 
 
-def _by_gateway(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+def _by_gateway(options: RepositoryOptions, body: dict[str, Any]) -> dict[str, Any]:
     """Let the gateway that runs take the point."""
     last: dict[str, Any] = {}
-    config = None if asked.remote else asked.path
-    for line in connect(config, asked.admin, asked.token_file).lines("POST", "/v1/snapshots", body):
+    config = None if options.remote else options.path
+    for line in connect(config, options.admin, options.token_file).lines("POST", "/v1/snapshots", body):
         last = orjson.loads(line)
         if "phase" in last:
             progress(last["phase"], last["done"], last["whole"])
     if last.get("finished") is not True:
-        raise Failed(str(last.get("detail") or "the gateway broke off"))
+        raise CommandFailed(str(last.get("detail") or "the gateway broke off"))
     return last
 
 
 @snapshot.command("list")
 @json_option
 @repository_options
-def list_command(asked: Asked, as_json: bool) -> None:
+def list_command(options: RepositoryOptions, as_json: bool) -> None:
     """List all points, the newest first."""
-    if asked.remote:
-        points = connect(None, asked.admin, asked.token_file).get("/v1/snapshots")["points"]
+    if options.remote:
+        points = connect(None, options.admin, options.token_file).get("/v1/snapshots")["points"]
     else:
-        points = [point_view(point) for point in newest_first(asked.work().vault.points().values())]
+        points = [point_view(point) for point in newest_first(options.work().vault.points().values())]
     if as_json:
         say({"points": points})
         return
@@ -105,9 +105,9 @@ def list_command(asked: Asked, as_json: bool) -> None:
 @click.argument("point")
 @json_option
 @repository_options
-def show_command(asked: Asked, point: str, as_json: bool) -> None:
+def show_command(options: RepositoryOptions, point: str, as_json: bool) -> None:
     """Show one point, its files and the points that it needs."""
-    points = asked.work().vault.points()
+    points = options.work().vault.points()
     found = named(points, point)
     view = {**point_view(found), "files": files_view(found)}
     if as_json:
@@ -117,14 +117,14 @@ def show_command(asked: Asked, point: str, as_json: bool) -> None:
     console().print(table("", ["", found.id], rows))
 
 
-def _part(text: str | None) -> Part | None:
+def _part(text: str | None) -> Portion | None:
     """`--read-data`, `--read-data=2/7`."""
     if text is None:
         return None
     number, _, of = (text or "1/1").partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise click.BadParameter("expected n/t, such as 2/7", param_hint="--read-data")
-    return Part(int(number), int(of))
+    return Portion(int(number), int(of))
 
 
 @snapshot.command("verify")
@@ -133,14 +133,16 @@ def _part(text: str | None) -> Part | None:
 @click.option("--load", is_flag=True, help="Restore each to an empty directory, and open it as a start would.")
 @json_option
 @repository_options
-def verify_command(asked: Asked, point: str | None, read_data: str | None, load: bool, as_json: bool) -> None:
+def verify_command(
+    options: RepositoryOptions, point: str | None, read_data: str | None, load: bool, as_json: bool
+) -> None:
     """Verify points byte by byte. One point with what it needs, or all; ends with a non-zero code when
     a byte is wrong."""
-    work = asked.work()
+    work = options.work()
     wanted = None if point is None else [named(work.vault.points(), point).id]
     found = verify(work, wanted, _part(read_data))
     if load:
-        _load(asked, work, found)
+        _load(options, work, found)
     if as_json:
         say(verified_view(found))
     else:
@@ -150,15 +152,15 @@ def verify_command(asked: Asked, point: str | None, read_data: str | None, load:
         raise VerifyFailed(f"{len(found.problems)} of {len(found.points)} points are damaged: take a full point now")
 
 
-def _load(asked: Asked, work: Work, found: Verified) -> None:
+def _load(options: RepositoryOptions, work: Work, found: Verified) -> None:
     """Depth 3 of those that nothing is wrong with so far."""
     from edge.cli.drill import load_point  # not cheap, and not needed for other commands
 
     points = work.vault.points()
-    state = asked.state or Path(tempfile.gettempdir()) / "edge-verify"
+    state = options.state or Path(tempfile.gettempdir()) / "edge-verify"
     for name in found.points:
         if name not in found.problems:
-            problems = load_point(work, points[name], state, key_of(asked.where.key_file))
+            problems = load_point(work, points[name], state, key_of(options.where.key_file))
             found.problems |= {name: problems[0]} if problems else {}
 
 
@@ -166,12 +168,12 @@ def _load(asked: Asked, work: Work, found: Verified) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
 @json_option
 @repository_options
-def prune_command(asked: Asked, dry_run: bool, as_json: bool) -> None:
+def prune_command(options: RepositoryOptions, dry_run: bool, as_json: bool) -> None:
     """Expire the points that no rule of snapshots.keep keeps."""
-    values = asked.config.snapshots if asked.config is not None else None
+    values = options.config.snapshots if options.config is not None else None
     if values is None:
-        raise Failed("pruning needs a configuration with [snapshots], whose keep says what stays: give -c FILE")
-    pruned = prune(asked.work(), rules_of(values.keep), ZoneInfo(values.timezone), dry_run)
+        raise CommandFailed("pruning needs a configuration with [snapshots], whose keep says what stays: give -c FILE")
+    pruned = prune(options.work(), rules_of(values.keep), ZoneInfo(values.timezone), dry_run)
     if as_json:
         say(pruned_view(pruned, dry_run))
         return
@@ -187,21 +189,21 @@ def prune_command(asked: Asked, dry_run: bool, as_json: bool) -> None:
 @click.argument("point")
 @click.option("--reason", default="", help="Why it must stay.")
 @repository_options
-def hold_command(asked: Asked, point: str, reason: str) -> None:
+def hold_command(options: RepositoryOptions, point: str, reason: str) -> None:
     """Keep a point until it is released."""
-    _noted(asked, point, "hold", {"reason": reason})
+    _noted(options, point, "hold", {"reason": reason})
 
 
 @snapshot.command("release")
 @click.argument("point")
 @repository_options
-def release_command(asked: Asked, point: str) -> None:
+def release_command(options: RepositoryOptions, point: str) -> None:
     """End the hold of a point: the keep rules apply again."""
-    _noted(asked, point, "release", {})
+    _noted(options, point, "release", {})
 
 
-def _noted(asked: Asked, point: str, what: str, facts: dict[str, Any]) -> None:
-    work = asked.work()
+def _noted(options: RepositoryOptions, point: str, what: str, facts: dict[str, Any]) -> None:
+    work = options.work()
     found = named(work.vault.points(), point)
     work.vault.note(found.id, work.wall(), what, facts)
     click.echo(found.id)

@@ -18,7 +18,7 @@ from edge.adapters.config_files import sources_of
 from edge.config.acme import FOLDER
 from edge.config.loader import Config, load
 from edge.config.paths import written
-from edge.config.types import Kind, Section
+from edge.config.types import Section, ValueKind
 from edge.control.journal import Journal
 from edge.control.preflight_snapshots import PASSWORD
 from edge.control.recovered import JOURNAL_FILE, Origin, Snapshot, compare, first_change_after, position, rebuild
@@ -50,7 +50,7 @@ class LocalState:
         self._folder, self._encrypted, self._config, self._filename = folder, encrypted, config, filename
 
     def capture(self, extra: Mapping[str, bytes]) -> Captured:
-        """See the port."""
+        """As `sidecar.source.State` says."""
         found = Snapshot(self._folder / JOURNAL_FILE)
         left_out: list[str] = []
         if self._config is not None:
@@ -109,7 +109,7 @@ class LocalState:
     def rebuild(
         self, point: Point, table: Table, body: Callable[[Entry], bytes], folder: Path, survivor: Path | None
     ) -> Rebuilt:
-        """See the port."""
+        """As `sidecar.source.State` says."""
         old = None if survivor is None else survivor / JOURNAL_FILE
         made = rebuild(folder / JOURNAL_FILE, table, body, Origin(point.id, point.history, old))
         home = folder / RESTORED
@@ -135,18 +135,18 @@ class LocalState:
         )
 
     def load(self, folder: Path, table: Table) -> None:
-        """See the port."""
+        """As `sidecar.source.State` says."""
         Journal.open(folder / JOURNAL_FILE).close()
         wrong = list(compare(folder / JOURNAL_FILE, table))
         if wrong:
             raise ChecksumMismatch(f"what was rebuilt is not what the point holds: {wrong[0]}; restore an older point")
 
     def unsaved_since(self, history: str, sequence: int) -> float | None:
-        """See the port."""
+        """As `sidecar.source.State` says."""
         return first_change_after(self._folder / JOURNAL_FILE, history, sequence)
 
     def now(self) -> tuple[str, int]:
-        """See the port."""
+        """As `sidecar.source.State` says."""
         return position(self._folder / JOURNAL_FILE)
 
 
@@ -216,7 +216,7 @@ def _paths(key: str, value: Any, is_path: bool) -> Iterator[tuple[str, str]]:
 
 
 def _is_path(annotation: Any, metadata: list[Any]) -> bool:
-    if any(isinstance(each, Kind) and each.name in ("path", "URL or path") for each in metadata):
+    if any(isinstance(each, ValueKind) and each.name in ("path", "URL or path") for each in metadata):
         return True
     args = get_args(annotation)
     if get_origin(annotation) is Annotated:
@@ -225,5 +225,5 @@ def _is_path(annotation: Any, metadata: list[Any]) -> bool:
 
 
 def wall() -> float:
-    """Epoch seconds."""
+    """The time in seconds since the epoch."""
     return time.time()

@@ -38,7 +38,7 @@ TONES = {
 
 
 class Seen(NamedTuple):
-    """One look at the gateway."""
+    """What one look at the gateway found."""
 
     status: dict[str, Any]
     series: dict[str, Any]
@@ -99,7 +99,7 @@ def view(seen: Seen, columns: int, rows: int) -> RenderableType:
     return Group(*head, grid)
 
 
-class Part(NamedTuple):
+class UncutTable(NamedTuple):
     """A table before it is cut to size: columns by importance (title, width, whether a number), rows of cells."""
 
     title: str
@@ -108,7 +108,7 @@ class Part(NamedTuple):
     least: int = 2  # rows that it keeps when there is little room
 
 
-def _stacked(parts: Sequence[Part], columns: int, rows: int) -> list[RenderableType]:
+def _stacked(parts: Sequence[UncutTable], columns: int, rows: int) -> list[RenderableType]:
     """Tables one below the other: each gets its least, then the first ones what they want."""
     parts = [part for part in parts if part.rows]
     frame = 3  # title, header, a line between
@@ -123,7 +123,7 @@ def _stacked(parts: Sequence[Part], columns: int, rows: int) -> list[RenderableT
     return [_table(part, columns, many) for part, many in zip(parts, given, strict=True)]
 
 
-def _table(part: Part, columns: int, many: int) -> RenderableType:
+def _table(part: UncutTable, columns: int, many: int) -> RenderableType:
     fitting, used = 0, 0
     for _, width, _ in part.columns:
         if used + width > columns:
@@ -195,7 +195,7 @@ def spark(values: Sequence[float], columns: int) -> Text:
     return Text(drawn, "cyan", no_wrap=True).append(note[: max(0, columns - wide)], DIM)
 
 
-def _regions(seen: Seen) -> Part:
+def _regions(seen: Seen) -> UncutTable:
     flows = {
         name: sum(all_[-RECENT_S:]) / (len(all_[-RECENT_S:]) or 1) for name, all_ in seen.series["regions"].items()
     }
@@ -210,7 +210,7 @@ def _regions(seen: Seen) -> Part:
         part = flow / total if total else 0.0
         bar = Text("█" * round(part * 10), "cyan").append("░" * (10 - round(part * 10)), DIM)
         rows.append([region["name"], state, share, bar, f"{flow:.1f}", region["pool"], str(region["tier"])])
-    return Part(
+    return UncutTable(
         "Regions",
         [
             ("region", 10, False),
@@ -226,7 +226,7 @@ def _regions(seen: Seen) -> Part:
     )
 
 
-def _backends(seen: Seen) -> Part:
+def _backends(seen: Seen) -> UncutTable:
     rows = []
     for each in sorted(seen.status["backends"], key=lambda found: (_rank(found), -found["in_flight"])):
         word = each["admin"] if each["admin"] != "active" else "ejected" if each["ejected"] else each["health"]
@@ -245,7 +245,7 @@ def _backends(seen: Seen) -> Part:
                 _ms(each["probe_ms"]),
             ]
         )
-    return Part(
+    return UncutTable(
         "Backends",
         [
             ("backend", 18, False),
@@ -265,11 +265,11 @@ def _backends(seen: Seen) -> Part:
 
 
 def _rank(backend: dict[str, Any]) -> int:
-    """What is wrong first."""
+    """A sort key that brings unhealthy and ejected backends first, then those that are not active."""
     return 0 if backend["health"] == "unhealthy" or backend["ejected"] else 1 if backend["admin"] != "active" else 2
 
 
-def _tiers(seen: Seen) -> Part:
+def _tiers(seen: Seen) -> UncutTable:
     cache = seen.cache
     store, disk, hits = cache["store"], cache.get("disk"), cache["total"]["lifetime"]["hits"]
     rows = []
@@ -286,7 +286,7 @@ def _tiers(seen: Seen) -> Part:
         ("hits", 9, True),
         ("part", 6, True),
     ]
-    return Part("Store", columns, rows)
+    return UncutTable("Store", columns, rows)
 
 
 def _tier(name: str, found: dict[str, Any], hits: float, all_hits: float) -> list[str | Text]:
@@ -296,7 +296,7 @@ def _tier(name: str, found: dict[str, Any], hits: float, all_hits: float) -> lis
             _percent(hits, all_hits)]  # fmt: skip
 
 
-def _routes(seen: Seen) -> Part:
+def _routes(seen: Seen) -> UncutTable:
     rows = []
     routes, seconds = seen.cache["routes"], min(60.0, max(1.0, seen.status["uptime_s"]))
     for name, each in sorted(routes.items(), key=lambda item: -item[1]["1m"]["requests"]):
@@ -321,25 +321,25 @@ def _routes(seen: Seen) -> Part:
         ("out", 11, True),
         ("5xx", 5, True),
     ]
-    return Part("Routes, last minute", columns, rows)
+    return UncutTable("Routes, last minute", columns, rows)
 
 
-def _urls(seen: Seen) -> Part:
+def _urls(seen: Seen) -> UncutTable:
     rows = [
         [each["url"], f"{each['requests_per_s']:.1f}", _percent(each["share"], 1), _percent(each["hit_rate"], 1),
          f"{size(each['bytes_per_s'])}/s"]
         for each in seen.hottest["objects"]
     ]  # fmt: skip
     columns = [("URL", 24, False), ("req/s", 7, True), ("part", 6, True), ("hits", 6, True), ("bytes", 11, True)]
-    return Part("Most requested, last minute", columns, rows, least=3)
+    return UncutTable("Most requested, last minute", columns, rows, least=3)
 
 
-def _events(seen: Seen) -> Part:
+def _events(seen: Seen) -> UncutTable:
     rows = [
         [Text(f"{clock(each['time'])} ", DIM).append(safe(each["kind"]), "bold").append(f" {safe(facts_of(each))}")]
         for each in reversed(seen.status["events"])
     ]
-    return Part("Events", [("newest first", 20, False)], rows, least=3)
+    return UncutTable("Events", [("newest first", 20, False)], rows, least=3)
 
 
 # -- words and numbers -------------------------------------------------------------------------------------------------

@@ -21,11 +21,11 @@ from edge.adapters.sockets import receive_sockets
 from edge.app import build, listen
 from edge.control.link import Link, connect
 from edge.control.packing import unpack
-from edge.dataplane.worker.agent import Agent
+from edge.dataplane.worker.agent import WorkerAgent
 from edge.dataplane.worker.listener import place_text
 from edge.dataplane.worker.worker import Worker
 from edge.errors import ConfigError
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 from edge.worker_reload import WorkerReload, by_name
 
 EXIT_CONFIG = 3  # the supervisor tells a worker that cannot start from one that crashed
@@ -46,7 +46,7 @@ async def run_worker(fd: int, channel: int) -> int:
         agent = await start(first.body, link, ended.set, sockets)
     except (ConfigError, OSError) as error:
         text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
-        link.send(Frame(Kind.EVENT, {"kind": "worker.cannot_start", "evidence": text}))
+        link.send(Frame(FrameKind.EVENT, {"kind": "worker.cannot_start", "evidence": text}))
         await asyncio.sleep(0)  # the frame leaves before the process does
         return EXIT_CONFIG
     while not frames.empty():  # what came while it was built
@@ -71,7 +71,7 @@ async def first_frame(frames: asyncio.Queue[Frame], link: Link) -> Frame | None:
     return None
 
 
-async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.socket) -> Agent:
+async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.socket) -> WorkerAgent:
     """Build, apply the state of the first frame, listen. Raises ConfigError or OSError."""
     config = unpack(body["config"])
     raise_open_files()
@@ -83,7 +83,7 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     worker = build(
         config, filename=body["filename"], disk=body.get("disk", True), tickets=TicketSecret.told(body["tickets"])
     )
-    agent = Agent(worker, link.send, ended, WorkerReload(worker, config, take))
+    agent = WorkerAgent(worker, link.send, ended, WorkerReload(worker, config, take))
     spread_by(worker, link)
     agent.begin(body)
     addresses = await listen(worker, config, sockets)
@@ -91,14 +91,14 @@ async def start(body: dict[str, Any], link: Link, ended: Any, channel: socket.so
     worker.collector.begin(monotonic(), worker.applications is not None)
     code = worker.applications.code if worker.applications is not None else ""
     told = {"pid": os.getpid(), "addresses": [place_text(each) for each in addresses], "code": code}
-    link.send(Frame(Kind.READY, told))
+    link.send(Frame(FrameKind.READY, told))
     return agent
 
 
 def spread_by(worker: Worker, link: Link) -> None:
     """What somebody has this worker purge is to go in the others, before he hears that it went."""
     if worker.store is not None:
-        worker.store.spread = lambda purge: link.ask(Kind.INVALIDATED, {"purge": purge.to_dict(), "number": None})
+        worker.store.spread = lambda purge: link.ask(FrameKind.INVALIDATED, {"purge": purge.to_dict(), "number": None})
 
 
 def raise_open_files() -> None:
@@ -107,7 +107,7 @@ def raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _on_signals(agent: Agent) -> None:
+def _on_signals(agent: WorkerAgent) -> None:
     """SIGTERM: a drain; a second one ends at once. SIGUSR1: reopen the log."""
     loop = asyncio.get_running_loop()
     told = False

@@ -15,7 +15,7 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from edge.config.cache import matching
 from edge.config.paths import FilePath
-from edge.config.types import Kind, Many, Section, entry, is_host, shown
+from edge.config.types import Many, Section, ValueKind, entry, is_host, shown
 
 DIRECTORIES = {
     "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
@@ -41,12 +41,12 @@ def parse_certified_name(value: object) -> str:
     return value.lower()
 
 
-Directory = Annotated[str, PlainValidator(parse_directory), Kind('"letsencrypt", "letsencrypt-staging" or URL')]
-CertifiedName = Annotated[str, PlainValidator(parse_certified_name), Kind("host name")]
+Directory = Annotated[str, PlainValidator(parse_directory), ValueKind('"letsencrypt", "letsencrypt-staging" or URL')]
+CertifiedName = Annotated[str, PlainValidator(parse_certified_name), ValueKind("host name")]
 Email = Annotated[
     str,
     PlainValidator(matching(r"[^\s@<>,;:\x00-\x1f\x7f]+@[A-Za-z0-9.-]+", 'an address such as "ops@example.com"')),
-    Kind("e-mail address"),
+    ValueKind("e-mail address"),
 ]
 
 
@@ -80,7 +80,7 @@ class Acme(Section):
 
     @property
     def url(self) -> str:
-        """Of the directory."""
+        """The URL of the directory."""
         return DIRECTORIES.get(self.directory, self.directory)
 
     @property

@@ -17,11 +17,11 @@ from edge.config.paths import FilePath, placed
 from edge.config.rule_values import RequestField
 from edge.config.types import (
     Duration,
-    Kind,
     Many,
     Section,
     Text,
     Timeout,
+    ValueKind,
     entry,
     shown,
     split_authority,
@@ -39,7 +39,7 @@ class ServiceUrl:
 
     @property
     def authority(self) -> str:
-        """For its Host."""
+        """Host and port as a Host field has them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port == (443 if self.scheme == "https" else 80)
         return host if usual else f"{host}:{self.port}"
@@ -55,7 +55,7 @@ def parse_service(value: object) -> ServiceUrl:
 
 
 def parse_jwks(value: object, info: ValidationInfo) -> str:
-    """A URL, or a file."""
+    """Where the key set is: a URL, or a file's path."""
     if isinstance(value, str) and "://" in value:
         parse_service(value)
         return value
@@ -64,8 +64,8 @@ def parse_jwks(value: object, info: ValidationInfo) -> str:
     return placed(value, value, info)
 
 
-Service = Annotated[ServiceUrl, PlainValidator(parse_service), Kind("URL")]
-Jwks = Annotated[str, PlainValidator(parse_jwks), Kind("URL or path")]
+Service = Annotated[ServiceUrl, PlainValidator(parse_service), ValueKind("URL")]
+Jwks = Annotated[str, PlainValidator(parse_jwks), ValueKind("URL or path")]
 
 
 class Jwt(Section):

@@ -18,13 +18,13 @@ from edge.config.paths import FilePath
 from edge.config.types import (
     AtLeastOne,
     Duration,
-    Kind,
     Many,
     Percent,
     PositiveSize,
     Section,
     Size,
     Text,
+    ValueKind,
     entry,
     parse_size,
     shown,
@@ -37,7 +37,11 @@ def switchable(value: object) -> object:
     """A table that may also be `true` (all defaults) or `false` (off, None here)."""
     if value is None or value is False:
         return None
-    return {} if value is True else value
+    if value is True:
+        return {}
+    if isinstance(value, str | int | float | list):
+        raise ValueError(f"must be true, false or a table, got {shown(value)}")
+    return value
 
 
 Switch = Annotated[T | None, BeforeValidator(switchable)]
@@ -70,8 +74,8 @@ def parse_slice_size(value: object) -> int:
     return size
 
 
-SliceSize = Annotated[int, PlainValidator(parse_slice_size), Kind("size")]
-Status = Annotated[int, PlainValidator(parse_status), Kind("status code")]
+SliceSize = Annotated[int, PlainValidator(parse_slice_size), ValueKind("size")]
+Status = Annotated[int, PlainValidator(parse_status), ValueKind("status code")]
 
 
 class Bypass(Section):

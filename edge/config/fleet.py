@@ -12,7 +12,7 @@ from pydantic import PlainValidator, ValidationInfo, model_validator
 
 from edge.config.paths import FilePath, parse_path
 from edge.config.redis_url import EXAMPLES, parse_redis_url
-from edge.config.types import AtLeastOne, Duration, Kind, Many, PositiveSize, Section, Text, Timeout, entry
+from edge.config.types import AtLeastOne, Duration, Many, PositiveSize, Section, Text, Timeout, ValueKind, entry
 
 
 def parse_url(value: object) -> str:
@@ -45,9 +45,9 @@ def parse_secret(value: object, info: ValidationInfo) -> str | SecretFile:
     raise ValueError("must be a text that is not empty, or { file = path }")
 
 
-Secret = Annotated[str | SecretFile, PlainValidator(parse_secret), Kind("text or { file = path }")]
-RedisUrl = Annotated[str, PlainValidator(parse_url), Kind("redis URL")]
-Word = Annotated[str, PlainValidator(parse_word), Kind("word")]
+Secret = Annotated[str | SecretFile, PlainValidator(parse_secret), ValueKind("text or { file = path }")]
+RedisUrl = Annotated[str, PlainValidator(parse_url), ValueKind("redis URL")]
+Word = Annotated[str, PlainValidator(parse_word), ValueKind("word")]
 
 
 class Server(Section):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from edge.config.positions import Path, Problem, nearest
-from edge.config.types import Kind, Section, shown
+from edge.config.types import Section, ValueKind, shown
 
 
 class Key(NamedTuple):
@@ -56,7 +56,7 @@ def _inner(annotation: Any) -> tuple[type[Section], str] | None:
 def _kind(annotation: Any, metadata: list[Any]) -> str:
     """What a value is called."""
     for item in metadata:
-        if isinstance(item, Kind):
+        if isinstance(item, ValueKind):
             return item.name
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -87,7 +87,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _toml(value: object) -> str:
-    """A default as TOML."""
+    """A default value, written as in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -107,7 +107,6 @@ _SHAPES = {
     "bool_type": "true or false",
     "string_type": "a text",
     "dict_type": "a table",
-    "model_type": "a table",
     "tuple_type": "a list",
 }
 _BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
@@ -126,7 +125,9 @@ def _message(found: dict[str, Any], root: type[Section]) -> str:
     if kind == "extra_forbidden":
         return _unknown(tuple(found["loc"]), root)
     if kind == "missing":
-        return "is missing"
+        return "is missing" + _as_written(tuple(found["loc"]), root)
+    if kind == "model_type":
+        return f"must be a table{_such_as(section_at(root, tuple(found['loc'])))}, got {shown(value)}"
     if kind == "value_error":
         return str(context["error"])
     if kind in _SHAPES:
@@ -141,6 +142,23 @@ def _message(found: dict[str, Any], root: type[Section]) -> str:
         hint = f', did you mean "{near}"?' if near else ""
         return f"must be {context['expected'].replace(chr(39), chr(34))}, got {shown(value)}{hint}"
     return f"{found['msg'][:1].lower()}{found['msg'][1:]}, got {shown(value)}"
+
+
+def _such_as(section: type[Section] | None) -> str:
+    """What a table looks like, by the keys that it must have, or by its first ones."""
+    if section is None:
+        return ""
+    must = [name for name, field in section.model_fields.items() if field.is_required()]
+    return f" such as {{ {', '.join(f'{name} = …' for name in must or list(section.model_fields)[:2])} }}"
+
+
+def _as_written(path: Path, root: type[Section]) -> str:
+    """How the header of a table that is missing is written; nothing for what is no table."""
+    field = root.model_fields.get(str(path[-1])) if len(path) == 1 else None
+    inner = _inner(field.annotation) if field is not None else None
+    if inner is None:
+        return ""
+    return f": write [[{path[0]}]]" if inner[1] == "[]" else f": write [{path[0]}{inner[1]}]"
 
 
 def _unknown(path: Path, root: type[Section]) -> str:

@@ -35,7 +35,6 @@ from edge.config.types import (
     Duration,
     FileMode,
     HostName,
-    Kind,
     ListenAddress,
     Many,
     Name,
@@ -45,6 +44,7 @@ from edge.config.types import (
     Source,
     Text,
     Timeout,
+    ValueKind,
     Workers,
     entry,
     shown,
@@ -66,7 +66,7 @@ def parse_redirect(value: object) -> int | bool:
     raise ValueError(f"must be true, false or a port from 1 to 65535, got {shown(value)}")
 
 
-RedirectPort = Annotated[int | bool, PlainValidator(parse_redirect), Kind("true, false or port")]
+RedirectPort = Annotated[int | bool, PlainValidator(parse_redirect), ValueKind("true, false or port")]
 
 
 class HttpsListener(Section):

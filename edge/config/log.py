@@ -12,7 +12,7 @@ from pydantic import PlainValidator, ValidationInfo
 
 from edge.config.auth import parse_service
 from edge.config.paths import parse_path
-from edge.config.types import Kind, Percent, Section, entry, shown
+from edge.config.types import Percent, Section, ValueKind, entry, shown
 
 TRACES = "/v1/traces"  # where a collector takes them (OTLP/HTTP)
 
@@ -37,12 +37,12 @@ def parse_target(value: object, info: ValidationInfo) -> str:
 class Log(Section):
     """`[log]`."""
 
-    access: Annotated[str, PlainValidator(parse_target), Kind("path")] = entry(
+    access: Annotated[str, PlainValidator(parse_target), ValueKind("path")] = entry(
         "var/log/access.jsonl", 'Where the access log goes: a file, "stdout" or "off"'
     )
     format: Literal["json", "combined"] = entry("json", "JSON lines, or the combined format of web servers")
     level: Literal["debug", "info", "warning", "error"] = entry("info", "Least severe of the messages on stderr")
-    otlp: Annotated[str, PlainValidator(parse_collector), Kind("URL")] | None = entry(
+    otlp: Annotated[str, PlainValidator(parse_collector), ValueKind("URL")] | None = entry(
         None, "Collector that takes traces (OTLP over HTTP); left out: no traces"
     )
     sample: Percent = entry("1%", "Share of requests that are traced, of those whose traceparent does not decide it")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import PlainValidator
 
-from edge.config.types import Kind, shown
+from edge.config.types import ValueKind, shown
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -111,13 +111,13 @@ def _name(what: str, *, lower: bool = False, glob: bool = False, instead: str = 
     return parse
 
 
-PathPrefix = Annotated[str, PlainValidator(parse_path), Kind("path prefix")]
-ProbeTarget = Annotated[str, PlainValidator(parse_probe_target), Kind("path")]
-NumberedPath = Annotated[str, PlainValidator(parse_numbered_path), Kind("path pattern")]
-Argument = Annotated[str, PlainValidator(parse_argument), Kind("name or glob")]
-HashOn = Annotated[str, PlainValidator(parse_hash_on), Kind("text")]
-HeaderName = Annotated[str, PlainValidator(_name("a field name", lower=True)), Kind("field name")]
-CookieName = Annotated[str, PlainValidator(_name("a cookie name", glob=True)), Kind("name or glob")]
-OneCookie = Annotated[str, PlainValidator(_name("a cookie name")), Kind("cookie name")]
-OneArgument = Annotated[str, PlainValidator(parse_one_argument), Kind("argument name")]
-Method = Annotated[str, PlainValidator(_name("a method such as GET", instead=" (left out = all)")), Kind("method")]
+PathPrefix = Annotated[str, PlainValidator(parse_path), ValueKind("path prefix")]
+ProbeTarget = Annotated[str, PlainValidator(parse_probe_target), ValueKind("path")]
+NumberedPath = Annotated[str, PlainValidator(parse_numbered_path), ValueKind("path pattern")]
+Argument = Annotated[str, PlainValidator(parse_argument), ValueKind("name or glob")]
+HashOn = Annotated[str, PlainValidator(parse_hash_on), ValueKind("text")]
+HeaderName = Annotated[str, PlainValidator(_name("a field name", lower=True)), ValueKind("field name")]
+CookieName = Annotated[str, PlainValidator(_name("a cookie name", glob=True)), ValueKind("name or glob")]
+OneCookie = Annotated[str, PlainValidator(_name("a cookie name")), ValueKind("cookie name")]
+OneArgument = Annotated[str, PlainValidator(parse_one_argument), ValueKind("argument name")]
+Method = Annotated[str, PlainValidator(_name("a method such as GET", instead=" (left out = all)")), ValueKind("method")]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import PlainValidator, ValidationInfo
 
-from edge.config.types import Kind, shown
+from edge.config.types import ValueKind, shown
 
 _PATH = re.compile(r"[^\x00-\x1f\x7f]+")
 
@@ -68,10 +68,10 @@ def placed(path: str, value: object, info: ValidationInfo) -> str:
 
 
 def parse_path(value: object, info: ValidationInfo) -> str:
-    """Any path."""
+    """A path, relative to the folder of its configuration file; nothing is opened."""
     if not isinstance(value, str) or _PATH.fullmatch(value) is None:
         raise ValueError(f"must be a path, got {shown(value)}")
     return placed(value, value, info)
 
 
-FilePath = Annotated[str, PlainValidator(parse_path), Kind("path")]
+FilePath = Annotated[str, PlainValidator(parse_path), ValueKind("path")]

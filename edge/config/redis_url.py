@@ -28,7 +28,7 @@ EXAMPLES = (
 )
 
 
-class Way(Enum):
+class Topology(Enum):
     """How the server is found."""
 
     DIRECT = ""
@@ -40,7 +40,7 @@ class Way(Enum):
 class RedisAddress:
     """What a URL says. `hosts` are sentinels, or nodes of a cluster, or one server."""
 
-    way: Way
+    topology: Topology
     tls: bool
     hosts: tuple[tuple[str, int], ...]
     name: str  # of the primary, as sentinels know it
@@ -54,19 +54,21 @@ def parse_redis_url(url: str) -> RedisAddress:
     found = _URL.fullmatch(url)
     if found is None:
         raise ValueError(f"must be a URL such as {EXAMPLES}")
-    way = Way(found["way"] or "")
-    hosts = tuple(_host(each, _PORTS[way.value]) for each in found["hosts"].split(","))
-    if len(hosts) > (1 if way is Way.DIRECT else MAX_HOSTS):
+    topology = Topology(found["way"] or "")
+    hosts = tuple(_host(each, _PORTS[topology.value]) for each in found["hosts"].split(","))
+    if len(hosts) > (1 if topology is Topology.DIRECT else MAX_HOSTS):
         several = (
-            f"at most {MAX_HOSTS} hosts" if way is not Way.DIRECT else "one host; several need redis+sentinel:// …"
+            f"at most {MAX_HOSTS} hosts"
+            if topology is not Topology.DIRECT
+            else "one host; several need redis+sentinel:// …"
         )
         raise ValueError(f"must name {several}")
     if len(set(hosts)) != len(hosts):
         raise ValueError("must name each host once")
-    name, database = _path(way, [part for part in (found["path"] or "").split("/") if part])
+    name, database = _path(topology, [part for part in (found["path"] or "").split("/") if part])
     user, password = found["user"], found["password"]
     return RedisAddress(
-        way,
+        topology,
         found["tls"] == "rediss",
         hosts,
         name,
@@ -84,13 +86,13 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     return found["host"].strip("[]"), port
 
 
-def _path(way: Way, parts: list[str]) -> tuple[str, int]:
+def _path(topology: Topology, parts: list[str]) -> tuple[str, int]:
     name = ""
-    if way is Way.SENTINEL:
+    if topology is Topology.SENTINEL:
         if not parts or _NAME.fullmatch(parts[0]) is None:
             raise ValueError("must end with the primary's name, as sentinels know it: redis+sentinel://host,host/main")
         name, *parts = parts
-    if way is Way.CLUSTER and parts:
+    if topology is Topology.CLUSTER and parts:
         raise ValueError("must end after the hosts: a cluster has no databases")
     if len(parts) > 1 or any(re.fullmatch("[0-9]{1,3}", part) is None for part in parts):
         raise ValueError("must end with the number of a database, or nothing")

@@ -24,7 +24,6 @@ from edge.config.types import (
     Cidr,
     Count,
     Duration,
-    Kind,
     Many,
     Name,
     Percent,
@@ -35,6 +34,7 @@ from edge.config.types import (
     Timeout,
     Upgrades,
     Url,
+    ValueKind,
     Weight,
     entry,
     is_host,
@@ -94,15 +94,17 @@ def _listed(value: object) -> str:
     return f"[{', '.join(shown(item) for item in value[:6])}]" if isinstance(value, list) else shown(value)
 
 
-Country = Annotated[str, PlainValidator(matching("[A-Z]{2}", 'a country code such as "IE"')), Kind("country code")]
+Country = Annotated[str, PlainValidator(matching("[A-Z]{2}", 'a country code such as "IE"')), ValueKind("country code")]
 Subdivision = Annotated[
-    str, PlainValidator(matching("[A-Z]{2}-[A-Z0-9]{1,3}", 'a subdivision code such as "US-CA"')), Kind("subdivision")
+    str,
+    PlainValidator(matching("[A-Z]{2}-[A-Z0-9]{1,3}", 'a subdivision code such as "US-CA"')),
+    ValueKind("subdivision"),
 ]
 Continent = Literal["AF", "AN", "AS", "EU", "NA", "OC", "SA"]
-Location = Annotated[tuple[float, float], PlainValidator(parse_location), Kind("[latitude, longitude]")]
-Statuses = Annotated[frozenset[int], PlainValidator(parse_statuses), Kind("list of status codes")]
-ProbeHost = Annotated[str, PlainValidator(parse_probe_host), Kind("host")]
-RouteHost = Annotated[str, PlainValidator(parse_route_host), Kind("host")]
+Location = Annotated[tuple[float, float], PlainValidator(parse_location), ValueKind("[latitude, longitude]")]
+Statuses = Annotated[frozenset[int], PlainValidator(parse_statuses), ValueKind("list of status codes")]
+ProbeHost = Annotated[str, PlainValidator(parse_probe_host), ValueKind("host")]
+RouteHost = Annotated[str, PlainValidator(parse_route_host), ValueKind("host")]
 
 
 class Region(Section):

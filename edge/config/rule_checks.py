@@ -23,7 +23,7 @@ NO_CONCURRENCY = Concurrency()
 
 
 def dead_rules(config: Config) -> Iterator[Problem]:
-    """One problem for each."""
+    """A problem for each rule that can never act."""
     by_place: dict[tuple[str, str], list[tuple[int, Route]]] = {}
     for at, route in enumerate(config.routes):
         yield from _never(config, at, route)

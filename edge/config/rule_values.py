@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from edge.config.positions import nearest
 from edge.config.types import (
-    Kind,
+    ValueKind,
     parse_positive_size,
     shown,
 )
@@ -254,21 +254,21 @@ def _by_name(value: object) -> object:
     return value
 
 
-ErrorStatuses = Annotated[str, PlainValidator(parse_error_statuses), Kind("statuses")]
-Sticky = Annotated[str, PlainValidator(parse_sticky), Kind("text")]
-Coding = Annotated[str, PlainValidator(parse_coding), Kind("coding")]
-MediaType = Annotated[str, PlainValidator(parse_media_type), Kind("media type or glob")]
-Rate = Annotated[tuple[int, float], PlainValidator(parse_rate), Kind("rate")]
-ByteRate = Annotated[int, PlainValidator(parse_byte_rate), Kind("bytes in a second")]
-BandwidthBy = Annotated[str, PlainValidator(parse_bandwidth_by), Kind("text")]
-LimitBy = Annotated[str, PlainValidator(parse_limit_by), Kind("text")]
-Pattern = Annotated[str, PlainValidator(parse_pattern), Kind("regular expression")]
-TemplateText = Annotated[str, PlainValidator(parse_template), Kind("text with placeholders")]
-RedirectTarget = Annotated[str, PlainValidator(parse_redirect_target), Kind("URL or path with placeholders")]
-RequestField = Annotated[str, PlainValidator(_not_of(NOT_FOR_ORIGINS)), Kind("field name")]
-ProbeField = Annotated[str, PlainValidator(_not_of(FRAMING | {"host"})), Kind("field name")]
-ResponseField = Annotated[str, PlainValidator(_not_of(NOT_FOR_CLIENTS)), Kind("field name")]
-AnyField = Annotated[str, PlainValidator(_not_of(frozenset())), Kind("field name")]
+ErrorStatuses = Annotated[str, PlainValidator(parse_error_statuses), ValueKind("statuses")]
+Sticky = Annotated[str, PlainValidator(parse_sticky), ValueKind("text")]
+Coding = Annotated[str, PlainValidator(parse_coding), ValueKind("coding")]
+MediaType = Annotated[str, PlainValidator(parse_media_type), ValueKind("media type or glob")]
+Rate = Annotated[tuple[int, float], PlainValidator(parse_rate), ValueKind("rate")]
+ByteRate = Annotated[int, PlainValidator(parse_byte_rate), ValueKind("bytes in a second")]
+BandwidthBy = Annotated[str, PlainValidator(parse_bandwidth_by), ValueKind("text")]
+LimitBy = Annotated[str, PlainValidator(parse_limit_by), ValueKind("text")]
+Pattern = Annotated[str, PlainValidator(parse_pattern), ValueKind("regular expression")]
+TemplateText = Annotated[str, PlainValidator(parse_template), ValueKind("text with placeholders")]
+RedirectTarget = Annotated[str, PlainValidator(parse_redirect_target), ValueKind("URL or path with placeholders")]
+RequestField = Annotated[str, PlainValidator(_not_of(NOT_FOR_ORIGINS)), ValueKind("field name")]
+ProbeField = Annotated[str, PlainValidator(_not_of(FRAMING | {"host"})), ValueKind("field name")]
+ResponseField = Annotated[str, PlainValidator(_not_of(NOT_FOR_CLIENTS)), ValueKind("field name")]
+AnyField = Annotated[str, PlainValidator(_not_of(frozenset())), ValueKind("field name")]
 OtherField = Annotated[RequestField, AfterValidator(_not_host)]
 Fields = Annotated[dict[RequestField, TemplateText], BeforeValidator(_by_name)]
 MoreFields = Annotated[dict[OtherField, TemplateText], BeforeValidator(_by_name)]

@@ -14,7 +14,7 @@ from typing import Annotated
 from cronsim import CronSim, CronSimError
 from pydantic import PlainValidator
 
-from edge.config.types import Kind, parse_duration, shown
+from edge.config.types import ValueKind, parse_duration, shown
 
 _SHORTEST_S = 10.0
 _FIELDS = {  # cronsim's word: ours, and what the field may hold
@@ -82,4 +82,4 @@ def check_cron(line: str) -> None:
         raise ValueError(f"never comes due: no date fulfils it, got {shown(line)}") from None
 
 
-When = Annotated[Schedule, PlainValidator(parse_schedule), Kind("cron line or interval")]
+When = Annotated[Schedule, PlainValidator(parse_schedule), ValueKind("cron line or interval")]

@@ -14,13 +14,13 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 from edge.config.cache import matching
 from edge.config.paths import FilePath, placed
 from edge.config.schedule import When
-from edge.config.types import Count, Duration, Kind, Percent, Section, Size, Text, Timeout, entry, shown
+from edge.config.types import Count, Duration, Percent, Section, Size, Text, Timeout, ValueKind, entry, shown
 
 Endpoint = Annotated[
-    str, PlainValidator(matching(r"https?://[^\s/?#@]+/?", "a URL such as https://s3.example.com")), Kind("URL")
+    str, PlainValidator(matching(r"https?://[^\s/?#@]+/?", "a URL such as https://s3.example.com")), ValueKind("URL")
 ]
 HttpUrl = Annotated[
-    str, PlainValidator(matching(r"https?://[^\s@]+", "a URL such as https://hc.example.com/ping/1")), Kind("URL")
+    str, PlainValidator(matching(r"https?://[^\s@]+", "a URL such as https://hc.example.com/ping/1")), ValueKind("URL")
 ]
 
 
@@ -61,7 +61,7 @@ DEFAULT_KEEP = {"last": 3, "hourly": 24, "daily": 7, "weekly": 4, "monthly": 6}
 class Snapshots(Section):
     """`[snapshots]`."""
 
-    repository: Annotated[str, PlainValidator(parse_repository), Kind("repository")] = entry(
+    repository: Annotated[str, PlainValidator(parse_repository), ValueKind("repository")] = entry(
         ..., 'Where recovery points go: "file:<directory>" or "s3://<bucket>/<prefix>"'
     )
     endpoint: Endpoint | None = entry(None, "S3 endpoint, where it is not the provider's own")

@@ -40,8 +40,8 @@ class Sources:
         return "\n".join((self.text, *self.files.values()))
 
 
-class Part:
-    """One file."""
+class SourceFile:
+    """One file of the configuration, and where its keys stand."""
 
     def __init__(self, folder: str, own_name: str, text: str) -> None:
         self.own_name = own_name  # as seen from the main file
@@ -75,12 +75,12 @@ class Part:
 
 
 class Whole:
-    """All files together."""
+    """All files of a configuration, put together."""
 
     def __init__(self, sources: Sources) -> None:
         self.folder = folder_of(sources.filename)
-        self.parts = [Part("", sources.filename, sources.text)]
-        self.parts += [Part(self.folder, name, text) for name, text in sorted(sources.files.items())]
+        self.parts = [SourceFile("", sources.filename, sources.text)]
+        self.parts += [SourceFile(self.folder, name, text) for name, text in sorted(sources.files.items())]
         self.raw: dict[str, Any] = {}
 
     def lines(self, problems: Iterable[Problem]) -> list[str]:
@@ -131,7 +131,7 @@ def put_together(sources: Sources) -> Whole:
     return whole
 
 
-def _lines(part: Part, problems: Iterable[Problem]) -> list[str]:
+def _lines(part: SourceFile, problems: Iterable[Problem]) -> list[str]:
     """Problems of one file, by its own paths."""
     found = []
     for problem in problems:
@@ -140,7 +140,7 @@ def _lines(part: Part, problems: Iterable[Problem]) -> list[str]:
     return found
 
 
-def _parsed(part: Part, environment: Mapping[str, str]) -> list[str]:
+def _parsed(part: SourceFile, environment: Mapping[str, str]) -> list[str]:
     """Read its TOML, and fill in what its texts name; a line for each mistake."""
     try:
         part.raw = tomllib.loads(part.text)
@@ -198,7 +198,7 @@ def _included(value: Any, folder: str) -> Any:
     return Included(value, folder) if isinstance(value, str) and folder else value
 
 
-def _joined(whole: Whole, part: Part, into: dict[str, Any], raw: dict[str, Any], path: Path) -> Iterator[Problem]:
+def _joined(whole: Whole, part: SourceFile, into: dict[str, Any], raw: dict[str, Any], path: Path) -> Iterator[Problem]:
     """Put a file's table into the one that is there."""
     for name, value in raw.items():
         here = (*path, name)

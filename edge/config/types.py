@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """What a value is called when keys are listed for people."""
 
     name: str
@@ -340,25 +340,28 @@ def _word(pattern: str, what: str) -> Callable[[object], str]:
 def _as_tuple(value: object) -> object:
     if isinstance(value, list | tuple):
         return tuple(value)
-    raise ValueError(f"must be a list, got {shown(value)}")
+    hint = f": write [{shown(value)}]" if isinstance(value, str) else ""
+    if isinstance(value, dict):
+        hint = " (a list of tables is written [[…]], with two brackets)"
+    raise ValueError(f"must be a list, got {shown(value)}{hint}")
 
 
 Many = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
-Duration = Annotated[float, PlainValidator(parse_duration), Kind("duration")]
-Timeout = Annotated[float, PlainValidator(parse_timeout), Kind("duration above 0")]
-Size = Annotated[int, PlainValidator(parse_size), Kind("size")]
-PositiveSize = Annotated[int, PlainValidator(parse_positive_size), Kind("size above 0")]
-Percent = Annotated[float, PlainValidator(parse_percent), Kind("percentage")]
-AdminAddress = Annotated[Address, PlainValidator(parse_address), Kind("address")]
-ListenAddress = Annotated[Address | UnixAddress, PlainValidator(parse_listen_address), Kind("address")]
-FileMode = Annotated[int, PlainValidator(parse_file_mode), Kind("mode")]
-Url = Annotated[BackendUrl, PlainValidator(parse_backend_url), Kind("URL")]
-HostName = Annotated[str, PlainValidator(parse_host_name), Kind("host name")]
-Cidr = Annotated[Network, PlainValidator(parse_network), Kind("network")]
-Source = Annotated[Network | str, PlainValidator(parse_source), Kind('network or "unix"')]
-Purgers = Annotated[tuple[Network, ...], PlainValidator(parse_purgers), Kind("true, false or list of networks")]
-Upgrades = Annotated[tuple[str, ...], PlainValidator(parse_upgrades), Kind("list of protocols, or true or false")]
-Workers = Annotated[int | str, PlainValidator(parse_workers), Kind('"auto" or whole number')]
+Duration = Annotated[float, PlainValidator(parse_duration), ValueKind("duration")]
+Timeout = Annotated[float, PlainValidator(parse_timeout), ValueKind("duration above 0")]
+Size = Annotated[int, PlainValidator(parse_size), ValueKind("size")]
+PositiveSize = Annotated[int, PlainValidator(parse_positive_size), ValueKind("size above 0")]
+Percent = Annotated[float, PlainValidator(parse_percent), ValueKind("percentage")]
+AdminAddress = Annotated[Address, PlainValidator(parse_address), ValueKind("address")]
+ListenAddress = Annotated[Address | UnixAddress, PlainValidator(parse_listen_address), ValueKind("address")]
+FileMode = Annotated[int, PlainValidator(parse_file_mode), ValueKind("mode")]
+Url = Annotated[BackendUrl, PlainValidator(parse_backend_url), ValueKind("URL")]
+HostName = Annotated[str, PlainValidator(parse_host_name), ValueKind("host name")]
+Cidr = Annotated[Network, PlainValidator(parse_network), ValueKind("network")]
+Source = Annotated[Network | str, PlainValidator(parse_source), ValueKind('network or "unix"')]
+Purgers = Annotated[tuple[Network, ...], PlainValidator(parse_purgers), ValueKind("true, false or list of networks")]
+Upgrades = Annotated[tuple[str, ...], PlainValidator(parse_upgrades), ValueKind("list of protocols, or true or false")]
+Workers = Annotated[int | str, PlainValidator(parse_workers), ValueKind('"auto" or whole number')]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]
 Weight = Annotated[int, Field(ge=1, le=65535)]
@@ -367,16 +370,16 @@ AppName = Annotated[
     PlainValidator(
         _word(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", 'a name such as "site.edge:app"')
     ),
-    Kind("module:attribute"),
+    ValueKind("module:attribute"),
 ]
-Text = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a text")), Kind("text")]
+Text = Annotated[str, PlainValidator(_word(r"[^\x00-\x1f\x7f]+", "a text")), ValueKind("text")]
 Name = Annotated[
     str,
     PlainValidator(_word(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", "a name of letters, digits, dot, dash, underscore")),
-    Kind("name"),
+    ValueKind("name"),
 ]
 BackendId = Annotated[
     str,
     PlainValidator(_word(r"[A-Za-z0-9\[][A-Za-z0-9_.:\[\]-]{0,254}", "an id of letters, digits, dot, dash, colon")),
-    Kind("id"),
+    ValueKind("id"),
 ]

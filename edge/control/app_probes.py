@@ -10,16 +10,16 @@ import asyncio
 from time import monotonic
 
 from edge.control.link import LinkLost, Refused
-from edge.control.probes import Answer, ProbeKind, ProbeTarget, judged
+from edge.control.probes import ProbeKind, ProbeResult, ProbeTarget, judged
 from edge.control.slots import Slot, State
 from edge.control.workers import Workers
-from edge.frames import Kind
+from edge.frames import FrameKind
 
 LOOK_S = 0.1
 MARGIN_S = 0.5  # the worker's own deadline comes first
 
 
-async def ask_workers(workers: Workers, target: ProbeTarget) -> Answer:
+async def ask_workers(workers: Workers, target: ProbeTarget) -> ProbeResult:
     """The first that is unwell, or the slowest. Waits while no worker runs: there is nobody to ask."""
     while not (ready := [slot for slot in workers.holding if slot.state is State.READY]):  # noqa: ASYNC110 (as they come)
         await asyncio.sleep(LOOK_S)
@@ -27,9 +27,9 @@ async def ask_workers(workers: Workers, target: ProbeTarget) -> Answer:
     return next((each for each in answers if not each.ok), max(answers, key=lambda each: each.latency_s))
 
 
-async def _one(slot: Slot, target: ProbeTarget) -> Answer:
+async def _one(slot: Slot, target: ProbeTarget) -> ProbeResult:
     if target.kind is ProbeKind.TCP:
-        return Answer(True, 0.0, "its worker runs")
+        return ProbeResult(True, 0.0, "its worker runs")
     began, child = monotonic(), slot.child
     body = {
         "what": "probe",
@@ -42,11 +42,11 @@ async def _one(slot: Slot, target: ProbeTarget) -> Answer:
         if child is None:
             raise LinkLost("the worker has ended")
         async with asyncio.timeout(target.timeout_s + MARGIN_S):
-            found = await child.link.ask(Kind.ASK, body)
+            found = await child.link.ask(FrameKind.ASK, body)
     except TimeoutError:
-        return Answer(False, monotonic() - began, f"worker {slot.index} did not answer in time")
+        return ProbeResult(False, monotonic() - began, f"worker {slot.index} did not answer in time")
     except (LinkLost, Refused) as error:
-        return Answer(False, monotonic() - began, f"worker {slot.index}: {error.detail}")
+        return ProbeResult(False, monotonic() - began, f"worker {slot.index}: {error.detail}")
     if "error" in found:
-        return Answer(False, monotonic() - began, f"worker {slot.index}: {found['error']}")
+        return ProbeResult(False, monotonic() - began, f"worker {slot.index}: {found['error']}")
     return judged(target, int(found["status"]), str(found["body"]).encode("latin-1"), float(found["seconds"]))

@@ -24,7 +24,7 @@ class Detached:
 
     @classmethod
     async def start(cls, command: Sequence[str], fds: Sequence[int], env: Mapping[str, str]) -> Detached:
-        """Raises OSError."""
+        """Start a program through a shell that ends at once. Raises OSError."""
         if shutil.which(command[0]) is None:
             raise FileNotFoundError(2, "No such file or directory", command[0])
         told, tell = os.pipe()

@@ -1,7 +1,7 @@
 """Worker processes that are started before the supervisor reads its own libraries, so that both read theirs at once.
 
-One rule: such a process has been told nothing and serves nothing until it is taken (`workers.spawn_process`); whoever
-started it ends those that nobody took. Nothing is read here that takes time.
+One rule: such a process has been told nothing and serves nothing until it is taken (`worker_process.spawn_process`).
+Whoever started it ends those that nobody took. This module imports nothing that takes time.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ from edge.control.registry import Change
 from edge.control.reloading import Reloading
 from edge.control.state_store import JournalStateStore
 from edge.control.succession import Belongings, Upgrading
-from edge.control.supervisor import Running, Supervisor
+from edge.control.supervisor import RunningConfig, Supervisor
 from edge.errors import EdgeError
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 
 if TYPE_CHECKING:
     from edge.control.fleet.member import Fleet
@@ -63,7 +63,7 @@ async def run_gateway(settings: Settings) -> int:
     listeners.add(opened)
     access = access_of(config)
     state_store = JournalStateStore.open(state)
-    running = Running(config, settings.sources, time.time())
+    running = RunningConfig(config, settings.sources, time.time())
     roll = WorkerPidFile(state / WORKERS_FILE, orphans, settings.early)
     echo = Echo(config)
     supervisor = Supervisor(running, state_store, roll.spawn, echo, listeners)
@@ -250,7 +250,7 @@ class Gateway:
         (self._at_once if self._told > 1 else self._stop).set()
 
     def _reopen(self) -> None:
-        self._supervisor.workers.send_all(Frame(Kind.REOPEN))
+        self._supervisor.workers.send_all(Frame(FrameKind.REOPEN))
         self._supervisor.events.add("gateway.logs_reopened")
 
     def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:

@@ -19,7 +19,7 @@ from edge.control.companion import Companion
 from edge.control.link import LinkLost, Refused
 from edge.control.packing import pack
 from edge.control.supervisor import Supervisor
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, FrameKind, ack
 
 ISSUER_MODULE = "edge.cli.issuer"
 
@@ -90,7 +90,7 @@ class Issuing:
         self.check(names)
         assert self._process.link is not None
         try:
-            found = await self._process.link.ask(Kind.ASK, {"names": list(names)})
+            found = await self._process.link.ask(FrameKind.ASK, {"names": list(names)})
         except (LinkLost, Refused) as error:
             raise Unavailable(error.detail) from None
         await asyncio.gather(*self._work)
@@ -115,19 +115,19 @@ class Issuing:
     # -- the process -----------------------------------------------------------------------------------------------
 
     def _config_frame(self) -> Frame:
-        return Frame(Kind.CONFIG, {"config": pack(self._all.running.config)})
+        return Frame(FrameKind.CONFIG, {"config": pack(self._all.running.config)})
 
     def _died(self, code: int, again_in_s: float) -> None:
         self._all.events.add("certificate.issuer_died", {"code": code, "again_in_s": again_in_s})
         self._all.challenges = {}
-        self._all.workers.send_all(Frame(Kind.CHALLENGES, {"tokens": {}}))
+        self._all.workers.send_all(Frame(FrameKind.CHALLENGES, {"tokens": {}}))
 
     def _frame(self, frame: Frame) -> None:
-        if frame.kind is Kind.CERTIFICATES:
+        if frame.kind is FrameKind.CERTIFICATES:
             self.rows = frame.body["rows"]
-        elif frame.kind is Kind.ASK:
+        elif frame.kind is FrameKind.ASK:
             self._do(self._show(frame))
-        elif frame.kind is Kind.EVENT:
+        elif frame.kind is FrameKind.EVENT:
             facts = {key: value for key, value in frame.body.items() if key != "kind"}
             self._all.events.add(str(frame.body["kind"]), facts)
             if frame.body["kind"] == "certificate.issued":
@@ -143,7 +143,7 @@ class Issuing:
         self._all.challenges = tokens = frame.body["tokens"]
         link = self._process.link
         try:
-            await self._all.workers.tell(Kind.CHALLENGES, {"tokens": tokens})
+            await self._all.workers.tell(FrameKind.CHALLENGES, {"tokens": tokens})
             answer = ack(frame)
         except Refused as error:
             answer = ack(frame, error=error.detail)
@@ -154,7 +154,7 @@ class Issuing:
         """Every worker now uses the certificates in the files."""
         async with self._lock:
             try:
-                await self._all.workers.tell(Kind.RENEWED, {})
+                await self._all.workers.tell(FrameKind.RENEWED, {})
             except Refused as error:
                 self._all.events.add("certificate.not_shown", {"evidence": error.detail})
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from edge.errors import EdgeError
-from edge.frames import Decoder, Frame, FrameError, Kind, encode
+from edge.frames import Decoder, Frame, FrameError, FrameKind, encode
 
 MAX_BACKLOG_BYTES = 320 * 1024 * 1024  # one frame of the largest size, and then some
 
@@ -65,7 +65,7 @@ class Link:
         if self._wire.backlog() > MAX_BACKLOG_BYTES:
             self.end("the peer does not read")
 
-    def ask(self, kind: Kind, body: dict[str, Any], on_progress: Progress | None = None) -> Answer:
+    def ask(self, kind: FrameKind, body: dict[str, Any], on_progress: Progress | None = None) -> Answer:
         """Send a question. The future gives the answer, or raises Refused or LinkLost; `on_progress` gets what long
         work reports.
         """
@@ -95,12 +95,12 @@ class Link:
                 self._take(frame)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind is Kind.PROGRESS:
+        if frame.kind is FrameKind.PROGRESS:
             told = self._progress.get(frame.id)
             if told is not None:
                 told(frame.body)
             return
-        if frame.kind is not Kind.ACK:
+        if frame.kind is not FrameKind.ACK:
             self.on_frame(frame)
             return
         future = self._asked.get(frame.id)

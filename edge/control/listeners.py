@@ -99,7 +99,7 @@ def close_all(sockets: Iterable[socket.socket]) -> None:
 
 
 class Listeners:
-    """All addresses of one gateway. `given` are sockets that came with the process: see `systemd` and `upgrade`."""
+    """All addresses of one gateway. `given` are sockets that came with the process: see `systemd` and `succession`."""
 
     def __init__(self, given: Iterable[Bound] = ()) -> None:
         self.found: dict[str, HeldListener] = {}

@@ -28,7 +28,7 @@ class Source(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class OperatorDecision:
     """An operator's decision: who, why, when (epoch seconds), until when."""
 
     actor: str = ""
@@ -39,24 +39,24 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class RegionEntry:
-    """A region."""
+    """One region: what it is, who named it, and the operator's wish for it."""
 
     spec: RegionSpec
     source: Source
     admin: Admin = Admin.ACTIVE
-    word: Word | None = None  # on the administrative state
-    registered: Word | None = None  # on the registration
+    decision: OperatorDecision | None = None  # on the administrative state
+    registered: OperatorDecision | None = None  # on the registration
 
 
 @dataclass(frozen=True, slots=True)
 class BackendEntry:
-    """A backend."""
+    """One backend: what it is, who named it, and the operator's wish for it."""
 
     spec: BackendSpec
     source: Source
     admin: Admin = Admin.ACTIVE
-    word: Word | None = None
-    registered: Word | None = None
+    decision: OperatorDecision | None = None
+    registered: OperatorDecision | None = None
 
 
 Key = tuple[str, str]  # pool, id

@@ -65,7 +65,7 @@ class ProbeTarget:
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
     proxy_protocol: Version | None = None  # begin with a header that says that we speak for ourselves
-    ask: Callable[[ProbeTarget], Awaitable[Answer]] | None = field(default=None, repr=False, compare=False)
+    ask: Callable[[ProbeTarget], Awaitable[ProbeResult]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_ours(self) -> bool:
@@ -77,7 +77,7 @@ class ProbeTarget:
         return (self.host, self.port) == (other.host, other.port)
 
 
-class Answer(NamedTuple):
+class ProbeResult(NamedTuple):
     """The result of one probe. `latency_s` is from request to head (TCP: until connected); of a failure, its whole
     time.
     """
@@ -91,7 +91,7 @@ class _Unwell(Exception):
     """The probe failed; its text is the evidence."""
 
 
-async def probe(target: ProbeTarget) -> Answer:
+async def probe(target: ProbeTarget) -> ProbeResult:
     """Ask once. Raises nothing but CancelledError, and leaves nothing open."""
     if target.ask is not None:
         return await target.ask(target)
@@ -99,7 +99,7 @@ async def probe(target: ProbeTarget) -> Answer:
     stage = [""]
     try:
         latency_s, evidence = await within(target.timeout_s, lambda: _attempt(target, stage))
-        return Answer(True, latency_s, evidence)
+        return ProbeResult(True, latency_s, evidence)
     except TimeoutError:
         evidence = f"timed out after {target.timeout_s:g} s while {stage[0]}"
     except _Unwell as error:
@@ -108,7 +108,7 @@ async def probe(target: ProbeTarget) -> Answer:
         evidence = f"invalid answer: {error.detail}"
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot take
         evidence = _why(error)
-    return Answer(False, monotonic() - started, evidence)
+    return ProbeResult(False, monotonic() - started, evidence)
 
 
 async def _attempt(target: ProbeTarget, stage: list[str]) -> tuple[float, str]:
@@ -196,15 +196,15 @@ async def _body(reader: asyncio.StreamReader, facts: ResponseFacts) -> bytes:
     return bytes(found[: min(wanted, BODY_BYTES)])
 
 
-def judged(target: ProbeTarget, status: int, body: bytes, seconds: float) -> Answer:
+def judged(target: ProbeTarget, status: int, body: bytes, seconds: float) -> ProbeResult:
     """The result for an answer that came another way."""
     if status not in target.expect:
-        return Answer(False, seconds, f"status {status}")
+        return ProbeResult(False, seconds, f"status {status}")
     try:
         _judge(body, target.body)
     except _Unwell as error:
-        return Answer(False, seconds, str(error))
-    return Answer(True, seconds, f"status {status} in {seconds * 1000:.1f} ms")
+        return ProbeResult(False, seconds, str(error))
+    return ProbeResult(True, seconds, f"status {status} in {seconds * 1000:.1f} ms")
 
 
 def _judge(body: bytes, text: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from edge.cache.fleet.stream import Place
+from edge.cache.fleet.stream import StreamPlace
 from edge.cache.purge import STAMPED, Numbered, Purge, PurgeLog
 from edge.control.admin.errors import NotApplied
 from edge.control.events import Events
@@ -21,7 +21,7 @@ from edge.control.link import Refused
 from edge.control.registry import Change
 from edge.control.workers import Workers
 from edge.errors import EdgeError
-from edge.frames import Kind, unpacked
+from edge.frames import FrameKind, unpacked
 
 TOGETHER = 128  # told before the first of them is awaited, and one step of the disk tier
 
@@ -50,7 +50,7 @@ class Order:
 class PurgeStore(Protocol):
     """Records purges durably."""
 
-    def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]: ...
+    def record_purges(self, orders: Sequence[Order], place: StreamPlace | None) -> list[int | None]: ...
     def save_purge_log(self, purge_log: PurgeLog) -> None: ...
 
 
@@ -75,7 +75,7 @@ class Purging:
     async def carry_out(
         self,
         orders: Sequence[Order],
-        place: Place | None = None,
+        place: StreamPlace | None = None,
         recorded: Callable[[int], None] = lambda index: None,
     ) -> list[dict[str, Any]]:
         """What became of each. One call at a time, so that numbers arrive in order; `place` is made durable with them.
@@ -114,7 +114,7 @@ class Purging:
     async def _tell(self, order: Order, number: int | None) -> list[dict[str, Any]]:
         body = {"purge": order.purge.to_dict(), "number": number, "position": order.position}
         try:
-            return await self._workers.tell(Kind.PURGE, body)
+            return await self._workers.tell(FrameKind.PURGE, body)
         except Refused as error:
             raise NotApplied(f"purge {number} is durable, but not applied: {error.detail}") from None
 

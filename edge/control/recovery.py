@@ -17,7 +17,7 @@ from edge.control.admin.errors import Refusal, Unavailable
 from edge.control.companion import Companion
 from edge.control.link import Link, LinkLost, Progress, Refused
 from edge.control.supervisor import Supervisor
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, FrameKind, ack
 
 SIDECAR_MODULE = "edge.cli.sidecar"
 GOLDEN_MAX = 200  # golden requests in a point
@@ -70,7 +70,7 @@ class Recovery:
         if link is None or link.closed is not None:
             raise Unavailable("the sidecar that takes recovery points is not running just now; its events say why")
         try:
-            found = await link.ask(Kind.ASK, body, on_progress)
+            found = await link.ask(FrameKind.ASK, body, on_progress)
         except (LinkLost, Refused) as error:
             raise Unavailable(f"the sidecar ended meanwhile: {error.detail}") from None
         if "error" in found:
@@ -84,15 +84,15 @@ class Recovery:
 
     def _config_frame(self) -> Frame:
         running = self._supervisor.running
-        return Frame(Kind.CONFIG, asdict(replace(running.sources, environment={})))
+        return Frame(FrameKind.CONFIG, asdict(replace(running.sources, environment={})))
 
     def _frame(self, frame: Frame) -> None:
-        if frame.kind is Kind.EVENT:
+        if frame.kind is FrameKind.EVENT:
             facts = {key: value for key, value in frame.body.items() if key != "kind"}
             self._supervisor.events.add(str(frame.body["kind"]), facts)
-        elif frame.kind is Kind.RECOVERY:
+        elif frame.kind is FrameKind.RECOVERY:
             self.status = frame.body
-        elif frame.kind is Kind.ASK and self._process.link is not None:
+        elif frame.kind is FrameKind.ASK and self._process.link is not None:
             task = asyncio.create_task(self._tell_facts(self._process.link, frame), name="recovery-facts")
             self._work.add(task)
             task.add_done_callback(self._work.discard)
@@ -133,7 +133,7 @@ async def facts(supervisor: Supervisor) -> dict[str, Any]:
     """Entries for a point that only the running gateway knows: golden requests, and what was measured."""
     golden = []
     for url in golden_urls(supervisor)[:GOLDEN_MAX]:
-        found = await supervisor.workers.ask_one(Kind.ASK, {"what": "explain", "url": url})
+        found = await supervisor.workers.ask_one(FrameKind.ASK, {"what": "explain", "url": url})
         golden.append(golden_of(url, found, _is_steady(supervisor, found)))
     membership = supervisor.routing.membership
     admin = {

@@ -30,10 +30,10 @@ from edge.control.membership import (
     BackendEntry,
     Key,
     Membership,
+    OperatorDecision,
     RegionEntry,
     Route,
     Source,
-    Word,
     backend_spec,
     region_spec,
 )
@@ -101,8 +101,8 @@ class Registry:
             if old is not None and old.source is Source.FILE:
                 raise Conflict(f"region {name} is in the configuration file; change it there")
             self._bound(entry.source for entry in self._now.regions.values())
-            admin, word = (Admin.ACTIVE, None) if old is None else (old.admin, old.word)
-            entry = RegionEntry(region_of(name, values), Source.RUNTIME, admin, word, self._word(change))
+            admin, decision = (Admin.ACTIVE, None) if old is None else (old.admin, old.decision)
+            entry = RegionEntry(region_of(name, values), Source.RUNTIME, admin, decision, self._decision(change))
             after = self._now.with_region(entry)
             self._check(after, change)
             self.ledger.register("region", name, values, change)
@@ -126,7 +126,7 @@ class Registry:
     async def set_region_state(self, name: str, state: Admin, change: Change) -> None:
         """Activate, drain or deactivate a region."""
         async with self._one:
-            entry = replace(self.region(name), admin=state, word=self._word(change))
+            entry = replace(self.region(name), admin=state, decision=self._decision(change))
             after = self._now.with_region(entry)
             self._check(after, change)
             self.ledger.set_state("region", name, state, change)
@@ -170,8 +170,8 @@ class Registry:
             if twin is not None and twin.spec.id != config.id:
                 raise Conflict(f"url: backend {twin.spec.id} of {pool} has this address already")
             self._bound(entry.source for entry in self._now.backends.values())
-            admin, word = (Admin.ACTIVE, None) if old is None else (old.admin, old.word)
-            after = self._now.with_backend(BackendEntry(spec, Source.RUNTIME, admin, word, self._word(change)))
+            admin, decision = (Admin.ACTIVE, None) if old is None else (old.admin, old.decision)
+            after = self._now.with_backend(BackendEntry(spec, Source.RUNTIME, admin, decision, self._decision(change)))
             self._check(after, change)
             self.ledger.register("backend", join(key), values, change)
             await self._become(after, change)
@@ -191,7 +191,7 @@ class Registry:
     async def set_backend_state(self, key: Key, state: Admin, change: Change) -> None:
         """Activate, drain or deactivate a backend."""
         async with self._one:
-            entry = replace(self.backend(key), admin=state, word=self._word(change))
+            entry = replace(self.backend(key), admin=state, decision=self._decision(change))
             after = self._now.with_backend(entry)
             self._check(after, change)
             self.ledger.set_state("backend", join(key), state, change)
@@ -205,10 +205,10 @@ class Registry:
         now = self._wall()
         over = Change(EXPIRY, "the time given is over", force=True)
         for name, region in list(self._now.regions.items()):
-            if _over(region.word, now):
+            if _over(region.decision, now):
                 await self.set_region_state(name, Admin.ACTIVE, over)
         for key, backend in list(self._now.backends.items()):
-            if _over(backend.word, now):
+            if _over(backend.decision, now):
                 await self.set_backend_state(key, Admin.ACTIVE, over)
             if backend.source is Source.RUNTIME and _over(backend.registered, now):
                 await self.remove_backend(key, over)
@@ -245,8 +245,8 @@ class Registry:
         self._routing.use(after, By(change.actor, change.reason))
         await self._push()
 
-    def _word(self, change: Change) -> Word:
-        return Word(change.actor, change.reason, self._wall(), change.expires_at)
+    def _decision(self, change: Change) -> OperatorDecision:
+        return OperatorDecision(change.actor, change.reason, self._wall(), change.expires_at)
 
     @staticmethod
     def _bound(sources: Iterable[Source]) -> None:
@@ -289,5 +289,5 @@ def _name(what: str, name: str) -> None:
         raise Refusal(f"{what}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def _over(word: Word | None, now: float) -> bool:
-    return word is not None and word.expires_at is not None and word.expires_at <= now
+def _over(decision: OperatorDecision | None, now: float) -> bool:
+    return decision is not None and decision.expires_at is not None and decision.expires_at <= now

@@ -33,9 +33,9 @@ from edge.control.packing import pack
 from edge.control.preflight import preflight
 from edge.control.registry import Change
 from edge.control.slots import Slot
-from edge.control.supervisor import Running, Supervisor
+from edge.control.supervisor import RunningConfig, Supervisor
 from edge.errors import ConfigError, EdgeError
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 
 PREPARE_S = 60.0
 SETTLE_S = 10.0
@@ -53,7 +53,7 @@ class NotAccepted(Refusal):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Candidate:
     """A checked configuration that a reload may use."""
 
     sources: Sources
@@ -92,7 +92,7 @@ class Reloading:
 
     @property
     def status(self) -> dict[str, Any]:
-        """The last reload."""
+        """The result of the last reload, and how many were accepted and refused."""
         last = self.outcome
         return {
             "at": last.at,
@@ -123,8 +123,8 @@ class Reloading:
             if not self._all.workers.ready and self._all.accepted is None:
                 raise Unavailable("the gateway is starting")
             if dry_run:
-                wanted = await self._read(given)
-                return {**_shown(wanted), "applied": False, "forecast": forecast(self._all, wanted.config)}
+                candidate = await self._read(given)
+                return {**_shown(candidate), "applied": False, "forecast": forecast(self._all, candidate.config)}
             self.started()
             try:
                 return await self._reload(change, given)
@@ -141,11 +141,11 @@ class Reloading:
         began = time.monotonic()
         if self._all.accepted is None:
             self._all.accept()  # what the gateway has just started with can be gone back to
-        wanted = await self._read(given)
-        await asyncio.to_thread(self.have_files, wanted.config)
-        config, before = wanted.config, self._all.running.config
-        running = Running(config, wanted.sources, time.time())
-        other_code = any(slot.code != wanted.code for slot in self._all.workers.holding)
+        candidate = await self._read(given)
+        await asyncio.to_thread(self.have_files, candidate.config)
+        config, before = candidate.config, self._all.running.config
+        running = RunningConfig(config, candidate.sources, time.time())
+        other_code = any(slot.code != candidate.code for slot in self._all.workers.holding)
         renewed = other_code or starts_anew(config, before)
         opened = self._open(config)
         await (self._renew if renewed else self._prepare)(running, change, opened)
@@ -159,17 +159,17 @@ class Reloading:
             self._listeners.keep(config.listen)
         revision = self._all.accept()
         took_ms = round((time.monotonic() - began) * 1000, 1)
-        self.outcome = ReloadOutcome(time.time(), True, change.actor, [], wanted.not_applied)
+        self.outcome = ReloadOutcome(time.time(), True, change.actor, [], candidate.not_applied)
         self.counts[True] += 1
-        facts = {"actor": change.actor, "changes": len(wanted.changes), "took_ms": took_ms}
+        facts = {"actor": change.actor, "changes": len(candidate.changes), "took_ms": took_ms}
         if renewed:
             facts["new_workers"] = len(self._all.workers.holding)
-        if wanted.not_applied:
-            facts["not_applied"] = ", ".join(wanted.not_applied)
+        if candidate.not_applied:
+            facts["not_applied"] = ", ".join(candidate.not_applied)
         self._all.events.add("gateway.reloaded", facts)
-        return {**_shown(wanted), "applied": True, "revision": revision, "took_ms": took_ms}
+        return {**_shown(candidate), "applied": True, "revision": revision, "took_ms": took_ms}
 
-    async def _read(self, given: Revision | None) -> Wanted:
+    async def _read(self, given: Revision | None) -> Candidate:
         running = self._all.running
         try:
             return await asyncio.to_thread(read, running, given)
@@ -187,7 +187,7 @@ class Reloading:
         except CannotListen as error:
             raise NotAccepted([error.detail]) from None
 
-    async def _prepare(self, running: Running, change: Change, opened: Opened) -> None:
+    async def _prepare(self, running: RunningConfig, change: Change, opened: Opened) -> None:
         """Every worker has built it, and has the sockets that will be its own; or none keeps anything of it."""
         workers = self._all.workers
         self._number += 1
@@ -200,16 +200,16 @@ class Reloading:
             return {"listeners": [name for name, _ in bound]}
 
         try:
-            await workers.tell(Kind.PREPARE, body, PREPARE_S, hand)
+            await workers.tell(FrameKind.PREPARE, body, PREPARE_S, hand)
             self._all.take_on(running, change)
         except EdgeError as error:
-            workers.send_all(Frame(Kind.ABANDON))
+            workers.send_all(Frame(FrameKind.ABANDON))
             opened.close()
             raise NotAccepted([error.detail]) if isinstance(error, Refused) else error from None
         if self._listeners is not None:
             self._listeners.add(opened)
 
-    async def _renew(self, running: Running, change: Change, opened: Opened) -> None:
+    async def _renew(self, running: RunningConfig, change: Change, opened: Opened) -> None:
         """New workers take over (code and stores of another kind are for a start), or those that run serve on."""
         whole, listeners = self._all, self._listeners
         before = whole.running
@@ -234,7 +234,7 @@ class Reloading:
         async def one(slot: Slot) -> None:
             child = slot.child
             try:
-                await workers.ask(slot, Kind.COMMIT, body, SETTLE_S)
+                await workers.ask(slot, FrameKind.COMMIT, body, SETTLE_S)
             except Refused as error:
                 self._all.events.add("worker.not_reloaded", {"worker": slot.index, "evidence": error.detail})
                 if child is not None:
@@ -244,7 +244,7 @@ class Reloading:
         await asyncio.gather(*(one(slot) for slot in workers.holding if slot.child is not None))
 
 
-def read(running: Running, given: Revision | None) -> Wanted:
+def read(running: RunningConfig, given: Revision | None) -> Candidate:
     """Read and check the files, or a revision in their place. Blocking. Raises ConfigError."""
     if given is not None:
         sources = replace(running.sources, text=given.text, files=given.files)
@@ -257,13 +257,13 @@ def read(running: Running, given: Revision | None) -> Wanted:
     found = preflight(config, sources)
     if found.errors:
         raise ConfigError(found.errors)
-    return Wanted(sources, config, differences(running.config, config), not_applied, found.warnings, found.code)
+    return Candidate(sources, config, differences(running.config, config), not_applied, found.warnings, found.code)
 
 
-def _shown(wanted: Wanted) -> dict[str, Any]:
+def _shown(candidate: Candidate) -> dict[str, Any]:
     return {
-        "changes": [each.as_dict() for each in wanted.changes],
-        "not_applied": wanted.not_applied,
-        "needs": needs(wanted.not_applied),
-        "warnings": wanted.warnings,
+        "changes": [each.as_dict() for each in candidate.changes],
+        "not_applied": candidate.not_applied,
+        "needs": needs(candidate.not_applied),
+        "warnings": candidate.warnings,
     }

@@ -40,7 +40,7 @@ _HITS = ("hit", "stale", "revalidated")
 _BOUNDS = len(LATENCY_BOUNDS_S) + 1
 
 
-class Span:
+class Interval:
     """What was counted in one second, or in ten."""
 
     __slots__ = ("at", "first_byte", "gauges", "numbers", "regions")
@@ -52,7 +52,7 @@ class Span:
         self.regions: dict[str, float] = {}
         self.gauges = [0] * len(GAUGES)
 
-    def add(self, other: Span, part: float = 1.0) -> None:
+    def add(self, other: Interval, part: float = 1.0) -> None:
         """Add a part of another span; of gauges the higher value counts."""
         self.numbers = [a + b * part for a, b in zip(self.numbers, other.numbers, strict=True)]
         self.first_byte = [a + b * part for a, b in zip(self.first_byte, other.first_byte, strict=True)]
@@ -76,8 +76,8 @@ class Series:
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
-        self._seconds: deque[Span] = deque(maxlen=SECONDS_KEPT)
-        self._tens: deque[Span] = deque(maxlen=TENS_KEPT)
+        self._seconds: deque[Interval] = deque(maxlen=SECONDS_KEPT)
+        self._tens: deque[Interval] = deque(maxlen=TENS_KEPT)
         self._last: dict[int, float] = {}  # by worker: when its last frame came
 
     def add(self, worker: int, body: Mapping[str, Any], gauges: Sequence[int], now: float) -> None:
@@ -93,7 +93,7 @@ class Series:
                 self._at(second).add(counted, part)
 
     def forget(self, worker: int) -> None:
-        """A worker has ended."""
+        """Forget when a worker last counted: it has ended."""
         self._last.pop(worker, None)
 
     def rows(self, step: int, after: float, now: float) -> dict[str, Any]:
@@ -108,15 +108,15 @@ class Series:
             "regions": {name: [round(span.regions.get(name, 0.0) / step, 3) for span in settled] for name in names},
         }
 
-    def _at(self, second: int) -> Span:
+    def _at(self, second: int) -> Interval:
         """The span of a second; silent seconds before it are made as well, so that a gap is a zero."""
         kept = self._seconds
         if kept and second - kept[-1].at > SECONDS_KEPT:
             kept.clear()  # a silence longer than what is kept
         if not kept:
-            kept.append(Span(second))
+            kept.append(Interval(second))
         while kept[-1].at < second:
-            kept.append(Span(kept[-1].at + 1))
+            kept.append(Interval(kept[-1].at + 1))
             self._fold(kept[-1].at)
         return kept[max(0, len(kept) - 1 - (kept[-1].at - second))]
 
@@ -125,7 +125,7 @@ class Series:
         end = int(second - LONGEST_S - SETTLED_S)
         if end % 10 or len(self._seconds) < 10:
             return
-        ten = Span(end - 10)
+        ten = Interval(end - 10)
         kept = self._seconds
         for span in islice(kept, max(0, len(kept) - 30), len(kept)):
             if end - 10 <= span.at < end:
@@ -133,9 +133,9 @@ class Series:
         self._tens.append(ten)
 
 
-def span_of(body: Mapping[str, Any]) -> Span:
+def span_of(body: Mapping[str, Any]) -> Interval:
     """What one COUNTS frame says, all routes together."""
-    found = Span(0)
+    found = Interval(0)
     numbers = dict.fromkeys(NUMBERS, 0)
     for delta in body.get("routes", {}).values():
         verdicts = delta["verdicts"]

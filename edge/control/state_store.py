@@ -15,14 +15,14 @@ from typing import Any, cast
 
 from edge.balance.health import Admin
 from edge.cache.fleet.purges import UNREADABLE
-from edge.cache.fleet.stream import Place
+from edge.cache.fleet.stream import StreamPlace
 from edge.cache.purge import Purge, PurgeLog
 from edge.config.loader import Config
 from edge.config.sources import Sources
 from edge.control.admin.errors import Refusal
 from edge.control.fleet.host import Unsent
 from edge.control.journal import AdminState, Journal, JournalError, Registration, Revision
-from edge.control.membership import BackendEntry, Membership, RegionEntry, Source, Word, of_file
+from edge.control.membership import BackendEntry, Membership, OperatorDecision, RegionEntry, Source, of_file
 from edge.control.purging import Order
 from edge.control.registry import Change, backend_of, region_of
 
@@ -111,7 +111,7 @@ class JournalStateStore:
 
     # -- purges ----------------------------------------------------------------------------------------------------
 
-    def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]:
+    def record_purges(self, orders: Sequence[Order], place: StreamPlace | None) -> list[int | None]:
         """Their numbers, None for those that need not last; durable when this returns, all or none of them, and the
         place in the fleet's stream with them."""
         journal = self._journal
@@ -140,12 +140,12 @@ class JournalStateStore:
 
     # -- the fleet: control.fleet.machine.FleetStore -------------------------------------------------------------------
 
-    def place(self) -> Place | None:
+    def place(self) -> StreamPlace | None:
         """The place in the fleet's purge stream up to which purges are applied."""
         found = self._journal.fleet().get("place")
-        return None if found is None else Place(str(found[0]), int(found[1]), str(found[2]))
+        return None if found is None else StreamPlace(str(found[0]), int(found[1]), str(found[2]))
 
-    def keep_place(self, place: Place) -> None:
+    def keep_place(self, place: StreamPlace) -> None:
         """Store that place; durable when this returns."""
         self._keep(place=[place.history, place.position, place.mark])
 
@@ -265,8 +265,8 @@ class JournalStateStore:
         ]
 
 
-def _word_of(found: Registration | AdminState) -> Word:
-    return Word(found.actor, found.reason, found.at, found.expires_at)
+def _decision_of(found: Registration | AdminState) -> OperatorDecision:
+    return OperatorDecision(found.actor, found.reason, found.at, found.expires_at)
 
 
 def _with_region(found: Membership, registration: Registration) -> Membership:
@@ -274,7 +274,7 @@ def _with_region(found: Membership, registration: Registration) -> Membership:
     if name in found.regions:
         raise Refusal("the configuration file has a region of this name, which counts")
     return found.with_region(
-        RegionEntry(region_of(name, registration.data), Source.RUNTIME, registered=_word_of(registration))
+        RegionEntry(region_of(name, registration.data), Source.RUNTIME, registered=_decision_of(registration))
     )
 
 
@@ -289,15 +289,15 @@ def _with_backend(found: Membership, config: Config, registration: Registration)
         raise Refusal(f"there is no region {spec.region} any more")
     if any(entry.spec.same_address(spec) for entry in found.of_pool(pool)):
         raise Refusal("the configuration file has a backend at this address, which counts")
-    return found.with_backend(BackendEntry(spec, Source.RUNTIME, registered=_word_of(registration)))
+    return found.with_backend(BackendEntry(spec, Source.RUNTIME, registered=_decision_of(registration)))
 
 
 def _with_state(found: Membership, state: AdminState) -> Membership:
     """The operator's state, for an entry of either source; one for something that is gone waits in the journal."""
-    admin, word = Admin(state.state), _word_of(state)
+    admin, decision = Admin(state.state), _decision_of(state)
     if state.kind == "region":
         region = found.regions.get(state.name)
-        return found if region is None else found.with_region(replace(region, admin=admin, word=word))
+        return found if region is None else found.with_region(replace(region, admin=admin, decision=decision))
     pool, _, identity = state.name.partition("/")
     backend = found.backends.get((pool, identity))
-    return found if backend is None else found.with_backend(replace(backend, admin=admin, word=word))
+    return found if backend is None else found.with_backend(replace(backend, admin=admin, decision=decision))

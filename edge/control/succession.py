@@ -27,7 +27,7 @@ from edge.control.listeners import Bound
 from edge.control.registry import Change
 from edge.control.supervisor import Supervisor
 from edge.control.workers import Workers
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, FrameKind, ack
 
 VARIABLE = "EDGE_SUCCESSION"
 READY = b"ready"
@@ -74,7 +74,7 @@ class Successor:
         """Wait until the old program and its workers have ended. Until then purges are passed on to those workers."""
         link = await connect(self._channel)
 
-        async def too(kind: Kind, body: dict[str, Any]) -> None:
+        async def too(kind: FrameKind, body: dict[str, Any]) -> None:
             try:
                 async with asyncio.timeout(PASSED_ON_S):
                     await link.ask(kind, body)
@@ -182,7 +182,7 @@ class Upgrading:
 
     def _passed_on(self, frame: Frame) -> None:
         """The new program purges: requests that end here are not to be answered by what it named."""
-        if frame.kind is Kind.PURGE:
+        if frame.kind is FrameKind.PURGE:
             task = asyncio.create_task(self._purge(frame), name="purge-passed-on")
             self._work.add(task)
             task.add_done_callback(self._work.discard)

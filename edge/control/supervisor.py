@@ -40,7 +40,7 @@ from edge.control.totals import Totals
 from edge.control.workers import Workers
 from edge.dataplane.worker.vitals import Vitals
 from edge.errors import EdgeError, FleetAway
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 
 if TYPE_CHECKING:
     from edge.control.fleet.member import Fleet
@@ -100,7 +100,7 @@ class Upgrades(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningConfig:
     """The configuration that runs."""
 
     config: Config
@@ -119,11 +119,11 @@ class Running:
 
 
 class Supervisor:
-    """One gateway's control plane."""
+    """The control plane of one gateway."""
 
     def __init__(
         self,
-        running: Running,
+        running: RunningConfig,
         state_store: SupervisorStore,
         spawn: Callable[[int], Awaitable[Child]],
         echo: Callable[[dict[str, Any]], None] | None = None,
@@ -183,7 +183,7 @@ class Supervisor:
         await self.close()
 
     async def close(self) -> None:
-        """End at once."""
+        """Stop all tasks and end the workers at once, without a drain."""
         self.stopping = True
         self.events.close()
         for task in self._tasks:
@@ -205,7 +205,7 @@ class Supervisor:
         self.accepted = True
         return found
 
-    def take_on(self, running: Running, change: Change) -> None:
+    def take_on(self, running: RunningConfig, change: Change) -> None:
         """Decide by another configuration from now on; the caller changes the workers. Raises JournalError, and then
         nothing has changed.
         """
@@ -243,7 +243,7 @@ class Supervisor:
         told = without_seeds(body)
         if told != self._pushed:
             self._pushed = told
-            self.workers.send_all(Frame(Kind.VIEW, body))
+            self.workers.send_all(Frame(FrameKind.VIEW, body))
 
     async def push(self) -> None:
         """Tell every worker the membership and the view. Returns when each has applied them. Raises NotApplied."""
@@ -253,8 +253,8 @@ class Supervisor:
         self._pushed = without_seeds(view)
         try:
             # Both at once: the link keeps the order.
-            members = self.workers.tell(Kind.MEMBERS, self.members_body())
-            await asyncio.gather(members, self.workers.tell(Kind.VIEW, view))
+            members = self.workers.tell(FrameKind.MEMBERS, self.members_body())
+            await asyncio.gather(members, self.workers.tell(FrameKind.VIEW, view))
         except Refused as error:
             raise NotApplied(f"durable, but not applied: {error.detail}") from None
 
@@ -304,29 +304,29 @@ class Supervisor:
             **self.state_body(),
             "fleet": None if self.fleet is None else {"load": self.fleet.load_body(), **self.fleet.standing()},
         }
-        return Frame(Kind.CONFIG, body), [sock for _, sock in bound]
+        return Frame(FrameKind.CONFIG, body), [sock for _, sock in bound]
 
     def state_body(self) -> dict[str, Any]:
         """The present state, as the body of frames."""
         return {"members": self.members_body(), "view": self.routing.view_body()}
 
     def _frame(self, index: int, frame: Frame) -> None:
-        """What a worker tells."""
+        """Act on a frame of worker `index`."""
         body = frame.body
-        if frame.kind is Kind.COUNTS:
+        if frame.kind is FrameKind.COUNTS:
             self.totals.add(index, body, monotonic())
-        elif frame.kind is Kind.REPORT:
+        elif frame.kind is FrameKind.REPORT:
             self.routing.set_ejected(index, body["pool"], body["ejected"], monotonic())
             for identity in body["failing"]:
                 self.on_failing((body["pool"], identity))
             self.decide()
-        elif frame.kind is Kind.EVENT:
+        elif frame.kind is FrameKind.EVENT:
             facts = {key: value for key, value in body.items() if key != "kind"}
             self.events.add(str(body["kind"]), {**facts, "worker": index})
-        elif frame.kind is Kind.LIMITS:
+        elif frame.kind is FrameKind.LIMITS:
             if self.fleet is not None and self.fleet.limits is not None:
                 self.fleet.limits.counted(body["rows"])
-        elif frame.kind is Kind.INVALIDATED:
+        elif frame.kind is FrameKind.INVALIDATED:
             self.workers.pass_on(index, frame)
             if self.fleet is not None:
                 self.fleet.invalidated(Purge.from_dict(body["purge"]))
@@ -357,14 +357,14 @@ class Supervisor:
 
     async def hottest(self, limit: int) -> dict[str, Any]:
         """The most requested URLs, from the samples of all workers."""
-        answers = await self.workers.tell(Kind.ASK, {"what": "hottest", "limit": max(100, 4 * limit)})
+        answers = await self.workers.tell(FrameKind.ASK, {"what": "hottest", "limit": max(100, 4 * limit)})
         seconds = min(60.0, max(1.0, time.time() - self.started_at))
         rate = self.totals.accounts.total.window("1m", monotonic()).requests / seconds
         return merged(answers, limit, rate)
 
     async def connections(self, limit: int = 10_000) -> dict[str, Any]:
         """Every worker's connections and open requests, and the backends' numbers summed."""
-        answers = await self.workers.tell(Kind.ASK, {"what": "connections", "limit": limit})
+        answers = await self.workers.tell(FrameKind.ASK, {"what": "connections", "limit": limit})
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for answer in answers:
             for row in answer["backends"]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from edge.control.link import Answer, Link, LinkLost, Progress, Refused
 from edge.control.slots import Child, Hooks, Slot, State
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, FrameKind, ack
 
 ANSWER_S = 5.0  # how long a worker may take to apply what it is told
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
@@ -40,7 +40,7 @@ class Workers:
         self._hooks = hooks
         self._keepers: list[asyncio.Task[None]] = []
         # Workers of the program before this one, while they end.
-        self.elsewhere: Callable[[Kind, dict[str, Any]], Coroutine[Any, Any, None]] | None = None
+        self.elsewhere: Callable[[FrameKind, dict[str, Any]], Coroutine[Any, Any, None]] | None = None
 
     @property
     def live(self) -> list[Slot]:
@@ -126,7 +126,7 @@ class Workers:
             return None
         slot.state = State.DRAINING
         asyncio.get_running_loop().call_later(grace_s + 2.0, child.signal, signal.SIGKILL)
-        return child.link.ask(Kind.DRAIN, {"grace_s": grace_s})
+        return child.link.ask(FrameKind.DRAIN, {"grace_s": grace_s})
 
     async def drain(self, grace_s: float) -> None:
         """Let every worker finish its exchanges and end; after the grace time and a margin they are killed."""
@@ -134,7 +134,7 @@ class Workers:
         for slot in self.live:
             slot.state = State.DRAINING
             assert slot.child is not None
-            slot.child.link.send(Frame(Kind.DRAIN, {"grace_s": grace_s}))
+            slot.child.link.send(Frame(FrameKind.DRAIN, {"grace_s": grace_s}))
         if self._keepers:
             await asyncio.wait(self._keepers, timeout=grace_s + 2.0)
         await self.kill()
@@ -166,18 +166,18 @@ class Workers:
         if not invalidated.id:
             for slot in others:
                 assert slot.child is not None
-                slot.child.link.send(Frame(Kind.PURGE, invalidated.body))
+                slot.child.link.send(Frame(FrameKind.PURGE, invalidated.body))
             return
         own = next((slot.child for slot in self.live if slot.index == index), None)
         work = asyncio.gather(
-            *(self.ask(slot, Kind.PURGE, invalidated.body, ANSWER_S) for slot in others), return_exceptions=True
+            *(self.ask(slot, FrameKind.PURGE, invalidated.body, ANSWER_S) for slot in others), return_exceptions=True
         )
         if own is not None:
             work.add_done_callback(lambda _: own.link.send(ack(invalidated)))
 
     async def tell(
         self,
-        kind: Kind,
+        kind: FrameKind,
         body: dict[str, Any],
         timeout_s: float = ANSWER_S,
         besides: Callable[[Slot], dict[str, Any]] | None = None,
@@ -186,7 +186,7 @@ class Workers:
 
         `besides` gives what is one's own, such as the names of sockets that it hands over; OSError: it is gone.
         """
-        told = self.holding if kind is Kind.PREPARE else self.slots  # who drains serves by what it has
+        told = self.holding if kind is FrameKind.PREPARE else self.slots  # who drains serves by what it has
         slots = [slot for slot in told if slot.child is not None]
         asked = []
         for slot in slots:
@@ -195,7 +195,7 @@ class Workers:
             except OSError:
                 continue  # its successor starts from the new state
             asked.append(self.ask(slot, kind, {**body, **own}, timeout_s))
-        if kind is Kind.PURGE and self.elsewhere is not None:
+        if kind is FrameKind.PURGE and self.elsewhere is not None:
             asked.append(self.elsewhere(kind, body))
         found = await asyncio.gather(*asked, return_exceptions=True)
         for each in found:
@@ -204,7 +204,11 @@ class Workers:
         return [each for each in found if isinstance(each, dict)]
 
     async def ask_one(
-        self, kind: Kind, body: dict[str, Any], on_progress: Progress | None = None, timeout_s: float | None = ANSWER_S
+        self,
+        kind: FrameKind,
+        body: dict[str, Any],
+        on_progress: Progress | None = None,
+        timeout_s: float | None = ANSWER_S,
     ) -> dict[str, Any]:
         """Ask the first worker that is ready. Raises LinkLost when there is none or it dies, Refused, TimeoutError."""
         for slot in self.slots:
@@ -213,7 +217,7 @@ class Workers:
                     return await slot.child.link.ask(kind, body, on_progress)
         raise LinkLost("no worker is ready")
 
-    async def ask(self, slot: Slot, kind: Kind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+    async def ask(self, slot: Slot, kind: FrameKind, body: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
         """One worker's answer; None when it is gone, for its successor starts from the new state.
 
         A process whose link has ended may still serve from the old state: it is ended before anybody says "done".
@@ -306,14 +310,14 @@ class Workers:
             child.signal(signal.SIGKILL)
 
     def _frame(self, slot: Slot, frame: Frame) -> None:
-        if frame.kind is Kind.READY and slot.state is State.STARTING:
+        if frame.kind is FrameKind.READY and slot.state is State.STARTING:
             slot.state = State.READY
             slot.ready.set()
             slot.settled.set()
             slot.code = str(frame.body.get("code", ""))
             pid = slot.child.pid if slot.child is not None else 0
             self._hooks.event("worker.ready", {"worker": slot.index, "pid": pid})
-        elif frame.kind is Kind.EVENT and frame.body.get("kind") == "worker.cannot_start":
+        elif frame.kind is FrameKind.EVENT and frame.body.get("kind") == "worker.cannot_start":
             slot.last_words = str(frame.body.get("evidence", ""))
         self._hooks.frame(slot.index, frame)
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edge.adapters.config_files import ENCODING, matching, patterns_of
+from edge.adapters.durable_file import put
 from edge.control.journal import Revision
 
 KEPT = ".replaced"
+NEW_MODE = 0o644  # of a file that was not there: as an editor would make it
 
 
 def write_back(revision: Revision, path: Path) -> dict[str, Any]:
@@ -43,16 +45,13 @@ def put_included(files: Mapping[str, str], folder: Path) -> None:
 
 def _write(path: Path, text: str) -> tuple[bool, str | None]:
     """Whether it had to be written, and where what was there is. Raises OSError, UnicodeDecodeError."""
-    kept, fresh = path.with_name(path.name + KEPT), path.with_name(path.name + ".new")
+    kept = path.with_name(path.name + KEPT)
     before = path.read_text(ENCODING) if path.exists() else None
     if before == text:
         return False, None
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh.write_text(text, encoding="utf-8")
+    mode = NEW_MODE if before is None else path.stat().st_mode & 0o777
     if before is not None:
-        mode = path.stat().st_mode & 0o777
-        fresh.chmod(mode)
-        kept.write_text(before, encoding="utf-8")
-        kept.chmod(mode)
-    fresh.replace(path)
+        put(kept, before.encode(), mode)
+    put(path, text.encode(), mode)
     return True, None if before is None else str(kept)

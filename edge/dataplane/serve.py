@@ -35,7 +35,7 @@ from edge.http.grammar import RequestHeaders
 from edge.http.host import absolute_target
 from edge.http.request_line import RequestLine
 
-# No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE): SECURITY 5.
+# No tunnel to where a client wants (CONNECT), no echo of what proxies added (TRACE).
 SLASH = 0x2F
 NEVER_METHODS = (b"TRACE", b"CONNECT")
 USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))  # no route refuses them unasked
@@ -139,7 +139,7 @@ def admit(exchange: Exchange) -> None:
     """Stage 1: refuse what the head alone decides. Raises ClientError; such a request reaches no backend.
 
     The body's reader is made first: whatever is refused after that ends the connection unless the body was read to its
-    end, so that no byte of it is ever taken for a request (SECURITY 20).
+    end, so that no byte of it is ever taken for a request.
     """
     block = exchange.block
     if block.error is not None:

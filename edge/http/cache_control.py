@@ -72,7 +72,7 @@ class Collector:
         self._shared = False
 
     def seconds(self, name: bytes, value: int | None) -> None:
-        """A directive with a number; None is an invalid one."""
+        """Take a directive with a number; None is an invalid one."""
         if (attribute := _SECONDS.get(name)) is not None:
             most = ANY_S if name == b"max-stale" else LARGEST_S
             value = 0 if value is None else max(0, min(value, most))
@@ -80,7 +80,7 @@ class Collector:
             self._revalidate |= name == b"s-maxage"
 
     def flag(self, name: bytes, names: list[bytes] | None) -> None:
-        """A directive without a number; `names` are the fields it is limited to."""
+        """Take a directive without a number; `names` are the fields that it is limited to."""
         if (attribute := _FLAGS.get(name)) is not None:
             self._facts[attribute] = True
         elif name in _REVALIDATE:
@@ -93,7 +93,7 @@ class Collector:
                 self._facts[attribute] = True
 
     def result(self, *, targeted: bool = False) -> CacheControl:
-        """All that was gathered."""
+        """The directives that were gathered."""
         facts = self._facts
         shared = self._shared or "public" in facts or "s_maxage" in facts
         return CacheControl(

@@ -26,7 +26,7 @@ class Forward(Enum):
 
 
 def hit(ttl_s: float, detail: str = "") -> bytes:
-    """Answered from store; `ttl_s` is the freshness left, negative when stale."""
+    """A member for an answer from store; `ttl_s` is the freshness left, negative when stale."""
     return b"%b; hit; ttl=%d%b" % (CACHE, int(ttl_s // 1), _detail(detail))
 
 
@@ -39,7 +39,7 @@ def forwarded(
     ttl_s: float | None = None,
     detail: str = "",
 ) -> bytes:
-    """Answered from the next hop. `status` is that of the forwarded request where it differs from the answer's."""
+    """A member for an answer of the next hop. `status`: that of the forwarded request where the answer's is another."""
     parts = [b"%b; fwd=%b" % (CACHE, why.value)]
     if status:
         parts.append(b"fwd-status=%d" % status)
@@ -53,12 +53,12 @@ def forwarded(
 
 
 def unanswered(detail: str) -> bytes:
-    """Answered by the gateway itself, with nothing from store and nothing asked (such as only-if-cached)."""
+    """A member for what the gateway answers by itself: nothing from store, nothing asked (such as only-if-cached)."""
     return CACHE + _detail(detail)
 
 
 def line(value: bytes) -> bytes:
-    """The field line."""
+    """The field line with this value."""
     return b"Cache-Status: %b\r\n" % value
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 from edge.http.dates import parse_date
 from edge.http.fields import one_tag, strong_match, tag_listed
 from edge.http.message import Fields, Line, RequestHead
-from edge.http.ranges import Part, Range, coalesce, content_range, parse_range, satisfy, within
+from edge.http.ranges import ContentRange, Range, coalesce, content_range, parse_range, satisfy, within
 
 CONDITIONS = frozenset((b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"))
 CLIENT_OWN = CONDITIONS | {b"range", b"if-range"}  # what makes an answer differ from the plain stored response
@@ -52,7 +52,7 @@ def answer(
     stored_fields: Fields,
     length: int,
     max_ranges: int,
-    part: Part | None = None,
+    part: ContentRange | None = None,
 ) -> Answer:
     """What to send from a usable stored response of `length` body bytes. `part` is given for a stored 206.
 
@@ -175,7 +175,10 @@ class Multipart:
 
 
 def multipart(stored: Fields, ranges: tuple[Range, ...], complete: int, boundary: bytes) -> Multipart:
-    """RFC 9110 14.6. `boundary` is 1 to 70 token characters that occur in no part; the caller draws it."""
+    """The parts of a multipart/byteranges answer (RFC 9110 14.6).
+
+    `boundary` is 1 to 70 token characters that occur in no part; the caller draws it.
+    """
     kind = stored.joined(b"content-type")
     typed = b"Content-Type: %b\r\n" % kind if kind else b""
     leads = tuple(

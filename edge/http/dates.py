@@ -49,7 +49,7 @@ def _day_of(now: float) -> date:
 
 
 def format_date(now: float) -> bytes:
-    """IMF-fixdate."""
+    """A date as an IMF-fixdate; `now` is seconds since the epoch."""
     day = _day_of(now)
     rest = int(now) % 86400
     return b"%b, %02d %b %04d %02d:%02d:%02d GMT" % (

@@ -57,7 +57,7 @@ def is_long(value: bytes) -> bool:
 
 
 def delta_seconds(value: bytes) -> int | None:
-    """RFC 9111 1.2.2: digits only, capped at LARGEST_S; None when invalid."""
+    """A number of seconds (RFC 9111 1.2.2): digits only, capped at LARGEST_S; None when invalid."""
     if not value.isdigit():
         return None
     return min(int(value), LARGEST_S) if len(value) < 12 else _long_delta(value)

@@ -43,7 +43,7 @@ FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ForwardedIdentity:
     """What trusted proxies tell of a request (`identity`). `host` and `port` are empty where nobody told them; `lists`
     are X-Forwarded-For and Forwarded as they go on, before this hop's own entries."""
 
@@ -111,7 +111,9 @@ def asserted_lines(
     return known + b"Forwarded: %b\r\n" % element_of(node, host, scheme) + rest
 
 
-def appended_lines(fields: Fields, peer: str, told: Told, host: bytes, loop: bytes, received: bytes = b"1.1") -> bytes:
+def appended_lines(
+    fields: Fields, peer: str, told: ForwardedIdentity, host: bytes, loop: bytes, received: bytes = b"1.1"
+) -> bytes:
     """The forwarding fields when a trusted proxy sent the request: its lists are kept, ours come last; all agree."""
     before, elements = told.lists
     name, known = (b"unknown", b"") if peer == UNIX else (peer.encode(), peer.encode())

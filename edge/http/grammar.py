@@ -58,7 +58,7 @@ NO_CONTENT = frozenset((204, 205, 304))
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The sizes a head may have; the defaults are SECURITY's."""
+    """The sizes a head may have; the defaults are safe on the open internet."""
 
     line_bytes: int = 8 * 1024  # one field line
     fields: int = 100

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from edge.errors import BadRequest
 from edge.http.fields import is_long, members
-from edge.http.forwarding import Networks, Told, element_of
+from edge.http.forwarding import ForwardedIdentity, Networks, element_of
 from edge.http.host import normal_host
 from edge.http.message import Fields
 
@@ -23,7 +23,7 @@ _NODE = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9A-Za-z._\-]{1,32})?|([0-9.
 Element = dict[bytes, bytes]
 
 
-def told_by(fields: Fields, peer: str, scheme: bytes, trusted: Networks) -> Told:
+def told_by(fields: Fields, peer: str, scheme: bytes, trusted: Networks) -> ForwardedIdentity:
     """The facts of a request that the trusted `peer` sent over `scheme`. Raises BadRequest past MAX_MEMBERS."""
     chain = _list(fields, b"x-forwarded-for")
     elements = _elements(fields)
@@ -43,7 +43,7 @@ def told_by(fields: Fields, peer: str, scheme: bytes, trusted: Networks) -> Told
             proto, host = proto or proto_there, host or host_there
     before = b", ".join(chain) or b", ".join([_plain(node) for node in nodes])
     forwarded = fields.joined(b"forwarded") or b"" if agree else b", ".join([element_of(_node(one)) for one in chain])
-    return Told(client, proto or scheme, host, port, (before, forwarded))
+    return ForwardedIdentity(client, proto or scheme, host, port, (before, forwarded))
 
 
 def node_address(node: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The one path that everything matches on: routes, bypass rules, cache rules, prefixes of purges (SECURITY 21).
+"""The one path that everything matches on: routes, bypass rules, cache rules, prefixes of purges.
 
 One rule: what is compared is what the strictest origin would understand (RFC 3986 6.2.2): percent-encoding decoded
 once, dot segments removed, empty segments joined, and encoded `/`, `\\` and NUL taken for the separator that some

@@ -19,7 +19,7 @@ _CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ContentRange:
     """What of a representation is held: bytes first to last of `complete`, None when its length is not known."""
 
     first: int
@@ -83,7 +83,7 @@ def coalesce(found: Sequence[Range]) -> tuple[Range, ...]:
     return tuple((first, last) for first, last, _ in sorted(merged, key=lambda one: one[2]))
 
 
-def parse_content_range(value: bytes | None) -> Part | None:
+def parse_content_range(value: bytes | None) -> ContentRange | None:
     """The part that a 206 tells of; None when absent, malformed, contradictory or unsatisfied."""
     match = _CONTENT_RANGE.fullmatch(value) if value is not None else None
     if match is None:
@@ -92,10 +92,10 @@ def parse_content_range(value: bytes | None) -> Part | None:
     complete = None if match[3] == b"*" else int(match[3])
     if last < first or (complete is not None and last >= complete):
         return None
-    return Part(first, last, complete)
+    return ContentRange(first, last, complete)
 
 
-def within(specs: tuple[Spec, ...] | None, part: Part, held: int) -> tuple[Range, int] | None:
+def within(specs: tuple[Spec, ...] | None, part: ContentRange, held: int) -> tuple[Range, int] | None:
     """The single range that a stored part of `held` bytes answers, and what to subtract from it to index the body.
 
     A range with a first byte is counted from the part's first, `-n` from the part's end: the same in a part that

@@ -15,7 +15,7 @@ SAMPLED = 0x01
 
 
 class TraceContext(NamedTuple):
-    """The span that asks."""
+    """What a request's trace headers say: the span that asks, and whether it is sampled."""
 
     trace_id: int
     span_id: int

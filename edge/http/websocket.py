@@ -25,7 +25,7 @@ class Frames:
         return not self._left and not self._head
 
     def feed(self, data: bytes) -> None:
-        """Bytes that pass."""
+        """Follow the frames in bytes that are passed on."""
         self._follow(data, stop=False)
 
     def rest(self, data: bytes) -> int:

@@ -54,7 +54,7 @@ class Generations(Generic[K, V]):
         self.turns += 1
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget everything."""
         self._turn({})
 
     @property

@@ -34,7 +34,7 @@ STREAM_BYTES = 8 * 1024  # about what a stream takes, with its exchange and its 
 TURN_BYTES = 128 * 1024  # that one connection sends before others have their turn
 
 
-class Sending:
+class SendingStream:
     """The sending half of one stream."""
 
     __slots__ = (
@@ -117,9 +117,11 @@ class Output:
         self.queued = 0  # bytes of bodies that wait, for their turn or for windows
         self.data_frames = 0  # sent since the beginning, but for crumbs
         self.pending = 0  # bytes of bodies in `frames` that did not wait
-        self.done: list[Sending] = []  # streams whose queue became shorter or empty, for who pumps to look at
+        self.done: list[SendingStream] = []  # streams whose queue became shorter or empty, for who pumps to look at
         self._initial = DEFAULT_WINDOW  # of a new stream
-        self._queues: dict[int, deque[Sending]] = {}  # by urgency, made when they are first needed: most never are
+        self._queues: dict[
+            int, deque[SendingStream]
+        ] = {}  # by urgency, made when they are first needed: most never are
 
     @property
     def initial(self) -> int:
@@ -129,7 +131,7 @@ class Output:
     # -- heads ---------------------------------------------------------------------------------------------------------
 
     def head(self, stream_id: int, block: bytes, ends: bool) -> None:
-        """A field block: HEADERS, with CONTINUATION where it has to be."""
+        """Send a field block: HEADERS, with CONTINUATION where it has to be."""
         size = len(block)
         if size <= FRAME_BYTES:
             self.frames.append(head(size << 8 | HEADERS, END_HEADERS | END_STREAM if ends else END_HEADERS, stream_id))
@@ -157,7 +159,7 @@ class Output:
         )
         return True
 
-    def send(self, stream: Sending, pieces: Iterable[Piece], ends: bool, trailers: bytes | None = None) -> None:
+    def send(self, stream: SendingStream, pieces: Iterable[Piece], ends: bool, trailers: bytes | None = None) -> None:
         """Queue pieces of a body; `pump` sends them. `ends`: they are the last, but for trailers."""
         for piece in pieces:
             if piece:
@@ -172,7 +174,7 @@ class Output:
                 return
         self._queue(stream)
 
-    def _queue(self, stream: Sending) -> None:
+    def _queue(self, stream: SendingStream) -> None:
         if not stream.ready and stream.queued and stream.window > 0:
             stream.ready = True
             self.waiting += 1
@@ -182,8 +184,8 @@ class Output:
                 self._queues = dict(sorted(self._queues.items()))
             queue.append(stream)
 
-    def _end(self, stream: Sending) -> None:
-        """Nothing is queued any more: say that it was all."""
+    def _end(self, stream: SendingStream) -> None:
+        """End the stream, with its trailers if it has some: nothing is queued any more."""
         if stream.ended:
             return
         stream.ended = True
@@ -214,7 +216,7 @@ class Output:
                 self.waiting -= 1
         return False
 
-    def _frame(self, stream: Sending) -> int:
+    def _frame(self, stream: SendingStream) -> int:
         """One DATA frame of a stream."""
         size = min(stream.queued, stream.window, self.window, FRAME_BYTES)
         stream.queued -= size
@@ -235,7 +237,7 @@ class Output:
         self.done.append(stream)
         return size
 
-    def drop(self, stream: Sending) -> None:
+    def drop(self, stream: SendingStream) -> None:
         """The stream is reset: nothing more of it is sent."""
         self.queued -= stream.queued
         stream.drop()
@@ -244,7 +246,7 @@ class Output:
             self.waiting -= 1
             self._queues[stream.urgency].remove(stream)
 
-    def prefer(self, stream: Sending, urgency: int) -> None:
+    def prefer(self, stream: SendingStream, urgency: int) -> None:
         """The client told how urgent it is."""
         ready = stream.ready
         if ready:
@@ -255,7 +257,7 @@ class Output:
         if ready:
             self._queue(stream)
 
-    def held(self, streams: Collection[Sending], seen: set[int] | None) -> int:
+    def held(self, streams: Collection[SendingStream], seen: set[int] | None) -> int:
         """Bytes of memory behind what waits, of all `streams`. With `seen`, a piece that is in it is not counted again;
         else a stored body is counted for each stream that waits with it, and streams whose turn is the backend's."""
         if seen is None:
@@ -273,19 +275,19 @@ class Output:
     # -- windows -------------------------------------------------------------------------------------------------------
 
     def credit(self, amount: int) -> None:
-        """The client takes more of all streams. Raises ConnectionFault."""
+        """The client takes so many more bytes on all streams. Raises ConnectionFault."""
         self.window += amount
         if self.window > LARGEST_WINDOW:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_overflow")
 
-    def credit_stream(self, stream: Sending, amount: int) -> None:
+    def credit_stream(self, stream: SendingStream, amount: int) -> None:
         """The client allows more bytes on a stream. Raises StreamFault when the window overflows."""
         stream.window += amount
         if stream.window > LARGEST_WINDOW:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "window_overflow")
         self._queue(stream)
 
-    def set_initial(self, initial: int, streams: Iterable[Sending]) -> None:
+    def set_initial(self, initial: int, streams: Iterable[SendingStream]) -> None:
         """New streams begin with this window; those that run are changed by the difference (RFC 9113 6.9.2)."""
         change, self._initial = initial - self._initial, initial
         for stream in streams:

@@ -22,7 +22,7 @@ NO_TABLE = b"\x20"  # "my table has no room": what a client that makes its table
 
 
 def integer(value: int, bits: int, first: int = 0) -> bytes:
-    """An integer with a prefix (RFC 7541 5.1)."""
+    """An integer with a prefix of so many bits (RFC 7541 5.1)."""
     most = (1 << bits) - 1
     if value < most:
         return bytes((first | value,))
@@ -68,7 +68,7 @@ class CodedHead:
 
 
 class HeadCoder:
-    """One for a worker: codes heads, and remembers the lines that come again."""
+    """Codes response heads, and remembers the lines that come again; one for a worker."""
 
     __slots__ = ("_heads", "_lines", "_tails")
 

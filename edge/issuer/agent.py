@@ -36,7 +36,7 @@ class Hangs(EdgeError):
     """A job does not come to an end."""
 
 
-class Agent:
+class IssuerAgent:
     """`show` gives workers the tokens, `tell` takes events, `publish` how the names stand."""
 
     def __init__(

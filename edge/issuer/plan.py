@@ -54,7 +54,7 @@ def begun(attempts: Attempts, now: float, share: float) -> Attempts:
 
 
 def failed(attempts: Attempts, error: str, refused: bool, wait_s: float | None, now: float, share: float) -> Attempts:
-    """After a failure."""
+    """The attempts after one more failure: when the next one is due, and why this one failed."""
     least, most = (REFUSED_S, REFUSED_MAX_S) if refused else (AWAY_S, AWAY_MAX_S)
     wait = min(most, least * 2.0 ** min(attempts.failures, 20)) * (1 + share / 2)
     wait = max(wait, min(wait_s or 0.0, WAIT_MAX_S))

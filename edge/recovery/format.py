@@ -51,7 +51,7 @@ _PACK_RECORD = struct.Struct(">32sQI")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BodyPlace:
     """Where a body lies in the repository."""
 
     pack: bytes
@@ -61,11 +61,11 @@ class Place:
 
 
 @dataclass(slots=True)
-class Index:
+class PointIndex:
     """What the index files of a point hold together."""
 
     change: Delta = field(default_factory=Delta)
-    places: dict[bytes, Place] = field(default_factory=dict)
+    places: dict[bytes, BodyPlace] = field(default_factory=dict)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def head(letter: bytes) -> bytes:
 
 
 def check_head(data: bytes, letter: bytes, name: str) -> None:
-    """Check them. Raises ChecksumMismatch, or RepositoryNewer for a format from a later version."""
+    """Check the first bytes of a file. Raises ChecksumMismatch, or RepositoryNewer for a later version's format."""
     if len(data) < HEAD_BYTES or not data.startswith(MAGIC):
         raise ChecksumMismatch(f"{name} is no file of a recovery point, or was cut: verify the point")
     if data[len(MAGIC)] > VERSION:
@@ -103,7 +103,7 @@ def hash_of(data: bytes) -> str:
 
 
 def check_hash(data: bytes, wanted: str, name: str) -> None:
-    """Raises ChecksumMismatch unless the bytes are those that were written."""
+    """Check that the bytes are those that were written. Raises ChecksumMismatch."""
     if hash_of(data)[: len(wanted)] != wanted:
         raise ChecksumMismatch(f"{name}: its bytes are not those that were written; restore a point without it")
 
@@ -115,7 +115,7 @@ def config_file(values: Mapping[str, Any]) -> bytes:
 
 
 def read_config_file(data: bytes) -> dict[str, Any]:
-    """Raises ChecksumMismatch, RepositoryNewer."""
+    """The values of the repository's own file. Raises ChecksumMismatch, RepositoryNewer."""
     line, _, rest = data.partition(b"\n")
     if rest != sha256(line + b"\n").hexdigest().encode() + b"\n":
         raise ChecksumMismatch("the repository's file `config` was changed or cut: put it back from another copy")
@@ -128,7 +128,7 @@ def read_config_file(data: bytes) -> dict[str, Any]:
 # -- index files -------------------------------------------------------------------------------------------------------
 
 
-def index_payloads(change: Delta, places: Mapping[bytes, Place], sizes: Mapping[bytes, int]) -> Iterator[bytes]:
+def index_payloads(change: Delta, places: Mapping[bytes, BodyPlace], sizes: Mapping[bytes, int]) -> Iterator[bytes]:
     """The payloads of as many index files as it takes; at least one. `sizes` are the packs'."""
     buffer, count = bytearray(), 0
     for record in _records(change, places, sizes):
@@ -140,14 +140,14 @@ def index_payloads(change: Delta, places: Mapping[bytes, Place], sizes: Mapping[
     yield bytes(buffer) + b"\x00" + _U64.pack(count)
 
 
-def _records(change: Delta, places: Mapping[bytes, Place], sizes: Mapping[bytes, int]) -> Iterator[bytes]:
+def _records(change: Delta, places: Mapping[bytes, BodyPlace], sizes: Mapping[bytes, int]) -> Iterator[bytes]:
     for name in sorted(change.put):
         entry = change.put[name]
         blob = b"\x01" + entry.blob + _U64.pack(entry.size) if entry.blob else b"\x00"
         yield b"\x01" + _long(name.encode()) + _long(entry.data) + blob
     for name in change.removed:
         yield b"\x02" + _long(name.encode())
-    by_pack: dict[bytes, list[tuple[bytes, Place]]] = {}
+    by_pack: dict[bytes, list[tuple[bytes, BodyPlace]]] = {}
     for blob, place in sorted(places.items()):
         by_pack.setdefault(place.pack, []).append((blob, place))
     for pack, held in sorted(by_pack.items()):
@@ -159,11 +159,11 @@ def _long(data: bytes) -> bytes:
     return _U32.pack(len(data)) + data
 
 
-def read_index(payloads: Iterable[bytes]) -> Index:
+def read_index(payloads: Iterable[bytes]) -> PointIndex:
     """All index files of a point, in order. Raises ChecksumMismatch."""
     put: dict[str, Entry] = {}
     removed: list[str] = []
-    found = Index()
+    found = PointIndex()
     for payload in payloads:
         try:
             _read_payload(payload, put, removed, found.places)
@@ -173,7 +173,7 @@ def read_index(payloads: Iterable[bytes]) -> Index:
     return found
 
 
-def _read_payload(payload: bytes, put: dict[str, Entry], removed: list[str], places: dict[bytes, Place]) -> None:
+def _read_payload(payload: bytes, put: dict[str, Entry], removed: list[str], places: dict[bytes, BodyPlace]) -> None:
     at, count = 0, 0
 
     def taken(length: int) -> bytes:
@@ -195,7 +195,7 @@ def _read_payload(payload: bytes, put: dict[str, Entry], removed: list[str], pla
         elif tag == b"\x03":
             pack, _, held = _PACK_RECORD.unpack(taken(_PACK_RECORD.size))
             for blob, offset, stored, size in _PLACE.iter_unpack(taken(held * _PLACE.size)):
-                places[blob] = Place(pack, offset, stored, size)
+                places[blob] = BodyPlace(pack, offset, stored, size)
         else:
             raise ValueError(f"record of kind {tag!r}")
     if _U64.unpack(taken(8))[0] != count or at != len(payload):

@@ -88,7 +88,7 @@ def _alerts(found: Report) -> list[str]:
 
 
 def report_view(found: Report) -> dict[str, object]:
-    """As plain values."""
+    """The report as plain JSON values; times in seconds."""
     return {
         "points": found.points,
         "corrupt": found.corrupt,

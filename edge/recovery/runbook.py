@@ -31,7 +31,7 @@ from edge.errors import RunbookFailed
 
 
 class Deed(Enum):
-    """The kinds of steps."""
+    """What a step can do."""
 
     CHECK = "check"
     DRAIN = "drain"

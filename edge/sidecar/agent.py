@@ -79,7 +79,7 @@ class Known:
     filling: dict[str, Any] | None = None  # bodies that follow a restore
 
 
-class Agent:
+class SidecarAgent:
     """`gather` gives the entries that only the gateway knows; `tell` takes events; `publish` the report."""
 
     def __init__(

@@ -33,7 +33,7 @@ from edge.sidecar.restore import Restored, Target, restore
 from edge.sidecar.source import State, Warm
 from edge.sidecar.take import Work
 from edge.sidecar.vault import CONFIG
-from edge.sidecar.verify import Part, verify
+from edge.sidecar.verify import Portion, verify
 
 
 class Gateway(Protocol):
@@ -99,7 +99,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DrillRequest:
     """Which point, where there is room, and the targets. `unsaved_at`: the first change that the point does not hold;
     `judged`: it is the newest point, so that this says what a loss now would lose."""
 
@@ -111,25 +111,25 @@ class Asked:
     judged: bool
 
 
-def drill(work: Work, asked: Asked, lab: Lab) -> Found:
+def drill(work: Work, request: DrillRequest, lab: Lab) -> Found:
     """Drill a point in an empty directory, which is removed afterwards; the evidence is stored with the point."""
     begun = monotonic()
-    found = Found(asked.point.id)
-    copy = asked.place / "copy"
+    found = Found(request.point.id)
+    copy = request.place / "copy"
     try:
         with locked(work.vault.repository, exclusive=False, purpose="drilling"):
             with _step(found, "copy"):
-                _copy(work, asked.point, copy)
+                _copy(work, request.point, copy)
             if found.passed:
-                _prove(found, lab, copy, asked.place / "proof", golden=True)
-            _judge(found, asked, work.wall())
+                _prove(found, lab, copy, request.place / "proof", golden=True)
+            _judge(found, request, work.wall())
             if found.passed:
                 with _step(found, "damage"):
-                    _damaged_copies_fail(found, lab, copy, asked)
+                    _damaged_copies_fail(found, lab, copy, request)
             found.seconds = monotonic() - begun
-            work.vault.note(asked.point.id, work.wall(), "drilled", found.view())
+            work.vault.note(request.point.id, work.wall(), "drilled", found.view())
     finally:
-        shutil.rmtree(asked.place, ignore_errors=True)
+        shutil.rmtree(request.place, ignore_errors=True)
     return found
 
 
@@ -178,7 +178,7 @@ def _prove(found: Found, lab: Lab, copy: Path, place: Path, golden: bool) -> Non
     place.mkdir()
     with _step(found, "data"):
         work = lab.open(copy)
-        verified = verify(work, [found.point], Part())
+        verified = verify(work, [found.point], Portion())
         found.problems += [f"data: {why}" for why in verified.problems.values()]
     if not found.passed:
         return
@@ -215,19 +215,19 @@ def _prove(found: Found, lab: Lab, copy: Path, place: Path, golden: bool) -> Non
             found.problems += [f"served: {line}" for line in gateway.served(table)]
 
 
-def _judge(found: Found, asked: Asked, now: float) -> None:
+def _judge(found: Found, request: DrillRequest, now: float) -> None:
     """Against the targets."""
-    if found.rto_s is not None and found.rto_s > asked.rto_s:
-        found.problems.append(f"rto: {found.rto_s:.1f} s until the first answer, the target is {asked.rto_s:g} s")
-    if not asked.judged:
+    if found.rto_s is not None and found.rto_s > request.rto_s:
+        found.problems.append(f"rto: {found.rto_s:.1f} s until the first answer, the target is {request.rto_s:g} s")
+    if not request.judged:
         found.notes.append("rpo: not judged: there are younger points")
         return
-    found.rpo_s = 0.0 if asked.unsaved_at is None else round(max(0.0, now - asked.unsaved_at), 3)
-    if found.rpo_s > asked.rpo_s:
-        found.problems.append(f"rpo: what changed in {found.rpo_s:.0f} s is in no point, target {asked.rpo_s:g} s")
+    found.rpo_s = 0.0 if request.unsaved_at is None else round(max(0.0, now - request.unsaved_at), 3)
+    if found.rpo_s > request.rpo_s:
+        found.problems.append(f"rpo: what changed in {found.rpo_s:.0f} s is in no point, target {request.rpo_s:g} s")
 
 
-def _damaged_copies_fail(found: Found, lab: Lab, copy: Path, asked: Asked) -> None:
+def _damaged_copies_fail(found: Found, lab: Lab, copy: Path, request: DrillRequest) -> None:
     """Change one byte of a file of each kind, and take one file away: each time the same proof must fail."""
     files = sorted(path for folder in ("points", "index", "packs") for path in (copy / folder).glob("*"))
     kinds = {path.parent.name: path for path in files}  # one of each kind
@@ -240,7 +240,7 @@ def _damaged_copies_fail(found: Found, lab: Lab, copy: Path, asked: Asked) -> No
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         trial = Found(found.point)
         try:
-            _prove(trial, lab, copy, asked.place / f"damaged-{number}", golden=False)
+            _prove(trial, lab, copy, request.place / f"damaged-{number}", golden=False)
         except RecoveryError as error:
             trial.problems.append(error.detail)
         path.write_bytes(whole)

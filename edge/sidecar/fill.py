@@ -15,7 +15,7 @@ from threading import Event
 from time import monotonic
 
 from edge.errors import ChainBroken, ChecksumMismatch, NoRecoveryPoint, RecoveryError
-from edge.recovery.format import Place
+from edge.recovery.format import BodyPlace
 from edge.recovery.points import Point, newest_first
 from edge.sidecar.locks import locked
 from edge.sidecar.source import Awaiting
@@ -44,7 +44,7 @@ class Filler:
     def __init__(self, awaiting: Awaiting, work: Callable[[], Work], hasty: Callable[[], Work]) -> None:
         self._awaiting, self._work, self._hasty = awaiting, work, hasty
         self._asked: Work | None = None
-        self._places: dict[bytes, Place] = {}
+        self._places: dict[bytes, BodyPlace] = {}
         self._useless: set[tuple[bytes, bytes]] = set()  # body and pack: it cannot be had there
         self._put_in: set[bytes] = set()  # what is wanted after that has no sound record to belong to
         self._looked = Event()
@@ -88,7 +88,7 @@ class Filler:
                     self._places[blob] = place
         self._looked.set()
 
-    def _bring(self, work: Work, pack: Mapping[bytes, Place]) -> None:
+    def _bring(self, work: Work, pack: Mapping[bytes, BodyPlace]) -> None:
         """The bodies of one pack; where that is damaged, those of it that are not."""
         left = dict(pack)
         try:
@@ -107,7 +107,7 @@ class Filler:
                     self._useless.add((name, place.pack))
                     self._places.pop(name, None)  # another point may have it elsewhere: the next turn looks
 
-    def _put(self, work: Work, batch: list[tuple[bytes, bytes]], left: dict[bytes, Place]) -> None:
+    def _put(self, work: Work, batch: list[tuple[bytes, bytes]], left: dict[bytes, BodyPlace]) -> None:
         if batch:
             self._awaiting.put(batch)
         for name, body in batch:
@@ -148,15 +148,15 @@ class Filler:
         return self._asked.vault.body(name, place)
 
 
-def _placed(work: Work, points: Mapping[str, Point], name: str) -> Mapping[bytes, Place]:
+def _placed(work: Work, points: Mapping[str, Point], name: str) -> Mapping[bytes, BodyPlace]:
     try:
         return work.vault.table(points, name)[1]
     except (ChainBroken, ChecksumMismatch, NoRecoveryPoint):
         return {}  # expired, or damaged: another one may do
 
 
-def _packs(places: Mapping[bytes, Place]) -> list[dict[bytes, Place]]:
-    found: dict[bytes, dict[bytes, Place]] = {}
+def _packs(places: Mapping[bytes, BodyPlace]) -> list[dict[bytes, BodyPlace]]:
+    found: dict[bytes, dict[bytes, BodyPlace]] = {}
     for name, place in places.items():
         found.setdefault(place.pack, {})[name] = place
     return list(found.values())

@@ -61,39 +61,39 @@ class PacedRepository:
         self._pace = pace
 
     def put(self, name: str, data: bytes) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         self._inner.put(name, data)
         self._pace.moved(len(data))
         self._pace.step()
 
     def create(self, name: str, data: bytes) -> bool:
-        """See the port."""
+        """As `ports.Repository` says."""
         made = self._inner.create(name, data)
         self._pace.moved(len(data))
         return made
 
     def get(self, name: str) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._counted(self._inner.get(name))
 
     def read(self, name: str, offset: int, length: int) -> bytes | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._counted(self._inner.read(name, offset, length))
 
     def size(self, name: str) -> int | None:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._inner.size(name)
 
     def files(self, prefix: str) -> Iterator[RepositoryFile]:
-        """See the port."""
+        """As `ports.Repository` says."""
         return self._inner.files(prefix)
 
     def delete(self, name: str) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         self._inner.delete(name)
 
     def clean(self) -> None:
-        """See the port."""
+        """As `ports.Repository` says."""
         self._inner.clean()
 
     def _counted(self, data: bytes | None) -> bytes | None:

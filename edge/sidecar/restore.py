@@ -25,7 +25,7 @@ from time import monotonic
 import orjson
 
 from edge.errors import ChecksumMismatch, RestoreRefused
-from edge.recovery.format import Place
+from edge.recovery.format import BodyPlace
 from edge.recovery.points import Point, closure, point_at
 from edge.recovery.table import Entry, Table, blobs
 from edge.sidecar import switch
@@ -109,7 +109,7 @@ def refuse_unfit(target: Target) -> None:
         raise RestoreRefused(f"{target.state} is not empty: give a new directory with --to; nothing was changed")
 
 
-def _reader(work: Work, places: dict[bytes, Place]) -> Callable[[Entry], bytes]:
+def _reader(work: Work, places: dict[bytes, BodyPlace]) -> Callable[[Entry], bytes]:
     def read(entry: Entry) -> bytes:
         place = places.get(entry.blob)
         if place is None:
@@ -123,7 +123,7 @@ def _restore_cache(
     work: Work,
     warm: Warm,
     table: Table,
-    places: dict[bytes, Place],
+    places: dict[bytes, BodyPlace],
     target: Target,
     fresh: Path,
     rebuilt: Rebuilt,
@@ -161,7 +161,7 @@ def _inside(target: Target, fresh: Path) -> Path | None:
     return fresh / target.cache.relative_to(target.state)
 
 
-def _bodies(work: Work, entries: Table, places: dict[bytes, Place]) -> Iterator[tuple[bytes, bytes]]:
+def _bodies(work: Work, entries: Table, places: dict[bytes, BodyPlace]) -> Iterator[tuple[bytes, bytes]]:
     """The bodies that entries speak of, each once, in the order in which they lie."""
     wanted = {entry.blob for entry in entries.values() if entry.blob}
     done, whole = 0, sum(places[blob].size for blob in wanted)

@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time for a run."""
+    """The clocks of a run: epoch seconds, monotonic seconds, and a way to wait."""
 
     wall: Callable[[], float]
     monotonic: Callable[[], float]

@@ -20,7 +20,7 @@ from hashlib import sha256
 from edge import __version__
 from edge.errors import ChainBroken, ChecksumMismatch, ClockJumped
 from edge.recovery import format as form
-from edge.recovery.format import Place
+from edge.recovery.format import BodyPlace
 from edge.recovery.points import Base, Point, PointKind, StoredFile, base_for, newest_first
 from edge.recovery.table import Delta, Table, blobs, delta, digest
 from edge.sidecar.locks import Lock, locked
@@ -99,7 +99,7 @@ class _Start:
 
     base: Base
     table: Table = field(default_factory=dict)
-    places: dict[bytes, Place] = field(default_factory=dict)
+    places: dict[bytes, BodyPlace] = field(default_factory=dict)
 
 
 def _start(work: Work, points: Mapping[str, Point], packs: Mapping[bytes, int], base: Base) -> _Start:
@@ -119,9 +119,9 @@ def _start(work: Work, points: Mapping[str, Point], packs: Mapping[bytes, int], 
 
 def _worth_keeping(
     vault: Vault, points: Mapping[str, Point], packs: Mapping[bytes, int], table: Table
-) -> dict[bytes, Place]:
+) -> dict[bytes, BodyPlace]:
     """Bodies that a full point need not write: those of the newest readable point, in packs that it uses well."""
-    known: dict[bytes, Place] = {}
+    known: dict[bytes, BodyPlace] = {}
     for point in newest_first(points.values()):
         try:
             _, known = vault.table(points, point.id)
@@ -137,7 +137,7 @@ def _worth_keeping(
 
 
 def _store_bodies(
-    work: Work, lock: Lock, captured: Captured, before: Table, held: Mapping[bytes, Place]
+    work: Work, lock: Lock, captured: Captured, before: Table, held: Mapping[bytes, BodyPlace]
 ) -> tuple[Table, tuple[str, ...], _Packer]:
     """Write what the repository has not; the table without entries whose bodies could not be had."""
     packer = _Packer(work, lock)
@@ -158,7 +158,7 @@ class _Packer:
         self._pieces: list[bytes] = []
         self._held: list[tuple[bytes, int, int, int]] = []  # blob, offset, stored, size
         self._length = form.HEAD_BYTES
-        self.places: dict[bytes, Place] = {}
+        self.places: dict[bytes, BodyPlace] = {}
         self.sizes: dict[bytes, int] = {}
         self.written = 0
 
@@ -196,14 +196,14 @@ class _Packer:
         self._work.vault.repository.put(f"packs/{name}", data)
         pack = bytes.fromhex(name)
         for blob, offset, stored, size in self._held:
-            self.places[blob] = Place(pack, offset, stored, size)
+            self.places[blob] = BodyPlace(pack, offset, stored, size)
         self.sizes[pack] = len(data)
         self.written += len(data)
         self._pieces, self._held, self._length = [], [], form.HEAD_BYTES
 
 
 def _store_index(
-    work: Work, lock: Lock, change: Delta, used: Mapping[bytes, Place], sizes: Mapping[bytes, int]
+    work: Work, lock: Lock, change: Delta, used: Mapping[bytes, BodyPlace], sizes: Mapping[bytes, int]
 ) -> tuple[StoredFile, ...]:
     """Write the index files."""
     files: list[StoredFile] = []

@@ -21,7 +21,7 @@ import orjson
 from edge.errors import ChecksumMismatch, NoRecoveryPoint, RepositoryNewer, WrongKey
 from edge.ports import Repository
 from edge.recovery import format as form
-from edge.recovery.format import Index, Place
+from edge.recovery.format import BodyPlace, PointIndex
 from edge.recovery.points import Evidence, Point, PointKind, StoredFile, closure
 from edge.recovery.seal import AesSealer, PlainSealer, Sealer, derived, key_check
 from edge.recovery.table import Table, apply, digest
@@ -131,7 +131,7 @@ class Vault:
 
     # -- tables and bodies -----------------------------------------------------------------------------------------
 
-    def index(self, point: Point) -> Index:
+    def index(self, point: Point) -> PointIndex:
         """The entries that a point itself carries. Raises ChecksumMismatch when a file does not match the manifest."""
         return form.read_index(self._index_payload(file) for file in point.index)
 
@@ -148,10 +148,10 @@ class Vault:
         form.check_hash(data, file.name, name)
         return data
 
-    def table(self, points: Mapping[str, Point], wanted: str) -> tuple[Table, dict[bytes, Place]]:
+    def table(self, points: Mapping[str, Point], wanted: str) -> tuple[Table, dict[bytes, BodyPlace]]:
         """The whole table of a point, and where its bodies are. Raises ChainBroken, ChecksumMismatch."""
         table: Table = {}
-        places: dict[bytes, Place] = {}
+        places: dict[bytes, BodyPlace] = {}
         chain = closure(points, wanted)
         for point in chain:
             found = self.index(point)
@@ -161,7 +161,7 @@ class Vault:
             raise ChecksumMismatch(f"point {wanted}: its parts do not make up what was taken: restore an older point")
         return table, places
 
-    def body(self, blob: bytes, place: Place) -> bytes:
+    def body(self, blob: bytes, place: BodyPlace) -> bytes:
         """A body, compared with its id. Raises ChecksumMismatch."""
         name = f"packs/{place.pack.hex()}"
         sealed = self.repository.read(name, place.offset, place.stored)
@@ -169,14 +169,14 @@ class Vault:
             raise ChecksumMismatch(f"{name} is missing or cut: restore a point that does not need it")
         return self.unsealed(blob, place, sealed)
 
-    def unsealed(self, blob: bytes, place: Place, sealed: bytes) -> bytes:
+    def unsealed(self, blob: bytes, place: BodyPlace, sealed: bytes) -> bytes:
         """A body from its stored bytes. Raises ChecksumMismatch."""
         body = self.sealer.unseal(sealed, blob, place.size)
         if len(body) != place.size or sha256(body).digest() != blob:
             raise ChecksumMismatch(f"packs/{place.pack.hex()}: a body in it was changed: verify the point")
         return body
 
-    def bodies(self, places: Mapping[bytes, Place]) -> Iterator[tuple[bytes, bytes]]:
+    def bodies(self, places: Mapping[bytes, BodyPlace]) -> Iterator[tuple[bytes, bytes]]:
         """Many bodies, each pack read once and in order. Raises ChecksumMismatch.
 
         A pack's bodies are unsealed and compared by two threads (neither needs the interpreter), and the next pack is

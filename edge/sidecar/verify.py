@@ -24,7 +24,7 @@ from edge.sidecar.take import Work
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Portion:
     """The n-th of t parts of the files, by their names; 1 of 1 is all."""
 
     number: int = 1
@@ -45,7 +45,7 @@ class Verified:
     problems: dict[str, str] = field(default_factory=dict)  # point: what is wrong
 
 
-def verify(work: Work, wanted: Iterable[str] | None, part: Part | None) -> Verified:
+def verify(work: Work, wanted: Iterable[str] | None, part: Portion | None) -> Verified:
     """Verify points (None: all) with all that they need; `part`: read their data as well. Notes what it finds."""
     with locked(work.vault.repository, exclusive=False, purpose="verifying") as lock:
         points = work.vault.points()
@@ -85,7 +85,7 @@ def _structure(work: Work, points: Mapping[str, Point], name: str, packs: Mappin
             raise ChecksumMismatch(f"point {name}: a body of {size} bytes has no place in its packs: take a full point")
 
 
-def _data(work: Work, chains: Mapping[str, list[Point]], part: Part, found: Verified) -> None:
+def _data(work: Work, chains: Mapping[str, list[Point]], part: Portion, found: Verified) -> None:
     """Depth 2: each file once, whoever needs it."""
     users: dict[str, set[str]] = {}
     sizes: dict[str, int] = {}
@@ -108,7 +108,7 @@ def _data(work: Work, chains: Mapping[str, list[Point]], part: Part, found: Veri
         work.pace.step()
 
 
-def _note(work: Work, points: Mapping[str, Point], found: Verified, part: Part | None) -> None:
+def _note(work: Work, points: Mapping[str, Point], found: Verified, part: Portion | None) -> None:
     depth = "structure" if part is None else "data" if part.of == 1 else f"data {part.number}/{part.of}"
     now = work.wall()
     for name in found.points:

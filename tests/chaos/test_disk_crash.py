@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from kit.tier import NOW, SMALL, Killed, Stopping, body_of, looked, response, tier
 
 from edge.adapters.disk_body import BodyWriter, temp_name
 from edge.adapters.disk_changes import Changer, Changes
@@ -19,9 +20,8 @@ from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE
 from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
-from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
+from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog
 from edge.cache.record import encode
-from tests.kit.tier import NOW, SMALL, Killed, Stopping, body_of, looked, response, tier
 
 SMALLS = {b"http://a/%d" % n: random.Random(n).randbytes(120_000 if n > 8 else 900) for n in range(14)}
 LARGE = {b"http://a/large%d" % n: random.Random(n).randbytes(6_000_000) for n in range(6)}
@@ -42,8 +42,8 @@ def steps(path: Path, ops: FileOps) -> set[bytes]:
             target.write(body)
             file = target.finish()
             changer.apply(Changes([Addition(stored, encode(stored, 0, file), file, temp)], used=[]))
-        changer.purge([Numbered(1, [Purge(Kind.URL, b"http://a/large5")])], NOW)
-        changer.apply(Changes(purges=[(Purge(Kind.URL, b"http://a/3"), NOW)]))
+        changer.purge([Numbered(1, [Purge(PurgeKind.URL, b"http://a/large5")])], NOW)
+        changer.apply(Changes(purges=[(Purge(PurgeKind.URL, b"http://a/3"), NOW)]))
     finally:
         changer.close()
     return SMALLS.keys() | LARGE.keys()
@@ -79,7 +79,7 @@ def check(path: Path) -> int:
 
 def _purged() -> PurgeLog:
     purge_log = PurgeLog()
-    purge_log.record(Purge(Kind.TAG, b"nothing"), NOW, 1)
+    purge_log.record(Purge(PurgeKind.TAG, b"nothing"), NOW, 1)
     return purge_log
 
 

@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from kit.tier import NOW, SMALL, looked, response, tier
 
 from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_index import connect
 from edge.adapters.disk_place import Place
 from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place, take_over
-from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
+from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog
 from edge.cache.record import encode
-from tests.kit.tier import NOW, SMALL, looked, response, tier
 
 OBJECTS = 1536
 KEYS = [b"http://a/%d" % number for number in range(1, OBJECTS + 1)]
@@ -31,14 +31,14 @@ from pathlib import Path
 from edge.adapters import disk_rows
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_start import open_place
-from edge.cache.purge import Kind, Numbered, Purge
+from edge.cache.purge import PurgeKind, Numbered, Purge
 from tests.kit.tier import NOW, SMALL
 first, last, together, disk_rows.PURGED_ROWS = (int(word) for word in sys.argv[2:])
 changer = Changer(open_place(Path(sys.argv[1])), SMALL, durable=True)
 for at in range(first, last, together):
     sys.stdin.readline()  # it is let
     numbers = range(at, min(last, at + together))
-    found = changer.purge([Numbered(each, [Purge(Kind.URL, b"http://a/%d" % each)]) for each in numbers], NOW)
+    found = changer.purge([Numbered(each, [Purge(PurgeKind.URL, b"http://a/%d" % each)]) for each in numbers], NOW)
     assert [len(touched) for touched in found] == [1] * len(numbers)
     print(numbers[-1], flush=True)
 """
@@ -93,7 +93,7 @@ def test_kill_9_between_purges_that_go_together(tmp_path: Path, rows: int) -> No
         assert left == set(range(seen + 1, OBJECTS + 1)), "all up to that number, and nothing after it"
     purge_log = PurgeLog()
     for number in range(1, seen + 33):  # the journal has some more, which were not carried out here before the kill
-        purge_log.record(Purge(Kind.URL, b"http://a/%d" % number), NOW, number)
+        purge_log.record(Purge(PurgeKind.URL, b"http://a/%d" % number), NOW, number)
     take_over(place, SMALL, purge_log, "")
     store = tier(tmp_path, purge_log=purge_log)
     assert not any(looked(store, key) for key in KEYS[: seen + 32])
@@ -107,10 +107,10 @@ def test_each_of_many_purges_is_counted_by_itself(tmp_path: Path) -> None:
     commits: list[str] = []
     changer.db.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
     purges = [
-        Numbered(1, [Purge(Kind.URL, KEYS[0]), Purge(Kind.URL, KEYS[1])]),
-        Numbered(2, [Purge(Kind.URL, KEYS[0])]),
-        Numbered(3, [Purge(Kind.PREFIX, b"a")]),
-        Numbered(4, [Purge(Kind.URL, KEYS[2], soft=True)]),
+        Numbered(1, [Purge(PurgeKind.URL, KEYS[0]), Purge(PurgeKind.URL, KEYS[1])]),
+        Numbered(2, [Purge(PurgeKind.URL, KEYS[0])]),
+        Numbered(3, [Purge(PurgeKind.PREFIX, b"a")]),
+        Numbered(4, [Purge(PurgeKind.URL, KEYS[2], soft=True)]),
     ]
     assert [len(touched) for touched in changer.purge(purges, NOW)] == [2, 0, 0, 1]
     assert commits == ["COMMIT"] and state(place)[0] == 4

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from kit.recovery import KEY, Clock, Little, pruned, restored, taken, work_on
+from kit.tier import body_of, looked, response, tier
 
 from edge.adapters.disk_awaited import AwaitedBodies, awaits
 from edge.adapters.disk_export import DiskWarm
@@ -30,8 +31,7 @@ from edge.sidecar.fill import Filler
 from edge.sidecar.restore import Target, chosen, restore
 from edge.sidecar.source import with_warm
 from edge.sidecar.take import Work, take
-from edge.sidecar.verify import Part, verify
-from tests.kit.tier import body_of, looked, response, tier
+from edge.sidecar.verify import Portion, verify
 
 STEPS = ("write", "fsync", "replace", "link", "unlink", "rename", "mkdir", "rmdir")
 FULL, INCR = PointKind.FULL, PointKind.INCREMENTAL
@@ -105,7 +105,7 @@ class History:
         work = self.open(root)
         points = set(work.vault.points())
         assert wanted <= points
-        assert verify(work, None, Part()).problems == {}
+        assert verify(work, None, Portion()).problems == {}
         for name in points & set(self.tables):
             assert restored(work, name)[0] == self.tables[name]
         for name in points - set(self.tables):

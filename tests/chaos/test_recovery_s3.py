@@ -16,7 +16,7 @@ from edge.adapters.repository_s3 import S3Repository
 from edge.errors import RepositoryRefused, RepositoryUnreachable
 from edge.recovery.points import PointKind
 from edge.sidecar.take import Work
-from edge.sidecar.verify import Part, verify
+from edge.sidecar.verify import Portion, verify
 
 FULL, INCR = PointKind.FULL, PointKind.INCREMENTAL
 _prefix = itertools.count()
@@ -65,7 +65,7 @@ def test_now_and_then_a_fault_changes_nothing(proxy: FaultyProxy, state: Little,
     for number, kind in enumerate((FULL, INCR, INCR, FULL)):
         state.change("row0", b"%d" % number, b"changed %d" % number * 50)
         tables[taken(work, state, kind).id] = state.table()
-    assert verify(work, None, Part()).problems == {}
+    assert verify(work, None, Portion()).problems == {}
     pruned(work, last=2)
     assert len(work.vault.points()) == 4  # the third needs the first two
     for name, table in tables.items():
@@ -97,7 +97,7 @@ def test_an_outage_at_any_request_harms_no_point(
             for lock in list(sound.vault.repository.files("locks/")):  # this process lives: they are not dead
                 sound.vault.repository.delete(lock.name)
     assert failed > 3
-    assert verify(sound, None, Part()).problems == {}
+    assert verify(sound, None, Portion()).problems == {}
     assert restored(sound, first.id)[0] == wanted
     last = taken(sound, state, INCR)
     assert restored(sound, last.id)[0] == state.table()

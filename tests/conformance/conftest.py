@@ -46,7 +46,7 @@ def subject_process(
     process: GatewayProcess | NginxProcess
     if os.environ.get("EDGE_CORPUS_PEER") == "nginx":
         directory.chmod(0o755)  # nginx's workers may run as another user
-        process = NginxProcess.start(origin_port, directory)
+        process = NginxProcess.before(origin_port, directory)
     else:
         process = GatewayProcess.start(gateway_toml(origin_port, limits=LIMITS, pool=POOL, route=SILENT), directory)
     yield process

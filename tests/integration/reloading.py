@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
+from kit.asking import ask
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, gateway_head, patient
-from kit.waiting import WAIT_S
+from kit.processes import GatewayProcess, gateway_head, patient, run_edge
 
 GOING_AWAY = (0x88, b"\x03\xe9")
 
@@ -39,27 +34,13 @@ cache = false
 
 
 async def edge(gateway: GatewayProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One command."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(gateway.config)]
-    return await asyncio.to_thread(
-        subprocess.run, command, cwd=gateway.directory, env=environment, capture_output=True, text=True, timeout=WAIT_S
-    )
+    """One command, with the gateway's configuration."""
+    return await asyncio.to_thread(run_edge, *arguments, "-c", str(gateway.config), directory=gateway.directory)
 
 
 async def api(gateway: GatewayProcess, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One question to the admin API."""
-
-    def ask() -> tuple[int, Any]:
-        token = (gateway.directory / "state" / "admin.token").read_text().strip()
-        connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=WAIT_S)
-        data = None if body is None else json.dumps(body)
-        with closing(connection):
-            connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
-            found = connection.getresponse()
-            return found.status, json.loads(found.read())
-
-    return await asyncio.to_thread(ask)
+    return await asyncio.to_thread(gateway.api, method, path, body)
 
 
 async def reload(gateway: GatewayProcess, text: str) -> dict[str, Any]:
@@ -73,16 +54,8 @@ async def reload(gateway: GatewayProcess, text: str) -> dict[str, Any]:
 
 async def get(port: int, path: str = "/", host: str = "any.example") -> tuple[int, bytes]:
     """Status and body of one request; 0 when there is no answer."""
-
-    def ask() -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
-        try:
-            connection.request("GET", path, headers={"Host": host})
-            found = connection.getresponse()
-            return found.status, found.read()
-        except OSError:
-            return 0, b""
-        finally:
-            connection.close()
-
-    return await asyncio.to_thread(ask)
+    try:
+        found = await asyncio.to_thread(ask, port, path, fields={"Host": host})
+    except OSError:
+        return 0, b""
+    return found.status, found.body

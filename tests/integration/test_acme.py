@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 import pytest_asyncio
@@ -143,16 +142,8 @@ async def started(gateway_process: Start, toml: str) -> GatewayProcess:
     return await asyncio.to_thread(gateway_process, toml)
 
 
-def asked(gateway: GatewayProcess, path: str) -> bytes:
-    """A GET of the admin API."""
-    token = (gateway.directory / "state" / "admin.token").read_text().strip()
-    question = Request(f"http://{LOOPBACK}:{gateway.admin_port}{path}", headers={"Authorization": f"Bearer {token}"})
-    with urlopen(question, timeout=WAIT_S) as answer:
-        return bytes(answer.read())
-
-
 def events(gateway: GatewayProcess, kind: str) -> list[dict[str, Any]]:
-    found = json.loads(asked(gateway, "/v1/events?follow=0&limit=1000"))["events"]
+    found = gateway.api("GET", "/v1/events?follow=0&limit=1000")[1]["events"]
     return [event for event in found if event["kind"] == kind]
 
 
@@ -192,7 +183,7 @@ async def test_a_server_that_is_away_at_first_is_waited_for_with_a_self_signed_c
     for path in [*kept(gateway).iterdir(), kept(gateway).parent / "lock"]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert stat.S_IMODE(kept(gateway).parent.stat().st_mode) == 0o700
-    metrics = asked(gateway, "/metrics").decode()
+    metrics = gateway.api("GET", "/metrics")[1]
     assert f'edge_acme_failures{{name="{A}",directory="{site.pebble.url}"}} 0.0' in metrics
     assert f'edge_acme_self_signed{{name="{A}",directory="{site.pebble.url}"}} 0.0' in metrics
 

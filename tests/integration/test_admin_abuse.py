@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
+from kit.admin import TOKEN, TOKENS, admin_client
 from kit.control import Whole
 from kit.waiting import WAIT_S, until
 
-from edge.control.access import Access, Role, Token, Unauthenticated
+from edge.control.access import Access, Unauthenticated
 from edge.control.admin.application import CONNECTIONS, admin_app, start_admin
 from edge.control.admin_connections import AdminConnections
 
-TOKEN = "t" * 40
 TOML = """
 [listen]
 http = ["127.0.0.1:0"]
@@ -37,7 +37,6 @@ region = "eu"
 name = "all"
 pool = "web"
 """
-TOKENS = [Token(TOKEN), Token("r" * 40, Role.READ, "grafana"), Token("p" * 40, Role.PURGE, "deploy")]
 
 
 class Gateway:
@@ -69,12 +68,8 @@ def _raw(path: str) -> Any:
 
 @pytest_asyncio.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    whole = Whole(TOML)
-    await whole.start()
-    access = Access(TOKENS, ["edge.example"])
-    async with TestClient(TestServer(admin_app(whole.supervisor, access, 0.3))) as client:
-        yield Gateway(whole, client)
-    await whole.supervisor.stop(1.0)
+    async with admin_client(TOML, ["edge.example"], body_s=0.3) as found:
+        yield Gateway(found.whole, found.client)
 
 
 # -- nasty values ------------------------------------------------------------------------------------------------------

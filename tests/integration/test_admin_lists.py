@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
-from kit.control import TWO_WORKERS, Whole
+from kit.admin import TOKEN, AdminClient, admin_client
+from kit.control import TWO_WORKERS
 from kit.origin import ScriptedOrigin
 
-from edge.control.access import Access, Role, Token
+from edge.control.access import Access, Token
 from edge.control.admin.application import admin_app
-from edge.control.admin.pace import Pace
+from edge.control.admin.pace import KeyedRateLimit
 from edge.control.dashboard import assets
 from edge.control.events import KEPT, Events
 
-TOKEN = "t" * 40
 TOML = (
     TWO_WORKERS
     + """
@@ -37,35 +37,17 @@ pool = "web"
 )
 
 
-class Api:
-    """A running gateway and a client of its API."""
-
-    def __init__(self, whole: Whole, client: TestClient[Any, Any]) -> None:
-        self.whole = whole
-        self.client = client
-
-    async def ask(self, method: str, path: str, body: Any = None, token: str = TOKEN) -> tuple[int, Any]:
-        """Status and JSON."""
-        headers = {"Authorization": f"Bearer {token}"}
-        async with self.client.request(method, path, json=body, headers=headers) as response:
-            return response.status, json.loads(await response.text())
-
-
 @pytest_asyncio.fixture
-async def api(origin: ScriptedOrigin) -> AsyncIterator[Api]:
-    whole = Whole(TOML.replace("@ORIGIN@", str(origin.port)))
-    await whole.start()
-    access = Access([Token(TOKEN), Token("r" * 40, Role.READ, "grafana")])
-    async with TestClient(TestServer(admin_app(whole.supervisor, access))) as client:
-        yield Api(whole, client)
-    await whole.supervisor.stop(1.0)
+async def api(origin: ScriptedOrigin) -> AsyncIterator[AdminClient]:
+    async with admin_client(TOML.replace("@ORIGIN@", str(origin.port))) as found:
+        yield found
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["regions", "pools", "events", "audit"])
-async def test_a_list_is_the_same_in_pages_of_one(api: Api, name: str) -> None:
+async def test_a_list_is_the_same_in_pages_of_one(api: AdminClient, name: str) -> None:
     for region in ("eu", "us"):
         await api.ask("POST", f"/v1/regions/{region}/state", {"state": "draining", "force": True})
     follow = "follow=0&" if name == "events" else ""
@@ -92,7 +74,7 @@ async def test_a_list_is_the_same_in_pages_of_one(api: Api, name: str) -> None:
         assert (await api.ask("GET", f"/v1/{name}/{2**52}"))[0] == 404
 
 
-async def test_a_page_behind_what_is_gone_is_told_so(api: Api) -> None:
+async def test_a_page_behind_what_is_gone_is_told_so(api: AdminClient) -> None:
     status, body = await api.ask("GET", "/v1/regions?after=gone")
     assert status == 404 and "begin again" in body["detail"]
 
@@ -100,7 +82,7 @@ async def test_a_page_behind_what_is_gone_is_told_so(api: Api) -> None:
 # -- purges ------------------------------------------------------------------------------------------------------------
 
 
-async def test_many_purges_are_done_together(api: Api, origin: ScriptedOrigin) -> None:
+async def test_many_purges_are_done_together(api: AdminClient, origin: ScriptedOrigin) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: max-age=60\r\nSurrogate-Key: t1\r\n\r\n"
     origin.default = (head + b"ok",)
     base = f"http://127.0.0.1:{api.whole.port}"
@@ -130,7 +112,7 @@ async def test_many_purges_are_done_together(api: Api, origin: ScriptedOrigin) -
         ({"all": True, "force": "perhaps"}, "force: must be true or false"),
     ],
 )
-async def test_one_wrong_purge_and_none_is_done(api: Api, body: Any, said: str) -> None:
+async def test_one_wrong_purge_and_none_is_done(api: AdminClient, body: Any, said: str) -> None:
     status, answer = await api.ask("POST", "/v1/purge", body)
     assert (status, said in answer["detail"]) == (400, True), answer
     assert not api.whole.state_store.done
@@ -139,7 +121,7 @@ async def test_one_wrong_purge_and_none_is_done(api: Api, body: Any, said: str) 
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
-async def read_events(api: Api, headers: dict[str, str], many: int, query: str = "") -> list[dict[str, Any]]:
+async def read_events(api: AdminClient, headers: dict[str, str], many: int, query: str = "") -> list[dict[str, Any]]:
     """The first events of a stream."""
     found: list[dict[str, Any]] = []
     sent = {"Authorization": f"Bearer {TOKEN}", **headers}
@@ -156,7 +138,7 @@ async def read_events(api: Api, headers: dict[str, str], many: int, query: str =
     return found
 
 
-async def test_a_listener_that_comes_back_goes_on_where_it_was(api: Api) -> None:
+async def test_a_listener_that_comes_back_goes_on_where_it_was(api: AdminClient) -> None:
     events = api.whole.supervisor.events
     for number in range(5):
         events.add("test.one", {"number": number})
@@ -166,7 +148,7 @@ async def test_a_listener_that_comes_back_goes_on_where_it_was(api: Api) -> None
     assert all("lost" not in event for event in found)
 
 
-async def test_a_listener_is_told_of_what_is_no_longer_kept(api: Api) -> None:
+async def test_a_listener_is_told_of_what_is_no_longer_kept(api: AdminClient) -> None:
     events = api.whole.supervisor.events
     events.add("test.first")
     first = events.recent[-1]["id"]
@@ -177,7 +159,7 @@ async def test_a_listener_is_told_of_what_is_no_longer_kept(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("last", "lost"), [("17", True), (str(2**52), False)])
-async def test_ids_of_another_life_bring_all_that_is_kept(api: Api, last: str, lost: bool) -> None:
+async def test_ids_of_another_life_bring_all_that_is_kept(api: AdminClient, last: str, lost: bool) -> None:
     events = api.whole.supervisor.events
     found = await read_events(api, {"Last-Event-ID": last}, 1)
     assert found[0]["id"] == events.recent[0]["id"]
@@ -186,7 +168,7 @@ async def test_ids_of_another_life_bring_all_that_is_kept(api: Api, last: str, l
         assert found[0]["lost"] is None
 
 
-async def test_only_the_kinds_that_are_wanted(api: Api) -> None:
+async def test_only_the_kinds_that_are_wanted(api: AdminClient) -> None:
     for kind in ("alpha.one", "beta.one", "alpha.two"):
         api.whole.supervisor.events.add(kind)
     found = await read_events(api, {}, 2, "?kind=alpha.")
@@ -207,9 +189,10 @@ def test_ids_go_up_over_restarts_and_facts_are_bounded() -> None:
 
 
 async def test_a_flood_without_a_token_is_slowed_and_leaves_the_token_alone(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: AdminClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.control.admin.application.Pace", partial(Pace, clock=lambda: 0.0))  # no time passes
+    without_time = partial(KeyedRateLimit, clock=lambda: 0.0)
+    monkeypatch.setattr("edge.control.admin.application.KeyedRateLimit", without_time)
     app = admin_app(api.whole.supervisor, Access([Token(TOKEN)]), rate=1)
     async with TestClient(TestServer(app)) as client:
         seen = []
@@ -224,7 +207,7 @@ async def test_a_flood_without_a_token_is_slowed_and_leaves_the_token_alone(
     assert api.whole.supervisor.admin_answers[429] >= 10
 
 
-async def test_what_changes_nothing_stored_is_in_the_audit_too(api: Api) -> None:
+async def test_what_changes_nothing_stored_is_in_the_audit_too(api: AdminClient) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with api.client.post("/v1/warm", json={"urls": ["http://127.0.0.1/"]}, headers=headers) as response:
         await response.read()
@@ -234,7 +217,7 @@ async def test_what_changes_nothing_stored_is_in_the_audit_too(api: Api) -> None
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_pages_files_are_open_strict_and_kept_by_browsers(api: Api) -> None:
+async def test_the_pages_files_are_open_strict_and_kept_by_browsers(api: AdminClient) -> None:
     for name in ["", *(f"dashboard/{name}" for name in assets())]:
         async with api.client.get(f"/{name}", headers={"Sec-Fetch-Site": "cross-site"}) as response:
             assert response.status == 200

@@ -14,7 +14,7 @@ from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import EchoServer
 from kit.waiting import until
-from test_reload import api, get
+from reloading import api, get
 
 Start = Callable[[str], GatewayProcess]
 CODE = """

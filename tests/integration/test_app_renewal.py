@@ -12,7 +12,7 @@ import pytest
 from kit.processes import GatewayProcess, gateway_head
 from kit.reloads import Load
 from kit.waiting import until
-from test_reload import api, get
+from reloading import api, get
 
 Start = Callable[[str], GatewayProcess]
 CODE = """

@@ -17,7 +17,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml
-from kit.client import RawClient, Response
 from kit.origin import Pause, ScriptedOrigin, Step
 from kit.waiting import WAIT_S, until
 
@@ -36,14 +35,6 @@ KINDS = {
     "ES256": jwt.algorithms.ECAlgorithm,
     "EdDSA": jwt.algorithms.OKPAlgorithm,
 }
-
-
-async def ask(client: RawClient, target: str, *lines: str, method: str = "GET") -> Response:
-    text = "".join(f"{line}\r\n" for line in ("Host: a.example", *lines))
-    await client.send(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode())
-    response = await client.read_response(method.encode())
-    assert response is not None
-    return response
 
 
 def basic(name: str, password: str) -> str:
@@ -77,13 +68,13 @@ async def test_a_password_is_asked_for_and_known_after(passwords: Path, origin: 
     inner = auth._passwords.check  # type: ignore[attr-defined]
     auth._passwords.check = lambda n, p: (checked.append(n), inner(n, p))[1]  # type: ignore[attr-defined]
     for lines in ((), ("Authorization: Bearer x",), ("Authorization: Basic !!",), ("Authorization: Basic YQ==",)):
-        found = await ask(client, "/x", *lines)
+        found = await client.ask("/x", *lines)
         assert (found.status, found.get(b"www-authenticate")) == (401, b'Basic realm="members", charset="UTF-8"')
     assert not checked
     for pair, status in ((("alice", "secret"), 200), (("alice", "wrong"), 401), (("mallory", "secret"), 401)):
         for _ in range(3):
-            assert (await ask(client, "/x", basic(*pair))).status == status
-    assert (await ask(client, "/x", basic("bob", "ünïcode"))).status == 200
+            assert (await client.ask("/x", basic(*pair))).status == status
+    assert (await client.ask("/x", basic("bob", "ünïcode"))).status == 200
     assert checked == [b"alice", b"alice", b"mallory", b"bob"], "one hash for each, wrong ones too"
     assert len(origin.requests) == 4
 
@@ -105,9 +96,9 @@ async def test_what_members_get_is_never_shared(passwords: Path, origin: Scripte
     _, client = await proxy(route=f'auth = {{ basic = "{passwords}" }}')
     for _ in range(2):
         for pair in (("alice", "secret"), ("bob", "ünïcode")):
-            assert (await ask(client, "/x", basic(*pair))).status == 200
+            assert (await client.ask("/x", basic(*pair))).status == 200
     assert len(origin.requests) == 2, "each has its own"
-    assert (await ask(client, "/x")).status == 401
+    assert (await client.ask("/x")).status == 401
 
 
 async def test_who_is_known_on_one_route_is_not_on_another(
@@ -117,7 +108,7 @@ async def test_who_is_known_on_one_route_is_not_on_another(
     second = f'[[routes]]\npath = "/bob"\npool = "origin"\ncache = false\nauth = {{ basic = "{others}" }}'
     _, client = await proxy(route=f'cache = false\nauth = {{ basic = "{passwords}" }}\n{second}')
     for _ in range(4):
-        found = [(await ask(client, path, basic("alice", "secret"))).status for path in ("/x", "/bob/x")]
+        found = [(await client.ask(path, basic("alice", "secret"))).status for path in ("/x", "/bob/x")]
         assert found == [200, 401], "the same head each time"
 
 
@@ -142,7 +133,7 @@ async def test_argon2_hashes_count_too(tmp_path: Path, origin: ScriptedOrigin, p
     path = tmp_path / "argon"
     path.write_text("carol:" + argon2.PasswordHasher(time_cost=1, memory_cost=64).hash("secret") + "\n")
     _, client = await proxy(route=f'cache = false\nauth = {{ basic = "{path}" }}')
-    assert [(await ask(client, "/", basic("carol", each))).status for each in ("secret", "Secret")] == [200, 401]
+    assert [(await client.ask("/", basic("carol", each))).status for each in ("secret", "Secret")] == [200, 401]
 
 
 async def test_a_client_that_leaves_while_its_password_is_checked(
@@ -163,7 +154,7 @@ async def test_a_client_that_leaves_while_its_password_is_checked(
     await until(lambda: gateway.requests == 1)
     goes_on.set()
     other = await raw_client(gateway.port)
-    assert (await ask(other, "/", basic("alice", "secret"))).status == 200
+    assert (await other.ask("/", basic("alice", "secret"))).status == 200
     assert len(origin.requests) == 1
 
 
@@ -201,10 +192,10 @@ async def test_a_token_of_each_kind_of_key(
     _, client = await proxy(route="cache = false\n" + jwt_rule(f"{tmp_path}/jwks.json"))
     bearer = f"Authorization: Bearer {token(algorithm, roles=['a', 'b'])}"
     for _ in range(2):
-        assert (await ask(client, "/x", bearer, "X-User: mallory", "X-Roles: root")).status == 200
+        assert (await client.ask("/x", bearer, "X-User: mallory", "X-Roles: root")).status == 200
     for request in origin.requests:
         assert (request.get(b"x-user"), request.get(b"x-roles")) == (b"alice", b"a,b")
-    assert (await ask(client, "/x")).get(b"www-authenticate") == b"Bearer"
+    assert (await client.ask("/x")).get(b"www-authenticate") == b"Bearer"
 
 
 def by_hand(head: dict[str, str], key: bytes) -> str:
@@ -243,7 +234,7 @@ async def test_what_is_wrong_with_a_token_is_401(tmp_path: Path, origin: Scripte
     (tmp_path / "jwks.json").write_text(key_set("RS256", "ES256"))
     _, client = await proxy(route="cache = false\n" + jwt_rule(f"{tmp_path}/jwks.json"))
     for each in wrong_tokens():
-        found = await ask(client, "/x", f"Authorization: Bearer {each}")
+        found = await client.ask("/x", f"Authorization: Bearer {each}")
         assert (found.status, found.get(b"www-authenticate")) == (401, b'Bearer error="invalid_token"'), each
     assert not origin.requests
 
@@ -254,7 +245,7 @@ async def test_a_token_in_a_cookie_and_claims_that_would_break_a_line(
     (tmp_path / "jwks.json").write_text(key_set("ES256"))
     _, client = await proxy(route="cache = false\n" + jwt_rule(f"{tmp_path}/jwks.json", ', cookie = "session"'))
     evil = token("ES256", sub="a\r\nX-Admin: 1", roles={"a": 1})
-    assert (await ask(client, "/x", f"Cookie: a=b; session={evil}")).status == 200
+    assert (await client.ask("/x", f"Cookie: a=b; session={evil}")).status == 200
     assert origin.requests[0].get(b"x-user") == b"aX-Admin: 1"
     assert origin.requests[0].get(b"x-admin") is None and origin.requests[0].get(b"x-roles") is None
 
@@ -268,14 +259,14 @@ async def test_keys_are_fetched_once_and_again_when_they_rotate(origins: StartOr
     login.default = (reply(key_set("RS256")),)
     gateway, client = await proxy(route="cache = false\n" + jwt_rule(f"{login.url}/jwks.json"))
     for _ in range(3):
-        assert (await ask(client, "/x", f"Authorization: Bearer {token('RS256', jti=str(_))}")).status == 200
+        assert (await client.ask("/x", f"Authorization: Bearer {token('RS256', jti=str(_))}")).status == 200
     assert login.targets() == [b"/jwks.json"]
     login.default = (reply(key_set("ES256")),)
     keys = gateway.worker.router.routes[0].steps[0]._keys  # type: ignore[attr-defined]
     rotated = f"Authorization: Bearer {token('ES256')}"
-    assert (await ask(client, "/x", rotated)).status == 401, "asked for a moment ago"
+    assert (await client.ask("/x", rotated)).status == 401, "asked for a moment ago"
     keys._asked_at -= 60
-    assert (await ask(client, "/x", f"Authorization: Bearer {token('ES256', jti='x')}")).status == 200
+    assert (await client.ask("/x", f"Authorization: Bearer {token('ES256', jti='x')}")).status == 200
     assert len(login.requests) == 2
 
 
@@ -286,7 +277,7 @@ async def test_without_keys_it_is_503(
     login = await origins()
     login.default = broken
     gateway, client = await proxy(route="cache = false\n" + jwt_rule(f"{login.url}/jwks.json"))
-    assert (await ask(client, "/x", f"Authorization: Bearer {token('RS256')}")).status == 503
+    assert (await client.ask("/x", f"Authorization: Bearer {token('RS256')}")).status == 503
     assert not origin.requests
     assert (await gateway.log(1))[0]["reason"] == "auth-unavailable"
 
@@ -295,7 +286,7 @@ async def test_a_shared_secret_from_a_url_is_no_key(origins: StartOrigins, proxy
     login = await origins()
     login.default = (reply(key_set("HS256", "RS256")),)
     _, client = await proxy(route="cache = false\n" + jwt_rule(f"{login.url}/jwks.json"))
-    assert (await ask(client, "/x", f"Authorization: Bearer {token('HS256')}")).status == 401
+    assert (await client.ask("/x", f"Authorization: Bearer {token('HS256')}")).status == 401
 
 
 # -- a service that knows ----------------------------------------------------------------------------------------------
@@ -323,7 +314,7 @@ async def test_a_service_lets_pass_and_says_who(origin: ScriptedOrigin, origins:
             'If-None-Match: "a"',
             "Accept-Encoding: br",
         )
-        found = await ask(client, "/p?q=1", *lines, method="PUT")
+        found = await client.ask("/p?q=1", *lines, method="PUT")
         assert found.status == 200
     asked = service.requests[0]
     assert (asked.get(b"if-none-match"), asked.get(b"accept-encoding")) == (None, None)
@@ -338,7 +329,7 @@ async def test_what_else_a_service_says_is_the_clients(origins: StartOrigins, pr
     service = await origins()
     service.default = (LOGIN,)
     gateway, client = await proxy(route="cache = false\n" + forward_rule(service.port))
-    found = await ask(client, "/x")
+    found = await client.ask("/x")
     assert (found.status, found.get(b"location"), found.body.content) == (302, b"https://login.example/", b"login")
     assert (found.get(b"set-cookie"), found.get(b"x-inner")) == (b"a=b", None)
     assert (await gateway.log(1))[0]["reason"] == "unauthorized"
@@ -360,7 +351,7 @@ async def test_a_service_that_is_away_lets_nobody_pass(
     service = await origins()
     service.default = broken
     gateway, client = await proxy(route="cache = false\n" + forward_rule(service.port))
-    assert (await ask(client, "/x")).status == 503
+    assert (await client.ask("/x")).status == 503
     assert not origin.requests
     assert (await gateway.log(1))[0]["reason"] == "auth-unavailable"
 
@@ -372,7 +363,7 @@ async def test_members_of_a_service_share_nothing(origin: ScriptedOrigin, origin
     _, client = await proxy(route=forward_rule(service.port))
     for _ in range(2):
         for who in ("a", "b"):
-            assert (await ask(client, "/x", f"Cookie: session={who}")).status == 200
+            assert (await client.ask("/x", f"Cookie: session={who}")).status == 200
     assert len(origin.requests) == 2
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from inprocess import Connect, Gateway, Proxy, StartEdge, edge_toml
 from kit.client import RawClient
+from kit.clock import StandingClock
 from kit.http2 import Http2Client, request_head
 from kit.origin import Repeat, ScriptedOrigin
 from kit.waiting import until
@@ -30,20 +31,10 @@ LISTEN = 'http = ["127.0.0.1:0"]\nh2c = true'
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
 
 
-class Clock:
-    """It stands until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
     """What the rule takes for the time."""
-    found = Clock()
+    found = StandingClock()
     monkeypatch.setattr(bandwidth, "monotonic", found)
     return found
 
@@ -60,7 +51,7 @@ async def received(client: RawClient, count: int) -> None:
         assert await client.wire.more()
 
 
-async def in_steps(client: RawClient, clock: Clock, gateway: Gateway, size: int) -> bytes:
+async def in_steps(client: RawClient, clock: StandingClock, gateway: Gateway, size: int) -> bytes:
     """A body of plain bytes, a full bucket at a time, no more than that in each."""
     got = FULL
     while True:
@@ -75,7 +66,9 @@ async def in_steps(client: RawClient, clock: Clock, gateway: Gateway, size: int)
 
 
 @pytest.mark.parametrize("framing", list(FRAMINGS))
-async def test_the_backend_is_held_back(framing: str, clock: Clock, origin: ScriptedOrigin, proxy: Proxy) -> None:
+async def test_the_backend_is_held_back(
+    framing: str, clock: StandingClock, origin: ScriptedOrigin, proxy: Proxy
+) -> None:
     origin.default = (FRAMINGS[framing], Repeat(b"x" * 65536, LARGE // 65536))
     gateway, client = await proxy(route="cache = false" + RULE)
     await client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -93,7 +86,7 @@ async def test_the_backend_is_held_back(framing: str, clock: Clock, origin: Scri
 @pytest.mark.parametrize("route", ["cache = false", "cache = true"])
 @pytest.mark.parametrize("size", [1000, FULL, FULL + 1, len(BODY)])
 async def test_forwarded_stored_and_then_the_next_request(
-    route: str, size: int, clock: Clock, origin: ScriptedOrigin, proxy: Proxy
+    route: str, size: int, clock: StandingClock, origin: ScriptedOrigin, proxy: Proxy
 ) -> None:
     origin.default = (FRESH % size + BODY[:size],)
     gateway, client = await proxy(route=route + RULE)
@@ -109,7 +102,7 @@ async def test_forwarded_stored_and_then_the_next_request(
     assert not gateway.worker.paced and [line["bytes_out"] for line in await gateway.log(4)] == [size] * 4
 
 
-async def test_from_a_file(clock: Clock, origin: ScriptedOrigin, proxy: Proxy, tmp_path: Path) -> None:
+async def test_from_a_file(clock: StandingClock, origin: ScriptedOrigin, proxy: Proxy, tmp_path: Path) -> None:
     origin.default = (FRESH % len(BODY) + BODY,)
     more = f'\n[cache]\nmemory = "1MiB"\ndisk = {{ path = "{tmp_path}/cache", size = "64MiB", min_free = "0B" }}'
     gateway, client = await proxy(route="cache = true" + RULE + more)
@@ -124,7 +117,7 @@ async def test_from_a_file(clock: Clock, origin: ScriptedOrigin, proxy: Proxy, t
 
 
 @pytest.mark.parametrize("route", ["cache = false", "cache = true"])
-async def test_streams_of_http2(route: str, clock: Clock, origin: ScriptedOrigin, edge: StartEdge) -> None:
+async def test_streams_of_http2(route: str, clock: StandingClock, origin: ScriptedOrigin, edge: StartEdge) -> None:
     origin.default = (FRESH % len(BODY) + BODY,)
     rule = '\nbandwidth = { rate = "256KiB/s", by = "client" }'
     gateway = await edge(edge_toml(origin.port, listen=LISTEN, route=route + rule))
@@ -138,7 +131,7 @@ async def test_streams_of_http2(route: str, clock: Clock, origin: ScriptedOrigin
     await client.close()
 
 
-async def two_at_once(client: Http2Client, clock: Clock, gateway: Gateway) -> None:
+async def two_at_once(client: Http2Client, clock: StandingClock, gateway: Gateway) -> None:
     """Two streams of one client, which share a bucket."""
     answers = [client.answers[client.ask(request_head(b"/x"))] for _ in range(2)]
 
@@ -157,7 +150,7 @@ async def two_at_once(client: Http2Client, clock: Clock, gateway: Gateway) -> No
     assert [bytes(each.body) for each in answers] == [BODY, BODY]
 
 
-async def test_a_coded_body_counts_as_it_is_sent(clock: Clock, origin: ScriptedOrigin, proxy: Proxy) -> None:
+async def test_a_coded_body_counts_as_it_is_sent(clock: StandingClock, origin: ScriptedOrigin, proxy: Proxy) -> None:
     body = b"the same line\n" * 50_000
     origin.default = (FRESH % len(body) + body,)
     gateway, client = await proxy(route="compress = true" + RULE)
@@ -172,7 +165,7 @@ async def test_a_coded_body_counts_as_it_is_sent(clock: Clock, origin: ScriptedO
 
 
 async def test_a_slow_client_and_one_that_leaves(
-    clock: Clock, origin: ScriptedOrigin, proxy: Proxy, raw_client: Connect
+    clock: StandingClock, origin: ScriptedOrigin, proxy: Proxy, raw_client: Connect
 ) -> None:
     origin.default = (FRESH % (20 * len(BODY)), Repeat(BODY, 20))
     rule = 'cache = false\nbandwidth = { rate = "1GiB/s" }'

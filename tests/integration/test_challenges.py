@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import closing
 
 import pytest_asyncio
+from kit import asking
 from kit.control import TWO_WORKERS, Whole
 from kit.origin import ScriptedOrigin
-from kit.ports import LOOPBACK
-from kit.waiting import WAIT_S, until
+from kit.waiting import until
 from reloading import get
 
 from edge.control.journal import Revision
 from edge.control.registry import Change
-from edge.frames import Kind
+from edge.frames import FrameKind
 
 PLACE = "/.well-known/acme-challenge/"
 TOKEN, TEXT = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJyPCt92wr", b"evaGxfADs6pSRb2LAv9IZf17Dt3juxGJyPCt92wr.print"
@@ -55,7 +53,7 @@ async def whole() -> AsyncIterator[Whole]:
 async def show(whole: Whole, tokens: Mapping[str, str]) -> None:
     """As the issuer has it shown; every worker has it when this returns."""
     whole.supervisor.challenges = dict(tokens)
-    await whole.supervisor.workers.tell(Kind.CHALLENGES, {"tokens": dict(tokens)})
+    await whole.supervisor.workers.tell(FrameKind.CHALLENGES, {"tokens": dict(tokens)})
 
 
 def ports(whole: Whole) -> list[int]:
@@ -64,13 +62,8 @@ def ports(whole: Whole) -> list[int]:
 
 
 async def ask(port: int, method: str, target: str, host: str) -> tuple[int, bytes]:
-    def once() -> tuple[int, bytes]:
-        with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)) as connection:
-            connection.request(method, target, headers={"Host": host})
-            found = connection.getresponse()
-            return found.status, found.read()
-
-    return await asyncio.to_thread(once)
+    found = await asyncio.to_thread(asking.ask, port, target, method, fields={"Host": host})
+    return found.status, found.body
 
 
 async def test_each_worker_answers_for_every_host_before_all_rules_and_the_cache(whole: Whole) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ import pytest_asyncio
 from click.testing import CliRunner, Result
 from kit.control import Whole
 from kit.origin import ScriptedOrigin
+from kit.ports import LOOPBACK
+from kit.threaded import QuietHandler, ThreadedServer
 
 from edge.cli.client import console, one_line, safe, table
 from edge.cli.main import main
@@ -101,24 +101,15 @@ OTHERS = {
 def other(request: pytest.FixtureRequest) -> Iterator[str]:
     status, kind, body = OTHERS[request.param]
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            self.body()
+            self.answer(status, {"Content-Type": kind}, body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = answer
+        do_POST = do_PUT = do_DELETE = do_GET
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with ThreadedServer(Handler) as server:
+        yield f"{LOOPBACK}:{server.port}"
 
 
 def test_some_other_server_is_one_line_for_every_command(other: str, tmp_path: Path) -> None:

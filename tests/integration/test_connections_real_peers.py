@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 from kit.haproxy import HaproxyProcess
-from kit.nginx import READER, UNIX_FRONT, NginxPeer
+from kit.nginx import READER, UNIX_FRONT, NginxProcess
 from kit.ports import free_port
 from kit.processes import GatewayProcess, Process
 from kit.waiting import WAIT_S
@@ -92,7 +92,7 @@ def test_haproxy_before_it(
         place.mkdir()
         proxy = HaproxyProcess.before(f"127.0.0.1:{port} {how} check check-send-proxy", place)
         peers.append(proxy)
-        url = f"{scheme}://127.0.0.1:{proxy.port}/fixed"
+        url = f"{scheme}://127.0.0.1:{proxy.http_port}/fixed"
         second = "--http2-prior-knowledge" if scheme == "http" else "--http2"
         assert said("curl", "-sk", *here, "--http1.1", url, url) == "fixedfixed"
         assert said("curl", "-sk", *here, second, url) == "fixed"
@@ -118,10 +118,10 @@ def test_curl_sends_one(gateway_process: Start, certificate: str) -> None:
 def test_peers_behind_it_read_what_it_sends(
     kind: str, version: str, gateway_process: Start, peers: list[Process], tmp_path: Path
 ) -> None:
-    peer = NginxPeer(READER, tmp_path) if kind == "nginx" else HaproxyProcess.behind(tmp_path)
+    peer = NginxProcess(READER, tmp_path) if kind == "nginx" else HaproxyProcess.behind(tmp_path)
     peers.append(peer)
     pool = f'proxy_protocol = "{version}"\nhealth = {{ path = "/" }}'
-    gateway = gateway_process(text("", f"http://127.0.0.1:{peer.port}", pool))
+    gateway = gateway_process(text("", f"http://127.0.0.1:{peer.http_port}", pool))
     url = f"http://127.0.0.1:{gateway.http_port}/"
     for address in (CLIENT, "127.0.0.6", CLIENT):
         lines = said("curl", "-s", "--interface", address, "-w", " %{local_port}\n", url, url).splitlines()
@@ -137,12 +137,12 @@ def test_nginx_and_curl_by_a_unix_socket(gateway_process: Start, peers: list[Pro
     gateway = gateway_process(text(listen).replace('@HTTP@"]', f'@HTTP@", "unix:{path}"]'))
     assert said("curl", "-s", "--unix-socket", str(path), "http://any.example/fixed") == "fixed"
     assert said("curl", "-s", "--http2-prior-knowledge", "--unix-socket", str(path), "http://a/fixed") == "fixed"
-    nginx = NginxPeer(UNIX_FRONT, tmp_path, socket=path)
+    nginx = NginxProcess(UNIX_FRONT, tmp_path, socket=path)
     peers.append(nginx)
-    assert said("curl", "-s", "--interface", CLIENT, f"http://127.0.0.1:{nginx.port}/fixed") == "fixed"
+    assert said("curl", "-s", "--interface", CLIENT, f"http://127.0.0.1:{nginx.http_port}/fixed") == "fixed"
     place = tmp_path / "haproxy"
     place.mkdir()
     haproxy = HaproxyProcess.before(f"unix@{path}", place)
     peers.append(haproxy)
-    assert said("curl", "-s", f"http://127.0.0.1:{haproxy.port}/fixed") == "fixed"
+    assert said("curl", "-s", f"http://127.0.0.1:{haproxy.http_port}/fixed") == "fixed"
     assert clients(gateway) == ["unix", "unix", CLIENT, "unix"]

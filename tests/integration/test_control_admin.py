@@ -8,20 +8,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient, TestServer
-from kit.control import TWO_WORKERS, InProcess, Whole
+from kit.admin import TOKEN, AdminClient, admin_client
+from kit.control import TWO_WORKERS, InProcess
 from kit.origin import ScriptedOrigin
 from kit.waiting import until
 
 from edge.balance.health import Admin
-from edge.control.access import Access, Role, Token
-from edge.control.admin.application import admin_app
 from edge.errors import EdgeError
-from edge.frames import Kind
+from edge.frames import FrameKind
 
-TOKEN = "t" * 40
-OTHERS = (Token("r" * 40, Role.READ, "grafana"), Token("p" * 40, Role.PURGE, "deploy"))
 TOML = (
     TWO_WORKERS
     + """
@@ -43,30 +38,10 @@ geo = { require = ["us"] }
 )
 
 
-class Gateway:
-    """A running gateway and a client of its API."""
-
-    def __init__(self, whole: Whole, client: TestClient[Any, Any]) -> None:
-        self.whole = whole
-        self.client = client
-
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of one authorised request."""
-        async with await self.send(method, path, body) as response:
-            return response.status, json.loads(await response.text())
-
-    async def send(self, method: str, path: str, body: Any = None) -> ClientResponse:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        return await self.client.request(method, path, json=body, headers=headers)
-
-
 @pytest_asyncio.fixture
-async def gateway(origin: ScriptedOrigin) -> AsyncIterator[Gateway]:
-    whole = Whole(TOML.replace("@ORIGIN@", str(origin.port)))
-    await whole.start()
-    async with TestClient(TestServer(admin_app(whole.supervisor, Access([Token(TOKEN), *OTHERS])))) as client:
-        yield Gateway(whole, client)
-    await whole.supervisor.stop(1.0)
+async def gateway(origin: ScriptedOrigin) -> AsyncIterator[AdminClient]:
+    async with admin_client(TOML.replace("@ORIGIN@", str(origin.port))) as found:
+        yield found
 
 
 # -- who may ask -------------------------------------------------------------------------------------------------------
@@ -86,7 +61,7 @@ async def gateway(origin: ScriptedOrigin) -> AsyncIterator[Gateway]:
     ],
 )
 async def test_the_token_guards_all_but_the_probes(
-    gateway: Gateway, path: str, authorization: str, status: int
+    gateway: AdminClient, path: str, authorization: str, status: int
 ) -> None:
     async with gateway.client.get(path, headers={"Authorization": authorization}) as response:
         assert response.status == status
@@ -96,7 +71,7 @@ async def test_the_token_guards_all_but_the_probes(
     ("method", "path", "status"),
     [("GET", "/v1/nothing", 404), ("DELETE", "/v1/status", 405), ("GET", "/v1/purge", 405)],
 )
-async def test_errors_are_json_of_one_line(gateway: Gateway, method: str, path: str, status: int) -> None:
+async def test_errors_are_json_of_one_line(gateway: AdminClient, method: str, path: str, status: int) -> None:
     found, body = await gateway.ask(method, path)
     assert found == status
     assert list(body) == ["type", "title", "status", "detail"]
@@ -107,7 +82,7 @@ async def test_errors_are_json_of_one_line(gateway: Gateway, method: str, path: 
 # -- purge -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_purge_is_durable_and_in_every_worker_when_it_is_answered(gateway: Gateway) -> None:
+async def test_a_purge_is_durable_and_in_every_worker_when_it_is_answered(gateway: AdminClient) -> None:
     status, body = await gateway.ask("POST", "/v1/purge", {"tag": "a", "reason": "test", "actor": "me"})
     assert status == 200
     assert (body["id"], body["kind"], body["count"], body["workers"]) == (1, "tag", 0, 2)
@@ -120,20 +95,20 @@ async def test_a_purge_is_durable_and_in_every_worker_when_it_is_answered(gatewa
 @pytest.mark.parametrize(
     "body", [{}, [], "all", {"tag": ""}, {"tag": "a", "host": "b"}, {"url": "ftp://x/"}, {"all": True, "soft": 1}]
 )
-async def test_a_wrong_purge_is_refused_in_one_line(gateway: Gateway, body: Any) -> None:
+async def test_a_wrong_purge_is_refused_in_one_line(gateway: AdminClient, body: Any) -> None:
     status, found = await gateway.ask("POST", "/v1/purge", body)
     assert status == 400, found
     assert found["detail"].startswith("purge: ")
     assert not gateway.whole.state_store.done
 
 
-async def test_what_cannot_be_made_durable_is_not_done(gateway: Gateway) -> None:
+async def test_what_cannot_be_made_durable_is_not_done(gateway: AdminClient) -> None:
     gateway.whole.state_store.fail = EdgeError("disk full")
     assert (await gateway.ask("POST", "/v1/purge", {"all": True}))[0] == 500
     status, found = await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining"})
     assert (status, found["detail"]) == (500, "disk full")
     assert gateway.whole.supervisor.routing.membership.regions["eu"].admin is Admin.ACTIVE
-    assert not any(frame.kind is Kind.PURGE for child in gateway.whole.children for frame in child.frames)
+    assert not any(frame.kind is FrameKind.PURGE for child in gateway.whole.children for frame in child.frames)
 
 
 # -- regions and backends ----------------------------------------------------------------------------------------------
@@ -145,7 +120,7 @@ def in_pool(child: InProcess) -> dict[str, str]:
     return {backend.id: backend.admin.value for backend in child.worker.pools["web"].pool.backends}
 
 
-async def test_a_drained_region_gets_nothing_once_it_is_answered(gateway: Gateway, origin: ScriptedOrigin) -> None:
+async def test_a_drained_region_gets_nothing_once_it_is_answered(gateway: AdminClient, origin: ScriptedOrigin) -> None:
     status, found = await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining", "reason": "work"})
     assert status == 200
     assert (found["admin"], found["source"], found["change"]["reason"]) == ("draining", "file", "work")
@@ -158,7 +133,7 @@ async def test_a_drained_region_gets_nothing_once_it_is_answered(gateway: Gatewa
         assert "eu" not in view.order
 
 
-async def test_the_safety_rule_keeps_a_route_its_last_region(gateway: Gateway) -> None:
+async def test_the_safety_rule_keeps_a_route_its_last_region(gateway: AdminClient) -> None:
     status, found = await gateway.ask("POST", "/v1/regions/us/state", {"state": "inactive"})
     assert status == 409
     assert "route fenced" in found["detail"]
@@ -166,7 +141,9 @@ async def test_the_safety_rule_keeps_a_route_its_last_region(gateway: Gateway) -
     assert (status, found["admin"]) == (200, "inactive")
 
 
-async def test_a_backend_registered_at_run_time_serves_and_goes_again(gateway: Gateway, origin: ScriptedOrigin) -> None:
+async def test_a_backend_registered_at_run_time_serves_and_goes_again(
+    gateway: AdminClient, origin: ScriptedOrigin
+) -> None:
     url = f"http://localhost:{origin.port}"
     status, found = await gateway.ask("PUT", "/v1/pools/web/backends", {"url": url, "region": "eu", "weight": 3})
     assert (status, found["source"], found["weight"]) == (201, "runtime", 3)
@@ -202,7 +179,7 @@ async def test_a_backend_registered_at_run_time_serves_and_goes_again(gateway: G
     ],
 )
 async def test_wrong_changes_store_nothing(
-    gateway: Gateway, method: str, path: str, body: Any, status: int, word: str
+    gateway: AdminClient, method: str, path: str, body: Any, status: int, word: str
 ) -> None:
     found = await gateway.ask(method, path, body)
     assert found[0] == status, found
@@ -210,7 +187,7 @@ async def test_wrong_changes_store_nothing(
     assert not gateway.whole.state_store.done
 
 
-async def test_a_region_with_backends_is_not_removed(gateway: Gateway) -> None:
+async def test_a_region_with_backends_is_not_removed(gateway: AdminClient) -> None:
     assert (await gateway.ask("PUT", "/v1/regions/ap", {"tier": 2}))[0] == 201
     body = {"url": "http://127.0.0.1:19", "region": "ap"}
     _, backend = await gateway.ask("PUT", "/v1/pools/web/backends", body)
@@ -220,7 +197,7 @@ async def test_a_region_with_backends_is_not_removed(gateway: Gateway) -> None:
     assert (await gateway.ask("DELETE", "/v1/regions/ap"))[0] == 200
 
 
-async def test_what_is_given_a_time_ends_by_itself(gateway: Gateway) -> None:
+async def test_what_is_given_a_time_ends_by_itself(gateway: AdminClient) -> None:
     await gateway.ask("POST", "/v1/regions/eu/state", {"state": "draining", "expires": "1ms"})
     await until(lambda: gateway.whole.supervisor.routing.membership.regions["eu"].admin is Admin.ACTIVE)
     assert gateway.whole.state_store.done[-1] == ("state", "region", "eu", "active")
@@ -229,7 +206,9 @@ async def test_what_is_given_a_time_ends_by_itself(gateway: Gateway) -> None:
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-async def test_counts_reach_status_metrics_and_cache(gateway: Gateway, origin: ScriptedOrigin, raw_client: Any) -> None:
+async def test_counts_reach_status_metrics_and_cache(
+    gateway: AdminClient, origin: ScriptedOrigin, raw_client: Any
+) -> None:
     client = await raw_client(gateway.whole.port)
     for _ in range(3):
         await client.get("/x")
@@ -246,7 +225,9 @@ async def test_counts_reach_status_metrics_and_cache(gateway: Gateway, origin: S
     assert "edge_ready 1.0" in text
 
 
-async def test_explain_tells_route_key_and_reason_and_sends_nothing(gateway: Gateway, origin: ScriptedOrigin) -> None:
+async def test_explain_tells_route_key_and_reason_and_sends_nothing(
+    gateway: AdminClient, origin: ScriptedOrigin
+) -> None:
     status, found = await gateway.ask("GET", "/v1/explain?url=http://a.example/x?q=1&header=Cookie:%20a=b")
     assert status == 200
     assert found["route"]["name"] == "all"
@@ -257,7 +238,7 @@ async def test_explain_tells_route_key_and_reason_and_sends_nothing(gateway: Gat
     assert not origin.requests
 
 
-async def test_explain_tells_which_region_is_out_of_service(gateway: Gateway) -> None:
+async def test_explain_tells_which_region_is_out_of_service(gateway: AdminClient) -> None:
     body = {"state": "draining", "reason": "test"}
     assert (await gateway.ask("POST", "/v1/regions/eu/state", body))[0] == 200
     _, found = await gateway.ask("GET", "/v1/explain?url=http://a.example/")
@@ -271,7 +252,7 @@ async def test_explain_tells_which_region_is_out_of_service(gateway: Gateway) ->
     }
 
 
-async def test_explain_shows_the_fence(gateway: Gateway) -> None:
+async def test_explain_shows_the_fence(gateway: AdminClient) -> None:
     _, found = await gateway.ask("GET", "/v1/explain?url=http://fenced.example/&client=192.0.2.1")
     reasons = {row["region"]: row["reason"] for row in found["regions"]}
     assert reasons["eu"] == "outside the route's fence: never"
@@ -280,11 +261,11 @@ async def test_explain_shows_the_fence(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     "query", ["", "url=x", "url=http://a/&client=nowhere", "url=http://a/&header=bad", "url=http://a/&method=BREW"]
 )
-async def test_a_wrong_question_is_refused(gateway: Gateway, query: str) -> None:
+async def test_a_wrong_question_is_refused(gateway: AdminClient, query: str) -> None:
     assert (await gateway.ask("GET", f"/v1/explain?{query}"))[0] == 400
 
 
-async def test_simulate_shows_a_loss_and_what_fences_refuse(gateway: Gateway) -> None:
+async def test_simulate_shows_a_loss_and_what_fences_refuse(gateway: AdminClient) -> None:
     status, found = await gateway.ask("POST", "/v1/simulate", {"lose": ["us"]})
     assert status == 200
     assert found["refused"] == ["route fenced: no region that may serve it is left"]
@@ -292,13 +273,13 @@ async def test_simulate_shows_a_loss_and_what_fences_refuse(gateway: Gateway) ->
     assert (await gateway.ask("POST", "/v1/simulate", {}))[0] == 400
 
 
-async def test_secrets_are_not_shown(gateway: Gateway) -> None:
+async def test_secrets_are_not_shown(gateway: AdminClient) -> None:
     _, found = await gateway.ask("GET", "/v1/config")
     assert TOKEN not in json.dumps(found)
     assert found["config"]["pools"]["web"]["backends"][1]["url"] == "http://127.0.0.1:9"
 
 
-async def test_events_come_as_they_happen(gateway: Gateway) -> None:
+async def test_events_come_as_they_happen(gateway: AdminClient) -> None:
     async with await gateway.send("GET", "/v1/events") as response:
         assert response.content_type == "text/event-stream"
         await gateway.ask("POST", "/v1/purge", {"all": True})
@@ -309,7 +290,7 @@ async def test_events_come_as_they_happen(gateway: Gateway) -> None:
 
 
 async def test_connections_agree_with_what_is_in_flight(
-    gateway: Gateway, origin: ScriptedOrigin, raw_client: Any
+    gateway: AdminClient, origin: ScriptedOrigin, raw_client: Any
 ) -> None:
     client = await raw_client(gateway.whole.port)
     await client.get("/x")

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kit.asking import status_of
 from kit.origin import ScriptedOrigin
-from kit.ports import LOOPBACK, free_port
-from kit.processes import ROOT, GatewayProcess, NotReady, Process, gateway_toml, process_tree
-from kit.waiting import WAIT_S, until_blocking
+from kit.ports import free_port
+from kit.processes import GatewayProcess, NotReady, Successor, gateway_toml, process_tree, run_edge
+from kit.waiting import until_blocking
 
 Start = Callable[[str], GatewayProcess]
-
-
-def edge(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """One command of the CLI."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, "-m", "edge.cli.main", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=WAIT_S)
-
-
-def get(port: int, path: str = "/") -> int:
-    """Status of one request to the listener; 0 when refused."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        connection.close()
 
 
 def toml(workers: int = 1) -> str:
@@ -44,15 +23,14 @@ def toml(workers: int = 1) -> str:
     return gateway_toml(9, limits='shutdown_grace = "2s"').replace("workers = 1", f"workers = {workers}")
 
 
-class Successor(GatewayProcess):
-    """Another gateway with the files and ports of one that was killed."""
-
-    def __init__(self, killed: GatewayProcess, ready: bool = True) -> None:
-        self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
-        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(killed.config)]
-        Process.__init__(self, command, killed.directory, "successor")
-        if ready:
-            self.wait_ready(lambda: self.admin_status("/readyz") == 200)
+def taken_over(gateway: GatewayProcess, worker: int) -> None:
+    """Another gateway ends the worker that was left, and serves."""
+    successor = Successor(gateway)
+    try:
+        until_blocking(lambda: not process_tree(worker))
+        assert status_of(gateway.http_port) == 502
+    finally:
+        successor.stop()
 
 
 def test_a_worker_killed_is_replaced(gateway_process: Start) -> None:
@@ -62,7 +40,7 @@ def test_a_worker_killed_is_replaced(gateway_process: Start) -> None:
     os.kill(before[0], signal.SIGKILL)
     until_blocking(lambda: len(gateway.children) == 2 and before[0] not in gateway.children)
     until_blocking(lambda: gateway.admin_status("/readyz") == 200)
-    assert get(gateway.http_port) == 502
+    assert status_of(gateway.http_port) == 502
 
 
 @pytest.mark.parametrize("room", ["of the file's own", "none"])
@@ -78,7 +56,7 @@ def test_a_worker_is_replaced_where_its_id_cannot_be_written(gateway_process: St
     os.kill(before[0], signal.SIGKILL)
     until_blocking(lambda: gateway.log().count("worker.ready") == 3)
     assert gateway.admin_status("/readyz") == 200
-    assert get(gateway.http_port) == 502
+    assert status_of(gateway.http_port) == 502
     assert ("worker.unrecorded" in gateway.log()) is (room == "none")
     now = gateway.children
     assert (len(now), before[0] in now) == (2, False)
@@ -99,13 +77,13 @@ def test_term_ends_everything_with_zero(gateway_process: Start) -> None:
 def test_hangup_is_survived_and_usr1_reopens_the_log(gateway_process: Start) -> None:
     gateway = gateway_process(toml().replace('access = "off"', 'access = "@STATE@/access.jsonl"'))
     log = gateway.directory / "state" / "access.jsonl"
-    get(gateway.http_port)
+    status_of(gateway.http_port)
     until_blocking(lambda: log.exists() and log.stat().st_size > 0)
     log.rename(log.with_suffix(".1"))
     gateway.signal(signal.SIGHUP)
     gateway.signal(signal.SIGUSR1)
     until_blocking(log.exists)
-    get(gateway.http_port, "/after")
+    status_of(gateway.http_port, "/after")
     until_blocking(lambda: b"/after" in log.read_bytes())
     assert gateway.running
 
@@ -142,13 +120,8 @@ def test_workers_serve_on_without_a_supervisor_and_the_next_one_takes_over(gatew
     (worker,) = gateway.children
     gateway.signal(signal.SIGKILL)
     gateway.wait()
-    assert get(gateway.http_port) == 502
-    second = Successor(gateway)
-    try:
-        until_blocking(lambda: not process_tree(worker))
-        assert get(gateway.http_port) == 502
-    finally:
-        second.stop()
+    assert status_of(gateway.http_port) == 502
+    taken_over(gateway, worker)
 
 
 HOOKS = """
@@ -179,14 +152,9 @@ def test_a_start_that_fails_leaves_the_workers_to_the_next_one(gateway_process: 
     failed = Successor(gateway, ready=False)
     assert failed.wait() == 1
     assert (gateway.directory / "begun").exists()
-    assert get(gateway.http_port) == 502, "it serves on"
+    assert status_of(gateway.http_port) == 502, "it serves on"
     gateway.rewrite(toml())
-    second = Successor(gateway)
-    try:
-        until_blocking(lambda: not process_tree(worker))
-        assert get(gateway.http_port) == 502
-    finally:
-        second.stop()
+    taken_over(gateway, worker)
 
 
 def test_who_is_told_to_stop_while_it_starts_ends_the_workers_of_the_one_before(gateway_process: Start) -> None:
@@ -197,7 +165,7 @@ def test_who_is_told_to_stop_while_it_starts_ends_the_workers_of_the_one_before(
     starting.signal(signal.SIGTERM)
     starting.wait()
     until_blocking(lambda: not process_tree(worker))
-    assert get(gateway.http_port) == 0
+    assert status_of(gateway.http_port) == 0
 
 
 def test_changes_survive_kill_and_restart(gateway_process: Start) -> None:
@@ -206,16 +174,16 @@ def test_changes_survive_kill_and_restart(gateway_process: Start) -> None:
     gateway = gateway_process(text)
     where = ("-c", str(gateway.config))
     here = gateway.directory
-    added = edge("backend", "add", "origin", "http://127.0.0.1:19", "--region", "us", *where, directory=here)
+    added = run_edge("backend", "add", "origin", "http://127.0.0.1:19", "--region", "us", *where, directory=here)
     assert added.returncode == 0, added.stderr
-    assert edge("region", "drain", "eu", "--reason", "test", *where, directory=here).returncode == 0
+    assert run_edge("region", "drain", "eu", "--reason", "test", *where, directory=here).returncode == 0
     gateway.kill()
     again = Successor(gateway)
     try:
-        listed = json.loads(edge("region", "list", "--json", *where, directory=here).stdout)
+        listed = json.loads(run_edge("region", "list", "--json", *where, directory=here).stdout)
         states = {region["name"]: (region["admin"], region["source"]) for region in listed["regions"]}
         assert states == {"eu": ("draining", "file"), "us": ("active", "file")}
-        pools = json.loads(edge("backend", "list", "--json", *where, directory=here).stdout)
+        pools = json.loads(run_edge("backend", "list", "--json", *where, directory=here).stdout)
         sources = [backend["source"] for backend in pools["pools"][0]["backends"]]
         assert sources == ["file", "runtime"]
     finally:
@@ -227,7 +195,7 @@ def test_the_token_is_its_owners_alone(gateway_process: Start) -> None:
     token = gateway.directory / "state" / "admin.token"
     assert token.stat().st_mode & 0o777 == 0o600
     where = ("--admin", f"127.0.0.1:{gateway.admin_port}")
-    refused = edge("status", *where, "--token-file", str(gateway.config), directory=gateway.directory)
+    refused = run_edge("status", *where, "--token-file", str(gateway.config), directory=gateway.directory)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
 
@@ -241,12 +209,12 @@ async def test_the_demo_starts_answers_and_ends(tmp_path: Path, origin: Scripted
     try:
         origins.start()
         ports = [port for found in origins.ports.values() for port in found]
-        assert [get(port, "/healthz") for port in ports] == [200] * 4
+        assert [status_of(port, "/healthz") for port in ports] == [200] * 4
         path = tmp_path / "demo.toml"
         path.write_text(demo_toml(origins.ports, tmp_path))
         assert "edge-country.mmdb" in path.read_text()
-        checked = edge("check", "-c", str(path), directory=tmp_path)
+        checked = run_edge("check", "-c", str(path), directory=tmp_path)
         assert (checked.returncode, checked.stderr) == (0, "")  # a newcomer's first file has no warning either
     finally:
         origins.stop()
-    assert [get(port) for port in ports] == [0] * 4
+    assert [status_of(port) for port in ports] == [0] * 4

@@ -10,7 +10,7 @@ import pytest
 from kit.disk import SmallDisk, small_disk
 
 from edge.balance.health import Admin
-from edge.cache.purge import Kind, Purge, PurgeState
+from edge.cache.purge import Purge, PurgeKind, PurgeState
 from edge.config.loader import load_text
 from edge.control.instance import CannotStart, lock_state, orphaned
 from edge.control.journal import Journal, JournalError
@@ -34,7 +34,7 @@ pool = "web"
 """
 CONFIG = load_text(TOML, "test.toml")
 ME = Change("me", "because")
-PURGE = Purge(Kind.URL, b"http://a/")
+PURGE = Purge(PurgeKind.URL, b"http://a/")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_registrations_and_states_survive(state: Path) -> None:
     region, backend = found.regions["ap"], found.backends["web", "b"]
     assert (region.source, region.spec.tier, region.spec.countries) == (Source.RUNTIME, 2, ("JP",))
     assert (backend.source, backend.admin, backend.spec.region) == (Source.RUNTIME, Admin.INACTIVE, "ap")
-    assert backend.word is not None and (backend.word.actor, backend.word.reason) == ("me", "because")
+    assert backend.decision is not None and (backend.decision.actor, backend.decision.reason) == ("me", "because")
     assert (found.regions["eu"].source, found.regions["eu"].admin) == (Source.FILE, Admin.DRAINING)
     assert [line["action"] for line in state_store.audit(10)] == [
         "backend.inactive",
@@ -111,7 +111,7 @@ def test_purges_are_known_again_and_numbers_go_on(state: Path, count: int) -> No
     state_store = JournalStateStore.open(state)
     purge_log = state_store.purge_log()
     for number in range(count):
-        purge = Purge(Kind.TAG, b"t%d" % number)
+        purge = Purge(PurgeKind.TAG, b"t%d" % number)
         purge_log.record(purge, 1000.0, state_store.record_purges([Order(purge, ME)], None)[0])
         state_store.save_purge_log(purge_log)
     state_store = again(state, state_store)
@@ -119,7 +119,7 @@ def test_purges_are_known_again_and_numbers_go_on(state: Path, count: int) -> No
     assert found.seq == purge_log.seq
     assert found.admit(1, b"http://a/", [b"t%d" % (count - 1)]).verdict is PurgeState.GONE
     assert found.admit(1, b"http://a/", [b"other"]).verdict is PurgeState.KEPT
-    assert state_store.record_purges([Order(Purge(Kind.ALL), ME)], None) == [count + 1]
+    assert state_store.record_purges([Order(Purge(PurgeKind.ALL), ME)], None) == [count + 1]
     state_store.close()
 
 

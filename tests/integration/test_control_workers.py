@@ -12,13 +12,12 @@ from kit.client import RawClient
 from kit.control import TWO_WORKERS, Whole
 from kit.waiting import WAIT_S, until
 
-from edge.cache.purge import Kind as PurgeKind
-from edge.cache.purge import Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.control.link import LinkLost, Refused, pair
 from edge.control.registry import Change
 from edge.control.slots import State
 from edge.dataplane.worker.listener import Listener
-from edge.frames import Frame, Kind, ack
+from edge.frames import Frame, FrameKind, ack
 
 TOML = (
     TWO_WORKERS
@@ -79,7 +78,7 @@ async def test_a_worker_that_does_not_answer_is_killed_before_the_answer(
 ) -> None:
     whole.children[0].deaf = True
     slot = whole.supervisor.workers.slots[0]
-    assert await whole.supervisor.workers.ask(slot, Kind.PURGE, {}, 0.01) is None
+    assert await whole.supervisor.workers.ask(slot, FrameKind.PURGE, {}, 0.01) is None
     await until(lambda: "worker.hung" in kinds(whole) and len(whole.children) == 3)
 
 
@@ -133,7 +132,7 @@ async def test_what_a_client_purges_is_in_force_in_all_workers_when_it_is_answer
     before, other.deaf = other.worker.store.purge_log.seq, True
     client = await RawClient.connect(whole.port)
     await client.send(b"PURGE /x HTTP/1.1\r\nHost: a\r\n\r\n")
-    await until(lambda: other.frames[-1].kind is Kind.PURGE)
+    await until(lambda: other.frames[-1].kind is FrameKind.PURGE)
     assert client.leftover == b""
     other.agent.on_frame(other.frames[-1])
     answer = await client.read_response()
@@ -168,25 +167,25 @@ async def test_new_workers_have_taken_over_when_those_before_let_nobody_in(
 async def test_questions_get_their_own_answers() -> None:
     down, up = pair()
     up.on_frame = lambda frame: up.send(ack(frame, {"was": frame.body["n"]}))
-    first, second = down.ask(Kind.ASK, {"n": 1}), down.ask(Kind.ASK, {"n": 2})
+    first, second = down.ask(FrameKind.ASK, {"n": 1}), down.ask(FrameKind.ASK, {"n": 2})
     assert [await second, await first] == [{"was": 2}, {"was": 1}]
     up.on_frame = lambda frame: up.send(ack(frame, error="no"))
     with pytest.raises(Refused, match="no"):
-        await down.ask(Kind.ASK, {})
+        await down.ask(FrameKind.ASK, {})
 
 
 async def test_the_peers_death_is_told_once_and_fails_open_questions() -> None:
     down, up = pair()
     told: list[str] = []
     down.on_closed = told.append
-    question = down.ask(Kind.ASK, {})
+    question = down.ask(FrameKind.ASK, {})
     up.end("gone")
     with pytest.raises(LinkLost):
         await question
     down.end("again")
     assert told == ["the peer closed the link"]
     with pytest.raises(LinkLost):
-        await down.ask(Kind.ASK, {})
+        await down.ask(FrameKind.ASK, {})
 
 
 async def test_bytes_that_are_no_frame_end_the_link() -> None:
@@ -201,9 +200,9 @@ async def test_progress_goes_to_who_asked() -> None:
     seen: list[dict[str, object]] = []
 
     def work(frame: Frame) -> None:
-        up.send(Frame(Kind.PROGRESS, {"done": 1}, frame.id))
+        up.send(Frame(FrameKind.PROGRESS, {"done": 1}, frame.id))
         up.send(ack(frame, {"total": 1}))
 
     up.on_frame = work
-    assert await down.ask(Kind.WARM, {}, seen.append) == {"total": 1}
+    assert await down.ask(FrameKind.WARM, {}, seen.append) == {"total": 1}
     assert seen == [{"done": 1}]

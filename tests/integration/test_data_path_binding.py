@@ -27,11 +27,7 @@ PAGE = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r
 
 
 async def get(client: RawClient, *lines: str, target: str = "/") -> int:
-    head = "".join(f"{line}\r\n" for line in (f"GET {target} HTTP/1.1", "Host: a", *lines))
-    await client.send(head.encode() + b"\r\n")
-    response = await client.read_response()
-    assert response is not None
-    return response.status
+    return (await client.ask(target, *lines, host="a")).status
 
 
 def numbers(origin: ScriptedOrigin) -> list[int]:

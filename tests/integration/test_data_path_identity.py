@@ -6,7 +6,7 @@ import re
 
 import pytest
 from inprocess import Connect, Gateway, Proxy, StartEdge, StartOrigins, edge_toml
-from kit.client import RawClient, Response
+from kit.client import RawClient
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_port
 
@@ -16,14 +16,6 @@ from edge.dataplane.caching.purging import Purging
 TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok"
 RULES = 'cache = { override_ttl = "60s" }'
-
-
-async def ask(client: RawClient, target: str, *lines: str, method: str = "GET") -> Response:
-    text = "".join(f"{line}\r\n" for line in ("Host: a.example", *lines))
-    await client.send(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode())
-    response = await client.read_response(method.encode())
-    assert response is not None
-    return response
 
 
 # -- one path ----------------------------------------------------------------------------------------------------------
@@ -37,7 +29,7 @@ async def test_no_spelling_of_a_path_passes_by_a_bypass(target: str, origin: Scr
     origin.default = (FRESH,)
     _, client = await proxy(route='cache = { bypass = { paths = ["/admin"] } }')
     for _ in range(2):
-        response = await ask(client, target)
+        response = await client.ask(target)
         assert response.get(b"cache-status") == b"edge; fwd=bypass; detail=rule:default"
     assert origin.targets() == [target.encode()] * 2, "what goes on are the client's bytes"
 
@@ -47,7 +39,7 @@ async def test_no_spelling_of_a_path_passes_by_a_route(target: str, origins: Sta
     site, admin = await origins(), await origins()
     text = edge_toml(site.port) + _more("admin", admin.port, "/admin")
     client = await RawClient.connect((await edge(text)).port)
-    assert (await ask(client, target)).status == 200
+    assert (await client.ask(target)).status == 200
     await client.close()
     assert (site.targets(), admin.targets()) == ([], [target.encode()])
 
@@ -62,7 +54,7 @@ def _more(pool: str, port: int, path: str, lines: str = "cache = false") -> str:
 @pytest.mark.parametrize("target", SEPARATED)
 async def test_an_encoded_separator_is_refused(target: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy()
-    response = await ask(client, target)
+    response = await client.ask(target)
     assert response.status == 400
     assert b"encoded slash" in (response.get(b"proxy-status") or b"")
     assert not origin.requests
@@ -72,7 +64,7 @@ async def test_an_encoded_separator_is_refused(target: str, origin: ScriptedOrig
 async def test_one_that_is_let_through_matches_as_if_decoded(target: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.default = (FRESH,)
     _, client = await proxy(route='encoded_slashes = true\ncache = { bypass = { paths = ["/admin"] } }')
-    assert b"rule:default" in ((await ask(client, target)).get(b"cache-status") or b"")
+    assert b"rule:default" in ((await client.ask(target)).get(b"cache-status") or b"")
     assert origin.targets() == [target.encode()]
 
 
@@ -84,9 +76,9 @@ async def test_a_path_of_two_readings_is_never_stored(target: str, origin: Scrip
     gateway = await edge(text)
     client = await RawClient.connect(gateway.port)
     for _ in range(2):
-        assert (await ask(client, target)).status == 200
-    assert (await ask(client, "/static/a%2fb")).status == 200
-    assert b"; hit" in ((await ask(client, "/static/a%2fb")).get(b"cache-status") or b""), "one reading is stored"
+        assert (await client.ask(target)).status == 200
+    assert (await client.ask("/static/a%2fb")).status == 200
+    assert b"; hit" in ((await client.ask("/static/a%2fb")).get(b"cache-status") or b""), "one reading is stored"
     await client.close()
     assert origin.targets() == [target.encode()] * 2 + [b"/static/a%2fb"]
 
@@ -99,10 +91,10 @@ async def test_a_stored_redirect_to_https_is_not_the_answer_to_https(origin: Scr
     origin.enqueue(moved)
     origin.default = (FRESH,)
     _, client = await proxy(listen=TRUSTING, route="cache = true")
-    assert (await ask(client, "/", "X-Forwarded-Proto: http")).status == 301
+    assert (await client.ask("/", "X-Forwarded-Proto: http")).status == 301
     for line in ("X-Forwarded-Proto: https", "Forwarded: for=203.0.113.7;proto=https"):
-        assert (await ask(client, "/", line)).status == 200
-    assert (await ask(client, "/")).status == 301
+        assert (await client.ask("/", line)).status == 200
+    assert (await client.ask("/")).status == 301
     assert [request.get(b"x-forwarded-proto") for request in origin.requests] == [b"http", b"https"]
     assert [request.get(b"x-forwarded-port") for request in origin.requests] == [b"80", b"443"]
 
@@ -110,8 +102,8 @@ async def test_a_stored_redirect_to_https_is_not_the_answer_to_https(origin: Scr
 async def test_the_scheme_that_anybody_claims_does_not_count(origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.default = (FRESH,)
     _, client = await proxy(route="cache = true")
-    await ask(client, "/", "X-Forwarded-Proto: https")
-    assert b"; hit" in ((await ask(client, "/")).get(b"cache-status") or b"")
+    await client.ask("/", "X-Forwarded-Proto: https")
+    assert b"; hit" in ((await client.ask("/")).get(b"cache-status") or b"")
     assert origin.requests[0].get(b"x-forwarded-proto") == b"http"
 
 
@@ -121,7 +113,7 @@ async def test_a_host_that_a_trusted_proxy_tells_is_in_the_key_beside_the_one_th
     origin.default = (FRESH,)
     gateway, client = await proxy(listen=TRUSTING, route="cache = true")
     for host in ("b.example", "c.example", "B.example:80"):
-        await ask(client, "/", f"X-Forwarded-Host: {host}")
+        await client.ask("/", f"X-Forwarded-Host: {host}")
     await client.send(b"GET / HTTP/1.1\r\nHost: other.example\r\nX-Forwarded-Host: b.example\r\n\r\n")
     assert await client.read_response() is not None
     seen = [(request.get(b"host"), request.get(b"x-forwarded-host")) for request in origin.requests]
@@ -137,7 +129,7 @@ async def test_a_host_that_a_trusted_proxy_tells_is_in_the_key_beside_the_one_th
 )
 async def test_the_client_s_address_in_every_form(line: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
     gateway, client = await proxy(listen=TRUSTING)
-    await ask(client, "/", line)
+    await client.ask("/", line)
     assert (await gateway.log(1))[0]["client"] == "203.0.113.7"
     request = origin.requests[0]
     assert request.get(b"x-real-ip") == b"203.0.113.7"
@@ -152,7 +144,7 @@ async def test_the_client_s_address_is_known_before_the_backend_is_picked(
     text = edge_toml(*(each.port for each in both), listen=TRUSTING, pool='balance = "hash"\nhash = { on = "client" }')
     client = await raw_client((await edge(text)).port)
     for number in range(40):
-        await ask(client, f"/{number % 20}", f"X-Forwarded-For: 203.0.113.{number % 20}")
+        await client.ask(f"/{number % 20}", f"X-Forwarded-For: 203.0.113.{number % 20}")
     assert all(len(each.requests) > 4 for each in both), "twenty clients are not one"
     seen = [{request.get(b"x-real-ip") for request in each.requests} for each in both]
     assert not seen[0] & seen[1], "and each stays where it is"
@@ -162,7 +154,7 @@ async def test_a_trusted_proxy_s_connections_are_not_one_client_s(edge: StartEdg
     text = edge_toml(1, listen=TRUSTING, limits="connections_per_client = 1")
     gateway = await edge(text)
     clients = [await raw_client(gateway.port) for _ in range(3)]
-    assert [(await ask(client, "/x%2fy")).status for client in clients] == [400] * 3
+    assert [(await client.ask("/x%2fy")).status for client in clients] == [400] * 3
 
 
 # -- what must not reach an origin -------------------------------------------------------------------------------------
@@ -180,7 +172,7 @@ async def test_fields_that_change_the_request_do_not_reach_the_backend_of_a_rout
     method: str, route: str, origin: ScriptedOrigin, proxy: Proxy
 ) -> None:
     _, client = await proxy(route=route)
-    await ask(client, "/", *OVERRIDING, "X-Kept: 1", method=method)
+    await client.ask("/", *OVERRIDING, "X-Kept: 1", method=method)
     names = {name.lower() for name, _ in origin.requests[0].fields}
     assert b"x-kept" in names
     assert not names & {line.partition(":")[0].lower().encode() for line in OVERRIDING}
@@ -193,7 +185,7 @@ async def test_they_do_where_nothing_is_stored_or_the_operator_says_so(origin: S
     )
     client = await RawClient.connect((await edge(text)).port)
     for path in ("/plain", "/own", "/keyed"):
-        await ask(client, path, "X-Host: h", "X-Mine: m", "X-Original-URL: /u")
+        await client.ask(path, "X-Host: h", "X-Mine: m", "X-Original-URL: /u")
     await client.close()
     seen = [[request.get(name) for name in (b"x-host", b"x-mine", b"x-original-url")] for request in origin.requests]
     assert seen == [[b"h", b"m", b"/u"], [None, None, b"/u"], [b"h", b"m", None]]
@@ -204,7 +196,7 @@ async def test_the_gateway_as_its_own_backend_answers_508_at_the_first_return(ed
     text = edge_toml(port, listen=f'http = ["{LOOPBACK}:{port}"]', route="cache = true")
     gateway = await edge(text)
     client = await RawClient.connect(port)
-    response = await ask(client, "/")
+    response = await client.ask("/")
     await client.close()
     assert response.status == 508
     assert b"proxy_loop_detected" in (response.get(b"proxy-status") or b"")
@@ -213,10 +205,10 @@ async def test_the_gateway_as_its_own_backend_answers_508_at_the_first_return(ed
 
 async def test_what_other_gateways_said_of_loops_is_kept(origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(route="cache = true")
-    await ask(client, "/", "CDN-Loop: other; v=1", "Connection: CDN-Loop")
+    await client.ask("/", "CDN-Loop: other; v=1", "Connection: CDN-Loop")
     loop = origin.requests[0].get(b"cdn-loop")
     assert loop is not None and re.fullmatch(rb"other; v=1, edge-[0-9a-f]{16}", loop)
-    assert (await ask(client, "/", "CDN-Loop: " + loop.decode().upper())).status == 508
+    assert (await client.ask("/", "CDN-Loop: " + loop.decode().upper())).status == 508
     assert len(origin.requests) == 1
 
 
@@ -228,37 +220,37 @@ async def test_what_other_gateways_said_of_loops_is_kept(origin: ScriptedOrigin,
 async def test_nobody_s_purge_reaches_an_origin(method: str, route: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.default = (FRESH,)
     _, client = await proxy(route=route)
-    await ask(client, "/")
-    response = await ask(client, "/", method=method)
+    await client.ask("/")
+    response = await client.ask("/", method=method)
     assert (response.status, len(origin.requests)) == (405, 1)
     if "true" in route:
-        assert b"; hit" in ((await ask(client, "/")).get(b"cache-status") or b"")
-    assert (await ask(client, "/", method="M-SEARCH")).status == 200, "other methods are none of our business"
+        assert b"; hit" in ((await client.ask("/")).get(b"cache-status") or b"")
+    assert (await client.ask("/", method="M-SEARCH")).status == 200, "other methods are none of our business"
 
 
 async def test_a_purge_of_who_may_is_obeyed_here(origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.default = (FRESH,)
     _, client = await proxy(route="purge_methods = true\ncache = { sort_query = true }")
-    await ask(client, "/x?b=1&a=2")
-    told = await ask(client, "/x?a=2&b=1", method="PURGE")
+    await client.ask("/x?b=1&a=2")
+    told = await client.ask("/x?a=2&b=1", method="PURGE")
     assert (told.status, told.body.content) == (200, b"purged 1\n")
-    assert b"; hit" not in ((await ask(client, "/x?b=1&a=2")).get(b"cache-status") or b"")
-    assert (await ask(client, "/", method="BAN")).status == 405
+    assert b"; hit" not in ((await client.ask("/x?b=1&a=2")).get(b"cache-status") or b"")
+    assert (await client.ask("/", method="BAN")).status == 405
     assert [request.method for request in origin.requests] == [b"GET", b"GET"]
 
 
 async def test_a_purge_from_another_network_is_not(origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(route='purge_methods = ["10.0.0.0/8"]')
-    assert (await ask(client, "/", method="PURGE")).status == 405
+    assert (await client.ask("/", method="PURGE")).status == 405
     _, client = await proxy(route="purge_methods = true", listen=TRUSTING)
-    assert (await ask(client, "/", "X-Forwarded-For: 203.0.113.7", method="PURGE")).status == 405
+    assert (await client.ask("/", "X-Forwarded-For: 203.0.113.7", method="PURGE")).status == 405
     assert not origin.requests
 
 
 @pytest.mark.parametrize("method", ["POST", "TRACE", "PURGE"])
 async def test_allow_tells_the_route_s_methods(method: str, proxy: Proxy) -> None:
     _, client = await proxy(route='methods = ["HEAD", "GET"]')
-    response = await ask(client, "/", "Content-Length: 0", method=method)
+    response = await client.ask("/", "Content-Length: 0", method=method)
     assert (response.status, response.get(b"allow")) == (405, b"GET, HEAD")
 
 
@@ -291,11 +283,11 @@ async def test_a_url_is_purged_under_the_key_that_its_route_makes(
     origin.default = (FRESH,)
     gateway, client = await proxy(route=f"cache = {rules}", listen=TRUSTING)
     line = f"X-Forwarded-Proto: {proto}"
-    await ask(client, asked, line, "X-Kind: k")
-    await ask(client, "/other", line)
+    await client.ask(asked, line, "X-Kind: k")
+    await client.ask("/other", line)
     assert await _purged(gateway, url) == 1
-    assert b"; hit" not in ((await ask(client, asked, line, "X-Kind: k")).get(b"cache-status") or b"")
-    assert b"; hit" in ((await ask(client, "/other", line)).get(b"cache-status") or b"")
+    assert b"; hit" not in ((await client.ask(asked, line, "X-Kind: k")).get(b"cache-status") or b"")
+    assert b"; hit" in ((await client.ask("/other", line)).get(b"cache-status") or b"")
 
 
 async def _purged(gateway: Gateway, url: str) -> int:
@@ -309,11 +301,11 @@ async def test_a_prefix_is_purged_in_every_spelling(origin: ScriptedOrigin, prox
     gateway, client = await proxy(route="cache = true")
     spellings = ["/docs/a", "/%64ocs/a", "//docs/a", "/x/../docs/a", "/./docs"]
     for target in [*spellings, "/other"]:
-        await ask(client, target)
+        await client.ask(target)
     await gateway.on_loop(lambda: Purging(gateway.worker, parse_purge({"prefix": "a.example/%64ocs/"})).count)
     for target in spellings:
-        assert b"; hit" not in ((await ask(client, target)).get(b"cache-status") or b"")
-    assert b"; hit" in ((await ask(client, "/other")).get(b"cache-status") or b"")
+        assert b"; hit" not in ((await client.ask(target)).get(b"cache-status") or b"")
+    assert b"; hit" in ((await client.ask("/other")).get(b"cache-status") or b"")
 
 
 async def test_vary_by_what_the_gateway_tells_makes_one_variant_for_each_key(
@@ -322,7 +314,7 @@ async def test_vary_by_what_the_gateway_tells_makes_one_variant_for_each_key(
     origin.default = (FRESH.replace(b"Cache", b"Vary: X-Forwarded-Proto\r\nCache"),)
     _, client = await proxy(route="cache = true")
     for line in ("X-Forwarded-Proto: a", "X-Forwarded-Proto: b", "X-Kept: 1"):
-        await ask(client, "/", line)
+        await client.ask("/", line)
     assert len(origin.requests) == 1, "what anybody claims is not what the origin saw"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 import os
 import signal
 from collections import Counter
@@ -14,9 +12,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from kit.asking import ask
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, NotReady
-from kit.waiting import WAIT_S, until_blocking
+from kit.waiting import until_blocking
 
 OBJECTS = 200
 TOML = f"""
@@ -25,7 +24,7 @@ http = ["{LOOPBACK}:@HTTP@"]
 workers = 2
 [admin]
 listen = "{LOOPBACK}:@ADMIN@"
-token_file = "@STATE@/token"
+token_file = "@STATE@/admin.token"
 [state]
 path = "@STATE@"
 [log]
@@ -85,28 +84,15 @@ async def origin() -> AsyncIterator[Origin]:
 
 def get(port: int, target: str) -> tuple[str, bytes]:
     """Cache-Status and body, over a connection of its own so that any worker may have it."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)
-    try:
-        connection.request("GET", target, headers={"Host": "a.test"})
-        response = connection.getresponse()
-        assert response.status == 200
-        return response.getheader("Cache-Status", ""), response.read()
-    finally:
-        connection.close()
+    found = ask(port, target, fields={"Host": "a.test"})
+    assert found.status == 200
+    return found.fields.get("Cache-Status", ""), found.body
 
 
 def admin(gateway: GatewayProcess, method: str, path: str, body: Any = None) -> Any:
-    token = (gateway.directory / "state" / "token").read_text().strip()
-    connection = http.client.HTTPConnection(LOOPBACK, gateway.admin_port, timeout=WAIT_S)
-    try:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        response = connection.getresponse()
-        found = json.loads(response.read())
-        assert response.status == 200, found
-        return found
-    finally:
-        connection.close()
+    status, found = gateway.api(method, path, body)
+    assert status == 200, found
+    return found
 
 
 def all_written(gateway: GatewayProcess, count: int) -> None:

@@ -22,7 +22,7 @@ from edge.control.early import EarlyWorker, end_early, start_early
 from edge.control.slots import Hooks, Slot
 from edge.control.worker_process import ProcessChild, spawn_process
 from edge.control.workers import Workers
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 
 TOML = """
 listen = { http = ["127.0.0.1:@HTTP@"], workers = 2 }
@@ -108,7 +108,7 @@ def test_ctrl_c_does_not_reach_one_that_is_still_reading() -> None:
         taken = [early]
         child = await spawn_process(0, taken)
         assert isinstance(child, ProcessChild) and taken == []
-        child.link.send(Frame(Kind.DRAIN, {}))  # a first frame that says nothing to serve
+        child.link.send(Frame(FrameKind.DRAIN, {}))  # a first frame that says nothing to serve
         return await asyncio.wait_for(child.wait(), WAIT_S)
 
     assert asyncio.run(answers()) == 1  # it lived on, and ended over what it was told
@@ -122,7 +122,7 @@ async def test_one_that_died_before_it_was_taken_is_replaced() -> None:
     await until(lambda: Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
 
     def first(slot: Slot) -> tuple[Frame, list[socket.socket]]:
-        return Frame(Kind.DRAIN, {}), [spare]
+        return Frame(FrameKind.DRAIN, {}), [spare]
 
     def event(kind: str, facts: dict[str, Any]) -> None:
         told.append((kind, facts["code"]))

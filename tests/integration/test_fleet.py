@@ -6,43 +6,23 @@ The property that matters most is asked from outside: what was purged and acknow
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 
 import pytest
-from kit.fleet import HOST, MAX_BLIND_S, WAIT_S, Machine, Machines
-from kit.ports import LOOPBACK
+from kit.fleet import HOST, MAX_BLIND_S, Machine
+from kit.fleet import LinkedMachines as World
 from kit.processes import GatewayProcess
-from kit.redis import RedisProcess
-from kit.relay import Relay
-from kit.waiting import until_blocking
+from kit.waiting import WAIT_S, until_blocking
 
 from edge.adapters.shared_tier import name_of
 
 
-class World(Machines):
-    """Three machines, each with a link of its own to the server."""
-
-    def __init__(self, directory: Path) -> None:
-        self.server = RedisProcess.start(directory)
-        self.relays = [Relay(self.server.port) for _ in range(3)]
-        super().__init__(directory, [f"redis://{LOOPBACK}:{relay.port}/0" for relay in self.relays])
-        self.wait_sure()
-
-    def relay(self, machine: Machine) -> Relay:
-        return self.relays[self.machines.index(machine)]
-
-    def close(self) -> None:
-        super().close()
-        for relay in self.relays:
-            relay.close()
-        self.server.kill()
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("fleet"))
-    yield made
-    made.close()
+    """Three machines, certain that they are all."""
+    with closing(World(tmp_path_factory.mktemp("fleet"), 3)) as made:
+        made.wait_sure()
+        yield made
 
 
 ALL_OF_THEM = {"applied": 3, "of": 3, "late": [], "sent": True, "sure": True}
@@ -106,7 +86,7 @@ def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) 
     cut, other = world.machines[0], world.machines[1]
     world.origin.now = "old"
     world.all_get("/cut")
-    world.relay(cut).cut()
+    world.link(cut).cut()
     until_blocking(lambda: not cut.fleet["in_step"])
     assert cut.get("/cut") == b"old"
     world.origin.now = "new"
@@ -119,7 +99,7 @@ def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) 
     assert cut.get("/cut") == b"newer", "and is asked for what was stored while blind"
     assert cut.told("fleet.cut_off") and cut.told("fleet.blind")
     world.origin.now = "newest"
-    world.relay(cut).mend()
+    world.link(cut).mend()
     seen = set()
 
     def caught_up() -> bool:
@@ -136,21 +116,21 @@ def test_back_before_it_is_blind_a_machine_has_applied_all_that_it_missed(world:
     cut, other = world.machines[0], world.machines[1]
     world.origin.now = "old"
     world.all_get("/short")
-    world.relay(cut).cut()
+    world.link(cut).cut()
     until_blocking(lambda: not cut.fleet["in_step"])
     world.origin.now = "new"
     other.purge(url=f"http://{HOST}/short")
-    world.relay(cut).mend()
+    world.link(cut).mend()
     until_blocking(lambda: world.in_step(cut))
     assert cut.get("/short") == b"new"
 
 
 def test_a_link_that_carries_nothing_is_a_link_that_is_cut(world: World) -> None:
     cut = world.machines[2]
-    world.relay(cut).hold()
+    world.link(cut).hold()
     until_blocking(lambda: cut.fleet["trouble"] == "no answer in time")
     assert not cut.fleet["in_step"]
-    world.relay(cut).mend()
+    world.link(cut).mend()
     until_blocking(lambda: world.in_step(cut))
 
 
@@ -181,12 +161,12 @@ def test_a_start_without_the_server_believes_nothing_of_what_it_has(world: World
     before = stored(machine)
     world.all_get("/lonely")
     until_blocking(lambda: stored(machine) > before)
-    world.relay(machine).cut()
+    world.link(machine).cut()
     machine.restart(lambda gateway: gateway.kill())
     world.origin.now = "new"
     assert machine.get("/lonely") == b"new"
     assert machine.fleet["blind"]
-    world.relay(machine).mend()
+    world.link(machine).mend()
     until_blocking(lambda: world.in_step(machine))
 
 
@@ -194,13 +174,13 @@ def test_purges_without_the_server_are_in_force_here_and_sent_when_it_is_back(wo
     machine, other = world.machines[0], world.machines[1]
     world.origin.now = "old"
     world.all_get("/later")
-    world.relay(machine).cut()
+    world.link(machine).cut()
     until_blocking(lambda: not machine.fleet["in_step"])
     world.origin.now = "new"
     found = machine.purge(url=f"http://{HOST}/later")
     assert found["machines"]["sent"] is False and found["machines"]["applied"] == 1
     assert machine.get("/later") == b"new" and other.get("/later") == b"old"
-    world.relay(machine).mend()
+    world.link(machine).mend()
     until_blocking(lambda: world.in_step(machine))
     until_blocking(lambda: other.get("/later") == b"new")
 

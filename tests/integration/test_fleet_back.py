@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.fleet import HOST, Machine, Machines, Settings
-from kit.ports import LOOPBACK
-from kit.redis import RedisProcess
+from kit.fleet import HOST, LinkedMachines, Machine, Settings
 from kit.relay import Relay
 from kit.waiting import until_blocking
 
@@ -25,20 +24,17 @@ TARGETS = ("/purged", "/as-it-was")
 class World:
     """`late` has missed a purge, is back, and its question for what it missed gets no answer until `relay.mend()`."""
 
-    machines: Machines
+    machines: LinkedMachines
     late: Machine
     relay: Relay
-    server: RedisProcess
     purge: Future[Any]
 
 
 def opened(directory: Path, pool: ThreadPoolExecutor, catch_up: str) -> Iterator[World]:
-    server = RedisProcess.start(directory)
-    relay = Relay(server.port)
     settings = Settings(max_blind_s=60.0, fleet=f'catch_up = "{catch_up}"')
-    machines = Machines(directory, [f"redis://{LOOPBACK}:{relay.port}/0", server.url], settings)
-    try:
+    with closing(LinkedMachines(directory, 2, settings)) as machines:
         late, other = machines.machines
+        relay = machines.link(late)
         machines.origin.now = "old"
         for target in TARGETS:
             assert machines.all_get(target) == {b"old"}
@@ -50,15 +46,9 @@ def opened(directory: Path, pool: ThreadPoolExecutor, catch_up: str) -> Iterator
         assert late.get("/purged") == b"old", "it cannot know yet"
         relay.mend(hold_at=b"XRANGE")
         until_blocking(lambda: relay.is_held)
-        heard = server.say("HGET", "{edge}:machines", late.fleet["id"])
+        heard = machines.server.say("HGET", "{edge}:machines", late.fleet["id"])
         assert b'"in_step":false' in heard, "the server hears it again"
-        world = World(machines, late, relay, server, purge)
-        yield world
-        server = world.server
-    finally:
-        machines.close()
-        relay.close()
-        server.kill()
+        yield World(machines, late, relay, purge)
 
 
 @pytest.fixture
@@ -97,8 +87,8 @@ def test_who_cannot_read_what_it_missed_validates_soon(hasty: World) -> None:
 
 
 def test_a_server_that_dies_while_a_machine_catches_up_leaves_it_validating(hasty: World) -> None:
-    hasty.server.kill()
+    hasty.machines.server.kill()
     assert {hasty.late.get(target) for target in TARGETS} == {b"new"}, "it knows that it has missed something"
-    hasty.server = hasty.server.again()
+    hasty.machines.server = hasty.machines.server.again()
     hasty.relay.mend()
     until_blocking(lambda: hasty.machines.in_step(hasty.late))

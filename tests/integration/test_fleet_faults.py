@@ -8,51 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.fleet import HOST, Machine, Machines, Settings
-from kit.ports import LOOPBACK
+from kit.fleet import HOST, LinkedMachines, Machine, Machines, Settings
 from kit.redis import RedisProcess
-from kit.relay import Relay
 from kit.waiting import until_blocking
 
 HEAD, MACHINES, PURGES = "{edge}:head", "{edge}:machines", "{edge}:purges"
 
 
-class World(Machines):
+class World(LinkedMachines):
     """Two machines; one that is not in step uses what it has for longer than a test takes."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = RedisProcess.start(directory)
-        self.relays = [Relay(self.server.port) for _ in range(2)]
-        urls = [f"redis://{LOOPBACK}:{relay.port}/0" for relay in self.relays]
-        super().__init__(directory, urls, Settings(max_blind_s=600.0))
+        super().__init__(directory, 2, Settings(max_blind_s=600.0))
 
     def break_links(self) -> None:
         """Every connection ends; new ones are let through."""
-        for relay in self.relays:
-            relay.cut()
+        for link in self.links:
+            link.cut()
         until_blocking(lambda: not any(machine.fleet["in_step"] for machine in self.machines))
-        for relay in self.relays:
-            relay.mend()
+        for link in self.links:
+            link.mend()
 
     def all_in_step(self) -> bool:
         return all(self.in_step(machine) for machine in self.machines)
 
-    def close(self) -> None:
-        super().close()
-        for relay in self.relays:
-            relay.close()
-        self.server.kill()
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("faults"))
-    yield made
-    made.close()
+    with closing(World(tmp_path_factory.mktemp("faults"))) as made:
+        yield made
 
 
 def evidence(machine: Machine) -> list[str]:
@@ -117,16 +106,16 @@ def test_a_slow_server_makes_purges_slow_and_nothing_else(world: World) -> None:
     """100 ms each way."""
     until_blocking(world.all_in_step)
     events = [len(evidence(machine)) for machine in world.machines]
-    for relay in world.relays:
-        relay.slow(0.1)
+    for link in world.links:
+        link.slow(0.1)
     world.origin.now = "old"
     assert world.all_get("/slow") == {b"old"}
     world.origin.now = "new"
     found = world.machines[0].purge(url=f"http://{HOST}/slow")["machines"]
     assert (found["applied"], found["of"], found["sent"]) == (2, 2, True)
     assert world.all_get("/slow") == {b"new"}
-    for relay in world.relays:
-        relay.mend()
+    for link in world.links:
+        link.mend()
     assert [len(evidence(machine)) for machine in world.machines] == events, "nobody was cut off"
 
 
@@ -138,11 +127,11 @@ def test_a_link_that_carries_nothing_for_a_moment_makes_a_purge_wait(world: Worl
     world.all_get("/moment")
     world.origin.now = "new"
     position = first.fleet["position"]
-    world.relays[1].hold()
+    world.links[1].hold()
     with ThreadPoolExecutor(1) as pool:
         purge = pool.submit(first.purge, url=f"http://{HOST}/moment")
         until_blocking(lambda: first.fleet["position"] == position + 1)
-        world.relays[1].mend()
+        world.links[1].mend()
         found = purge.result()["machines"]
     assert second.get("/moment") == b"new" if found["applied"] == 2 else found["late"] == [second.name]
     until_blocking(world.all_in_step)

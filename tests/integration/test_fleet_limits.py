@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from kit.asking import ask
 from kit.fleet import HOST, Machine, Machines, Settings
-from kit.ports import LOOPBACK
 from kit.redis import RedisProcess
-from kit.waiting import WAIT_S, until_blocking
+from kit.waiting import until_blocking
 
 BURST = 6
 SETTINGS = Settings(
@@ -36,11 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, server: RedisProcess) -> Ite
 
 
 def status(machine: Machine, who: str) -> int:
-    connection = http.client.HTTPConnection(LOOPBACK, machine.gateway.http_port, timeout=WAIT_S)
-    connection.request("GET", "/", headers={"Host": HOST, "X-Who": who})
-    found = connection.getresponse().status
-    connection.close()
-    return found
+    return ask(machine.gateway.http_port, fields={"Host": HOST, "X-Who": who}).status
 
 
 def left(machine: Machine, who: str) -> str:

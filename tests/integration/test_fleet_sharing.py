@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kit.fleet import HOST, Machine, Machines, Settings
-from kit.ports import LOOPBACK
-from kit.redis import RedisProcess
+from kit.fleet import HOST, LinkedMachines, Machine, Settings
 from kit.relay import Relay
 from kit.waiting import until_blocking
 
@@ -20,14 +19,12 @@ SETTINGS = Settings(
 )
 
 
-class World(Machines):
-    """Each machine has a way of its own to the server and to the one backend, which is the same for all."""
+class World(LinkedMachines):
+    """Each of three machines has a way of its own to the one backend, too."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = RedisProcess.start(directory)
-        self.links = [Relay(self.server.port) for _ in range(3)]
         self.ways: list[Relay] = []
-        super().__init__(directory, [f"redis://{LOOPBACK}:{link.port}/0" for link in self.links], SETTINGS)
+        super().__init__(directory, 3, SETTINGS)
 
     def way_to_origin(self) -> int:
         self.ways.append(Relay(self.origin.port))
@@ -35,16 +32,14 @@ class World(Machines):
 
     def close(self) -> None:
         super().close()
-        for relay in (*self.links, *self.ways):
-            relay.close()
-        self.server.kill()
+        for way in self.ways:
+            way.close()
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("sharing"))
-    yield made
-    made.close()
+    with closing(World(tmp_path_factory.mktemp("sharing"))) as made:
+        yield made
 
 
 def backend(machine: Machine, what: str) -> str:

@@ -10,15 +10,14 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from kit.ports import LOOPBACK, free_port
 from kit.processes import ROOT, GatewayProcess
+from kit.threaded import QuietHandler, ThreadedServer
 from kit.waiting import WAIT_S
 
 POOLS = ("web", "app", "canary", "shadow")
@@ -57,45 +56,31 @@ def commands(block: str) -> Iterator[Command]:
         yield Command(line, [each.strip() for each in shown.splitlines() if each.strip()])
 
 
-class Echo(BaseHTTPRequestHandler):
+class Echo(QuietHandler):
     """Answers with the pool's name and with what it was asked."""
 
-    protocol_version = "HTTP/1.1"
     server_version = "Python"
     name = ""
     seen = Path(os.devnull)
 
     def do_GET(self) -> None:
         """Any method."""
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.body()
         with self.seen.open("a") as file:
             file.write(f"{self.command} {self.path}\n")
         lines = [f"{self.name}: {self.command} {self.path}", *(f"{k}: {v}" for k, v in self.headers.items())]
-        body = ("\n".join(lines) + "\n").encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(200, {"Content-Type": "text/plain"}, ("\n".join(lines) + "\n").encode())
 
     do_POST = do_PUT = do_DELETE = do_OPTIONS = do_GET
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
 
 @pytest.fixture(scope="module")
-def echoes() -> Iterator[dict[str, ThreadingHTTPServer]]:
+def echoes() -> Iterator[dict[str, ThreadedServer]]:
     """One server for each pool."""
-    servers = {}
-    for name in POOLS:
-        handler = type(name, (Echo,), {"name": name})
-        servers[name] = ThreadingHTTPServer((LOOPBACK, 0), handler)
-        threading.Thread(target=servers[name].serve_forever, args=(0.05,), daemon=True).start()
+    servers = {name: ThreadedServer(type(name, (Echo,), {"name": name})) for name in POOLS}
     yield servers
     for server in servers.values():
-        server.shutdown()
-        server.server_close()
+        server.stop()
 
 
 def test_the_page_has_its_jobs() -> None:
@@ -104,16 +89,16 @@ def test_the_page_has_its_jobs() -> None:
 
 
 @pytest.mark.parametrize("job", list(jobs()), ids=lambda job: job.title)
-def test_a_job(job: Job, echoes: dict[str, ThreadingHTTPServer], tmp_path: Path) -> None:
+def test_a_job(job: Job, echoes: dict[str, ThreadedServer], tmp_path: Path) -> None:
     assert shutil.which("curl"), "this test needs curl"
     before = [each for each in job.commands if not each.line.startswith("curl")]
     for each in before:
         check(each, tmp_path)
     for name, server in echoes.items():
-        server.RequestHandlerClass.seen = tmp_path / f"{name}.seen"  # type: ignore[attr-defined]
+        server.handler.seen = tmp_path / f"{name}.seen"  # type: ignore[attr-defined]
     pools = f'[pools.away]\nbackends = [{{ url = "http://{LOOPBACK}:{free_port()}" }}]\n'
     pools += "".join(
-        f'[pools.{name}]\nbackends = [{{ url = "http://{LOOPBACK}:{server.server_address[1]}" }}]\n'
+        f'[pools.{name}]\nbackends = [{{ url = "http://{LOOPBACK}:{server.port}" }}]\n'
         for name, server in echoes.items()
     )
     gateway = GatewayProcess.start(

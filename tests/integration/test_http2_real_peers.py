@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from kit.nginx import NginxSite
+from kit.nginx import NginxProcess
 from kit.ports import free_port
 from kit.processes import GatewayProcess
 from kit.waiting import until_blocking
@@ -42,7 +42,7 @@ def gateway(tmp_path: Path) -> Iterator[Served]:
     for name, text in FILES.items():
         (root / name).write_text(text)
     (root / "large.bin").write_bytes(bytes(range(256)) * 4096)
-    site = NginxSite.serve(root, tmp_path)
+    site = NginxProcess.site(root, tmp_path)
     directory = tmp_path / "gateway"
     directory.mkdir()
     authority = trustme.CA()

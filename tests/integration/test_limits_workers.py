@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kit.asking import status_of
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_head
 from kit.waiting import WAIT_S, until_blocking
@@ -29,18 +28,11 @@ respond = {{ status = 204 }}
 """
 
 
-def ask(port: int) -> int:
-    """Over a connection of its own: the kernel gives it to any worker."""
-    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=WAIT_S)) as connection:
-        connection.request("GET", "/")
-        return connection.getresponse().status
-
-
 def test_workers_count_together_and_over_a_restart_anew(tmp_path: Path) -> None:
     for _ in range(2):
         gateway = GatewayProcess.start(TOML, tmp_path)
         try:
-            answers = [ask(gateway.http_port) for _ in range(40)]
+            answers = [status_of(gateway.http_port) for _ in range(40)]
             assert (answers.count(204), answers.count(429)) == (10, 30)
             assert len(list((tmp_path / "state" / "limits").iterdir())) == 1, "of this run alone"
         finally:

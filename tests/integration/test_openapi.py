@@ -19,9 +19,10 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 from jsonschema import Draft202012Validator
-from kit.control import TWO_WORKERS, Whole
+from kit.admin import TOKEN, admin_client
+from kit.control import TWO_WORKERS
 from kit.origin import ScriptedOrigin
 from kit.ports import LOOPBACK, free_ports
 from kit.waiting import WAIT_S
@@ -31,7 +32,6 @@ from edge.control.access import Access, Role, Token, permits
 from edge.control.admin.application import admin_app, start_admin
 from edge.control.admin.openapi import OPERATIONS, Operation, document
 
-TOKEN = "t" * 40
 TOML = (
     TWO_WORKERS
     + """
@@ -139,12 +139,8 @@ def spoiled(value: Any, chance: random.Random) -> Any:
 
 @pytest_asyncio.fixture
 async def client(origin: ScriptedOrigin, tmp_path: Path) -> AsyncIterator[TestClient[Any, Any]]:
-    whole = Whole(TOML.replace("@ORIGIN@", str(origin.port)).replace("@STATE@", str(tmp_path)))
-    await whole.start()
-    access = Access([Token(TOKEN)])
-    async with TestClient(TestServer(admin_app(whole.supervisor, access))) as found:
-        yield found
-    await whole.supervisor.stop(1.0)
+    async with admin_client(TOML.replace("@ORIGIN@", str(origin.port)).replace("@STATE@", str(tmp_path))) as found:
+        yield found.client
 
 
 def test_the_document_is_openapi() -> None:

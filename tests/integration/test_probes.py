@@ -16,18 +16,18 @@ from kit.origin import OK, Action, Pause, Repeat, ScriptedOrigin, Step
 from kit.ports import LOOPBACK, free_port
 from kit.waiting import WAIT_S, until
 
-from edge.control.probes import BODY_BYTES, Answer, NextDelay, OnResult, ProbeKind, Prober, ProbeTarget, probe
+from edge.control.probes import BODY_BYTES, NextDelay, OnResult, ProbeKind, Prober, ProbeResult, ProbeTarget, probe
 
 
 def target_of(port: int, **changes: Any) -> ProbeTarget:
     return replace(ProbeTarget("b1", LOOPBACK, port, timeout_s=WAIT_S, path="/healthz"), **changes)
 
 
-async def probe_on_uvloop(target: ProbeTarget) -> Answer:
+async def probe_on_uvloop(target: ProbeTarget) -> ProbeResult:
     """As the gateway does it: that loop has transports and errors of its own. In a thread, because the kit needs this
     one's."""
 
-    def run() -> Answer:
+    def run() -> ProbeResult:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(probe(target))
 
@@ -37,7 +37,7 @@ async def probe_on_uvloop(target: ProbeTarget) -> Answer:
 LOOPS = {"asyncio": probe, "uvloop": probe_on_uvloop}
 
 
-async def ask(origin: ScriptedOrigin, *script: Action, loop: str = "asyncio", **changes: Any) -> Answer:
+async def ask(origin: ScriptedOrigin, *script: Action, loop: str = "asyncio", **changes: Any) -> ProbeResult:
     """One probe of an origin with this script; its connection must be gone afterwards."""
     origin.route("/healthz", *script)
     answer = await LOOPS[loop](target_of(origin.port, **changes))

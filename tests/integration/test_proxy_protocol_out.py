@@ -55,10 +55,7 @@ def numbers(origin: ScriptedOrigin) -> list[int]:
 
 
 async def get(client: RawClient, *lines: str) -> int:
-    await client.send("".join(f"{line}\r\n" for line in ("GET / HTTP/1.1", "Host: a", *lines)).encode() + b"\r\n")
-    response = await client.read_response()
-    assert response is not None
-    return response.status
+    return (await client.ask("/", *lines, host="a")).status
 
 
 @VERSIONS

@@ -18,7 +18,7 @@ from kit.http2 import Http2Client, request_head
 from kit.ports import LOOPBACK
 from kit.waiting import until
 
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.dataplane.caching.prefetch import Warming
 from edge.dataplane.worker.explain import explain
 
@@ -121,11 +121,7 @@ async def files() -> AsyncIterator[FileOrigin]:
 
 
 async def ask(client: RawClient, *lines: str, method: str = "GET", target: str = "/f") -> Response:
-    text = "".join(f"{line}\r\n" for line in ("Host: a", *lines))
-    await client.send(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode())
-    response = await client.read_response(method.encode())
-    assert response is not None
-    return response
+    return await client.ask(target, *lines, method=method, host="a")
 
 
 async def gateway_of(files: FileOrigin, edge: StartEdge, route: str = RULE, **more: str) -> Gateway:
@@ -402,7 +398,7 @@ async def test_a_purge_of_the_url_takes_all_slices(
         assert (await ask(client, "Content-Length: 0", method="POST")).status == 200
         files.asked.clear()
     else:
-        purge = Purge(Kind.URL, b"http://a/f") if kind == "url" else Purge(Kind.TAG, b"films")
+        purge = Purge(PurgeKind.URL, b"http://a/f") if kind == "url" else Purge(PurgeKind.TAG, b"films")
         store = gateway.worker.store
         assert store is not None
         await gateway.on_loop(lambda: store.purge(purge, store.clock()))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.nginx import NginxSite
+from kit.nginx import NginxProcess
 from kit.processes import GatewayProcess, patient
 from kit.waiting import WAIT_S
 
@@ -29,19 +29,19 @@ FILES = {
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[NginxSite]:
+def site(tmp_path: Path) -> Iterator[NginxProcess]:
     root = tmp_path / "www"
     root.mkdir()
     for name, text in FILES.items():
         (root / name).write_text(text)
     (root / "large.bin").write_bytes(bytes(range(256)) * 4096)
-    started = NginxSite.serve(root, tmp_path)
+    started = NginxProcess.site(root, tmp_path)
     yield started
     started.stop()
 
 
 @pytest.fixture
-def gateway(site: NginxSite, tmp_path: Path) -> Iterator[GatewayProcess]:
+def gateway(site: NginxProcess, tmp_path: Path) -> Iterator[GatewayProcess]:
     directory = tmp_path / "gateway"
     directory.mkdir()
     started = GatewayProcess.start(
@@ -108,7 +108,7 @@ def curl(url: str, *arguments: str) -> tuple[int, bytes, bytes]:
 @pytest.mark.parametrize(
     "asked", ["X: y", "Range: bytes=1000-1999", "Range: bytes=-5", "Range: bytes=99999999-", "If-None-Match: *"]
 )
-def test_a_hit_answers_as_nginx_would(gateway: GatewayProcess, site: NginxSite, asked: str) -> None:
+def test_a_hit_answers_as_nginx_would(gateway: GatewayProcess, site: NginxProcess, asked: str) -> None:
     ours, theirs = (f"http://127.0.0.1:{port}/large.bin" for port in (gateway.http_port, site.http_port))
     assert b"stored" in curl(ours)[1]
     status, head, body = curl(ours, "-H", asked)

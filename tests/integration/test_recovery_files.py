@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from kit.recovery import KEY
-
-from tests.integration.test_recovery_gateway import Site
+from recovery_site import Site
 
 ROUTES = """
 [[routes]]

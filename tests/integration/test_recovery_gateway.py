@@ -2,163 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
-import http.server
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, Process, gateway_head
+from kit.processes import ROOT, Process, run_edge
 from kit.repository import BUCKET, S3Server
-from kit.waiting import WAIT_S, until_blocking
-
-TOML = (
-    gateway_head()
-    + """
-[snapshots]
-repository = "@REPOSITORY@"
-incremental = "@INTERVAL@"
-jitter = "0s"
-@MORE@
-[regions.eu]
-[regions.us]
-[pools.web]
-ejection = false
-timeouts = { connect = "10s" }
-backends = [
-  { url = "http://127.0.0.1:9", region = "eu", weight = 3 },
-  { url = "http://127.0.0.2:9", region = "us" },
-]
-[[routes]]
-host = "www.example.com"
-path = "/"
-pool = "web"
-geo = { prefer = ["us"] }
-[[routes]]
-host = "*.example.net"
-path = "/static"
-pool = "web"
-name = "static"
-"""
-)
-
-
-class Site:
-    """A gateway with recovery points, and the commands for it."""
-
-    def __init__(self, home: Path, repository: str, more: str = "", interval: str = "1h") -> None:
-        self.home = home
-        self.state = home / "state"
-        self._toml = TOML.replace("@REPOSITORY@", repository).replace("@MORE@", more).replace("@INTERVAL@", interval)
-        self.gateway: GatewayProcess | None = None
-        self.config = home / "gateway.toml"
-        self.status, self.cache_status = 0, ""  # of the last plain GET
-
-    def start(self) -> GatewayProcess:
-        """Start, or start again."""
-        self.gateway = GatewayProcess.start(self._toml, self.home)
-        return self.gateway
-
-    def edge(self, *arguments: str, code: int = 0) -> str:
-        """Run a command; its standard output. Never a traceback."""
-        found = subprocess.run(
-            [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.config)],
-            cwd=self.home, env=dict(os.environ, PYTHONPATH=str(ROOT)),
-            capture_output=True, text=True, timeout=WAIT_S,
-        )  # fmt: skip
-        assert "Traceback" not in found.stderr, found.stderr
-        assert found.returncode == code, (arguments, found.returncode, found.stdout, found.stderr)
-        self.said = found.stderr
-        return found.stdout
-
-    def points(self) -> list[dict[str, Any]]:
-        """What `snapshot list` shows."""
-        found: list[dict[str, Any]] = json.loads(self.edge("snapshot", "list", "--json"))["points"]
-        return found
-
-    def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of the admin API."""
-        assert self.gateway is not None
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)
-        token = (self.state / "admin.token").read_text().strip()
-        data = None if body is None else json.dumps(body)
-        connection.request(method, path, data, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
-        if "text/plain" in (answer.getheader("Content-Type") or ""):
-            return answer.status, text
-        return answer.status, json.loads(text)
-
-    def get(self, host: str, path: str) -> tuple[int, str]:
-        """Status and Cache-Status of a request to the gateway."""
-        assert self.gateway is not None
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)
-        connection.request("GET", path, headers={"Host": host, "Cache-Control": "only-if-cached"})
-        answer = connection.getresponse()
-        answer.read()
-        connection.close()
-        return answer.status, (answer.getheader("Cache-Status") or "")
-
-    def fetch(self, path: str) -> tuple[int, str]:
-        """Status and Cache-Status of a plain GET."""
-        self.body(path)
-        return self.status, self.cache_status
-
-    def body(self, path: str) -> bytes:
-        """The body of a plain GET."""
-        assert self.gateway is not None
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)
-        connection.request("GET", path, headers={"Host": "www.example.com"})
-        answer = connection.getresponse()
-        found = answer.read()
-        connection.close()
-        self.status, self.cache_status = answer.status, answer.getheader("Cache-Status") or ""
-        return found
-
-    def taken_with(self, bodies: int) -> str | None:
-        """A point that holds so many bodies; the disk tier may still be writing."""
-        point = self.edge("snapshot", "take").strip()
-        return point if self.points()[0]["bodies"] == bodies else None
-
-    def answers(self) -> dict[str, Any]:
-        """What must be the same before a loss and after it."""
-        explained = {
-            url: self.api("GET", f"/v1/explain?url={url}")[1]
-            for url in ("http://www.example.com/a", "http://x.example.net/static/b?c=d", "http://nobody.example.org/")
-        }
-        for found in explained.values():
-            found.pop("listeners", None)  # its port is another one at each start
-            for backend in found.get("backends", []):
-                backend.pop("score")
-        return {
-            "explained": explained,
-            "regions": [
-                {name: each[name] for name in ("name", "source", "admin", "tier")}
-                for each in self.api("GET", "/v1/regions")[1]["regions"]
-            ],
-            "backends": [
-                {name: each[name] for name in ("id", "region", "weight", "source", "admin")}
-                for pool in self.api("GET", "/v1/pools")[1]["pools"]
-                for each in pool["backends"]
-            ],
-            "requests": [self.get("www.example.com", "/a"), self.get("x.example.net", "/static/"), self.get("n", "/")],
-        }
-
-    def destroy(self) -> None:
-        """kill -9 of everything, and no state left."""
-        assert self.gateway is not None
-        self.gateway.kill()
-        shutil.rmtree(self.state)
+from kit.threaded import QuietHandler, ThreadedServer
+from kit.waiting import until_blocking
+from recovery_site import Site, first_point
 
 
 @pytest.fixture
@@ -167,14 +25,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     yield found
     if found.gateway is not None:
         found.gateway.kill()
-
-
-def first_point(site: Site) -> dict[str, Any]:
-    """The one that the sidecar takes at its start."""
-    points: list[dict[str, Any]] = until_blocking(
-        lambda: (site.config.exists() and (site.home / "points/points").is_dir()) and site.points()
-    )
-    return points[0]
 
 
 def test_a_lost_machine_comes_back_as_it_was(site: Site) -> None:
@@ -380,37 +230,19 @@ def test_runbooks_against_a_gateway(site: Site) -> None:
     assert len(list(site.home.glob("gateway.toml.bad-*"))) == 1
 
 
-class Pages(http.server.BaseHTTPRequestHandler):
+class Pages(QuietHandler):
     """An origin: a page for each path, a 304 for its validator."""
-
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         etag = f'"{self.path}"'
-        known = self.headers.get("If-None-Match") == etag
-        body = b"" if known else self.path.encode() * 400
-        self.send_response(304 if known else 200)
-        self.send_header("ETag", etag)
-        self.send_header("Cache-Control", "max-age=3600")
-        if not known:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+        status = 304 if self.headers.get("If-None-Match") == etag else 200
+        self.answer(status, {"ETag": etag, "Cache-Control": "max-age=3600"}, self.path.encode() * 400)
 
 
 @pytest.fixture
 def pages() -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Pages)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with ThreadedServer(Pages) as server:
+        yield server.port
 
 
 def test_cached_responses_come_back_and_purged_ones_do_not(tmp_path: Path, pages: int) -> None:
@@ -450,11 +282,7 @@ def test_a_gateway_elsewhere_is_asked_by_its_admin_listener(site: Site) -> None:
     there = ["--admin", f"{LOOPBACK}:{gateway.admin_port}", "--token-file", str(site.state / "admin.token")]
 
     def edge(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "edge.cli.main", *arguments, *there]
-        environment = dict(os.environ, PYTHONPATH=str(ROOT))
-        return subprocess.run(
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False
-        )
+        return run_edge(*arguments, *there, directory=elsewhere)
 
     point = edge("snapshot", "take", "--kind", "incremental").stdout.strip()
     assert json.loads(edge("snapshot", "list", "--json").stdout)["points"][0]["id"] == point

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import random
 import shutil
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.ports import LOOPBACK
 from kit.repository import BUCKET, S3Server
+from kit.threaded import QuietHandler, ThreadedServer
 from kit.waiting import until_blocking
-
-from tests.integration.test_recovery_gateway import Site, first_point
+from recovery_site import Site, first_point
 
 PAGES = 24
 SLOW = 'bandwidth = "32KiB"'  # a minute and more for all bodies
@@ -30,42 +27,28 @@ def page(path: str) -> bytes:
     return random.Random(number).randbytes(150_000 if number % 4 == 0 else 40_000)
 
 
-class Origin(http.server.BaseHTTPRequestHandler):
+class Origin(QuietHandler):
     """Counts what it is asked."""
 
-    protocol_version = "HTTP/1.1"
     asked = 0
 
     def do_GET(self) -> None:
         type(self).asked += 1
-        body = page(self.path)
-        self.send_response(200)
-        self.send_header("Cache-Control", "max-age=3600")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+        self.answer(200, {"Cache-Control": "max-age=3600"}, page(self.path))
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     Origin.asked = 0
-    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Origin)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    port = server.server_address[1]
+    server = ThreadedServer(Origin)
+    port = server.port
     found = Site(tmp_path, f"file:{tmp_path}/points")
     found._toml = found._toml.replace('127.0.0.1:9"', f'127.0.0.1:{port}"').replace("127.0.0.2:9", f"localhost:{port}")
     found._toml += '\n[cache]\nmemory = "8MiB"\ndisk = { path = "@STATE@/cache", size = "64MiB" }\n'
     yield found
     if found.gateway is not None:
         found.gateway.kill()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server.stop()
 
 
 def lose_the_cache(site: Site) -> dict[str, Any]:

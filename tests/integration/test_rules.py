@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from inprocess import Connect, Proxy, StartEdge, StartOrigins, edge_toml
-from kit.client import RawClient, Response
 from kit.origin import ScriptedOrigin, Step
 from kit.ports import LOOPBACK
 from kit.processes import patient
@@ -18,14 +17,6 @@ TRUSTING = 'http = ["127.0.0.1:0"]\ntrusted_proxies = ["127.0.0.0/8"]'
 def connect(raw_client: Connect) -> Connect:
     """A connected client, closed with the test."""
     return raw_client
-
-
-async def ask(client: RawClient, target: str, *lines: str, method: str = "GET", host: str = "a.example") -> Response:
-    text = "".join(f"{line}\r\n" for line in (f"Host: {host}", *lines))
-    await client.send(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode())
-    response = await client.read_response(method.encode())
-    assert response is not None
-    return response
 
 
 def more(lines: str, port: int | None = None, pool: str = "other") -> str:
@@ -64,7 +55,7 @@ async def test_a_condition_chooses_its_route(
 ) -> None:
     usual, chosen = await origins(), await origins()
     client = await connect((await edge(edge_toml(usual.port) + more(rule, chosen.port))).port)
-    assert (await ask(client, target, *lines, method=method)).status == 200
+    assert (await client.ask(target, *lines, method=method)).status == 200
     assert (len(usual.requests), len(chosen.requests)) == (0, 1)
 
 
@@ -85,7 +76,7 @@ async def test_without_what_is_asked_the_usual_route_serves(
 ) -> None:
     usual, chosen = await origins(), await origins()
     client = await connect((await edge(edge_toml(usual.port) + more(rule, chosen.port))).port)
-    assert (await ask(client, "/vx/?b=1&aa=1", "X-Beta: 2", "Cookie: staff=2; xstaff=1")).status == 200
+    assert (await client.ask("/vx/?b=1&aa=1", "X-Beta: 2", "Cookie: staff=2; xstaff=1")).status == 200
     assert (len(usual.requests), len(chosen.requests)) == (1, 0)
 
 
@@ -98,15 +89,15 @@ async def test_what_is_stored_for_a_condition_is_kept_apart(
     gateway = await edge(edge_toml(usual.port, route="cache = true") + more(rule, beta.port))
     client = await connect(gateway.port)
     for _ in range(2):
-        assert (await ask(client, "/x")).body.content == b"ok"
-        assert (await ask(client, "/x", "X-Beta: 1")).body.content == b"be"
+        assert (await client.ask("/x")).body.content == b"ok"
+        assert (await client.ask("/x", "X-Beta: 1")).body.content == b"be"
     assert (len(usual.requests), len(beta.requests)) == (1, 1)
 
 
 async def test_without_any_route_that_fits_it_is_404(origin: ScriptedOrigin, edge: StartEdge, connect: Connect) -> None:
     text = edge_toml(origin.port, route='match = { methods = ["PUT"] }')
     client = await connect((await edge(text)).port)
-    assert (await ask(client, "/x")).status == 404
+    assert (await client.ask("/x")).status == 404
 
 
 # -- headers -----------------------------------------------------------------------------------------------------------
@@ -118,7 +109,7 @@ request_headers = { set = { "X-Client" = "{client}", "User-Agent" = "edge", "X-R
 
 async def test_a_backend_gets_what_the_rules_say(origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(route=REQUEST)
-    await ask(client, "/a%20b?c=d", "User-Agent: x", "x-debug: 1", "X-Debug: 2", "X-Me: 192.0.2.1", host="A.example:81")
+    await client.ask("/a%20b?c=d", "User-Agent: x", "x-debug: 1", "X-Debug: 2", "X-Me: 192.0.2.1", host="A.example:81")
     found = origin.requests[0]
     assert [found.get(name) for name in (b"x-client", b"user-agent", b"x-real-ip", b"x-path", b"x-debug")] == [
         *(LOOPBACK.encode(), b"edge", b"192.0.2.1", b"/a%20b?c=d GET http a.example a.example:81", None),
@@ -130,7 +121,7 @@ async def test_a_backend_gets_what_the_rules_say(origin: ScriptedOrigin, proxy: 
 
 async def test_the_host_is_set_and_stays_one(origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(route='cache = false\nrequest_headers = { set = { Host = "o.example" } }')
-    await ask(client, "/")
+    await client.ask("/")
     assert [value for name, value in origin.requests[0].fields if name.lower() == b"host"] == [b"o.example"]
 
 
@@ -152,19 +143,19 @@ async def test_a_client_gets_what_the_rules_say_and_the_store_keeps_what_came(
         ("Range: bytes=0-0",),
         ("If-Modified-Since: Fri, 27 Nov 2026 09:00:00 GMT",),
     ):
-        found = await ask(client, "/x", *condition)
+        found = await client.ask("/x", *condition)
         assert (found.get(b"x-host"), found.get(b"cache-status"), found.get(b"server")) == (b"a.example", b"mine", None)
         more_of = [value for name, value in found.fields if name.lower() == b"x-more"]
         assert more_of == ([b"1"] if found.status == 304 else [b"0", b"1"])
     assert len(origin.requests) == (1 if cache == "cache = true" else 5)
-    other = await ask(client, "/x", host="b.example")
+    other = await client.ask("/x", host="b.example")
     assert (other.get(b"x-host"), other.get(b"server")) == (b"origin", b"org")
 
 
 async def test_the_gateways_own_errors_get_them_too(edge: StartEdge, connect: Connect) -> None:
     text = edge_toml(1, route=f'cache = false\nretry = {{ same_backend = "0s" }}\n{ANSWERS}')
     client = await connect((await edge(text)).port)
-    found = await ask(client, "/x")
+    found = await client.ask("/x")
     assert (found.status // 100, found.get(b"x-host")) == (5, b"a.example")
 
 
@@ -176,10 +167,10 @@ async def test_a_prefix_and_a_path_give_way(origin: ScriptedOrigin, proxy: Proxy
     gateway, client = await proxy(route='strip_prefix = "/api"\nrewrite = { match = "^/old/(.*)$", to = "/new/$1" }')
     for target in ("/api/old/x?a=1", "/api/y", "/old/z"):
         for _ in range(2):
-            assert (await ask(client, target)).body.content == b"ok"
+            assert (await client.ask(target)).body.content == b"ok"
     assert origin.targets() == [b"/new/x?a=1", b"/y", b"/new/z"], "one fetch each, keyed by what the client asked for"
     assert (await gateway.log(1))[0]["target"] == "/api/old/x?a=1"
-    assert (await ask(client, "/api/a/../b")).status == 400
+    assert (await client.ask("/api/a/../b")).status == 400
 
 
 async def test_two_routes_of_one_host_never_share_by_their_rewritten_path(
@@ -190,7 +181,7 @@ async def test_two_routes_of_one_host_never_share_by_their_rewritten_path(
     rule = 'path = "/api"\nstrip_prefix = "/api"'
     client = await connect((await edge(edge_toml(site.port, route="") + more(rule, api.port))).port)
     for _ in range(2):
-        assert ((await ask(client, "/x")).body.content, (await ask(client, "/api/x")).body.content) == (b"ok", b"ap")
+        assert ((await client.ask("/x")).body.content, (await client.ask("/api/x")).body.content) == (b"ok", b"ap")
 
 
 # -- answers of the route's own ----------------------------------------------------------------------------------------
@@ -201,7 +192,7 @@ async def test_a_redirect(method: str, origin: ScriptedOrigin, edge: StartEdge, 
     rule = 'path = "/r"\nredirect = { to = "https://{host}{uri}", status = 308 }'
     client = await connect((await edge(edge_toml(origin.port) + more(rule))).port)
     for _ in range(2):
-        found = await ask(client, "/r/a?b=c", method=method, host="a.example:8080")
+        found = await client.ask("/r/a?b=c", method=method, host="a.example:8080")
         assert (found.status, found.get(b"location")) == (308, b"https://a.example/r/a?b=c")
         assert found.get(b"content-length") == b"0" and found.get(b"cache-status") is None
     assert not origin.requests
@@ -209,8 +200,8 @@ async def test_a_redirect(method: str, origin: ScriptedOrigin, edge: StartEdge, 
 
 async def test_a_redirect_to_where_the_client_is_goes_on(origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(route='cache = false\nredirect = { to = "http://a.example{uri}" }')
-    assert (await ask(client, "/x", host="www.a.example")).status == 302
-    assert (await ask(client, "/x")).status == 200
+    assert (await client.ask("/x", host="www.a.example")).status == 302
+    assert (await client.ask("/x")).status == 200
 
 
 @pytest.mark.parametrize("target", ["//evil.example/", "/\\evil.example", "///evil.example", "//evil.example/%2f.."])
@@ -219,7 +210,7 @@ async def test_a_redirect_stays_on_its_host(
 ) -> None:
     text = edge_toml(origin.port, route='encoded_slashes = true\nredirect = { to = "{path}/" }')
     client = await connect((await edge(text)).port)
-    location = (await ask(client, target)).get(b"location") or b""
+    location = (await client.ask(target)).get(b"location") or b""
     assert location[:1] == b"/" and location[1:2] not in (b"/", b"\\")
 
 
@@ -227,11 +218,11 @@ async def test_a_fixed_answer_and_its_exception(origin: ScriptedOrigin, edge: St
     text = edge_toml(origin.port, route='cache = false\nmatch = { cookies = { staff = "1" } }')
     text += more('respond = { status = 503, body = "back soon", headers = { "Retry-After" = "60" } }')
     client = await connect((await edge(text)).port)
-    found = await ask(client, "/x")
+    found = await client.ask("/x")
     assert (found.status, found.body.content, found.get(b"retry-after")) == (503, b"back soon", b"60")
     assert (found.get(b"content-type"), found.get(b"cache-status")) == (b"text/plain; charset=utf-8", None)
-    assert (await ask(client, "/x", method="HEAD")).get(b"content-length") == b"9"
-    assert (await ask(client, "/x", "Cookie: staff=1")).status == 200
+    assert (await client.ask("/x", method="HEAD")).get(b"content-length") == b"9"
+    assert (await client.ask("/x", "Cookie: staff=1")).status == 200
 
 
 async def test_an_answer_before_the_body_came_ends_the_connection(
@@ -267,7 +258,7 @@ async def test_addresses(rule: str, client_ip: str, status: int, origin: Scripte
     origin.default = (FRESH,)
     _, client = await proxy(listen=TRUSTING, route=rule)
     for _ in range(2):
-        found = await ask(client, "/x", f"X-Forwarded-For: {client_ip}")
+        found = await client.ask("/x", f"X-Forwarded-For: {client_ip}")
         assert found.status == status
     assert len(origin.requests) == (status == 200)
 
@@ -275,23 +266,23 @@ async def test_addresses(rule: str, client_ip: str, status: int, origin: Scripte
 async def test_a_denied_client_does_not_get_what_is_stored(origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.default = (FRESH,)
     _, client = await proxy(listen=TRUSTING, route='deny = ["10.0.0.0/8"]')
-    assert (await ask(client, "/x")).status == 200
+    assert (await client.ask("/x")).status == 200
     for lines in ((), ("X-Forwarded-For: 10.0.0.1",)):
-        assert (await ask(client, "/x", *lines)).status == (403 if lines else 200)
+        assert (await client.ask("/x", *lines)).status == (403 if lines else 200)
 
 
 async def test_a_rate_is_held_and_told(origin: ScriptedOrigin, proxy: Proxy) -> None:
     origin.default = (FRESH,)
     gateway, client = await proxy(listen=TRUSTING, route='rate_limit = { rate = "2/h" }')
     for left in (1, 0):
-        found = await ask(client, "/x")
+        found = await client.ask("/x")
         assert (found.status, found.get(b"ratelimit-policy")) == (200, b'"default";q=2;w=3600')
         assert (found.get(b"ratelimit") or b"").startswith(b'"default";r=%d;t=' % left)
     for _ in range(2):
-        found = await ask(client, "/x")
+        found = await client.ask("/x")
         assert found.status == 429 and 1700 < int(found.get(b"retry-after") or 0) <= 1800
         assert (found.get(b"ratelimit") or b"").startswith(b'"default";r=0;t=')
-    assert (await ask(client, "/x", "X-Forwarded-For: 192.0.2.7")).status == 200, "another client"
+    assert (await client.ask("/x", "X-Forwarded-For: 192.0.2.7")).status == 200, "another client"
     assert [line["reason"] for line in await gateway.log(5)][2:4] == ["rate-limit"] * 2
 
 
@@ -306,13 +297,13 @@ async def test_a_rate_is_held_and_told(origin: ScriptedOrigin, proxy: Proxy) -> 
 )
 async def test_what_is_counted_by(by: str, one: str, other: str, origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(listen=TRUSTING, route=f'cache = false\nrate_limit = {{ rate = "1/h", by = "{by}" }}')
-    assert [(await ask(client, "/", line)).status for line in (one, one, other)] == [200, 429, 200]
+    assert [(await client.ask("/", line)).status for line in (one, one, other)] == [200, 429, 200]
 
 
 async def test_by_route_all_are_one(origin: ScriptedOrigin, proxy: Proxy) -> None:
     _, client = await proxy(listen=TRUSTING, route='cache = false\nrate_limit = { rate = "1/h", by = "route" }')
     lines = ("X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2")
-    assert [(await ask(client, "/", line)).status for line in lines] == [200, 429]
+    assert [(await client.ask("/", line)).status for line in lines] == [200, 429]
 
 
 @pytest.mark.parametrize(("rule", "status"), [("per_client = 1", 429), ("total = 1", 503)])
@@ -324,11 +315,11 @@ async def test_requests_at_once(
     slow, client = await connect(gateway.port), await connect(gateway.port)
     await slow.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await until(lambda: gateway.in_flight == 1)
-    found = await ask(client, "/")
+    found = await client.ask("/")
     assert (found.status, found.get(b"retry-after")) == (status, b"1")
     await slow.close()
     await until(lambda: gateway.in_flight == 0)
-    assert (await ask(client, "/")).status == 200
+    assert (await client.ask("/")).status == 200
 
 
 async def test_an_origin_may_vary_by_what_a_rule_fills_in(origin: ScriptedOrigin, proxy: Proxy) -> None:
@@ -337,7 +328,7 @@ async def test_an_origin_may_vary_by_what_a_rule_fills_in(origin: ScriptedOrigin
     _, client = await proxy(route=rule)
     for _ in range(2):
         for plan in ("free", "paid"):
-            await ask(client, "/x", f"Cookie: plan={plan}", "X-Plan: mine")
+            await client.ask("/x", f"Cookie: plan={plan}", "X-Plan: mine")
     assert [request.get(b"x-plan") for request in origin.requests] == [b"free", b"paid"]
 
 
@@ -345,7 +336,7 @@ async def test_credentials_that_a_rule_fills_in_are_credentials(origin: Scripted
     origin.default = (FRESH,)
     _, client = await proxy(route='request_headers = { set = { "Authorization" = "Bearer {cookie:token}" } }')
     for token in ("a", "b"):
-        await ask(client, "/x", f"Cookie: token={token}")
+        await client.ask("/x", f"Cookie: token={token}")
     assert [request.get(b"authorization") for request in origin.requests] == [b"Bearer a", b"Bearer b"]
 
 
@@ -356,7 +347,7 @@ async def test_what_is_removed_is_in_no_kind_of_answer(condition: str, origin: S
     origin.default = (FRESH.replace(b"Server: org", b'ETag: "a"\r\nServer: org\r\nX-Inner: 1'),)
     _, client = await proxy(route='response_headers = { remove = ["Server", "X-Inner", "Cache-Control"] }')
     for _ in range(2):
-        found = await ask(client, "/x", condition)
+        found = await client.ask("/x", condition)
         assert not {name.lower() for name, _ in found.fields} & {b"server", b"x-inner", b"cache-control"}
 
 
@@ -384,14 +375,14 @@ async def test_what_an_origin_says_of_its_places_is_mapped_back(
     origin.default = (f"HTTP/1.1 301 Moved\r\n{own}\r\nContent-Length: 0\r\n\r\n".encode(),)
     _, client = await proxy(route=f"{cache}\n{rule}")
     for _ in range(2):
-        assert (await ask(client, "/api/x")).get(b"location") == wanted.encode()
+        assert (await client.ask("/api/x")).get(b"location") == wanted.encode()
 
 
 async def test_cookies_follow_a_prefix(origin: ScriptedOrigin, proxy: Proxy) -> None:
     cookies = b"Set-Cookie: a=/b; Path=/; HttpOnly\r\nSet-Cookie: c=d; path=/x; Domain=127.0.0.1\r\nSet-Cookie: e=f"
     origin.default = (FRESH.replace(b"Server: org", cookies),)
     _, client = await proxy(route='cache = false\npreserve_host = false\nstrip_prefix = "/api"')
-    found = await ask(client, "/api/x")
+    found = await client.ask("/api/x")
     assert [value for name, value in found.fields if name == b"Set-Cookie"] == [
         *(b"a=/b; Path=/api/; HttpOnly", b"c=d; path=/api/x", b"e=f"),
     ]
@@ -402,7 +393,7 @@ async def test_a_host_that_is_filled_in_is_a_host(
     given: str, wanted: bytes, origin: ScriptedOrigin, proxy: Proxy
 ) -> None:
     _, client = await proxy(route='cache = false\nrequest_headers = { set = { Host = "{header:X-To}" } }')
-    await ask(client, "/", f"X-To: {given}")
+    await client.ask("/", f"X-To: {given}")
     assert [value for name, value in origin.requests[0].fields if name.lower() == b"host"] == [wanted]
 
 
@@ -416,7 +407,7 @@ async def test_a_hit_with_fixed_lines_is_as_quick_and_as_right_as_any(origin: Sc
     seen = []
     for quick in (True, True, False, True):
         await gateway.on_loop(lambda quick=quick: setattr(gateway.worker, "quick", quick))
-        found = await ask(client, "/x")
+        found = await client.ask("/x")
         seen.append([line for line in found.fields if line[0] not in (b"Date", b"Age", b"Cache-Status")])
         assert found.body.content == b"ok"
     assert seen[1] == seen[2] == seen[3] and sorted(seen[0]) == sorted(seen[1])

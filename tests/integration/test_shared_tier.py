@@ -25,8 +25,8 @@ from edge.adapters.redis_client import Link
 from edge.adapters.shared_tier import SharedTier, name_of
 from edge.app import build, listen
 from edge.cache.fleet.breaker import FAILURES
-from edge.cache.fleet.stream import Place
-from edge.cache.purge import Kind, Purge
+from edge.cache.fleet.stream import StreamPlace
+from edge.cache.purge import Purge, PurgeKind
 from edge.config.loader import load_text
 from edge.config.redis_url import parse_redis_url
 from edge.dataplane.caching.others import follow
@@ -168,10 +168,14 @@ async def test_clocks_that_are_minutes_apart_change_no_age(server: RedisProcess)
 
 
 async def test_a_purged_response_is_not_taken_from_the_others(pair: Pair) -> None:
-    url = Purge(Kind.URL, f"http://{HOST}/x".encode())
-    for position, what in enumerate(
-        (url, Purge(Kind.TAG, b"t"), Purge(Kind.PREFIX, b"/x"), Purge(Kind.HOST, HOST.encode()), Purge(Kind.ALL)), 1
-    ):
+    kinds = (
+        Purge(PurgeKind.URL, f"http://{HOST}/x".encode()),
+        Purge(PurgeKind.TAG, b"t"),
+        Purge(PurgeKind.PREFIX, b"/x"),
+        Purge(PurgeKind.HOST, HOST.encode()),
+        Purge(PurgeKind.ALL),
+    )
+    for position, what in enumerate(kinds, 1):
         pair.a.says(FRESH, "Surrogate-Key: t", body=f"old {position}")
         before = pair.tier(pair.a).written
         await pair.a.ask(target="/x")
@@ -179,13 +183,13 @@ async def test_a_purged_response_is_not_taken_from_the_others(pair: Pair) -> Non
         pair.purge(what, position)
         pair.a.says(FRESH, "Surrogate-Key: t", body=f"new {position}")
         assert (await pair.b.ask(target="/x")).body.content == f"new {position}".encode(), what
-        pair.purge(Purge(Kind.ALL), position + 100)  # for the next round
+        pair.purge(Purge(PurgeKind.ALL), position + 100)  # for the next round
         pair.labs[0].store.shared.view.position = pair.labs[1].store.shared.view.position = position  # type: ignore[union-attr]
 
 
 async def test_a_value_from_before_a_purge_is_refused_by_who_knows_the_purge(pair: Pair) -> None:
     """`a` has not heard of it yet, and what it fetched before goes to the server after the purge."""
-    pair.purge(Purge(Kind.URL, f"http://{HOST}/x".encode()), 1, [pair.b])
+    pair.purge(Purge(PurgeKind.URL, f"http://{HOST}/x".encode()), 1, [pair.b])
     pair.a.says(FRESH, body="old")
     await pair.a.ask(target="/x")
     await pair.written()
@@ -411,12 +415,12 @@ async def test_what_one_process_of_the_server_says_is_not_taken_for_anothers(ser
             await stream.read("other", 0)
         with pytest.raises(HistoryChanged):
             await stream.publish("history", "other", "mark", b"payload")
-        await stream.certify(Place("history", 1, "mark"), run)
+        await stream.certify(StreamPlace("history", 1, "mark"), run)
         assert (await stream.beat("", {})).head.before == "", "it is the same process"
         server.say("HSET", "{runs}:head", "run", "another", "begun", "0")
-        await stream.certify(Place("history", 1, "mark"), "other")
+        await stream.certify(StreamPlace("history", 1, "mark"), "other")
         assert not (await stream.beat("", {})).head.same_run, "certified for another process"
-        await stream.certify(Place("history", 1, "mark"), run)
+        await stream.certify(StreamPlace("history", 1, "mark"), run)
         beat = await stream.beat("", {})
         assert (beat.head.same_run, beat.head.before, beat.head.certified) == (True, "another", 1)
         assert beat.history_age_s < 1_000_000, (

@@ -21,12 +21,7 @@ FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\
 
 
 async def ask(client: RawClient, target: str = "/x", *lines: str, method: str = "GET", body: bytes = b"") -> Response:
-    own = (f"Content-Length: {len(body)}",) if body else ()
-    text = "".join(f"{line}\r\n" for line in ("Host: a.example", *own, *lines))
-    await client.send(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode() + body)
-    response = await client.read_response(method.encode())
-    assert response is not None
-    return response
+    return await client.ask(target, *lines, method=method, body=body)
 
 
 def pool(name: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""The traps that a prototype met (DESIGN §5), each pinned under its name.
+"""The traps that a prototype met, each pinned under its name.
 
 Nothing is lent to aiohttp here: the strict grammar and our own chunked reader serve every request, so the traps that
 came from lending are pinned where they would show now, in our own reader: no timer of somebody else's ends a busy
@@ -327,7 +327,7 @@ async def test_a_bug_before_there_is_an_exchange_is_answered_too(proxy: Proxy) -
 async def test_a_bug_in_a_callback_ends_its_exchange_too(
     where: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an upstream callback lets out has nobody above it: the client must not wait for ever (DESIGN §8)."""
+    """What an upstream callback lets out has nobody above it: the client must not wait for ever."""
     gateway, client = await proxy(route='response_headers = { remove = ["Server"] }')
 
     def broken(*_: Any) -> bytes:

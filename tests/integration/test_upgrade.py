@@ -24,12 +24,11 @@ from kit.waiting import WAIT_S, until
 from reloading import GOING_AWAY, api, edge, get, toml
 
 from edge.adapters.disk_place import TierInUse, lock_tier
-from edge.cache.purge import Kind as PurgeKind
-from edge.cache.purge import Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.control.registry import Change
 from edge.control.succession import Belongings, NotUpgraded, Successor, Upgrading
 from edge.control.workers import Workers
-from edge.frames import Kind
+from edge.frames import FrameKind
 
 Start = Callable[[str], GatewayProcess]
 
@@ -359,13 +358,13 @@ async def test_purges_reach_the_workers_that_still_end_requests(whole: Whole, mo
     outliving = asyncio.create_task(successor.outlive(new))
     await until(lambda: new.elsewhere is not None)
     agents = [child.frames for child in whole.children]
-    await new.tell(Kind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 1})
-    assert all(frames[-1].kind is Kind.PURGE for frames in agents)  # done when `tell` returns
+    await new.tell(FrameKind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 1})
+    assert all(frames[-1].kind is FrameKind.PURGE for frames in agents)  # done when `tell` returns
     assert upgrading._link is not None
     upgrading._link.end("the old program ends")
     await outliving
     assert new.elsewhere is None
-    await new.tell(Kind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 2})  # nobody is waited for
+    await new.tell(FrameKind.PURGE, {"purge": Purge(PurgeKind.ALL).to_dict(), "number": 2})  # nobody is waited for
     os.close(lock)
 
 

@@ -64,8 +64,8 @@ def test_each_walk_ends_where_it_should(kind_and_walk: tuple[str, Walk]) -> None
     assert {"ClientConnection.data_received", "try_fast_hit", "AccessLog.add"} <= said
     ends = {
         "hit": {"ClientConnection.send_stored"},
-        "miss": {"Cold._storable", "Index.put", "Exchange.finish"},
-        "uncacheable": {"Cold.head", "Exchange.finish"},
+        "miss": {"ColdFetch._storable", "Index.put", "Exchange.finish"},
+        "uncacheable": {"ColdFetch.head", "Exchange.finish"},
         "failover": {"Fetch.on_failed", "proceed", "BackendLink.connect", "Exchange.finish"},
     }
     assert ends[kind] <= said

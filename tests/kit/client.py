@@ -120,8 +120,22 @@ class RawClient:
 
     async def get(self, target: str, host: str = "a.example", wait_s: float = WAIT_S) -> Response:
         """One plain GET and its response."""
-        await self.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        response = await self.read_response(wait_s=wait_s)
+        return await self.ask(target, host=host, wait_s=wait_s)
+
+    async def ask(
+        self,
+        target: str,
+        *lines: str,
+        method: str = "GET",
+        host: str = "a.example",
+        body: bytes = b"",
+        wait_s: float = WAIT_S,
+    ) -> Response:
+        """One request with these further field lines, and its response."""
+        own = (f"Host: {host}", f"Content-Length: {len(body)}") if body else (f"Host: {host}",)
+        head = "".join(f"{line}\r\n" for line in (f"{method} {target} HTTP/1.1", *own, *lines))
+        await self.send(f"{head}\r\n".encode() + body)
+        response = await self.read_response(method.encode(), wait_s)
         assert response is not None, "the connection ended without a response"
         return response
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge.app import build, listen
 from edge.balance.health import Admin
-from edge.cache.fleet.stream import Place
+from edge.cache.fleet.stream import StreamPlace
 from edge.cache.purge import PurgeLog
 from edge.cli.worker_process import spread_by
 from edge.config.loader import Config, config_hash, load_text
@@ -26,10 +26,10 @@ from edge.control.packing import unpack
 from edge.control.purging import Order
 from edge.control.registry import Change
 from edge.control.reloading import Reloading
-from edge.control.supervisor import Running, Supervisor
-from edge.dataplane.worker.agent import Agent
+from edge.control.supervisor import RunningConfig, Supervisor
+from edge.dataplane.worker.agent import WorkerAgent
 from edge.dataplane.worker.worker import Worker
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 from edge.worker_reload import WorkerReload
 from kit.waiting import WAIT_S
 
@@ -49,7 +49,7 @@ class InProcess:
         self.pid = os.getpid()
         self.link, self._own = pair()
         self.worker: Worker | None = None
-        self.agent: Agent | None = None
+        self.agent: WorkerAgent | None = None
         self.addresses: list[tuple[str, int]] = []
         self.frames: list[Frame] = []
         self.deaf = False  # reads frames, answers none
@@ -59,7 +59,7 @@ class InProcess:
 
     def _frame(self, frame: Frame) -> None:
         self.frames.append(frame)
-        if frame.kind is Kind.CONFIG:
+        if frame.kind is FrameKind.CONFIG:
             self._work.append(asyncio.ensure_future(self._start(frame.body)))
         elif self.agent is not None and not self.deaf:
             self.agent.on_frame(frame)
@@ -67,13 +67,13 @@ class InProcess:
     async def _start(self, body: dict[str, Any]) -> None:
         config = unpack(body["config"])
         worker = build(config)
-        agent = Agent(worker, self._own.send, self._end, WorkerReload(worker, config))
+        agent = WorkerAgent(worker, self._own.send, self._end, WorkerReload(worker, config))
         spread_by(worker, self._own)
         agent.begin(body)
         self.addresses = await listen(worker, config)
         agent.start()
         self.worker, self.agent = worker, agent
-        self._own.send(Frame(Kind.READY, {"pid": self.pid}))
+        self._own.send(Frame(FrameKind.READY, {"pid": self.pid}))
 
     def _end(self) -> None:
         if not self._ended.done():
@@ -130,7 +130,7 @@ class MemoryKeeper:
     def purge_log(self) -> PurgeLog:
         return self._purge_log
 
-    def record_purges(self, orders: Sequence[Order], place: Place | None) -> list[int | None]:
+    def record_purges(self, orders: Sequence[Order], place: StreamPlace | None) -> list[int | None]:
         numbers: list[int | None] = []
         for order in orders:
             self._write("purge", order.purge.to_dict())
@@ -163,7 +163,7 @@ class Whole:
         self.children: list[InProcess] = []
         self.state_store = MemoryKeeper()
         self.supervisor = Supervisor(
-            Running(load_text(toml, "test.toml"), Sources("test.toml", toml), 0.0), self.state_store, self._spawn
+            RunningConfig(load_text(toml, "test.toml"), Sources("test.toml", toml), 0.0), self.state_store, self._spawn
         )
         self.supervisor.reloading = self.reloading = Reloading(self.supervisor)
 

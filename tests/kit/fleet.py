@@ -5,21 +5,20 @@ One rule: nothing is waited for by the clock alone; `until` waits for a fact.
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+from kit.asking import ask
 from kit.ports import LOOPBACK
 from kit.processes import GatewayProcess, gateway_toml
-from kit.waiting import WAIT_S, until_blocking
+from kit.redis import RedisProcess
+from kit.relay import Relay
+from kit.threaded import QuietHandler, ThreadedServer
+from kit.waiting import until_blocking
 
 HOST = "site.example"
 MAX_BLIND_S = 6.0  # longer than a machine stands still that is merely busy
@@ -73,14 +72,9 @@ ack_timeout = "{settings.ack_timeout_s:g}s"
         self.wait_ready()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The admin API."""
-        token = (self.directory / "state" / "admin.token").read_text().strip()
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        with closing(http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)) as connection:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            found = json.loads(answer.read())
-        assert answer.status in (200, 201), found
+        """What the admin API answers to what it accepts."""
+        status, found = self.gateway.api(method, path, body)
+        assert status in (200, 201), found
         return found
 
     def purge(self, **what: Any) -> Any:
@@ -92,12 +86,9 @@ ack_timeout = "{settings.ack_timeout_s:g}s"
 
     def get(self, target: str, method: str = "GET") -> bytes:
         """A client's request; the body."""
-        with closing(http.client.HTTPConnection(LOOPBACK, self.gateway.http_port, timeout=WAIT_S)) as connection:
-            connection.request(method, target, headers={"Host": HOST})
-            answer = connection.getresponse()
-            body = answer.read()
-        assert answer.status == 200, (answer.status, body)
-        return body
+        found = ask(self.gateway.http_port, target, method, fields={"Host": HOST})
+        assert found.status == 200, found
+        return found.body
 
     def told(self, kind: str) -> bool:
         """Whether there was such an event."""
@@ -163,10 +154,29 @@ class Machines:
     def close(self) -> None:
         for machine in self.machines:
             machine.close()
-        self.origin.close()
+        self.origin.stop()
 
 
-class Origin:
+class LinkedMachines(Machines):
+    """Machines that share one redis-server, each by a link of its own (`links`), which a test cuts or holds."""
+
+    def __init__(self, directory: Path, count: int, settings: Settings = Settings()) -> None:
+        self.server = RedisProcess.start(directory)
+        self.links = [Relay(self.server.port) for _ in range(count)]
+        super().__init__(directory, [f"redis://{LOOPBACK}:{link.port}/0" for link in self.links], settings)
+
+    def link(self, machine: Machine) -> Relay:
+        """The link between a machine and the server."""
+        return self.links[self.machines.index(machine)]
+
+    def close(self) -> None:
+        super().close()
+        for link in self.links:
+            link.close()
+        self.server.kill()
+
+
+class Origin(ThreadedServer):
     """What it has is `now`, whatever is asked for; it knows its own ETag again."""
 
     def __init__(self) -> None:
@@ -174,33 +184,15 @@ class Origin:
         self.asked = 0
         origin = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                self.body()
                 origin.asked += 1
-                body, tag = origin.now.encode(), f'"{origin.now}"'
-                same = self.headers.get("If-None-Match") == tag
-                self.send_response(304 if same else 200)
-                lines = {"Cache-Control": "max-age=600", "Surrogate-Key": "tag", "ETag": tag}
-                for name, value in (lines if same else {**lines, "Content-Length": str(len(body))}).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(b"" if same else body)
+                tag = f'"{origin.now}"'
+                status = 304 if self.headers.get("If-None-Match") == tag else 200
+                fields = {"Cache-Control": "max-age=600", "Surrogate-Key": "tag", "ETag": tag}
+                self.answer(status, fields, origin.now.encode())
 
             do_POST = do_GET
 
-            def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
-
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        super().__init__(Handler)

@@ -32,14 +32,14 @@ class HaproxyProcess(Process):
     """One frontend."""
 
     def __init__(self, directory: Path, text: dict[str, str]) -> None:
-        self.port = free_port()
+        self.http_port = free_port()
         config = directory / "haproxy.cfg"
-        config.write_text(CONFIG.format(port=self.port, **text))
+        config.write_text(CONFIG.format(port=self.http_port, **text))
         program = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
         if program is None:
             raise FileNotFoundError("haproxy is not installed")
         super().__init__([program, "-db", "-f", str(config)], directory, "haproxy")
-        self.wait_ready(lambda: accepts(self.port))
+        self.wait_ready(lambda: accepts(self.http_port))
 
     @classmethod
     def before(cls, server: str, directory: Path) -> HaproxyProcess:

@@ -29,6 +29,11 @@ def date(offset: float = 0.0) -> str:
     return format_date(NOW + offset).decode()
 
 
+MA = "Cache-Control: max-age=3600"
+LM = f"Last-Modified: {date(-86400)}"
+DATE = f"Date: {date()}"
+
+
 def request(*lines: str, method: str = "GET", target: str = "/a") -> RequestHead:
     """A request to http://example.com."""
     return RequestHead(method.encode(), b"http", b"example.com", target.encode("latin-1"), fields(*lines))
@@ -47,6 +52,12 @@ def times(delay: float = 0.0, at: float = NOW) -> Times:
 def outcome(*lines: str, status: int = 200, asked: RequestHead | None = None, rules: Rules = OPEN) -> Plan | Reason:
     """What storing says."""
     return storing(asked or request(), response(*lines, status=status), rules, times())
+
+
+def lifetime(*lines: str, status: int = 200, rules: Rules = OPEN) -> float | None:
+    """For how many seconds it is fresh; None when it is not stored."""
+    plan = outcome(*lines, status=status, rules=rules)
+    return plan.lifetime_s if isinstance(plan, Plan) else None
 
 
 def stored(

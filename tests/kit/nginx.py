@@ -1,4 +1,4 @@
-"""nginx before one origin, as a stand-in for the gateway: it shows that a failing case is the gateway's, not the kit's.
+"""nginx as a stand-in for the gateway, as an origin, and as a peer: what a real program makes of the same bytes.
 
 One rule: it listens on loopback only, on a free port, with every file in the directory that it is given.
 """
@@ -9,16 +9,20 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import Self
 
 from kit.ports import LOOPBACK, free_port
 from kit.processes import Process
 
-CONFIG = """
+HEAD = """
 daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; client_max_body_size 64k;
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
   fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+"""
+PROXY = """
+  client_max_body_size 64k;
   client_header_timeout 2s; client_body_timeout 2s; large_client_header_buffers 4 8k;
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; }}
   server {{
@@ -30,23 +34,49 @@ http {{
   }}
 }}
 """
+SITE = """
+  types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}
+  server {{ listen 127.0.0.1:{port}; root {root}; add_header Cache-Control "max-age=600"; }}
+}}
+"""
+READER = """
+  set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
+  server {{ listen 127.0.0.1:{port} proxy_protocol; location / {{ return 200 "$remote_addr $proxy_protocol_port"; }} }}
+}}
+"""
+UNIX_FRONT = """
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://unix:{socket}:; proxy_http_version 1.1; proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+    }}
+  }}
+}}
+"""
 
 
 class NginxProcess(Process):
-    """A small nginx; `http_port` as in `GatewayProcess`."""
+    """nginx by one of the texts above, ready when it is returned; `http_port` as in `GatewayProcess`."""
 
-    def __init__(self, origin_port: int, directory: Path) -> None:
+    def __init__(self, text: str, directory: Path, **values: object) -> None:
         self.http_port = free_port()
-        config = directory / "nginx.conf"
-        config.write_text(CONFIG.format(dir=directory, origin=origin_port, port=self.http_port))
-        super().__init__([_nginx(), "-p", str(directory), "-c", str(config)], directory, "nginx")
+        home = directory / "nginx"
+        home.mkdir()
+        config = home / "nginx.conf"
+        config.write_text((HEAD + text).format(dir=home, port=self.http_port, **values))
+        super().__init__([_nginx(), "-p", str(home), "-c", str(config)], home, "nginx")
+        self.wait_ready(lambda: accepts(self.http_port))
 
     @classmethod
-    def start(cls, origin_port: int, directory: Path) -> NginxProcess:
-        """Start and wait until it accepts."""
-        nginx = cls(origin_port, directory)
-        nginx.wait_ready(lambda: accepts(nginx.http_port))
-        return nginx
+    def before(cls, origin_port: int, directory: Path) -> Self:
+        """A proxy before one origin: it shows that a failing case is the gateway's, not the kit's."""
+        return cls(PROXY, directory, origin=origin_port)
+
+    @classmethod
+    def site(cls, root: Path, directory: Path) -> Self:
+        """An origin for the files below `root`."""
+        return cls(SITE, directory, root=root)
 
 
 def _nginx() -> str:
@@ -63,72 +93,3 @@ def accepts(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-SITE = """
-daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
-  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}
-  server {{ listen 127.0.0.1:{port}; root {root}; add_header Cache-Control "max-age=600"; }}
-}}
-"""
-
-
-class NginxSite(Process):
-    """nginx as an origin for the files below `root`."""
-
-    def __init__(self, root: Path, directory: Path) -> None:
-        self.http_port = free_port()
-        home = directory / "nginx"
-        home.mkdir()
-        config = home / "nginx.conf"
-        config.write_text(SITE.format(dir=home, port=self.http_port, root=root))
-        super().__init__([_nginx(), "-p", str(home), "-c", str(config)], home, "nginx")
-
-    @classmethod
-    def serve(cls, root: Path, directory: Path) -> NginxSite:
-        """Start and wait until it accepts."""
-        site = cls(root, directory)
-        site.wait_ready(lambda: accepts(site.http_port))
-        return site
-
-
-READER = """
-daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
-  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
-  server {{ listen 127.0.0.1:{port} proxy_protocol; location / {{ return 200 "$remote_addr $proxy_protocol_port"; }} }}
-}}
-"""
-UNIX_FRONT = """
-daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
-  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://unix:{socket}:; proxy_http_version 1.1; proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $remote_addr;
-    }}
-  }}
-}}
-"""
-
-
-class NginxPeer(Process):
-    """nginx by one of the texts above."""
-
-    def __init__(self, text: str, directory: Path, **more: object) -> None:
-        self.port = free_port()
-        config = directory / "nginx.conf"
-        config.write_text(text.format(dir=directory, port=self.port, **more))
-        super().__init__([_nginx(), "-p", str(directory), "-c", str(config)], directory, "nginx")
-        self.wait_ready(lambda: accepts(self.port))

@@ -8,6 +8,7 @@ and the admin port and a directory of its own.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -18,8 +19,10 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bench.measure import process_tree, resident_bytes
+from kit.asking import ask
 from kit.ports import LOOPBACK, free_ports
 from kit.waiting import WAIT_S, until_blocking
 
@@ -30,6 +33,13 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class NotReady(Exception):
     """The process ended, or its time ran out, before it was ready."""
+
+
+def run_edge(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """One command of `edge` in a folder, to its end."""
+    command = [sys.executable, "-m", "edge.cli.main", *arguments]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=WAIT_S)
 
 
 def in_session(leader: int) -> list[int]:
@@ -170,6 +180,14 @@ class GatewayProcess(Process):
         """Replace the configuration file; what follows (SIGHUP, reload) is the test's business."""
         self.config.write_text(self.fill(toml, self.directory))
 
+    def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and JSON (else text) of one request to the admin API, by the operator's token."""
+        token = (self.directory / "state" / "admin.token").read_text().strip()
+        fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        found = ask(self.admin_port, path, method, None if body is None else json.dumps(body), fields)
+        is_json = found.fields.get_content_type() in ("application/json", "application/problem+json")
+        return found.status, json.loads(found.body) if is_json else found.body.decode()
+
     def admin_status(self, path: str) -> int:
         """The status of a GET on the admin listener; 0 when it does not answer."""
         try:
@@ -180,6 +198,17 @@ class GatewayProcess(Process):
                 return int(refused.code)
         except (OSError, http.client.HTTPException):
             return 0
+
+
+class Successor(GatewayProcess):
+    """Another gateway with the files and ports of one that was killed."""
+
+    def __init__(self, killed: GatewayProcess, ready: bool = True) -> None:
+        self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
+        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(killed.config)]
+        Process.__init__(self, command, killed.directory, f"{killed.name}-again")
+        if ready:
+            self.wait_ready(self.is_ready)
 
 
 def gateway_head(workers: int = 1, *, log: str = "off", addresses: Sequence[str] = ()) -> str:

@@ -7,12 +7,9 @@ Each origin answers /work with its own name; a region is lost when its origins s
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +19,7 @@ from typing import Any
 from kit.client import RawClient
 from kit.message import Malformed
 from kit.origin import ScriptedOrigin
-from kit.ports import LOOPBACK
-from kit.processes import ROOT, GatewayProcess, Process, gateway_head
+from kit.processes import GatewayProcess, Successor, gateway_head, run_edge
 from kit.waiting import WAIT_S, until
 
 NAMES = ("eu-1", "eu-2", "us-1", "us-2")
@@ -31,6 +27,13 @@ PROBES = (
     'health = { path = "/healthz", interval = "250ms", timeout = "200ms", interval_transition = "100ms",'
     ' interval_down = "250ms", fall = 2, rise = 1 }'
 )
+FENCED = """
+[[routes]]
+name = "fenced"
+host = "fenced.example"
+pool = "web"
+geo = { require = ["eu"] }
+"""
 SOON = 'slow_start = "0s"\nramp = "1s"\n'
 
 
@@ -45,15 +48,6 @@ class Answer:
 
     status: int
     body: Any
-
-
-class Successor(GatewayProcess):
-    """Another gateway with the files and ports of one that was killed."""
-
-    def __init__(self, killed: GatewayProcess) -> None:
-        self.http_port, self.admin_port, self.config = killed.http_port, killed.admin_port, killed.config
-        command = [sys.executable, "-m", "edge.cli.main", "run", "-c", str(killed.config)]
-        Process.__init__(self, command, killed.directory, f"{killed.name}-again")
 
 
 class Regions:
@@ -126,33 +120,18 @@ pool = "web"
         killed = self.gateway
         killed.signal(signal.SIGKILL)
         await asyncio.to_thread(killed.wait)
-        self.gateway = successor = Successor(killed)
-        await asyncio.to_thread(successor.wait_ready, lambda: successor.admin_status("/readyz") == 200)
+        self.gateway = await asyncio.to_thread(Successor, killed)
 
     # -- the admin API and the CLI -----------------------------------------------------------------------------------
 
     async def api(self, method: str, path: str, body: Any = None) -> Answer:
         """One authorised request."""
-        return await asyncio.to_thread(self._api, method, path, body)
-
-    def _api(self, method: str, path: str, body: Any) -> Answer:
-        token = (self._directory / "state" / "admin.token").read_text().strip()
-        connection = http.client.HTTPConnection(LOOPBACK, self.gateway.admin_port, timeout=WAIT_S)
-        try:
-            data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Authorization": f"Bearer {token}"})
-            response = connection.getresponse()
-            return Answer(response.status, json.loads(response.read()))
-        finally:
-            connection.close()
+        return Answer(*await asyncio.to_thread(self.gateway.api, method, path, body))
 
     async def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command of `edge`, with this gateway's configuration."""
-        command = [sys.executable, "-m", "edge.cli.main", *arguments, "-c", str(self.gateway.config)]
-        environment = dict(os.environ, PYTHONPATH=str(ROOT))
-        return await asyncio.to_thread(
-            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False
-        )
+        where = ("-c", str(self.gateway.config))
+        return await asyncio.to_thread(run_edge, *arguments, *where, directory=self._directory)
 
     async def pool(self) -> Any:
         """The pool as the API shows it."""

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from edge.ports import Repository, RepositoryFile
+from kit.asking import ask
 from kit.ports import LOOPBACK, free_port
 from kit.processes import Process
+from kit.threaded import QuietHandler, ThreadedServer
 from kit.waiting import WAIT_S
 
 BUCKET = "points"
@@ -95,14 +97,10 @@ class S3Server:
 
     def request(self, method: str, path: str) -> int:
         """The status of a bare request; 0 when nobody answers."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=WAIT_S)
         try:
-            connection.request(method, path)
-            return connection.getresponse().status
+            return ask(self.port, path, method).status
         except OSError:
             return 0
-        finally:
-            connection.close()
 
     def _answers(self) -> bool:
         return self.request("GET", "/moto-api/") in (200, 301, 302, 308)
@@ -123,10 +121,18 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         server.stop()
 
 
+NOT_PASSED_ON = ("connection", "transfer-encoding", "server", "date", "content-length")
 WORDS = {"500": b"InternalError", "503": b"SlowDown", "403": b"AccessDenied"}
 
 
-class FaultyProxy:
+def passed_on(fields: list[tuple[str, str]], method: str) -> dict[str, str]:
+    """The fields of a server's answer as a proxy passes them on; the length of a HEAD's as it was told."""
+    kept = {name: value for name, value in fields if name.lower() not in NOT_PASSED_ON}
+    lengths = [value for name, value in fields if name.lower() == "content-length"]
+    return {**kept, "Content-Length": lengths[0]} if method == "HEAD" and lengths else kept
+
+
+class FaultyProxy(ThreadedServer):
     """Between a client and an S3 server: `faults` says for each request what becomes of it.
 
     None: passed on. "500", "503", "403": that answer. "reset": the connection breaks after the request was read.
@@ -139,19 +145,12 @@ class FaultyProxy:
         self._lock = threading.Lock()
         proxy = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        class Handler(QuietHandler):
             wbufsize = 1 << 16
             disable_nagle_algorithm = True
 
-            def handle_one_request(self) -> None:
-                try:
-                    super().handle_one_request()
-                except ConnectionError:
-                    self.close_connection = True
-
             def do(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self.body()
                 with proxy._lock:
                     fault = next(proxy.faults)
                     proxy.seen[fault or "passed"] += 1
@@ -160,7 +159,7 @@ class FaultyProxy:
                     self.connection.close()
                     return
                 if fault in ("500", "503", "403"):
-                    self.answer(int(fault), b"<Error><Code>%b</Code></Error>" % WORDS[fault], [])
+                    self.answer(int(fault), {}, b"<Error><Code>%b</Code></Error>" % WORDS[fault])
                     return
                 upstream = http.client.HTTPConnection(LOOPBACK, server.port, timeout=WAIT_S)
                 try:
@@ -173,34 +172,9 @@ class FaultyProxy:
                     self.close_connection = True
                     self.connection.close()
                     return
-                self.answer(found.status, data, fields)
+                self.answer(found.status, passed_on(fields, self.command), data)
 
             do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = do
 
-            def answer(self, status: int, data: bytes, fields: list[tuple[str, str]]) -> None:
-                self.send_response(status)
-                length = str(len(data))
-                for name, value in fields:
-                    if name.lower() == "content-length":
-                        length = value  # of a HEAD
-                    elif name.lower() not in ("connection", "transfer-encoding", "server", "date"):
-                        self.send_header(name, value)
-                self.send_header("Content-Length", length)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(data)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self._server.daemon_threads = True
-        self.endpoint = f"http://{LOOPBACK}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.endpoint = f"http://{LOOPBACK}:{self.port}"

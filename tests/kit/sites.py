@@ -6,14 +6,12 @@ by its bytes. Requests are counted by path; static files are as compressible as 
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from http.cookies import SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from kit.ports import LOOPBACK
+from kit.threaded import QuietHandler, ThreadedServer
 
 SCRIPT = b"".join(b"function part%d(){return document.querySelector('#part-%d')}\n" % (n, n) for n in range(400))
 STYLE = b"".join(b".part-%d{margin:%dpx;color:#%06x}\n" % (n, n % 16, n * 7919 % 0xFFFFFF) for n in range(400))
@@ -23,28 +21,20 @@ MODIFIED = "Wed, 01 Jan 2025 00:00:00 GMT"
 Answer = tuple[int, dict[str, str], bytes]
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(QuietHandler):
     """What both have: cookies, forms, counting."""
 
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     seen: Counter[str]
 
     def do_GET(self) -> None:
         """Any method."""
-        form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+        form = parse_qs(self.body().decode())
         self.form = {name: values[0] for name, values in form.items()}
         self.cookies = {name: each.value for name, each in SimpleCookie(self.headers.get("Cookie", "")).items()}
         path = urlsplit(self.path).path
         self.seen[f"{self.command} {path}"] += 1
-        status, fields, body = self.page(path)
-        self.send_response(status)
-        for name, value in fields.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.answer(*self.page(path))
 
     do_POST = do_HEAD = do_GET
 
@@ -56,9 +46,6 @@ class Site(BaseHTTPRequestHandler):
         """A page, with a bar for who is known."""
         bar = f"<div id=bar>member:{member}</div>" if member else ""
         return f"<!doctype html><title>{title}</title>{bar}<h1>{title}</h1>\n{TEXT}".encode()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
 
 
 class WordPress(Site):
@@ -150,16 +137,9 @@ class NextJs(Site):
         return self.html(title, member)
 
 
-class RunningSite:
-    """One of them, on loopback, until `stop`."""
+class RunningSite(ThreadedServer):
+    """One of them; `seen` counts its requests by method and path."""
 
     def __init__(self, kind: type[Site]) -> None:
         self.seen: Counter[str] = Counter()
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), type(kind.__name__, (kind,), {"seen": self.seen}))
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def stop(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(type(kind.__name__, (kind,), {"seen": self.seen}))

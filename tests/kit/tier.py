@@ -13,11 +13,11 @@ from pathlib import Path
 from edge.adapters.disk_files import FileOps
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Purge, PurgeKind, PurgeLog
 from edge.cache.stored import Plan, Stored, build
 from edge.cache.verdict import Source
 from edge.http.message import Fields
-from edge.http.ranges import Part
+from edge.http.ranges import ContentRange
 from kit.waiting import until_blocking
 
 NOW = 1_800_000_000.0
@@ -30,7 +30,7 @@ def response(
     *,
     vary: tuple[tuple[bytes, bytes | None], ...] = (),
     tags: frozenset[bytes] = frozenset(),
-    part: Part | None = None,
+    part: ContentRange | None = None,
     received_at: float = NOW,
     lifetime_s: float = 3600.0,
 ) -> Stored:
@@ -145,7 +145,7 @@ def stuck(store: DiskTier) -> Iterator[None]:
     turn = os.open(store.place.store / "turn", os.O_RDWR)
     fcntl.flock(turn, fcntl.LOCK_EX)
     try:
-        store.forget(Purge(Kind.TAG, b"nothing has this"), NOW)
+        store.forget(Purge(PurgeKind.TAG, b"nothing has this"), NOW)
         until_blocking(lambda: store.writer.taken, look_s=0.001)
         yield
     finally:

@@ -19,9 +19,9 @@ from kit.client import RawClient, Response
 from kit.origin import Pause, Step
 from kit.slots import names_of
 
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.cache.stored import PER_CHUNK_BYTES, Stored
-from edge.dataplane.caching.cold import Cold
+from edge.dataplane.caching.cold import ColdFetch
 from edge.dataplane.caching.fill import Fill
 
 FRESH = "Cache-Control: max-age=60"
@@ -116,16 +116,16 @@ async def both(
     found = []
     for cold in (True, False):
         begun = 0
-        make = Cold.__init__
+        make = ColdFetch.__init__
 
-        def counted(self: Cold, *given: Any, make: Any = make) -> None:
+        def counted(self: ColdFetch, *given: Any, make: Any = make) -> None:
             nonlocal begun
             begun += 1
             make(self, *given)
 
         with monkeypatch.context() as patch:
             if not IS_COMPILED:
-                patch.setattr(Cold, "__init__", counted)
+                patch.setattr(ColdFetch, "__init__", counted)
             folder = {"disk": f"{disk}/{cold}"} if disk else {}
             async with open_lab(**lab, **folder) as one:
                 one.worker.cold = cold
@@ -318,12 +318,12 @@ SCRIPTS: dict[str, tuple[Any, ...]] = {
     "no answer": (Step.CLOSE,),
 }
 PURGES = {
-    "url": Purge(Kind.URL, b"http://a.example/t1"),
-    "tag": Purge(Kind.TAG, b"t"),
-    "all": Purge(Kind.ALL),
-    "soft": Purge(Kind.ALL, soft=True),
-    "soft url": Purge(Kind.URL, b"http://a.example/t1", soft=True),
-    "another": Purge(Kind.URL, b"http://a.example/other"),
+    "url": Purge(PurgeKind.URL, b"http://a.example/t1"),
+    "tag": Purge(PurgeKind.TAG, b"t"),
+    "all": Purge(PurgeKind.ALL),
+    "soft": Purge(PurgeKind.ALL, soft=True),
+    "soft url": Purge(PurgeKind.URL, b"http://a.example/t1", soft=True),
+    "another": Purge(PurgeKind.URL, b"http://a.example/other"),
     "nothing": None,
 }
 

@@ -27,6 +27,15 @@ async def store(lab: Lab, target: str, length: int = BODY) -> None:
     assert len((await lab.ask(target=target)).body.content) == length
 
 
+async def read_whole(client: RawClient) -> None:
+    """It reads on, gets all of the body, and leaves."""
+    client.wire.resume_reading()
+    response = await client.read_response()
+    assert response is not None
+    assert len(response.body.content) == BODY
+    await client.close()
+
+
 def unsent(lab: Lab) -> list[int]:
     """What waits in each client's buffer."""
     return [front.transport.get_write_buffer_size() for front in lab.worker.downstreams]
@@ -71,11 +80,7 @@ async def test_bodies_that_are_sent_to_nobody_who_reads_stay_within_the_budget()
         assert 1 < len(clients) < CROWD  # those whose turn came when half of the memory was held were not stored
         assert lab.store.index.stats().reserved_bytes >= BODY  # evicted, and still sent
         for client in clients:
-            client.wire.resume_reading()
-            response = await client.read_response()
-            assert response is not None
-            assert len(response.body.content) == BODY
-            await client.close()
+            await read_whole(client)
         await lab.rest()
         await store(lab, "/again")
         assert lab.stored("/again")
@@ -105,11 +110,7 @@ async def test_what_is_sent_is_counted_once(how: str) -> None:
         if how == "left":
             await client.close()
         else:
-            client.wire.resume_reading()
-            response = await client.read_response()
-            assert response is not None
-            assert len(response.body.content) == BODY
-            await client.close()
+            await read_whole(client)
         await lab.rest()
         assert lab.store.index.stats().reserved_bytes == 0
 

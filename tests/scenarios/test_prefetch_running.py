@@ -10,7 +10,7 @@ from kit.cachelab import HOST, Lab, from_store, head, open_lab, until
 from kit.origin import Pause
 
 from edge.balance.regions import RoutingView
-from edge.cache.prefetch import Refusal
+from edge.cache.prefetch import PrefetchRefusal
 from edge.dataplane.caching.prefetch import UNUSED_BYTES, Prefetcher
 
 FRESH = "Cache-Control: max-age=60"
@@ -117,7 +117,7 @@ async def test_the_share_of_origin_requests_is_hard() -> None:
             await settled(lab)
         ahead = sum(target.startswith(b"/l") for target in lab.origin.targets())
         assert 0 < ahead <= 0.1 * len(lab.asked)
-        assert prefetcher(lab).gate.refused[Refusal.SHARE] > 0
+        assert prefetcher(lab).gate.refused[PrefetchRefusal.SHARE] > 0
 
 
 async def test_it_is_off_during_failover_and_under_load() -> None:
@@ -129,11 +129,11 @@ async def test_it_is_off_during_failover_and_under_load() -> None:
         pool.apply(RoutingView({region: 100.0}, (region, "away"), frozenset((region,))))
         await lab.ask(target="/page")
         gate = prefetcher(lab).gate
-        assert gate.refused[Refusal.FAILOVER] == 1
+        assert gate.refused[PrefetchRefusal.FAILOVER] == 1
         pool.apply(RoutingView({region: 100.0}, (region,), frozenset((region,))))
         lab.store.late_s = 1.0
         await lab.ask(target="/page2")
-        assert gate.refused[Refusal.LOAD] == 1
+        assert gate.refused[PrefetchRefusal.LOAD] == 1
         assert lab.origin.targets() == [b"/page", b"/page2"]
 
 
@@ -148,7 +148,7 @@ async def test_it_switches_itself_off_when_nothing_is_used() -> None:
             prefetcher(lab).tick(lab.store, monotonic())
         gate = prefetcher(lab).gate
         assert gate.fetched < 100
-        assert gate.refused[Refusal.PRECISION] > 0
+        assert gate.refused[PrefetchRefusal.PRECISION] > 0
         assert lab.store.stats()["prefetch_off"] == 1
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from kit.cachelab import HOST, Lab, from_store, head, open_lab, request, until
-from kit.client import RawClient
+from kit.client import RawClient, Response
 from kit.origin import Pause
 from kit.tier import stuck
 
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.cache.purge_request import parse_purge
 from edge.cache.removal import STEP
 from edge.control.link import LinkLost
@@ -138,6 +138,19 @@ async def test_a_fill_under_way_does_not_bring_it_back(what: dict[str, str | boo
         assert len(lab.asked) == 2
 
 
+async def asked_while_purged(lab: Lab, what: dict[str, str | bool]) -> Response:
+    """What a client gets that asked for /x before the purge, while the origin answers only after it."""
+    client = await RawClient.connect(lab.port)
+    await client.send(request(target="/x"))
+    await lab.origin.wait_for("requests", 2)
+    purge(lab, **what)
+    lab.origin.release("go")
+    response = await client.read_response()
+    await client.close()
+    assert response is not None
+    return response
+
+
 @pytest.mark.parametrize("what", RUNNING)
 async def test_nothing_purged_stands_in_for_an_origin_that_fails(what: dict[str, str | bool]) -> None:
     async with open_lab(route="retry = { attempts = 0 }") as lab:
@@ -146,14 +159,7 @@ async def test_nothing_purged_stands_in_for_an_origin_that_fails(what: dict[str,
         await lab.ask(target="/x")
         lab.later(61)
         lab.answers(Pause("go"), head(503, (), 0))
-        client = await RawClient.connect(lab.port)
-        await client.send(request(target="/x"))
-        await lab.origin.wait_for("requests", 2)
-        purge(lab, **what)
-        lab.origin.release("go")
-        response = await client.read_response()
-        await client.close()
-        assert response is not None and response.status == 503
+        assert (await asked_while_purged(lab, what)).status == 503
 
 
 @pytest.mark.parametrize("what", RUNNING)
@@ -165,14 +171,7 @@ async def test_a_validation_under_way_does_not_bring_it_back(what: dict[str, str
         lab.later(61)
         lab.answers(Pause("go"), head(304, (FRESH,), None))
         lab.says(FRESH, body="new")
-        client = await RawClient.connect(lab.port)
-        await client.send(request(target="/x"))
-        await lab.origin.wait_for("requests", 2)
-        purge(lab, **what)
-        lab.origin.release("go")
-        response = await client.read_response()
-        await client.close()
-        assert response is not None and response.body.content == b"new"
+        assert (await asked_while_purged(lab, what)).body.content == b"new"
         assert lab.last.get(b"if-none-match") is None
 
 
@@ -287,7 +286,7 @@ async def test_a_count_that_takes_long_is_told_with_what_is_left(monkeypatch: py
         await many(lab, 1000)
         turns: list[Callable[[], None]] = []
         lab.store.use_turns(turns.append)
-        purge = purging.Purging(lab.worker, Purge(Kind.TAG, b"t"))
+        purge = purging.Purging(lab.worker, Purge(PurgeKind.TAG, b"t"))
         told: list[int | None] = []
         purge.then(lambda: told.append(purge.count))
         assert not told
@@ -301,7 +300,7 @@ async def test_a_count_that_takes_long_is_told_with_what_is_left(monkeypatch: py
 async def test_each_response_that_a_large_purge_touched_is_told_apart_for_the_disk_tier(tmp_path: Path) -> None:
     async with open_lab(disk=str(tmp_path)) as lab:
         await many(lab, 1000)  # the first of them is in both tiers
-        purge = purging.Purging(lab.worker, Purge(Kind.TAG, b"t"))
+        purge = purging.Purging(lab.worker, Purge(PurgeKind.TAG, b"t"))
         await until(lambda: purge.over)
         numbers = unpacked(packed(purge.marks))
         assert len(set(zip(numbers[::2], numbers[1::2], strict=True))) == 1000
@@ -326,7 +325,7 @@ async def test_what_waits_for_the_disk_is_told_apart_some_at_a_time(tmp_path: Pa
                 assert disk.put(other, lab.store.purge_log.now_seq())
             turns: list[Callable[[], None]] = []
             lab.store.use_turns(turns.append)
-            purge = purging.Purging(lab.worker, Purge(Kind.TAG, b"t"))
+            purge = purging.Purging(lab.worker, Purge(PurgeKind.TAG, b"t"))
             assert disk.look(model.key + b"5") == ()
             told: list[int] = []
             purge.then(lambda: told.append(len(purge.marks) // 2))

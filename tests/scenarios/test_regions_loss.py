@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 from kit.client import RawClient
 from kit.origin import OK, Step
-from kit.regions import Load, Regions, spread
+from kit.regions import FENCED, Load, Regions, spread
 from kit.waiting import WAIT_S
 
 SWITCH = 'failover = "switch"\ndown_after = "300ms"\nup_after = "500ms"\nmin_dwell = "500ms"\n'
-FENCED = """
-[[routes]]
-name = "fenced"
-host = "fenced.example"
-pool = "web"
-geo = { require = ["eu"] }
-"""
 
 
 @pytest.mark.parametrize("pool", ["", SWITCH], ids=["spill", "switch"])

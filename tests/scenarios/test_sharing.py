@@ -1,4 +1,4 @@
-"""What one client was given is another's only with the origin's permission to reuse it (SECURITY 22).
+"""What one client was given is another's only with the origin's permission to reuse it.
 
 Each client here has a cookie of its own, and the origin's first answer is the first client's: nobody else may see it.
 """
@@ -6,10 +6,10 @@ Each client here has a cookie of its own, and the origin's first answer is the f
 from __future__ import annotations
 
 import pytest
+from crowds import crowd, ended, read, send, waiting
 from kit.cachelab import Lab, from_store, head, open_lab, reply, request, until
 from kit.client import RawClient
 from kit.origin import Pause, Step
-from test_collapse import crowd, ended, read, send, waiting
 
 FRESH = "Cache-Control: max-age=60"
 OTHERS = 20

@@ -7,15 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from kit.regions import Load, Regions, spread
-
-FENCED = """
-[[routes]]
-name = "fenced"
-host = "fenced.example"
-pool = "web"
-geo = { require = ["eu"] }
-"""
+from kit.regions import FENCED, Load, Regions, spread
 
 
 def shares(found: Any, what: str, when: str) -> dict[str, float]:

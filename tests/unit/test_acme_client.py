@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from kit.ports import LOOPBACK
+from kit.threaded import QuietHandler, ThreadedServer
 
 from edge.adapters.acme_client import MAX_BYTES, AcmeFailed, AcmeServer
 from edge.adapters.acme_files import Account
@@ -27,7 +27,7 @@ Answer = tuple[int, dict[str, str], bytes]
 Script = Callable[[str, str], Answer | None]  # method, path; None: the connection is cut
 
 
-class Scripted:
+class Scripted(ThreadedServer):
     """`script` says what is answered; `asked` is what came."""
 
     def __init__(self, folder: Path) -> None:
@@ -37,38 +37,24 @@ class Scripted:
         self.ca = folder / "ca.pem"
         authority.cert_pem.write_to_path(self.ca)
 
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        class Handler(QuietHandler):
+            protocol_version = "HTTP/1.0"  # a connection for each request: one without an answer ends
+
+            def do_GET(self) -> None:
+                self.body()
                 whole.asked.append((self.command, self.path))
                 found = whole.script(self.command, self.path)
                 if found is None:
                     return
                 status, fields, body = found
-                self.send_response(status)
-                for name, value in {"Replay-Nonce": "bm9uY2U", "Content-Length": str(len(body)), **fields}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
+                self.answer(status, {"Replay-Nonce": "bm9uY2U", **fields}, body)
 
-            do_GET = do_HEAD = do_POST = answer
+            do_HEAD = do_POST = do_GET
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        authority.issue_cert(LOOPBACK).configure_cert(context)
+        super().__init__(Handler, context)
+        self.url = f"https://{LOOPBACK}:{self.port}"
 
     def directory(self, **more: Any) -> bytes:
         places = {word: f"{self.url}/{word}" for word in ("newNonce", "newAccount", "newOrder", "revokeCert")}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.balance.retry import Failed, NoRetry, RetryBudget, may_retry
+from edge.balance.retry import FailedRequest, NoRetry, RetryBudget, may_retry
 from edge.errors import (
     ClientGone,
     ConnectFailed,
@@ -20,7 +20,7 @@ from edge.errors import (
     ResponseTimeout,
 )
 
-GET = Failed(ConnectionLost(), b"GET", sent=True)
+GET = FailedRequest(ConnectionLost(), b"GET", sent=True)
 POST = replace(GET, method=b"POST")
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import edge.http.grammar
 from edge import __version__
 from edge.cli.main import main
-from edge.dataplane.caching.part import Part
+from edge.dataplane.caching.part import PartExchange
 from edge.dataplane.client.http2_exchange import StreamExchange
 from edge.dataplane.core.exchange import Exchange
 
@@ -63,7 +63,7 @@ def test_no_compiled_module_asks_for_what_compiling_takes_away(compiled: ModuleT
 def test_no_method_is_put_on_an_exchange() -> None:
     """Who stands between a response and its client has a place of the exchange's own (`coder`, `pace`): methods of a
     compiled class cannot be replaced, and are called without a look at the object."""
-    kinds = (Exchange, StreamExchange, Part)
+    kinds = (Exchange, StreamExchange, PartExchange)
     methods = {name for kind in kinds for name, found in vars(kind).items() if isroutine(found)}
     put = [
         f"{path.relative_to(ROOT)}: {ast.unparse(node)}"

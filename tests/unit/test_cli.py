@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import edge.cli
 from edge.cli import client as cli_client
-from edge.cli.client import Failed, connect, percent, size, table, text
+from edge.cli.client import CommandFailed, connect, percent, size, table, text
 from edge.cli.main import LATER, main
 from edge.cli.reload import WIDEST, brief
 
@@ -131,17 +131,17 @@ def test_no_token_is_one_line() -> None:
 
 def test_the_configuration_file_tells_address_and_token(tmp_path: Path) -> None:
     admin = connect(good(tmp_path), None, None)
-    assert (admin.way.host, admin.way.port, admin.token) == ("127.0.0.1", 9955, "t" * 40)
+    assert (admin.target.host, admin.target.port, admin.token) == ("127.0.0.1", 9955, "t" * 40)
 
 
 def test_options_win_over_environment_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_ADMIN", "[::1]:7000")
-    assert connect(good(tmp_path), None, None).way.host == "::1"
-    assert connect(good(tmp_path), "127.0.0.1:6000", None).way.port == 6000
+    assert connect(good(tmp_path), None, None).target.host == "::1"
+    assert connect(good(tmp_path), "127.0.0.1:6000", None).target.port == 6000
 
 
 def test_an_address_without_port_is_refused() -> None:
-    with pytest.raises(Failed, match="not HOST:PORT"):
+    with pytest.raises(CommandFailed, match="not HOST:PORT"):
         connect(None, "localhost", None)
 
 

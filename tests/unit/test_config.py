@@ -213,7 +213,10 @@ def test_the_hash_tells_revisions_apart() -> None:
         (with_pool("balance = 'hsah'"), 'got "hsah", did you mean "hash"?'),
         (with_pool("max_in_flight = '9'"), '4:1 pools.web.max_in_flight: must be a whole number, got "9"'),
         (with_pool("fail_open = 1"), "4:1 pools.web.fail_open: must be true or false, got 1"),
-        (with_pool("timeouts = 5"), "4:1 pools.web.timeouts: must be a table, got 5"),
+        (
+            with_pool("timeouts = 5"),
+            "4:1 pools.web.timeouts: must be a table such as { connect = …, first_byte = … }, got 5",
+        ),
         (with_pool("health = { fall = 0 }"), "4:12 pools.web.health.fall: must be at least 1, got 0"),
         (with_pool("health = { rise = 0 }"), "4:12 pools.web.health.rise: must be at least 1, got 0"),
         (
@@ -236,8 +239,13 @@ def test_the_hash_tells_revisions_apart() -> None:
         (with_route("path = 'x'"), '8:1 routes[0].path: must be a path such as "/api", got "x"'),
         (with_route("path = '/a/../b'"), "8:1 routes[0].path: must have no empty, . or .. segments"),
         (with_route("host = 'a b'"), "8:1 routes[0].host: must be a host"),
-        (with_route("methods = 'GET'"), '8:1 routes[0].methods: must be a list, got "GET"'),
-        (with_route("cache = 'yes'"), '8:1 routes[0].cache: must be a table, got "yes"'),
+        (with_route("methods = 'GET'"), '8:1 routes[0].methods: must be a list, got "GET": write ["GET"]'),
+        (with_route("redirect = '/b'"), '8:1 routes[0].redirect: must be a table such as { to = … }, got "/b"'),
+        (
+            MINIMAL.replace("[[routes]]", "[routes]"),
+            "routes: must be a list, got a table (a list of tables is written [[",
+        ),
+        (with_route("cache = 'yes'"), '8:1 routes[0].cache: must be true, false or a table, got "yes"'),
         (
             with_route("cache = { status_ttl = { x = '1s' } }"),
             "8:26 routes[0].cache.status_ttl.x: must be a status code",
@@ -339,7 +347,8 @@ pool = "apu"
 
 
 def test_an_empty_file_names_what_is_missing() -> None:
-    assert problems("") == [f"config.toml:1:1 {name}: is missing" for name in ("listen", "pools", "routes")]
+    headers = {"listen": "[listen]", "pools": "[pools.<name>]", "routes": "[[routes]]"}
+    assert problems("") == [f"config.toml:1:1 {name}: is missing: write {header}" for name, header in headers.items()]
 
 
 FENCED = MINIMAL.replace("[[routes]]", 'region = "eu"\n[regions.eu]\n[regions.us]\n[[routes]]')

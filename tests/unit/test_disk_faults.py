@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kit.tier import NOW, SMALL, Full, looked, response, stuck, tier
+from kit.waiting import until_blocking
 
 from edge.adapters import disk_changes
 from edge.adapters.disk_changes import Changer, Changes
@@ -20,10 +22,8 @@ from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place, take_over
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
+from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog
 from edge.cache.record import encode
-from tests.kit.tier import NOW, SMALL, Full, looked, response, stuck, tier
-from tests.kit.waiting import until_blocking
 
 KEY = b"http://site.test/page"
 DEAD = 999_999_999  # no process has this number
@@ -62,7 +62,7 @@ def test_a_purge_beside_what_finds_no_room_is_carried_out(tmp_path: Path) -> Non
     with stuck(store):
         store.put(response(KEY + b"3", bytes(MIN_SIZE)), 0)
         store.put(response(KEY + b"4"), 0)
-        store.forget(Purge(Kind.URL, KEY + b"1"), NOW)
+        store.forget(Purge(PurgeKind.URL, KEY + b"1"), NOW)
         store.remove(second)
     assert store.writer.flush()
     assert [n for n in range(1, 5) if looked(store, KEY + b"%d" % n)] == [4]
@@ -93,7 +93,7 @@ def test_the_end_waits_for_no_disk_that_fails(tmp_path: Path) -> None:
     store.put(response(KEY), 0)
     assert store.writer.flush()
     ops.full = True
-    store.forget(Purge(Kind.URL, KEY), NOW)
+    store.forget(Purge(PurgeKind.URL, KEY), NOW)
     until_blocking(lambda: store.writer.errors and not store.writer.taken)
     store.close()
     assert not store.writer._thread.is_alive()
@@ -148,7 +148,7 @@ def test_who_evicts_much_lets_others_in_between(tmp_path: Path, monkeypatch: pyt
 
     def other() -> None:
         with closing(Changer(place, SMALL, durable=True)) as purging:
-            purging.purge([Numbered(1, [Purge(Kind.URL, b"http://a/3/1")])], NOW)
+            purging.purge([Numbered(1, [Purge(PurgeKind.URL, b"http://a/3/1")])], NOW)
             came.set()
 
     thread = threading.Thread(target=other, daemon=True)
@@ -200,7 +200,7 @@ def test_a_note_waits_from_the_moment_that_it_is_written(tmp_path: Path, monkeyp
         plain(purge)
 
     monkeypatch.setattr(type(store._notes), "add", add)
-    store.forget(Purge(Kind.URL, KEY), NOW)
+    store.forget(Purge(PurgeKind.URL, KEY), NOW)
     assert locked == [True]
     monkeypatch.undo()
     store.close()
@@ -214,7 +214,7 @@ def test_a_batch_without_purges_touches_no_notes(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "ftruncate", lambda file, length: (cut.append(file), plain(file, length)))
     store.put(response(KEY), 0)
     assert store.writer.flush() and not cut
-    store.forget(Purge(Kind.URL, KEY), NOW)
+    store.forget(Purge(PurgeKind.URL, KEY), NOW)
     assert store.writer.flush()
     until_blocking(lambda: len(cut) == 1)
     monkeypatch.undo()
@@ -227,7 +227,7 @@ def test_a_purge_holds_for_what_waited_when_it_came(tmp_path: Path, soft: bool, 
     """Whenever its record was made: as it was put, as it is written, or with its body in a file."""
     purges = PurgeLog()
     store = tier(tmp_path, purge_log=purges)
-    purge = Purge(Kind.URL, KEY, soft)
+    purge = Purge(PurgeKind.URL, KEY, soft)
     with stuck(store):
         for key in (KEY, KEY + b"2"):
             store.put(response(key, bytes(size)), purges.now_seq())

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kit.tier import NOW, SMALL, Run, looked, response, tier
 from kit.waiting import WAIT_S
 
 from edge.adapters import disk_filter
@@ -18,8 +19,7 @@ from edge.adapters.disk_filter import Filter, filter_bytes
 from edge.adapters.disk_fold import Folder
 from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge
-from tests.kit.tier import NOW, SMALL, Run, looked, response, tier
+from edge.cache.purge import Purge, PurgeKind
 
 
 def key(number: int) -> bytes:
@@ -124,7 +124,7 @@ def test_what_went_is_forgotten_by_the_next_filling(tmp_path: Path, monkeypatch:
     with closing(tier(tmp_path, share=Run().share)) as store:
         store_some(store, range(600))  # more than a quarter of 2048 bits
         for number in range(590):
-            store.forget(Purge(Kind.URL, key(number)), NOW)
+            store.forget(Purge(PurgeKind.URL, key(number)), NOW)
         assert store.writer.flush()
         assert share_of(store, range(590)) == 1
         filter_of(store).tick()
@@ -166,7 +166,7 @@ def test_whatever_the_index_has_may_be_there(tmp_path: Path) -> None:
             if what < 2:
                 store_some(store, range(first, first + 40), chance.choice((200, 60_000)))  # the larger ones evict
             elif what == 2:
-                store.forget(Purge(Kind.URL, key(first), chance.random() < 0.5), NOW)
+                store.forget(Purge(PurgeKind.URL, key(first), chance.random() < 0.5), NOW)
             else:
                 filter_of(store)._fill()
             assert store.writer.flush()

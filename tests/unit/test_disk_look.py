@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from kit.slots import values_of
+from kit.tier import NOW, SMALL, body_of, looked, response, stuck, tier
 
 from edge.adapters import disk_look
 from edge.adapters.disk_changes import BREATHE_ROWS, Changer, Changes
@@ -19,11 +21,9 @@ from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_segments import WRITE_BYTES
 from edge.adapters.disk_start import open_place
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Numbered, Purge, PurgeLog, PurgeOutcome
+from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog, PurgeOutcome
 from edge.cache.record import Damaged, decode, encode, outlined
 from edge.cache.stored import Stored
-from tests.kit.slots import values_of
-from tests.kit.tier import NOW, SMALL, body_of, looked, response, stuck, tier
 
 KEY = b"http://site.test/page"
 BODY = random.Random(3).randbytes(9000)
@@ -87,9 +87,9 @@ def test_what_another_process_does_is_seen_by_the_next_look(tmp_path: Path) -> N
     assert other.writer.flush()
     assert len(looked(store, KEY)) == 1
     changer = Changer(store.place, SMALL, durable=True)
-    changer.purge([Numbered(1, [Purge(Kind.URL, KEY, soft=True)])], NOW + 1)
+    changer.purge([Numbered(1, [Purge(PurgeKind.URL, KEY, soft=True)])], NOW + 1)
     assert [one.fresh_until for one in looked(store, KEY)] == [NOW + 1]
-    changer.purge([Numbered(2, [Purge(Kind.URL, KEY)])], NOW + 2)
+    changer.purge([Numbered(2, [Purge(PurgeKind.URL, KEY)])], NOW + 2)
     assert looked(store, KEY) == ()
     changer.close()
     other.close()
@@ -98,9 +98,9 @@ def test_what_another_process_does_is_seen_by_the_next_look(tmp_path: Path) -> N
 
 def test_purges_that_are_only_in_the_sequence_touch_what_is_remembered(tmp_path: Path) -> None:
     store = remembered(tmp_path)
-    store.purge_log().record(Purge(Kind.PREFIX, b"site.test/page", soft=True), NOW + 1, 1)
+    store.purge_log().record(Purge(PurgeKind.PREFIX, b"site.test/page", soft=True), NOW + 1, 1)
     assert [one.fresh_until for one in looked(store, KEY)] == [NOW + 1]
-    store.purge_log().record(Purge(Kind.ALL), NOW + 2, 2)
+    store.purge_log().record(Purge(PurgeKind.ALL), NOW + 2, 2)
     assert looked(store, KEY) == ()
     store.close()
 
@@ -117,11 +117,11 @@ def test_a_purge_of_something_else_is_compared_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(PurgeLog, "settled", settled)
     store = remembered(tmp_path)
     for number in (1, 2):
-        store.purge_log().record(Purge(Kind.PREFIX, b"site.test/other%d" % number), NOW, number)
+        store.purge_log().record(Purge(PurgeKind.PREFIX, b"site.test/other%d" % number), NOW, number)
         for _ in range(5):
             assert looked(store, KEY)
         assert compared == number
-    store.purge_log().record(Purge(Kind.PREFIX, b"site.test/page"), NOW, 3)
+    store.purge_log().record(Purge(PurgeKind.PREFIX, b"site.test/page"), NOW, 3)
     assert looked(store, KEY) == ()
     store.close()
 
@@ -138,7 +138,7 @@ def test_what_waits_hides_what_is_remembered(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("purge", [Purge(Kind.URL, KEY), Purge(Kind.TAG, b"red")])
+@pytest.mark.parametrize("purge", [Purge(PurgeKind.URL, KEY), Purge(PurgeKind.TAG, b"red")])
 def test_a_purge_that_waits_holds_for_what_is_remembered(tmp_path: Path, purge: Purge) -> None:
     store = remembered(tmp_path, response(KEY, BODY, tags=frozenset((b"red",))))
     with stuck(store):
@@ -279,9 +279,9 @@ def life(path: Path) -> dict[bytes, list[bytes]]:
     store.remove(response(keys[30], received_at=NOW + 1))
     for key in keys[200:240]:
         store.used(looked(store, key)[0])
-    store.forget(Purge(Kind.TAG, b"t1"), NOW + 2)
-    store.forget(Purge(Kind.URL, keys[52]), NOW + 2)
-    store.forget(Purge(Kind.URL, keys[53], soft=True), NOW + 2)
+    store.forget(Purge(PurgeKind.TAG, b"t1"), NOW + 2)
+    store.forget(Purge(PurgeKind.URL, keys[52]), NOW + 2)
+    store.forget(Purge(PurgeKind.URL, keys[53], soft=True), NOW + 2)
     assert store.writer.flush()
     assert not looked(store, keys[30]) and not looked(store, keys[52])
     assert [one.fresh_until for one in looked(store, keys[53])] == [NOW + 2]
@@ -326,7 +326,7 @@ def test_objects_are_counted_however_they_come_and_go(tmp_path: Path) -> None:
         assert count() == 150
     store.remove(looked(store, b"http://a/0")[0])
     assert count() == 149
-    store.forget(Purge(Kind.TAG, b"t1"), NOW + 2)
+    store.forget(Purge(PurgeKind.TAG, b"t1"), NOW + 2)
     assert count() == 74
     store.close()
 

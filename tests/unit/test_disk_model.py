@@ -17,12 +17,12 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from kit.tier import NOW, SMALL, body_of, looked, response, tier
 
 from edge.adapters.disk_changes import Changer
 from edge.adapters.disk_start import open_place, take_over
-from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
-from edge.http.ranges import Part
-from tests.kit.tier import NOW, SMALL, body_of, looked, response, tier
+from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog
+from edge.http.ranges import ContentRange
 
 KEYS = [b"http://x/a", b"http://x/a/b", b"http://x/ab", b"http://y/a", b"http://y/a h:v=1:1"]
 VARY = [(), ((b"accept-encoding", b"gzip"),), ((b"accept-encoding", None),)]
@@ -34,13 +34,13 @@ def names(purge: Purge, key: bytes, tags: frozenset[bytes]) -> bool:
     """What a purge means, written down another way than the code's."""
     host, _, rest = key.partition(b" ")[0][7:].partition(b"/")
     path = b"/" + rest
-    if purge.kind is Kind.URL:
+    if purge.kind is PurgeKind.URL:
         return key.partition(b" ")[0] == purge.value
-    if purge.kind is Kind.TAG:
+    if purge.kind is PurgeKind.TAG:
         return purge.value in tags
-    if purge.kind is Kind.HOST:
+    if purge.kind is PurgeKind.HOST:
         return host == purge.value
-    if purge.kind is Kind.ALL:
+    if purge.kind is PurgeKind.ALL:
         return True
     wanted_host, slash, wanted = purge.value.partition(b"/")
     if wanted_host and wanted_host != host:
@@ -96,7 +96,7 @@ class TierMachine(RuleBasedStateMachine):
         self.count += 1
         self.now += 1
         body = b"%d " % self.count * (40_000 if large else 3)
-        held = Part(0, len(body) - 1, len(body) + 5) if part else None
+        held = ContentRange(0, len(body) - 1, len(body) + 5) if part else None
         stored = response(key, body, vary=vary, tags=tags, part=held, received_at=self.now)  # type: ignore[arg-type]
         assert self.tier.put(stored, self.purge_log.now_seq())
         places = self.model.kept.setdefault(key, {})
@@ -128,26 +128,26 @@ class TierMachine(RuleBasedStateMachine):
         self.older.setdefault((key, place), []).extend(before)
         self.must.discard((key, place))
 
-    @rule(data=st.data(), kind=st.sampled_from(Kind), soft=st.booleans(), numbered=st.booleans())
-    def purge(self, data: st.DataObject, kind: Kind, soft: bool, numbered: bool) -> None:
+    @rule(data=st.data(), kind=st.sampled_from(PurgeKind), soft=st.booleans(), numbered=st.booleans())
+    def purge(self, data: st.DataObject, kind: PurgeKind, soft: bool, numbered: bool) -> None:
         values = {
-            Kind.URL: [key.partition(b" ")[0] for key in KEYS],
-            Kind.TAG: TAGS,
-            Kind.PREFIX: PREFIXES,
-            Kind.HOST: [b"x", b"y"],
-            Kind.ALL: [b""],
+            PurgeKind.URL: [key.partition(b" ")[0] for key in KEYS],
+            PurgeKind.TAG: TAGS,
+            PurgeKind.PREFIX: PREFIXES,
+            PurgeKind.HOST: [b"x", b"y"],
+            PurgeKind.ALL: [b""],
         }
         purge = Purge(kind, data.draw(st.sampled_from(values[kind])), soft)
         self.now += 1
-        if numbered or kind not in (Kind.URL, Kind.TAG):
+        if numbered or kind not in (PurgeKind.URL, PurgeKind.TAG):
             self.number += 1
             self.journal.record(purge, self.now, self.number)
         with self.tier.recorded():
             self.purge_log.record(
-                purge, self.now, self.number if numbered or kind not in (Kind.URL, Kind.TAG) else None
+                purge, self.now, self.number if numbered or kind not in (PurgeKind.URL, PurgeKind.TAG) else None
             )
         self.tier.forget(purge, self.now)
-        if numbered or kind not in (Kind.URL, Kind.TAG):  # what the supervisor does before it acknowledges
+        if numbered or kind not in (PurgeKind.URL, PurgeKind.TAG):  # what the supervisor does before it acknowledges
             changer = Changer(self.tier.place, SMALL, durable=True)
             changer.purge([Numbered(self.number, [purge])], self.now)
             changer.close()

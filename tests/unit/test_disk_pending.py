@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.tier import NOW, looked, response, stuck, tier
 
 from edge.adapters.disk_changes import Changer, Changes
 from edge.adapters.disk_pending import Purges, Waiting, left_of
 from edge.adapters.disk_rows import Addition
-from edge.cache.purge import Kind, Purge
-from tests.kit.tier import NOW, looked, response, stuck, tier
+from edge.cache.purge import Purge, PurgeKind
 
 KEYS = [b"http://a/1", b"http://a/1 lang=de", b"http://a/12", b"http://b/1"]
 TAGS = [b"red", b"blue"]
-PURGES = [Purge(Kind.URL, b"http://a/1"), Purge(Kind.URL, b"http://b/1", soft=True), Purge(Kind.TAG, b"red"),
-          Purge(Kind.TAG, b"blue", soft=True)]  # fmt: skip
+PURGES = [
+    Purge(PurgeKind.URL, b"http://a/1"),
+    Purge(PurgeKind.URL, b"http://b/1", soft=True),
+    Purge(PurgeKind.TAG, b"red"),
+    Purge(PurgeKind.TAG, b"blue", soft=True),
+]
 
 
 class NeverScanned(dict):  # type: ignore[type-arg]
@@ -40,10 +44,10 @@ def test_a_purge_looks_at_nothing_that_it_does_not_name(tmp_path: Path) -> None:
         store.put(response(b"http://a/1 lang=de"), 0)
         waiting = store.writer.waiting
         waiting.responses = NeverScanned(waiting.responses)
-        assert len(store.waiting(Purge(Kind.URL, b"http://a/1"), NOW)) == 2
-        assert len(store.waiting(Purge(Kind.TAG, b"red"), NOW)) == 2
-        assert not store.waiting(Purge(Kind.TAG, b"blue"), NOW)
-        assert not store.waiting(Purge(Kind.TAG, b"red"), NOW + 1e6)  # of no use any more
+        assert len(store.waiting(Purge(PurgeKind.URL, b"http://a/1"), NOW)) == 2
+        assert len(store.waiting(Purge(PurgeKind.TAG, b"red"), NOW)) == 2
+        assert not store.waiting(Purge(PurgeKind.TAG, b"blue"), NOW)
+        assert not store.waiting(Purge(PurgeKind.TAG, b"red"), NOW + 1e6)  # of no use any more
         waiting.responses = dict(dict.items(waiting.responses))
     store.close()
 
@@ -54,7 +58,7 @@ def test_many_purges_that_wait_cost_a_look_up_no_more_than_one(tmp_path: Path) -
     assert store.writer.flush()
     with stuck(store):
         for n in range(2, 2000):
-            store.forget(Purge(Kind.URL, b"http://a/%d" % n), NOW)
+            store.forget(Purge(PurgeKind.URL, b"http://a/%d" % n), NOW)
         waiting = store.writer.waiting
         waiting.purges.times = NeverScanned(waiting.purges.times)
         assert looked(store, b"http://a/1")
@@ -84,7 +88,7 @@ def test_named_is_what_a_look_at_all_would_find(puts: list[tuple[bytes, frozense
     names = {
         key
         for key, tags in last.items()
-        if (key.partition(b" ")[0] == purge.value if purge.kind is Kind.URL else purge.value in tags)
+        if (key.partition(b" ")[0] == purge.value if purge.kind is PurgeKind.URL else purge.value in tags)
     }
     assert sorted(put.stored.key for put in waiting.named(purge, NOW)) == sorted(names)
 

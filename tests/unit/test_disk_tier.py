@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from kit.tier import NOW, SMALL, Full, body_of, looked, response, tier
 from kit.waiting import WAIT_S
 
 from edge.adapters.disk_changes import Changer
@@ -20,10 +21,9 @@ from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_start import open_place, sweep_bodies, take_over
 from edge.adapters.durable_file import FRESH
 from edge.cache.body import PIECE_BYTES
-from edge.cache.purge import Kind, Numbered, Purge, PurgeLog
+from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog
 from edge.cache.record import Damaged
-from edge.http.ranges import Part
-from tests.kit.tier import NOW, SMALL, Full, body_of, looked, response, tier
+from edge.http.ranges import ContentRange
 
 KEY = b"http://site.test/page"
 BIG = random.Random(1).randbytes(700_000)
@@ -63,8 +63,8 @@ def test_variants_and_parts(tmp_path: Path) -> None:
     store = tier(tmp_path)
     for coding in (b"gzip", b"br"):
         store.put(response(KEY, coding, vary=((b"accept-encoding", coding),)), 0)
-    store.put(response(KEY, b"ab", part=Part(0, 1, 9), vary=((b"accept-encoding", b"br"),)), 0)
-    store.put(response(KEY, b"plain", part=Part(0, 4, 9)), 0)
+    store.put(response(KEY, b"ab", part=ContentRange(0, 1, 9), vary=((b"accept-encoding", b"br"),)), 0)
+    store.put(response(KEY, b"plain", part=ContentRange(0, 4, 9)), 0)
     store.writer.flush()
     assert len(looked(store, KEY)) == 4
     store.put(response(KEY, b"new br", vary=((b"accept-encoding", b"br"),), received_at=NOW + 1), 0)
@@ -78,11 +78,14 @@ def test_variants_and_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("purge", "touched"),
     [
-        (Purge(Kind.URL, b"http://a/x/1"), {b"http://a/x/1", b"http://a/x/1 lang=de"}),
-        (Purge(Kind.TAG, b"red"), {b"http://a/x/2"}),
-        (Purge(Kind.PREFIX, b"a/x"), {b"http://a/x/1", b"http://a/x/1 lang=de", b"http://a/x/2"}),
-        (Purge(Kind.HOST, b"b"), {b"http://b/x/1"}),
-        (Purge(Kind.ALL), {b"http://a/x/1", b"http://a/x/1 lang=de", b"http://a/x/2", b"http://b/x/1", b"http://a/y"}),
+        (Purge(PurgeKind.URL, b"http://a/x/1"), {b"http://a/x/1", b"http://a/x/1 lang=de"}),
+        (Purge(PurgeKind.TAG, b"red"), {b"http://a/x/2"}),
+        (Purge(PurgeKind.PREFIX, b"a/x"), {b"http://a/x/1", b"http://a/x/1 lang=de", b"http://a/x/2"}),
+        (Purge(PurgeKind.HOST, b"b"), {b"http://b/x/1"}),
+        (
+            Purge(PurgeKind.ALL),
+            {b"http://a/x/1", b"http://a/x/1 lang=de", b"http://a/x/2", b"http://b/x/1", b"http://a/y"},
+        ),
     ],
 )
 def test_a_purge_is_in_force_here_there_and_after_a_restart(
@@ -123,9 +126,10 @@ def test_a_purge_counts_what_it_touched(tmp_path: Path) -> None:
     store.put(response(KEY, b"old", vary=((b"accept", b"old"),), tags=frozenset((b"t",)), received_at=NOW - 9e4), 0)
     store.writer.flush()
     changer = Changer(store.place, SMALL, durable=True)
-    assert len(changer.purge([Numbered(1, [Purge(Kind.TAG, b"t")])], NOW)[0]) == 5  # the expired one is not counted
+    touched = changer.purge([Numbered(1, [Purge(PurgeKind.TAG, b"t")])], NOW)
+    assert len(touched[0]) == 5  # the expired one is not counted
     assert looked(store, KEY) == ()
-    assert changer.purge([Numbered(2, [Purge(Kind.TAG, b"t")])], NOW) == [set()]
+    assert changer.purge([Numbered(2, [Purge(PurgeKind.TAG, b"t")])], NOW) == [set()]
     changer.close()
     store.close()
 
@@ -140,8 +144,8 @@ def test_an_invalidation_outlives_a_killed_worker(process: int, tmp_path: Path) 
     store.writer.flush()
     turn = os.open(store.place.store / "turn", os.O_RDWR)
     fcntl.flock(turn, fcntl.LOCK_EX)  # the thread cannot write
-    store.forget(Purge(Kind.URL, KEY), NOW)
-    store.forget(Purge(Kind.TAG, b"t"), NOW)
+    store.forget(Purge(PurgeKind.URL, KEY), NOW)
+    store.forget(Purge(PurgeKind.TAG, b"t"), NOW)
     assert looked(store, KEY) == looked(store, KEY + b"2") == ()
     said = next((store.place.store / "notes").iterdir()).read_bytes()
     shutil.copytree(tmp_path, tmp_path / "copy")  # what a kill would leave behind
@@ -160,7 +164,7 @@ def test_an_invalidation_outlives_a_killed_worker(process: int, tmp_path: Path) 
 
 def test_a_journal_that_is_behind_or_another_empties_the_tier(tmp_path: Path) -> None:
     journal = PurgeLog()
-    journal.record(Purge(Kind.HOST, b"x"), NOW, 5)
+    journal.record(Purge(PurgeKind.HOST, b"x"), NOW, 5)
     place = take_over(open_place(tmp_path, "one"), SMALL, journal, "one")
     store = tier(tmp_path, purge_log=journal)
     store.put(response(KEY), journal.now_seq())
@@ -444,7 +448,7 @@ async def test_a_look_in_a_thread_obeys_a_purge_that_came_meanwhile(tmp_path: Pa
     store._read = slow  # type: ignore[method-assign]
     store.look_later(KEY, lambda here: (found.append(here), seen.set()))
     await asyncio.to_thread(read.wait, WAIT_S)
-    store.forget(Purge(Kind.URL, KEY), NOW)
+    store.forget(Purge(PurgeKind.URL, KEY), NOW)
     await asyncio.to_thread(store.writer.flush)
     go.set()
     await asyncio.wait_for(seen.wait(), WAIT_S)

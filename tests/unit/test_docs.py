@@ -34,6 +34,12 @@ def test_every_word_of_cache_status_is_explained() -> None:
     assert not {word for word in words if not re.search(f"`(detail=)?{word}`", page)}
 
 
+def test_the_kit_is_told_whole() -> None:
+    page = (ROOT / "tests/README.md").read_text(encoding="utf-8").partition("## The kit")[2]
+    modules = {path.stem for path in (ROOT / "tests/kit").glob("*.py")} - {"__init__"}
+    assert modules <= set(re.findall("`([a-z0-9_]+)`", page))
+
+
 @pytest.mark.parametrize("room", ["control", "dataplane"])
 def test_files_that_a_room_describes_are_there(room: str) -> None:
     folder = ROOT / "edge" / room

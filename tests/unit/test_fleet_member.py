@@ -12,8 +12,8 @@ from kit.waiting import until
 
 from edge.cache.fleet.machines import Beat, Machine
 from edge.cache.fleet.purges import FleetPurge
-from edge.cache.fleet.stream import Entry, Follower, Head, Place, Todo
-from edge.cache.purge import Kind, Purge
+from edge.cache.fleet.stream import Entry, Follower, Head, StreamPlace, Todo
+from edge.cache.purge import Purge, PurgeKind
 from edge.control.fleet.host import Arrived, FleetSettings
 from edge.control.fleet.looking import Looks
 from edge.control.fleet.member import TOGETHER, Fleet
@@ -59,7 +59,7 @@ class Stream(Server):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        payload = FleetPurge(Purge(Kind.TAG, b"t"), True, "other").dumps()
+        payload = FleetPurge(Purge(PurgeKind.TAG, b"t"), True, "other").dumps()
         self.entries = [Entry(number, f"m{number}", payload) for number in range(1, count + 1)]
 
     async def arrived(self, position: int, wait_s: float) -> bool:
@@ -84,12 +84,14 @@ class Host:
         self.heard: list[tuple[bool, bool]] = []  # what workers were told: catching up, blind
         self.acted: list[int] = []  # beats that had been sent when every worker had acted on it
         self.server: Server | None = None
-        self.applied: list[tuple[int, Place]] = []  # how many entries, and the place that became durable with them
+        self.applied: list[
+            tuple[int, StreamPlace]
+        ] = []  # how many entries, and the place that became durable with them
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.holds_at = -1  # so many times entries are applied; then nothing is
 
     async def apply(
-        self, arrived: Sequence[Arrived], place: Place, recorded: Callable[[Arrived], None]
+        self, arrived: Sequence[Arrived], place: StreamPlace, recorded: Callable[[Arrived], None]
     ) -> list[dict[str, Any]]:
         if len(self.applied) == self.holds_at:
             await asyncio.Event().wait()
@@ -111,7 +113,7 @@ class Host:
     def facts(self) -> dict[str, Any]:
         return {}
 
-    def keep(self, place: Place) -> None: ...
+    def keep(self, place: StreamPlace) -> None: ...
     def unsent(self) -> list[Any]:
         return []
 
@@ -185,7 +187,7 @@ async def test_who_does_not_read_what_it_missed_in_time_is_blind() -> None:
 
 
 async def test_a_link_that_breaks_again_holds_back_only_who_knows_that_something_was_missed() -> None:
-    follower = Follower(Place("h", 1, "m"), 30.0, 100.0)
+    follower = Follower(StreamPlace("h", 1, "m"), 30.0, 100.0)
     follower.on_head(Head("h", 1, "m", True, "run"), 100.0)
     follower.on_load([Entry(1, "m", b"")])
     follower.applied([])
@@ -242,7 +244,9 @@ async def test_a_position_is_told_part_by_part_when_it_is_applied() -> None:
     host.holds_at = 2
     stream.grown()
     await until(lambda: len(host.applied) == 2)
-    assert host.applied == [(TOGETHER, Place("h", number * TOGETHER, f"m{number * TOGETHER}")) for number in (1, 2)]
+    assert host.applied == [
+        (TOGETHER, StreamPlace("h", number * TOGETHER, f"m{number * TOGETHER}")) for number in (1, 2)
+    ]
     fleet.hurry()
     await until(lambda: stream.told[-1]["position"] == 2 * TOGETHER)
     assert max(told["position"] for told in stream.told) == 2 * TOGETHER
@@ -256,7 +260,7 @@ async def test_what_was_missed_is_applied_in_parts() -> None:
         server.away.clear()
         await until(lambda: fleet.in_step)
         assert [count for count, _ in host.applied] == [TOGETHER] * 4 + [1]
-        assert fleet.follower.place == Place("h", 4 * TOGETHER + 1, f"m{4 * TOGETHER + 1}")
+        assert fleet.follower.place == StreamPlace("h", 4 * TOGETHER + 1, f"m{4 * TOGETHER + 1}")
 
 
 async def test_a_look_that_gets_no_answer_keeps_no_other_from_finding_the_server() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge.balance.health import Health
-from edge.balance.quorum import Word, quorum
+from edge.balance.quorum import QuorumVerdict, quorum
 from edge.cache.fleet.machines import SILENT_S, Machine, Machines
 from edge.control.fleet.opinions import Opinions
 from edge.control.membership import Key
@@ -39,7 +39,7 @@ class World:
         self.machines = Machines(30.0)
         self.live: dict[Key, Health] = {KEY: UNKNOWN}
         self.told: list[tuple[Health, str]] = []
-        self.disputes: list[Word] = []
+        self.disputes: list[QuorumVerdict] = []
         self.hurried = 0
         self.opinions = Opinions("me", self.machines, self, self.hurry)
 
@@ -53,7 +53,7 @@ class World:
         self.live[key] = health
         self.told.append((health, evidence))
 
-    def disputed(self, key: Key, own: Health, word: Word) -> None:
+    def disputed(self, key: Key, own: Health, word: QuorumVerdict) -> None:
         self.disputes.append(word)
 
     def hear(self, now: float, **machines: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.frames import PART_BYTES, Decoder, Frame, FrameError, Kind, ack, encode
+from edge.frames import PART_BYTES, Decoder, Frame, FrameError, FrameKind, ack, encode
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
@@ -16,7 +16,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 FRAMES = st.builds(
-    Frame, st.sampled_from(Kind), st.dictionaries(st.text(max_size=8), VALUES, max_size=4), st.integers(0, 2**40)
+    Frame, st.sampled_from(FrameKind), st.dictionaries(st.text(max_size=8), VALUES, max_size=4), st.integers(0, 2**40)
 )
 
 
@@ -55,7 +55,7 @@ def test_a_frame_that_is_too_large_is_refused_before_it_is_buffered(monkeypatch:
         Decoder().feed((PART_BYTES + 1).to_bytes(4, "big"))
     monkeypatch.setattr("edge.frames.MAX_FRAME_BYTES", 2 * PART_BYTES)
     with pytest.raises(FrameError):
-        encode(Frame(Kind.EVENT, {"text": "x" * (2 * PART_BYTES)}))
+        encode(Frame(FrameKind.EVENT, {"text": "x" * (2 * PART_BYTES)}))
     part = (PART_BYTES | 1 << 31).to_bytes(4, "big") + b" " * PART_BYTES
     decoder = Decoder()
     assert decoder.feed(part) == decoder.feed(part) == []
@@ -65,7 +65,7 @@ def test_a_frame_that_is_too_large_is_refused_before_it_is_buffered(monkeypatch:
 
 def test_a_large_frame_comes_in_parts() -> None:
     """A purge log of 8,192 URLs of 2 KB each, and more."""
-    frame = Frame(Kind.CONFIG, {"purge_log": ["u" * 2048] * 9000, "text": "t"})
+    frame = Frame(FrameKind.CONFIG, {"purge_log": ["u" * 2048] * 9000, "text": "t"})
     data = encode(frame)
     assert len(data) > 4 * PART_BYTES
     decoder, found = Decoder(), []
@@ -76,7 +76,7 @@ def test_a_large_frame_comes_in_parts() -> None:
 
 def test_a_body_that_is_not_json_is_a_bug() -> None:
     with pytest.raises(TypeError):
-        encode(Frame(Kind.EVENT, {"raw": b"bytes"}))
+        encode(Frame(FrameKind.EVENT, {"raw": b"bytes"}))
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_a_body_that_is_not_json_is_a_bug() -> None:
     ],
 )
 def test_an_answer_carries_its_question(answer: dict[str, Any] | None, error: str | None, body: dict[str, Any]) -> None:
-    assert ack(Frame(Kind.PURGE, {}, 7), answer, error) == Frame(Kind.ACK, body, 7)
+    assert ack(Frame(FrameKind.PURGE, {}, 7), answer, error) == Frame(FrameKind.ACK, body, 7)

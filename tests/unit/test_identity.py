@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import BadRequest
-from edge.http.forwarding import Networks, Told
+from edge.http.forwarding import ForwardedIdentity, Networks
 from edge.http.identity import node_address, told_by
 from edge.http.message import Fields
 
@@ -17,7 +17,7 @@ TRUSTED = Networks([ip_network("10.0.0.0/8"), ip_network("fd00::/8")])
 PEER = "10.0.0.1"
 
 
-def told(*lines: str, peer: str = PEER) -> Told:
+def told(*lines: str, peer: str = PEER) -> ForwardedIdentity:
     fields = Fields([(name.encode(), value.encode()) for name, _, value in (line.partition(": ") for line in lines)])
     return told_by(fields, peer, b"http", TRUSTED)
 

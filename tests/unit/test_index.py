@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.cache.index import Group, Index, Put, RemovalReason
-from edge.cache.purge import Kind, Purge
+from edge.cache.index import Group, Index, PutResult, RemovalReason
+from edge.cache.purge import Purge, PurgeKind
 from edge.cache.queues import GRAIN_S
 from edge.cache.table import ADDITION_BYTES, NODE_BYTES, TAG_BYTES
 from edge.cache.tags import MultiMap
@@ -47,7 +47,7 @@ def key(n: int, host: str = "h") -> bytes:
     return b"http://%b/%d" % (host.encode(), n)
 
 
-def put(index: Index[Body], body: Body, now: float = NOW) -> Put:
+def put(index: Index[Body], body: Body, now: float = NOW) -> PutResult:
     return index.put(body, now, index.purge_log.now_seq())
 
 
@@ -126,7 +126,7 @@ class IndexMachine(RuleBasedStateMachine):
             if answer.ok:
                 assert body.born not in self.dead
                 self.alive[body.born] = body
-            if answer is Put.PURGED:  # softly: what is there was made stale just as well, and stays
+            if answer is PutResult.PURGED:  # softly: what is there was made stale just as well, and stays
                 assert body.born in self.dead or body.born in self.stale
             else:
                 assert body.born not in self.dead
@@ -160,23 +160,23 @@ class IndexMachine(RuleBasedStateMachine):
             assert body.fresh_until <= self.stale.get(body.born, float("inf"))
             self.index.used(found, body)
 
-    @rule(kind=st.sampled_from(Kind), data=st.data(), soft=st.booleans())
-    def purge(self, kind: Kind, data: st.DataObject, soft: bool) -> None:
+    @rule(kind=st.sampled_from(PurgeKind), data=st.data(), soft=st.booleans())
+    def purge(self, kind: PurgeKind, data: st.DataObject, soft: bool) -> None:
         values = {
-            Kind.URL: [one for one in KEYS if b" " not in one],
-            Kind.TAG: [b"t1", b"t2", b"t3", b"none"],
-            Kind.PREFIX: PREFIXES,
-            Kind.HOST: [b"x", b"y"],
-            Kind.ALL: [b""],
+            PurgeKind.URL: [one for one in KEYS if b" " not in one],
+            PurgeKind.TAG: [b"t1", b"t2", b"t3", b"none"],
+            PurgeKind.PREFIX: PREFIXES,
+            PurgeKind.HOST: [b"x", b"y"],
+            PurgeKind.ALL: [b""],
         }
         value = data.draw(st.sampled_from(values[kind]))
 
         def hit(body: Body) -> bool:
-            if kind is Kind.URL:
+            if kind is PurgeKind.URL:
                 return body.key.partition(b" ")[0] == value
-            if kind is Kind.TAG:
+            if kind is PurgeKind.TAG:
                 return value in body.tags
-            return kind is Kind.ALL or under(body.key, value)
+            return kind is PurgeKind.ALL or under(body.key, value)
 
         stored = {body.born for body in self.index if body.born not in self.dead and body.keep_until > self.now}
         alone = not self.index.removing
@@ -187,7 +187,7 @@ class IndexMachine(RuleBasedStateMachine):
                 self.stale[body.born] = self.now
             else:
                 self.dead.add(body.born)
-        if kind in (Kind.URL, Kind.TAG):
+        if kind in (PurgeKind.URL, PurgeKind.TAG):
             assert removal is not None
             named = len({body.born for body in touched} & stored)
             assert removal.count == named if alone and not removal.left else removal.count <= named
@@ -287,9 +287,9 @@ TestIndex = IndexMachine.TestCase
 TestSteppedIndex = SteppedMachine.TestCase
 
 
-@pytest.mark.parametrize("kind", [Kind.TAG, Kind.URL])
+@pytest.mark.parametrize("kind", [PurgeKind.TAG, PurgeKind.URL])
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_large_purge_is_in_force_at_once_and_freed_in_steps(kind: Kind, soft: bool) -> None:
+def test_a_large_purge_is_in_force_at_once_and_freed_in_steps(kind: PurgeKind, soft: bool) -> None:
     index: Index[Body] = Index(BUDGET * 100, step=200)
     keys = [key(1) + (b" h:v=1:%d" % n) for n in range(5000)]
     for one in keys:
@@ -298,7 +298,7 @@ def test_a_large_purge_is_in_force_at_once_and_freed_in_steps(kind: Kind, soft: 
     told: list[bytes] = []
     looked = index.get(key(2))
     removal = index.purge(
-        Purge(kind, b"t" if kind is Kind.TAG else key(1), soft), NOW, touched=lambda body: told.append(body.key)
+        Purge(kind, b"t" if kind is PurgeKind.TAG else key(1), soft), NOW, touched=lambda body: told.append(body.key)
     )
     assert removal is not None
     assert removal.count == 200  # no more in one go, however many there are
@@ -319,7 +319,7 @@ def test_a_large_purge_is_in_force_at_once_and_freed_in_steps(kind: Kind, soft: 
     assert sorted(told) == sorted(keys)
     assert len(index) == (5002 if soft else 2)
     assert index.get(key(2)) is looked
-    again = index.purge(Purge(Kind.TAG, b"t"), NOW)
+    again = index.purge(Purge(PurgeKind.TAG, b"t"), NOW)
     while index.removing:
         index.remove_some()
     assert again is not None
@@ -331,10 +331,10 @@ def test_two_large_purges_of_the_same_follow_one_another() -> None:
     index: Index[Body] = Index(BUDGET * 100, step=10)
     for n in range(100):
         put(index, Body(key(n), 500, tags=frozenset([b"t"])))
-    soft = index.purge(Purge(Kind.TAG, b"t", soft=True), NOW)
+    soft = index.purge(Purge(PurgeKind.TAG, b"t", soft=True), NOW)
     for n in range(100, 120):
         put(index, Body(key(n), 500, tags=frozenset([b"t"])))
-    hard = index.purge(Purge(Kind.TAG, b"t"), NOW)
+    hard = index.purge(Purge(PurgeKind.TAG, b"t"), NOW)
     assert index.get(key(50)) is None
     while index.removing:
         index.remove_some()
@@ -352,7 +352,7 @@ def test_what_is_evicted_while_it_waits_for_its_turn_is_freed_at_once() -> None:
     index: Index[Body] = Index(BUDGET, step=1)
     for n in range(10):
         put(index, Freed(key(n), 7000, tags=frozenset([b"t"])))
-    index.purge(Purge(Kind.TAG, b"t"), NOW)
+    index.purge(Purge(PurgeKind.TAG, b"t"), NOW)
     assert len(freed) == 1
     assert index.reserve(BUDGET // 4, NOW)
     assert index.reserve(BUDGET // 4 - 1000, NOW)
@@ -363,7 +363,7 @@ def test_what_is_evicted_while_it_waits_for_its_turn_is_freed_at_once() -> None:
 def test_one_variant_is_reached_without_a_tuple() -> None:
     index: Index[Body] = Index(BUDGET)
     body = Body(key(1))
-    assert put(index, body) is Put.STORED
+    assert put(index, body) is PutResult.STORED
     found = index.get(key(1))
     assert found is not None
     assert found.sole is body
@@ -373,7 +373,11 @@ def test_one_variant_is_reached_without_a_tuple() -> None:
 def test_variants_live_side_by_side_and_the_same_one_is_replaced() -> None:
     index: Index[Body] = Index(BUDGET)
     gzip, plain, plain2 = (Body(key(1), vary=vary, born=n) for n, vary in enumerate(["gzip", None, None]))
-    assert [put(index, body) for body in (gzip, plain, plain2)] == [Put.STORED, Put.STORED, Put.REPLACED]
+    assert [put(index, body) for body in (gzip, plain, plain2)] == [
+        PutResult.STORED,
+        PutResult.STORED,
+        PutResult.REPLACED,
+    ]
     found = index.get(key(1))
     assert isinstance(found, Group)
     assert found.sole is None
@@ -387,21 +391,21 @@ def test_variants_live_side_by_side_and_the_same_one_is_replaced() -> None:
 def test_the_whole_supersedes_its_parts_and_not_the_other_way() -> None:
     index: Index[Body] = Index(BUDGET)
     for body in (Body(key(1), part="0-9"), Body(key(1), part="10-19"), Body(key(1), vary="v", part="0-9")):
-        assert put(index, body) is Put.STORED
-    assert put(index, Body(key(1))) is Put.REPLACED
+        assert put(index, body) is PutResult.STORED
+    assert put(index, Body(key(1))) is PutResult.REPLACED
     found = index.get(key(1))
     assert found is not None
     assert [(body.vary, body.part) for body in found.variants] == [((), None), ("v", "0-9")]
-    assert put(index, Body(key(1), part="0-9")) is Put.STORED
+    assert put(index, Body(key(1), part="0-9")) is PutResult.STORED
 
 
 def test_too_many_variants_are_refused_but_expired_ones_give_way() -> None:
     index: Index[Body] = Index(BUDGET, variant_limit=2)
     put(index, Body(key(1), vary=1, fresh_until=NOW + 1, keep_s=0))
     put(index, Body(key(1), vary=2))
-    assert put(index, Body(key(1), vary=3)) is Put.VARY_LIMIT
-    assert put(index, Body(key(1), vary=2)) is Put.REPLACED
-    assert put(index, Body(key(1), vary=3), NOW + 2) is Put.STORED
+    assert put(index, Body(key(1), vary=3)) is PutResult.VARY_LIMIT
+    assert put(index, Body(key(1), vary=2)) is PutResult.REPLACED
+    assert put(index, Body(key(1), vary=3), NOW + 2) is PutResult.STORED
 
 
 @pytest.mark.parametrize("eviction", ["s3-fifo", "lru", "lfu", "fifo"])
@@ -422,21 +426,26 @@ def test_expired_goes_before_fresh(eviction: str) -> None:
 def test_larger_than_the_budget_is_refused_and_evicts_nothing() -> None:
     index: Index[Body] = Index(BUDGET)
     put(index, Body(key(1)))
-    assert put(index, Body(key(2), BUDGET)) is Put.SIZE
+    assert put(index, Body(key(2), BUDGET)) is PutResult.SIZE
     assert len(index) == 1
 
 
 def test_a_replacement_that_does_not_fit_still_ends_the_outdated_one() -> None:
     index: Index[Body] = Index(BUDGET)
     put(index, Body(key(1)))
-    assert put(index, Body(key(1), BUDGET)) is Put.SIZE
+    assert put(index, Body(key(1), BUDGET)) is PutResult.SIZE
     assert index.get(key(1)) is None
 
 
 def test_min_uses_counts_offers_and_not_updates() -> None:
     index: Index[Body] = Index(BUDGET, min_uses=3)
-    assert [put(index, Body(key(1))) for _ in range(4)] == [Put.MIN_USES, Put.MIN_USES, Put.STORED, Put.REPLACED]
-    assert index.put(Body(key(2)), NOW, index.purge_log.now_seq(), min_uses=1) is Put.STORED
+    assert [put(index, Body(key(1))) for _ in range(4)] == [
+        PutResult.MIN_USES,
+        PutResult.MIN_USES,
+        PutResult.STORED,
+        PutResult.REPLACED,
+    ]
+    assert index.put(Body(key(2)), NOW, index.purge_log.now_seq(), min_uses=1) is PutResult.STORED
     assert [index.enough_uses(key(3), 2) for _ in range(3)] == [False, True, False]
 
 
@@ -456,7 +465,7 @@ def test_the_reason_of_an_absence_is_remembered() -> None:
     for n in range(200):
         put(index, Body(key(n)))
     put(index, Body(key(300)))
-    index.purge(Purge(Kind.URL, key(300)), NOW)
+    index.purge(Purge(PurgeKind.URL, key(300)), NOW)
     assert index.absence(key(300)) is RemovalReason.PURGED
     lost = max(n for n in range(200) if index.get(key(n)) is None)
     assert index.absence(key(lost)) is RemovalReason.SPACE
@@ -468,8 +477,8 @@ def test_a_validation_cannot_bring_back_what_was_purged_meanwhile() -> None:
     old = Body(key(1))
     put(index, old)
     seq = index.purge_log.now_seq()
-    index.purge(Purge(Kind.ALL), NOW)
-    assert index.replace(old, replace(old, born=2), NOW, seq) is Put.PURGED
+    index.purge(Purge(PurgeKind.ALL), NOW)
+    assert index.replace(old, replace(old, born=2), NOW, seq) is PutResult.PURGED
     assert index.get(key(1)) is None
 
 
@@ -478,14 +487,14 @@ def test_what_was_evicted_while_it_was_validated_is_told_apart() -> None:
     old = Body(key(1))
     put(index, old)
     index.remove(key(1))
-    assert index.replace(old, replace(old, born=2), NOW, index.purge_log.now_seq()) is Put.GONE
+    assert index.replace(old, replace(old, born=2), NOW, index.purge_log.now_seq()) is PutResult.GONE
 
 
 def test_a_purge_of_everything_is_freed_in_small_steps() -> None:
     index: Index[Body] = Index(BUDGET)
     for n in range(40):
         put(index, Body(key(n)))
-    index.purge(Purge(Kind.ALL), NOW)
+    index.purge(Purge(PurgeKind.ALL), NOW)
     assert len(index) == 40
     assert index.sweep(10, NOW) == 10
     put(index, Body(key(99)))
@@ -506,7 +515,7 @@ def test_a_removed_body_is_freed_at_once() -> None:
     for n in range(3):
         put(index, Freed(key(n), tags=frozenset([b"t"])))
     index.remove(key(0))
-    index.purge(Purge(Kind.TAG, b"t"), NOW)
+    index.purge(Purge(PurgeKind.TAG, b"t"), NOW)
     assert sorted(freed) == [key(0), key(1), key(2)]
 
 

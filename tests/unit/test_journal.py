@@ -13,24 +13,15 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from kit.clock import StandingClock
 
 from edge.control import journal_file
 from edge.control.journal import Journal, JournalError
 
 
-class Clock:
-    """Epoch seconds that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> StandingClock:
+    return StandingClock()
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def journal(path: Path, clock: Clock) -> Iterator[Journal]:
+def journal(path: Path, clock: StandingClock) -> Iterator[Journal]:
     with Journal.open(path, clock) as opened:
         yield opened
 
@@ -91,7 +82,7 @@ def test_a_new_admin_state_replaces_the_old_one_and_its_expiry(journal: Journal)
     assert (state.state, state.actor, state.reason, state.expires_at) == ("draining", "bob", "later", None)
 
 
-def test_the_same_configuration_again_is_no_new_revision(journal: Journal, clock: Clock) -> None:
+def test_the_same_configuration_again_is_no_new_revision(journal: Journal, clock: StandingClock) -> None:
     first = journal.record_revision("a = 1\n")
     clock.now = 1001.0
     assert journal.record_revision("a = 1\n") == first
@@ -158,7 +149,7 @@ def test_a_migration_that_fails_leaves_the_old_version(path: Path, monkeypatch: 
         assert journal.sequence == 1
 
 
-def test_every_change_has_a_number_and_a_time(journal: Journal, clock: Clock) -> None:
+def test_every_change_has_a_number_and_a_time(journal: Journal, clock: StandingClock) -> None:
     for number in range(1, 6):
         clock.now = 1000.0 + number
         with journal.transaction():

@@ -13,7 +13,7 @@ from edge.app import build
 from edge.config.loader import Config, load, load_text
 from edge.control.packing import pack, unpack
 from edge.control.reloading import read
-from edge.control.supervisor import Running
+from edge.control.supervisor import RunningConfig
 
 HEAD = """\
 [listen]
@@ -62,7 +62,7 @@ def test_a_reload_reads_and_checks_a_text_once(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "edge.toml"
     file.write_text(many(tmp_path, 20))
     sources = sources_of(file)
-    running = Running(load(sources), sources, 0.0)
+    running = RunningConfig(load(sources), sources, 0.0)
     calls = {"read": 0, "checked": 0}
     parse, check = tomllib.loads, Config.model_validate
 

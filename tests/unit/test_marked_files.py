@@ -55,7 +55,7 @@ def test_places_are_counted_without_it(marked: Path) -> None:
 
 
 def test_a_command_finds_the_gateway_by_it(marked: Path) -> None:
-    assert connect(marked, None, None).way.port == 9955
+    assert connect(marked, None, None).target.port == 9955
 
 
 def test_a_file_that_says_what_was_accepted_is_left_alone(marked: Path) -> None:

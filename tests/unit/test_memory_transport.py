@@ -6,18 +6,18 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.protocols import RecordingProtocol
 from kit.waiting import WAIT_S
 
 from edge.adapters.memory_transport import HIGH_BYTES, PIECE_BYTES, MemoryTransport, join
 
 
-class End(asyncio.Protocol):
-    """Notes all that happens to it."""
+class End(RecordingProtocol):
+    """One end of a pair; data that comes while it writes is a mistake."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.transport: MemoryTransport = None  # type: ignore[assignment]
-        self.pieces: list[bytes] = []
-        self.notes: list[str] = []
         self.busy = False
         self.lost = asyncio.Event()
 
@@ -27,20 +27,10 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert not self.busy, "re-entrant"
-        self.pieces.append(data)
-
-    def eof_received(self) -> bool:
-        self.notes.append("eof")
-        return False
-
-    def pause_writing(self) -> None:
-        self.notes.append("pause")
-
-    def resume_writing(self) -> None:
-        self.notes.append("resume")
+        super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.notes.append("lost")
+        super().connection_lost(exc)
         self.lost.set()
 
     def write(self, data: bytes) -> None:
@@ -48,10 +38,6 @@ class End(asyncio.Protocol):
         self.busy = True
         self.transport.write(data)
         self.busy = False
-
-    @property
-    def got(self) -> bytes:
-        return b"".join(self.pieces)
 
 
 def pair() -> tuple[End, End]:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.clock import StandingClock
 
-from edge.control.admin.pace import MOST, Pace, address_key
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from edge.control.admin.pace import MOST, KeyedRateLimit, address_key
 
 
 def test_a_burst_passes_and_then_the_rate_counts() -> None:
-    clock = Clock()
-    pace = Pace(10, 20, clock)
+    clock = StandingClock(100.0)
+    pace = KeyedRateLimit(10, 20, clock)
     assert [pace.wait("a") for _ in range(20)] == [0.0] * 20
     assert pace.wait("a") == pytest.approx(0.1)
     assert pace.wait("b") == 0.0
@@ -32,8 +25,8 @@ def test_a_burst_passes_and_then_the_rate_counts() -> None:
 
 @given(st.lists(st.floats(0, 0.5), min_size=1, max_size=200))
 def test_no_more_than_burst_and_rate_ever_pass(steps: list[float]) -> None:
-    clock = Clock()
-    pace, passed = Pace(10, 5, clock), 0
+    clock = StandingClock(100.0)
+    pace, passed = KeyedRateLimit(10, 5, clock), 0
     for step in steps:
         clock.now += step
         wait = pace.wait("a")
@@ -46,7 +39,7 @@ def test_no_more_than_burst_and_rate_ever_pass(steps: list[float]) -> None:
 
 
 def test_many_addresses_do_not_make_it_grow() -> None:
-    pace = Pace(1, 1)
+    pace = KeyedRateLimit(1, 1)
     for number in range(3 * MOST):
         pace.wait(str(number))
     assert len(pace) == MOST

@@ -14,7 +14,7 @@ from edge.cache.prefetch import (
     MAX_TARGETS,
     Gate,
     GateRules,
-    Refusal,
+    PrefetchRefusal,
     Sequence,
     link_targets,
     parse_warm_list,
@@ -146,17 +146,16 @@ def busy_gate(rules: GateRules) -> Gate:
 def test_the_gate_names_what_shuts_it() -> None:
     gate = busy_gate(GateRules(concurrency=2))
     assert gate.may_start(0, 0.0) is None
-    assert gate.may_start(0, 0.0, failing_over=True) is Refusal.FAILOVER
-    assert gate.may_start(0, 0.71) is Refusal.LOAD
+    assert gate.may_start(0, 0.0, failing_over=True) is PrefetchRefusal.FAILOVER
+    assert gate.may_start(0, 0.71) is PrefetchRefusal.LOAD
     gate.started(0)
     gate.started(0)
-    assert gate.may_start(0, 0.0) is Refusal.BUSY
+    assert gate.may_start(0, 0.0) is PrefetchRefusal.BUSY
     gate.ended(stored=True)
     assert gate.may_start(0, 0.0) is None
-    assert Gate(GateRules()).may_start(0, 0.0) is Refusal.SHARE
-    assert gate.refused == {
-        Refusal.BUSY: 1, Refusal.SHARE: 0, Refusal.LOAD: 1, Refusal.FAILOVER: 1, Refusal.PRECISION: 0,
-    }  # fmt: skip
+    assert Gate(GateRules()).may_start(0, 0.0) is PrefetchRefusal.SHARE
+    refused = (PrefetchRefusal.BUSY, PrefetchRefusal.LOAD, PrefetchRefusal.FAILOVER)
+    assert gate.refused == {why: int(why in refused) for why in PrefetchRefusal}
 
 
 @given(st.lists(st.sampled_from(["client", "prefetch", "second"]), max_size=300), st.sampled_from([0.05, 0.1, 0.5]))
@@ -179,7 +178,7 @@ def test_the_share_is_never_passed(events: list[str], share: float) -> None:
 def test_requests_of_long_ago_give_no_share() -> None:
     gate = busy_gate(GateRules())
     assert gate.may_start(59, 0.0) is None
-    assert gate.may_start(60, 0.0) is Refusal.SHARE
+    assert gate.may_start(60, 0.0) is PrefetchRefusal.SHARE
 
 
 def test_low_precision_switches_off_says_why_and_is_judged_afresh_after_the_rest() -> None:
@@ -191,7 +190,7 @@ def test_low_precision_switches_off_says_why_and_is_judged_afresh_after_the_rest
     assert gate.precision is None
     assert gate.may_start(1, 0.0) is None
     gate.wasted()
-    assert gate.may_start(1, 0.0) is Refusal.PRECISION
+    assert gate.may_start(1, 0.0) is PrefetchRefusal.PRECISION
     assert gate.why_off(1) == "precision below 30%; off for 100 s more"
     assert gate.may_start(101, 0.0) is None
     assert gate.why_off(101) is None
@@ -211,7 +210,7 @@ def test_a_prefetch_that_stored_nothing_counts_against_precision() -> None:
     gate = busy_gate(GateRules(sample=1, floor=0.5))
     gate.started(0)
     gate.ended(stored=False)
-    assert gate.may_start(0, 0.0) is Refusal.PRECISION
+    assert gate.may_start(0, 0.0) is PrefetchRefusal.PRECISION
 
 
 def test_warm_lists() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.cache import purge as module
-from edge.cache.purge import MAX_LOG_BYTES, Kind, Purge, PurgeLog, PurgeState, base_of, host_and_path
+from edge.cache.purge import MAX_LOG_BYTES, Purge, PurgeKind, PurgeLog, PurgeState, base_of, host_and_path
 from edge.cache.purge_request import parse_purge
 from edge.errors import BadRequest
 
@@ -84,16 +84,16 @@ def test_a_soft_purge_says_since_when_and_a_hard_one_wins() -> None:
 
 def test_only_stamps_make_a_stored_response_be_looked_at_again() -> None:
     purge_log = PurgeLog()
-    purge_log.record(Purge(Kind.URL, KEY), 0)
-    purge_log.record(Purge(Kind.TAG, b"t"), 0)
+    purge_log.record(Purge(PurgeKind.URL, KEY), 0)
+    purge_log.record(Purge(PurgeKind.TAG, b"t"), 0)
     assert purge_log.last_stamp == 0
-    purge_log.record(Purge(Kind.HOST, b"y"), 0)
+    purge_log.record(Purge(PurgeKind.HOST, b"y"), 0)
     assert purge_log.last_stamp == purge_log.now_seq()
 
 
 PURGES = st.builds(
     Purge,
-    st.sampled_from(Kind),
+    st.sampled_from(PurgeKind),
     st.sampled_from([b"http://x/a", b"http://x/b", b"x", b"/a", b"x/b", b"", b"t1", b"t2"]),
     st.booleans(),
 )
@@ -132,10 +132,10 @@ def test_forgetting_and_a_restart_never_bring_a_response_back(purges: list[Purge
 
 def test_journal_numbers_ascend_past_local_ones() -> None:
     purge_log = PurgeLog()
-    first = purge_log.record(Purge(Kind.URL, KEY), 0, number=7)
-    local = purge_log.record(Purge(Kind.URL, KEY), 0)
-    second = purge_log.record(Purge(Kind.URL, KEY), 0, number=8)
-    again = purge_log.record(Purge(Kind.URL, KEY), 0, number=8)
+    first = purge_log.record(Purge(PurgeKind.URL, KEY), 0, number=7)
+    local = purge_log.record(Purge(PurgeKind.URL, KEY), 0)
+    second = purge_log.record(Purge(PurgeKind.URL, KEY), 0, number=8)
+    again = purge_log.record(Purge(PurgeKind.URL, KEY), 0, number=8)
     assert first < local < second < again
     assert (first >> 32, second >> 32) == (7, 8)
 
@@ -200,12 +200,12 @@ def test_the_log_is_bounded_in_bytes_and_forgets_towards_more_purged() -> None:
     purge_log = PurgeLog()
     began = purge_log.now_seq()
     for number in range(2000):
-        purge_log.record(Purge(Kind.URL, b"http://x/%d" % number + b"y" * 8000), 0)
+        purge_log.record(Purge(PurgeKind.URL, b"http://x/%d" % number + b"y" * 8000), 0)
     held = sum(len(value) for _, value in purge_log._log)
     assert held <= MAX_LOG_BYTES
     assert purge_log.floor > began
     assert purge_log.admit(began, b"http://x/other", ()).verdict is PurgeState.GONE  # it may have been named
     again = PurgeLog.from_dict(purge_log.to_dict())
     assert (again.to_dict(), again._log_bytes) == (purge_log.to_dict(), purge_log._log_bytes)
-    purge_log.record(Purge(Kind.ALL), 0)
+    purge_log.record(Purge(PurgeKind.ALL), 0)
     assert purge_log._log_bytes == 0

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.slots import names_of
+from kit.tier import response
 
 from edge.cache.body import PIECE_BYTES, BodyFile, sums_of
 from edge.cache.record import Damaged, decode, encode, key_at
 from edge.cache.stored import Stored, shared
-from edge.http.ranges import Part
-from tests.kit.tier import response
+from edge.http.ranges import ContentRange
 
 VARY = shared(((b"accept-encoding", b"gzip"), (b"accept-language", None)))  # charged as what others share
 
@@ -41,7 +41,7 @@ def test_what_is_written_is_read_back(
 
 
 def test_a_part_and_a_file_are_read_back() -> None:
-    part = response(b"http://a/", b"x" * 10, part=Part(5, 14, None))
+    part = response(b"http://a/", b"x" * 10, part=ContentRange(5, 14, None))
     assert same(decode(encode(part, 1)).stored, part)
     body = b"y" * (PIECE_BYTES + 7)
     whole = response(b"http://a/", body)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kit.protocols import RecordingProtocol
 from kit.tls import issue
 
 from edge.adapters.tls import server_context
@@ -59,28 +60,15 @@ class Socket(asyncio.Transport):
         return 1000
 
 
-class Server:
-    """The protocol above: notes what it is told, and does what a test wants with data."""
+class Server(RecordingProtocol):
+    """The protocol above; `then` is what a test wants done with data."""
 
     def __init__(self) -> None:
-        self.data: list[bytes] = []
-        self.notes: list[str] = []
-        self.then: Callable[[bytes], None] = self.data.append
+        super().__init__()
+        self.then: Callable[[bytes], None] = self.pieces.append
 
     def data_received(self, data: bytes) -> None:
         self.then(data)
-
-    def eof_received(self) -> None:
-        self.notes.append("eof")
-
-    def pause_writing(self) -> None:
-        self.notes.append("pause")
-
-    def resume_writing(self) -> None:
-        self.notes.append("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.notes.append("lost")
 
 
 class Records:
@@ -200,20 +188,20 @@ def test_however_records_are_cut_the_bytes_are_the_same(
         joined.transport.data_received(records[:cut])
         records = records[cut:]
     joined.transport.data_received(records)
-    assert b"".join(joined.server.data) == b"".join(said)
-    joined.server.data.clear()
+    assert joined.server.got == b"".join(said)
+    joined.server.pieces.clear()
     joined.transport.data_received(joined.told(b"the next"))
-    assert joined.server.data == [b"the next"]
+    assert joined.server.pieces == [b"the next"]
 
 
 def test_a_read_of_many_records_is_given_on_once(context: ssl.SSLContext) -> None:
     joined = Joined(context)
     joined.transport.data_received(b"".join(joined.told(b"%d" % number) for number in range(10)))
-    assert joined.server.data == [b"0123456789"]
+    assert joined.server.pieces == [b"0123456789"]
 
 
 def test_what_came_with_the_end_of_the_handshake_is_read(context: ssl.SSLContext) -> None:
-    assert Joined(context, early=b"GET").server.data == [b"GET"]
+    assert Joined(context, early=b"GET").server.pieces == [b"GET"]
 
 
 def test_all_that_one_read_brings_about_leaves_in_one_write(context: ssl.SSLContext) -> None:
@@ -263,7 +251,7 @@ def test_a_large_answer_is_not_gathered_whole(context: ssl.SSLContext) -> None:
 def test_what_openssl_says_by_itself_leaves_too(context: ssl.SSLContext) -> None:
     """The session ticket, though the protocol says nothing."""
     joined = Joined(context)
-    assert (joined.client.version(), len(joined.socket.writes), joined.server.data) == ("TLSv1.3", 1, [])
+    assert (joined.client.version(), len(joined.socket.writes), joined.server.pieces) == ("TLSv1.3", 1, [])
 
 
 def test_our_end_waits_for_the_clients(context: ssl.SSLContext) -> None:
@@ -272,7 +260,7 @@ def test_our_end_waits_for_the_clients(context: ssl.SSLContext) -> None:
     assert (joined.said(), joined.transport.is_closing()) == (b".", True)
     assert joined.socket.notes == ["resume"]  # so that the client's is heard, also where nothing was read
     joined.transport.data_received(joined.told(b"late"))
-    assert (joined.server.data, joined.socket.notes) == ([], ["resume"])
+    assert (joined.server.pieces, joined.socket.notes) == ([], ["resume"])
     joined.transport.data_received(joined.end())
     assert (joined.server.notes, joined.socket.notes) == ([], ["resume", "close"])
 
@@ -281,7 +269,7 @@ def test_the_clients_end_is_answered(context: ssl.SSLContext) -> None:
     joined = Joined(context)
     last = joined.told(b"last")
     joined.transport.data_received(last + joined.end())
-    assert (joined.server.data, joined.server.notes) == ([b"last"], ["eof"])
+    assert (joined.server.pieces, joined.server.notes) == ([b"last"], ["eof"])
     assert joined.said() == b"."
     assert joined.socket.notes == ["resume", "close"]
     joined.transport.connection_lost(None)
@@ -304,7 +292,7 @@ def test_a_damaged_record_ends_the_connection(at: int, context: ssl.SSLContext) 
     record = bytearray(joined.told(b"x" * 100))
     record[at] ^= 0x40
     joined.transport.data_received(bytes(record))
-    assert (joined.server.data, joined.socket.notes) == ([], ["abort"])
+    assert (joined.server.pieces, joined.socket.notes) == ([], ["abort"])
     assert joined.transport.is_closing()
 
 

@@ -10,7 +10,7 @@ from kit.builds import pure_only
 from edge.dataplane.client.http2_stream import HIGH, TOGETHER, Stream
 from edge.dataplane.worker.unread import Unread
 from edge.http2.limits import Http2Limits
-from edge.http2.output import STREAM_BYTES, Output, Sending
+from edge.http2.output import STREAM_BYTES, Output, SendingStream
 
 
 class Held:
@@ -56,7 +56,7 @@ def test_zero_is_no_bound() -> None:
 def test_a_piece_of_memory_is_counted_once_over_all_streams_and_connections() -> None:
     shared, own = bytes(5000), bytes(300)
     outputs, seen = [Output(), Output()], set[int]()
-    streams = [[Sending(1, 0), Sending(3, 0), Sending(5, 0)] for _ in outputs]
+    streams = [[SendingStream(1, 0), SendingStream(3, 0), SendingStream(5, 0)] for _ in outputs]
     for output, some in zip(outputs, streams, strict=True):
         output.send(some[0], (shared,), True)
         output.send(some[1], (shared,), True)

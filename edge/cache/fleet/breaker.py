@@ -25,7 +25,7 @@ class BreakerState(Enum):
 
 
 class Breaker:
-    """One server's. `events` gives what an operator should hear."""
+    """The breaker before one server. `events` gives what an operator should hear."""
 
     def __init__(self, name: str) -> None:
         self.state = BreakerState.CLOSED

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from edge.cache.fleet.record import sealed, unsealed
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 
 MAX_BYTES = 64 * 1024
-UNREADABLE = Purge(Kind.ALL, soft=True, distrust=True)
+UNREADABLE = Purge(PurgeKind.ALL, soft=True, distrust=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class FleetPurge:
         try:
             found: dict[str, Any] = orjson.loads(text) if text is not None else {}
             purge = Purge.from_dict(found)
-            if purge.distrust and purge.kind is not Kind.ALL:
+            if purge.distrust and purge.kind is not PurgeKind.ALL:
                 raise ValueError("only everything is distrusted")
             words = [found["machine"], found["actor"], found["reason"]]
             if not all(isinstance(word, str) for word in words) or not isinstance(found["lasting"], bool):

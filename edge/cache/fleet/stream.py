@@ -19,7 +19,7 @@ from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamPlace:
     """How far a machine has applied a stream: everything up to `position`, whose entry has this `mark`."""
 
     history: str
@@ -70,7 +70,7 @@ class Lost(Exception):
 class Follower:
     """One machine's standing. `place` is what survived a restart; times are of a monotonic clock."""
 
-    def __init__(self, place: Place | None, max_blind_s: float, now: float, catch_up_s: float = 1.0) -> None:
+    def __init__(self, place: StreamPlace | None, max_blind_s: float, now: float, catch_up_s: float = 1.0) -> None:
         self.place = place
         self.max_blind_s = max_blind_s
         self.catch_up_s = catch_up_s
@@ -152,7 +152,7 @@ class Follower:
 
         Gives from which position on what is `retained` is whole up to there, and those entries.
         """
-        self.place = Place(head.history, head.position, head.mark)
+        self.place = StreamPlace(head.history, head.position, head.mark)
         self._asked = (sent_at, head.position)
         self._verified = self._loaded = True
         known = [entry for entry in retained if entry.position <= head.position]
@@ -199,7 +199,7 @@ class Follower:
         """These entries are durable and in force in every worker."""
         place = self._placed()
         for entry in entries:
-            self.place = Place(place.history, entry.position, entry.mark)
+            self.place = StreamPlace(place.history, entry.position, entry.mark)
         self._verified = True
         self._settle()
 
@@ -221,7 +221,7 @@ class Follower:
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _placed(self) -> Place:
+    def _placed(self) -> StreamPlace:
         assert self.place is not None  # `on_head` had said JOIN
         return self.place
 

@@ -31,7 +31,7 @@ class Sent:
 
 
 class Unconfirmed:
-    """One machine's, oldest first."""
+    """The purges that one machine has put into the stream and not all have applied, oldest first."""
 
     def __init__(self) -> None:
         self._sent: deque[Sent] = deque()
@@ -40,7 +40,7 @@ class Unconfirmed:
         return len(self._sent)
 
     def add(self, sent: Sent) -> None:
-        """It is in the stream."""
+        """Remember a purge that is in the stream now. Too many become a single one that distrusts everything."""
         if len(self._sent) >= MOST:
             self._sent.clear()
             sent = Sent(UNREADABLE, True, "", "too many purges to name", sent.history, sent.run, sent.position)
@@ -56,11 +56,11 @@ class Unconfirmed:
             self._sent.popleft()
 
     def of_another(self, history: str, run: str) -> Sent | None:
-        """The first that was put elsewhere, to be sent again."""
+        """The oldest one if another process or stream has it, so that it has to be sent again; else None."""
         first = self._sent[0] if self._sent else None
         return None if first is None or (first.history, first.run) == (history, run) else first
 
     def sent_again(self, lost: Sent) -> None:
-        """It was."""
+        """Forget a purge that was sent again; its new entry is added by itself."""
         if self._sent and self._sent[0] is lost:
             self._sent.popleft()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edge.cache.fleet.record import SharedEntry, line_of, shifted
-from edge.cache.purge import Kind, Purge, PurgeLog, base_of
+from edge.cache.purge import Purge, PurgeKind, PurgeLog, base_of
 from edge.cache.stored import Stored
 
 OWN_S = 5.0  # by then an invalidation of our own is in the stream, or the machine is not in step
@@ -29,7 +29,7 @@ class StreamPurge:
 
 
 class FleetView:
-    """One worker's. `now` is of a monotonic clock: one that jumps would forget what was made invalid."""
+    """The stream as one worker knows it. `now` is monotonic: a clock that jumps would forget what was made invalid."""
 
     __slots__ = ("_log", "_own", "_own_all_until", "before", "certified", "in_step", "line", "offset_s", "position")
 
@@ -40,7 +40,7 @@ class FleetView:
         self.position = 0
         self.offset_s = 0.0  # the server's clock less ours
         self._log = PurgeLog()
-        self._own: dict[tuple[Kind, bytes], float] = {}
+        self._own: dict[tuple[PurgeKind, bytes], float] = {}
         self._own_all_until = 0.0
 
     def stands(self, in_step: bool, history: str, run: str, before: str, certified: int) -> None:
@@ -67,7 +67,7 @@ class FleetView:
         """This machine made something invalid that the stream does not have yet."""
         if len(self._own) >= MAX_OWN:
             self._own = {target: until for target, until in self._own.items() if until > now}
-        if purge.kind not in (Kind.URL, Kind.TAG) or len(self._own) >= MAX_OWN:
+        if purge.kind not in (PurgeKind.URL, PurgeKind.TAG) or len(self._own) >= MAX_OWN:
             self._own_all_until = now + OWN_S
             return
         self._own[(purge.kind, purge.value)] = now + OWN_S
@@ -76,7 +76,7 @@ class FleetView:
         """Whether this machine has just invalidated a key: nobody else is asked for it."""
         if now < self._own_all_until:
             return True
-        return bool(self._own) and self._own.get((Kind.URL, base_of(key)), 0.0) > now
+        return bool(self._own) and self._own.get((PurgeKind.URL, base_of(key)), 0.0) > now
 
     def believes(self, line: bytes, position: int) -> bool:
         """Whether what was told of this line at this position holds in ours."""
@@ -89,7 +89,7 @@ class FleetView:
             return None
         if self.is_own(entry.key, now):
             return None
-        if self._own and any(self._own.get((Kind.TAG, tag), 0.0) > now for tag in stored.tags):
+        if self._own and any(self._own.get((PurgeKind.TAG, tag), 0.0) > now for tag in stored.tags):
             return None
         left = self._log.admit(entry.position << 32, entry.key, stored.tags).left_of(stored)
         return None if left is None else shifted(left, entry.offset_s - self.offset_s)

@@ -36,7 +36,7 @@ from edge.control.admin.errors import TooMany
 from edge.control.admin.exposition import content_type, families
 from edge.control.admin.handler import handler_of
 from edge.control.admin.json import BODY_S, SUPERVISOR, TOKEN, answer, problem
-from edge.control.admin.pace import Pace, address_key
+from edge.control.admin.pace import KeyedRateLimit, address_key
 from edge.control.admin.views import Views
 from edge.control.admin.vitals import Vitals
 from edge.control.admin_connections import AdminConnections
@@ -61,7 +61,7 @@ class Guard:
     def __init__(self, supervisor: Supervisor, access: Access, rate: int) -> None:
         self._supervisor = supervisor
         self._access = access
-        self._pace = Pace(rate, 2 * rate)
+        self._pace = KeyedRateLimit(rate, 2 * rate)
 
     @web.middleware
     async def answer(self, request: web.Request, handler: Endpoint) -> web.StreamResponse:

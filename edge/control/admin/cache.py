@@ -17,7 +17,7 @@ from edge.control.admin.json import CHANGE_KEYS, SUPERVISOR, answer, change_of, 
 from edge.control.admin.steps import in_steps
 from edge.control.admin.views import Views
 from edge.errors import BadRequest
-from edge.frames import Kind
+from edge.frames import FrameKind
 
 PURGES_MAX = 1000
 CONNECTIONS_MAX = 10_000
@@ -81,7 +81,7 @@ async def warm(request: web.Request) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
     supervisor.state_store.note("warm", f"{len(urls)} URLs", change_of(request, {}), "cache")
     return await in_steps(
-        request, lambda told: supervisor.workers.ask_one(Kind.WARM, {"urls": urls}, told, timeout_s=None)
+        request, lambda told: supervisor.workers.ask_one(FrameKind.WARM, {"urls": urls}, told, timeout_s=None)
     )
 
 
@@ -117,7 +117,7 @@ async def explain(request: web.Request) -> web.Response:
     headers = [_header(line) for line in request.query.getall("header", [])]
     asked = {"what": "explain", "url": url, "client": client, "method": method, "headers": headers}
     supervisor = request.app[SUPERVISOR]
-    found = await supervisor.workers.ask_one(Kind.ASK, asked)
+    found = await supervisor.workers.ask_one(FrameKind.ASK, asked)
     listeners = spoken(supervisor.running.config.listen, url.partition("://")[0].lower())
     last = None if supervisor.reloading is None else supervisor.reloading.status
     needs = {"needs": last["needs"]} if last and last["needs"] else {}

@@ -58,7 +58,7 @@ def exposition(totals: Totals, extra: Extra, wanted: str = CONTENT_TYPE, buckets
 
 
 def families(totals: Totals, extra: Extra, wanted: str, buckets: Buckets = USUAL) -> Iterator[str]:
-    """The same, one metric family at a time."""
+    """The text of `exposition`, one metric family at a time."""
     newer = wanted == OPEN_TYPE
     yield from _counted(totals, newer, buckets)
     for name, help_text in COUNTERS.items():

@@ -32,7 +32,7 @@ async def fleet(request: web.Request) -> web.Response:
 
 
 def shown(fleet: Fleet) -> dict[str, Any]:
-    """The fleet for people."""
+    """The fleet as plain values."""
     follower, place = fleet.follower, fleet.follower.place
     return {
         "name": fleet.settings.name,

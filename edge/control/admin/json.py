@@ -150,7 +150,7 @@ def number(request: web.Request, key: str, default: int, low: int, high: int) ->
 
 
 def number_of(what: str, raw: str, low: int, high: int) -> int:
-    """A number as text."""
+    """The number that a text of digits stands for. Raises Refusal unless it is between `low` and `high`."""
     if not (raw.isascii() and raw.isdigit() and len(raw) <= DIGITS and low <= int(raw) <= high):
         raise Refusal(f"{what}: must be a number between {low} and {high}")
     return int(raw)

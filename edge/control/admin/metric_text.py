@@ -27,7 +27,7 @@ def counter(name: str, help_text: str, rows: Iterable[Row], newer: bool) -> str:
 
 
 def gauge(name: str, help_text: str, rows: Iterable[Row]) -> str:
-    """A gauge."""
+    """One gauge as text: its head, and a sample for each row."""
     lines = [_head(name, "gauge", help_text)]
     lines += [f"{name}{_braced(labels)} {value}\n" for labels, value in rows]
     return "".join(lines)

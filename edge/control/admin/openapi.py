@@ -231,7 +231,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole document."""
+    """The whole document, as plain values."""
     paths: dict[str, dict[str, Any]] = {}
     problem = {"description": "It was not done.", "content": _json(ref("Problem"), problem=True)}
     for operation in OPERATIONS:

@@ -14,7 +14,7 @@ from time import monotonic
 MOST = 4096  # addresses
 
 
-class Pace:
+class KeyedRateLimit:
     """A rate limit for each key: so many requests a second, and so many at once."""
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float] = monotonic) -> None:

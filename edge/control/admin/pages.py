@@ -22,7 +22,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def dashboard(request: web.Request) -> web.Response:
-    """The page, or one of its files; 304 where the browser has it."""
+    """Answer with the page or one of its files; 304 where the browser has it."""
     name = request.match_info.get("file", INDEX)
     found = assets().get(name)
     if found is None:

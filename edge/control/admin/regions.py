@@ -51,12 +51,12 @@ def _state(body: dict[str, Any]) -> Admin:
 
 
 async def regions(request: web.Request) -> web.Response:
-    """All regions."""
+    """Answer with all regions, a page at a time."""
     return page(request, "regions", Views(request.app[SUPERVISOR]).regions(), lambda row: row["name"])
 
 
 async def one_region(request: web.Request) -> web.Response:
-    """One."""
+    """Answer with one region."""
     return answer(Views(request.app[SUPERVISOR]).region(request.match_info["name"]))
 
 
@@ -99,18 +99,18 @@ async def pools(request: web.Request) -> web.Response:
 
 
 async def one_pool(request: web.Request) -> web.Response:
-    """One."""
+    """Answer with one pool."""
     return answer(Views(request.app[SUPERVISOR]).pool(request.match_info["pool"]))
 
 
 async def backends(request: web.Request) -> web.Response:
-    """A pool's backends."""
+    """Answer with the backends of a pool, a page at a time."""
     rows = Views(request.app[SUPERVISOR]).pool(request.match_info["pool"])["backends"]
     return page(request, "backends", rows, lambda row: row["id"])
 
 
 async def one_backend(request: web.Request) -> web.Response:
-    """One."""
+    """Answer with one backend."""
     return answer(Views(request.app[SUPERVISOR]).backend(request.match_info["pool"], request.match_info["id"]))
 
 

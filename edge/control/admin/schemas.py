@@ -29,7 +29,7 @@ def obj(required: dict[str, Schema], optional: dict[str, Schema] | None = None) 
 
 
 def arr(items: Schema) -> Schema:
-    """A list."""
+    """The schema of a list."""
     return {"type": "array", "items": items}
 
 
@@ -39,17 +39,17 @@ def table(values: Schema) -> Schema:
 
 
 def maybe(schema: Schema) -> Schema:
-    """The same, or null."""
+    """The schema of what may be null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 def ref(name: str) -> Schema:
-    """One of SCHEMAS."""
+    """A reference to a schema of SCHEMAS."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def one_of(*words: str) -> Schema:
-    """One of a few words."""
+    """The schema of a text that is one of these words."""
     return {"type": "string", "enum": list(words)}
 
 

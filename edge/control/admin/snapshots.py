@@ -54,7 +54,7 @@ async def listed(request: web.Request) -> web.Response:
 
 
 async def one(request: web.Request) -> web.Response:
-    """One point."""
+    """Answer with one recovery point."""
     wanted, rows = request.match_info["id"], (await _recovery(request).ask({"what": "list"}))["points"]
     found = next((row for row in rows if row["id"] == wanted), None)
     if found is None:
@@ -82,7 +82,7 @@ async def verified(request: web.Request) -> web.StreamResponse:
 
 
 async def drilled(request: web.Request) -> web.StreamResponse:
-    """Drill a point."""
+    """Drill a point, and answer with the result."""
     change = change_of(request, await body_of(request, CHANGE_KEYS))
     _noted(request, "drill", request.match_info["id"], change)
     return await _worked(request, {"what": "drill", "point": request.match_info["id"]})

@@ -19,7 +19,7 @@ from edge.balance.health import Health
 from edge.config.types import Section
 from edge.control.admin import store_help
 from edge.control.admin.errors import missing
-from edge.control.membership import BackendEntry, RegionEntry, Word
+from edge.control.membership import BackendEntry, OperatorDecision, RegionEntry
 from edge.control.supervisor import Supervisor
 from edge.control.totals import summary
 from edge.metrics import Meter
@@ -41,7 +41,7 @@ class Views:
     # -- regions ---------------------------------------------------------------------------------------------------
 
     def regions(self) -> list[dict[str, Any]]:
-        """All regions."""
+        """One row for each region."""
         return [self._region(entry) for entry in self._all.routing.membership.regions.values()]
 
     def region(self, name: str) -> dict[str, Any]:
@@ -61,8 +61,8 @@ class Views:
             "subdivisions": spec.subdivisions,
             "last_resort": spec.last_resort,
             "admin": entry.admin.value,
-            "change": _word(entry.word),
-            "registered": _word(entry.registered),
+            "change": _decision(entry.decision),
+            "registered": _decision(entry.registered),
             "health": routing.region_verdict(spec.name),
             "shares": {
                 pool.name: round(pool.view.shares.get(spec.name, 0.0), 2)
@@ -132,8 +132,8 @@ class Views:
             "max_in_flight": spec.max_in_flight,
             "source": entry.source.value,
             "admin": entry.admin.value,
-            "change": _word(entry.word),
-            "registered": _word(entry.registered),
+            "change": _decision(entry.decision),
+            "registered": _decision(entry.registered),
             "health": live.health.value,
             "evidence": live.evidence,
             "since": live.since,
@@ -249,10 +249,10 @@ class Views:
             yield "edge_backend_healthy", "0 when probes say that it is down", labels, healthy
 
 
-def _word(word: Word | None) -> dict[str, Any] | None:
-    if word is None:
+def _decision(decision: OperatorDecision | None) -> dict[str, Any] | None:
+    if decision is None:
         return None
-    return {"actor": word.actor, "reason": word.reason, "at": word.at, "expires_at": word.expires_at}
+    return {"actor": decision.actor, "reason": decision.reason, "at": decision.at, "expires_at": decision.expires_at}
 
 
 def plain(value: Any, name: str = "") -> Any:

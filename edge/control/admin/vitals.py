@@ -32,7 +32,7 @@ class Vitals:
         self._read_at = float("-inf")
 
     def gauges(self) -> Iterator[Gauge]:
-        """All of them."""
+        """Every gauge: name, help text, labels, value."""
         yield from self._build()
         yield from self._processes()
         yield from self._pools()

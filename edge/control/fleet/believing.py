@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.balance.health import Health
-from edge.balance.quorum import Word
+from edge.balance.quorum import QuorumVerdict
 from edge.control.membership import Key
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SupervisorBeliever:
-    """See the module."""
+    """What a fleet believes of backends, taken on by the supervisor's routing."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -28,7 +28,7 @@ class SupervisorBeliever:
         self._supervisor.routing.set_health(key, health, evidence)
         self._supervisor.decide()
 
-    def disputed(self, key: Key, own: Health, word: Word) -> None:
+    def disputed(self, key: Key, own: Health, verdict: QuorumVerdict) -> None:
         """As `Believer.disputed`."""
-        facts = {"pool": key[0], "backend": key[1], "here": own.value, "fleet": word.health.value}
-        self._supervisor.events.add("fleet.disputed", {**facts, "up": word.up, "down": word.down})
+        facts = {"pool": key[0], "backend": key[1], "here": own.value, "fleet": verdict.health.value}
+        self._supervisor.events.add("fleet.disputed", {**facts, "up": verdict.up, "down": verdict.down})

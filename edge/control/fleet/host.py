@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from edge.cache.fleet.machines import Beat
 from edge.cache.fleet.purges import FleetPurge
-from edge.cache.fleet.stream import Entry, Place
+from edge.cache.fleet.stream import Entry, StreamPlace
 from edge.cache.purge import Purge
 
 
@@ -48,13 +48,13 @@ class FleetServer(Protocol):
     """The server that machines share. Every call is bounded in time and raises FleetAway."""
 
     async def reached(self) -> None:
-        """It answers, and takes what is written. Nobody hears of it."""
+        """Return if the server answers and takes what is written. Nothing is registered by it."""
 
     async def beat(self, identity: str, told: dict[str, Any]) -> Beat:
         """Register or renew a machine (nothing is written without an identity); what the server says."""
 
     async def confirmed(self) -> None:
-        """The server that was heard is the primary still."""
+        """Return if the server that was heard is the primary still. Raises FleetAway."""
 
     async def publish(self, history: str, run: str, mark: str, payload: bytes) -> int:
         """The position of a purge in the stream, as that process of the server has it. Raises HistoryChanged."""
@@ -62,7 +62,7 @@ class FleetServer(Protocol):
     async def begin(self, instead_of: str, history: str) -> None:
         """An empty stream with a history of its own, unless another machine was faster."""
 
-    async def certify(self, place: Place, run: str) -> None:
+    async def certify(self, place: StreamPlace, run: str) -> None:
         """The server's new process goes on with the stream, whose last entry this is."""
 
     async def arrived(self, position: int, wait_s: float) -> bool:
@@ -75,30 +75,30 @@ class FleetServer(Protocol):
         """All that the stream holds."""
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
 
 
 class Companion(Protocol):
     """What machines share besides purges: told with each beat, looked at after it, with a task of its own."""
 
     def told(self) -> dict[str, Any]:
-        """For the other machines."""
+        """What the next beat tells the other machines."""
 
     def look(self, line: tuple[str, str], now: float) -> None:
         """The machines were heard. `line` is the stream's history and the server's process; empty: not in step."""
 
     async def run(self) -> None:
-        """While the machine is in its fleet."""
+        """The task of this companion; it runs while the machine is in its fleet."""
 
     async def close(self) -> None:
-        """Let go."""
+        """Close what is open."""
 
 
 class FleetHost(Protocol):
     """What carries purges out on this machine, and remembers the place in the stream."""
 
     async def apply(
-        self, arrived: Sequence[Arrived], place: Place, recorded: Callable[[Arrived], None]
+        self, arrived: Sequence[Arrived], place: StreamPlace, recorded: Callable[[Arrived], None]
     ) -> list[dict[str, Any]]:
         """Durable, together with the place, and in every worker; an answer for each. Raises EdgeError.
 
@@ -115,16 +115,16 @@ class FleetHost(Protocol):
         """As `tell`, and every worker acts on it. Raises EdgeError."""
 
     def facts(self) -> dict[str, Any]:
-        """What others are told of this machine."""
+        """What the other machines are told of this one."""
 
-    def keep(self, place: Place) -> None:
-        """The place, durable. Raises EdgeError."""
+    def keep(self, place: StreamPlace) -> None:
+        """Make the place durable. Raises EdgeError."""
 
     def unsent(self) -> list[Unsent]:
-        """What is not in the stream yet."""
+        """The purges that are not in the stream yet."""
 
     def sent(self, number: int) -> None:
-        """Purges up to this one are."""
+        """Note that purges up to this number are in the stream."""
 
     def event(self, kind: str, facts: dict[str, Any]) -> None:
-        """For the operator."""
+        """Tell the operator."""

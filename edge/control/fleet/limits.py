@@ -22,14 +22,14 @@ class LimitsServer(Protocol):
     """Where the fleet counts. Every call is bounded in time and raises FleetAway."""
 
     async def owe(self, counted: Sequence[tuple[str, int, float]]) -> list[float]:
-        """Count so many for each name, each owed so many seconds; the seconds that each owes now."""
+        """Count each (name, number, seconds owed for one), and return the seconds that each name owes now."""
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
 
 
-class Limits:
-    """One machine's (`host.Companion`)."""
+class FleetLimits:
+    """What the workers of one machine counted, on its way to the fleet and back (`host.Companion`)."""
 
     def __init__(self, server: LimitsServer, tell: Callable[[dict[str, Any]], None], key: bytes) -> None:
         self._server = server
@@ -39,7 +39,7 @@ class Limits:
         self._in_step = False
 
     def counted(self, rows: Sequence[Sequence[Any]]) -> None:
-        """What a worker counted: limit, key, how many, how long each is owed."""
+        """Take what a worker counted: rows of limit, key, how many, and for how long each is owed."""
         for name, key, count, every_s in rows:
             before, _ = self._counted.get((name, key), (0, 0.0))
             if before or len(self._counted) < MOST_KEYS:

@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge.cache.fleet.stream import Place
-from edge.cache.purge import Kind as PurgeKind
-from edge.cache.purge import Purge
+from edge.cache.fleet.stream import StreamPlace
+from edge.cache.purge import Purge, PurgeKind
 from edge.control.admin.errors import NotApplied
 from edge.control.fleet.host import Arrived, Unsent
 from edge.control.link import Refused
 from edge.control.purging import Order
 from edge.control.registry import Change
-from edge.frames import Frame, Kind
+from edge.frames import Frame, FrameKind
 
 if TYPE_CHECKING:
     from edge.control.supervisor import Supervisor
@@ -26,21 +25,21 @@ if TYPE_CHECKING:
 class FleetStore(Protocol):
     """Where the place is durable."""
 
-    def place(self) -> Place | None: ...
-    def keep_place(self, place: Place) -> None: ...
+    def place(self) -> StreamPlace | None: ...
+    def keep_place(self, place: StreamPlace) -> None: ...
     def unsent(self) -> list[Unsent]: ...
     def sent(self, number: int) -> None: ...
 
 
 class MachineHost:
-    """See the module."""
+    """The purges of a fleet on one machine, by its supervisor."""
 
     def __init__(self, supervisor: Supervisor, store: FleetStore) -> None:
         self._supervisor = supervisor
         self._store = store
 
     async def apply(
-        self, arrived: Sequence[Arrived], place: Place, recorded: Callable[[Arrived], None]
+        self, arrived: Sequence[Arrived], place: StreamPlace, recorded: Callable[[Arrived], None]
     ) -> list[dict[str, Any]]:
         """As `FleetHost.apply`."""
         orders = []
@@ -57,12 +56,12 @@ class MachineHost:
 
     def tell(self, body: dict[str, Any]) -> None:
         """As `FleetHost.tell`."""
-        self._supervisor.workers.send_all(Frame(Kind.FLEET, body))
+        self._supervisor.workers.send_all(Frame(FrameKind.FLEET, body))
 
     async def told(self, body: dict[str, Any]) -> None:
         """As `FleetHost.told`."""
         try:
-            await self._supervisor.workers.tell(Kind.FLEET, body)
+            await self._supervisor.workers.tell(FrameKind.FLEET, body)
         except Refused as error:
             raise NotApplied(f"a worker does not hold requests back: {error.detail}") from None
 
@@ -77,7 +76,7 @@ class MachineHost:
             "in_flight": in_flight,
         }
 
-    def keep(self, place: Place) -> None:
+    def keep(self, place: StreamPlace) -> None:
         """As `FleetHost.keep`."""
         self._store.keep_place(place)
 

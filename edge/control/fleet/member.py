@@ -21,14 +21,14 @@ from typing import Any
 
 from edge.cache.fleet.machines import Machines
 from edge.cache.fleet.purges import FleetPurge
-from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
+from edge.cache.fleet.stream import Entry, Follower, Head, Lost, StreamPlace, Todo
 from edge.cache.purge import Purge
 from edge.control.fleet.host import Arrived, Companion, FleetHost, FleetServer, FleetSettings
-from edge.control.fleet.limits import Limits
+from edge.control.fleet.limits import FleetLimits
 from edge.control.fleet.looking import Looks
 from edge.control.fleet.opinions import Opinions
 from edge.control.fleet.recent import Recent
-from edge.control.fleet.sending import Sending
+from edge.control.fleet.sending import PurgeSender
 from edge.control.fleet.states import States
 from edge.errors import EdgeError, FleetAway
 
@@ -41,12 +41,14 @@ SKEW_S = 2.0  # between the server's clock and ours: told
 
 
 class Fleet:
-    """See the module. `start` before the workers, `stop` after them."""
+    """This machine's membership. `start` it before the workers, `stop` it after them."""
 
-    def __init__(self, settings: FleetSettings, server: FleetServer, host: FleetHost, place: Place | None) -> None:
+    def __init__(
+        self, settings: FleetSettings, server: FleetServer, host: FleetHost, place: StreamPlace | None
+    ) -> None:
         self.settings = settings
         self.machines = Machines(settings.max_blind_s)
-        self.sending = Sending(settings, server, self.machines, host)
+        self.sending = PurgeSender(settings, server, self.machines, host)
         self.follower = Follower(place, settings.max_blind_s, monotonic(), settings.catch_up_s)
         self.offset_s = 0.0
         self.lag = 0  # entries that are in the stream and not applied here
@@ -63,7 +65,7 @@ class Fleet:
         self._beat_now = asyncio.Event()
         self.states: States | None = None  # set before `start`, where the fleet shares them
         self.opinions: Opinions | None = None
-        self.limits: Limits | None = None
+        self.limits: FleetLimits | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -264,7 +266,7 @@ class Fleet:
                 self._host.event("fleet.garbled", {"position": each.entry.position})
         place = self.follower.place
         assert place is not None
-        after = Place(place.history, entries[-1].position, entries[-1].mark)
+        after = StreamPlace(place.history, entries[-1].position, entries[-1].mark)
         answers = await self._host.apply(arrived, after, lambda each: self._recent.add(each.entry, each.asked))
         self._kept = after
         self.follower.applied(entries)
@@ -315,7 +317,7 @@ class Fleet:
     # -- purging -------------------------------------------------------------------------------------------------------
 
     async def purge(self, purges: Sequence[Purge], actor: str, reason: str) -> list[dict[str, Any]]:
-        """See `Sending.purge`; for a machine that is in step."""
+        """See `PurgeSender.purge`; for a machine that is in step."""
         place = self.follower.place
         assert place is not None
         return await self.sending.purge(place, self.follower.run, purges, actor, reason)

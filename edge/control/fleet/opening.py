@@ -9,7 +9,7 @@ from edge import __version__
 from edge.config.loader import Config, fleet_of
 from edge.control.fleet.believing import SupervisorBeliever
 from edge.control.fleet.host import FleetSettings
-from edge.control.fleet.limits import Limits
+from edge.control.fleet.limits import FleetLimits
 from edge.control.fleet.machine import MachineHost
 from edge.control.fleet.member import Fleet
 from edge.control.fleet.opinions import Opinions
@@ -55,5 +55,5 @@ def open_fleet(config: Config, supervisor: Supervisor, store: JournalStateStore)
         believer = SupervisorBeliever(supervisor)
         fleet.opinions = Opinions(settings.identity, fleet.machines, believer, fleet.hurry)
     if "rate_limits" in values.share:
-        fleet.limits = Limits(RedisLimitsServer(link, values.namespace), host.tell, settings.key)
+        fleet.limits = FleetLimits(RedisLimitsServer(link, values.namespace), host.tell, settings.key)
     return fleet

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from edge.balance.health import Health
-from edge.balance.quorum import Word, quorum
+from edge.balance.quorum import QuorumVerdict, quorum
 from edge.cache.fleet.machines import SILENT_S, Machine, Machines
 from edge.control.membership import Key
 
@@ -40,14 +40,14 @@ class Believer(Protocol):
         """What is believed of a backend now; None: there is no such backend any more."""
 
     def believe(self, key: Key, health: Health, evidence: str) -> None:
-        """From now on this."""
+        """Act on this health of a backend from now on."""
 
-    def disputed(self, key: Key, own: Health, word: Word) -> None:
-        """The machines say something else than our own probes, or do not any more."""
+    def disputed(self, key: Key, own: Health, verdict: QuorumVerdict) -> None:
+        """The other machines disagree with our own probes, or agree with them again."""
 
 
 class Opinions:
-    """One machine's."""
+    """What one machine's probes say, and what its fleet makes of it (`host.Companion`)."""
 
     def __init__(self, identity: str, machines: Machines, believer: Believer, hurry: Callable[[], None]) -> None:
         self._identity = identity
@@ -55,7 +55,7 @@ class Opinions:
         self._believer = believer
         self._hurry = hurry
         self._own: dict[Key, OwnVerdict] = {}
-        self.disputes: dict[Key, Word] = {}
+        self.disputes: dict[Key, QuorumVerdict] = {}
 
     def judged(self, key: Key, health: Health, evidence: str, now: float) -> None:
         """Our own probes changed their mind."""
@@ -66,7 +66,7 @@ class Opinions:
     def only(self, keys: Collection[Key]) -> None:
         """Of others nothing is known any more: they are not probed, or have another address."""
         self._own = {key: own for key, own in self._own.items() if key in keys}
-        self.disputes = {key: word for key, word in self.disputes.items() if key in keys}
+        self.disputes = {key: verdict for key, verdict in self.disputes.items() if key in keys}
 
     # -- Companion -----------------------------------------------------------------------------------------------------
 
@@ -94,17 +94,17 @@ class Opinions:
     def _decide(self, now: float) -> None:
         others = self._heard(now)
         for key, own in self._own.items():
-            word = quorum(own.health, others.get("/".join(key), ()))
-            self._dispute(key, own, word)
-            if word.health is not self._believer.believed(key) is not None:
-                self._believer.believe(key, word.health, _evidence(own, word))
+            verdict = quorum(own.health, others.get("/".join(key), ()))
+            self._dispute(key, own, verdict)
+            if verdict.health is not self._believer.believed(key) is not None:
+                self._believer.believe(key, verdict.health, _evidence(own, verdict))
 
-    def _dispute(self, key: Key, own: OwnVerdict, word: Word) -> None:
-        disputed = word.health is not own.health
+    def _dispute(self, key: Key, own: OwnVerdict, verdict: QuorumVerdict) -> None:
+        disputed = verdict.health is not own.health
         if disputed != (key in self.disputes):
-            self._believer.disputed(key, own.health, word)
+            self._believer.disputed(key, own.health, verdict)
         if disputed:
-            self.disputes[key] = word
+            self.disputes[key] = verdict
         else:
             self.disputes.pop(key, None)
 
@@ -117,10 +117,10 @@ class Opinions:
         return found
 
 
-def _evidence(own: OwnVerdict, word: Word) -> str:
-    if word.health is own.health:
+def _evidence(own: OwnVerdict, verdict: QuorumVerdict) -> str:
+    if verdict.health is own.health:
         return own.evidence
-    return f"{max(word.up, word.down)} of {word.up + word.down} machines say so; here: {own.evidence}"
+    return f"{max(verdict.up, verdict.down)} of {verdict.up + verdict.down} machines say so; here: {own.evidence}"
 
 
 def _told_by(machine: Machine) -> list[tuple[str, Health]]:

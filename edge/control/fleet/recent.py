@@ -10,7 +10,7 @@ from time import time
 from typing import Any
 
 from edge.cache.fleet.purges import FleetPurge
-from edge.cache.fleet.stream import Entry, Place
+from edge.cache.fleet.stream import Entry, StreamPlace
 from edge.cache.purge import MAX_LOG
 
 
@@ -36,8 +36,8 @@ class Recent:
             self._whole = self._kept[0][0]
         self._kept.append((entry.position, asked.purge.to_dict(), time()))
 
-    def body(self, place: Place | None) -> dict[str, Any]:
-        """As a frame carries it."""
+    def body(self, place: StreamPlace | None) -> dict[str, Any]:
+        """The purges as a frame carries them."""
         if place is None:
             return {"whole": 0, "position": 0, "purges": []}
         position = self._kept[-1][0] if self._kept else place.position

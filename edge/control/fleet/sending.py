@@ -22,7 +22,7 @@ from typing import Any
 
 from edge.cache.fleet.machines import SILENT_S, Machine, Machines
 from edge.cache.fleet.purges import UNREADABLE, FleetPurge
-from edge.cache.fleet.stream import Place
+from edge.cache.fleet.stream import StreamPlace
 from edge.cache.fleet.unconfirmed import Sent, Unconfirmed
 from edge.cache.purge import Purge
 from edge.control.fleet.host import FleetHost, FleetServer, FleetSettings
@@ -33,8 +33,8 @@ APPLY_S = 5.0  # how long an own purge may take to come back from the stream and
 MOST_UNSENT = 4096  # invalidations that wait; beyond, everything is distrusted everywhere
 
 
-class Sending:
-    """One machine's."""
+class PurgeSender:
+    """Puts the purges of one machine into the stream, and waits for the others."""
 
     def __init__(self, settings: FleetSettings, server: FleetServer, machines: Machines, host: FleetHost) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class Sending:
     # -- operators -----------------------------------------------------------------------------------------------------
 
     async def purge(
-        self, place: Place, run: str, purges: Sequence[Purge], actor: str, reason: str
+        self, place: StreamPlace, run: str, purges: Sequence[Purge], actor: str, reason: str
     ) -> list[dict[str, Any]]:
         """Put purges into the stream, wait until they are carried out here, then for the others.
 
@@ -141,7 +141,7 @@ class Sending:
         """It was heard how far the machines are."""
         self._unconfirmed.look(self._machines, now)
 
-    async def send_unsent(self, place: Place, run: str) -> bool:
+    async def send_unsent(self, place: StreamPlace, run: str) -> bool:
         """Send what was purged or made invalid here alone, and what may have been lost; whether there was something.
         Nothing is waited for where there was not. Raises FleetAway, HistoryChanged."""
         history = place.history
@@ -175,7 +175,7 @@ class Sending:
 
 
 def shown(done: list[Machine], late: list[Machine], sure: bool) -> dict[str, Any]:
-    """For the answer to an operator."""
+    """What became of a purge on the machines, as an answer tells it."""
     return {
         "applied": len(done),
         "of": len(done) + len(late),

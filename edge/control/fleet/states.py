@@ -52,7 +52,7 @@ class SharedChange:
         return f"state:{self.kind}:{self.name}" if self.value == REMOVED and self.aspect == "registration" else ""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The change as JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
@@ -82,27 +82,27 @@ class StatesServer(Protocol):
         The field `instead_of` goes with it."""
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the connections."""
 
 
 class StatesHost(Protocol):
     """Who carries changes out on this machine, and remembers them."""
 
     async def carry_out(self, change: SharedChange) -> None:
-        """As an operator here would have. Raises EdgeError."""
+        """Carry a change out as if an operator had made it here. Raises EdgeError."""
 
     def known_states(self) -> dict[str, Any]:
-        """What `keep_states` was given."""
+        """What `keep_states` was given last."""
 
     def keep_states(self, known: dict[str, Any]) -> None:
-        """Durable when it returns. Raises EdgeError."""
+        """Keep this; durable when it returns. Raises EdgeError."""
 
     def event(self, kind: str, facts: dict[str, Any]) -> None:
-        """For the operator."""
+        """Tell the operator."""
 
 
 class States:
-    """One machine's."""
+    """The shared states as one machine knows them (`host.Companion`)."""
 
     def __init__(
         self, server: StatesServer, host: StatesHost, machines: Machines, key: bytes, hurry: Callable[[], None]
@@ -125,12 +125,12 @@ class States:
 
     @property
     def number(self) -> int:
-        """Of the last change that is carried out here."""
+        """The number of the last change that is carried out here."""
         return max((number for number, _ in self._known.values()), default=0)
 
     @property
     def owed(self) -> int:
-        """Changes that are to be sent."""
+        """How many changes are still to be sent."""
         return len(self._owed)
 
     def changed(self, change: SharedChange) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge.cache.key import SLICE
 from edge.cache.stored import with_date
-from edge.dataplane.caching.part import Part, fields_of
+from edge.dataplane.caching.part import PartExchange, fields_of
 from edge.dataplane.core.body_mode import NO_BODY
 from edge.dataplane.core.error_response import status_line
 from edge.errors import ClientGone, EdgeError, ResponseIncomplete, outcome_of
@@ -33,8 +33,7 @@ from edge.http.conditional import (
     unsatisfiable_fields,
 )
 from edge.http.message import Fields, Line, RequestHead
-from edge.http.ranges import Part as Span
-from edge.http.ranges import parse_content_range
+from edge.http.ranges import ContentRange, parse_content_range
 
 if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
@@ -67,7 +66,7 @@ class Assembly:
         self._rule = rule
         self._key = key
         self._usual = usual
-        self._part: Part | None = None
+        self._part: PartExchange | None = None
         self._number = 0  # its place among the slices
         self._like: Fields | None = None  # the first slice's lines, which the others have to fit
         self._total = 0  # bytes of the whole
@@ -89,7 +88,7 @@ class Assembly:
         part = None
         try:
             block = asking(b"GET", exchange.host or b"", exchange.target, lines, worker.head)
-            part = Part(exchange, self, self._rule.parts, block, apart)
+            part = PartExchange(exchange, self, self._rule.parts, block, apart)
             self._part, self._number = part, number
             self._usual(part, self._rule.parts)
         except Exception as error:
@@ -113,7 +112,7 @@ class Assembly:
 
     # -- the parts' side: `part.Taker` -------------------------------------------------------------------------------
 
-    def part_head(self, part: Part, wire: bytes) -> None:
+    def part_head(self, part: PartExchange, wire: bytes) -> None:
         """A part's head arrived. The first one begins the response; the others have to fit it."""
         if part is not self._part:
             return
@@ -131,7 +130,7 @@ class Assembly:
         else:
             self._pass_on(part, wire, fields)
 
-    def part_data(self, part: Part, data: bytes | bytearray) -> None:
+    def part_data(self, part: PartExchange, data: bytes | bytearray) -> None:
         """A piece of a part's body: pass on the bytes that the client wants."""
         exchange = self._exchange
         if part is not self._part or self._over:
@@ -155,7 +154,7 @@ class Assembly:
             if self._at > self._last:
                 self._finish()
 
-    def part_over(self, part: Part) -> None:
+    def part_over(self, part: PartExchange) -> None:
         """A part has ended: go on with the next one, or end the response."""
         if part is not self._part or self._over:
             return
@@ -174,13 +173,13 @@ class Assembly:
 
     # -- what becomes of it ------------------------------------------------------------------------------------------
 
-    def _span(self, status: int, fields: Fields) -> Span | None:
+    def _span(self, status: int, fields: Fields) -> ContentRange | None:
         """First and last byte that a part holds, if they are those that were requested."""
         size, first = self._rule.size, self._number * self._rule.size
         if not size:
             length = fields.joined(b"content-length") or b""
             count = int(length) if status == 200 and length.isdigit() else 0
-            return Span(0, count - 1, count) if count else None
+            return ContentRange(0, count - 1, count) if count else None
         span = parse_content_range(fields.joined(b"content-range")) if status == 206 else None
         if span is None or span.complete is None:
             return None
@@ -188,13 +187,13 @@ class Assembly:
         told = fields.joined(b"content-length")
         return span if fits and told in (None, b"%d" % len(span)) else None
 
-    def _is_beyond(self, part: Part) -> bool:
+    def _is_beyond(self, part: PartExchange) -> bool:
         """Whether the origin's 416 for a slice answers the client as well: all that it asked for begins behind the end.
         With conditions it may have to get the whole, or nothing."""
         own = CLIENT_OWN.intersection(self._exchange.block.fields.names())
         return part.status == 416 and self._number > 0 and own == {b"range"}
 
-    def _begin(self, part: Part, fields: Fields, span: Span) -> None:
+    def _begin(self, part: PartExchange, fields: Fields, span: ContentRange) -> None:
         """Evaluate the client's own conditions and range as a whole stored response would, then begin."""
         total = span.complete or 0
         whole = fields.without(_ABOUT_PART).plus((b"Content-Length", b"%d" % total))
@@ -225,14 +224,14 @@ class Assembly:
         else:
             exchange.begin(exchange.open(status, wire, length, bodiless), b"", True)
 
-    def _pass_on(self, part: Part, wire: bytes, fields: Fields) -> None:
+    def _pass_on(self, part: PartExchange, wire: bytes, fields: Fields) -> None:
         """Pass on what a part's origin answered instead of the slice."""
         self._passes = True
         self._take_facts(part)
         length = fields.joined(b"content-length")
         self._write(part.status, fields, int(length) if length else None, part.mode == NO_BODY)
 
-    def _take_facts(self, part: Part) -> None:
+    def _take_facts(self, part: PartExchange) -> None:
         """Take verdict, backend and the like for log and counters from the first part."""
         exchange = self._exchange
         exchange.verdict, exchange.reason, exchange.cache_status = part.verdict, part.reason, part.cache_status
@@ -260,14 +259,14 @@ class Assembly:
             exchange.verdict = "error"
         exchange.fail(error)
 
-    def _drop(self, part: Part, then: Callable[[], None]) -> None:
+    def _drop(self, part: PartExchange, then: Callable[[], None]) -> None:
         """Stop a part, in a later turn: its caller is in the middle of writing a head."""
         self._part, part.downstream.paused = None, True
         turns = self._exchange.worker.turns
         turns.later(lambda: _end(part))
         turns.later(then)
 
-    def _not_sliced(self, part: Part) -> None:
+    def _not_sliced(self, part: PartExchange) -> None:
         """The origin does not slice this: the usual way, and for a while where it was not asked beyond the end."""
         if part.status != 416 or not self._number:
             self._rule.avoid(self._key, self._store.clock())
@@ -283,7 +282,7 @@ class Assembly:
         except Exception as error:
             exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
-    def _contradicted(self, part: Part) -> None:
+    def _contradicted(self, part: PartExchange) -> None:
         """A slice is of another version than the first one: cut the response and invalidate what is stored."""
         self._rule.avoid(self._key, self._store.clock())
         self._store.outdate(self._key)
@@ -315,6 +314,6 @@ def _fit(first: Fields, other: Fields) -> bool:
     return same_version(first, other) and first.joined(name) == other.joined(name)
 
 
-def _end(part: Part | None) -> None:
+def _end(part: PartExchange | None) -> None:
     if part is not None and not part.ended:
         part.client_gone(ClientGone("not wanted"))

@@ -60,7 +60,7 @@ def begun(
     if rules.bypasses or rules.min_uses > 1 or route.prefetcher is not None:  # each has to see the request
         return False
     downstream, host = exchange.downstream, exchange.host
-    if rules.plain_key and host is not None and downstream.key_host is host:  # as in `quick`
+    if rules.plain_key and host is not None and downstream.key_host is host:  # as in `fast_hit`
         key = downstream.key_start + exchange.target
     else:
         key = cache_key(exchange.scheme, exchange.authority, exchange.target, rules, exchange.block.fields)
@@ -76,7 +76,7 @@ def begun(
     if may is False or (may is True and store.shared is not None and store.shared.usable):
         return False  # somebody may have it
     exchange.verdict = "miss"
-    exchange.follower = cold = Cold(exchange, store, rules, turns, None if may is True else may)
+    exchange.follower = cold = ColdFetch(exchange, store, rules, turns, None if may is True else may)
     if may is True:
         store.flights.go(key, cold)
     cold.fetch = fetch = Fetch(exchange, cold, client_lines(exchange))
@@ -84,7 +84,7 @@ def begun(
     return True
 
 
-class Cold:
+class ColdFetch:
     """Receives the fetch (`fetch.Receiver`), and is the exchange's follower until the head comes."""
 
     __slots__ = ("_exchange", "_lone", "_requested_at", "_rules", "_seq", "_store", "_turns", "_why", "fetch")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge.dataplane.core.downstream import Asking
     from edge.dataplane.core.route import Route
 
-_LOG_LINE = (  # the keys of `Worker.line`; what a hit has none of is said once here
+_LOG_LINE = (  # the keys of `worker.access_line`; what no hit has is written out here
     b'{"time":"%b","id":"%b","client":"%b","route":"%b","method":"GET","host":"%b","target":"%b","status":200,'
     b'"bytes_in":0,"bytes_out":%d,"us":0,"upstream_us":0,"backend":"","region":"","attempts":0,"hedge":"",'
     b'"verdict":"hit","reason":"","error":""}\n'

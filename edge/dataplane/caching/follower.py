@@ -1,7 +1,7 @@
 """One client of a fill: where it stands in the body, and what it does when the flight it waits for takes a turn.
 
 One rule: a follower is settled once. Until it has begun its response it can be told to attach, to lead or to go alone
-(`cache.flights.Party`); after that it only takes the body, or breaks off.
+(`cache.flights.FollowerCallbacks`); after that it only takes the body, or breaks off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Serving a stored response under a client's conditions and ranges (`quick` has the short way for a plain GET).
+"""Serving a stored response under a client's conditions and ranges (`fast_hit` has the short way for a plain GET).
 
 One rule: a hit waits for nobody but its client. The body's chunks are written as they are stored, without copying them
 for the request; a large body as the client takes it.

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Taker(Protocol):
     """Who receives the part (`assembly.Assembly`)."""
 
-    def part_head(self, part: Part, wire: bytes) -> None: ...
-    def part_data(self, part: Part, data: bytes | bytearray) -> None: ...
-    def part_over(self, part: Part) -> None: ...
+    def part_head(self, part: PartExchange, wire: bytes) -> None: ...
+    def part_data(self, part: PartExchange, data: bytes | bytearray) -> None: ...
+    def part_over(self, part: PartExchange) -> None: ...
 
 
 class PartClient(BackgroundClient):
@@ -42,12 +42,12 @@ class PartClient(BackgroundClient):
     def exchange_ended(self, keep: bool) -> None:
         """The part's exchange is over."""
         part, self.exchange = self.exchange, None
-        if isinstance(part, Part):
+        if isinstance(part, PartExchange):
             self._taker.part_over(part)
 
 
-class Part(Exchange):
-    """See the module. `is_http11` is false: no interim answers, no chunks, no coding."""
+class PartExchange(Exchange):
+    """The exchange of one part. `is_http11` is false: no interim answers, no chunks, no coding."""
 
     def __init__(self, of: Exchange, taker: Taker, route: Route, block: RequestHeaders, apart: bytes) -> None:
         client = PartClient(of, taker)

@@ -102,29 +102,29 @@ class Prefetcher:
         worker = self._worker
         fields = [line for line in exchange.block.fields.lines if line[0].lower() in NEGOTIATED]
         try:
-            wanted = Wanted.of(worker, exchange.scheme, exchange.authority, target, fields)
+            planned = PlannedFetch.of(worker, exchange.scheme, exchange.authority, target, fields)
         except EdgeError:
             return True  # what a page names need not be what a client may ask for
         if (
-            wanted is None
-            or wanted.key in self._running
-            or wanted.asked.decision.act not in (Action.MISS, Action.REVALIDATE)
+            planned is None
+            or planned.key in self._running
+            or planned.asked.decision.act not in (Action.MISS, Action.REVALIDATE)
         ):
             return True
-        route = wanted.route
+        route = planned.route
         if self.gate.may_start(now, load(worker, route), failing_over(route)) is not None:
             return False
-        self._running.add(wanted.key)
+        self._running.add(planned.key)
         self.gate.started(now)
-        wanted.fetch(lambda ended: self._ended(wanted))
+        planned.fetch(lambda ended: self._ended(planned))
         return True
 
-    def _ended(self, wanted: Wanted) -> None:
-        self._running.discard(wanted.key)
-        fresh_until = wanted.fresh_until()
+    def _ended(self, planned: PlannedFetch) -> None:
+        self._running.discard(planned.key)
+        fresh_until = planned.fresh_until()
         self.gate.ended(fresh_until is not None)
         if fresh_until is not None:
-            self._keep(wanted.key, fresh_until)
+            self._keep(planned.key, fresh_until)
 
     def _keep(self, key: bytes, fresh_until: float) -> None:
         """Remember what was prefetched until it is requested; the oldest are dropped and counted as wasted."""
@@ -157,7 +157,7 @@ class Prefetcher:
         return {"prefetch_fetched": gate.fetched, "prefetch_used": gate.hits, "prefetch_off": off, **refused}
 
 
-class Wanted:
+class PlannedFetch:
     """One URL to be fetched into the store without a client, as the look-up judges it now."""
 
     def __init__(self, worker: WorkerContext, route: Route, request: RequestHead, block: RequestHeaders) -> None:
@@ -174,7 +174,7 @@ class Wanted:
     @classmethod
     def of(
         cls, worker: WorkerContext, scheme: bytes, authority: bytes, target: bytes, fields: list[Line]
-    ) -> Wanted | None:
+    ) -> PlannedFetch | None:
         """None where no route with a cache serves it. Raises ClientError where no client could ask for it."""
         routes = worker.router.all(authority, target)
         route = next((each for each in routes if each.match is None), None)  # nobody's request fits no condition
@@ -192,7 +192,7 @@ class Wanted:
     def fetch(self, done: Callable[[Exchange], None]) -> None:
         """Ask the origin, in slices where the route says so; `done` is called at the end, perhaps at once."""
         nobody = BackgroundClient(self.worker, self.asked.request.scheme, done)
-        shadow = background(self.worker, self.route, self.asked.request, self.block, nobody)
+        shadow = background(self.route, self.asked.request, self.block, nobody)
         shadow.key = self.key
         ranges = self.route.ranges
         try:
@@ -273,18 +273,18 @@ class Warming:
         authority, slash, path = rest.partition(b"/")
         authority = authority.lower().removesuffix(b":80" if scheme == b"http" else b":443")
         try:
-            wanted = Wanted.of(self._worker, scheme, authority, slash + path or b"/", [])
+            planned = PlannedFetch.of(self._worker, scheme, authority, slash + path or b"/", [])
         except EdgeError as error:
             return error.detail
-        if wanted is None:
+        if planned is None:
             return "no route with a cache serves it"
         why = None
-        if wanted.asked.decision.act is not Action.FRESH:
+        if planned.asked.decision.act is not Action.FRESH:
             ended: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
-            wanted.fetch(lambda exchange: None if ended.done() else ended.set_result(exchange))
+            planned.fetch(lambda exchange: None if ended.done() else ended.set_result(exchange))
             counts["fetched"] += 1
             exchange = await ended  # before the sum: others add to it meanwhile
             if exchange.status >= 400 or exchange.error:
                 why = f"{exchange.status}: {exchange.error or 'answered by the origin'}"
-        counts["stored"] += wanted.fresh_until() is not None
+        counts["stored"] += planned.fresh_until() is not None
         return why

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge.cache.fleet.view import StreamPurge
 from edge.cache.key import cache_key, uri_of
-from edge.cache.purge import STAMPED, Kind, Purge
+from edge.cache.purge import STAMPED, Purge, PurgeKind
 from edge.cache.removal import Removal
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
@@ -56,7 +56,7 @@ class Purging:
         store, now = worker.store, time()
         if store is None:
             return
-        self.keys = keys_of(worker, asked.value) if asked.kind is Kind.URL else [asked.value]
+        self.keys = keys_of(worker, asked.value) if asked.kind is PurgeKind.URL else [asked.value]
         disk = store.disk if self._counts else None
         for key in self.keys:
             named = replace(asked, value=key)
@@ -122,7 +122,7 @@ class Purging:
 
 def names_of(worker: WorkerContext, asked: Purge) -> list[Purge]:
     """A purge under every key that it has here."""
-    if asked.kind is not Kind.URL:
+    if asked.kind is not PurgeKind.URL:
         return [asked]
     return [replace(asked, value=key) for key in keys_of(worker, asked.value)]
 
@@ -188,4 +188,4 @@ def obey(exchange: Exchange) -> None:
         except Exception as error:
             exchange.fail(outcome_of(error, exchange.worker.report_bug))
 
-    asyncio.ensure_future(purged_everywhere(exchange.worker, Purge(Kind.URL, url))).add_done_callback(answer)
+    asyncio.ensure_future(purged_everywhere(exchange.worker, Purge(PurgeKind.URL, url))).add_done_callback(answer)

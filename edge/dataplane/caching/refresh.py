@@ -88,9 +88,7 @@ class BackgroundClient:
         """Nothing to do: there is no connection."""
 
 
-def background(
-    worker: WorkerContext, route: Route, request: RequestHead, block: RequestHeaders, nobody: BackgroundClient
-) -> Exchange:
+def background(route: Route, request: RequestHead, block: RequestHeaders, nobody: BackgroundClient) -> Exchange:
     """An exchange for this request without a client."""
     exchange = Exchange(nobody, b"GET", request.target, True, block)  # type: ignore[arg-type]  # stands for a ClientConnection
     exchange.host = request.authority
@@ -110,7 +108,7 @@ def refresh(exchange: Exchange, request: RequestHead, stored: Stored) -> None:
         return
     store.refreshing.add(mark)
     nobody = BackgroundClient(worker, request.scheme, lambda _: store.refreshing.discard(mark))
-    shadow = background(worker, exchange.routed, request, exchange.block, nobody)
+    shadow = background(exchange.routed, request, exchange.block, nobody)
     shadow.key, shadow.host, shadow.told = exchange.key, exchange.host, exchange.told
     shadow.identity, shadow.apart, shadow.changes = exchange.identity, exchange.apart, exchange.changes
     shadow.granted = exchange.granted

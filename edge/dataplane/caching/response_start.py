@@ -35,7 +35,7 @@ def passed_on(facts: ResponseFacts, length: int | None, delay_s: float) -> Respo
 
 
 def _aged(facts: ResponseFacts, delay_s: int) -> bytes:
-    """The time that the answer took is added to its Age where that is a second or more (CACHE_BEHAVIOUR 12)."""
+    """The time that the answer took is added to its Age where that is a second or more."""
     if delay_s < 1:
         return facts.wire
     told = age_value(facts.fields) or 0

@@ -40,7 +40,7 @@ from edge.http2.frames import (
     StreamFault,
     read_head,
 )
-from edge.http2.output import Sending
+from edge.http2.output import SendingStream
 from edge.http2.request_fields import OPAQUE_BODY, RequestFields, trailer_lines
 
 _REQUEST = END_HEADERS | END_STREAM  # and nothing else: the usual request
@@ -336,7 +336,7 @@ class Http2Connection(Http2Life):
         output.head(stream_id, head, not length)
         if not length:
             return
-        stream = Sending(stream_id, output.initial)
+        stream = SendingStream(stream_id, output.initial)
         stream.urgency = self._urgency
         self.streams[stream_id] = stream
         output.send(stream, chunks, True)

@@ -23,7 +23,7 @@ from edge.dataplane.client.reading import ALL
 from edge.http2 import frames as wire
 from edge.http2.frames import LAST_STREAM, Code, ConnectionFault, StreamFault
 from edge.http2.limits import PER_DATA, PER_STREAM, Control, Resets
-from edge.http2.output import Output, Sending
+from edge.http2.output import Output, SendingStream
 
 if TYPE_CHECKING:
     from edge.dataplane.core.exchange import Exchange
@@ -91,7 +91,7 @@ class Http2Life(Accepted):
         self.shared = shared = before.worker.http2
         self.is_gone = False
         self.output = Output()
-        self.streams: dict[int, Sending] = {}  # those that are open; of a hit that waits, its sending half alone
+        self.streams: dict[int, SendingStream] = {}  # those that are open; of a hit that waits, its sending half alone
         self.last_stream = 0
         self.skipped = range(0)  # the numbers that the client last left out
         self.opened = 0
@@ -128,7 +128,7 @@ class Http2Life(Accepted):
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def head(self, stream: Sending, block: bytes, ends: bool) -> None:
+    def head(self, stream: SendingStream, block: bytes, ends: bool) -> None:
         """Write a field block of a stream. `ends`: nothing follows."""
         if self.before_block:
             block, self.before_block = self.before_block + block, b""
@@ -187,7 +187,7 @@ class Http2Life(Accepted):
 
     # -- streams that end ----------------------------------------------------------------------------------------------
 
-    def close_stream(self, stream: Sending) -> None:
+    def close_stream(self, stream: SendingStream) -> None:
         """The response is out. If the client is still sending, tell it that the rest is not wanted."""
         if self.streams.pop(stream.id, None) is None:
             return
@@ -197,7 +197,7 @@ class Http2Life(Accepted):
                 self._say_reset(stream.id, Code.NO_ERROR)
         self._one_less()
 
-    def reset(self, stream: Sending, code: Code) -> None:
+    def reset(self, stream: SendingStream, code: Code) -> None:
         """RST_STREAM: end a stream whose response cannot be completed."""
         self._remove(stream, code)
         if isinstance(stream, Stream):
@@ -211,7 +211,7 @@ class Http2Life(Accepted):
         self._reset.append(stream_id)
         self.output.frames.append(wire.reset(stream_id, code))
 
-    def _remove(self, stream: Sending, code: Code | None) -> None:
+    def _remove(self, stream: SendingStream, code: Code | None) -> None:
         self.streams.pop(stream.id, None)
         self.output.drop(stream)
         if code is not None:
@@ -222,7 +222,7 @@ class Http2Life(Accepted):
         if not self.streams and not self._going:
             self.deadline = min(self.worker.idle_deadline, self._head_until)
 
-    def client_reset(self, stream: Sending) -> None:
+    def client_reset(self, stream: SendingStream) -> None:
         """The client cancelled a response. Raises ConnectionFault when it does so too often."""
         self._resets.spend(monotonic())
         self._remove(stream, None)
@@ -388,7 +388,7 @@ class Http2Life(Accepted):
             self.shared.connection_errors["write_timeout"] += 1
             self.abort()
 
-    def _stalls(self, stream: Sending, now: float) -> bool:
+    def _stalls(self, stream: SendingStream, now: float) -> bool:
         """Whether the client has kept the window closed for too long; a slow host counts for the connection."""
         sent, since = stream.looked_at
         held = stream.window <= 0 or self.output.window <= 0

@@ -1,8 +1,4 @@
-"""The exchange of an extended CONNECT (RFC 8441), whose stream becomes a tunnel (`http2_tunnel`).
-
-One rule: to the client 2xx means "switched", so it hears that only when the backend did, and proved it by the key that
-we sent.
-"""
+"""The exchange of an extended CONNECT (RFC 8441), whose stream becomes a tunnel; the rule is in `http2_tunnel`."""
 
 from __future__ import annotations
 

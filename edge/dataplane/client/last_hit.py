@@ -12,7 +12,7 @@ from edge.dataplane.core.downstream import Asking
 
 
 class Closing(Asking, Protocol):
-    """The connection."""
+    """The connection, as far as a last hit needs it."""
 
     transport: asyncio.Transport
 

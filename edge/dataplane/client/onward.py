@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import orjson
 from multidict import CIMultiDict
 
-from edge.cache.purge import Kind, Purge
+from edge.cache.purge import Purge, PurgeKind
 from edge.dataplane.caching.purging import purged_everywhere
 from edge.errors import UpstreamError
 from edge.http.chunked import chunk, last_chunk
@@ -144,7 +144,7 @@ class Onward:
 
     async def purge_tag(self, tag: str) -> int:
         """Purge a tag in every worker of this machine; how many responses there were in this one."""
-        count, _ = await purged_everywhere(self._exchange.worker, Purge(Kind.TAG, tag.encode()))
+        count, _ = await purged_everywhere(self._exchange.worker, Purge(PurgeKind.TAG, tag.encode()))
         return count
 
     def count(self, name: str, amount: int = 1) -> None:

@@ -1,7 +1,7 @@
 """One request and its response: the one mutable object that the stages pass along, and the one writer of responses.
 
 One rule: a response begins once and ends once. After its head is out, a failure aborts the connection: there is never a
-second answer inside a body and never a clean end of a short one (SECURITY 6). `finish` runs exactly once whatever came.
+second answer inside a body and never a clean end of a short one. `finish` runs exactly once whatever came.
 Attributes have class-level defaults and no slots: a hit touches only the few that it needs, which is cheaper.
 """
 
@@ -23,7 +23,7 @@ from edge.dataplane.core.traced import Traced
 from edge.dataplane.core.upload import Upload
 from edge.errors import ClientError, ClientGone, ClientSlow, EdgeError, ResponseInvalid
 from edge.http.chunked import chunk, last_chunk
-from edge.http.forwarding import Told, port_of
+from edge.http.forwarding import ForwardedIdentity, port_of
 from edge.http.grammar import BY_LENGTH, Framing, RequestHeaders, ResponseFacts
 from edge.http.message import Line
 
@@ -40,7 +40,7 @@ class Exchange(RulePlaces):
     route: Route | None = None
     upload: Upload | None = None
     client: str | None = None  # the client's address as trusted proxies told it; known before the route is
-    told: Told | None = None  # all that they told
+    told: ForwardedIdentity | None = None  # all that they told
     fetched_as = b""  # the method that its backend sees, where that is not its own
     status = 0
     attempts = 0

@@ -15,7 +15,7 @@ from edge.http.forwarding import UNIX
 
 
 class Places(Protocol):
-    """The database."""
+    """The database that says where an address is."""
 
     def place(self, ip: str) -> ClientPlace:
         """Where an address is; never raises."""
@@ -60,6 +60,6 @@ class Geography:
         return decision
 
     def decide_for(self, address: str, place: ClientPlace, wish: GeoPolicy) -> GeoDecision:
-        """The same for an address and its place."""
+        """The order of regions for an address whose place is known."""
         looked_up = self._overrides and address != UNIX
         return self.regions.decide(place, ip_address(address) if looked_up else None, wish)

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Protocol
 
 
-class Running(Protocol):
+class RunningHandshake(Protocol):
     """What is counted of a handshake."""
 
     trusted: bool
@@ -28,13 +28,13 @@ class Handshakes:
     def __init__(self) -> None:
         self.results: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
-        self._running: dict[Running, None] = {}  # the oldest first
+        self._running: dict[RunningHandshake, None] = {}  # the oldest first
         self._clients: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def admit(self, one: Running, most: int, of_a_client: int) -> bool:
+    def admit(self, one: RunningHandshake, most: int, of_a_client: int) -> bool:
         """Whether a handshake may begin. `most` in all, `of_a_client` for one address (0: no limit of its own; trusted
         proxies are exempt).
         """
@@ -46,13 +46,13 @@ class Handshakes:
         self._clients[one.peer] = self._clients.get(one.peer, 0) + 1  # who made room may have been of this client
         return True
 
-    def done(self, one: Running, resumed: bool, version: str) -> None:
+    def done(self, one: RunningHandshake, resumed: bool, version: str) -> None:
         """The handshake succeeded."""
         self.forget(one)
         self.results["resumed" if resumed else "full"] += 1
         self.versions[version] += 1
 
-    def forget(self, one: Running) -> None:
+    def forget(self, one: RunningHandshake) -> None:
         """The handshake is over, in whatever way."""
         if one in self._running:
             del self._running[one]

@@ -18,7 +18,7 @@ from edge.http2.response_fields import HeadCoder
 
 
 class Http2:
-    """One for a worker."""
+    """The limits, memories and counters that the HTTP/2 connections of one worker share."""
 
     __slots__ = (
         "coder",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """Limits of the client side; seconds and bytes. The defaults are SECURITY's."""
+    """Limits of the client side; seconds and bytes. The defaults are safe on the open internet."""
 
     header_timeout: float = 10.0
     idle_timeout: float = 60.0

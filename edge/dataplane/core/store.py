@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from edge.cache import invalidate
 from edge.cache.calls import Later
 from edge.cache.flights import Flight, Flights
-from edge.cache.index import Group, Index, Node, Put
+from edge.cache.index import Group, Index, Node, PutResult
 from edge.cache.key import cache_key, uri_of
-from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
+from edge.cache.purge import Purge, PurgeKind, PurgeLog, PurgeState
 from edge.cache.removal import Removal
 from edge.cache.rules import Rules
 from edge.cache.stored import Stored
@@ -136,7 +136,7 @@ class Store:
         if stored.part is not None:
             self._limit_parts(stored)
         found = self.index.put(stored, now, seq, min_uses=1)
-        if found is Put.PURGED or found is Put.VARY_LIMIT:
+        if found is PutResult.PURGED or found is PutResult.VARY_LIMIT:
             return
         if self.disk is not None:
             self.disk.put(stored, seq)
@@ -156,7 +156,7 @@ class Store:
         if self.blind:
             new = new.distrusted()
         found = self.index.replace(old, new, now, seq)
-        if found is Put.PURGED:
+        if found is PutResult.PURGED:
             return
         if self.shared is not None:
             self.shared.put(new, seq)
@@ -207,9 +207,9 @@ class Store:
         for uri in invalidate.targets(request, response):
             authority, slash, rest = uri.partition(b"/")
             key = cache_key(request.scheme, authority, slash + rest, rules, _NO_FIELDS)
-            self._invalidate(Purge(Kind.URL, key), now)
+            self._invalidate(Purge(PurgeKind.URL, key), now)
         for tag in invalidate.groups(request, response):
-            self._invalidate(Purge(Kind.TAG, tag), now)
+            self._invalidate(Purge(PurgeKind.TAG, tag), now)
 
     def purged_since(self, flight: Flight, key: bytes) -> bool:
         """Whether a purge named the key after this flight began: then no new request may join it."""
@@ -220,7 +220,7 @@ class Store:
 
     def outdate(self, key: bytes) -> None:
         """Stop using all that is stored for a key's URI, because its parts contradict each other."""
-        self._invalidate(Purge(Kind.URL, uri_of(key)), self.clock())
+        self._invalidate(Purge(PurgeKind.URL, uri_of(key)), self.clock())
 
     def _invalidate(self, purge: Purge, now: float) -> None:
         self.purge(purge, now)
@@ -233,7 +233,7 @@ class Store:
         """From now on purges of other machines may be missed: everything stored is validated before its next use."""
         if not self.blind:
             self.blind = True
-            self.purge(Purge(Kind.ALL, soft=True, distrust=True), self.clock())
+            self.purge(Purge(PurgeKind.ALL, soft=True, distrust=True), self.clock())
         if self.shared is not None:
             self.shared.view.in_step = False
         self.went_blind()

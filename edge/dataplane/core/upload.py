@@ -146,7 +146,7 @@ class Upload:
             self.stop()
 
     def _deadline(self) -> None:
-        """30 s between bytes, and a least rate once the body had its time to start (SECURITY, defaults)."""
+        """30 s between bytes, and a least rate once the body had its time to start."""
         exchange = self._exchange
         limits = exchange.worker.limits
         now = monotonic()

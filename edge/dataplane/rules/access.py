@@ -14,7 +14,7 @@ from edge.http.forwarding import Networks
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 Network = IPv4Network | IPv6Network
 
@@ -28,7 +28,7 @@ class Access:
         self._listed = tuple(allow)
         self._allow, self._deny = Networks(self._listed), Networks(deny)
 
-    def apply(self, exchange: Running) -> None:
+    def apply(self, exchange: StepExchange) -> None:
         """Raises Denied (403) when the client's address may not use the route."""
         if self.refuses(exchange.client_text()):
             exchange.reason = "denied"

@@ -17,7 +17,7 @@ from edge.http.forwarding import port_of
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 _SLASHES = re.compile(rb"[/\\]{2,}")
 TEXT = "text/plain; charset=utf-8"
@@ -44,7 +44,7 @@ class Redirect:
         here = b"%b://%b%b" % (asked.scheme, asked.authority, asked.target)
         return None if location == here else location
 
-    def apply(self, exchange: Running) -> bool:
+    def apply(self, exchange: StepExchange) -> bool:
         """Answer with the redirect, unless the client is there already."""
         location = self.location(exchange)
         if location is None:
@@ -74,7 +74,7 @@ def https_location(asked: Asked, port: int) -> bytes | None:
     return b"https://%b%b%b" % (host, b"" if port == 443 else b":%d" % port, b"/" if target == b"*" else target)
 
 
-def sent_to_https(exchange: Running, port: int) -> bool:
+def sent_to_https(exchange: StepExchange, port: int) -> bool:
     """Whether a request was answered with a 308; what the gateway asks itself is not."""
     location = None if exchange.downstream.asked_by else https_location(exchange, port)
     if location is None:
@@ -96,7 +96,7 @@ class Respond:
         own = {} if not body or "content-type" in given else {"Content-Type": content_type}
         self._lines = HeaderEdit({**own, **headers}, {}, ())
 
-    def apply(self, exchange: Running) -> bool:
+    def apply(self, exchange: StepExchange) -> bool:
         """Send the fixed answer."""
         exchange.reason = "respond"
         exchange.reply(self._status, self._lines.lines(exchange), self._body)

@@ -25,7 +25,7 @@ from edge.http.message import Line
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 KNOWN_S = 300.0  # how long a password that was right stays known
 WRONG_S = 10.0  # and one that was wrong
@@ -82,11 +82,11 @@ class Verdicts(Generic[T]):
             return None
         return found[0]
 
-    def note(self, exchange: Running, mark: bytes) -> None:
+    def note(self, exchange: StepExchange, mark: bytes) -> None:
         """Tell the request's head what `get` has found: heads that come again are mostly one object (`http.memo`)."""
         exchange.block.known = (self._key, *self._found[mark])
 
-    def noted(self, exchange: Running) -> T | None:
+    def noted(self, exchange: StepExchange) -> T | None:
         """What the head was told by these verdicts, as long as it holds."""
         known = exchange.block.known
         if known is None or known[0] is not self._key or known[2] <= exchange.started_at:
@@ -101,7 +101,7 @@ class Verdicts(Generic[T]):
         self._found[mark] = (verdict, monotonic() + seconds)
 
 
-def admit(exchange: Running, who: Identity) -> None:
+def admit(exchange: StepExchange, who: Identity) -> None:
     """The client is known: what it gets is kept apart from what anybody else gets."""
     exchange.identity, exchange.granted = who.name, who.lines
     exchange.apart += who.apart
@@ -121,7 +121,7 @@ class BasicAuth:
         self._verdicts: Verdicts[Identity | bool] = Verdicts()  # False: wrong
         self._pending: dict[bytes, list[Waiting]] = {}
 
-    def apply(self, exchange: Running) -> Waiting | None:
+    def apply(self, exchange: StepExchange) -> Waiting | None:
         """Raises Unauthorized; NoBackend (503) when too many passwords wait to be checked."""
         known = self._verdicts.noted(exchange)
         if isinstance(known, Identity):
@@ -141,11 +141,11 @@ class BasicAuth:
             raise self._refused(exchange, "credentials are not accepted")
         return self._ask(exchange, mark, pair)
 
-    def _refused(self, exchange: Running, why: str) -> Unauthorized:
+    def _refused(self, exchange: StepExchange, why: str) -> Unauthorized:
         exchange.reason = "unauthorized"
         return Unauthorized(why, self._challenge)
 
-    def _ask(self, exchange: Running, mark: bytes, pair: tuple[bytes, bytes]) -> Waiting:
+    def _ask(self, exchange: StepExchange, mark: bytes, pair: tuple[bytes, bytes]) -> Waiting:
         waiting = Waiting(exchange)
         if mark in self._pending:
             self._pending[mark].append(waiting)
@@ -185,7 +185,7 @@ class CertificateAuth:
 
     name = "auth"
 
-    def apply(self, exchange: Running) -> None:
+    def apply(self, exchange: StepExchange) -> None:
         """Raises Denied. A certificate may have ended since its connection was made."""
         found = exchange.downstream.certificate
         if found is None or found.ends_at <= exchange.worker.now:

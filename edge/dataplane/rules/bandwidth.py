@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.dataplane.rules.limits import key_by
-from edge.dataplane.rules.steps import Running
+from edge.dataplane.rules.steps import StepExchange
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
@@ -33,7 +33,7 @@ class Client(Protocol):
     paused: bool
 
 
-class Pacing(Running, Protocol):
+class Pacing(StepExchange, Protocol):
     """What the pace needs of an exchange."""
 
     at_once: int
@@ -73,7 +73,7 @@ class Bucket:
 
 
 class Paced:
-    """Paces the body of one exchange (`core.passing.Pace`)."""
+    """Paces the body of one exchange (`core.passing.Passage`)."""
 
     __slots__ = ("_at", "_bucket", "_ending", "_exchange", "_full", "_waits")
 

@@ -7,10 +7,10 @@ routes and their rules; any other below that path is a request like all others, 
 from __future__ import annotations
 
 from edge.dataplane.rules.answers import CHALLENGES
-from edge.dataplane.rules.steps import Running
+from edge.dataplane.rules.steps import StepExchange
 
 
-def answer_challenge(exchange: Running) -> bool:
+def answer_challenge(exchange: StepExchange) -> bool:
     """Answer a request for an ACME challenge; False if it is none."""
     if not exchange.target.startswith(CHALLENGES) or exchange.method not in (b"GET", b"HEAD"):
         return False

@@ -22,7 +22,7 @@ from edge.errors import EdgeError, NoBackend
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 _NOT_ASKED = (  # what would make the answer another one than to the question whether
     b"accept-encoding",
@@ -65,7 +65,7 @@ class ForwardAuth:
         if self.service.is_like(lived.service):
             self.service = lived.service
 
-    def apply(self, exchange: Running) -> Waiting:
+    def apply(self, exchange: StepExchange) -> Waiting:
         """Ask the service; the request waits for its answer."""
         waiting = Asking(exchange)
         waiting.question = self.service.ask(self._head(exchange), partial(self._answered, waiting))
@@ -100,7 +100,7 @@ class ForwardAuth:
         else:
             waiting.answer(partial(self._pass_on, exchange, reply))
 
-    def _pass_on(self, exchange: Running, reply: Reply) -> None:
+    def _pass_on(self, exchange: StepExchange, reply: Reply) -> None:
         exchange.reason = "unauthorized"
         lines = b"".join([b"%b: %b\r\n" % line for key, line in reply.fields.keyed() if key in _PASSED_ON])
         exchange.reply(reply.status, lines, reply.body)

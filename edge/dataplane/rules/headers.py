@@ -43,7 +43,7 @@ class Removal:
         return known.slow(lines) if found is None else found
 
     def kept_of_own(self, lines: bytes) -> bytes:
-        """As above, for lines that the gateway made for one response."""
+        """As `kept`, for lines that the gateway made for one response."""
         came, found = self._own
         if came != lines:
             found = without(lines, self.gone)

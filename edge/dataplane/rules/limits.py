@@ -23,7 +23,7 @@ from edge.errors import Denied, NoBackend
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 WAYS = 8  # slots in which a key may be
 SLOT_BYTES = 16
@@ -277,7 +277,7 @@ class RateLimit:
         self._per_s = per_s
         self._policy = b'RateLimit-Policy: "default";q=%d;w=%d\r\n' % (burst, max(1, ceil(burst / per_s)))
 
-    def apply(self, exchange: Running) -> None:
+    def apply(self, exchange: StepExchange) -> None:
         """Count the request. Raises RateLimited."""
         now, key, table = monotonic(), self._key(exchange), self._table
         found = table.take(key, now)
@@ -338,7 +338,7 @@ class Concurrency:
         self._most = total
         self._counts = counts or Alone()  # by client, and all of them under ALL
 
-    def apply(self, exchange: Running) -> None:
+    def apply(self, exchange: StepExchange) -> None:
         """Count the request until it ends. Raises TooMany, NoBackend."""
         client, counts = client_key(exchange.client_text()), self._counts
         mine = self._begin(client, self._per_client)

@@ -20,7 +20,7 @@ from edge.cache.key import cookies
 if TYPE_CHECKING:
     from edge.balance.backend import Backend
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 SPAN = 1 << 32
 STEP = 2654435769  # SPAN divided by the golden ratio, odd: every place is visited
@@ -45,44 +45,39 @@ class Split:
         """Keep the shares after a reload."""
         self._at = lived._at
 
-    def apply(self, exchange: Running) -> None:
-        """Use the route of the pool whose turn it is."""
-        number, comes_back = self._choice(exchange)
+    def apply(self, exchange: StepExchange) -> None:
+        """Use the route of the pool that the client comes back to, or of the one whose turn it is."""
+        number = self._returning(exchange)
+        if number is None:
+            self._at = (self._at + STEP) % SPAN
+            number = self._place(self._at)
+            if self._kind == "cookie":
+                exchange.told_lines += set_cookie(self._cookie, self.pools[number].encode(), exchange.scheme)
         exchange.route = self.routes[number]
         exchange.apart += apart(self.pools[number])
-        if self._kind == "cookie" and not comes_back:
-            exchange.told_lines += set_cookie(self._cookie, self.pools[number].encode(), exchange.scheme)
 
-    def _choice(self, asked: Asked) -> tuple[int, bool]:
-        """The pool, and whether the client came with a choice."""
-        if self._kind == "cookie":
-            given = cookies(asked.block.fields).get(self._cookie, b"").decode("latin-1")
-            if given in self.pools:
-                return self.pools.index(given), True
-        elif self._kind == "client":
-            return self._place(crc32(asked.client_text().encode()) * STEP % SPAN), True
-        self._at = (self._at + STEP) % SPAN
-        return self._place(self._at), False
+    def _returning(self, asked: Asked) -> int | None:
+        """The number of the pool that the client comes back to; None for who is new."""
+        if self._kind == "client":
+            return self._place(crc32(asked.client_text().encode()) * STEP % SPAN)
+        given = cookies(asked.block.fields).get(self._cookie) if self._kind == "cookie" else None
+        name = given.decode("latin-1") if given is not None else ""
+        return self.pools.index(name) if name in self.pools else None
 
     def _place(self, at: int) -> int:
         return min(bisect_right(self._bounds, at), len(self.pools) - 1)
 
     def home(self, asked: Asked) -> tuple[Any, bytes] | None:
         """The route that this client comes back to, and what keeps its responses apart; None for who is new."""
-        at = self._at
-        number, comes_back = self._choice(asked)
-        self._at = at
-        return (self.routes[number], apart(self.pools[number])) if comes_back else None
+        number = self._returning(asked)
+        return None if number is None else (self.routes[number], apart(self.pools[number]))
 
     def explain(self, asked: Asked) -> str:
         """What the rule does, for `edge explain`; no turn is used up."""
-        if self._kind != "none":
-            at = self._at
-            number, comes_back = self._choice(asked)
-            self._at = at
-            if comes_back:
-                return f"{self.pools[number]}, by {self._kind}"
-        return f"one of {', '.join(self.pools)} by weight"
+        number = self._returning(asked)
+        if number is None:
+            return f"one of {', '.join(self.pools)} by weight"
+        return f"{self.pools[number]}, by {self._kind}"
 
 
 def apart(pool: str) -> bytes:

@@ -18,7 +18,7 @@ from edge.errors import EdgeError, outcome_of
 from edge.http.message import Line
 
 
-class Running(Asked, Protocol):
+class StepExchange(Asked, Protocol):
     """What steps need of an exchange."""
 
     reason: str
@@ -62,7 +62,7 @@ class Lasting(Protocol):
 class Waiting:
     """The exchange's follower while a step waits for something."""
 
-    def __init__(self, exchange: Running) -> None:
+    def __init__(self, exchange: StepExchange) -> None:
         self.exchange = exchange
         self.go_on: Callable[[], None] = lambda: None
         exchange.follower = self

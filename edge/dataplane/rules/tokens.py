@@ -29,7 +29,7 @@ except ImportError:  # the extra `auth`; a configuration that needs it is refuse
 
 if TYPE_CHECKING:
     from edge.dataplane.rules.asked import Asked
-    from edge.dataplane.rules.steps import Running
+    from edge.dataplane.rules.steps import StepExchange
 
 FRESH_S = 600.0  # how long a fetched key set is used before it is fetched again
 UNKNOWN_S = 10.0  # a key that it has not is not looked for more often
@@ -142,7 +142,7 @@ class JwtAuth:
         if self.service is not None and lived.service is not None and self.service.is_like(lived.service):
             self._keys, self.service = lived._keys, lived.service
 
-    def apply(self, exchange: Running) -> Waiting | None:
+    def apply(self, exchange: StepExchange) -> Waiting | None:
         """Raises Unauthorized; NoBackend (503) when keys cannot be had."""
         known = self._verdicts.noted(exchange)
         if isinstance(known, Identity):
@@ -180,18 +180,18 @@ class JwtAuth:
         else:
             waiting.resume()
 
-    def _token(self, exchange: Running) -> bytes | None:
+    def _token(self, exchange: StepExchange) -> bytes | None:
         fields = exchange.block.fields
         kind, _, token = (fields.joined(b"authorization") or b"").partition(b" ")
         if kind.lower() == b"bearer":
             return token.strip(b" ")
         return None if self._cookie is None else cookies(fields).get(self._cookie)
 
-    def _refused(self, exchange: Running, why: str, challenge: bytes) -> Unauthorized:
+    def _refused(self, exchange: StepExchange, why: str, challenge: bytes) -> Unauthorized:
         exchange.reason = "unauthorized"
         return Unauthorized(why, challenge)
 
-    def _judge(self, exchange: Running, token: bytes, mark: bytes) -> None:
+    def _judge(self, exchange: StepExchange, token: bytes, mark: bytes) -> None:
         if self._keys.is_empty:
             exchange.reason = "auth-unavailable"
             raise NoBackend("no keys to verify tokens with")

@@ -1,4 +1,4 @@
-"""Backend connections that are one client's: where NTLM or Negotiate tied an identity to the connection (SECURITY 23).
+"""Backend connections that are one client's: where NTLM or Negotiate tied an identity to the connection.
 
     a request carries such credentials, or an answer asks for them ─► its connection is bound to the client connection
       ─► further requests of that client connection go there, past the store ─► the client leaves: so does it

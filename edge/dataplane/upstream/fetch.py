@@ -291,7 +291,7 @@ class Fetch:
             hedge.connection.sink = self
 
     def on_bug(self, error: Exception) -> None:
-        """A callback raised: end the exchange here, since no caller could (DESIGN §8)."""
+        """A callback raised: end the exchange here, since no caller could."""
         self.exchange.worker.report_bug(error)
         self.canceled = True
         if self.backend is not None:

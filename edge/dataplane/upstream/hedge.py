@@ -197,7 +197,7 @@ class Hedge:
         """Does not occur: a hedge has no request body."""
 
 
-class Pace:
+class AnswerTimes:
     """How long a backend usually takes to answer, and when it last did; updated on the tick."""
 
     __slots__ = ("_usual", "heard_at", "suspected_at")

@@ -18,7 +18,7 @@ from edge.balance.backend import Backend
 from edge.balance.pool import Pool
 from edge.balance.retry import RetryBudget
 from edge.dataplane.upstream.hashing import HashOn
-from edge.dataplane.upstream.hedge import Hedge, Pace, begin
+from edge.dataplane.upstream.hedge import AnswerTimes, Hedge, begin
 from edge.dataplane.upstream.waiting import Waiting
 from edge.errors import UpstreamError
 from edge.ports import Connector, Link, ResponseSink
@@ -79,7 +79,7 @@ class PoolRuntime:
         self._leaving: list[Link] = []  # of backends that were removed while requests ran on them
         self._waiting = Waiting(self, settings.queue_size)
         self._family: list[PoolRuntime] = []  # this one and those that it borrows from or lends to; empty: alone
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, AnswerTimes] = {}
         self.hash_on = hash_on  # None: the policy is another one
 
     def fall_back_to(self, other: PoolRuntime) -> None:
@@ -200,10 +200,10 @@ class PoolRuntime:
 
     # -- silence ---------------------------------------------------------------------------------------------------
 
-    def _pace(self, identity: str) -> Pace:
+    def _pace(self, identity: str) -> AnswerTimes:
         found = self._paces.get(identity)
         if found is None:
-            found = self._paces[identity] = Pace()
+            found = self._paces[identity] = AnswerTimes()
         return found
 
     def _listen(self, now: float) -> None:
@@ -235,7 +235,7 @@ class PoolRuntime:
         for backend in silent:
             self._suspect(backend, self._paces[backend.id], now)
 
-    def _suspect(self, backend: Backend, pace: Pace, now: float) -> None:
+    def _suspect(self, backend: Backend, pace: AnswerTimes, now: float) -> None:
         """Eject a silent backend when as many requests wait for it as failures would eject it."""
         ejection = self.pool.settings.ejection
         if ejection is None or now < backend.ejected_until or now - pace.suspected_at < SUSPECT_AGAIN_S:

@@ -1,6 +1,6 @@
 """The request head that goes to a backend: built afresh, with one framing field and one Host.
 
-One rule: the target goes on byte for byte (SECURITY 2); what the gateway asserts comes from the connection, never from
+One rule: the target goes on byte for byte; what the gateway asserts comes from the connection, never from
 the client, unless the client is a trusted proxy.
 """
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.balance.retry import Failed, NoRetry, may_retry
+from edge.balance.retry import FailedRequest, NoRetry, may_retry
 from edge.errors import Repeat, UpstreamError
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ PAUSES_S = (0.2, 0.8, 1.0)  # before each further round; the last one again and 
 
 
 def why_not(fetch: Attempting, error: UpstreamError, now: float) -> NoRetry | None:
-    """Why there may be no further attempt (method, body, count, deadline, budget: SEMANTICS §3); None: there may."""
+    """Why there may be no further attempt (method, body, count, deadline, budget); None: there may."""
     exchange, retry, upload = fetch.exchange, fetch.route.retry, fetch.exchange.upload
-    failed = Failed(
+    failed = FailedRequest(
         error,
         exchange.method,
         sent=True,  # as far as is known; an error of connecting says by itself that nothing was

@@ -4,7 +4,7 @@
     up    COUNTS (1/s) REPORT, EVENT (when it happened) ACK PROGRESS
 
 One rule: an ACK says that it is done, not that it will be: whatever the worker serves after it follows the new state.
-A link that ends stops nothing; the worker goes on with what it was told last (DESIGN §2).
+A link that ends stops nothing; the worker goes on with what it was told last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edge.dataplane.worker.graph import show_tokens
 from edge.dataplane.worker.listener import place_text
 from edge.dataplane.worker.report import MAX_CONNECTIONS, Counting, connections
 from edge.errors import BadRequest, ConfigError, EdgeError
-from edge.frames import Frame, Kind, ack, packed
+from edge.frames import Frame, FrameKind, ack, packed
 
 if TYPE_CHECKING:
     from edge.dataplane.upstream.pool import PoolRuntime
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 TICKS_PER_COUNT = 4
-LONG = (Kind.PREPARE, Kind.COMMIT, Kind.RENEWED)  # what is not done in one turn of the loop
+LONG = (FrameKind.PREPARE, FrameKind.COMMIT, FrameKind.RENEWED)  # what is not done in one turn of the loop
 
 Send = Callable[[Frame], None]
 
@@ -51,7 +51,7 @@ class Reload(Protocol):
     async def renew_certificates(self) -> None: ...
 
 
-class Agent:
+class WorkerAgent:
     """One worker's agent. `ended` is called when a drain is over."""
 
     def __init__(self, worker: Worker, send: Send, ended: Callable[[], None], reload: Reload | None = None) -> None:
@@ -68,14 +68,14 @@ class Agent:
         self._limits_are_shared = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._does: dict[Kind, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
-            Kind.VIEW: self._view,
-            Kind.MEMBERS: self._members,
-            Kind.FLEET: self._fleet,
-            Kind.ASK: self._ask,
-            Kind.REOPEN: self._reopen,
-            Kind.ABANDON: self._abandon,
-            Kind.CHALLENGES: self._challenges,
+        self._does: dict[FrameKind, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
+            FrameKind.VIEW: self._view,
+            FrameKind.MEMBERS: self._members,
+            FrameKind.FLEET: self._fleet,
+            FrameKind.ASK: self._ask,
+            FrameKind.REOPEN: self._reopen,
+            FrameKind.ABANDON: self._abandon,
+            FrameKind.CHALLENGES: self._challenges,
         }
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -94,11 +94,11 @@ class Agent:
         self._view(first["view"])
 
     def _event(self, kind: str, facts: dict[str, Any]) -> None:
-        self._send(Frame(Kind.EVENT, {**facts, "kind": kind}))
+        self._send(Frame(FrameKind.EVENT, {**facts, "kind": kind}))
 
     def _announce(self, purge: Purge) -> None:
         """An unsafe request made something invalid here; the other workers are to follow."""
-        self._send(Frame(Kind.INVALIDATED, {"purge": purge.to_dict(), "number": None}))
+        self._send(Frame(FrameKind.INVALIDATED, {"purge": purge.to_dict(), "number": None}))
 
     def start(self) -> None:
         """Start the periodic reports."""
@@ -112,32 +112,32 @@ class Agent:
         for task in list(self._tasks):
             if task is not asyncio.current_task():
                 task.cancel()
-        self._send(Frame(Kind.COUNTS, self._counting.body()))
+        self._send(Frame(FrameKind.COUNTS, self._counting.body()))
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._tell_events()
         rows = counted(self.worker.router.routes) if self._limits_are_shared else ()
         if rows:
-            self._send(Frame(Kind.LIMITS, {"rows": rows}))
+            self._send(Frame(FrameKind.LIMITS, {"rows": rows}))
         self._ticks += 1
         if self._ticks % TICKS_PER_COUNT == 0:
-            self._send(Frame(Kind.COUNTS, self._counting.body()))
+            self._send(Frame(FrameKind.COUNTS, self._counting.body()))
 
     def _tell_events(self) -> None:
         """Pass on what the tiers and pools did since the last time, and who is ejected when that changed."""
         now = monotonic()
         for told in self.worker.store.take_events() if self.worker.store is not None else ():
-            self._send(Frame(Kind.EVENT, told))
+            self._send(Frame(FrameKind.EVENT, told))
         for name, runtime in self.worker.pools.items():
             for event in runtime.pool.take_events():
                 facts = {"kind": event.kind, "subject": event.subject, "evidence": event.evidence}
-                self._send(Frame(Kind.EVENT, {**facts, "pool": name}))
+                self._send(Frame(FrameKind.EVENT, {**facts, "pool": name}))
             ejected = {b.id: b.ejected_until - now for b in runtime.pool.backends if b.ejected_until > now}
             failing = self._failing(runtime.pool.backends, name)
             if failing or ejected.keys() != self._ejected.get(name, frozenset()):
                 self._ejected[name] = ejected.keys()
-                self._send(Frame(Kind.REPORT, {"pool": name, "ejected": ejected, "failing": failing}))
+                self._send(Frame(FrameKind.REPORT, {"pool": name, "ejected": ejected, "failing": failing}))
 
     def _failing(self, backends: list[Backend], pool: str) -> list[str]:
         """The backends that failed requests since the last look: probes should look soon."""
@@ -149,21 +149,21 @@ class Agent:
 
     def on_frame(self, frame: Frame) -> None:
         """Carry out a frame; acknowledge it when it has an id."""
-        if frame.kind is Kind.WARM:
+        if frame.kind is FrameKind.WARM:
             self._run(self._warm(frame), "warm")
             return
-        if frame.kind is Kind.DRAIN:
+        if frame.kind is FrameKind.DRAIN:
             self.drain(float(frame.body["grace_s"]), lambda: self._answer(ack(frame)))
             return
-        if frame.kind is Kind.ASK and frame.body.get("what") == "probe":
+        if frame.kind is FrameKind.ASK and frame.body.get("what") == "probe":
             self._run(self._probe(frame), "probe")
             return
         if frame.kind in LONG:
-            if frame.kind is not Kind.COMMIT or self._swap(frame):
+            if frame.kind is not FrameKind.COMMIT or self._swap(frame):
                 self._run(self._settle(frame), frame.kind.value)
             return
         do = self._does.get(frame.kind)
-        if do is None and frame.kind is not Kind.PURGE:
+        if do is None and frame.kind is not FrameKind.PURGE:
             self._answer(ack(frame, error=f"a worker does not take {frame.kind.value} frames"))
             return
         try:
@@ -323,9 +323,9 @@ class Agent:
         assert self._reload is not None
         found: dict[str, Any] = {}
         try:
-            if frame.kind is Kind.PREPARE:
+            if frame.kind is FrameKind.PREPARE:
                 await self._reload.prepare(frame.body)
-            elif frame.kind is Kind.RENEWED:
+            elif frame.kind is FrameKind.RENEWED:
                 await self._reload.renew_certificates()
             else:
                 found = {"addresses": [place_text(each) for each in await self._reload.settle()]}
@@ -372,7 +372,7 @@ class Agent:
             return
 
         def progress(step: dict[str, Any]) -> None:
-            self._send(Frame(Kind.PROGRESS, step, frame.id))
+            self._send(Frame(FrameKind.PROGRESS, step, frame.id))
 
         try:
             self._answer(ack(frame, await store.warm(frame.body["urls"], progress)))

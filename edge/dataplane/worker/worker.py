@@ -94,7 +94,7 @@ class Worker:
         self.bugs = 0
         self.combined = False  # the log's format
         self.cdn_id = b"edge"  # this gateway's name in CDN-Loop
-        self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `quick`
+        self.quick = not limits.return_id  # off where each answer has a line of its own, or to compare: see `fast_hit`
         self.tokens: Mapping[bytes, bytes] = {}  # what a server of certificates is answered (`rules.challenge`)
         self.holding: Holding | None = None  # while the machine catches up with its fleet
         self.cold = True  # off to compare: see `cold`

@@ -1,4 +1,4 @@
-"""One worker for each section of CACHE_BEHAVIOUR.md; at the end of the run, how many cases of each section passed."""
+"""One worker for each section of cache behaviour; at the end of the run, how many cases of each passed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 counts[int(found[1])][word] += 1
     if not any(counts.values()):
         return
-    terminalreporter.section("CACHE_BEHAVIOUR.md by section")
+    terminalreporter.section("cache behaviour by section")
     for number, name in SECTIONS.items():
         told = ", ".join(f"{count} {word}" for word, count in counts[number].items()) or "not run"
         terminalreporter.write_line(f"§{number:<3}{name:<32}{told}")

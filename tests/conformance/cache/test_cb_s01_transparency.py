@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 1: the cache is a transparent intermediary (RFC 9110 5, 7.6, 9111 3.1)."""
+"""Cache behaviour 1: the cache is a transparent intermediary (RFC 9110 5, 7.6, 9111 3.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 2: what may be stored (RFC 9111 3). Each row is a sentence: lines of the response, is it reused."""
+"""Cache behaviour 2: what may be stored (RFC 9111 3). Each row is a sentence: lines of the response, is it reused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 3: how long a response is fresh, and how the fields that say so are read (RFC 9111 4.2, 5)."""
+"""Cache behaviour 3: how long a response is fresh, and how the fields that say so are read (RFC 9111 4.2, 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 4: CDN-Cache-Control (RFC 9213, a Dictionary Structured Field)."""
+"""Cache behaviour 4: CDN-Cache-Control (RFC 9213, a Dictionary Structured Field)."""
 
 from __future__ import annotations
 

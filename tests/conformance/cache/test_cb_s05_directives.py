@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 5: no-cache, must-revalidate and their kin (RFC 9111 5.2.2)."""
+"""Cache behaviour 5: no-cache, must-revalidate and their kin (RFC 9111 5.2.2)."""
 
 from __future__ import annotations
 

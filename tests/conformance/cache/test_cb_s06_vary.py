@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 6: Vary and the key (RFC 9111 4.1, 9110 12.5.5)."""
+"""Cache behaviour 6: Vary and the key (RFC 9111 4.1, 9110 12.5.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 7: answering conditions, validating at the origin, what a 304 and a HEAD do (RFC 9111 4.3, 3.2)."""
+"""Cache behaviour 7: answering conditions, validating at the origin, what a 304 and a HEAD do (RFC 9111 4.3, 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 8: unsafe methods are written through and invalidate (RFC 9111 4.4)."""
+"""Cache behaviour 8: unsafe methods are written through and invalidate (RFC 9111 4.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 9: serving stale responses (RFC 9111 4.2.4, 5861)."""
+"""Cache behaviour 9: serving stale responses (RFC 9111 4.2.4, 5861)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 10: ranges (RFC 9110 14, 9111 3.3, 3.4)."""
+"""Cache behaviour 10: ranges (RFC 9110 14, 9111 3.3, 3.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 11: request directives (RFC 9111 5.2.1, 5.4)."""
+"""Cache behaviour 11: request directives (RFC 9111 5.2.1, 5.4)."""
 
 from __future__ import annotations
 

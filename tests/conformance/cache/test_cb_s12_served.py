@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 12: Age and Cache-Status of what is served (RFC 9111 4, 5.1, 9211)."""
+"""Cache behaviour 12: Age and Cache-Status of what is served (RFC 9111 4, 5.1, 9211)."""
 
 from __future__ import annotations
 

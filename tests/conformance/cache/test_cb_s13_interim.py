@@ -1,4 +1,4 @@
-"""CACHE_BEHAVIOUR 13: interim responses (RFC 9110 15.2, 8297)."""
+"""Cache behaviour 13: interim responses (RFC 9110 15.2, 8297)."""
 
 from __future__ import annotations
 

@@ -1,27 +1,32 @@
-"""How long a response is fresh and how old it is: directives, dates, targeted fields, rules (CACHE_BEHAVIOUR 3-5)."""
+"""How long a response is fresh and how old it is: directives, dates, targeted fields, rules."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.heads import NOW, OPEN, at_home, date, fields, outcome, request, response, stored, times
+from kit.heads import (
+    DATE,
+    LM,
+    MA,
+    NOW,
+    OPEN,
+    at_home,
+    date,
+    fields,
+    lifetime,
+    outcome,
+    request,
+    response,
+    stored,
+    times,
+)
 
 from edge.cache.freshness import Times, initial_age
 from edge.cache.rules import Rules
 from edge.cache.stored import Plan, build
 from edge.cache.storing import storing
 from edge.cache.verdict import Reason, Source
-
-MA = "Cache-Control: max-age=3600"
-LM = f"Last-Modified: {date(-86400)}"
-DATE = f"Date: {date()}"
-
-
-def lifetime(*lines: str, status: int = 200, rules: Rules = OPEN) -> float | None:
-    plan = outcome(*lines, status=status, rules=rules)
-    return plan.lifetime_s if isinstance(plan, Plan) else None
-
 
 # -- section 3: lifetime --
 

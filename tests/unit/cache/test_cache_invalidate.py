@@ -1,4 +1,4 @@
-"""What unsafe methods invalidate (CACHE_BEHAVIOUR 8, RFC 9875)."""
+"""What unsafe methods invalidate (RFC 9875)."""
 
 from __future__ import annotations
 

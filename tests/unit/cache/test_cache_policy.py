@@ -1,11 +1,11 @@
-"""What a look-up decides: freshness, variants, directives, stale serving, ranges (CACHE_BEHAVIOUR 5, 6, 9-11)."""
+"""What a look-up decides: freshness, variants, directives, stale serving, ranges."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.heads import NOW, OPEN, at_home, request, stored
+from kit.heads import MA, NOW, OPEN, at_home, request, stored
 
 from edge.cache import policy
 from edge.cache.policy import Decision, displaces, evaluate, may_serve_stale
@@ -15,7 +15,6 @@ from edge.cache.verdict import Action, Failure, Reason, forward, word
 from edge.http.cache_status import Forward
 from edge.http.message import RequestHead
 
-MA = "Cache-Control: max-age=3600"
 ETAG = 'ETag: "abc"'
 
 

@@ -1,4 +1,4 @@
-"""Validation: what is asked, what a 304, a HEAD or a further part makes of what is stored (CACHE_BEHAVIOUR 7)."""
+"""Validation: what is asked, what a 304, a HEAD or a further part makes of what is stored."""
 
 from __future__ import annotations
 

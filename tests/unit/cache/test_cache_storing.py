@@ -1,4 +1,4 @@
-"""What may be stored, and what of it is kept (CACHE_BEHAVIOUR 1, 2, 5, 10)."""
+"""What may be stored, and what of it is kept."""
 
 from __future__ import annotations
 
@@ -7,23 +7,13 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.heads import OPEN, at_home, date, fields, outcome, request, response, stored, times
+from kit.heads import DATE, LM, MA, OPEN, at_home, date, fields, lifetime, outcome, request, response, stored, times
 
 from edge.cache import stored as stored_module
 from edge.cache.rules import Directives, Rules, SetCookie
 from edge.cache.stored import MAX_SHARED, SHARED_BYTES, Plan, build
 from edge.cache.storing import storing
 from edge.cache.verdict import Reason
-
-MA = "Cache-Control: max-age=3600"
-LM = f"Last-Modified: {date(-86400)}"
-DATE = f"Date: {date()}"
-
-
-def lifetime(*lines: str, status: int = 200, rules: Rules = OPEN) -> float | None:
-    plan = outcome(*lines, status=status, rules=rules)
-    return plan.lifetime_s if isinstance(plan, Plan) else None
-
 
 # -- section 2 --
 

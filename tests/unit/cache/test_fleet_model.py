@@ -20,10 +20,10 @@ import pytest
 
 from edge.cache.fleet.machines import Machine, Machines
 from edge.cache.fleet.record import line_of
-from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
+from edge.cache.fleet.stream import Entry, Follower, Head, Lost, StreamPlace, Todo
 from edge.cache.fleet.unconfirmed import Sent, Unconfirmed
 from edge.cache.fleet.view import FleetView
-from edge.cache.purge import Kind, Purge, PurgeLog, PurgeState
+from edge.cache.purge import Purge, PurgeKind, PurgeLog, PurgeState
 
 NAMES = ("a", "b", "c")
 KEYS = tuple(b"http://h/%d" % number for number in range(2))
@@ -73,7 +73,7 @@ class Server:
             self.entries, self.begun_at, self.known_run = [], now, self.run
             self.before, self.certified = "", 0
 
-    def certify(self, place: Place, run: str, now: float) -> None:
+    def certify(self, place: StreamPlace, run: str, now: float) -> None:
         if self.known_run != self.run and run == f"r{self.run}" and self.position == place.position:
             self.before, self.certified, self.begun_at = f"r{self.known_run}", self.position, now
             self.known_run = self.run
@@ -112,7 +112,7 @@ class Edge:
         self.server = primary()
         self.log, self.stream_log = PurgeLog(), PurgeLog()
         self.store: dict[bytes, Kept] = {}
-        self.place: Place | None = None
+        self.place: StreamPlace | None = None
         self.machines = Machines(MAX_BLIND_S)
         self.linked = True
         self.behind_until: float | None = None  # with an old server
@@ -137,7 +137,7 @@ class Edge:
         self.log.record(purge, 0.0, self.number)
 
     def distrust(self) -> None:
-        self.carry_out(Purge(Kind.ALL, soft=True, distrust=True))
+        self.carry_out(Purge(PurgeKind.ALL, soft=True, distrust=True))
 
     def beat(self, now: float) -> Todo:
         server, place = self.server, self.place
@@ -160,7 +160,7 @@ class Edge:
         self.stream_log = PurgeLog()
         self.stream_log.floor = whole << 32
         for entry in known:
-            self.stream_log.record_at([Purge(Kind.URL, entry.payload)], 0.0, entry.position)
+            self.stream_log.record_at([Purge(PurgeKind.URL, entry.payload)], 0.0, entry.position)
         self.stream_log.seq = max(self.stream_log.seq, self.follower.place.position << 32)
 
     def join(self, head: Head, now: float) -> None:
@@ -176,20 +176,20 @@ class Edge:
     def apply_some(self, entries: list[Entry]) -> None:
         assert self.place is not None
         for entry in entries:
-            self.carry_out(Purge(Kind.URL, entry.payload))
-        self.place = Place(self.place.history, entries[-1].position, entries[-1].mark)
+            self.carry_out(Purge(PurgeKind.URL, entry.payload))
+        self.place = StreamPlace(self.place.history, entries[-1].position, entries[-1].mark)
         self.parts += 1
         if self.parts == self.dies_at:
             raise Died
         for entry in entries:
-            self.stream_log.record_at([Purge(Kind.URL, entry.payload)], 0.0, entry.position)
+            self.stream_log.record_at([Purge(PurgeKind.URL, entry.payload)], 0.0, entry.position)
         self.follower.applied(entries)
 
     def publish(self, key: bytes) -> int:
         history, run = self.place.history if self.place is not None else "", self.follower.head.run
         position = self.server.publish(history, run, key)
         if position > 0:
-            self.unconfirmed.add(Sent(Purge(Kind.URL, key), True, "", "", history, run, position))
+            self.unconfirmed.add(Sent(Purge(PurgeKind.URL, key), True, "", "", history, run, position))
         return position
 
     def read(self, now: float, some: int = 1000) -> None:
@@ -405,7 +405,7 @@ class Walk:
         history, run = edge.place.history if edge.place is not None else "", edge.follower.run
         position = edge.publish(key) if edge.in_step else -1
         if position < 0:
-            edge.carry_out(Purge(Kind.URL, key))
+            edge.carry_out(Purge(PurgeKind.URL, key))
             edge.unsent.append(key)
             return
         self.left_by[edge.server.mark] = self.origin[key]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge.cache.fleet.stream import Entry, Follower, Head, Lost, Place, Todo
+from edge.cache.fleet.stream import Entry, Follower, Head, Lost, StreamPlace, Todo
 
-HOME = Place("h", 5, "m5")
+HOME = StreamPlace("h", 5, "m5")
 
 
 def entry(position: int, mark: str = "") -> Entry:
@@ -17,7 +17,7 @@ def entries(first: int, last: int) -> list[Entry]:
     return [entry(number) for number in range(first, last + 1)]
 
 
-def follower(place: Place | None = HOME, known: bool = True) -> Follower:
+def follower(place: StreamPlace | None = HOME, known: bool = True) -> Follower:
     """A machine at its place, which has read all that the stream holds, at time 0 where `known`."""
     made = Follower(place, 30.0, 0.0)
     if known and place is not None:
@@ -45,7 +45,7 @@ def follower(place: Place | None = HOME, known: bool = True) -> Follower:
         (HOME, Head("h", 7, "m7", same_run=False), Todo.READ),
     ],
 )
-def test_what_the_head_of_the_stream_says(place: Place | None, head: Head, todo: Todo) -> None:
+def test_what_the_head_of_the_stream_says(place: StreamPlace | None, head: Head, todo: Todo) -> None:
     assert follower(place).on_head(head, 1.0) is todo
 
 
@@ -75,7 +75,7 @@ def test_after_a_cut_the_own_entry_is_read_again_and_must_be_the_same() -> None:
         made.on_entries([])
     assert [one.position for one in made.on_entries(entries(5, 7))] == [6, 7]
     made.applied(entries(6, 7))
-    assert made.in_step and made.place == Place("h", 7, "m7") and made.reads_from == 8
+    assert made.in_step and made.place == StreamPlace("h", 7, "m7") and made.reads_from == 8
 
 
 def test_each_entry_is_the_next_one() -> None:
@@ -111,7 +111,7 @@ def test_who_joins_knows_what_the_stream_holds_and_distrusts_what_was_before() -
     assert not made.in_step
     whole, known = made.join(head, 1.0, entries(3, 9))  # two came meanwhile, and are read later
     assert (whole, [one.position for one in known]) == (2, [3, 4, 5, 6, 7])
-    assert made.in_step and made.place == Place("new", 7, "m7") and made.reads_from == 8
+    assert made.in_step and made.place == StreamPlace("new", 7, "m7") and made.reads_from == 8
     nothing = Follower(None, 30.0, 0.0)
     nothing.on_head(head, 1.0)
     assert nothing.join(head, 1.0, entries(3, 6)) == (7, [])  # its last entry is missing: nothing before is known

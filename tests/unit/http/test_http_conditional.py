@@ -1,4 +1,4 @@
-"""Answering clients' conditions and ranges from a stored response (CACHE_BEHAVIOUR 7 and 10)."""
+"""Answering clients' conditions and ranges from a stored response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge.http.conditional import (
     partial_fields,
     unsatisfiable_fields,
 )
-from edge.http.ranges import Part
+from edge.http.ranges import ContentRange
 
 STORED = fields('ETag: "a"', f"Last-Modified: {date(-3000)}", f"Date: {date()}", "Cache-Control: max-age=9", "A: 1")
 
@@ -119,7 +119,7 @@ def test_weak_validators_do_not_do_for_if_range() -> None:
 
 
 def test_a_part_is_answered_with_its_place() -> None:
-    part = Part(4, 9, 20)
+    part = ContentRange(4, 9, 20)
     got = answer(request("Range: bytes=6-8"), 206, STORED, 6, 5, part)
     assert got == Answer(AnswerKind.PARTIAL, ((6, 8),), 20, 4)
 

@@ -210,7 +210,7 @@ def test_encoding_key(value: bytes | None, expected: bytes) -> None:
     assert encoding_key(value, (b"br", b"gzip")) == expected
 
 
-# -- Cache-Control (CACHE_BEHAVIOUR 3) --
+# -- Cache-Control --
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_no_value_of_any_field_raises(value: bytes) -> None:
         age_value(head), vary_names(head), dropped_names(head), request_control(head)
 
 
-# -- hop by hop (CACHE_BEHAVIOUR 1) --
+# -- hop by hop --
 
 
 def test_hop_by_hop_and_connection_named_fields_are_dropped() -> None:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.http.ranges import Part, coalesce, content_range, cut, parse_content_range, parse_range, satisfy, within
+from edge.http.ranges import (
+    ContentRange,
+    coalesce,
+    content_range,
+    cut,
+    parse_content_range,
+    parse_range,
+    satisfy,
+    within,
+)
 
 SPECS = st.one_of(
     st.tuples(st.integers(0, 30), st.none()),
@@ -56,7 +65,7 @@ def test_disjoint_ranges_keep_the_order_asked() -> None:
 @given(st.integers(0, 99), st.integers(0, 99), st.one_of(st.none(), st.integers(100, 200)))
 def test_content_range_round_trip(one: int, other: int, complete: int | None) -> None:
     first, last = sorted((one, other))
-    assert parse_content_range(content_range(first, last, complete)) == Part(first, last, complete)
+    assert parse_content_range(content_range(first, last, complete)) == ContentRange(first, last, complete)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +91,7 @@ BODY = bytes(range(100))
 def test_a_part_gives_what_the_whole_would(
     spec: tuple[int | None, int | None], first: int, size: int, known: bool
 ) -> None:
-    part = Part(first, min(first + size, 24), 25 if known else None)
+    part = ContentRange(first, min(first + size, 24), 25 if known else None)
     found = within((spec,), part, len(part))
     if found is None:
         return
@@ -107,19 +116,19 @@ def test_a_part_gives_what_the_whole_would(
     ],
 )
 def test_a_part_at_the_end(spec: tuple[int | None, int | None], expected: object) -> None:
-    assert within((spec,), Part(5, 9, 10), 5) == expected
+    assert within((spec,), ContentRange(5, 9, 10), 5) == expected
 
 
 def test_a_part_in_the_middle_has_no_end() -> None:
-    middle = Part(2, 5, 10)
+    middle = ContentRange(2, 5, 10)
     assert within(((None, 1),), middle, 4) is None
     assert within(((2, None),), middle, 4) is None
     assert within(((2, 5), (2, 3)), middle, 4) is None
-    assert within(((2, 3),), Part(2, 5, None), 4) == ((2, 3), 2)
+    assert within(((2, 3),), ContentRange(2, 5, None), 4) == ((2, 3), 2)
 
 
 def test_a_part_shorter_than_its_content_range_counts_from_both_ends() -> None:
-    odd = Part(4, 9, 10)  # told six bytes, sent "01234"
+    odd = ContentRange(4, 9, 10)  # told six bytes, sent "01234"
     body = b"01234"
     for spec, expected in [((None, 5), b"01234"), ((6, 8), b"234"), ((6, None), b"234"), ((None, 1), b"4")]:
         found = within((spec,), odd, 5)

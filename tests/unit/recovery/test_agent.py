@@ -16,7 +16,7 @@ from edge.errors import RecoveryError, RepositoryLocked, RepositoryUnreachable
 from edge.recovery.points import Evidence, Point, PointKind
 from edge.recovery.report import Targets, report
 from edge.sidecar import agent as agents
-from edge.sidecar.agent import Agent, Timetable
+from edge.sidecar.agent import SidecarAgent, Timetable
 from edge.sidecar.pace import Pace
 
 FULL, INCR = PointKind.FULL, PointKind.INCREMENTAL
@@ -106,7 +106,9 @@ class Bench:
         async def gather() -> Mapping[str, bytes]:
             return {}
 
-        self.agent = Agent(self.jobs, table, gather, lambda kind, facts: self.told.append(kind), self.published.append)
+        self.agent = SidecarAgent(
+            self.jobs, table, gather, lambda kind, facts: self.told.append(kind), self.published.append
+        )
 
     async def look(self, after: float = 0.0) -> list[str]:
         """What one look does."""

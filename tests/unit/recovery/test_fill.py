@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kit.recovery import KEY, Clock, work_on
 from kit.repository import MemoryRepository
+from kit.tier import SMALL, Killed, Stopping, body_of, looked, response, tier
 from kit.waiting import WAIT_S, until
 
 from edge.adapters.disk_awaited import AwaitedBodies, awaits, listen_awaited
@@ -20,7 +21,7 @@ from edge.adapters.disk_export import DiskWarm
 from edge.adapters.disk_room import MIN_SIZE
 from edge.adapters.disk_start import take_over
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Purge, PurgeKind, PurgeLog
 from edge.cache.stored import Stored
 from edge.cli.state import LocalState
 from edge.control.journal import Journal
@@ -32,7 +33,6 @@ from edge.sidecar.filling import Filling
 from edge.sidecar.restore import Restored, Target, chosen, restore
 from edge.sidecar.source import with_warm
 from edge.sidecar.take import Work, take
-from tests.kit.tier import SMALL, Killed, Stopping, body_of, looked, response, tier
 
 KEYS = [b"http://site.test/%d" % number for number in range(12)]
 BODIES = [random.Random(number).randbytes(3_000 if number % 3 else 90_000) for number in range(12)]
@@ -143,7 +143,7 @@ def test_a_response_that_was_validated_or_replaced_meanwhile_stays_as_it_is(rest
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("at", ["before the journal", "while awaited", "between look and put"])
 def test_what_is_purged_before_its_body_came_stays_purged(restoring: Restoring, at: str, soft: bool) -> None:
-    purges = [Purge(Kind.URL, KEYS[number], soft=soft) for number in (3, 4)]  # large and small
+    purges = [Purge(PurgeKind.URL, KEYS[number], soft=soft) for number in (3, 4)]  # large and small
 
     def purge() -> None:
         found = restoring.open()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge.errors import ChecksumMismatch, RepositoryNewer, WrongKey
 from edge.recovery import format as form
-from edge.recovery.format import Place
+from edge.recovery.format import BodyPlace
 from edge.recovery.points import Evidence, Point, PointKind, StoredFile
 from edge.recovery.seal import AesSealer, PlainSealer, Sealer, derived, key_check
 from edge.recovery.table import Delta, Entry, Table, apply, delta, digest
@@ -53,7 +53,7 @@ def test_two_tables_have_one_digest_only_when_they_are_the_same(one: Table, othe
 @given(TABLES, st.lists(NAMES, unique=True, max_size=6), st.integers(0, 5))
 def test_an_index_is_read_back(table: Table, removed: list[str], packs: int) -> None:
     places = {
-        bytes([number, at] * 16): Place(bytes([number] * 32), at * 10, 10, 7)
+        bytes([number, at] * 16): BodyPlace(bytes([number] * 32), at * 10, 10, 7)
         for number in range(packs)
         for at in range(number)
     }

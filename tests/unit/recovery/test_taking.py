@@ -33,7 +33,7 @@ from edge.sidecar import locks
 from edge.sidecar import take as taking
 from edge.sidecar.locks import Lock, locked
 from edge.sidecar.take import Work
-from edge.sidecar.verify import Part, verify
+from edge.sidecar.verify import Portion, verify
 
 FULL, DIFF, INCR = PointKind.FULL, PointKind.DIFFERENTIAL, PointKind.INCREMENTAL
 
@@ -155,7 +155,7 @@ def test_any_change_of_any_file_is_found(data: st.DataObject, key: bytes | None)
             again = work_on(DirectoryRepository(root), Clock(), key)
         except (ChecksumMismatch, RepositoryNewer):
             return
-        problems = verify(again, None, Part()).problems
+        problems = verify(again, None, Portion()).problems
         assert problems
         if path.name != closure(work.vault.points(), point.id)[0].id:
             assert point.id in problems or path.parent.name == "points"
@@ -166,7 +166,7 @@ def test_verifying_in_turn_reads_every_file_once(work: Work, state: Little, held
         state.change(f"row{number % 20:02d}", b"%d" % number, b"next %d" % number * 5)
         taken(work, state, INCR)
     files = len(names(held, "packs/")) + len(names(held, "index/"))
-    assert sum(verify(work, None, Part(number, 7)).files for number in range(1, 8)) == files
+    assert sum(verify(work, None, Portion(number, 7)).files for number in range(1, 8)) == files
     assert verify(work, None, None).files == 0
 
 
@@ -176,13 +176,13 @@ def test_what_is_found_is_written_down_and_not_built_on(work: Work, state: Littl
     pack = f"packs/{first.packs[0].name}"
     whole = held[pack]
     held[pack] = whole[:-1] + bytes([whole[-1] ^ 1])
-    assert set(verify(work, None, Part()).problems) == {first.id, second.id}
+    assert set(verify(work, None, Portion()).problems) == {first.id, second.id}
     points = work.vault.points()
     assert not is_sound(points, points[second.id])
     third = taken(work, state, INCR)
     assert third.kind is FULL and second.id in third.promoted
     held[pack] = whole  # somebody put it right
-    assert verify(work, [first.id], Part()).problems == {}
+    assert verify(work, [first.id], Portion()).problems == {}
     assert work.vault.points()[first.id].evidence.corrupt == ""
 
 
@@ -437,7 +437,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def verify_all(self) -> None:
-        assert verify(self.work, None, Part()).problems == {}
+        assert verify(self.work, None, Portion()).problems == {}
 
     @invariant()
     def holds(self) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from kit.recovery import KEY, Clock, work_on
 from kit.repository import MemoryRepository
+from kit.tier import body_of, looked, response, tier
 
 from edge.adapters.disk_export import DiskWarm
 from edge.adapters.disk_room import MIN_SIZE
 from edge.adapters.disk_tier import DiskTier
-from edge.cache.purge import Kind, Purge, PurgeLog
+from edge.cache.purge import Purge, PurgeKind, PurgeLog
 from edge.cli.state import LocalState
 from edge.control.journal import Journal
 from edge.control.recovered import JOURNAL_FILE
@@ -20,8 +21,7 @@ from edge.recovery.points import Point, PointKind
 from edge.sidecar.restore import Restored, Target, chosen, restore
 from edge.sidecar.source import with_warm
 from edge.sidecar.take import Work, take
-from edge.sidecar.verify import Part, verify
-from tests.kit.tier import body_of, looked, response, tier
+from edge.sidecar.verify import Portion, verify
 
 KEYS = [b"http://site.test/%d" % number for number in range(12)]
 BODIES = [random.Random(number).randbytes(3_000 if number % 3 else 90_000) for number in range(12)]
@@ -51,7 +51,7 @@ class Machine:
 
     def purge(self, key: bytes) -> None:
         """Acknowledged: in the journal, and by the tier."""
-        purge = Purge(Kind.URL, key)
+        purge = Purge(PurgeKind.URL, key)
         with Journal.open(self.state / JOURNAL_FILE) as journal:
             number = journal.append_purge(purge.to_dict())
         self.purge_log.record(purge, 1.0, number)
@@ -85,7 +85,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_responses_come_back_byte_for_byte(work: Work, machine: Machine) -> None:
     before = {key: looked(machine.tier, key) for key in KEYS[:10]}
     point = machine.take(work, FULL)
-    assert point.bodies == 10 and verify(work, None, Part()).problems == {}
+    assert point.bodies == 10 and verify(work, None, Portion()).problems == {}
     found, again = put_back(work, machine, survivor=True)
     assert (found.bodies, found.rebuilt.gap) == (10, False)
     for key, body in zip(KEYS[:10], BODIES[:10], strict=True):
@@ -149,12 +149,12 @@ def test_a_number_from_after_the_point_does_not_outlive_later_purges(work: Work,
     """Fetched after a purge that the point does not know: the next purge gets a number that may be no higher."""
     with Journal.open(machine.state / JOURNAL_FILE):
         pass
-    machine.purge_log.record(Purge(Kind.TAG, b"x"), 1.0, 900)  # numbers that the journal never had
+    machine.purge_log.record(Purge(PurgeKind.TAG, b"x"), 1.0, 900)  # numbers that the journal never had
     machine.fill(range(10, 11))
     machine.take(work, FULL)
     _, again = put_back(work, machine, survivor=True)
     purge_log = again.purge_log()
-    purge_log.record(Purge(Kind.URL, KEYS[10]), 2.0, purge_log.number + 1)
+    purge_log.record(Purge(PurgeKind.URL, KEYS[10]), 2.0, purge_log.number + 1)
     assert looked(again, KEYS[10]) == ()
     again.close()
 

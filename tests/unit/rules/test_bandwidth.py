@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.clock import StandingClock
 
 from edge.config.rules import RouteRules
 from edge.dataplane.rules import bandwidth
@@ -18,20 +19,10 @@ from edge.dataplane.rules.bandwidth import FULL_S, MOST, Bandwidth
 from edge.dataplane.rules.compiled import compile_rules
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @contextmanager
-def clock() -> Iterator[Clock]:
+def clock() -> Iterator[StandingClock]:
     """The clock that the rule looks at."""
-    found = Clock()
+    found = StandingClock(100.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandwidth, "monotonic", found)
         yield found
@@ -41,7 +32,7 @@ def clock() -> Iterator[Clock]:
 class Response:
     """An exchange and who brings its body: pieces are handed over as long as nobody is paused."""
 
-    clock: Clock
+    clock: StandingClock
     worker: Any
     pieces: list[bytes]
     room: int = 1 << 30  # what the client takes before it is slow

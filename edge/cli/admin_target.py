@@ -12,8 +12,8 @@ import ssl
 from typing import NamedTuple
 
 
-class Way(NamedTuple):
-    """Where, and how. `pin`: the certificate file that the other side has to have."""
+class AdminTarget(NamedTuple):
+    """Where an admin API listens, and how to speak to it. `pin`: the file with the certificate that it has to show."""
 
     host: str
     port: int
