@@ -67,8 +67,9 @@ def _raw(path: str) -> Any:
 
 
 @pytest_asyncio.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with admin_client(TOML, ["edge.example"], body_s=0.3) as found:
+async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    """By its parameter, where there is one: how long a body may take."""
+    async with admin_client(TOML, ["edge.example"], body_s=getattr(request, "param", WAIT_S)) as found:
         yield Gateway(found.whole, found.client)
 
 
@@ -276,6 +277,7 @@ def test_every_known_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- slow and many -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("gateway", [0.3], indirect=True)
 async def test_a_slow_body_ends(gateway: Gateway) -> None:
     host, port = gateway.client.host, gateway.client.port
     reader, writer = await asyncio.open_connection(host, port)
@@ -370,27 +372,34 @@ async def test_a_half_open_connection_ends_after_an_answer_too(
     connections: tuple[AdminConnections, int, Clock],
 ) -> None:
     found, port, clock = connections
+
+    def rests() -> bool:
+        return any(each.fresh for each in found._open.values())
+
     streams = await asyncio.open_connection("127.0.0.1", port)
     streams[1].write(ASK)
     assert b" 200 " in await status_of(streams)
+    await until(rests)
     clock.now += 55
     streams[1].write(ASK[:20])
-    await until(lambda: not any(each.fresh for each in found._open.values()))
+    await until(lambda: not rests())
     clock.now += 9
     streams[1].write(ASK[20:])
     assert b" 200 " in await status_of(streams)
+    await until(rests)
     streams[1].write(ASK[:20])
-    await until(lambda: not any(each.fresh for each in found._open.values()))
+    await until(lambda: not rests())
     clock.now += 10.5
     await asyncio.wait_for(ended(streams[0]), WAIT_S)
     streams[1].close()
 
 
 async def test_an_idle_connection_ends(connections: tuple[AdminConnections, int, Clock]) -> None:
-    _, port, clock = connections
+    found, port, clock = connections
     streams = await asyncio.open_connection("127.0.0.1", port)
     streams[1].write(ASK)
     assert b" 200 " in await status_of(streams)
+    await until(lambda: any(each.fresh for each in found._open.values()))
     clock.now += 61
     await asyncio.wait_for(ended(streams[0]), WAIT_S)
     streams[1].close()

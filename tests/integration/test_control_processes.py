@@ -55,7 +55,7 @@ def test_a_worker_is_replaced_where_its_id_cannot_be_written(gateway_process: St
         known.mkdir()
     os.kill(before[0], signal.SIGKILL)
     until_blocking(lambda: gateway.log().count("worker.ready") == 3)
-    assert gateway.admin_status("/readyz") == 200
+    until_blocking(lambda: gateway.admin_status("/readyz") == 200)
     assert status_of(gateway.http_port) == 502
     assert ("worker.unrecorded" in gateway.log()) is (room == "none")
     now = gateway.children

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from kit.fleet import HOST, MAX_BLIND_S, Machine
+from kit.fleet import HOST, Machine
 from kit.fleet import LinkedMachines as World
 from kit.processes import GatewayProcess
 from kit.waiting import WAIT_S, until_blocking
@@ -18,11 +18,18 @@ from edge.adapters.shared_tier import name_of
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Three machines, certain that they are all."""
     with closing(World(tmp_path_factory.mktemp("fleet"), 3)) as made:
         made.wait_sure()
         yield made
+
+
+@pytest.fixture
+def world(fleet: World) -> World:
+    """The same, in step as a test begins, whatever the machine did meanwhile."""
+    until_blocking(fleet.all_in_step)
+    return fleet
 
 
 ALL_OF_THEM = {"applied": 3, "of": 3, "late": [], "sent": True, "sure": True}
@@ -74,8 +81,7 @@ def test_what_one_machine_fetched_the_others_take_from_it(world: World) -> None:
     world.origin.now = "once"
     first, second, _ = world.machines
     name = f"edge:{name_of(f'http://{HOST}/once'.encode(), b'')}"
-    first.get("/once")
-    until_blocking(lambda: world.server.say("EXISTS", name) == b":1\r\n")
+    first.get_shared("/once", lambda: world.server.say("EXISTS", name) == b":1\r\n")
     asked = world.origin.asked
     assert second.get("/once") == b"once" and world.origin.asked == asked
     until_blocking(lambda: second.fleet["shared"]["hits"] > 0)  # counts come once a second
@@ -93,7 +99,7 @@ def test_a_machine_that_was_cut_off_validates_and_then_catches_up(world: World) 
     found = other.purge(url=f"http://{HOST}/cut")
     assert (found["machines"]["applied"], found["machines"]["late"]) == (2, ["edge-0"])
     other.purge(items=[{"tag": f"t{number}"} for number in range(999)])
-    until_blocking(lambda: cut.fleet["blind"], MAX_BLIND_S + 5)
+    until_blocking(lambda: cut.fleet["blind"])
     assert cut.get("/cut") == b"new", "blind: the origin was asked"
     world.origin.now = "newer"
     assert cut.get("/cut") == b"newer", "and is asked for what was stored while blind"

@@ -34,9 +34,6 @@ class World(LinkedMachines):
         for link in self.links:
             link.mend()
 
-    def all_in_step(self) -> bool:
-        return all(self.in_step(machine) for machine in self.machines)
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:

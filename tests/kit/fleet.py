@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from kit.asking import ask
@@ -21,6 +22,7 @@ from kit.threaded import QuietHandler, ThreadedServer
 from kit.waiting import until_blocking
 
 HOST = "site.example"
+GIVEN_UP_S = 1.5
 MAX_BLIND_S = 6.0  # longer than a machine stands still that is merely busy
 
 
@@ -84,11 +86,25 @@ ack_timeout = "{settings.ack_timeout_s:g}s"
     def fleet(self) -> Any:
         return self.call("GET", "/v1/fleet")
 
-    def get(self, target: str, method: str = "GET") -> bytes:
+    def get(self, target: str, method: str = "GET", **fields: str) -> bytes:
         """A client's request; the body."""
-        found = ask(self.gateway.http_port, target, method, fields={"Host": HOST})
+        found = ask(self.gateway.http_port, target, method, fields={"Host": HOST, **fields})
         assert found.status == 200, found
         return found.body
+
+    def get_shared(self, target: str, is_there: Callable[[], object]) -> None:
+        """The same until the server has it too: a write that takes it more than a second is given up."""
+        self.get(target)
+        looked_at = monotonic()
+
+        def shared() -> object:
+            nonlocal looked_at
+            if monotonic() - looked_at > GIVEN_UP_S:
+                self.get(target, **{"Cache-Control": "no-cache"})
+                looked_at = monotonic()
+            return is_there()
+
+        until_blocking(shared)
 
     def told(self, kind: str) -> bool:
         """Whether there was such an event."""

@@ -24,9 +24,11 @@ from kit.waiting import WAIT_S, until
 
 NAMES = ("eu-1", "eu-2", "us-1", "us-2")
 PROBES = (
-    'health = { path = "/healthz", interval = "250ms", timeout = "200ms", interval_transition = "100ms",'
+    'health = { path = "/healthz", interval = "2100ms", timeout = "2s", interval_transition = "100ms",'
     ' interval_down = "250ms", fall = 2, rise = 1 }'
-)
+)  # who refuses is known at once; who is slow has time enough, for origins run where the test does
+QUICK_PROBES = PROBES.replace("2100ms", "250ms").replace('"2s"', '"200ms"')
+ROW = 10
 FENCED = """
 [[routes]]
 name = "fenced"
@@ -34,7 +36,6 @@ host = "fenced.example"
 pool = "web"
 geo = { require = ["eu"] }
 """
-SOON = 'slow_start = "0s"\nramp = "1s"\n'
 
 
 def answer_of(name: str) -> bytes:
@@ -58,12 +59,14 @@ class Regions:
         self.gateway: GatewayProcess = None  # type: ignore[assignment]  # set by start
         self._directory = directory
 
-    async def start(self, pool: str = "", more: str = "", workers: int = 1, head: str = "") -> None:
+    async def start(
+        self, pool: str = "", more: str = "", workers: int = 1, head: str = "", ramp: str = "1s", probes: str = PROBES
+    ) -> None:
         """Origins, then the gateway; returns when every backend is known to be well."""
         for name, origin in self.origins.items():
             origin.route("/work", answer_of(name))
             await origin.start()
-        text = self._toml(pool, more, workers, head)
+        text = self._toml(f'{probes}\nramp = "{ramp}"\n{pool}', more, workers, head)
         self.gateway = await asyncio.to_thread(GatewayProcess.start, text, self._directory)
         await self.until(lambda found: all(each["health"] == "healthy" for each in found["backends"]))
 
@@ -85,8 +88,9 @@ tier = 1
 location = [38.9, -77.5]
 continents = ["NA", "SA"]
 [pools.web]
-{PROBES}
-{SOON}{pool}
+timeouts = {{ connect = "10s" }}
+slow_start = "0s"
+{pool}
 {backends}
 [[routes]]
 name = "all"
@@ -186,6 +190,11 @@ class Load:
                 await self._news.wait()
         return self.answers[start : start + count]
 
+    async def become(self, wanted: Callable[[tuple[int, str]], bool]) -> None:
+        """Wait until some answers in a row are so: a worker hears of it a moment after the admin API tells."""
+        start = len(self.answers)
+        await until(lambda: len(self.answers) >= start + ROW and all(map(wanted, self.answers[-ROW:])))
+
     @property
     def failed(self) -> list[tuple[int, str]]:
         """What was not answered with 200."""
@@ -210,6 +219,11 @@ class Load:
             await asyncio.sleep(0.005)
         if client is not None:
             await client.close()
+
+
+def of(region: str) -> Callable[[tuple[int, str]], bool]:
+    """Whether an answer is from there."""
+    return lambda answer: answer[1].startswith(region)
 
 
 def spread(answers: list[tuple[int, str]]) -> dict[str, float]:

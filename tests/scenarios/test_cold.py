@@ -463,7 +463,7 @@ async def test_the_backend_cannot_be_reached(marked: bool, monkeypatch: pytest.M
         for _ in range(2):
             await seen.ask()
 
-    await both(scene, monkeypatch, route="retry = { attempts = 0 }")
+    await both(scene, monkeypatch, route="retry = { attempts = 0, same_backend = '0s' }")
 
 
 async def test_what_is_stale_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.client import RawClient
 from kit.origin import Pause
-from kit.regions import Load, Regions, answer_of, spread
+from kit.regions import Load, Regions, answer_of, of, spread
 from kit.waiting import until
 
 
@@ -26,6 +26,7 @@ async def test_a_region_drains_and_returns_with_no_failed_request(regions: Regio
         assert spread(await load.more(40)) == {"us": 100}, "an answer to the operator means that every worker follows"
         assert (await regions.api("POST", "/v1/regions/eu/state", {"state": "active"})).status == 200
         await regions.until_share("eu")
+        await load.become(of("eu"))
         assert spread(await load.more(40)) == {"eu": 100}
     assert load.failed == []
 

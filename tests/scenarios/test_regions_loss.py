@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kit.client import RawClient
 from kit.origin import OK, Step
-from kit.regions import FENCED, Load, Regions, spread
+from kit.regions import FENCED, QUICK_PROBES, Load, Regions, of, spread
 from kit.waiting import WAIT_S
 
 SWITCH = 'failover = "switch"\ndown_after = "300ms"\nup_after = "500ms"\nmin_dwell = "500ms"\n'
@@ -18,9 +18,11 @@ async def test_a_lost_region_fails_no_request_and_comes_back(regions: Regions, p
         assert spread(await load.more(50)) == {"eu": 100}
         await regions.lose("eu")
         await regions.until_share("us")
+        await load.become(of("us"))
         assert spread(await load.more(50)) == {"us": 100}
         await regions.give_back("eu")
         await regions.until_share("eu")
+        await load.become(of("eu"))
         assert spread(await load.more(50)) == {"eu": 100}
     assert load.failed == []
     kinds = [event["kind"] for event in await regions.events()]
@@ -28,7 +30,7 @@ async def test_a_lost_region_fails_no_request_and_comes_back(regions: Regions, p
 
 
 async def test_traffic_comes_back_by_and_by(regions: Regions) -> None:
-    await regions.start()
+    await regions.start(ramp="8s")  # longer than a machine stands still
     await regions.lose("eu")
     await regions.until_share("us")
     await regions.give_back("eu")
@@ -50,6 +52,7 @@ async def test_a_fence_answers_503_and_never_from_another_region(regions: Region
         assert spread(await load.more(30)) == {"eu": 100}
         await regions.lose("eu")
         await regions.until_share("us")
+        await load.become(lambda answer: answer[0] == 503)
         assert {status for status, _ in await load.more(30)} == {503}
     assert not any(body.startswith("us") for _, body in load.answers)
     assert {status for status, _ in load.answers} <= {200, 502, 503}
@@ -82,13 +85,14 @@ async def test_a_region_that_hangs_fails_nothing_and_is_left(regions: Regions) -
             for target in ("/work", "/healthz"):
                 regions.origins[name].route(target, Step.SILENCE)
         await regions.until_share("us")
+        await load.become(of("us"))
         assert spread(await load.more(40)) == {"us": 100}
     assert load.failed == []
     assert regions.origins["eu-1"].counters["gone"] > 0
 
 
 async def test_a_backend_that_fails_one_probe_of_three_is_taken_out_and_stays_out(regions: Regions) -> None:
-    await regions.start()
+    await regions.start(probes=QUICK_PROBES)
     rounds = 12
     for _ in range(rounds):
         for script in (OK, OK, b"HTTP/1.1 500 Flap\r\nContent-Length: 0\r\n\r\n"):

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from kit.regions import FENCED, Load, Regions, spread
+from kit.regions import FENCED, Load, Regions, of, spread
+from kit.waiting import until
 
 
 def shares(found: Any, what: str, when: str) -> dict[str, float]:
@@ -28,6 +29,7 @@ async def test_a_rehearsed_loss_and_the_real_one_agree(regions: Regions) -> None
         assert spread(await load.more(40)) == pytest.approx(shares(found, "regions", "before"))
         await regions.lose("eu")
         await regions.until_share("us")
+        await load.become(of("us"))
         seen = await load.more(100)
     assert spread(seen) == pytest.approx(shares(found, "regions", "after"))
     counts = {name: float(count) for name, count in Counter(body for _, body in seen).items()}
@@ -43,6 +45,7 @@ async def test_a_rehearsed_spill_and_the_real_one_agree(regions: Regions) -> Non
     await regions.origins["eu-1"].stop()
     await regions.until(lambda pool: pool["regions"]["eu"]["health"] == "degraded")
     async with Load(regions.gateway.http_port) as load:
+        await until(lambda: any(map(of("us"), load.answers)))  # the worker has heard of it
         seen = await load.more(200)
     assert spread(seen) == pytest.approx(shares(found, "regions", "after"), abs=2)
     assert load.failed == []
