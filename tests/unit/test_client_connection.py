@@ -302,7 +302,7 @@ def test_a_slow_client_has_the_write_timeout_from_its_last_progress_and_is_then_
 def test_a_lingering_close_waits_for_what_is_unsent(stalled: bool) -> None:
     client, transport = unsent(WorkerLimits(write_timeout=10))
     transport.left = 1000
-    client.feed(LAST)
+    client.feed(b"GET /c HTTP/1.0\r\nHost: c\r\n\r\n")
     assert client.downstream.state is State.LINGER
     start = client.worker.idle_deadline
     now = start

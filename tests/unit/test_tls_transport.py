@@ -324,6 +324,23 @@ def test_a_client_that_is_refused_is_told_why(context: ssl.SSLContext) -> None:
     assert said[:1] + said[-2:] == b"\x15\x02\x28"  # fatal: handshake_failure
 
 
+@pytest.mark.parametrize("within", [True, False], ids=["within-a-read", "later"])
+def test_parting_awaits_nothing_of_the_client(within: bool, context: ssl.SSLContext) -> None:
+    joined = Joined(context)
+
+    def answer(data: bytes) -> None:
+        joined.transport.write(b"answer")
+        joined.transport.part()
+
+    joined.server.then = answer if within else joined.server.data.append
+    joined.said()
+    joined.transport.data_received(joined.told(b"asked"))
+    if not within:
+        answer(b"")
+    assert joined.socket.notes[-1] == "close"
+    assert joined.said() == b"answer."
+
+
 # -- keys that are renewed ---------------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,6 @@ Deadlines are plain numbers that the worker's tick compares: no timer is made fo
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Iterable
 from enum import Enum
 from math import inf
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING
 from edge.dataplane.client.accepted import Accepted
 from edge.dataplane.client.http2_connection import Http2Connection
 from edge.dataplane.client.last_hit import LastHit
-from edge.dataplane.client.leaving import QUIET_S, Leaving, Progress
+from edge.dataplane.client.leaving import QUIET_S, Leaving, Progress, part, reset_at_end, says_no_more
 from edge.dataplane.client.reading import ALL, OUTPUT, PIPELINE, TURN, UPSTREAM
 from edge.dataplane.client.tunnel import Tunnel, switch
 from edge.dataplane.core.downstream import WRITE_TOGETHER, Asking, logged
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 HEADS_A_TURN = 16  # pipelined requests that one connection has served before others have their turn
 HEAD_BYTES_A_TURN = 16 * 1024
 ONE_HEAD = 4 * 1024  # what came at once, up to this many bytes, may be a head whose block is known
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class State(Enum):
@@ -132,7 +129,8 @@ class ClientConnection(Accepted):
             tunnel.client_gone()
         if self.exchange is not None:
             self.exchange.client_gone(ClientGone("client closed"))
-        self.let_go()
+        if self.bound is not None:
+            self.let_go()
 
     @property
     def is_gone(self) -> bool:
@@ -299,7 +297,10 @@ class ClientConnection(Accepted):
         if self.state is not _OPEN:
             return
         if not keep or self.worker.draining:
-            self.finish(exchange is not None and exchange.owed)
+            if exchange is not None and not self._buffer and says_no_more(exchange):
+                self.part()
+            else:
+                self.finish(exchange is not None and exchange.owed)
             return
         self.deadline = self.worker.idle_deadline
         if self.paused:
@@ -328,18 +329,23 @@ class ClientConnection(Accepted):
         self.state = State.LINGER
         self.deadline = inf
         self._buffer = b""
-        self.start_reading(ALL)
+        if self._holds:
+            self.start_reading(ALL)
         self.worker.slow.add(self)
         self.leaving = Leaving(self, owes, monotonic())
+
+    def part(self) -> None:
+        """Close behind a small answer, after which the client has nothing to say; what is unsent has its deadline."""
+        self.state, self.deadline = State.LINGER, inf
+        self.worker.slow.add(self)
+        part(self.transport)
 
     def abort(self, reset: bool = False) -> None:
         """Close at once; `reset` sends RST, so that a body delimited by close does not look complete."""
         if self.state is State.GONE:
             return
         if reset:
-            raw: socket.socket | None = self.transport.get_extra_info("socket")
-            if raw is not None:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            reset_at_end(self.transport)
         self.state = State.GONE  # nothing polite may follow: a FIN would make a cut body look whole
         self.transport.abort()
 

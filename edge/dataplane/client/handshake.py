@@ -114,7 +114,8 @@ class Handshake(Accepted):
         self._shakes = True
         self._secure.open(self._tls.context)
         self._go_on(self.take_buffer())
-        self.start_reading(TURN)
+        if self._holds:
+            self.start_reading(TURN)
 
     def _go_on(self, data: bytes) -> None:
         try:

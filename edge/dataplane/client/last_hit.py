@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from edge.dataplane.core.downstream import Asking
+from edge.dataplane.core.downstream import WRITE_TOGETHER, Asking
 
 
 class Closing(Asking, Protocol):
@@ -17,6 +17,7 @@ class Closing(Asking, Protocol):
     transport: asyncio.Transport
 
     def finish(self) -> None: ...
+    def part(self) -> None: ...
 
 
 class LastHit:
@@ -45,8 +46,11 @@ class LastHit:
         self.logged, self.peer_bytes, self.spoken = connection.logged, connection.peer_bytes, connection.spoken
 
     def send_stored(self, wire: bytes, chunks: tuple[bytes, ...], length: int, age: float, ttl: float) -> None:
-        """Write the answer, then close politely."""
+        """Write the answer, then close: politely, where a part of it may wait for the client."""
         connection = self._connection
         lines = b"%bAge: %d\r\nCache-Status: edge; hit; ttl=%d\r\nConnection: close\r\n\r\n" % (wire, age, ttl)
         connection.transport.write(b"".join((lines, *chunks)))
-        connection.finish()
+        if length > WRITE_TOGETHER:
+            connection.finish()
+        else:
+            connection.part()

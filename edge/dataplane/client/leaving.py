@@ -6,24 +6,33 @@
 
 One rule: a deadline counts bytes that are unsent, those in the kernel too. A response that was cut is reset, so that it
 cannot look whole; one that was sent is left to the client for as long as it needs to notice it.
+
+Who has said that it sends no more (`says_no_more`) is not waited for: the connection is closed, as nginx closes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from fcntl import ioctl
 from math import inf
 from termios import TIOCOUTQ
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from edge.dataplane.client.tls_transport import TlsTransport
 from edge.dataplane.core.context import WorkerContext
+from edge.dataplane.core.downstream import WRITE_TOGETHER
+
+if TYPE_CHECKING:
+    from edge.dataplane.core.exchange import Exchange
 
 QUIET_S = 1.0  # without a byte, before a connection is closed that is to end
 LINGER_S = 30.0  # in all, once everything is sent
 SILENCE_S = 2.0  # without a byte from a client that owes none
 OWED_SILENCE_S = 5.0  # from one that was still sending a body when it was answered
 READ_AWAY_BYTES = 64 * 1024 * 1024
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def unsent(transport: asyncio.Transport) -> int:
@@ -36,6 +45,27 @@ def unsent(transport: asyncio.Transport) -> int:
         return waiting + int(struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"))[0])
     except (OSError, ValueError):  # closed meanwhile
         return waiting
+
+
+def says_no_more(exchange: Exchange) -> bool:
+    """Whether the client called its request the last (RFC 9112 9.6) and has sent all of it, and the answer is small:
+    nothing that it sends could be lost or reset the connection, so that there is nothing to linger for."""
+    return exchange.block.close and not exchange.owed and exchange.bytes_out <= WRITE_TOGETHER
+
+
+def part(transport: asyncio.Transport) -> None:
+    """Close behind what is written, and await nothing of the client."""
+    if isinstance(transport, TlsTransport):
+        transport.part()
+    else:
+        transport.close()
+
+
+def reset_at_end(transport: asyncio.Transport) -> None:
+    """The connection ends with RST instead of FIN."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 class Ending(Protocol):

@@ -41,6 +41,7 @@ class TlsTransport(asyncio.Transport):
         "_incoming",
         "_open",
         "_outgoing",
+        "_parts",
         "_protocol",
         "_raw",
         "_seal",
@@ -61,7 +62,7 @@ class TlsTransport(asyncio.Transport):
         self._raw = raw  # asyncio's __init__ would make a dictionary for `get_extra_info`, which is the raw one's here
         self._protocol = protocol
         self._decrypts = False
-        self._closing = False
+        self._closing = self._parts = False
         self._gathers = True  # writes wait for the end of the read, or of the handshake
         self._answers = self._empty = 0  # bytes: see the module
         raw.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
@@ -138,7 +139,7 @@ class TlsTransport(asyncio.Transport):
         self._gathers = False
         if outgoing.pending:
             self._flush()
-        if ended:
+        if ended or self._parts:
             self._raw.close()
 
     def _floods(self, empty: int) -> bool:
@@ -218,6 +219,13 @@ class TlsTransport(asyncio.Transport):
         if not self._gathers:
             self._flush()
         self._raw.resume_reading()
+
+    def part(self) -> None:
+        """Close, and await no close_notify of the client (RFC 8446 6.1)."""
+        self.close()
+        self._parts = True
+        if not self._gathers:
+            self._raw.close()
 
     def abort(self) -> None:
         self._closing = True
