@@ -165,7 +165,7 @@ def test_the_socket_has_one_protocol_from_the_start(context: ssl.SSLContext) -> 
     joined = Joined(context)
     joined.transport.data_received(joined.told(b"asked"))
     assert joined.socket.protocols == [joined.transport]
-    assert joined.server.data == [b"asked"]
+    assert joined.server.pieces == [b"asked"]
 
 
 def test_before_the_handshake_bytes_are_passed_on_as_they_are() -> None:
@@ -173,7 +173,7 @@ def test_before_the_handshake_bytes_are_passed_on_as_they_are() -> None:
     transport = TlsTransport(socket, above)
     transport.data_received(b"GET /")
     transport.connection_lost(None)
-    assert (above.data, above.notes, socket.writes) == ([b"GET /"], ["lost"], [])
+    assert (above.pieces, above.notes, socket.writes) == ([b"GET /"], ["lost"], [])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
@@ -332,7 +332,7 @@ def test_parting_awaits_nothing_of_the_client(within: bool, context: ssl.SSLCont
         joined.transport.write(b"answer")
         joined.transport.part()
 
-    joined.server.then = answer if within else joined.server.data.append
+    joined.server.then = answer if within else joined.server.pieces.append
     joined.said()
     joined.transport.data_received(joined.told(b"asked"))
     if not within:
@@ -361,7 +361,7 @@ def test_keys_may_be_renewed(renewing: tuple[Joined, Records]) -> None:
     joined, records = renewing
     for number in range(300):
         joined.transport.data_received(records.new_keys(number % 2 == 0) + records.record(b"%d." % number))
-    assert b"".join(joined.server.data) == b"".join(b"%d." % number for number in range(300))
+    assert joined.server.got == b"".join(b"%d." % number for number in range(300))
     joined.server.then = lambda data: joined.transport.write(b"answer")
     joined.transport.data_received(records.record(b"x"))
     assert joined.said() == b"answer"
@@ -390,7 +390,7 @@ def test_keys_that_are_renewed_for_ever_are_neither_worked_for_nor_answered_for_
 def test_what_came_at_once_is_decrypted_in_parts(renewing: tuple[Joined, Records]) -> None:
     joined, records = renewing
     joined.transport.data_received(b"".join(records.record(b"x" * 16000) for _ in range(20)))
-    assert sum(map(len, joined.server.data)) == 20 * 16000
-    assert max(map(len, joined.server.data)) <= READ_BYTES
+    assert sum(map(len, joined.server.pieces)) == 20 * 16000
+    assert max(map(len, joined.server.pieces)) <= READ_BYTES
     joined.transport.data_received(b"".join(records.new_keys(False) for _ in range(10_000)))
     assert joined.socket.notes == ["abort"]
