@@ -42,6 +42,8 @@ def snapshot() -> None:
 def take_command(options: RepositoryOptions, kind: str, as_json: bool) -> None:
     """Take a point now and print its id."""
     if options.config is None and not options.remote:
+        if options.path.exists():
+            raise CommandFailed(f"{options.path} cannot be used: `edge check` names its mistakes")
         raise CommandFailed(f"{options.path}: no such file: the state to take is the one that a configuration names")
     lock = None if options.config is None else own_state(options.config)
     if lock is None or options.config is None:

@@ -129,6 +129,17 @@ def test_no_token_is_one_line() -> None:
     assert "var/admin.token: there is no admin token" in result.stderr
 
 
+def test_a_point_of_a_file_with_mistakes_is_refused_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'[snapshots]\nrepository = "file:{tmp_path}/points"\n')
+    result = run("snapshot", "take", "-c", str(path))
+    assert result.exit_code == 1
+    assert result.stderr == f"edge: {path} cannot be used: `edge check` names its mistakes\n"
+    path.unlink()
+    result = run("snapshot", "take", "-c", str(path), "--repository", f"file:{tmp_path}/points")
+    assert result.exit_code == 1 and "no such file" in result.stderr
+
+
 def test_the_configuration_file_tells_address_and_token(tmp_path: Path) -> None:
     admin = connect(good(tmp_path), None, None)
     assert (admin.target.host, admin.target.port, admin.token) == ("127.0.0.1", 9955, "t" * 40)
