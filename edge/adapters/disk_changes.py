@@ -275,15 +275,17 @@ class Changer:
         try:
             yield gone
             self.db.execute("COMMIT")
-            self._version.end(version)
         except BaseException:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             self._segments.forget()  # what is in them and what the index says may differ now
             self._move_back()
             raise
-        for path in gone:
-            self._ops.unlink(path)
+        try:
+            self._version.end(version)
+        finally:
+            for path in gone:
+                self._ops.unlink(path)
 
     transaction = _transaction
 

@@ -193,6 +193,10 @@ class Writer:
             while self._wait():
                 self._spill_all()
                 self._write_batch()
+        except Exception as error:
+            self.damaged = True  # nothing is read or written any more, and what is purged stays so
+            self._tell("disk.failed", f"{type(error).__name__}: {error}")
+            raise
         finally:
             self._changer.close()
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kit.tier import NOW, SMALL, Full, looked, response, stuck, tier
+from kit.tier import NOW, SMALL, Full, body_of, looked, response, stuck, tier
 from kit.waiting import until_blocking
 
 from edge.adapters import disk_changes
@@ -22,6 +22,7 @@ from edge.adapters.disk_room import MIN_SIZE, Limits
 from edge.adapters.disk_rows import Addition
 from edge.adapters.disk_start import open_place, take_over
 from edge.adapters.disk_tier import DiskTier
+from edge.adapters.disk_writer import Writer
 from edge.cache.purge import Numbered, Purge, PurgeKind, PurgeLog
 from edge.cache.record import encode
 
@@ -44,6 +45,19 @@ class NoNewNames(FileOps):
                 raise OSError(errno.ENOSPC, "No space left on device")
             self.left -= 1
         super().rename(old, new)
+
+
+class NoVersion(FileOps):
+    """Fails at the n-th time that the index's version is written from now on; 0: never."""
+
+    at = 0
+
+    def write(self, fd: int, data: bytes, at: int) -> None:
+        if len(data) == 8 and self.at:
+            self.at -= 1
+            if not self.at:
+                raise OSError(errno.EIO, "Input/output error")
+        super().write(fd, data, at)
 
 
 def temps_of(store: DiskTier) -> tuple[list[str], list[str]]:
@@ -122,6 +136,42 @@ def test_a_batch_that_fails_leaves_no_files(tmp_path: Path, left: int) -> None:
     store.put(response(KEY + b"1", large(1)), 0)
     assert store.writer.flush() and looked(store, KEY + b"1")
     store.close()
+
+
+def test_what_was_committed_stays_whatever_fails_after_it(tmp_path: Path) -> None:
+    ops = NoVersion()
+    store = tier(tmp_path, ops=ops)
+    ops.at = 4  # room for the body: two; its row: the second
+    store.put(response(KEY, large(1)), 0)
+    until_blocking(lambda: store.writer.errors and not store.writer.taken)
+    store.writer._failing_until = 0.0
+    assert store.writer.flush()
+    (stored,) = looked(store, KEY)
+    assert body_of(store, stored) == large(1) and temps_of(store) == ([], [])
+    store.close()
+
+
+def test_a_writer_that_ends_by_a_mistake_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was purged is served by nobody, though it cannot be taken out of the index any more."""
+    store = tier(tmp_path)
+    for key in (KEY, KEY + b"2"):
+        store.put(response(key), 0)
+    assert store.writer.flush()
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: raised.append(told.exc_type))
+    monkeypatch.setattr(Writer, "_take_away", lambda self, taken: 1 // 0)
+    store.forget(Purge(PurgeKind.URL, KEY), NOW)
+    store.writer._thread.join(60.0)
+    assert raised == [ZeroDivisionError]
+    assert [(told["kind"], told["evidence"]) for told in store.events()] == [
+        ("disk.failed", "ZeroDivisionError: integer division or modulo by zero")
+    ]
+    assert not looked(store, KEY) and not store.put(response(KEY + b"3"), 0)
+    store.close()
+    monkeypatch.undo()
+    again = tier(tmp_path)
+    assert not looked(again, KEY) and looked(again, KEY + b"2")
+    again.close()
 
 
 def test_what_a_killed_worker_left_half_written_goes_when_another_begins(tmp_path: Path) -> None:
