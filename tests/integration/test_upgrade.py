@@ -81,15 +81,33 @@ async def test_an_upgrade_under_load_loses_nothing(gateway_process: Start, origi
     await until(lambda: not process_tree(found["pid"]))
 
 
+HELD = """
+import time
+from pathlib import Path
+
+while not Path({file!r}).exists():
+    time.sleep(0.01)
+
+
+class Hooks:
+    def request(self, head):
+        return None
+"""  # they are there when the test says so
+
+
 async def test_a_program_that_is_killed_as_it_hands_over_leaves_no_worker(
     gateway_process: Start, origin: EchoServer
 ) -> None:
     """They would serve on by the old file, and hear of no purge."""
     gateway = await asyncio.to_thread(gateway_process, toml(origin.port, workers=2))
-    old = gateway.children
+    old, go_on = gateway.children, gateway.directory / "go on"
+    (gateway.directory / "held.py").write_text(HELD.format(file=str(go_on)))
+    hooked = toml(origin.port, workers=2, route='hooks = ["held:Hooks"]')
+    gateway.rewrite(f'python_path = ["{gateway.directory}"]\n{hooked}')
     upgrading = asyncio.create_task(api(gateway, "POST", "/v1/upgrade"))
     await until(lambda: len(supervisors(gateway)) == 1)
     gateway.signal(signal.SIGSTOP)  # it never hears that the new one is ready, and tells its workers nothing
+    go_on.touch()
     await until(lambda: gateway.log().count("worker.ready") == 4)
     for _ in range(2):
         status, shown = await api(gateway, "GET", "/v1/status")  # of the new one: the old one takes no questions
