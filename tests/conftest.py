@@ -36,6 +36,17 @@ def nothing_left(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("no_task_left")
 
 
+@pytest.fixture(autouse=True)
+def collector_as_before() -> Iterator[None]:
+    """A worker in this process gives Python's collector a schedule of its own: with it, no later garbage is freed."""
+    before = gc.get_threshold()
+    yield
+    if gc.get_threshold() != before:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+        gc.collect()
+
+
 @pytest_asyncio.fixture
 async def no_task_left() -> AsyncIterator[None]:
     """Fail when a task that the test made still runs at its end."""

@@ -25,17 +25,18 @@ class BackgroundWriter:
         self.fd = fd
         self.lost = 0
         self._name = name
-        self._held: deque[bytes | int] = deque()  # text, or the descriptor to go on with
+        self._held: deque[bytes | int | None] = deque()  # text, the descriptor to go on with, or the end
         self._size = 0
         self._torn = False
         self._wake = threading.Condition()
         self._idle = True
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     def give(self, data: bytes) -> None:
         """Write this soon; whole lines."""
         with self._wake:
-            if self._size + len(data) > HELD_BYTES:
+            if self._ended or self._size + len(data) > HELD_BYTES:
                 self.lost += data.count(b"\n") or 1
                 return
             self._held.append(data)
@@ -45,6 +46,9 @@ class BackgroundWriter:
     def go_on_with(self, fd: int) -> None:
         """Write to another descriptor from now on; the old one is closed when its lines are written."""
         with self._wake:
+            if self._ended:
+                os.close(fd)
+                return
             self._held.append(fd)
             self._start()
 
@@ -52,6 +56,15 @@ class BackgroundWriter:
         """Wait, within bounds, until all is written; returns whether it is."""
         with self._wake:
             return self._wake.wait_for(lambda: self._idle and not self._held, wait_s)
+
+    def end(self, wait_s: float = LAST_S) -> None:
+        """Let the thread write what is left and close the descriptor; wait for that, within bounds."""
+        with self._wake:
+            if not self._ended:
+                self._held.append(None)
+                self._start()
+            self._ended = True
+            self._wake.wait_for(lambda: self._idle and not self._held, wait_s)
 
     def _start(self) -> None:
         self._idle = False
@@ -70,12 +83,17 @@ class BackgroundWriter:
                 item = self._held.popleft()
                 if isinstance(item, bytes):
                     self._size -= len(item)
-            if isinstance(item, int):
-                if self.fd > 2:
-                    os.close(self.fd)
-                self.fd, self._torn = item, False
-            else:
+            if isinstance(item, bytes):
                 self._write(item)
+                continue
+            if self.fd > 2:
+                os.close(self.fd)
+            if item is None:
+                break
+            self.fd, self._torn = item, False
+        with self._wake:
+            self._idle = True
+            self._wake.notify_all()
 
     def _write(self, data: bytes) -> None:
         if self._torn:

@@ -91,5 +91,6 @@ class AccessLog:
     def close(self) -> None:
         """Flush, and wait within bounds until it is written."""
         self.flush()
-        self.settle()
+        if self._writer is not None:
+            self._writer.end()
         self.enabled = False

@@ -80,6 +80,21 @@ def test_what_cannot_be_written_is_counted_and_never_raised(tmp_path: Path, monk
     assert (tmp_path / "access.log").read_bytes() == b"on\nthree\n", "the line that was cut is ended first"
 
 
+def test_its_end_leaves_neither_a_thread_nor_a_file_open(tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "access.log"))
+    log.add(b"one\n")
+    log.close()
+    log.close()
+    assert log._writer is not None and log._writer._thread is not None
+    log._writer._thread.join(WAIT_S)
+    assert not log._writer._thread.is_alive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(log._writer.fd)
+    log.add(b"two\n")
+    log.flush()
+    assert (tmp_path / "access.log").read_bytes() == b"one\n" and log.lost == 1
+
+
 def test_a_reader_that_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = os.pipe()
     monkeypatch.setattr("edge.adapters.logs.sys.stdout", SimpleNamespace(fileno=lambda: here))
