@@ -10,6 +10,7 @@ from kit.waiting import until, until_blocking
 
 TESTS = Path(__file__).resolve().parents[2]
 PACED = {  # loops that sleep and wait for nothing: they send, answer or count at a pace
+    "integration/apps/beside_under_test.py",
     "integration/apps/faulty.py",
     "integration/test_applications.py",
     "integration/test_compute_examples.py",
