@@ -82,7 +82,7 @@ def start(directory: Path) -> float:
     config.write_text(TOML.format(dir=directory, port=port))
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge.cli.main", "run", "-c", str(config)], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "edge.cli.begin", "run", "-c", str(config)], stderr=subprocess.DEVNULL
     )
     try:
         while True:
