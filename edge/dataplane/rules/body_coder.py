@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from edge.dataplane.rules.codings import Coder
 from edge.http.message import Line
 
-SHARE_BYTES = 32 * 1024  # 0.3 ms of brotli, 0.8 ms of zlib
+SHARE_BYTES = 16 * 1024  # 0.15 ms of brotli, 0.4 ms of zlib
 TURN_S = 0.0005  # of what is queued
 
 
