@@ -38,11 +38,11 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(path: Path, kib: int = 512) -> Iterator[SmallDisk]:
-    """Mount a disk of this size; the test is passed over where mounting is not allowed."""
+    """Mount a disk of this size; the test is skipped where mounting is not allowed, but in CI."""
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=0700", "tmpfs", str(path)]
     if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no right to mount a disk of its own")
+        (pytest.fail if "SKIP_NOTHING" in os.environ else pytest.skip)("no right to mount a disk of its own")
     try:
         yield SmallDisk(path)
     finally:

@@ -34,6 +34,15 @@ def large(seed: int) -> bytes:
     return random.Random(seed).randbytes(300_000)
 
 
+def stored(path: Path) -> tuple[Full, DiskTier]:
+    """A tier that has the page, on a disk that may be full later."""
+    ops = Full()
+    store = tier(path, ops=ops)
+    store.put(response(KEY), 0)
+    assert store.writer.flush()
+    return ops, store
+
+
 class NoNewNames(FileOps):
     """A disk on which no more than `left` bodies get their names."""
 
@@ -85,13 +94,10 @@ def test_a_purge_beside_what_finds_no_room_is_carried_out(tmp_path: Path) -> Non
 
 
 def test_what_was_removed_stays_so_while_the_disk_fails(tmp_path: Path) -> None:
-    ops = Full()
-    store = tier(tmp_path, ops=ops)
-    store.put(response(KEY), 0)
-    assert store.writer.flush()
-    (stored,) = looked(store, KEY)
+    ops, store = stored(tmp_path)
+    (found,) = looked(store, KEY)
     ops.full = True
-    store.remove(stored)
+    store.remove(found)
     until_blocking(lambda: store.writer.errors and not store.writer.taken)
     assert not looked(store, KEY)
     ops.full = False
@@ -102,10 +108,7 @@ def test_what_was_removed_stays_so_while_the_disk_fails(tmp_path: Path) -> None:
 
 
 def test_the_end_waits_for_no_disk_that_fails(tmp_path: Path) -> None:
-    ops = Full()
-    store = tier(tmp_path, ops=ops)
-    store.put(response(KEY), 0)
-    assert store.writer.flush()
+    ops, store = stored(tmp_path)
     ops.full = True
     store.forget(Purge(PurgeKind.URL, KEY), NOW)
     until_blocking(lambda: store.writer.errors and not store.writer.taken)
